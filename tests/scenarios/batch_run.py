@@ -1,8 +1,8 @@
 """A batch through replicas that are lost and a Redis that restarts: `python -m tests.scenarios.batch_run --items 2000`.
 
-Three replicas work one task against a mock Dify that is slow and fails now and then. One of them is killed when a third
-of the items is done, Redis (AOF) at two thirds, and another replica is told to go at five sixths. Prints what it took;
-ends with status 1 when an item has no result, a wrong one, or was asked more often than it may be.
+Three replicas work on one task against a mock Dify that is slow and sometimes fails. A replica is killed when a third
+of the items is done, Redis (AOF) is killed and restarted at two thirds, and another replica gets SIGTERM at five
+sixths. Prints the figures; exits with status 1 if an item has no result, a wrong one, or was asked too often.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from services.batches.store import SqlBatchStore
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
-#: Answers at once, over all replicas.
+#: Concurrent answers, over all replicas.
 CONCURRENT = 20
-#: Seconds between two pieces of an answer, of which there are seven.
+#: Seconds between two deltas of an answer, of which there are seven.
 PACE = 0.04
-#: Every so many items, one whose first answer breaks off with an error.
+#: One of so many items is flaky: its first answer breaks off with an error.
 FLAKY = 20
-#: Seconds of patience beyond a second for each ten items.
+#: Base of the timeout in seconds; a tenth of a second is added for each item.
 TIMEOUT = 120.0
 
 
@@ -47,7 +47,7 @@ def answer_to(question: str) -> str:
 
 @dataclass
 class Flaky:
-    """The play of an item that fails the first time, and how often one did."""
+    """The mock's script for items that fail the first time; counts the failures."""
 
     failures: int = 0
     _seen: set[str] = field(default_factory=set)
@@ -63,18 +63,18 @@ class Flaky:
 
 @dataclass
 class Report:
-    """What a run came to."""
+    """The figures of a run."""
 
     items: int
     seconds: float = 0.0
-    #: Seconds one answer takes of the provider, and all of them with every lane busy all the time.
+    #: Seconds of one answer of the provider, from which `ideal` is the time of all with every lane always busy.
     one: float = 0.0
     #: Seconds until the first item was done.
     first: float = 0.0
     peak: int = 0
     calls: int = 0
     failures: int = 0
-    #: Answers that were being given when the replica was killed.
+    #: Answers that were running when the replica was killed.
     in_flight: int = 0
     takeovers: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
@@ -112,9 +112,9 @@ class Scene:
         url = sql.fresh_database("batches")
         self.store = SqlBatchStore(url)
         stack.callback(self.store.close)
-        place = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(sql.port), "MYSQL_DATABASE": "batches"}
+        mysql = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(sql.port), "MYSQL_DATABASE": "batches"}
         limits = {"RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "WEBSOCKET_AUTH": "none"}
-        own = {"BATCH_MAX_CONCURRENT": str(lanes), "MYSQL_USER": "root", "REDIS_POOL_SIZE": "32", **place, **limits}
+        own = {"BATCH_MAX_CONCURRENT": str(lanes), "MYSQL_USER": "root", "REDIS_POOL_SIZE": "32", **mysql, **limits}
         env = settings_for(redis.url(), **dify_settings(self.dify.base_url), **own)
         self.replicas: list[Replica] = stack.enter_context(replicas(3, env, folder))
 
@@ -125,14 +125,14 @@ class Scene:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["data"]["task_id"])
 
-    def done(self, task_id: str, count: int, patience: float) -> None:
-        """Wait until so many items are done."""
+    def done(self, task_id: str, count: int, timeout: float) -> None:
+        """Wait until `count` items are done."""
 
         def enough() -> bool:
             time.sleep(0.1)
             return self.store.get(task_id).done >= count
 
-        wait_until(enough, timeout=patience)
+        wait_until(enough, timeout=timeout)
 
     def items(self, task_id: str) -> list[Item]:
         found: list[Item] = []
@@ -146,26 +146,26 @@ def texts_of(count: int) -> list[str]:
 
 
 def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None) -> Report:
-    """Work a task of so many items, with all the losses on the way; return what it came to."""
-    report, patience, dify = Report(count, one=time_of_one(scene.dify)), TIMEOUT + count / 10, scene.dify
+    """Work a task of `count` items, with all the losses on the way; return the figures."""
+    report, timeout, dify = Report(count, one=time_of_one(scene.dify)), TIMEOUT + count / 10, scene.dify
     dify.requests.clear()
     dify.peak_streams = 0
     texts = texts_of(count)
     began = time.monotonic()
     task_id = scene.submits(texts)
-    scene.done(task_id, 1, patience)
+    scene.done(task_id, 1, timeout)
     report.first = time.monotonic() - began
-    scene.done(task_id, count // 3, patience)
+    scene.done(task_id, count // 3, timeout)
     report.in_flight = dify.open_streams
     scene.replicas[1].kill()
     say(f"a replica was killed after {time.monotonic() - began:.1f} s")
-    scene.done(task_id, 2 * count // 3, patience)
+    scene.done(task_id, 2 * count // 3, timeout)
     scene.redis.kill()
     scene.redis.start()
     say(f"redis was restarted after {time.monotonic() - began:.1f} s")
-    scene.done(task_id, 5 * count // 6, patience)
+    scene.done(task_id, 5 * count // 6, timeout)
     scene.replicas[2].signal(signal.SIGTERM)
-    scene.done(task_id, count, patience)
+    scene.done(task_id, count, timeout)
     report.seconds = time.monotonic() - began
     report.peak, report.calls, report.failures = dify.peak_streams, len(dify.requests), scene.flaky.failures
     report.takeovers = sum(replica.log.count("stream taken over") for replica in scene.replicas)
@@ -176,7 +176,7 @@ def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None
 
 
 def time_of_one(dify: MockDify) -> float:
-    """Return the seconds that one answer takes of the provider."""
+    """Return the seconds of one answer of the provider."""
     began = time.monotonic()
     body = {"query": "第00000条规定", "user": "u", "inputs": {}, "response_mode": "streaming"}
     requests.post(f"{dify.base_url}/v1/chat-messages", json=body, headers={"Authorization": "Bearer k"}, timeout=30)
@@ -184,7 +184,7 @@ def time_of_one(dify: MockDify) -> float:
 
 
 def faults(items: Sequence[Item], texts: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with a task's results: each text has one, in order, and it is its own."""
+    """Yield the errors in a task's results: each text must have one result, its own, in order."""
     if [item.index for item in items] != list(range(len(texts))):
         yield "the results' indexes are not those of the texts"
     for item, text in zip(items, texts, strict=False):
@@ -193,7 +193,7 @@ def faults(items: Sequence[Item], texts: Sequence[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Run it, and say what it took."""
+    """Run the batch and print its figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios.batch_run", description=__doc__)
     parser.add_argument("--items", type=int, default=2000)
     options = parser.parse_args()

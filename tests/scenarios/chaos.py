@@ -1,7 +1,7 @@
 """Kill replicas while people ask, and count what it cost them: `python -m tests.scenarios.chaos`, or `make chaos`.
 
-Prints a table by how often a question changed its owner. Ends with status 1 when an answer was lost, doubled or
-interrupted, when its text went backwards, or when Dify kept its run and was asked for it twice.
+Prints a table by the number of takeovers of a question. Exits with status 1 if an answer was lost, doubled or
+interrupted, if its text went backwards, or if Dify kept a run and was asked for it a second time.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from tests.scenarios.stage.people import stored
 from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 
-#: Seconds between two polls of a bubble: WeCom's own rhythm is about one.
+#: Seconds between two polls of a bubble: WeCom's own interval is about one.
 POLL = 0.7
-#: Seconds from a replica's death to its successor's start.
+#: Seconds from a replica's kill to its successor's start.
 MOMENT = 1.0
-#: Seconds an answer may take, whatever is killed meanwhile.
+#: Timeout in seconds of an answer, kills included.
 TIMEOUT = 90.0
-#: Times a text may become shorter before its person gives up: they are counted, and none is right.
+#: How often a text may become shorter before its user gives up: all are counted, and any is a failure.
 SHRINKS = 20
-#: Seconds between two pieces of an answer, of which there are about thirty.
+#: Seconds between two deltas of an answer, of which there are about thirty.
 PACE = 0.25
-#: App types, in turn: one whose runs can be asked for their result, and one that has its history only.
+#: App types, used in turn: one whose runs can be fetched by id, and one with its message history only.
 SCRIPTS = ("chatflow", "chat")
-#: What replicas say of streams that change hands, and the field that tells how.
+#: Log messages about takeovers, with the field that has the kind.
 EVENTS = {
     "stream taken over": "kind",
     "answer recovered": "outcome",
@@ -54,25 +54,25 @@ EVENTS = {
 
 
 class Crowd:
-    """People who ask, each one question after the other."""
+    """Users who ask one question after the other."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._threads: list[threading.Thread] = []
-        #: Question → its bubble.
+        #: The bubble of each question.
         self.asked: dict[str, Bubble] = {}
-        #: What WeCom would not have shown, or did not get.
+        #: Errors: broken callback rules, failed callbacks, and timeouts.
         self.broken: list[str] = []
 
     def begin(self, people: int, seconds: float = 0.0) -> None:
-        """Let so many people ask once, and again for so many seconds."""
+        """Let `people` users ask once, and go on asking for `seconds`."""
         end = time.monotonic() + seconds
         for number in range(people):
             self._threads.append(threading.Thread(target=self._converse, args=(number, end), daemon=True))
             self._threads[-1].start()
 
     def wait_end(self) -> None:
-        """Wait until everybody has seen the end of the last answer, or has waited too long for it."""
+        """Wait until every user has seen the end of the last answer, or has given up."""
         for thread in self._threads:
             thread.join()
 
@@ -92,9 +92,9 @@ class Crowd:
 
 
 class Killer:
-    """Kills one member after the other, master and workers at once by `kill -9`; each gets a successor a moment later.
+    """Kill one member after the other with SIGKILL, master and workers at once; each gets a successor a moment later.
 
-    A context manager: the killing ends with the block, which waits for the last successor.
+    A context manager: the kills end with the block, which waits for the last successor.
     """
 
     def __init__(self, fleet: Fleet, every: float, most: int | None = None) -> None:
@@ -118,7 +118,7 @@ class Killer:
         while self.kills != self._most and not self._over.wait(self._every):
             victim = self._fleet.members[self.kills % len(self._fleet.members)]
             if victim.process.poll() is not None:
-                # Killed before, and its successor is still starting.
+                # It was killed before, and its successor is still starting.
                 continue
             victim.kill()
             self.kills += 1
@@ -132,7 +132,7 @@ class Killer:
 
 
 def records_of(crowd: Crowd, fleet: Fleet, redis: RedisServer, dify: MockDify) -> list[Record]:
-    """Return what became of every question of a crowd."""
+    """Return the records of all questions of a crowd."""
     takeovers = fleet.takeovers()
     calls = Counter(request.body["query"] for request in list(dify.requests))
     return [
@@ -149,20 +149,20 @@ def records_of(crowd: Crowd, fleet: Fleet, redis: RedisServer, dify: MockDify) -
 
 
 def by_takeovers(records: Sequence[Record]) -> str:
-    """Return the table: a row for each number of changes of owner, and one for all."""
+    """Return the table: a row for each number of takeovers, and one for all."""
     rows = {f"{number}": [r for r in records if len(r.takeovers) == number] for number in range(6)}
     return table("changes of owner", {**rows, "any": records})
 
 
 def happened(fleet: Fleet) -> str:
-    """Return how often each kind of event was logged."""
-    lines = [(message, line.get(how, "")) for message, how in EVENTS.items() for line in fleet.said(message)]
+    """Return how often each event was logged."""
+    lines = [(message, line.get(how, "")) for message, how in EVENTS.items() for line in fleet.logged(message)]
     counted = Counter(f"{message} ({how})" if how else message for message, how in lines)
     return ", ".join(f"{event}: {times}" for event, times in sorted(counted.items())) or "no change of owner"
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
-    """Let it all happen, print it, and return whether every answer came as it should."""
+    """Run the chaos, print the results, and return whether every answer was right."""
     keeps: AfterDisconnect = options.after_disconnect
     with RedisServer() as redis, MockDify(delay=PACE, after_disconnect=keeps) as dify:
         env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{options.lease:g}")
@@ -180,14 +180,14 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """End what runs, and let nothing disturb its cleaning up."""
+    """Exit, and ignore further signals during the cleanup."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def main() -> int:
-    """Return 0 when every answer arrived once and whole."""
+    """Return 0 if every answer arrived once and whole."""
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios.chaos", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=180.0, help="for how long people ask")
     parser.add_argument("--questions", type=int, default=60, help="how many people ask, each one question at a time")

@@ -1,11 +1,11 @@
-"""What a replica and Redis need for so many answers at once: real gunicorn, real redis-server, a Dify in no hurry.
+"""Measure what a replica and Redis need for many answers at once, with real gunicorn and redis-server and a slow Dify.
 
     python -m tests.scenarios.footprint --streams 500 --deltas 200 --every 0.5
     python -m tests.scenarios.footprint --streams 40 --deltas 341 --every 0.04 --to-the-end
 
-Every answer is `--deltas` pieces of `--text`, `--every` seconds apart; every bubble is polled once a second, as WeCom
-does. All of it runs on this machine, so where it has few cores the load takes its share of them: CPU is counted in
-seconds of the process, not in what was left for it.
+Every answer has `--deltas` deltas of `--text`, `--every` seconds apart; every bubble is polled once a second, as WeCom
+does. Everything runs on this machine, and the load competes with the replica for its cores: CPU is therefore given as
+the processes' own CPU seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MB = 1 << 20
 
 
 def serve_dify(port: int, text: str, deltas: int, every: float) -> None:
-    """Answer every question with so many pieces, in a process of its own."""
+    """Run a mock Dify that answers every question with `deltas` deltas; it blocks until the process is killed."""
 
     def play(run: Run) -> Iterator[Step]:
         yield run.workflow_started()
@@ -49,7 +49,7 @@ def serve_dify(port: int, text: str, deltas: int, every: float) -> None:
         yield run.message_end()
         yield run.workflow_finished(answer=text * deltas)
 
-    # Nobody stops these runs: one look in ten seconds leaves the machine to the gateway.
+    # These runs are never stopped: checking for it every ten seconds leaves the CPU to the gateway.
     mock_dify_player._LOOK = 10.0
     threading.stack_size(256 * 1024)
     SCRIPTS["load"] = DifyScript(play, "load", text=lambda question: "")
@@ -58,12 +58,12 @@ def serve_dify(port: int, text: str, deltas: int, every: float) -> None:
 
 
 class Bubbles:
-    """The bubbles of many people; threads poll each once a second. A sealed poll may be sent again and again."""
+    """The bubbles of many users; threads poll each once a second, with one encrypted poll that is sent repeatedly."""
 
     def __init__(self, url: str, threads: int) -> None:
         self._url = url
-        place = urlsplit(url)
-        self._place = (place.hostname or "", place.port or 80)
+        parts = urlsplit(url)
+        self._address = (parts.hostname or "", parts.port or 80)
         self._polls: list[tuple[str, bytes]] = []
         self._threads = threads
         self.stream_ids: list[str] = []
@@ -84,7 +84,7 @@ class Bubbles:
         self._stop.set()
 
     def _poll(self, number: int) -> None:
-        connection = http.client.HTTPConnection(*self._place, timeout=30)
+        connection = http.client.HTTPConnection(*self._address, timeout=30)
         while not self._stop.wait(0.001):
             began = time.monotonic()
             for path, body in self._polls[number :: self._threads]:
@@ -109,7 +109,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def megabytes(pids: Sequence[int], kind: str) -> int:
-    """Return what the processes have in memory: Rss, or Pss, which counts what they share once."""
+    """Return the processes' memory in MiB: Rss, or Pss, which counts shared pages once."""
     lines = [line.split() for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
     return round(sum(int(line[1]) for line in lines if line[0] == f"{kind}:") / 1024)
 
@@ -154,9 +154,9 @@ class Measurement:
         return figures
 
     def _window(self, workers: Sequence[int], all_of_it: Sequence[int]) -> dict[str, Any]:
-        """Return what `--window` seconds cost, while all answers are running."""
+        """Return the figures of `--window` seconds while all answers are running."""
         self._bubbles.seconds.clear()
-        said, began = self._said(), time.monotonic()
+        counts, began = self._stored_counts(), time.monotonic()
         used = [cpu_seconds(workers), cpu_seconds([self._redis.pid])]
         peak = 0
         while time.monotonic() - began < self._options.window:
@@ -164,7 +164,7 @@ class Measurement:
             peak = max(peak, megabytes(workers, "Rss"))
         seconds, polls = time.monotonic() - began, sorted(self._bubbles.seconds)
         used = [cpu_seconds(workers) - used[0], cpu_seconds([self._redis.pid]) - used[1]]
-        rates = [(now - before) / seconds for now, before in zip(self._said(), said, strict=True)]
+        rates = [(now - before) / seconds for now, before in zip(self._stored_counts(), counts, strict=True)]
         return {
             "running": self._running(),
             "cpu": round(used[0] / seconds, 2),
@@ -180,12 +180,12 @@ class Measurement:
         }
 
     def _stored(self, empty: int) -> dict[str, Any]:
-        """Return what an answer is in Redis: of its own keys, and of everything there is."""
+        """Return the size of an answer in Redis: of its own keys, and its share of all memory and of the AOF."""
         streams, keys = self._options.streams, stream_keys(self._bubbles.stream_ids[0])
         sizes = {name: self._client.memory_usage(key, samples=0) for name, key in keys._asdict().items()}
         files = sum(path.stat().st_size for path in self._redis.directory.rglob("*.aof"))
         used = self._client.info("memory")["used_memory"] - empty
-        chunks, text = self._said()
+        chunks, text = self._stored_counts()
         return {
             "chunks": round(chunks / streams),
             "text_bytes": round(text / streams),
@@ -194,8 +194,8 @@ class Measurement:
             "aof_bytes": round(files / streams),
         }
 
-    def _said(self) -> tuple[int, int]:
-        """Return how many chunks and bytes of text all streams have."""
+    def _stored_counts(self) -> tuple[int, int]:
+        """Return the number of chunks and the bytes of text of all streams."""
         keys = [stream_keys(stream_id) for stream_id in self._bubbles.stream_ids]
         with self._client.pipeline(transaction=False) as pipeline:
             for one in keys:

@@ -1,4 +1,4 @@
-"""What a provider's stream comes to, in a test's hands."""
+"""Collect a provider's stream of events into one `Answer`, for tests of providers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacemen
 from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
 
-#: Seconds any of it may take: a bound for a stuck test.
+#: Timeout of each answer in seconds; it only ends a stuck test.
 TIMEOUT = 30.0
-#: Of tests of a bound: the longest silence and the total, in seconds, by the error that is to come of it.
+#: For tests of timeouts: the read timeout and the total timeout in seconds, by the error code that the test expects.
 BOUNDS = {"provider_timeout": (0.4, TIMEOUT), "answer_timeout": (TIMEOUT, 1.0)}
 
 
 @dataclass
 class Answer:
-    """What a stream came to, its error included."""
+    """The result of a provider's stream: its text, ids, usage, events, and the error that ended it."""
 
     text: str = ""
     ids: ProviderIds = field(default_factory=ProviderIds)
@@ -46,7 +46,7 @@ class Answer:
 
 
 def ask(provider: BaseRAGProvider, text: str, *, deadline: Deadline | None = None, **fields: Any) -> Answer:
-    """Ask, and collect whatever comes, an error included."""
+    """Ask a question and return the answer; a ProviderError is in `Answer.error` instead of being raised."""
     answer = Answer()
     try:
         for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(TIMEOUT)):
@@ -57,7 +57,7 @@ def ask(provider: BaseRAGProvider, text: str, *, deadline: Deadline | None = Non
 
 
 def together(work: Callable[[int], Answer], count: int) -> list[Answer]:
-    """Do `work` that many times at once, and return what came of each, in order."""
+    """Run `work(number)` in `count` threads at once; return the results in the order of the numbers."""
     answers: dict[int, Answer] = {}
     threads = [threading.Thread(target=lambda n=n: answers.update({n: work(n)}), daemon=True) for n in range(count)]
     for thread in threads:

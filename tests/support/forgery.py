@@ -1,4 +1,4 @@
-"""Callbacks as WeCom signs them, and as it never would: a good one, and one that fails each check."""
+"""Signed WeCom callbacks: a valid one, and for each check one that fails it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
 
 
 def sign(encrypted: str, *, timestamp: float | None = None, token: str = TOKEN) -> dict[str, str]:
-    """Return the query of a callback with this ciphertext, as WeCom signs it."""
+    """Return the query of a callback with this ciphertext, signed as WeCom signs it."""
     stamp, nonce = str(int(time.time() if timestamp is None else timestamp)), secrets.token_hex(5)
     return {"msg_signature": signature(token, stamp, nonce, encrypted), "timestamp": stamp, "nonce": nonce}
 
@@ -30,13 +30,13 @@ def echo(text: str) -> dict[str, str]:
 
 
 def callback(text: str, *, key: str = AES_KEY, receiver: str = "", **how: Any) -> Callback:
-    """Return a callback that carries any text at all."""
+    """Return a signed callback whose encrypted message is `text`, valid or not."""
     encrypted = Prpcrypt(decode_key(key)).encrypt(text, receiver)
     return Callback(sign(encrypted, **how), json.dumps({"encrypt": encrypted}).encode())
 
 
 def raw_callback(padded: bytes) -> Callback:
-    """Return a callback whose plaintext is these blocks, padding and all."""
+    """Return a signed callback whose plaintext is `padded` as it is: its padding is part of the input."""
     key = decode_key(AES_KEY)
     encrypted = base64.b64encode(AES.new(key, AES.MODE_CBC, key[:16]).encrypt(padded)).decode()
     return Callback(sign(encrypted), json.dumps({"encrypt": encrypted}).encode())
@@ -55,7 +55,7 @@ def without(name: str) -> Callback:
     return replace(good(), params={key: value for key, value in good().params.items() if key != name})
 
 
-#: By the check that must refuse it; what follows the first word tells callbacks of one check apart.
+#: By the check that must refuse the callback (the first word); the rest of a key tells callbacks of one check apart.
 FORGED: dict[str, Any] = {
     "bad_signature": lambda: replace(good(), params={**good().params, "msg_signature": "0" * 40}),
     "bad_signature of another token": lambda: callback(a_text(), token="ANOTHERTOKEN"),

@@ -1,4 +1,4 @@
-"""The provider that docs/providers.md shows, and a mock of the service it asks."""
+"""The example provider of docs/providers.md, and a mock of the service that it calls."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MODULE = "my_provider"
 
 
 def shown_file() -> str:
-    """Return the document's file, as a reader copies it."""
+    """Return the document's Python file, as a reader would copy it."""
     (file,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return str(file)
 
 
 @dataclass
 class MockOllama(MockAnswering):
-    """Ollama's native API: an object a line, its text in `response`."""
+    """Ollama's native API: one JSON object a line, with its text in `response`."""
 
     generating: str = "/api/generate"
 
@@ -45,6 +45,6 @@ def _renamed(cut: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[byte
     return lambda data: cut(data.replace(b'"content"', b'"response"'))
 
 
-#: The same lines as a company's own service sends, under Ollama's name.
+#: The scripts of the custom provider's mock; the lines carry their text under Ollama's name.
 SCRIPTS = {name: replace(script, cut=_renamed(script.cut)) for name, script in mock_custom.SCRIPTS.items()}
 SCRIPTS["eof"] = SCRIPTS["drop-in-a-line"]

@@ -1,18 +1,18 @@
-"""How many examples a property draws: few in `make test`, its full number in `make test-all`."""
+"""The number of examples a property test draws: few in `make test`, its full number in `make test-all`."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-#: Examples of a property in `make test`; `make test-all` selects the profile "full".
+#: Default number of examples of a property: in `make test`, and in `make test-all`, which selects the profile "full".
 QUICK, FULL = 25, 100
 
 
 def register_profiles() -> None:
     """Register the profiles "quick" and "full", and load "quick"; pytest's option --hypothesis-profile selects another.
 
-    Neither has the check `too_slow` nor a deadline: both judge the machine, and a busy one draws the same examples
-    more slowly.
+    Neither has a deadline or the check `too_slow`: both measure the machine's speed, and a busy machine draws the same
+    examples more slowly.
     """
     machine = [HealthCheck.too_slow]
     settings.register_profile("quick", max_examples=QUICK, suppress_health_check=machine, deadline=None)
@@ -21,5 +21,5 @@ def register_profiles() -> None:
 
 
 def examples(full: int) -> int:
-    """Return how many examples a property draws whose full number is `full`."""
+    """Return the number of examples for a property whose full number is `full`."""
     return min(full, QUICK) if settings.get_current_profile_name() == "quick" else full

@@ -1,4 +1,4 @@
-"""Every provider with a mock of what it asks, driven alike: what the contract suite runs on."""
+"""Drivers with one interface for every provider and the mock of its service; the contract suite runs on them."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ from services.providers.openai.provider import OpenAIProvider
 from tests.support.own_provider import MODULE, MockOllama, shown_file
 from tests.support.servers.processes import free_port
 
-#: What keys look like in these tests, so that they can be searched for.
+#: The API key of these tests: a fixed text, so that tests can search logs and requests for it.
 KEY = "key-fake-0123456789"
 
 
 class Driver(ABC):
-    """One provider and the far side of it."""
+    """One provider and the mock service that it calls."""
 
-    #: Its scripts that end in each way, by the error's code.
+    #: Scripts of the mock that end in an error, by the error's code.
     faults: Mapping[str, str] = {}
-    #: Scripts that do the same at every far side: silent, endless, in single bytes, and refused once.
+    #: Scripts that every mock has: no byte, an endless answer, an answer in single bytes, one 500 before the answer.
     silent, drip, bytewise, refused_once = "silent", "drip", "split-utf8", "500-once"
 
     @abstractmethod
     def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
-        """Return a new provider of the far side."""
+        """Return a new provider that calls the mock."""
 
     @abstractmethod
     def unreachable(self) -> BaseRAGProvider:
-        """Return one whose far side is not there."""
+        """Return a provider whose service's port is closed."""
 
     @abstractmethod
     def expected(self, question: str) -> str:
-        """Return what an answer must be."""
+        """Return the text that the answer to `question` must have."""
 
     @property
     @abstractmethod
     def asked(self) -> list[Mapping[str, Any]]:
-        """What came in at the address that generates."""
+        """The bodies of the requests that reached the generating endpoint."""
 
     @property
     @abstractmethod
     def open_streams(self) -> int:
-        """How many answers are being sent."""
+        """The number of answers that the mock is sending."""
 
     def costing_nothing(self) -> AbstractContextManager[None]:
-        """Fail if the block reaches the address that generates."""
+        """Fail if a request reaches the generating endpoint within the block."""
         return _unasked(self)
 
     def earlier(self, body: Mapping[str, Any]) -> Any:
-        """Return what a request says of earlier turns, flat."""
+        """Return the texts of earlier turns in a request's body, as one flat list."""
         raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:
-        """End the far side."""
+        """Stop the mock service."""
 
 
 @contextmanager
@@ -184,7 +184,7 @@ class CustomDriver(AnsweringDriver):
 
 
 class OwnDriver(AnsweringDriver):
-    """The provider of docs/providers.md; what it does not do itself it has from what it is built on."""
+    """The example provider of docs/providers.md, with the client that it is built on."""
 
     faults = {name: script for name, script in AnsweringDriver.faults.items() if name != "provider_empty"}  # noqa: RUF012
 
@@ -207,7 +207,7 @@ class OwnDriver(AnsweringDriver):
 
 
 class MockDriver(Driver):
-    """The built-in mock, which has no far side: it never fails but by its deadline."""
+    """The built-in mock provider, which calls no service; it fails only by its deadline."""
 
     silent = drip = bytewise = refused_once = "normal"
 
@@ -229,10 +229,10 @@ class MockDriver(Driver):
         return 0
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is no service to stop."""
 
 
-#: By name; each takes a folder of its own.
+#: Drivers by name; each takes a folder for its files.
 DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "dify": lambda folder: DifyDriver(),
     "openai": lambda folder: OpenAIDriver("openai"),
@@ -241,7 +241,7 @@ DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "ollama": OwnDriver,
     "mock": lambda folder: MockDriver(),
 }
-#: Those with a far side that can fail.
+#: The names of providers whose service can fail.
 FAILING = [name for name in DRIVERS if name != "mock"]
 EVERY_FAULT = [
     *((name, code) for name in ("openai", "context", "custom") for code in AnsweringDriver.faults),

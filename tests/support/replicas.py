@@ -1,4 +1,4 @@
-"""The product for tests: in this process on a real port, and as real gunicorn processes."""
+"""Replicas of the product for tests: in this process on a real port, or as gunicorn processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AES_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 
 
 def settings_for(redis_url: str, **changes: str) -> dict[str, str]:
-    """Return the environment of a replica: the mock provider, nobody to authenticate, unless told otherwise."""
+    """Return a replica's environment: the mock provider and no authentication, with `changes` over it."""
     return {
         "REDIS_URL": redis_url,
         "REDIS_POOL_SIZE": "16",
@@ -50,12 +50,12 @@ def dify_settings(base_url: str, **changes: str) -> dict[str, str]:
     return {"RAG_PROVIDER": "dify", "DIFY_BASE_URL": base_url, "DIFY_API_KEY": "app-test-key-not-real", **changes}
 
 
-#: What `gunicorn` alone does in the project's folder.
+#: The arguments with which Python runs gunicorn as in the project's folder.
 GUNICORN = ("-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
 
 
 class AppServer:
-    """One replica inside this process, served over real HTTP."""
+    """One replica in this process, served over HTTP by werkzeug."""
 
     def __init__(self, redis_url: str, **changes: str) -> None:
         self.app: Flask = create_app(load_settings(settings_for(redis_url, **changes), None))
@@ -81,10 +81,10 @@ class AppServer:
 
 
 class Replica:
-    """One gunicorn of the product, a process group of its own.
+    """One gunicorn of the product, in its own process group.
 
-    The fork server (`tests/support/servers/fork_server.py`) starts it, unless it has a command or a copy of the product
-    of its own. With `forked=False` a process of its own is executed, whose memory is shared with no other.
+    The fork server (`tests/support/servers/fork_server.py`) starts it, unless `command` or PYTHONPATH name another
+    program. With `forked=False` Python is executed anew, so that the process shares no memory with others.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Replica:
         cwd: Path | None = None,
         forked: bool = True,
     ) -> None:
-        """Start it in `folder`, where no `.env` of a person's lies, unless `cwd` says otherwise."""
+        """Start it in `cwd`, by default `folder`, which has no developer's `.env`. The log is written to `folder`."""
         self._forked = forked
         self._command = command
         self._cwd = cwd or folder
@@ -125,7 +125,7 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        # It is asked a hundred times a second: while nobody listens a request costs what the start could use.
+        # `wait_ready` polls every 10 ms: without a listener, a whole HTTP request would cost CPU that the start needs.
         with socket.socket() as probe:
             probe.settimeout(2)
             if probe.connect_ex(("127.0.0.1", self.port)):
@@ -142,7 +142,7 @@ class Replica:
 
     @property
     def workers(self) -> list[int]:
-        """The worker processes' pids."""
+        """The pids of the worker processes."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
@@ -154,20 +154,20 @@ class Replica:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a lost machine does: master and workers at once."""
+        """Kill master and workers at once with SIGKILL, as the loss of a machine does."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self) -> int:
-        """Ask it to end; return its exit code."""
+        """Send SIGTERM and wait up to 30 seconds; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.process.wait(30)
 
 
 @contextmanager
 def replicas(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list[Replica]]:
-    """Run so many replicas, all ready; none is left behind."""
+    """Run `count` replicas for the block, all of them ready; kill them at its end."""
     started: list[Replica] = []
     try:
         started.extend(Replica(env, folder) for _ in range(count))
@@ -178,6 +178,6 @@ def replicas(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list[
 
 
 def wecom_user(urls: list[str], userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
-    """Return a person whose callbacks go to the replicas in turn."""
+    """Return a WeCom user whose callbacks go to the replicas in turn."""
     path = f"/wechat/callback/{bot}" if bot else "/wechat/callback"
     return WeComUser([url + path for url in urls], SimulatedBot(TOKEN, AES_KEY), userid, chatid=chatid)

@@ -1,4 +1,4 @@
-"""A scrape as Prometheus sees it."""
+"""Read a replica's metrics as Prometheus does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def samples(text: str) -> Samples:
-    """Return every sample of the text by its name and label values."""
+    """Return the samples of a scrape's text by name and label values."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -20,12 +20,12 @@ def samples(text: str) -> Samples:
 
 
 def ask_metrics(url: str) -> requests.Response:
-    """Return the answer of a replica's address to whoever has the tests' `ADMIN_TOKEN`."""
+    """Request a replica's metrics with the tests' `ADMIN_TOKEN`, and return the response."""
     return requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60)
 
 
 def scrape(url: str) -> str:
-    """Return what is shown at a replica's address now, or up to a second ago."""
+    """Return the text of a replica's metrics; the values may be up to a second old."""
     reply = ask_metrics(url)
     reply.raise_for_status()
     return reply.text

@@ -1,4 +1,4 @@
-"""Settings for tests: the least that starts, and what stops the start."""
+"""Settings for tests: the smallest set that loads, and the error line of settings that do not load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.errors import SettingsError
 AES_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
 OTHER_AES_KEY = "AnotherFakeEncodingAESKeyyyyyyyyyyyyyyyyyyy"
 
-#: Nothing can be left out of this.
+#: The required settings: without any one of them the start fails.
 LEAST = {
     "WECHAT_TOKEN": "fake-wechat-token",
     "WECHAT_ENCODING_AES_KEY": AES_KEY,
@@ -21,12 +21,12 @@ LEAST = {
 
 
 def settings(**variables: str) -> Settings:
-    """Load the least settings with some variables more, or other, or empty."""
+    """Load `LEAST` with these variables added, replaced or emptied."""
     return load_settings({**LEAST, **variables}, env_file=None)
 
 
 def refusal(**variables: str) -> str:
-    """Return the line with which the start stops."""
+    """Return the error line with which the settings fail to load."""
     with pytest.raises(SettingsError) as caught:
         settings(**variables)
     line = str(caught.value)

@@ -1,4 +1,4 @@
-"""A channel in one file: `POST /toy/<user>/<message>` answers a question as plain text while the answer grows."""
+"""A channel in one file: `POST /toy/<user>/<message>` returns the answer as plain text while it grows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOY = Channel("toy", rules=_rules, authenticates="directory")
 
 
 def toy_blueprint(gateway: QuestionGateway) -> Blueprint:
-    """Return the channel's one address."""
+    """Return the blueprint with the channel's one endpoint."""
     routes = Blueprint("toy", __name__)
 
     @routes.post("/toy/<user>/<message>")
@@ -38,7 +38,7 @@ def toy_blueprint(gateway: QuestionGateway) -> Blueprint:
 
 
 def _pieces(following: FollowedStream) -> Iterator[str]:
-    """Yield the answer piece by piece, and the error's sentence where it failed."""
+    """Yield the pieces of the answer, and at the end the error's sentence if it failed."""
     while True:
         news = following.next(timeout=1.0)
         if news:

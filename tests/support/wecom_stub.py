@@ -1,4 +1,4 @@
-"""A WeCom callback that answers as a test tells it to, on a real port."""
+"""A stub of the WeCom callback on a real port; the test sets its replies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Reply = dict[str, Any] | str | None
 
 
 class StubCallback:
-    """A callback that opens what comes, keeps it in `messages`, and answers with what `reply` returns."""
+    """A callback endpoint that decrypts messages, keeps them in `messages`, and replies with what `reply` returns."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.reply: Callable[[dict[str, Any]], Reply] = lambda message: frame("…", finish=False)
-        #: Changes the sealed envelope before it is sent.
+        #: Changes the encrypted envelope before it is sent.
         self.envelope: Callable[[dict[str, Any]], Any] = lambda envelope: envelope
         self.status = 200
         self.crypt = WXBizJsonMsgCrypt(TOKEN, AES_KEY, "")
@@ -68,7 +68,7 @@ class StubCallback:
         return Response(changed if isinstance(changed, str) else json.dumps(changed))
 
     def grows(self, *contents: str) -> None:
-        """Answer with these texts one after the other; the last one finishes."""
+        """Reply with these texts one after the other; the last frame has `finish`."""
         left = list(contents)
         self.reply = lambda message: frame(left.pop(0), finish=not left)
 

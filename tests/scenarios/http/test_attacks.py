@@ -1,4 +1,4 @@
-"""What attackers tried from outside, each against real gunicorn, and what it must not bring them."""
+"""Attacks from outside against real gunicorn, each with the check that it gains nothing."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ KEY = "obviously-fake-key"
 OPS_PORT = free_port()
 MALFORMED = 'connections_refused_total{reason="malformed"}'
 CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
-#: Ways to write a path that a proxy's rules do not see as the path it is.
+#: Spellings of paths that a proxy's rules do not recognise.
 DISGUISED = ("//metrics", "/%6detrics", "/%6Detrics", "/%2Fmetrics", "/%2e/metrics", "/api%2fchat", "//", "/x/../docs")
 PAGE = "GET /docs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-#: Seconds after which a connection without a request is closed by itself, less a few.
+#: Seconds within which room must be made: a few less than the timeout of a connection without a request.
 GIVEN_UP = 12.0
-#: Bodies that gunicorn's parser refuses, by what is wrong with them.
+#: Bodies that gunicorn's parser rejects, by the part that is wrong.
 BROKEN = {
     "chunk size": f"{CHUNKED}\r\nZZ\r\n{{}}\r\n0\r\n\r\n",
     "chunk end": f"{CHUNKED}\r\n2\r\n{{}}--0\r\n\r\n",
@@ -63,7 +63,7 @@ def server_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathF
 
 
 def server_reply(sent: str, port: int, *, source: str = "127.0.0.1") -> tuple[int, bytes]:
-    """Send a request as it is; return status and body of the reply, at whose end the server closes."""
+    """Send a request as it is; return status and body of the response, after which the server closes."""
     with socket.create_connection(("127.0.0.1", port), 30, (source, 0)) as client:
         client.sendall(sent.encode())
         head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
@@ -72,7 +72,7 @@ def server_reply(sent: str, port: int, *, source: str = "127.0.0.1") -> tuple[in
 
 @pytest.mark.parametrize("path", ["/wechat/callback?msg_signature=x&timestamp=1&nonce=1", "/api/chat", "/unknown"])
 def test_a_broken_body_is_a_bad_request(server_replica: Replica, path: str) -> None:
-    """It is answered 400 (404 where nothing reads it) and counted; the log has no traceback."""
+    """A broken body gets 400, or 404 where no endpoint reads it, and is counted; the log has no traceback."""
     before = counted(MALFORMED)
 
     ask = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\n"
@@ -85,7 +85,7 @@ def test_a_broken_body_is_a_bad_request(server_replica: Replica, path: str) -> N
 
 
 def counted(series: str) -> float:
-    """Return the value of one of the product's metrics, 0 where it has none."""
+    """Return the value of one of the product's metrics, 0 if it has no sample."""
     page = requests.get(f"http://127.0.0.1:{OPS_PORT}/metrics", timeout=30).text
     found = re.search(rf"^wechatlaibao_{re.escape(series)} (\S+)$", page, re.MULTILINE)
     return float(found[1]) if found else 0.0
@@ -93,8 +93,8 @@ def counted(series: str) -> float:
 
 @pytest.mark.parametrize("header", ["SCRIPT_NAME", "PATH_INFO", "script_name"])
 @pytest.mark.parametrize("value", ["/healthz", "/open", "/elsewhere", ""])
-def test_a_client_does_not_say_which_path_it_asks_for(server_replica: Replica, header: str, value: str) -> None:
-    """Headers named as the environment's variables are ignored."""
+def test_headers_do_not_change_the_requested_path(server_replica: Replica, header: str, value: str) -> None:
+    """Headers with the names of WSGI variables are ignored."""
     rest = f"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{header}: {value}\r\n\r\n"
 
     assert server_reply(f"GET /healthz {rest}", server_replica.port)[0] == 200
@@ -102,8 +102,8 @@ def test_a_client_does_not_say_which_path_it_asks_for(server_replica: Replica, h
 
 
 @pytest.mark.parametrize("path", DISGUISED)
-def test_a_path_in_disguise_is_unknown(server_replica: Replica, path: str) -> None:
-    """Its answer is that of a path that nobody has, on both ports."""
+def test_a_disguised_path_is_unknown(server_replica: Replica, path: str) -> None:
+    """An encoded or doubled path gets the reply of an unknown path, on both ports."""
     rest = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
     for port in (server_replica.port, OPS_PORT):
@@ -111,7 +111,7 @@ def test_a_path_in_disguise_is_unknown(server_replica: Replica, path: str) -> No
 
 
 def test_a_flood_of_bad_requests_does_not_fill_the_log(server_replica: Replica) -> None:
-    """Of 500 refused callbacks, and as many broken requests, some get a line; others say how many did not."""
+    """Of 500 rejected callbacks, and of 500 broken requests, some are logged; other lines count the dropped ones."""
     port = server_replica.port
     with requests.Session() as wecom:
         for _ in range(500):
@@ -132,10 +132,10 @@ def test_a_flood_of_bad_requests_does_not_fill_the_log(server_replica: Replica) 
 
 
 @pytest.fixture(scope="module")
-def fortress(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A replica with 600 slots for ordinary requests, half of them for one address, and room for 500 connections more.
+def limited_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A replica with 600 slots for ordinary requests, 300 of them for one address, and 500 connections beyond.
 
-    The defaults are 2,000 and 1,000: with a bound of each kind, fewer clients show the same.
+    The defaults are 2,000 and 1,000: with lower limits, fewer clients show the same.
     """
     allow_files()
     slots = {"SOCKETS_MAX": "50", "HTTP_WAITS_MAX": "50", "CONNECTIONS_PER_IP": "300"}
@@ -145,78 +145,78 @@ def fortress(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def server_besieged(fortress: Replica) -> Replica:
-    """The replica, once the connections of the test before are gone."""
-    wait_until(lambda: server_connections(fortress) < 100, 40)
-    return fortress
+def limited(limited_replica: Replica) -> Replica:
+    """The replica, once the connections of the previous test are closed."""
+    wait_until(lambda: server_connections(limited_replica) < 100, 40)
+    return limited_replica
 
 
 def server_connections(replica: Replica) -> int:
-    """Count what the worker has open."""
+    """Return the number of the worker's open file descriptors."""
     return len(list(Path(f"/proc/{replica.workers[0]}/fd").iterdir()))
 
 
-def test_slow_readers_of_one_address_stop_nobody_else(server_besieged: Replica) -> None:
-    """700 connections ask for a script and read none of it: callbacks and probes are answered within a second.
+def test_slow_readers_of_one_address_do_not_block_other_clients(limited: Replica) -> None:
+    """With 700 connections that request a script and read nothing, callbacks and probes take less than a second.
 
-    So are pages for other addresses. After 30 s the connections are closed, and the address is served again.
+    Pages are served to other addresses. After 30 s the connections are closed, and the address is served again.
     """
-    script, idle = script_of(server_besieged), server_connections(server_besieged)
-    with SilentClients(server_besieged) as clients:
+    script, idle = script_of(limited), server_connections(limited)
+    with SilentClients(limited) as clients:
         clients.hold(700, script)
-        longest = usual_wait(server_besieged)
-        refused = requests.get(f"{server_besieged.url}/docs", timeout=30)
-        other = server_reply(PAGE, server_besieged.port, source="127.0.0.2")[0]
-        held = server_connections(server_besieged) - idle
+        longest = usual_wait(limited)
+        refused = requests.get(f"{limited.url}/docs", timeout=30)
+        other = server_reply(PAGE, limited.port, source="127.0.0.2")[0]
+        held = server_connections(limited) - idle
 
-        wait_until(lambda: server_connections(server_besieged) < idle + 50, 40)
-        again = requests.get(f"{server_besieged.url}/docs", timeout=30)
+        wait_until(lambda: server_connections(limited) < idle + 50, 40)
+        again = requests.get(f"{limited.url}/docs", timeout=30)
 
     assert longest < 1.0
     assert 250 < held <= 400
     assert (refused.status_code, refused.json()["code"], other, again.status_code) == (429, 20000, 200, 200)
-    assert "Traceback" not in server_besieged.log
+    assert "Traceback" not in limited.log
 
 
-def test_slow_readers_of_many_addresses_leave_room_for_callbacks(server_besieged: Replica) -> None:
-    """When all slots are taken by ten addresses, ordinary requests get 503; callbacks and probes their answers."""
-    script = script_of(server_besieged)
-    with SilentClients(server_besieged) as clients:
+def test_slow_readers_of_many_addresses_leave_room_for_callbacks(limited: Replica) -> None:
+    """When ten addresses hold all slots, ordinary requests get 503; callbacks and probes are still answered."""
+    script = script_of(limited)
+    with SilentClients(limited) as clients:
         clients.hold(700, script, addresses=[f"127.0.0.{number}" for number in range(10, 20)])
-        longest = usual_wait(server_besieged)
-        full = requests.get(f"{server_besieged.url}/docs", timeout=30)
+        longest = usual_wait(limited)
+        full = requests.get(f"{limited.url}/docs", timeout=30)
 
     assert longest < 1.0
     assert (full.status_code, full.headers["Connection"], full.headers["Retry-After"]) == (503, "close", "5")
 
 
 @pytest.mark.parametrize("sent", ["", PAGE[:20], PAGE.replace("close", "keep-alive")], ids=["none", "half", "one"])
-def test_clients_that_ask_nothing_make_room(server_besieged: Replica, sent: str) -> None:
-    """1,400 connections that are silent, that break off, or that are kept: others are answered."""
-    with SilentClients(server_besieged) as clients:
+def test_idle_connections_do_not_block_other_clients(limited: Replica, sent: str) -> None:
+    """1,400 connections that are silent, incomplete or kept alive do not keep other clients from being answered."""
+    with SilentClients(limited) as clients:
         clients.hold(1400, sent.encode())
-        longest = usual_wait(server_besieged, settle=GIVEN_UP)
-        page, _ = server_reply(PAGE, server_besieged.port, source="127.0.0.2")
+        longest = usual_wait(limited, settle=GIVEN_UP)
+        page, _ = server_reply(PAGE, limited.port, source="127.0.0.2")
 
     assert (longest < 1.0, page) == (True, 200)
 
 
-def test_callbacks_that_never_come_make_room(server_besieged: Replica) -> None:
-    """1,400 callbacks without their body do not keep out those that are whole, once they are five seconds old."""
+def test_incomplete_callbacks_do_not_block_complete_ones(limited: Replica) -> None:
+    """1,400 callbacks without their body give way to complete ones once they are five seconds old."""
     half = (
         b"POST /wechat/callback?msg_signature=x&timestamp=1&nonce=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
     )
-    with SilentClients(server_besieged) as clients:
+    with SilentClients(limited) as clients:
         clients.hold(1050, half)
         time.sleep(5.0)
         clients.hold(350, half)
-        longest = usual_wait(server_besieged, settle=GIVEN_UP)
+        longest = usual_wait(limited, settle=GIVEN_UP)
 
     assert longest < 1.0
 
 
 def test_connections_are_counted_by_the_forwarded_address(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Behind a proxy it is the last one that counts, whatever a client says it is; sockets count too."""
+    """Behind a proxy the last forwarded address counts, whatever a client puts before it; sockets count too."""
     own = {"TRUSTED_PROXIES": "1", "CONNECTIONS_PER_IP": "3", "WEBSOCKET_AUTH": "none"}
     with (
         replicas(1, settings_for(redis_server.url(), **own), tmp_path) as (replica,),
@@ -227,13 +227,13 @@ def test_connections_are_counted_by_the_forwarded_address(redis_server: RedisSer
         clients.hold(2, as_one)
         with visit(replica.url, "chat", additional_headers={"X-Forwarded-For": "203.0.113.1"}):
             wait_until(lambda: _status(replica, "203.0.113.1") == 429, 10)
-            told = [_status(replica, f) for f in ("198.51.100.9, 203.0.113.1", "203.0.113.1, 198.51.100.9", "")]
+            statuses = [_status(replica, f) for f in ("198.51.100.9, 203.0.113.1", "203.0.113.1, 198.51.100.9", "")]
 
             with pytest.raises(InvalidStatus):
                 visit(replica.url, "chat", additional_headers={"X-Forwarded-For": "203.0.113.1"}).__enter__()
         wait_until(lambda: _status(replica, "203.0.113.1") == 200, 10)
 
-    assert told == [429, 200, 200]
+    assert statuses == [429, 200, 200]
 
 
 def _status(replica: Replica, forwarded: str) -> int:
@@ -242,7 +242,7 @@ def _status(replica: Replica, forwarded: str) -> int:
 
 
 READERS = 300
-#: MiB that all of them may cost together.
+#: The limit in MiB for all readers together.
 MOST_MIB = 80.0
 HEADER = {"X-API-Key": KEY}
 SHOWN = f"X-API-Key: {KEY}"
@@ -256,7 +256,7 @@ def fetched(accept: str, *headers: str) -> Callable[[str, int], bytes]:
     return lambda stream, _: get(f"/api/chat/{stream}", SHOWN, f"Accept: {accept}", *headers)
 
 
-#: How readers come back to an answer that is whole: they lack all of it, or the last frame alone.
+#: Ways to return to a finished answer: from its start, or for the last frame only.
 WAYS: dict[str, list[Callable[[str, int], bytes]]] = {
     "sockets": [
         resumed("/ws/chat", cursor=0),
@@ -280,7 +280,7 @@ def memory_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def memory_replica(memory_redis: RedisServer, tmp_path: Path) -> Iterator[Replica]:
-    """A replica of one worker, with places for all readers."""
+    """A replica with one worker and slots for all readers."""
     allow_files()
     own = {"RAG_PROVIDER": "tests.scenarios.stage.unread:MegabyteAnswers", "API_KEYS": KEY, "HTTP_WAITS_MAX": "400"}
     limits = {"RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "SOCKETS_MAX": "400"}
@@ -292,7 +292,7 @@ def memory_replica(memory_redis: RedisServer, tmp_path: Path) -> Iterator[Replic
 
 
 def asked(replica: Replica) -> str:
-    """Ask for the long answer; return its stream."""
+    """Ask for the long answer; return its stream's id."""
     reply = requests.post(f"{replica.url}/api/chat", json={"query": "?"}, headers=HEADER, timeout=60)
     assert reply.json()["data"]["content"] == ANSWER
     return str(reply.json()["data"]["stream_id"])
@@ -300,7 +300,7 @@ def asked(replica: Replica) -> str:
 
 @pytest.mark.parametrize("kind", WAYS)
 def test_readers_that_read_nothing_cost_little(kind: str, memory_replica: Replica, memory_redis: RedisServer) -> None:
-    """300 of them that come back to 1 MiB cost less than 80 MiB together; the ways of their kind in turns."""
+    """300 readers that return to an answer of 1 MiB and read nothing cost less than 80 MiB together."""
     stream = asked(memory_replica)
     with memory_redis.client() as client:
         end = client.llen(stream_keys(stream).messages)
@@ -315,8 +315,8 @@ def test_readers_that_read_nothing_cost_little(kind: str, memory_replica: Replic
     assert cost < MOST_MIB
 
 
-def test_readers_that_read_get_all_of_it(memory_replica: Replica) -> None:
-    """The same answer, byte for byte, as frames, HTML and events."""
+def test_readers_that_read_get_the_whole_answer(memory_replica: Replica) -> None:
+    """Readers that do read get the same answer, byte for byte, as frames, HTML and events."""
     stream = asked(memory_replica)
 
     with connect(f"ws://127.0.0.1:{memory_replica.port}/ws/chat", additional_headers=HEADER, max_size=None) as chat:
@@ -326,12 +326,12 @@ def test_readers_that_read_get_all_of_it(memory_replica: Replica) -> None:
             frames.append(json.loads(chat.recv(30)))
     url = f"{memory_replica.url}/api/chat/{stream}"
     with requests.get(url, headers={**HEADER, "Accept": "text/event-stream"}, stream=True, timeout=60) as reply:
-        said = list(events(line.decode() for line in reply.iter_lines()))
+        received = list(events(line.decode() for line in reply.iter_lines()))
 
     assert "".join(frame["content"] for frame in frames if frame["type"] == "chat_delta") == ANSWER
     assert (frames[-1]["content"], frames[-1]["html"]) == (ANSWER, render_markdown(ANSWER))
-    assert "".join(event.data["content"] for event in said if event.name == "delta") == ANSWER
-    assert said[-1].data["content"] == ANSWER
+    assert "".join(event.data["content"] for event in received if event.name == "delta") == ANSWER
+    assert received[-1].data["content"] == ANSWER
     assert "Traceback" not in memory_replica.log
 
 
@@ -355,7 +355,7 @@ def endpoints_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPa
 
 
 def endpoints_statuses(replica: Replica, path: str, headers: list[dict[str, str]]) -> list[int]:
-    """Return the statuses of requests with these headers, one after another."""
+    """Return the statuses of requests with these headers, sent one after another."""
     with requests.Session() as session:
         return [session.get(replica.url + path, headers=each, timeout=30).status_code for each in headers]
 
@@ -366,8 +366,8 @@ def endpoints_refusals(replica: Replica) -> list[tuple[str, str]]:
     return [(line["check"], line["cause"]) for line in lines if line["message"] == "callback refused"]
 
 
-def test_no_answer_metric_or_line_tells_good_padding_from_bad(endpoints_replica: Replica) -> None:
-    """A sender with the token tries all 256 values of the byte that a padding oracle recovers."""
+def test_no_reply_metric_or_log_line_tells_good_padding_from_bad(endpoints_replica: Replica) -> None:
+    """All 256 values of the byte that a padding oracle recovers get the same reply, metric and log line."""
     url = f"{endpoints_replica.url}/wechat/callback"
     guesses = [raw_callback(bytes(16) + bytes([0, 0, 0, 1]) + b"x" * 43 + bytes([last])) for last in range(256)]
     forged = [forge() for name, forge in FORGED.items() if name.startswith("bad_ciphertext")]
@@ -382,15 +382,15 @@ def test_no_answer_metric_or_line_tells_good_padding_from_bad(endpoints_replica:
     assert set(endpoints_refusals(endpoints_replica)) == {("bad_ciphertext", "bad_ciphertext")}
 
 
-def test_metrics_on_the_port_for_all_are_an_administrators(endpoints_replica: Replica) -> None:
-    """What they count is the attacker's feedback."""
+def test_metrics_on_the_public_port_need_the_admin_token(endpoints_replica: Replica) -> None:
+    """Metrics would tell an attacker the result of an attempt, so they need the admin token on the public port."""
     headers = [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": ENDPOINTS_ADMIN}, ENDPOINTS_AS_ADMIN]
 
     assert endpoints_statuses(endpoints_replica, "/metrics", headers) == [401, 401, 401, 200]
 
 
-def test_administrators_come_by_their_own_port_only(redis_url: str, tmp_path: Path) -> None:
-    """Where there is one, nothing of theirs is on the port for all, whatever token is shown."""
+def test_administrators_endpoints_are_on_the_ops_port_only(redis_url: str, tmp_path: Path) -> None:
+    """With OPS_PORT set, administrators' endpoints are 404 on the public port, even with the token."""
     port = free_port()
     env = settings_for(redis_url, ADMIN_TOKEN=ENDPOINTS_ADMIN, OPS_PORT=str(port))
     with replicas(1, env, tmp_path) as (replica,):
@@ -414,10 +414,10 @@ def test_administrators_come_by_their_own_port_only(redis_url: str, tmp_path: Pa
         (9, "/api/batch/status", {"X-API-Key": "guess"}, ENDPOINTS_WITH_KEY),
     ],
 )
-def test_a_guesser_is_stopped_and_nobody_else(
+def test_guesses_are_blocked_for_their_address_only(
     endpoints_replica: Replica, address: int, path: str, guess: dict[str, str], right: dict[str, str]
 ) -> None:
-    """200 guesses of one address are mostly not looked at; a right credential of another address is."""
+    """200 guesses from one address are blocked after the limit; a valid credential from another address is accepted."""
     guesser, other = ({"X-Forwarded-For": f"{block}.{address}"} for block in ("203.0.113", "198.51.100"))
     kind = "admin" if right is ENDPOINTS_AS_ADMIN else "caller"
 
@@ -429,7 +429,7 @@ def test_a_guesser_is_stopped_and_nobody_else(
         series = "wechatlaibao_credentials_refused_total"
         return [counted.get((series, kind, why), 0.0) for why in ("wrong", "blocked")]
 
-    # A page of metrics may be a second old: one guess of a third address, once counted, shows that this one is not.
+    # Metrics may be a second old: once a guess of a third address is counted, all earlier guesses are counted too.
     old = refused()
     endpoints_statuses(endpoints_replica, path, [{**guess, "X-Forwarded-For": f"192.0.2.{address}"}])
     before = wait_until(lambda: (now := refused()) != old and now)
@@ -445,8 +445,8 @@ def test_a_guesser_is_stopped_and_nobody_else(
 ENDPOINTS_OPEN = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
 
 
-def test_a_foreign_page_submits_nothing(redis_url: str, tmp_path: Path) -> None:
-    """A form with a file needs no leave of the browser; it is refused all the same, and a program's is taken."""
+def test_a_page_of_another_origin_submits_nothing(redis_url: str, tmp_path: Path) -> None:
+    """A form with a file needs no CORS preflight; it is rejected by its origin, and a program's upload is accepted."""
     database = str(tmp_path / "batches.db")
     with replicas(1, settings_for(redis_url, DATABASE_PATH=database, **ENDPOINTS_OPEN), tmp_path) as (replica,):
         origins = [{"Origin": one} for one in ("https://evil.example", "null", replica.url)]
@@ -463,8 +463,8 @@ def test_a_foreign_page_submits_nothing(redis_url: str, tmp_path: Path) -> None:
     assert {reply.headers["X-Content-Type-Options"] for reply in [*replies, asked]} == {"nosniff"}
 
 
-def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> None:
-    """The attacker's page is of the server's own origin then; callbacks and probes come by any name."""
+def test_a_rebound_host_name_is_refused(redis_url: str, tmp_path: Path) -> None:
+    """With DNS rebinding the attacker's page is same-origin; callbacks and probes are accepted under any host name."""
     env = settings_for(redis_url, ALLOWED_HOSTS="chat.example.com,.intra.example", **ENDPOINTS_OPEN)
     with replicas(1, env, tmp_path) as (replica,):
         evil = {"Host": "rebound.evil.example", "Origin": "http://rebound.evil.example"}
@@ -483,7 +483,7 @@ def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> N
 
 
 def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None:
-    """As many tasks of one key as the queue has room for are refused beyond its share; another key's are taken."""
+    """Tasks of one key beyond BATCH_MAX_PER_KEY are rejected while the queue has room; another key's are accepted."""
     other = "obviously-fake-key-of-others"
     changes = {"API_KEYS": f"{ENDPOINTS_KEY},{other}", "BATCH_MAX_PER_KEY": "20", "BATCH_MAX_QUEUE_SIZE": "60"}
     env = settings_for(
@@ -502,8 +502,8 @@ def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None
     assert (greedy[-1].json()["data"], late.status_code) == ({"reason": "batch_key_full"}, 201)
 
 
-def test_a_path_steers_no_terminal_and_forges_no_line(redis_url: str, tmp_path: Path) -> None:
-    """ESC, NEL and U+2028 of a path that anybody may ask for are written as what they are."""
+def test_a_path_is_logged_without_control_characters(redis_url: str, tmp_path: Path) -> None:
+    """ESC, NEL and U+2028 in a requested path are logged as escapes, in one line."""
     env = settings_for(redis_url, ADMIN_TOKEN=ENDPOINTS_ADMIN, LOG_FORMAT="plain")
     with replicas(1, env, tmp_path) as (replica,):
         path = "/api/ws/disconnect/%1B%5B2J%C2%85%E2%80%A8%E2%80%AE2026-01-01"
@@ -515,8 +515,8 @@ def test_a_path_steers_no_terminal_and_forges_no_line(redis_url: str, tmp_path: 
     assert not {*"\x1b\x85\u2028\u202e"} & {*lines[0]}
 
 
-def test_a_question_that_is_too_large_reaches_nobody(redis_url: str, tmp_path: Path) -> None:
-    """A sentence in WeCom's bubble, 413 over REST as JSON and as events; the largest one is asked."""
+def test_a_question_that_is_too_large_is_not_asked(redis_url: str, tmp_path: Path) -> None:
+    """WeCom's bubble shows a sentence, REST answers 413, also to `stream`; the largest allowed question is asked."""
     with (
         MockDify() as dify,
         replicas(1, settings_for(redis_url, **dify_settings(dify.base_url), **ENDPOINTS_OPEN), tmp_path) as (replica,),
@@ -534,16 +534,16 @@ def test_a_question_that_is_too_large_reaches_nobody(redis_url: str, tmp_path: P
     assert (asked[0].json()["data"]["reason"], reached) == ("question_too_large", 1)
 
 
-def test_a_record_that_ends_within_the_replay_window_is_warned_of(redis_url: str, tmp_path: Path) -> None:
-    """A recorded callback would be asked again."""
+def test_a_stream_ttl_below_the_replay_window_is_warned_of(redis_url: str, tmp_path: Path) -> None:
+    """A recorded callback could be asked again once its stream has expired, so the start logs a warning."""
     with replicas(1, settings_for(redis_url, WECHAT_TIMESTAMP_WINDOW="3600"), tmp_path) as (replica,):
         warned = [json.loads(line)["warning"] for line in replica.log.splitlines() if '"settings"' in line]
 
     assert [warning.startswith("STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW") for warning in warned] == [True]
 
 
-def test_a_message_id_of_another_person_reads_nothing_of_theirs(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Whoever uses it asks a question of their own, and sees its answer alone."""
+def test_a_message_id_of_another_user_reads_nothing_of_theirs(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A user who sends another user's message id gets a stream and an answer of their own."""
     with MockDify() as dify:
         env = settings_for(redis_server.url(), **dify_settings(dify.base_url))
         with replicas(1, env, tmp_path) as (one,), wecom_user([one.url], "zhangsan") as zhangsan:
@@ -558,13 +558,13 @@ def test_a_message_id_of_another_person_reads_nothing_of_theirs(redis_server: Re
         assert [request.body["query"] for request in dify.requests] == ["我的工资是多少", "年假怎么申请"]
 
 
-#: Without a bot and without SECRET_KEY: nothing secret is left that Redis does not have.
+#: Without a bot and without SECRET_KEY every secret is in Redis.
 NO_BOT = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": "", "WEBSOCKET_AUTH": "token"}
 USER_TOKEN = "user-token-not-real"
 
 
-def test_a_reader_of_redis_opens_no_users_token(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Neither by what Redis keeps nor by what everybody knows, with the derivations of the code at hand."""
+def test_the_content_of_redis_decrypts_no_users_token(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A user's token cannot be decrypted with Redis's content, public constants, or keys derived from them."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     company = {
         **NO_BOT,

@@ -1,4 +1,4 @@
-"""What is no HTTP, and what never comes to its end, before real gunicorn."""
+"""Bytes that are not HTTP, and requests that are never completed, sent to real gunicorn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 
 
 def answer(replica: Replica, sent: bytes) -> tuple[bytes, bytes]:
-    """Send this and no more; return the head and the body of what comes before the connection is closed."""
+    """Send `sent` and nothing more; return head and body of the response, after which the server closes."""
     with socket.create_connection(("127.0.0.1", replica.port), timeout=BODY_SECONDS + 30.0) as client:
         client.sendall(sent)
         head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
@@ -41,8 +41,8 @@ def answer(replica: Replica, sent: bytes) -> tuple[bytes, bytes]:
     ],
     ids=["no line", "a long line", "a long header", "no header"],
 )
-def test_what_is_no_http_gets_the_envelope(replica: Replica, sent: bytes, status: int) -> None:
-    """And nobody reads it back, in the answer or in the log."""
+def test_bytes_that_are_not_http_get_the_envelope(replica: Replica, sent: bytes, status: int) -> None:
+    """The error reply is the envelope, and neither reply nor log repeats the bytes."""
     head, body = answer(replica, sent)
 
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
@@ -51,8 +51,8 @@ def test_what_is_no_http_gets_the_envelope(replica: Replica, sent: bytes, status
     assert "secret" not in replica.log
 
 
-def test_half_a_body_is_not_waited_for_without_end(replica: Replica) -> None:
-    """Whoever it is for: a stranger must not hold connections by sending nothing."""
+def test_waiting_for_half_a_body_ends_with_400(replica: Replica) -> None:
+    """On every path: a client must not hold a connection by withholding the body."""
     begun = b"Host: a\r\nX-API-Key: obviously-fake-key\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
     query = b"msg_signature=x&timestamp=1&nonce=1"
 

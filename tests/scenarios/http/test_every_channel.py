@@ -1,4 +1,4 @@
-"""The same question through every endpoint gives the same answer, whoever answers."""
+"""The same question through every endpoint gets the same answer, with every provider."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def app_server(
         yield replica, expected
 
 
-def test_every_endpoint_has_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
-    """Byte for byte what the provider said, by WeCom, both sockets, plain HTTP and a batch.
+def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
+    """WeCom, both sockets, plain HTTP and a batch return the provider's answer byte for byte.
 
-    WeCom's bubble has it with its line breaks as WeCom reads them; the built-in mock has the chat channel's sentence.
+    WeCom's bubble has it as Markdown with WeCom's line breaks; the built-in mock answers the chat channel in English.
     """
     replica, expected = app_server
     answers = {endpoint: ask(replica.url) for endpoint, ask in ENDPOINTS.items()}

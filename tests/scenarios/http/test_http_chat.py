@@ -1,4 +1,4 @@
-"""POST /api/chat over real replicas: answers go on, whatever becomes of their readers and of whoever writes them."""
+"""POST /api/chat over real replicas: answers continue after the loss of readers and of the replica producing them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.sockets.event_reader import WIDE, Event, Program, Reader
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Every way bytes travel, and answers that are replaced or come without a middle.
+#: Every way of splitting the bytes, and answers that are replaced, filtered, or sent at once.
 SCRIPTS = ("chat", "agent-chat", "new-agent-differs", "chatflow", "split-utf8", "separators", "think", "moderation")
 KEY = "not-a-real-key"
 SLOW = "年假怎么申请？ [[slow]]"
-#: Characters after which an answer is in its middle.
+#: Characters after which an answer counts as in progress.
 SOME = 20
 
 Pair = tuple[Replica, Replica]
@@ -38,14 +38,14 @@ program = Program(KEY)
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """A Redis that nobody but the replicas connects to."""
+    """A Redis that only the replicas use."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
-    """A Dify whose slow answers take some seconds."""
+    """A mock Dify whose slow answers take some seconds."""
     with MockDify(delay=0.02, slow=0.1) as dify:
         yield dify
 
@@ -56,8 +56,8 @@ def settings(redis: RedisServer, dify: MockDify) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stayers(redis: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Two replicas to which nothing happens; nothing goes wrong in them that was not meant to."""
+def steady(redis: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two replicas that no test kills; their logs must have no traceback."""
     with replicas(2, settings(redis, dify), tmp_path_factory.mktemp("stayers")) as (one, other):
         yield one, other
         assert "Traceback" not in one.log + other.log
@@ -65,7 +65,7 @@ def stayers(redis: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def pair(redis: RedisServer, dify: MockDify, tmp_path: Path) -> Iterator[Pair]:
-    """Two replicas of the test's own."""
+    """Two replicas for one test."""
     with replicas(2, settings(redis, dify), tmp_path) as (one, other):
         yield one, other
         assert "Traceback" not in one.log + other.log
@@ -85,17 +85,17 @@ def waiting(replica: Replica) -> float:
     return samples(scrape(replica.url))["wechatlaibao_http_waits",]
 
 
-# Nothing happens
+# Without failures
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_answers_come_byte_for_byte(stayers: Pair, dify: MockDify, redis: RedisServer, script: str) -> None:
-    """As events here and as JSON there: the deltas joined, both wholes, Redis and the provider say the same."""
+def test_answers_come_byte_for_byte(steady: Pair, dify: MockDify, redis: RedisServer, script: str) -> None:
+    """As events and as JSON elsewhere: the joined deltas, both wholes, Redis and the provider's answer are equal."""
     question = f"年假怎么申请？👍🏽 [[{script}]]"
     asked = len(dify.asked(question))
 
-    reader = program.reads(stayers[0].url, question, id=script)
-    there = whole(program.asks(stayers[1].url, question, id=script))
+    reader = program.reads(steady[0].url, question, id=script)
+    there = whole(program.asks(steady[1].url, question, id=script))
     here = completed(reader.sees_end())
 
     answer = dify.expected_answer(question)
@@ -106,14 +106,14 @@ def test_answers_come_byte_for_byte(stayers: Pair, dify: MockDify, redis: RedisS
     assert len(dify.asked(question)) == asked + 1
 
 
-def test_a_reader_that_goes_away_comes_back_elsewhere(stayers: Pair, dify: MockDify) -> None:
-    """The answer goes on without it; what it lacks comes from where it was, nothing twice."""
+def test_a_reader_resumes_on_the_other_replica(steady: Pair, dify: MockDify) -> None:
+    """The answer continues without its reader, which resumes on the other replica without a gap or a repetition."""
     question = f"{SLOW} 1"
-    before = program.reads(stayers[0].url, question)
+    before = program.reads(steady[0].url, question)
     before.sees_text(SOME)
     before.leaves()
 
-    after = program.comes_back(stayers[1].url, before)
+    after = program.comes_back(steady[1].url, before)
     end = completed(after.sees_end())
 
     assert 0 < len(before.text) < len(end.content)
@@ -122,48 +122,48 @@ def test_a_reader_that_goes_away_comes_back_elsewhere(stayers: Pair, dify: MockD
     assert len(dify.asked(question)) == 1
 
 
-def test_a_question_is_sent_again_elsewhere(stayers: Pair, dify: MockDify) -> None:
-    """The same id finds its stream, from the beginning or from where the reader was, and for who has it all nothing."""
+def test_a_question_sent_again_finds_its_stream_elsewhere(steady: Pair, dify: MockDify) -> None:
+    """The same id finds its stream, from the start or the last event id; a reader that has all of it gets 204."""
     question = f"{SLOW} 2"
-    before = program.reads(stayers[0].url, question, id="q2")
+    before = program.reads(steady[0].url, question, id="q2")
     before.sees_text(SOME)
-    again = program.reads(stayers[1].url, question, id="q2")
+    again = program.reads(steady[1].url, question, id="q2")
     before.leaves()
 
     headers = {"Authorization": f"Bearer {KEY}", "Last-Event-ID": before.last, "Idempotency-Key": "q2"}
     body = {"query": question, "stream": True}
     rest = Reader(
-        requests.post(f"{stayers[1].url}/api/chat", json=body, headers=headers, stream=True, timeout=WIDE), before.text
+        requests.post(f"{steady[1].url}/api/chat", json=body, headers=headers, stream=True, timeout=WIDE), before.text
     )
 
     assert again.stream_id == before.stream_id == rest.stream_id
     assert completed(again.sees_end()) == completed(rest.sees_end())
     assert again.text == rest.text == dify.expected_answer(question)
-    nothing = program.gets(stayers[0].url, again.stream_id, Accept="text/event-stream", **{"Last-Event-ID": again.last})
+    nothing = program.gets(steady[0].url, again.stream_id, Accept="text/event-stream", **{"Last-Event-ID": again.last})
     assert nothing.status_code == 204
     assert len(dify.asked(question)) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_other_words_under_a_used_id_are_refused_elsewhere(stayers: Pair, dify: MockDify, stream: bool) -> None:
-    """409 on the other replica; nobody is asked, and the first question's answer stays its own."""
+def test_another_question_under_a_used_id_is_refused_elsewhere(steady: Pair, dify: MockDify, stream: bool) -> None:
+    """Another question under a used id gets 409 and is not asked; the first question keeps its answer."""
     question, id = f"年假怎么申请？ {stream}", f"conflict {stream}"
-    first = whole(program.asks(stayers[0].url, question, id=id))
+    first = whole(program.asks(steady[0].url, question, id=id))
 
-    refused = program.asks(stayers[1].url, "病假怎么申请？ conflict", id=id, stream=stream)
+    refused = program.asks(steady[1].url, "病假怎么申请？ conflict", id=id, stream=stream)
 
     assert (refused.status_code, refused.json()["code"]) == (409, 20000)
     assert refused.json()["data"] == {"reason": "id_conflict"}
     assert dify.asked("病假怎么申请？ conflict") == []
-    assert whole(program.asks(stayers[1].url, question, id=id)) == first
+    assert whole(program.asks(steady[1].url, question, id=id)) == first
 
 
-def test_a_crowd_sends_each_question_twice(stayers: Pair, dify: MockDify) -> None:
-    """Ten programs send one and the same question to both replicas at the same moment: asked once each."""
+def test_a_crowd_sends_each_question_twice(steady: Pair, dify: MockDify) -> None:
+    """Ten programs send one question each to both replicas at the same moment: each is asked once."""
     question = "年假怎么申请？ crowd"
 
     answers = at_once(
-        partial(program.asks, replica.url, question, id=f"crowd{number}") for number in range(10) for replica in stayers
+        partial(program.asks, replica.url, question, id=f"crowd{number}") for number in range(10) for replica in steady
     )
 
     ids = [whole(answer).stream_id for answer in answers]
@@ -172,60 +172,60 @@ def test_a_crowd_sends_each_question_twice(stayers: Pair, dify: MockDify) -> Non
     assert len(dify.asked(question)) == 10
 
 
-def test_cancelling_reaches_the_provider(stayers: Pair, dify: MockDify) -> None:
-    """Said on the replica that does not write: the run is stopped, and both readers learn how far it came."""
+def test_cancelling_reaches_the_provider(steady: Pair, dify: MockDify) -> None:
+    """A DELETE on the other replica stops the provider's run; both kinds of readers get the text so far."""
     question, stops = f"{SLOW} 3", len(dify.stops)
-    reader = program.reads(stayers[0].url, question, id="q3")
+    reader = program.reads(steady[0].url, question, id="q3")
     reader.sees_text(SOME)
 
-    reply = program.cancels(stayers[1].url, reader.stream_id)
+    reply = program.cancels(steady[1].url, reader.stream_id)
     end = reader.sees_end()
-    blocking = program.asks(stayers[1].url, question, id="q3")
+    blocking = program.asks(steady[1].url, question, id="q3")
 
     assert reply.json()["data"] == {"stream_id": reader.stream_id, "status": "cancelled"}
     assert (end.name, end.data["data"]["reason"], end.data["data"]["content"]) == ("error", "cancelled", reader.text)
     assert (blocking.status_code, blocking.json()) == (409, end.data)
     assert len(reader.text) < len(dify.expected_answer(question))
     wait_until(lambda: len(dify.stops) == stops + 1, WIDE)
-    assert program.cancels(stayers[0].url, reader.stream_id).json()["data"]["status"] == "cancelled"
+    assert program.cancels(steady[0].url, reader.stream_id).json()["data"]["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("manner", ["stream", "wait"])
-def test_who_has_gone_takes_no_place(stayers: Pair, manner: str) -> None:
-    """Also while nothing is sent: a client's end is noticed within about a second, and its answer goes on."""
-    before = waiting(stayers[0])
+def test_a_disconnected_client_frees_its_slot(steady: Pair, manner: str) -> None:
+    """A disconnect frees the slot before the next comment would be sent, also while the answer is silent."""
+    before = waiting(steady[0])
     body = json.dumps({"query": "年假？ [[silent]]", "stream": manner == "stream", "id": f"gone {manner}"}).encode()
     head = f"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", stayers[0].port), WIDE) as client:
+    with socket.create_connection(("127.0.0.1", steady[0].port), WIDE) as client:
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_until(lambda: waiting(stayers[0]) == before + 1, WIDE)
+        wait_until(lambda: waiting(steady[0]) == before + 1, WIDE)
 
-    # Far less than the silence after which a comment would be sent.
-    wait_until(lambda: waiting(stayers[0]) == before, 12.0)
+    # Much less than the time after which a comment would be sent.
+    wait_until(lambda: waiting(steady[0]) == before, 12.0)
 
 
-def test_an_answer_is_its_askers_alone(stayers: Pair) -> None:
-    """Another key, and none, learn nothing and end nothing."""
-    stream_id = whole(program.asks(stayers[0].url, "营业时间")).stream_id
+def test_an_answer_is_read_with_its_own_key_only(steady: Pair) -> None:
+    """A request with another key, or without one, gets 401."""
+    stream_id = whole(program.asks(steady[0].url, "营业时间")).stream_id
     stranger = Program("another-key")
 
-    assert stranger.gets(stayers[0].url, stream_id).status_code == 401
-    assert requests.get(f"{stayers[0].url}/api/chat/{stream_id}", timeout=WIDE).status_code == 401
-    assert whole(program.gets(stayers[1].url, stream_id)).stream_id == stream_id
+    assert stranger.gets(steady[0].url, stream_id).status_code == 401
+    assert requests.get(f"{steady[0].url}/api/chat/{stream_id}", timeout=WIDE).status_code == 401
+    assert whole(program.gets(steady[1].url, stream_id)).stream_id == stream_id
 
 
-def test_what_is_not_there_is_unknown(stayers: Pair) -> None:
-    """After the time an owner may need to write a stream again that Redis lost."""
-    reply = program.gets(stayers[0].url, "0" * 32, Accept="text/event-stream")
+def test_an_unknown_stream_is_404(steady: Pair) -> None:
+    """The 404 comes after the time an owner may need to restore a stream that Redis lost."""
+    reply = program.gets(steady[0].url, "0" * 32, Accept="text/event-stream")
 
     assert (reply.status_code, reply.json()["data"]["reason"]) == (404, "stream_unknown")
 
 
-# Something happens
+# With failures
 
 
-def test_the_replica_that_streams_is_killed(pair: Pair, dify: MockDify) -> None:
-    """Its reader resumes at the other one, who waited there sees it through, who waited here asks again: asked once."""
+def test_readers_of_a_killed_replica_resume_on_the_other(pair: Pair, dify: MockDify) -> None:
+    """Readers resume on the other replica, where waiting requests finish; the question is asked once."""
     question = f"{SLOW} killed"
     one, other = pair
     before = program.reads(one.url, question, id="k1")
@@ -252,14 +252,14 @@ def test_the_replica_that_streams_is_killed(pair: Pair, dify: MockDify) -> None:
 
 
 def broken(program: Program, url: str, question: str) -> None:
-    """Wait for an answer that is cut off."""
+    """Send a request whose connection must break."""
     with suppress(requests.ConnectionError):
         program.asks(url, question, id="k1")
         raise AssertionError("the replica lives")
 
 
-def test_a_leaving_replica_sends_its_readers_on(pair: Pair, dify: MockDify) -> None:
-    """An answer that takes longer than its time: the stream ends in order, and goes on elsewhere; nobody is left."""
+def test_readers_of_a_terminated_replica_resume_on_the_other(pair: Pair, dify: MockDify) -> None:
+    """At the end of the drain time the stream's response ends in order; the reader resumes on the other replica."""
     question = f"{SLOW} drained"
     dify.slow = 0.25
     one, other = pair
@@ -288,8 +288,8 @@ def test_a_leaving_replica_sends_its_readers_on(pair: Pair, dify: MockDify) -> N
     assert completed(program.reads(other.url, "还在吗？", id="d2").sees_end()).content
 
 
-def test_redis_is_away_for_a_while(pair: Pair, dify: MockDify, redis: RedisServer) -> None:
-    """Questions then are told so; the answer under way comes whole to readers on both replicas, also as JSON."""
+def test_an_answer_outlives_an_outage_of_redis(pair: Pair, dify: MockDify, redis: RedisServer) -> None:
+    """Questions during an outage get 503; the running answer arrives whole on both replicas, as events and as JSON."""
     question = f"{SLOW} away"
     writer = program.reads(pair[0].url, question, id="r1")
     reader = program.reads(pair[1].url, question, id="r1")
@@ -314,8 +314,8 @@ def test_redis_is_away_for_a_while(pair: Pair, dify: MockDify, redis: RedisServe
     assert len(dify.asked(question)) == 1
 
 
-def test_a_reader_that_pauses_gets_everything(redis_url: str, tmp_path: Path) -> None:
-    """Through a small window, and late: what waits for it waits in Redis, and others are served meanwhile."""
+def test_slow_readers_get_the_whole_answer(redis_url: str, tmp_path: Path) -> None:
+    """With small receive buffers and late: unsent text waits in Redis, and other requests are served meanwhile."""
     provider = f"{LongAnswers.__module__}:{LongAnswers.__name__}"
     env = settings_for(redis_url, RAG_PROVIDER=provider, API_KEYS=KEY, WORKERS="1")
     with replicas(1, env, tmp_path) as (replica,):
@@ -329,7 +329,7 @@ def test_a_reader_that_pauses_gets_everything(redis_url: str, tmp_path: Path) ->
 
 
 class SlowReader:
-    """Asks, and does not read before it is told to."""
+    """A client that asks and does not read before `reads`."""
 
     def __init__(self, replica: Replica, number: int) -> None:
         self._sock = socket.socket()

@@ -1,4 +1,4 @@
-"""docs/http-api.md tells the truth: its commands run, its answers have the shape it shows, its client comes back."""
+"""docs/http-api.md: its commands run, the replies have the documented shape, and its client resumes after a kill."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def blocks(language: str) -> list[str]:
 
 
 def shape(value: Any) -> Any:
-    """Return what a JSON value is made of: its members' names and types."""
+    """Return the structure of a JSON value: its members' names and types."""
     if isinstance(value, dict):
         return {name: shape(member) for name, member in value.items()}
     return type(value).__name__
@@ -50,7 +50,7 @@ def dify() -> Iterator[MockDify]:
 def pair(
     redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Replica]]:
-    """Two replicas; the last test of this module loses one."""
+    """Two replicas; the last test of this module kills one."""
     own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="2")
     with replicas(2, settings_for(redis_server.url(), **own), tmp_path_factory.mktemp("docs")) as both:
         yield both
@@ -60,8 +60,8 @@ def environment(url: str, key: str = KEY) -> dict[str, str]:
     return {**os.environ, "LAIBAO_URL": url, "LAIBAO_KEY": key, "PYTHONIOENCODING": "utf-8"}
 
 
-def test_the_commands_do_what_they_say(pair: list[Replica], tmp_path: Path) -> None:
-    """Run one after the other in one shell: JSON of the shape that is shown, and events that resume."""
+def test_the_documented_commands_print_what_is_shown(pair: list[Replica], tmp_path: Path) -> None:
+    """The commands, run in one shell, print JSON of the documented shape, and events that resume."""
     require_binary("curl"), require_binary("jq")
     prepare, *commands = blocks("sh")
     assert f"LAIBAO_KEY={KEY}" in prepare
@@ -88,13 +88,13 @@ def test_the_commands_do_what_they_say(pair: list[Replica], tmp_path: Path) -> N
 
 
 def parted(command: str, number: int) -> str:
-    """Return a command whose first line sets a variable for those after it."""
+    """Return a command whose first line sets a variable for the lines after it."""
     first, _, second = command.partition("\ncurl")
     return f"{first}\ncurl{second.rstrip()} > {number}\n"
 
 
-def test_the_errors_are_those_of_the_code() -> None:
-    """Each row's status and code are what the reasons it names are answered with; those of requests are not theirs."""
+def test_the_documented_errors_match_the_code() -> None:
+    """Each documented reason has the status and code of its row, and a sentence in config/texts.py."""
     rows = re.findall(r"^\| (\d+) \| (\d+) \| (.*?) \|", TEXT, re.MULTILINE)
     named = {
         reason: (int(status), int(code))
@@ -103,19 +103,19 @@ def test_the_errors_are_those_of_the_code() -> None:
     }
 
     assert len(named) > 15
-    assert named == {reason: answered(reason) for reason in named}
+    assert named == {reason: reply_for(reason) for reason in named}
     assert set(named) <= set(ZH)
     assert f"every {PING_SECONDS:.0f} seconds" in TEXT
 
 
-def answered(reason: str) -> tuple[int, int]:
-    """Return the status and the code that a reason is answered with."""
+def reply_for(reason: str) -> tuple[int, int]:
+    """Return the status and the code of the reply for a reason."""
     error = refusal(reason, Texts("en"))
     return error.status, json.loads(envelope(status=error.status, code=error.code).get_data())["code"]
 
 
-def test_the_python_client_gives_up_where_coming_back_changes_nothing(pair: list[Replica], tmp_path: Path) -> None:
-    """A wrong key is said, once."""
+def test_the_python_client_does_not_retry_a_wrong_key(pair: list[Replica], tmp_path: Path) -> None:
+    """A wrong key ends the program with one error line."""
     done = subprocess.run(
         client(tmp_path, "hello"), env=environment(pair[1].url, "wrong"), capture_output=True, timeout=WIDE * 2
     )
@@ -123,8 +123,8 @@ def test_the_python_client_gives_up_where_coming_back_changes_nothing(pair: list
     assert (done.returncode, done.stderr.decode().strip()) == (1, "The credential is not, or no longer, valid.")
 
 
-def test_the_python_client_sees_its_answer_through(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:
-    """The document's own program, cut off by a killed replica, prints the whole answer, and asked once."""
+def test_the_python_client_resumes_after_a_kill(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:
+    """The document's program, cut off by a killed replica, prints the whole answer, which was asked for once."""
     question = "[[slow]] Python 年假怎么申请"
     with Switchboard(pair[0].port) as board:
         command = client(tmp_path, question)

@@ -1,4 +1,4 @@
-"""A stranger with the REST addresses' documentation: whatever it allows or forbids, the answers are as it says."""
+"""Schemathesis tests the REST endpoints against their OpenAPI document."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full, pytest.mark.timeout(400)]
 
 KEY = "obviously-fake-api-key"
 SEED = 20261121
-#: Requests the fuzzer makes up for one operation at most, per phase; the coverage phase has its own, fixed number.
+#: Maximum number of generated requests for an operation and phase; the coverage phase has its own, fixed number.
 EXAMPLES = 6
-#: Seconds it may take: fewer than 30 on an idle machine.
+#: Timeout in seconds: an idle machine needs fewer than 30.
 TIMEOUT = 300
 
-#: All checks but these, which ask for what a schema cannot say.
+#: Schemathesis's configuration: all checks except those for which a schema cannot give the rule.
 CONFIG = """
-# DELETE cancels an answer or a task, and what there is of it stays to be read until it expires.
+# DELETE cancels an answer or a task, which can still be read until it expires.
 [checks.use_after_free]
 enabled = false
 
-# More texts than are taken may be more bytes than are taken, which is found first.
+# A list with too many texts may also exceed the limit in bytes, which is checked first.
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429]
 
-# Of an id there may be one in the body or one in the header.
+# An id may be in the body or in the header, not in both.
 [[operations]]
 include-name = "POST /api/chat"
 checks.positive_data_acceptance.enabled = false
 
-# In a form, options are JSON in a text, and the file's name says what it is.
+# In a form, options are JSON in a string, and the file's name gives its format.
 [[operations]]
 include-name = "POST /api/batch/tasks"
 checks.positive_data_acceptance.enabled = false
 
-# A download has no pages.
+# A download takes no page parameters.
 [[operations]]
 include-name = "GET /api/batch/tasks/{task_id}/results"
 checks.positive_data_acceptance.enabled = false
@@ -55,7 +55,7 @@ checks.positive_data_acceptance.enabled = false
 
 @pytest.fixture
 def replica(redis_server: RedisServer, tmp_path: Path) -> Iterator[Replica]:
-    """A replica of which a program may ask as much as it likes, if it has the key."""
+    """A replica without rate limits, with an API key."""
     env = settings_for(
         redis_server.url(5),
         WEBSOCKET_AUTH="key",
@@ -70,7 +70,7 @@ def replica(redis_server: RedisServer, tmp_path: Path) -> Iterator[Replica]:
 
 
 def examine(replica: Replica, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Have Schemathesis ask the replica, the same questions each time."""
+    """Run Schemathesis on the replica, with the same seed each time."""
     (folder / "schemathesis.toml").write_text(CONFIG)
     options = ("--seed", str(SEED), "--max-examples", str(EXAMPLES), "--request-timeout", "60")
     command = (sys.executable, "-m", "schemathesis.cli", "run", f"{replica.url}/openapi.json", *options)
@@ -79,15 +79,15 @@ def examine(replica: Replica, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def errors(log: str) -> list[str]:
-    """Return the lines of a log that somebody would have to look at."""
+    """Return the log's lines at ERROR and above."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     return [json.dumps(line, ensure_ascii=False) for line in lines if line["level"] in ("ERROR", "CRITICAL")]
 
 
-def test_every_rest_address_keeps_what_its_documentation_says(
+def test_every_rest_endpoint_conforms_to_its_openapi_document(
     replica: Replica, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """No 5xx that is not announced, every answer of its schema, bad requests refused, good ones taken, keys wanted."""
+    """No undocumented 5xx, every reply matches its schema, invalid requests and missing keys are rejected."""
     documented = requests.get(f"{replica.url}/openapi.json", timeout=30).json()["paths"]
     operations = sum(len(methods) for methods in documented.values())
     socket = f"{replica.url.replace('http', 'ws', 1)}/ws/chat/somebody"

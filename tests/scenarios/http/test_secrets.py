@@ -1,4 +1,4 @@
-"""What leaves the product besides answers: its logs and its Redis, searched for what must not be there."""
+"""Search the product's logs and Redis for secrets and for people's words."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ PEOPLE = [
     DemoUser("refused", "E2", "李四", "13900000002", password="password-of-refused"),
 ]
 WORDS = "我的工资是多少"
-#: Part of the address a late answer may be sent to.
+#: Part of the URL to which a late answer may be sent.
 RESPONSE = "response_code"
 DIFY_KEY = "app-test-key-not-real"
 SOCKET_KEY, WRONG_KEY, ADMIN_TOKEN = "socket-key-not-real", "wrong-key-not-real", "admin-token-not-real"
 TIMEOUT = 60.0
 SQL_PASSWORD = "sql-password-not-real"
 REDIS_PASSWORD = "redis-password-not-real"
-#: What the logs tell of when everything went wrong that the test lets go wrong.
-TOLD = (
+#: Events that must be in the logs, so that the search covers the lines of every failure.
+EVENTS = (
     *("unknown_user", "auth_refused", "auth_unavailable", "provider_error", "provider_truncated", "bad_signature"),
     *("http question", "batch task taken"),
 )
 
 
 def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
-    """Yield every key of a Redis with all that it holds."""
+    """Yield every key of a Redis with its value."""
     readers: dict[str, Callable[[str], object]] = {
         "string": client.get,
         "hash": client.hgetall,
@@ -54,7 +54,7 @@ def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
 
 
 def secured(maria: MariaServer, server: RedisServer) -> dict[str, str]:
-    """Give both databases a user with a password; return the settings that log in as these."""
+    """Create a user with a password in both databases; return the settings that log in as these."""
     maria.execute(f"CREATE OR REPLACE USER 'laibao'@'127.0.0.1' IDENTIFIED BY '{SQL_PASSWORD}'")
     maria.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON laibao_secrets.* TO 'laibao'@'127.0.0.1'")
     with server.client() as client:
@@ -64,7 +64,7 @@ def secured(maria: MariaServer, server: RedisServer) -> dict[str, str]:
 
 
 def forge(url: str) -> None:
-    """Send a callback whose signature is wrong."""
+    """Send a callback with a wrong signature."""
     with wecom_user([url]) as stranger:
         callback = stranger.seals({"msgtype": "text", "text": {"content": WORDS}})
         forged = {**callback.params, "msg_signature": "0" * 40}
@@ -73,7 +73,7 @@ def forge(url: str) -> None:
 
 
 def visit_sockets(url: str) -> None:
-    """Ask at both endpoints, show a wrong key, and look at it all as an administrator does."""
+    """Ask at both socket endpoints, send a wrong key, and list the connections as an administrator."""
     sockets, key = url.replace("http", "ws", 1), {"Authorization": f"Bearer {SOCKET_KEY}"}
     with connect(f"{sockets}/ws/chat", additional_headers=key) as chat:
         chat.send(json.dumps({"content": WORDS}))
@@ -90,7 +90,7 @@ def visit_sockets(url: str) -> None:
 
 
 def visit_rest(url: str) -> None:
-    """Ask by plain HTTP and in a batch, each well and badly, and show a wrong key."""
+    """Ask over HTTP and in a batch, with success and errors, and send a wrong key."""
     key = {"X-API-Key": SOCKET_KEY}
     for script in ("", "[[error]]"):
         requests.post(f"{url}/api/chat", json={"query": WORDS + script}, headers=key, timeout=TIMEOUT)
@@ -111,7 +111,7 @@ def visit_rest(url: str) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path, log_format: str) -> None:
-    """No password, token, key, response_url or people's words, not even at debug level with all errors."""
+    """Logs have no secret and no question, even at debug level; Redis has secrets under `authorization:` only."""
     logs = {"LOG_LEVEL": "DEBUG", "LOG_DIR": str(tmp_path / "logs"), "LOG_FORMAT": log_format}
     with RedisServer() as server, MockAuth(PEOPLE) as auth, MockDify() as dify:
         users = company_settings(maria_server, "laibao_secrets", auth)
@@ -141,7 +141,7 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
     secrets = [*passwords, *auth.tokens, TOKEN, AES_KEY, DIFY_KEY, RESPONSE, SOCKET_KEY, WRONG_KEY, ADMIN_TOKEN]
     values = str({key: held[key] for key in held if not key.startswith("authorization:")})
     logged = "".join(printed + written)
-    assert [event for event in (*TOLD, "redis is away", "[调试]") if event not in logged] == []
+    assert [event for event in (*EVENTS, "redis is away", "[调试]") if event not in logged] == []
     assert WORDS in values
     assert [secret for secret in secrets if secret in values or secret in logged] == []
     assert [words for words in (WORDS, "模拟回答", "13900000001") if words in logged] == []

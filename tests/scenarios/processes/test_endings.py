@@ -1,4 +1,4 @@
-"""Always an end, one question one answer, one producer, no secret: on real processes that are frozen and killed."""
+"""Every stream ends, and every message keeps its stream, on real processes that are stopped and restarted."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from utils.stream_utils import render_frame
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: What a provider may do instead of answering, and the code of how that ends.
+#: The mock's failures, with the error code of the stream's end.
 WAYS_TO_FAIL = {
-    # What broke off or fell silent is looked up at the provider until the stream's own time is over.
+    # A broken or silent run is looked up at the provider until the stream's own timeout.
     "silent": "answer_timeout",
     "no-headers": "answer_timeout",
     "ping-only": "answer_timeout",
@@ -39,10 +39,10 @@ WAYS_TO_FAIL = {
 }
 
 
-def test_every_stream_ends_whatever_the_provider_does(
+def test_every_stream_ends_after_every_provider_failure(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """Silence, drips, pings and broken connections: all end within the bounds set, with what came and a sentence."""
+    """Silence, slow bytes, pings and broken connections all end in time, with the text so far and a sentence."""
     limits = {"DIFY_TIMEOUT": "2", "STREAM_MAX_SECONDS": "4", "STREAM_LEASE": "2"}
     with MockDify(ping_every=0.3) as dify:
         with replicas(2, settings_for(redis_url, **dify_settings(dify.base_url), **limits), tmp_path) as (one, other):
@@ -61,7 +61,7 @@ def test_every_stream_ends_whatever_the_provider_does(
 
 @contextmanager
 def growing(replica: Replica, question: str = "入职流程 [[slow]]") -> Iterator[tuple[WeComUser, Bubble]]:
-    """Let somebody ask a replica, and wait until a first piece of the answer is shown."""
+    """Ask a replica, and wait until the first words of the answer are shown."""
     with wecom_user([replica.url]) as person:
         bubble = person.says(question)
         wait_until(lambda: "入职" in person.polls(bubble).content, TIMEOUT)
@@ -70,7 +70,7 @@ def growing(replica: Replica, question: str = "入职流程 [[slow]]") -> Iterat
 
 @contextmanager
 def frozen(replica: Replica) -> Iterator[None]:
-    """Stop a replica's processes where they are, and let them go on after the block."""
+    """Stop a replica's processes (SIGSTOP) during the block."""
     pids = [replica.process.pid, *replica.workers]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -82,7 +82,7 @@ def frozen(replica: Replica) -> Iterator[None]:
 
 
 def polls_to_the_end(url: str, bubble: Bubble) -> Bubble:
-    """Go on with a bubble on another replica until it is finished."""
+    """Continue a bubble on another replica until it is finished."""
     moved = Bubble(bubble.msgid, [bubble.last], bubble.asked)
     with wecom_user([url]) as person:
         person.sees_finish(moved, TIMEOUT, every=0.1)
@@ -92,7 +92,7 @@ def polls_to_the_end(url: str, bubble: Bubble) -> Bubble:
 def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """WeCom sees the end in its time; later polls show the same, also when the owner comes back and completes."""
+    """WeCom sees the end in time; later polls repeat it, also after the owner resumes and completes the answer."""
     times = {"WECHAT_ANSWER_SECONDS": "3", "STREAM_LEASE": "30"}
     with MockDify(slow=0.2) as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url), **times)
@@ -115,7 +115,7 @@ def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
 def test_a_message_keeps_its_stream_over_processes_and_restarts(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """The id is made from the bot's key and the message, so that whoever gets it again finds it."""
+    """The stream's id derives from the bot's key and the message id, so every process finds a redelivered message."""
     with MockDify() as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url))
         ids, contents = [], []

@@ -1,4 +1,4 @@
-"""The measuring of what a replica needs, on a load that costs nothing: it runs, and its figures are of that load."""
+"""`tests.scenarios.footprint` on a small load: it runs, and its figures are those of the load."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.replicas import ROOT
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 
-def test_the_footprint_is_measured() -> None:
-    """Every answer runs, is polled, and is weighed when it has ended."""
+def test_the_footprint_of_a_small_load_is_measured() -> None:
+    """Every answer runs, is polled, and is measured when it has ended."""
     load = ["--streams", "3", "--deltas", "30", "--every", "0.15", "--window", "1", "--to-the-end"]
 
     printed = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the log files of real replicas say of answers: who asked, where each line belongs, and what failed."""
+"""The log files of real replicas: the ids of an answer's lines, failed answers, logged content, refused callbacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.servers.processes import wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-WHO = ("stream_id", "bot", "replica", "person")
+IDS = ("stream_id", "bot", "replica", "person")
 KEY = "not-a-real-key"
 
 
@@ -29,12 +29,12 @@ def lines_of(folder: Path, name: str = "info.log") -> list[dict[str, Any]]:
 
 
 def settled(folder: Path, count: int) -> Callable[[], bool]:
-    """Return whether so many answers have their line: it comes a moment after the last poll."""
+    """Return a function that tells whether `count` streams are logged: the line comes shortly after the last poll."""
     return lambda: len([line for line in lines_of(folder) if line["message"] == "stream"]) >= count
 
 
-def test_every_line_of_an_answer_says_whose_it_is(redis_url: str, tmp_path: Path) -> None:
-    """Stream, bot, replica and person, the same for a person on both replicas; no id of a person is there."""
+def test_every_line_of_an_answer_has_its_ids(redis_url: str, tmp_path: Path) -> None:
+    """Each line has stream, bot, replica and person; person is the same on both replicas, and no user id is logged."""
     logs = tmp_path / "logs"
     with MockDify() as dify:
         own = {"LOG_DIR": str(logs), "LOG_LEVEL": "DEBUG", "API_KEYS": KEY}
@@ -48,19 +48,19 @@ def test_every_line_of_an_answer_says_whose_it_is(redis_url: str, tmp_path: Path
             wait_until(settled(logs, 6))
     lines = lines_of(logs)
 
-    # What is logged while an answer is written, and what has a stream's id of its own.
-    spoken = (
+    # Lines logged while an answer is produced, and lines with their own stream id.
+    loggers = (
         "services.streams.producer",
         "services.providers.client.retries",
         "services.providers",
         "services.answers.answer",
         "services.auth",
     )
-    about = [line for line in lines if "stream_id" in line or line["logger"].startswith(spoken)]
+    about = [line for line in lines if "stream_id" in line or line["logger"].startswith(loggers)]
     assert {"callback", "stream", "http question", "answer error"} <= {line["message"] for line in about}
     assert any(line["message"].startswith("[Dify RAG] Tokens") for line in about)
     assert any("asking again" in line["message"] for line in about)
-    assert [line for line in about if not all(line.get(name) for name in WHO)] == []
+    assert [line for line in about if not all(line.get(name) for name in IDS)] == []
     assert "the-first" not in str(lines)
     assert "the-second" not in str(lines)
 
@@ -72,7 +72,7 @@ def test_every_line_of_an_answer_says_whose_it_is(redis_url: str, tmp_path: Path
 
 
 def test_an_answer_that_fails_is_one_line_of_the_error_log(redis_url: str, tmp_path: Path) -> None:
-    """The stream's line is there with its cause; one that did not fail is not."""
+    """The error log has the stream's line with its cause, and no line of successful streams."""
     logs = tmp_path / "logs"
     with MockDify() as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url), LOG_DIR=str(logs))
@@ -84,12 +84,12 @@ def test_an_answer_that_fails_is_one_line_of_the_error_log(redis_url: str, tmp_p
     lines = lines_of(logs, "error.log")
     assert [(line["message"], line["stream_id"]) for line in lines] == [("stream", one.stream_id) for one in failed]
     assert [line["outcome"] for line in lines] == ["provider_error", "provider_empty"]
-    assert all(line["cause"] and all(line[name] for name in WHO) for line in lines)
+    assert all(line["cause"] and all(line[name] for name in IDS) for line in lines)
 
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
-def test_content_is_logged_where_it_is_wanted(redis_url: str, tmp_path: Path, log_format: str) -> None:
-    """LOG_CONTENT shows who asked what, and the answer, at DEBUG; a plain line has its process too."""
+def test_content_is_logged_with_log_content(redis_url: str, tmp_path: Path, log_format: str) -> None:
+    """With LOG_CONTENT the user, the question and the answer are logged at DEBUG; a plain line has its pid too."""
     logs = tmp_path / "logs"
     own = {"LOG_DIR": str(logs), "LOG_LEVEL": "DEBUG", "LOG_CONTENT": "true", "LOG_FORMAT": log_format}
     with replicas(1, settings_for(redis_url, **own), tmp_path) as (replica,):
@@ -103,8 +103,8 @@ def test_content_is_logged_where_it_is_wanted(redis_url: str, tmp_path: Path, lo
     assert f"pid={worker}" in line or json.loads(line)["pid"] == worker
 
 
-def test_a_refused_callback_says_who_and_how_late(redis_url: str, tmp_path: Path) -> None:
-    """Which bot was asked, by which address, and how far the clocks are apart; behind a proxy the client's address."""
+def test_a_refused_callback_is_logged_with_peer_and_skew(redis_url: str, tmp_path: Path) -> None:
+    """The line has the bot, the client's address (behind a proxy, too), and the difference of the clocks in seconds."""
     env = settings_for(redis_url, TRUSTED_PROXIES="1")
     with replicas(1, env, tmp_path) as (replica,):
         with wecom_user([replica.url]) as user:

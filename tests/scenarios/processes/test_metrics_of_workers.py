@@ -1,4 +1,4 @@
-"""Metrics of real gunicorns: what workers that die, reload or drain leave in them, and who sees them at which port."""
+"""Metrics of real gunicorns: counts after workers are killed, reloaded or drained, and the ports that show them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 POLLS = ("wechatlaibao_callback_seconds_count", "stream")
 QUESTIONS = ("wechatlaibao_callback_seconds_count", "text")
-PLACES = ("wechatlaibao_streams_max",)
+SLOTS = ("wechatlaibao_streams_max",)
 RUNNING = ("wechatlaibao_streams_running",)
 GROWING = ("_total", "_count", "_sum", "_bucket")
 
 
 def folder_of(replica: Replica) -> Path:
-    """Return the folder of a replica's metrics: where the files are that its workers have mapped."""
+    """Return the folder of a replica's metrics, from the files that its workers have mapped."""
     mapped = {Path(line.split()[-1]).parent for pid in replica.workers for line in maps(pid) if PREFIX in line}
     (folder,) = mapped
     return folder
@@ -51,7 +51,7 @@ def shown(url: str) -> Samples:
 
 
 def ask(replica: Replica, number: int = 1) -> int:
-    """Ask so many questions to their ends, each on a connection of its own; return how often was polled."""
+    """Ask `number` questions to their ends, each on its own connection; return the number of polls."""
     frames = 0
     for n in range(number):
         with wecom_user([replica.url], f"user{n}") as person:
@@ -61,8 +61,8 @@ def ask(replica: Replica, number: int = 1) -> int:
     return frames
 
 
-def test_killed_workers_take_no_count_with_them(redis_url: str, tmp_path: Path) -> None:
-    """No count falls, the places of the dead go and those of their successors come, and no files collect."""
+def test_killed_workers_lose_no_counts(redis_url: str, tmp_path: Path) -> None:
+    """No count decreases, the gauges of dead workers are replaced by their successors', and no files are left."""
     env = settings_for(redis_url, WORKERS="2", STREAM_MAX_PER_REPLICA="70")
     with replicas(1, env, tmp_path) as (replica,):
         polls = ask(replica, 5)
@@ -76,25 +76,25 @@ def test_killed_workers_take_no_count_with_them(redis_url: str, tmp_path: Path) 
             after = counted(replica.url, 6 + round_number)
 
             fallen = {key for key in before if key[0].endswith(GROWING) and after[key] < before[key]}
-            assert (fallen, after[POLLS], after[PLACES]) == (set(), polls, 140)
+            assert (fallen, after[POLLS], after[SLOTS]) == (set(), polls, 140)
             before = after
 
 
 def counted(url: str, questions: int) -> Samples:
-    """Wait for a scrape that has so many questions, and both workers' places: a text is up to a second old.
+    """Wait for a scrape with so many questions and both workers' slots: a scrape may be up to a second old.
 
-    A worker has its files before it has its places: it is still loading then.
+    A worker has its files before its slots: it is still loading then.
     """
 
     def whole() -> Samples | None:
         seen = shown(url)
-        return seen if (seen.get(QUESTIONS), seen.get(PLACES)) == (questions, 140) else None
+        return seen if (seen.get(QUESTIONS), seen.get(SLOTS)) == (questions, 140) else None
 
     return cast(Samples, wait_until(whole, TIMEOUT))
 
 
 def replaced(replica: Replica, gone: set[int]) -> bool:
-    """Tell whether these workers are gone, their files with them, and two others have begun theirs."""
+    """Return whether the `gone` workers and their files are gone, and two other workers have their files."""
     workers = set(replica.workers)
     expected = {"dead", *map(str, workers)}
     return not gone & workers and len(workers) == 2 and pids_of_files(folder_of(replica)) == expected
@@ -104,8 +104,8 @@ def pids_of_files(folder: Path) -> set[str]:
     return {path.stem.rpartition("_")[2] for path in folder.glob("*.db")}
 
 
-def test_a_reload_goes_on_counting_and_a_start_begins_anew(redis_url: str, tmp_path: Path) -> None:
-    """At the end nothing is left behind."""
+def test_a_reload_keeps_the_counts_and_a_start_resets_them(redis_url: str, tmp_path: Path) -> None:
+    """A reload keeps the counts and the folder, a new start begins at zero; the folder is removed at the end."""
     env = settings_for(redis_url)
     with replicas(1, env, tmp_path) as (replica,):
         ask(replica, 3)
@@ -124,8 +124,8 @@ def test_a_reload_goes_on_counting_and_a_start_begins_anew(redis_url: str, tmp_p
         assert folder_of(replica) != folder
 
 
-def test_a_scrape_that_hangs_holds_up_nobody(redis_url: str, tmp_path: Path) -> None:
-    """The one worker goes on answering; the scrape has an end, and the next one is as if nothing had been."""
+def test_a_scrape_that_hangs_blocks_no_question(redis_url: str, tmp_path: Path) -> None:
+    """The only worker goes on answering; the scrapes time out with 503, and the next one succeeds."""
     with replicas(1, settings_for(redis_url), tmp_path) as (replica,), ThreadPoolExecutor(3) as pool:
         ask(replica)
         with locked(folder_of(replica), fcntl.LOCK_EX):
@@ -147,19 +147,19 @@ def children_of(pid: int) -> list[str]:
 
 @contextmanager
 def with_ops_port(redis_url: str, folder: Path, **changes: str) -> Iterator[tuple[Replica, str]]:
-    """Run a replica of two workers; yield it and the address of its operators' port."""
+    """Run a replica of two workers; yield it and the URL of its operations port."""
     port = free_port()
     env = settings_for(redis_url, OPS_PORT=str(port), WORKERS="2", **changes)
     with replicas(1, env, folder) as (replica,):
         yield replica, f"http://127.0.0.1:{port}"
 
 
-def test_operators_have_a_port_of_their_own(redis_url: str, tmp_path: Path) -> None:
-    """Whatever a client's headers or a proxy's say, on the public one nothing of theirs is shown."""
+def test_operations_are_on_their_own_port_only(redis_url: str, tmp_path: Path) -> None:
+    """With OPS_PORT, the public port shows no metrics and no details, whatever the headers say."""
     with with_ops_port(redis_url, tmp_path, TRUSTED_PROXIES="1") as (replica, ops):
         host = ops.removeprefix("http://")
-        said = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
-        for headers in ({}, said):
+        forged = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
+        for headers in ({}, forged):
             assert requests.get(f"{replica.url}/metrics", headers=headers, timeout=30).status_code == 404
             assert requests.get(f"{replica.url}/health", headers=headers, timeout=30).json() == {"status": "healthy"}
 
@@ -170,8 +170,8 @@ def test_operators_have_a_port_of_their_own(redis_url: str, tmp_path: Path) -> N
             assert requests.get(f"{url}/readyz", timeout=30).ok
 
 
-def test_a_drain_can_be_watched_to_its_end(redis_url: str, tmp_path: Path) -> None:
-    """Both ports say that it is not ready; polls and scrapes are served until the last answer is whole."""
+def test_a_drain_is_served_and_scraped_to_its_end(redis_url: str, tmp_path: Path) -> None:
+    """During a drain both ports are not ready; polls and scrapes are served until the last answer is whole."""
     with MockDify(slow=0.14) as dify:
         changes = {"DRAIN_SECONDS": "30", **dify_settings(dify.base_url)}
         with with_ops_port(redis_url, tmp_path, **changes) as (replica, ops), wecom_user([replica.url]) as person:
@@ -195,22 +195,22 @@ def ready(url: str) -> int:
     return requests.get(f"{url}/readyz", timeout=5).status_code
 
 
-def test_a_reload_refuses_nobody_on_either_port(redis_url: str, tmp_path: Path) -> None:
-    """Both are handed over together."""
+def test_a_reload_refuses_no_request_on_either_port(redis_url: str, tmp_path: Path) -> None:
+    """Both ports' listeners survive a reload: no request fails on either."""
     with with_ops_port(redis_url, tmp_path) as (replica, ops), ExitStack() as stack:
         old = replica.workers
         failures = [stack.enter_context(failing_requests(url)) for url in (f"{ops}/metrics", f"{replica.url}/healthz")]
         replica.signal(signal.SIGHUP)
         wait_until(lambda: len(replica.workers) == 2 and not set(old) & set(replica.workers), TIMEOUT)
 
-        assert shown(ops)[PLACES] > 0
+        assert shown(ops)[SLOTS] > 0
     assert failures == [[], []]
     assert re.findall('"level": "ERROR".*', replica.log) == []
 
 
 @contextmanager
 def failing_requests(url: str) -> Iterator[list[str]]:
-    """Ask for it again and again, each time on a new connection; the list gets what was no 200."""
+    """Request the URL repeatedly, each time on a new connection; the list gets every failure."""
     failures: list[str] = []
     over = threading.Event()
 

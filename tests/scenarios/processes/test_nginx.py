@@ -28,9 +28,9 @@ KEY = "not-a-real-key"
 SHOWN = {"X-API-Key": KEY}
 QUESTION = "年假怎么申请？👍🏽"
 SLOW = f"{QUESTION} [[slow]]"
-#: Characters after which an answer is in its middle.
+#: Characters after which an answer counts as in progress.
 SOME = 20
-#: Sockets that one address may open in a minute: more than all other tests here open.
+#: Sockets that one address may open in a minute: more than all other tests of this module open.
 HANDSHAKES = 20
 
 program = Program(KEY)
@@ -38,21 +38,21 @@ program = Program(KEY)
 
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
-    """A Dify whose slow answers take some seconds."""
+    """A mock Dify whose slow answers take some seconds."""
     with MockDify(delay=0.01, slow=0.1) as dify:
         yield dify
 
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """A Redis that nobody but the replicas connects to."""
+    """A Redis that only the replicas use."""
     with RedisServer() as server:
         yield server
 
 
 @contextmanager
 def served(redis: RedisServer, dify: MockDify, folder: Path) -> Iterator[tuple[Nginx, list[Replica]]]:
-    """Run two replicas with what the units set, and nginx in front of them."""
+    """Run two replicas with the units' settings, and nginx in front of them."""
     own = {"API_KEYS": KEY, "TRUSTED_PROXIES": "1", "STREAM_LEASE": "2", "RATE_LIMIT_IP": f"{HANDSHAKES}/minute"}
     batches = {"DATABASE_PATH": str(folder / "laibao.db"), "BATCH_MAX_CONCURRENT": "1"}
     env = settings_for(redis.url(), **dify_settings(dify.base_url, **own, **batches))
@@ -63,13 +63,13 @@ def served(redis: RedisServer, dify: MockDify, folder: Path) -> Iterator[tuple[N
 
 @pytest.fixture(scope="module")
 def nginx(redis: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Nginx in front of two replicas to which nothing happens."""
+    """Nginx in front of two replicas that no test kills."""
     with served(redis, dify, tmp_path_factory.mktemp("nginx")) as (nginx, _):
         yield nginx
 
 
 def test_wecom_asks_and_polls(nginx: Nginx, dify: MockDify) -> None:
-    """The console's Save, a question and its polls, on both replicas in turn: the answer is the provider's."""
+    """URL verification, a question and its polls reach both replicas in turn; the answer is the provider's."""
     with nginx.person() as user:
         user.verifies_url()
         answer = user.sees_finish(user.says(SLOW), TIMEOUT, 0.05)
@@ -81,7 +81,7 @@ def test_wecom_asks_and_polls(nginx: Nginx, dify: MockDify) -> None:
 
 
 def test_both_sockets_open_and_answer(nginx: Nginx, dify: MockDify) -> None:
-    """Upgraded through TLS; a page of this origin may, and one of another may not."""
+    """Both sockets are upgraded through TLS; a page of this origin is accepted, one of another is not."""
     with visit(nginx.url, "chat", key=KEY, origin=nginx.url) as client:
         client.says({"type": "chat", "content": QUESTION, "id": "1"})
         chat = client.until({"type": "chat", "role": "assistant"})["content"]
@@ -95,8 +95,8 @@ def test_both_sockets_open_and_answer(nginx: Nginx, dify: MockDify) -> None:
         pass
 
 
-def test_events_leave_as_they_come(nginx: Nginx, dify: MockDify) -> None:
-    """The first words are here while the provider is still speaking; the whole is what it said, byte for byte."""
+def test_events_are_not_buffered(nginx: Nginx, dify: MockDify) -> None:
+    """Text arrives while the provider is still answering, uncompressed; the whole equals its answer byte for byte."""
     reader = program.reads(nginx.url, SLOW)
     reader.sees_text(SOME)
     early = len(reader.text)
@@ -109,8 +109,8 @@ def test_events_leave_as_they_come(nginx: Nginx, dify: MockDify) -> None:
     assert "Content-Encoding" not in reader._reply.headers
 
 
-def test_an_answer_may_be_waited_for(nginx: Nginx, dify: MockDify) -> None:
-    """As JSON, which is silent until it is whole; asked again under its id it is on either replica."""
+def test_waiting_for_an_answer_is_not_cut_off(nginx: Nginx, dify: MockDify) -> None:
+    """A JSON request, silent until the answer is whole, is not cut off; either replica has the answer by its id."""
     first, again = (program.asks(nginx.url, QUESTION, id="q1").json()["data"] for _ in range(2))
 
     assert first == again
@@ -118,7 +118,7 @@ def test_an_answer_may_be_waited_for(nginx: Nginx, dify: MockDify) -> None:
 
 
 def test_a_file_of_some_megabytes_becomes_a_batch(nginx: Nginx) -> None:
-    """Taken in whole by nginx, and read by the product."""
+    """Nginx passes on a body of several megabytes, and the product reads it."""
     content = "\n".join(f"第{number}题：" + "年假怎么申请？" * 50 for number in range(4000)).encode()
     tasks = f"{nginx.url}/api/batch/tasks"
 
@@ -133,8 +133,8 @@ def test_a_file_of_some_megabytes_becomes_a_batch(nginx: Nginx) -> None:
 @pytest.mark.parametrize(
     ("path", "megabytes"), [("/api/chat", 1.5), ("/api/batch/tasks", 32.5)], ids=["question", "batch"]
 )
-def test_what_is_too_long_is_refused_in_our_words(nginx: Nginx, path: str, megabytes: float) -> None:
-    """Nginx's limits are just above the product's, which answers as everywhere."""
+def test_a_body_that_is_too_long_is_refused_by_the_product(nginx: Nginx, path: str, megabytes: float) -> None:
+    """Nginx's limits are just above the product's, which answers with its own error."""
     body = b'{"query": "' + b"x" * int(megabytes * 1024 * 1024) + b'"}'
     headers = {**SHOWN, "Content-Type": "application/json"}
 
@@ -144,21 +144,21 @@ def test_what_is_too_long_is_refused_in_our_words(nginx: Nginx, path: str, megab
 
 
 def test_a_limit_counts_the_clients_own_address(nginx: Nginx) -> None:
-    """One address opens as many sockets as it may, whatever it says it is; its neighbour is not held to blame."""
+    """One address opens as many sockets as its limit, whatever X-Forwarded-For says; its neighbour is not affected."""
     expected = ({101}, 429, 101)
-    # Exactly, and all of it: on other addresses again where Redis was too slow to count, or the minute ended meanwhile.
+    # Other addresses are tried if Redis was too slow to count, or the minute ended meanwhile.
     tries = (_limit(nginx, f"127.0.0.{own}", f"127.0.0.{own + 1}") for own in (9, 19, 29))
     assert next((found for found in tries if found == expected), None) == expected
 
 
 def _limit(nginx: Nginx, own: str, other: str) -> tuple[set[int], int, int]:
-    """Return what one address gets within its limit, what beyond it, and what its neighbour gets."""
+    """Return the statuses of one address within its limit, its status beyond it, and its neighbour's."""
     opened = {handshake(nginx, own, pretends=f"203.0.113.{number}") for number in range(HANDSHAKES)}
     return opened, handshake(nginx, own, pretends="203.0.113.99"), handshake(nginx, other)
 
 
 def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
-    """Ask for a socket from one of this machine's addresses; return the status."""
+    """Open a socket from a local address; return the status."""
     headers = {"Authorization": f"Bearer {KEY}", **({"X-Forwarded-For": pretends} if pretends else {})}
     options: dict[str, Any] = {"additional_headers": headers, "source_address": (address, 0)}
     status = 0
@@ -168,14 +168,14 @@ def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
     except InvalidStatus as refused:
         status = refused.response.status_code
     except ConnectionClosedError:
-        # It was open: how its end went is not asked for here.
+        # The socket was open; its close is not part of the test.
         if not status:
             raise
     return status
 
 
-def test_one_address_may_ask_so_often(nginx: Nginx) -> None:
-    """Beyond that it gets 429 in the product's shape; its callbacks go on, and so do other addresses."""
+def test_requests_of_one_address_are_limited(nginx: Nginx) -> None:
+    """Beyond nginx's limit an address gets the product's 429; its callbacks and other addresses are served."""
     with requests.Session() as hasty:
         replies = (hasty.get(f"{nginx.url}/docs", timeout=TIMEOUT) for _ in range(5000))
         refused = next(reply for reply in replies if reply.status_code != 200)
@@ -186,8 +186,8 @@ def test_one_address_may_ask_so_often(nginx: Nginx) -> None:
     assert handshake(nginx, "127.0.0.40") == 101
 
 
-def test_pages_and_documents_are_there(nginx: Nginx) -> None:
-    """By HTTP/2 for browsers, compressed by the product itself."""
+def test_pages_and_documents_are_served(nginx: Nginx) -> None:
+    """Browsers use HTTP/2, and the product compresses its pages itself."""
     pages = {path: requests.get(nginx.url + path, timeout=TIMEOUT) for path in ("/chat", "/realtime", "/docs")}
     described = requests.get(f"{nginx.url}/openapi.json", timeout=TIMEOUT)
 
@@ -200,15 +200,15 @@ def test_pages_and_documents_are_there(nginx: Nginx) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/metrics", "/health", "/healthz", "/readyz", "/api/ws/connections", "/chats", "/wechat"]
 )
-def test_what_is_not_for_the_world_is_not_there(nginx: Nginx, path: str) -> None:
-    """Operations are asked for at a replica, not by way of nginx."""
+def test_operations_endpoints_are_not_public(nginx: Nginx, path: str) -> None:
+    """Operations endpoints are reached at a replica, not through nginx."""
     assert requests.get(nginx.url + path, timeout=TIMEOUT).status_code == 404
-    # Its log line is written when the reply is on its way.
+    # Nginx logs the request after it has begun to send the reply.
     assert wait_until(lambda: nginx.served(path))[-1] == ("404", "-")
 
 
-def test_plain_http_leads_to_tls(nginx: Nginx) -> None:
-    """To the same address, with method and body kept."""
+def test_plain_http_redirects_to_tls(nginx: Nginx) -> None:
+    """Plain HTTP redirects to the same address with 308, which keeps method and body."""
     plain = f"http://127.0.0.1:{nginx.plain_port}/api/chat"
 
     reply = requests.post(plain, json={}, allow_redirects=False, timeout=TIMEOUT)
@@ -216,12 +216,12 @@ def test_plain_http_leads_to_tls(nginx: Nginx) -> None:
     assert (reply.status_code, reply.headers["Location"]) == (308, "https://127.0.0.1/api/chat")
 
 
-def test_a_killed_replica_costs_nobody_an_answer(redis: RedisServer, dify: MockDify, tmp_path: Path) -> None:
-    """kill -9 in mid-answer: WeCom polls on, who lost a connection comes back, and nothing is asked twice."""
+def test_answers_outlive_a_killed_replica(redis: RedisServer, dify: MockDify, tmp_path: Path) -> None:
+    """After SIGKILL in mid-answer WeCom polls on, cut clients resume, and nothing is asked twice."""
     questions = [f"{SLOW} {number}" for number in range(5)]
     with served(redis, dify, tmp_path) as (nginx, both), nginx.person() as user:
         bubble = user.says(questions[0])
-        # Connections go in turn: of each kind, one to each replica.
+        # Nginx distributes connections in turn: of each kind, one goes to each replica.
         chats = [Chat(nginx, question) for question in questions[1:3]]
         readers = [program.reads(nginx.url, question) for question in questions[3:]]
         for chat, reader in zip(chats, readers, strict=True):
@@ -245,7 +245,7 @@ def test_a_killed_replica_costs_nobody_an_answer(redis: RedisServer, dify: MockD
 
 
 def polls(user: WeComUser, bubble: Bubble, missed: list[CallbackFailed]) -> BubbleFrame:
-    """Poll once; what met the replica as it died is not answered, and WeCom just asks again."""
+    """Poll once; a poll that the dying replica did not answer is recorded, as WeCom simply polls again."""
     try:
         return user.polls(bubble)
     except CallbackFailed as exc:
@@ -254,7 +254,7 @@ def polls(user: WeComUser, bubble: Bubble, missed: list[CallbackFailed]) -> Bubb
 
 
 class Chat:
-    """A question at a socket, and its answer, over another socket where the first is lost."""
+    """A question over a socket, and its answer, over a second socket if the first is cut."""
 
     def __init__(self, nginx: Nginx, question: str) -> None:
         self._nginx = nginx
@@ -263,7 +263,7 @@ class Chat:
         self.was_cut = False
 
     def answer(self) -> str:
-        """Wait for the end; return the text as its deltas make it, which is what the whole says."""
+        """Wait for the end; return the text of the deltas after comparing it with the whole."""
         wait_until(lambda: self.socket.over or self._ended(), TIMEOUT)
         text = self.socket.text(self.stream_id)
         if not self._ended():
@@ -283,7 +283,7 @@ class Chat:
 
 
 def read_on(nginx: Nginx, reader: Reader) -> Reader:
-    """Wait for the end of an answer, coming back where its events broke off; return who has it whole."""
+    """Wait for the end of an answer, resuming whenever its events break off; return the last reader."""
     while reader.sees_end().name != "done":
         reader = program.comes_back(nginx.url, reader)
     return reader

@@ -1,4 +1,4 @@
-"""Starting by hand: `python app.py` in the place of the originals' commands."""
+"""Start by hand with `python app.py` and `gunicorn`; wrong settings stop the start with one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 SOURCES = ("channels", "config", "server", "services", "utils", "demo")
 
 
-#: What stops the start, by the variable that the line names. `{taken}` is a port on which somebody listens.
+#: Wrong settings, by the variable that the error line names. `{taken}` is a port in use.
 WRONG = {
     "REDIS_HOST": {"REDIS_URL": "", "REDIS_HOST": "redis.example:6379"},
     "RAG_PROVIDER": {"RAG_PROVIDER": "chatgpt", "WECHAT_TOKN": "a slip that warns"},
@@ -40,12 +40,12 @@ WRONG = {
     "STREAM_MAX_BYTES": {"STREAM_MAX_BYTES": "20479"},
     "STREAM_LEASE": {"STREAM_LEASE": "1"},
 }
-#: Both are processes of their own, which the fork server does not start.
+#: Commands that are executed anew, without the fork server.
 COMMANDS = {"gunicorn": ("-m", "gunicorn"), "app.py": (str(ROOT / "app.py"),)}
 
 
-def said(env: Mapping[str, str], folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
-    """Start the product where it must not start; return its exit status and all that it printed."""
+def failed_start(env: Mapping[str, str], folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
+    """Start the product with wrong settings; return its exit status and its output."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     env, printed = {**inherited, "PYTHONPATH": str(ROOT), **env}, folder / "printed"
     if command is GUNICORN:
@@ -58,14 +58,14 @@ def said(env: Mapping[str, str], folder: Path, command: tuple[str, ...]) -> tupl
 
 
 def check_refused(name: str, command: tuple[str, ...], folder: Path) -> None:
-    """Check that all that is printed is one line with the variable's name: no log line, no warning, no traceback."""
+    """Check that the output is one line with the variable's name: no log line, no warning, no traceback."""
     (folder / "gunicorn.conf.py").symlink_to(ROOT / "gunicorn.conf.py")
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
         wrong = {variable: value.format(taken=port) for variable, value in WRONG[name].items()}
         env = {**settings_for("redis://127.0.0.1:9/1"), "HOST": "127.0.0.1", "PORT": str(free_port()), **wrong}
 
-        status, printed = said(env, folder, command)
+        status, printed = failed_start(env, folder, command)
 
     (line,) = printed.splitlines()
     assert status == 1
@@ -74,30 +74,28 @@ def check_refused(name: str, command: tuple[str, ...], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_setting_is_one_line_before_anything_listens(name: str, tmp_path: Path) -> None:
-    """Whichever it is, gunicorn ends with this line alone."""
+def test_a_wrong_setting_stops_the_start_with_one_line(name: str, tmp_path: Path) -> None:
+    """Gunicorn prints this line only, for each wrong setting."""
     check_refused(name, GUNICORN, tmp_path)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", ["RAG_PROVIDER", "PORT"])
-def test_a_fresh_process_says_no_more_than_that(name: str, command: str, tmp_path: Path) -> None:
-    """Neither does what is imported at the start, with a setting that the product refuses or the system."""
+def test_a_fresh_process_prints_the_one_line_only(name: str, command: str, tmp_path: Path) -> None:
+    """Imports print nothing either, for a setting that the product rejects and for one that the system rejects."""
     check_refused(name, COMMANDS[command], tmp_path)
 
 
-def test_a_slip_in_a_name_is_told_by_a_worker_of_a_gateway_that_starts(
-    redis_server: RedisServer, tmp_path: Path
-) -> None:
-    """Warnings come when all settings are accepted. The replica runs where nobody's `.env` lies."""
+def test_an_unknown_setting_is_warned_of_after_the_start(redis_server: RedisServer, tmp_path: Path) -> None:
+    """The warning comes after all settings are accepted. The replica runs in a folder without a developer's `.env`."""
     with replicas(1, settings_for(redis_server.url(), WECHAT_TOKN="x"), tmp_path) as (replica,):
         assert replica.log.index("Listening at") < replica.log.index("WECHAT_TOKN is not a setting")
         assert Path(f"/proc/{replica.process.pid}/cwd").resolve() == tmp_path
 
 
-def test_a_gunicorn_that_takes_over_from_another_keeps_its_port(redis_server: RedisServer, tmp_path: Path) -> None:
-    """On USR2 the new gunicorn has the old one's listeners: the port is not called taken."""
-    # By its script: what replaces `python -m gunicorn` has gunicorn's own folder before the product's.
+def test_a_gunicorn_started_by_usr2_keeps_the_port(redis_server: RedisServer, tmp_path: Path) -> None:
+    """After USR2 the new gunicorn uses the old one's listeners, and does not report the port as taken."""
+    # By its script: with `python -m gunicorn`, gunicorn's folder would precede the product's on the path after USR2.
     script = str(Path(sys.executable).with_name("gunicorn"))
     replica = Replica(settings_for(redis_server.url()), tmp_path, command=(script, *GUNICORN[2:]))
     try:
@@ -118,7 +116,7 @@ def test_a_gunicorn_that_takes_over_from_another_keeps_its_port(redis_server: Re
 
 
 def started(env: Mapping[str, str], tmp_path: Path, *command: str, settings: str = "") -> Replica:
-    """Start a copy of the product as its README does, in a folder of its own, where `.env` holds these settings."""
+    """Start a copy of the product as its README does, in its own folder with these settings in `.env`."""
     copy = tmp_path / "copy"
     for name in SOURCES:
         shutil.copytree(ROOT / name, copy / name)
@@ -129,7 +127,7 @@ def started(env: Mapping[str, str], tmp_path: Path, *command: str, settings: str
 
 
 def test_plain_gunicorn_serves_with_its_workers(redis_server: RedisServer, tmp_path: Path) -> None:
-    """The one word `gunicorn` in the project's folder serves production, by the settings of its `.env`."""
+    """`gunicorn` without arguments serves in the project's folder, with the settings of its `.env`."""
     env = settings_for(redis_server.url())
     del env["WORKERS"]
     replica = started(env, tmp_path, "-m", "gunicorn", settings="WORKERS=2\n")
@@ -142,9 +140,9 @@ def test_plain_gunicorn_serves_with_its_workers(redis_server: RedisServer, tmp_p
 
 
 def test_python_app_py_serves_with_one_worker(redis_server: RedisServer, tmp_path: Path) -> None:
-    """It is the same gateway, whatever WORKERS says, and ends when it is told to.
+    """`python app.py` serves with one worker, whatever WORKERS says, and ends on SIGTERM.
 
-    RELOAD=true, for those who edit the code, starts it again when a file changes.
+    With RELOAD=true, for development, it restarts when a file changes.
     """
     env = settings_for(redis_server.url(), WORKERS="3", RELOAD="true", DRAIN_SECONDS="0")
     replica = started(env, tmp_path, "app.py")

@@ -1,4 +1,4 @@
-"""The supervisor file of deploy/ under a real supervisord: replicas that start, are reloaded, and leave."""
+"""The supervisor file of deploy/ under a real supervisord: replicas start, reload and shut down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Seconds for anything that takes a moment on an idle machine.
+#: Timeout in seconds of steps that take a moment on an idle machine.
 TIMEOUT = 30.0
 #: The rest of supervisord's configuration.
 MAIN = """
@@ -41,7 +41,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 class Supervised:
-    """The programs of the file, installed in a folder of the test's own."""
+    """The file's programs, installed in a folder of the test."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self.settings = {**settings_for(redis_url), "APP_NAME": "before"}
@@ -59,7 +59,7 @@ class Supervised:
         self.process = subprocess.Popen(daemon, env=env, stdout=self._log, stderr=self._log, start_new_session=True)
 
     def says(self, number: int, path: str = "healthz") -> dict[str, str]:
-        """Return what a replica says of itself, nothing where it does not answer."""
+        """Return a replica's JSON reply, {} while it does not answer."""
         with suppress(requests.RequestException):
             reply = requests.get(f"http://127.0.0.1:{self.ports + number}/{path}", timeout=2)
             return dict(reply.json())
@@ -67,22 +67,22 @@ class Supervised:
 
     @property
     def ready(self) -> bool:
-        """Whether both replicas are."""
+        """Whether both replicas are ready."""
         return all(self.says(number, "readyz").get("status") == "ready" for number in (0, 1))
 
     def does(self, *words: str) -> str:
-        """Run supervisorctl; return what it prints."""
+        """Run supervisorctl; return its output."""
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(self._config), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
     @property
     def log(self) -> str:
-        """Return what supervisord says of its programs."""
+        """Return supervisord's log."""
         file = self._config.with_name("supervisord.log")
         return file.read_text() if file.exists() else ""
 
     def close(self) -> None:
-        """Have everything leave; nothing stays behind if it does not."""
+        """Shut everything down; after a timeout kill it."""
         self.process.terminate()
         try:
             self.process.wait(TIMEOUT)
@@ -102,7 +102,7 @@ def supervised(redis_server: RedisServer, tmp_path: Path) -> Iterator[Supervised
 
 
 def two_ports() -> int:
-    """Return a free port that ends in 0 and has a free one after it, below those the system gives to clients."""
+    """Return a port that ends in 0 and, like the next one, is free and below the ports for outgoing connections."""
     while True:
         first = random.randrange(1100, 3200) * 10
         with suppress(OSError), ExitStack() as stack:
@@ -112,7 +112,7 @@ def two_ports() -> int:
 
 
 def test_supervisord_runs_the_programs(supervised: Supervised) -> None:
-    """Two replicas start, the worker waits to be wanted; a reload brings what .env says now; one leaves in order."""
+    """Two replicas start and the batch worker does not; a reload reads .env again; `stop` ends a replica in order."""
     wait_until(lambda: supervised.ready or "FATAL" in supervised.log, TIMEOUT)
     assert supervised.ready, supervised.log
     listed = sorted(line.split()[:2] for line in supervised.does("status").splitlines())

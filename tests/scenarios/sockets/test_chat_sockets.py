@@ -1,4 +1,4 @@
-"""Chat over real replicas: answers go on, whatever becomes of the socket and of whoever writes them."""
+"""Chat over real replicas: answers continue after the loss of their socket or of the replica that produces them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.support.sockets.chat_room import WIDE, ChatSocket, Frame
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Every way bytes travel, and answers that are replaced, fail, or come without a middle.
+#: Every way of splitting the bytes, and answers that are replaced, filtered, or sent at once.
 SCRIPTS = ("chat", "agent-chat", "new-agent-differs", "chatflow", "split-utf8", "crlf", "separators", "moderation")
 KEY = "not-a-real-key"
-#: Characters after which an answer is in its middle.
+#: Characters after which an answer counts as in progress.
 SOME = 20
 
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, MockDify, Fleet]]:
-    """A Redis that nobody but the replicas connects to, a Dify whose answers take some seconds, and a fleet."""
+    """A Redis that only the replicas use, a mock Dify whose answers take seconds, and a fleet."""
     with RedisServer() as redis, MockDify() as dify:
         changes = {"API_KEYS": KEY, "STREAM_LEASE": "2", "DRAIN_SECONDS": "30"}
         env = settings_for(redis.url(), **dify_settings(dify.base_url), **changes)
@@ -39,7 +39,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisSer
 
 @pytest.fixture
 def dify(company: tuple[RedisServer, MockDify, Fleet]) -> MockDify:
-    """The Dify, which has seen nothing yet."""
+    """The mock Dify, with empty records."""
     dify = company[1]
     wait_until(lambda: dify.open_streams == 0, 30)
     dify.delay, dify.slow = 0.1, 0.15
@@ -50,7 +50,7 @@ def dify(company: tuple[RedisServer, MockDify, Fleet]) -> MockDify:
 
 @pytest.fixture
 def redis(company: tuple[RedisServer, MockDify, Fleet], dify: MockDify) -> RedisServer:
-    """The Redis, empty: nothing is written any more when the Dify is idle."""
+    """The Redis, empty: when the mock Dify is idle, nothing writes any more."""
     with company[0].client() as client:
         client.flushall()
     return company[0]
@@ -58,7 +58,7 @@ def redis(company: tuple[RedisServer, MockDify, Fleet], dify: MockDify) -> Redis
 
 @pytest.fixture
 def pair(company: tuple[RedisServer, MockDify, Fleet], redis: RedisServer) -> Iterator[tuple[Replica, Replica]]:
-    """Two replicas; nothing ever goes wrong in them without being meant to."""
+    """Two replicas, whose logs must have no traceback at the end."""
     one, other = company[2].complete(2)
     yield one, other
     assert "Traceback" not in one.log + other.log
@@ -66,7 +66,7 @@ def pair(company: tuple[RedisServer, MockDify, Fleet], redis: RedisServer) -> It
 
 @contextmanager
 def client(replica: Replica, client_id: str = "phone") -> Iterator[ChatSocket]:
-    """Open a socket; what came by it is what the schema knows."""
+    """Open a socket; at the end check that its frames match the schema."""
     person = ChatSocket(replica.url, client_id, key=KEY)
     try:
         yield person
@@ -76,19 +76,19 @@ def client(replica: Replica, client_id: str = "phone") -> Iterator[ChatSocket]:
 
 
 def whole(frames: list[Frame]) -> Frame:
-    """Return the frame with the whole answer; there is one."""
+    """Return the only frame with the whole answer."""
     (frame,) = [frame for frame in frames if frame["type"] == "chat"]
     return frame
 
 
-def goes_on(person: ChatSocket, before: ChatSocket, stream_id: str) -> None:
+def resumes(person: ChatSocket, before: ChatSocket, stream_id: str) -> None:
     person.says(type="resume", stream_id=stream_id, cursor=before.cursor(stream_id))
 
 
 def test_answers_come_byte_for_byte_and_in_order(
     pair: tuple[Replica, Replica], dify: MockDify, redis: RedisServer
 ) -> None:
-    """Eight questions in a row: each answer's deltas joined, its whole, Redis and the provider say the same."""
+    """Eight questions in a row: the joined deltas, the whole, Redis and the provider's answer are equal."""
     dify.delay = 0.03
     questions = [f"年假怎么申请？👍🏽 [[{script}]]" for script in SCRIPTS]
     with client(pair[0]) as person:
@@ -105,7 +105,7 @@ def test_answers_come_byte_for_byte_and_in_order(
 
 
 def test_a_socket_cut_in_mid_answer_is_resumed_elsewhere(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """From its cursor on the other replica: nothing twice, nothing lost, nothing asked again."""
+    """Resumed from its cursor on the other replica, an answer has no gap and no repetition, and is asked for once."""
     question = "年假怎么申请？"
     with client(pair[0]) as before:
         stream_id = before.asks(question, id="q1")
@@ -113,7 +113,7 @@ def test_a_socket_cut_in_mid_answer_is_resumed_elsewhere(pair: tuple[Replica, Re
         before.is_cut()
 
     with client(pair[1]) as after:
-        goes_on(after, before, stream_id)
+        resumes(after, before, stream_id)
         end = whole(after.sees_end(stream_id))
 
     assert len(before.text(stream_id)) < len(end["content"])
@@ -122,8 +122,10 @@ def test_a_socket_cut_in_mid_answer_is_resumed_elsewhere(pair: tuple[Replica, Re
     assert len(dify.requests) == 1
 
 
-def test_the_replica_that_writes_is_killed(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """The socket on the other one sees a pause, and then the rest."""
+def test_a_socket_elsewhere_gets_the_rest_after_the_owner_is_killed(
+    pair: tuple[Replica, Replica], dify: MockDify
+) -> None:
+    """A socket on the other replica gets the rest of the answer after a takeover."""
     question = "年假怎么申请？"
     one, other = pair
     with client(other, "laptop") as person, client(one) as asker:
@@ -139,8 +141,8 @@ def test_the_replica_that_writes_is_killed(pair: tuple[Replica, Replica], dify: 
     assert len(dify.asked(question)) == 1
 
 
-def test_the_replica_of_the_socket_is_killed(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """It wrote the answer, too: the client comes back to the other one, and the answer goes on there."""
+def test_a_client_of_a_killed_replica_resumes_on_the_other(pair: tuple[Replica, Replica], dify: MockDify) -> None:
+    """The client of the killed replica, which also produced the answer, resumes it on the other one."""
     question = "年假怎么申请？"
     one, other = pair
     with client(one) as before:
@@ -149,15 +151,15 @@ def test_the_replica_of_the_socket_is_killed(pair: tuple[Replica, Replica], dify
         one.kill()
 
     with client(other) as after:
-        goes_on(after, before, stream_id)
+        resumes(after, before, stream_id)
         end = whole(after.sees_end(stream_id))
 
     assert before.text(stream_id) + after.text(stream_id) == end["content"] == dify.expected_answer(question)
     assert len(dify.asked(question)) == 1
 
 
-def test_a_question_is_sent_again_elsewhere(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """While it is answered, and after that: the same id has the same stream, shown whole each time."""
+def test_a_message_sent_again_finds_its_stream_elsewhere(pair: tuple[Replica, Replica], dify: MockDify) -> None:
+    """A message id that is sent again, during and after its answer, finds the same stream and its whole answer."""
     question = "年假怎么申请？"
     with client(pair[0]) as before:
         first = before.asks(question, id="q1")
@@ -175,10 +177,12 @@ def test_a_question_is_sent_again_elsewhere(pair: tuple[Replica, Replica], dify:
 
 
 def test_a_crowd_sends_each_question_twice(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """Ten clients, each sends one and the same message to both replicas at the same moment: asked once each."""
+    """Ten clients send one message to both replicas at the same moment: each is asked once."""
     question = "年假怎么申请？"
 
-    ids = at_once(partial(insists, replica, f"phone{number}", question) for number in range(10) for replica in pair)
+    ids = at_once(
+        partial(asks_until_echo, replica, f"phone{number}", question) for number in range(10) for replica in pair
+    )
 
     assert ids[::2] == ids[1::2]
     assert len(set(ids)) == 10
@@ -189,8 +193,8 @@ def test_a_crowd_sends_each_question_twice(pair: tuple[Replica, Replica], dify: 
     assert len(dify.requests) == 10
 
 
-def insists(replica: Replica, client_id: str, question: str) -> str:
-    """Ask until there is an echo: the client's other socket, being newer, may have closed this one before that."""
+def asks_until_echo(replica: Replica, client_id: str, question: str) -> str:
+    """Ask until there is an echo: the client's other socket, if newer, may close this one before that."""
     while True:
         with client(replica, client_id) as person, suppress(ConnectionClosed):
             person.says(type="chat", content=question, id="q1")
@@ -201,7 +205,7 @@ def insists(replica: Replica, client_id: str, question: str) -> str:
 
 
 def test_stop_reaches_the_provider(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """Said on the replica that does not write: the run is stopped, the answer ends as far as it is."""
+    """A stop on the replica that does not produce the answer stops the provider's run, and the answer ends as it is."""
     one, other = pair
     with client(one) as asker, client(other, "laptop") as person:
         stream_id = asker.asks("年假怎么申请？ [[slow]]")
@@ -216,7 +220,7 @@ def test_stop_reaches_the_provider(pair: tuple[Replica, Replica], dify: MockDify
 
 
 def test_a_client_that_connects_elsewhere_closes_its_older_socket(pair: tuple[Replica, Replica]) -> None:
-    """DA3: never the newer one, and the older one is told why; another client of that key is left alone."""
+    """A client id's older socket is closed with 4409, never the newer one; other clients of the key stay connected."""
     one, other = pair
     with client(one, "laptop") as neighbour, client(one) as older, client(other) as newer:
         assert older.close_code() == 4409
@@ -226,8 +230,8 @@ def test_a_client_that_connects_elsewhere_closes_its_older_socket(pair: tuple[Re
             person.sees(type="pong", timestamp=7)
 
 
-def test_a_replica_that_leaves_tells_its_sockets(pair: tuple[Replica, Replica], dify: MockDify) -> None:
-    """Whoever waits for nothing is sent away at once; whoever gets an answer, when it is whole. Code 1012."""
+def test_a_terminated_replica_closes_its_sockets_with_1012(pair: tuple[Replica, Replica], dify: MockDify) -> None:
+    """On SIGTERM idle sockets are closed with 1012 at once, others when their answer is whole."""
     question = "年假怎么申请？ [[slow]]"
     one, other = pair
     with client(one) as busy, client(one, "idle") as idle:
@@ -246,8 +250,8 @@ def test_a_replica_that_leaves_tells_its_sockets(pair: tuple[Replica, Replica], 
         assert person.asks("还在吗？")
 
 
-def test_what_goes_wrong_is_told_in_words(pair: tuple[Replica, Replica]) -> None:
-    """A failed answer has its code and sentence, and the next question its answer; nothing of the cause shows."""
+def test_a_failed_answer_has_a_code_and_a_sentence(pair: tuple[Replica, Replica]) -> None:
+    """A failed answer has an error code and its sentence, without the cause; the next question is answered."""
     with client(pair[0]) as person:
         stream_id = person.asks("年假？ [[error-event]]", id="q1")
         error = person.sees(type="error")
@@ -258,8 +262,10 @@ def test_what_goes_wrong_is_told_in_words(pair: tuple[Replica, Replica]) -> None
     assert whole(end)["status"] == "completed"
 
 
-def test_redis_is_away_for_a_while(pair: tuple[Replica, Replica], dify: MockDify, redis: RedisServer) -> None:
-    """Questions then are told so; the answer under way comes whole to sockets on both replicas."""
+def test_an_answer_outlives_an_outage_of_redis(
+    pair: tuple[Replica, Replica], dify: MockDify, redis: RedisServer
+) -> None:
+    """Questions during an outage get SERVICE_UNAVAILABLE; the running answer arrives whole on both replicas."""
     question = "年假怎么申请？ [[slow]]"
     with client(pair[0]) as writer, client(pair[1], "laptop") as reader:
         stream_id = writer.asks(question)
@@ -275,5 +281,5 @@ def test_redis_is_away_for_a_while(pair: tuple[Replica, Replica], dify: MockDify
         for person in (writer, reader):
             end = whole(person.sees_end(stream_id))
             assert end["content"] == person.text(stream_id) == dify.expected_answer(question)
-        # Whether it was kept after all or not: it is not asked for in vain for ever.
+        # Whether the question was stored or not, sending it again gets an answer.
         assert writer.sees_end(writer.asks("还有？", id="q2"))

@@ -1,4 +1,4 @@
-"""A replica with many sockets is lost: every answer goes on elsewhere. The full numbers: `python -m bench.sockets`."""
+"""A replica with many sockets is killed, and every answer continues elsewhere. In full: `python -m bench.sockets`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support.servers.processes import RedisServer
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 IDLE, ANSWERING = 100, 40
-#: Seconds for all the answers, a takeover and a busy machine.
+#: Timeout in seconds of all answers, with a takeover on a busy machine.
 TIMEOUT = 90.0
 
 
 def test_all_answers_of_a_killed_replica_go_on_elsewhere(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """A hundred sockets idle and forty in mid-answer: after kill -9 each text is whole, byte for byte, asked for once.
+    """100 idle sockets and 40 in mid-answer: after SIGKILL each text is whole, byte for byte, and was asked for once.
 
-    A second question of each on the other replica is answered as well.
+    A second question of each client on the other replica is answered as well.
     """
     asking = [Client(f"asking-{n}") for n in range(ANSWERING)]
     with stamping_dify(pieces=40, every=0.15) as dify:
@@ -60,7 +60,7 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
 def test_the_benchmark_prints_its_table(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With small numbers it goes through all its phases, finds nothing wrong, and says so by its status."""
+    """With small numbers the benchmark goes through all its phases, finds no error, and exits with status 0."""
     monkeypatch.setattr(sockets, "REST", 0.2)
     monkeypatch.setattr(sockets, "IDLE", 0.2)
 

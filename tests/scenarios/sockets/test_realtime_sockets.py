@@ -18,7 +18,7 @@ from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: A question whose answer takes long enough to do something meanwhile.
+#: A question whose answer takes several seconds.
 SLOW = "年假怎么申请？[[slow]]"
 
 Speaks = Callable[[int], AbstractContextManager[Visitor]]
@@ -26,16 +26,16 @@ Speaks = Callable[[int], AbstractContextManager[Visitor]]
 
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
-    """A Dify that takes seconds for a slow answer."""
+    """A mock Dify whose slow answers take seconds."""
     with MockDify(delay=0.05, slow=0.1) as dify:
         yield dify
 
 
 @pytest.fixture(scope="module")
-def houses(
+def both_replicas(
     redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Replica]]:
-    """Two replicas of one deployment, open to everybody."""
+    """Two replicas of one deployment, without authentication."""
     own = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "STREAM_LEASE": "3"}
     env = settings_for(redis_server.url(), **dify_settings(dify.base_url, **own))
     folder: Path = tmp_path_factory.mktemp("realtime")
@@ -44,9 +44,9 @@ def houses(
 
 
 @pytest.fixture
-def speaks(houses: list[Replica]) -> Speaks:
-    """How somebody comes to the realtime endpoint of a replica."""
-    return lambda number: visit(houses[number].url, "realtime")
+def speaks(both_replicas: list[Replica]) -> Speaks:
+    """A function that connects to the realtime endpoint of replica `number`."""
+    return lambda number: visit(both_replicas[number].url, "realtime")
 
 
 def say(visitor: Visitor, text: str, **members: Any) -> None:
@@ -58,14 +58,14 @@ def control(visitor: Visitor, action: str, **members: Any) -> None:
 
 
 def until_idle(visitor: Visitor) -> list[dict[str, Any]]:
-    """Read on until the stage is idle; return what came."""
+    """Read until the stage is idle; return the frames read."""
     since = len(visitor.frames)
     visitor.until({"stage": "idle"})
     return visitor.frames[since:]
 
 
 def text_of(frames: list[dict[str, Any]]) -> str:
-    """Return the answer that frames put together, whose pieces must be numbered without a gap."""
+    """Return the answer's text in the frames; fail if the pieces' numbers have a gap."""
     answers = [frame for frame in frames if frame["type"] == "answer"]
     numbers = [frame["stream_index"] for frame in answers]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -78,7 +78,7 @@ def asked_of(dify: MockDify, text: str) -> list[dict[str, Any]]:
 
 
 def test_a_whole_session(speaks: Speaks, dify: MockDify) -> None:
-    """From the greeting to the close, with everything a client can say in between."""
+    """A session from greeting to close contains every client message, and each is answered as documented."""
     question = "报销要多久？"
     with speaks(0) as visitor:
         say(visitor, "我昨天出差回来。", session_id="whole", timestamp=7)
@@ -108,8 +108,8 @@ def test_a_whole_session(speaks: Speaks, dify: MockDify) -> None:
     assert asked_of(dify, "病假呢") == []
 
 
-def test_a_pause_in_mid_answer_is_read_at_once(speaks: Speaks, dify: MockDify) -> None:
-    """DR1: its ack comes between the pieces of the answer, which goes on to its end."""
+def test_a_pause_in_mid_answer_is_acknowledged_at_once(speaks: Speaks, dify: MockDify) -> None:
+    """A pause in mid-answer is acknowledged between the answer's pieces; the answer continues to its end."""
     with speaks(0) as visitor:
         say(visitor, SLOW)
         visitor.until({"type": "answer"})
@@ -123,7 +123,7 @@ def test_a_pause_in_mid_answer_is_read_at_once(speaks: Speaks, dify: MockDify) -
 
 
 def test_a_question_spoken_during_an_answer_is_answered_next(speaks: Speaks, dify: MockDify) -> None:
-    """DR5: both are answered, in their order, in one conversation."""
+    """A question during an answer is queued and answered next, in the same conversation."""
     with speaks(0) as visitor:
         say(visitor, SLOW, session_id="next")
         visitor.until({"type": "answer"})
@@ -140,7 +140,7 @@ def test_a_question_spoken_during_an_answer_is_answered_next(speaks: Speaks, dif
 
 
 def test_an_answer_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
-    """A connection breaks in mid-answer; on the other replica the rest comes, byte for byte, for one call."""
+    """After a connection breaks in mid-answer, the rest arrives on the other replica, with one call of the provider."""
     question = "婚假有几天？[[slow]]"
     with speaks(0) as visitor:
         say(visitor, question, session_id="outlives")
@@ -159,7 +159,7 @@ def test_an_answer_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
 
 
 def test_a_waiting_question_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
-    """Its stream is named before its turn comes: a client that comes back asks for it, and gets all of it."""
+    """A queued question has a stream id before its turn: a client that reconnects gets the whole answer with it."""
     with speaks(0) as visitor:
         say(visitor, SLOW, session_id="waits")
         visitor.until({"type": "answer"})
@@ -175,8 +175,8 @@ def test_a_waiting_question_outlives_its_socket(speaks: Speaks, dify: MockDify) 
     assert len(asked_of(dify, "产假")) == 1
 
 
-def test_a_conversation_is_its_session_s(speaks: Speaks, dify: MockDify) -> None:
-    """R22, DR7: kept within a session, also on another socket and replica; another session begins its own."""
+def test_a_session_keeps_its_conversation_across_sockets(speaks: Speaks, dify: MockDify) -> None:
+    """A session keeps its conversation on another socket and replica; another session starts its own."""
     with speaks(0) as visitor:
         say(visitor, "甲有几天？", session_id="one")
         until_idle(visitor)
@@ -196,8 +196,8 @@ def test_a_conversation_is_its_session_s(speaks: Speaks, dify: MockDify) -> None
 
 
 @pytest.mark.parametrize("way", ["stop", "instant_query", "switch", "leave"])
-def test_giving_up_stops_the_run(speaks: Speaks, dify: MockDify, way: str) -> None:
-    """R08–R11, DR2: whatever gives an answer up, the provider is told to stop; the socket says so."""
+def test_giving_up_an_answer_stops_the_run(speaks: Speaks, dify: MockDify, way: str) -> None:
+    """Each way to give up an answer stops the provider's run; except after leaving, the socket reports it."""
     session = f"given-up-by-{way}"
     user = f"ws-user-{session}"
     with speaks(0) as visitor:
@@ -213,13 +213,13 @@ def test_giving_up_stops_the_run(speaks: Speaks, dify: MockDify, way: str) -> No
             visitor.until({"stage": "idle" if way == "stop" else "instant_query"})
         wait_until(lambda: user in [who for _, who in dify.stops], TIMEOUT)
 
-    told = stages(visitor.frames)
-    assert ("interrupting" in told, "final CANCELLED" in told) == (way != "leave",) * 2
+    words = stages(visitor.frames)
+    assert ("interrupting" in words, "final CANCELLED" in words) == (way != "leave",) * 2
 
 
 @pytest.mark.parametrize("code", [1001, None])
-def test_a_client_that_may_come_back_finds_its_answer(speaks: Speaks, dify: MockDify, code: int | None) -> None:
-    """DR2: a page that is left, and a connection that breaks, stop nothing."""
+def test_a_lost_connection_does_not_stop_the_answer(speaks: Speaks, dify: MockDify, code: int | None) -> None:
+    """A page that navigates away (1001) and a broken connection do not stop the answer."""
     session = f"comes-back-after-{code}"
     with speaks(0) as visitor:
         say(visitor, SLOW, session_id=session)
@@ -235,7 +235,7 @@ def test_a_client_that_may_come_back_finds_its_answer(speaks: Speaks, dify: Mock
 
 
 def test_a_failure_of_the_provider_ends_in_idle(speaks: Speaks) -> None:
-    """DR4, DR11: an error without a word of the provider's, and the next question is answered."""
+    """An error has a code and no text of the provider; the next question is answered."""
     with speaks(0) as visitor:
         say(visitor, "几天？[[error-after-text]]")
         failed = until_idle(visitor)
@@ -248,8 +248,8 @@ def test_a_failure_of_the_provider_ends_in_idle(speaks: Speaks) -> None:
     assert stages(answered)[-2:] == ["final", "idle"]
 
 
-def test_sessions_are_apart(speaks: Speaks, dify: MockDify) -> None:
-    """Many at once: each gets its own answers, in its own session's name."""
+def test_concurrent_sessions_get_their_own_answers(speaks: Speaks, dify: MockDify) -> None:
+    """Eight sessions at once get their own answers, under their own session ids."""
     names = [f"apart{number}" for number in range(8)]
     visitors, opened = [], []
     try:
@@ -257,11 +257,11 @@ def test_sessions_are_apart(speaks: Speaks, dify: MockDify) -> None:
             opened.append(speaks(number % 2))
             visitors.append(opened[-1].__enter__())
             say(visitors[-1], f"{name}有几天？", session_id=name)
-        told = list(map(partial(until_idle), visitors))
+        answers = list(map(partial(until_idle), visitors))
     finally:
         for context in opened:
             context.__exit__(None, None, None)
 
-    for name, frames in zip(names, told, strict=True):
+    for name, frames in zip(names, answers, strict=True):
         assert text_of(frames) == dify.expected_answer(f"{name}有几天？")
         assert {frame["session_id"] for frame in frames[2:]} == {name}

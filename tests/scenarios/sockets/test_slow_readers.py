@@ -1,4 +1,4 @@
-"""Sockets of the production worker and clients that read slowly, or never again: real gunicorn, gevent and all."""
+"""Sockets of the production worker (gunicorn and gevent) with clients that read slowly, or stop reading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.sockets.far_end import TIMEOUT, masked
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: No Redis is asked for anything here.
+#: A closed port: nothing here uses Redis.
 NO_REDIS = "redis://127.0.0.1:9/1"
 FRAMES = 1500
 
@@ -31,7 +31,7 @@ CLOSED = b"\x88\x02\x03\xe8"
 
 
 class Served(Replica):
-    """The app of sockets under the product's own gunicorn configuration, with one worker."""
+    """The socket app under the product's gunicorn configuration, with one worker."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         app = "tests.scenarios.stage.socket_app:create_app()"
@@ -47,7 +47,7 @@ class Served(Replica):
 
     @contextmanager
     def client(self, query: str = "") -> Iterator[ClientConnection]:
-        """Return a greeted client that takes little into its kernel and nothing ahead."""
+        """Yield a client that has received its greeting, with a small receive buffer and no read-ahead."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         sock.connect(("127.0.0.1", self.port))
@@ -57,7 +57,7 @@ class Served(Replica):
             yield client
 
     def stuck(self) -> bool:
-        """Tell whether a flood has begun and nothing could be sent for two seconds."""
+        """Return whether a flood has begun and no frame was sent for two seconds."""
         sent = self.state["sent"]
         Event().wait(2.0)
         return bool(10 < sent == self.state["sent"])
@@ -74,7 +74,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_reader_that_pauses_gets_every_frame(served: Served) -> None:
-    """1,500 frames of 4 kB through a small window: each arrives whole and in its order; others are served meanwhile."""
+    """1,500 frames of 4 kB arrive whole and in order through a small buffer, while other clients are served."""
     with served.client() as slow, served.client() as other:
         slow.send(f"flood {FRAMES}")
         wait_until(served.stuck, TIMEOUT)
@@ -93,8 +93,8 @@ def test_a_reader_that_pauses_gets_every_frame(served: Served) -> None:
     assert served.state["ends"] == [[1000, True, True]] * 2
 
 
-def test_a_reader_that_never_reads_on_is_given_up(served: Served) -> None:
-    """After `send_seconds` its connection is closed and all of it is gone; the worker serves others all the time."""
+def test_a_client_that_stops_reading_is_closed(served: Served) -> None:
+    """After `send_seconds` the connection is closed and its resources are freed; other clients are served meanwhile."""
     before = served.descriptors()
     with socket.create_connection(("127.0.0.1", served.port)) as never, served.client() as other:
         never.sendall(handshake("/ws?send_seconds=2") + masked(Opcode.TEXT, b"flood %d" % FRAMES))
@@ -114,7 +114,7 @@ def test_a_reader_that_never_reads_on_is_given_up(served: Served) -> None:
 
 @pytest.mark.parametrize("parser", ["fast", "python"])
 def test_frames_sent_with_the_request_are_not_lost(tmp_path: Path, parser: str) -> None:
-    """Whichever parser has read them; and the end of a socket is no word in the log, nor another byte on the wire."""
+    """With either parser no frame is lost; closing the socket logs nothing and sends no bytes after the close frame."""
     replica = Served(tmp_path, "--http-parser", parser)
     try:
         replica.wait_ready()
@@ -136,7 +136,7 @@ def test_frames_sent_with_the_request_are_not_lost(tmp_path: Path, parser: str) 
 
 
 def handshake(path: str) -> bytes:
-    """Return a client's request, as RFC 6455, 1.3 has it."""
+    """Return a client's handshake (RFC 6455, section 1.3)."""
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket"]
     lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "", ""]
     return "\r\n".join(lines).encode()

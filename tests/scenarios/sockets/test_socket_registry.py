@@ -1,4 +1,4 @@
-"""Who is connected, over real replicas: what administrators see and close, and what a killed replica leaves behind."""
+"""The registry of connected clients over real replicas: administrators list and close clients, also after a kill."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def administrator(replica: Replica, method: str, path: str) -> tuple[int, Any]:
 
 
 def connected(replica: Replica) -> list[str]:
-    """Return the client ids an administrator sees, sorted."""
+    """Return the sorted client ids in the administrators' list."""
     status, data = administrator(replica, "GET", "connections")
     assert (status, data["count"]) == (200, len(data["connections"]))
     return sorted(one["client_id"] for one in data["connections"])
 
 
-def test_an_administrator_sees_and_closes_a_client_wherever_it_is(pair: tuple[Replica, Replica]) -> None:
-    """Any worker of any replica lists all of them at once; a closed client hears why, and others stay."""
+def test_an_administrator_lists_and_closes_clients_of_any_replica(pair: tuple[Replica, Replica]) -> None:
+    """Any worker of any replica lists all clients; a closed client gets the reason, and others stay connected."""
     one, other = pair
     people = {f"phone-{i}": ChatSocket(pair[i % 2].url, f"phone-{i}", key=KEY) for i in range(6)}
     assert connected(one) == connected(other) == sorted(people)
@@ -61,8 +61,8 @@ def test_an_administrator_sees_and_closes_a_client_wherever_it_is(pair: tuple[Re
     wait_until(lambda: connected(other) == [], WIDE)
 
 
-def test_a_client_that_comes_back_again_and_again_has_one_socket(pair: tuple[Replica, Replica]) -> None:
-    """Whichever worker gets it: every older socket is closed with 4409, the last one stays."""
+def test_each_new_socket_of_a_client_id_closes_the_older_one(pair: tuple[Replica, Replica]) -> None:
+    """Each new socket of a client id closes the older one with 4409, on whichever worker it is."""
     sockets = [ChatSocket(pair[i % 2].url, "phone", key=KEY) for i in range(6)]
 
     assert [socket.close_code() for socket in sockets[:-1]] == [4409] * 5
@@ -72,8 +72,8 @@ def test_a_client_that_comes_back_again_and_again_has_one_socket(pair: tuple[Rep
     sockets[-1].leaves()
 
 
-def test_a_killed_replicas_clients_are_forgotten(pair: tuple[Replica, Replica]) -> None:
-    """Nobody says that they left; seconds later they are no more."""
+def test_clients_of_a_killed_replica_leave_the_list(pair: tuple[Replica, Replica]) -> None:
+    """A killed replica's clients disappear from the list within seconds, although nothing unregisters them."""
     one, other = pair
     lost, stays = ChatSocket(one.url, "lost", key=KEY), ChatSocket(other.url, "stays", key=KEY)
     assert connected(other) == ["lost", "stays"]
@@ -86,8 +86,8 @@ def test_a_killed_replicas_clients_are_forgotten(pair: tuple[Replica, Replica]) 
     stays.leaves()
 
 
-def test_a_leaving_replicas_clients_come_back_elsewhere(pair: tuple[Replica, Replica]) -> None:
-    """They hear 1012, and at its end the list has only who came back."""
+def test_clients_of_a_terminated_replica_reconnect_to_the_other(pair: tuple[Replica, Replica]) -> None:
+    """A replica that shuts down closes its sockets with 1012; after it the list has the clients that reconnected."""
     one, other = pair
     moved, stays = ChatSocket(one.url, "moved", key=KEY), ChatSocket(other.url, "stays", key=KEY)
 
@@ -102,8 +102,8 @@ def test_a_leaving_replicas_clients_come_back_elsewhere(pair: tuple[Replica, Rep
         person.leaves()
 
 
-def test_a_restart_of_redis_closes_nobody(tmp_path: Path) -> None:
-    """While it is away the list is a 503, and nobody notices anything else; afterwards all are listed again."""
+def test_a_restart_of_redis_closes_no_socket(tmp_path: Path) -> None:
+    """During an outage of Redis the list answers 503 and sockets stay open; afterwards all clients are listed again."""
     with RedisServer() as redis:
         env = settings_for(redis.url(), API_KEYS=KEY, ADMIN_TOKEN=ADMIN)
         with replicas(1, env, tmp_path) as (replica,):

@@ -1,4 +1,4 @@
-"""The sockets' protocol as docs/websocket.md tells it, spoken with the real product: gunicorn, Redis, a mock Dify."""
+"""The sockets' protocol of docs/websocket.md, tested with the real product: gunicorn, Redis, a mock Dify."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 ROOT = Path(__file__).parents[3]
-#: The one the document shows.
+#: The key in the document's examples.
 KEY = "not-a-real-key"
 ADMIN = "not-a-real-admin-token"
 BY_CLIENT = [example for example in examples() if example.by_client and not example.name.endswith(".auth")]
-#: What says that a frame is not one of the protocol's.
+#: Error codes for frames that do not conform to the protocol.
 REFUSALS = {"INVALID_JSON", "INVALID_MESSAGE", "UNSUPPORTED_TYPE", "UNKNOWN_ACTION", "SERVER_ERROR", "STREAM_UNKNOWN"}
 
 
 def socket_settings(redis_url: str, dify: MockDify, **changes: str) -> dict[str, str]:
-    """Return the environment of a replica that lets this key in, and does not limit how often."""
+    """Return the environment of a replica with this API key and without rate limits."""
     own = {
         **dify_settings(dify.base_url, STREAM_LEASE="3"),
         "WEBSOCKET_AUTH": "key",
@@ -58,7 +58,7 @@ def dify() -> Iterator[MockDify]:
 
 @pytest.fixture(scope="module")
 def url(dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A replica of the test's own, whose heartbeats come soon."""
+    """The address of a replica with short heartbeats."""
     beats = {"WEBSOCKET_HEARTBEAT_INTERVAL": "1", "WEBSOCKET_HEARTBEAT_TIMEOUT": "8"}
     folder = tmp_path_factory.mktemp("replica")
     own = {**beats, "DATABASE_PATH": str(folder / "laibao.db")}
@@ -68,20 +68,20 @@ def url(dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture
 def chat(url: str) -> Iterator[Visitor]:
-    """Somebody at the chat endpoint."""
+    """A client of the chat endpoint."""
     with visit(url, "chat", key=KEY) as visitor:
         yield visitor
 
 
 @pytest.fixture
 def realtime(url: str) -> Iterator[Visitor]:
-    """Somebody at the realtime endpoint."""
+    """A client of the realtime endpoint."""
     with visit(url, "realtime", key=KEY) as visitor:
         yield visitor
 
 
 def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
-    """Ask something, see it begin, and return its stream's id."""
+    """Ask a question, wait for its first piece, and return its stream's id."""
     if visitor.endpoint == "chat":
         visitor.says({"type": "chat", "content": question})
     else:
@@ -91,20 +91,20 @@ def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
 
 
 def submitted(url: str) -> str:
-    """Submit a batch with the visitor's key, and return its task's id."""
+    """Submit a batch with the clients' key, and return its task's id."""
     body, headers = {"name": "批量", "texts": ["营业时间"]}, {"X-API-Key": KEY}
     reply = requests.post(f"{url}/api/batch/tasks", json=body, headers=headers, timeout=TIMEOUT)
     return str(reply.json()["data"]["task_id"])
 
 
-# What clients send
+# Frames of clients
 
 
 @pytest.mark.parametrize("example", BY_CLIENT, ids=str)
-def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> None:
-    """Each example of a client's frame is sent as it stands there, and nothing of it is refused.
+def test_every_client_frame_of_the_document_is_accepted(url: str, example: Example) -> None:
+    """Each example of a client frame in the document is accepted.
 
-    Where it names an answer, one of this connection's own is put in the place of the document's.
+    Where the example names a stream, a stream of this connection is put in its place.
     """
     with visit(url, example.endpoint, key=KEY) as visitor:
         named = {"stream_id": asked(visitor)} if "stream_id" in example.frame else {}
@@ -118,7 +118,7 @@ def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("message", "code"),
     [
         ("{", "INVALID_JSON"),
         ("[1]", "INVALID_MESSAGE"),
@@ -136,9 +136,9 @@ def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> Non
     ],
     ids=lambda value: value[:50],
 )
-def test_the_chat_endpoint_names_what_is_wrong(chat: Visitor, said: str, code: str) -> None:
-    """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
-    chat.says(said)
+def test_the_chat_endpoint_answers_invalid_frames_with_codes(chat: Visitor, message: str, code: str) -> None:
+    """An invalid frame gets its error code and a sentence, and the connection stays open."""
+    chat.says(message)
 
     error = chat.until({"type": "error"})
     assert error["code"] == code
@@ -147,7 +147,7 @@ def test_the_chat_endpoint_names_what_is_wrong(chat: Visitor, said: str, code: s
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("message", "code"),
     [
         ("{", "INVALID_JSON"),
         ("[1]", "INVALID_MESSAGE"),
@@ -164,20 +164,20 @@ def test_the_chat_endpoint_names_what_is_wrong(chat: Visitor, said: str, code: s
     ],
     ids=lambda value: value[:50],
 )
-def test_the_realtime_endpoint_names_what_is_wrong(realtime: Visitor, said: str, code: str) -> None:
-    """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
-    realtime.says(said)
+def test_the_realtime_endpoint_answers_invalid_frames_with_codes(realtime: Visitor, message: str, code: str) -> None:
+    """An invalid frame gets its error code and a sentence, and the connection stays open."""
+    realtime.says(message)
 
     error = realtime.until({"type": "error"})
     assert error["code"] == code
     realtime.until_done()
 
 
-# Whole sessions: every frame there is
+# Whole sessions with every frame
 
 
 def test_a_whole_session_of_the_chat_endpoint(url: str) -> None:
-    """Each frame of the schema comes at least once, and each one that comes is one of them."""
+    """Each server frame of the schema arrives at least once, and all frames match the schema."""
     with visit(url, "chat", client_id="whole-session", lively=False) as chat:
         assert chat.hears() == {"type": "auth_required"}
         chat.says({"type": "auth", "token": KEY})
@@ -205,7 +205,7 @@ def test_a_whole_session_of_the_chat_endpoint(url: str) -> None:
 
 
 def test_a_whole_session_of_the_realtime_endpoint(url: str) -> None:
-    """Each frame of the schema and each stage comes at least once, and each one that comes is one of them."""
+    """Each server frame and each stage of the schema arrives at least once, and all frames match the schema."""
     with visit(url, "realtime", lively=False) as visitor:
         assert visitor.hears() == {"type": "auth_required"}
         visitor.says({"type": "auth", "token": KEY})
@@ -242,12 +242,12 @@ def test_a_whole_session_of_the_realtime_endpoint(url: str) -> None:
     assert len({frame["stream_id"] for frame in finals}) == len(finals)
 
 
-# Who may connect, and how it ends
+# Authentication, and how connections end
 
 
 @pytest.mark.parametrize("way", ["Authorization", "X-API-Key", "subprotocol"])
-def test_a_key_is_taken_in_each_documented_way(url: str, way: str) -> None:
-    """By either header, or as a page can: by a subprotocol."""
+def test_a_key_is_accepted_in_each_documented_way(url: str, way: str) -> None:
+    """A key is accepted in either header and, as pages send it, in a subprotocol."""
     headers = {"Authorization": f"Bearer {KEY}", "X-API-Key": KEY}
     options: dict[str, Any] = {"key": KEY, "by_page": True}
     if way in headers:
@@ -268,8 +268,8 @@ def test_a_key_is_taken_in_each_documented_way(url: str, way: str) -> None:
     ],
     ids=str,
 )
-def test_a_refused_handshake_says_why(url: str, options: dict[str, Any], status: int) -> None:
-    """The status is the document's, and the body an envelope without data."""
+def test_a_rejected_handshake_has_status_and_reason(url: str, options: dict[str, Any], status: int) -> None:
+    """The status is as documented, and the body is an envelope without data."""
     with pytest.raises(InvalidStatus) as refused, visit(url, "chat", **{"key": KEY, **options}):
         pass
 
@@ -278,14 +278,14 @@ def test_a_refused_handshake_says_why(url: str, options: dict[str, Any], status:
     assert body.keys() == {"code", "message", "data"}
 
 
-def test_no_key_is_taken_from_an_address(url: str) -> None:
-    """A key in the query opens nothing: the server asks for one."""
+def test_a_key_in_the_query_string_is_ignored(url: str) -> None:
+    """A key in the query string is ignored: the server asks for one."""
     with visit(url, "chat", client_id=f"c?token={KEY}&key={KEY}") as visitor:
         assert visitor.hears() == {"type": "auth_required"}
 
 
 def test_a_plain_request_is_told_to_upgrade(url: str) -> None:
-    """Both endpoints answer 426 to who does not speak WebSocket."""
+    """Both endpoints answer 426 to a request without a WebSocket upgrade."""
     replies = [requests.get(url + path, timeout=10) for path in ("/ws/chat", "/ws/chat/me", "/ws/realtime-asr")]
 
     assert [reply.status_code for reply in replies] == [426, 426, 426]
@@ -301,30 +301,30 @@ def test_a_plain_request_is_told_to_upgrade(url: str) -> None:
     ids=["binary", "no UTF-8", "too large"],
 )
 def test_a_message_beyond_the_protocol_closes_with_its_code(chat: Visitor, raw: bytes, code: int) -> None:
-    """The close codes of RFC 6455 are used as they are meant."""
+    """The server closes with the code that RFC 6455 defines for the error."""
     chat.connection.socket.sendall(raw)
 
     assert chat.until_closed() == code
 
 
 def test_a_wrong_token_closes_with_4401(url: str) -> None:
-    """The first frame must be a valid credential."""
+    """An auth frame with an invalid token closes the connection with 4401."""
     with visit(url, "chat") as visitor:
         visitor.says({"type": "auth", "token": "wrong"})
 
         assert visitor.until_closed() == 4401
 
 
-def test_silence_is_noticed_and_then_closed_with_4408(url: str) -> None:
-    """First heartbeats, which are no activity themselves, then the close."""
+def test_a_silent_client_gets_heartbeats_then_4408(url: str) -> None:
+    """The server sends heartbeats, which do not count as activity, and then closes with 4408."""
     with visit(url, "chat", key=KEY, lively=False) as visitor:
         assert visitor.until_closed() == 4408
 
     assert "chat.server.heartbeat" in visitor.seen
 
 
-def test_the_newer_of_two_stays(url: str) -> None:
-    """The same client id again closes the older connection with 4409."""
+def test_a_second_socket_closes_the_older_with_4409(url: str) -> None:
+    """A second connection with the same client id closes the older one with 4409."""
     with (
         visit(url, "chat", key=KEY, client_id="twice") as older,
         visit(url, "chat", key=KEY, client_id="twice") as newer,
@@ -334,7 +334,7 @@ def test_the_newer_of_two_stays(url: str) -> None:
 
 
 def test_an_administrator_closes_with_4410(url: str) -> None:
-    """The client reads why before its connection ends."""
+    """The client gets the reason in a frame before its connection ends."""
     headers = {"Authorization": f"Bearer {ADMIN}"}
     with visit(url, "chat", key=KEY, client_id="unwanted") as visitor:
         visitor.until_done()
@@ -345,7 +345,7 @@ def test_an_administrator_closes_with_4410(url: str) -> None:
 
 
 def test_too_many_messages_close_with_4429(url: str) -> None:
-    """A client that never stops talking is closed."""
+    """A client that sends more messages than the limit is closed with 4429."""
     with visit(url, "chat", key=KEY) as visitor:
         visitor.until({"type": "system"})
         pings = Frame(Opcode.TEXT, b'{"type":"pong"}').serialize(mask=True) * 2000
@@ -359,13 +359,13 @@ def test_too_many_messages_close_with_4429(url: str) -> None:
 
 @contextmanager
 def two_replicas(redis_url: str, dify: MockDify, folder: Path) -> Iterator[tuple[list[Replica], Switchboard]]:
-    """Two replicas, and an address that leads to the first."""
+    """Run two replicas, and a proxy to the first."""
     with replicas(2, socket_settings(redis_url, dify), folder) as both, Switchboard(both[0].port) as board:
         yield both, board
 
 
-def test_the_python_client_sees_its_answer_through(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
-    """The document's own program, cut off by a killed replica, prints the whole answer, and asked once."""
+def test_the_python_client_resumes_after_a_kill(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """The document's program, cut off by a killed replica, prints the whole answer, which was asked for once."""
     question = "[[slow]] Python 年假怎么申请"
     client = tmp_path / "client.py"
     client.write_text(program("python"), "utf-8")
@@ -384,8 +384,8 @@ def test_the_python_client_sees_its_answer_through(redis_url: str, dify: MockDif
     assert len(dify.asked(question)) == 1
 
 
-def test_the_python_client_gives_up_where_coming_back_changes_nothing(url: str, tmp_path: Path) -> None:
-    """A wrong key is said, once."""
+def test_the_python_client_does_not_retry_a_wrong_key(url: str, tmp_path: Path) -> None:
+    """A wrong key ends the program with one error line."""
     client = tmp_path / "client.py"
     client.write_text(program("python"), "utf-8")
 
@@ -396,7 +396,7 @@ def test_the_python_client_gives_up_where_coming_back_changes_nothing(url: str, 
 
 
 def test_the_tool_talks_to_both_endpoints(url: str) -> None:
-    """`python -m tools.ws` asks, sees the answer and says 0; a wrong key is 3, in words."""
+    """`python -m tools.ws` prints the answer and exits with 0; with a wrong key it prints why, and exits with 3."""
     address = ["--url", url.replace("http", "ws")]
 
     def tool(*argv: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
@@ -417,8 +417,8 @@ def test_the_tool_talks_to_both_endpoints(url: str) -> None:
     assert "not-the-key" not in refused.stderr + refused.stdout
 
 
-def test_a_leaving_replica_closes_with_1012(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
-    """A connection without a question under way is told at once to come back."""
+def test_a_terminated_replica_closes_idle_sockets_with_1012(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """A replica that shuts down closes a connection without a running answer with 1012 at once."""
     with replicas(1, socket_settings(redis_url, dify), tmp_path) as (replica,):
         with visit(replica.url, "chat", key=KEY) as visitor:
             visitor.until_done()

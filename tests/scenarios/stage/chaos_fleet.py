@@ -1,4 +1,4 @@
-"""Replicas behind one address: a conversation's callbacks go round them, and a replica that dies gets a successor."""
+"""A fleet of replicas: each conversation's callbacks go to them in turn, and a killed replica can be replaced."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from demo.wecom.simulator import Callback, CallbackFailed, SimulatedBot, WeComUs
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.replicas import AES_KEY, TOKEN, Replica
 
-#: Seconds between two tries while no replica takes a callback.
+#: Seconds between two rounds of attempts while no replica takes a callback.
 PAUSE = 0.5
 
 
 class FleetOver(Exception):
-    """No more replicas start."""
+    """The fleet is closed: no more replicas start."""
 
 
 class Fleet:
-    """Equal replicas. A dead one stays on the list until its successor is ready, as a Service keeps it for a moment."""
+    """Equal replicas. A dead one stays a member until its successor is ready, as a Service keeps it briefly."""
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
         self._env = env
         self._folder = folder
         self._lock = threading.Lock()
         self._over = False
-        #: Every replica there ever was: their logs are read to the end.
+        #: Every replica ever started: their logs are read at the end.
         self.everyone: list[Replica] = []
         self.members: list[Replica] = []
         self._people: list[WeComUser] = []
@@ -48,20 +48,20 @@ class Fleet:
             return replica
 
     def start(self, count: int) -> None:
-        """Add so many members, and wait until they are ready."""
+        """Start `count` more members, and wait until they are ready."""
         fresh = [self._launch() for _ in range(count)]
         self.members.extend(replica.wait_ready() for replica in fresh)
 
     def complete(self, count: int) -> list[Replica]:
-        """Start as many as are missing of so many members, and return all of them: tests that share a fleet kill."""
+        """Start new members for those that tests have killed, up to `count`, and return all members."""
         self.members = [member for member in self.members if member.process.poll() is None]
         self.start(count - len(self.members))
         return self.members
 
     def replace(self, replica: Replica) -> None:
-        """Start another replica and, once it is ready, let it have the place of this one.
+        """Start another replica and, once it is ready, put it in this one's position.
 
-        Raises: FleetOver.
+        Raises: FleetOver if the fleet is closed meanwhile.
         """
         successor = self._launch()
         try:
@@ -72,7 +72,7 @@ class Fleet:
 
     @contextmanager
     def paused(self, member: Replica) -> Iterator[None]:
-        """Stop a member's processes where they are (SIGSTOP) for the block; meanwhile nobody's callbacks go there."""
+        """Stop a member's processes (SIGSTOP) during the block; meanwhile no callbacks are sent to it."""
         pids = [member.process.pid, *member.workers]
         self.members.remove(member)
         for pid in pids:
@@ -85,14 +85,14 @@ class Fleet:
         self.members.append(member)
 
     def person(self, userid: str, *, at: int = 0, bot: str = "") -> WeComUser:
-        """Return a person whose first callback goes to the member of this number, and the rest round them all."""
+        """Return a WeCom user whose first callback goes to member number `at`, and later ones to all in turn."""
         person = WeComUser("http://127.0.0.1:9", SimulatedBot(TOKEN, AES_KEY), userid)
         person.wire = Service(self, at, f"/wechat/callback/{bot}" if bot else "/wechat/callback")
         self._people.append(person)
         return person
 
-    def said(self, message: str) -> list[dict[str, Any]]:
-        """Return the log lines with this message in their order, of every replica there was; `by` is its number."""
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """Return the log lines with this message, of dead replicas too, by time; `by` is the replica's number."""
         lines: list[dict[str, Any]] = []
         for number, replica in enumerate(self.everyone):
             found = [line for line in replica.log.splitlines() if f'"message": "{message}"' in line]
@@ -100,14 +100,14 @@ class Fleet:
         return sorted(lines, key=lambda line: str(line["time"]))
 
     def takeovers(self) -> Mapping[str, list[str]]:
-        """Return the kinds of the changes of owner of each stream, [] for one that had none."""
+        """Return the kinds of takeovers of each stream, [] for a stream that had none."""
         kinds: defaultdict[str, list[str]] = defaultdict(list)
-        for line in self.said("stream taken over"):
+        for line in self.logged("stream taken over"):
             kinds[line["stream_id"]].append(line["kind"])
         return kinds
 
     def close(self) -> None:
-        """End every process, start no more, and close people's connections."""
+        """Kill all replicas, start no more, and close the users' connections."""
         with self._lock:
             self._over = True
         for replica in self.everyone:
@@ -118,7 +118,7 @@ class Fleet:
 
 @contextmanager
 def fleet(count: int, env: Mapping[str, str], folder: Path) -> Iterator[Fleet]:
-    """Run so many replicas, all ready; none is left behind, nor is a successor."""
+    """Run `count` replicas during the block, all ready; kill them and their successors at its end."""
     replicas = Fleet(env, folder)
     try:
         replicas.start(count)
@@ -128,7 +128,7 @@ def fleet(count: int, env: Mapping[str, str], folder: Path) -> Iterator[Fleet]:
 
 
 class Service(WeComWire):
-    """One conversation's way to a fleet: its callbacks go round the members, and what one does not take to the next."""
+    """Send one conversation's callbacks to the members of a fleet in turn; if one does not take it, to the next."""
 
     def __init__(self, fleet: Fleet, first: int, path: str) -> None:
         super().__init__((), TOKEN, AES_KEY)
@@ -138,9 +138,9 @@ class Service(WeComWire):
         self._wires: dict[str, WeComWire] = {}
 
     def post(self, callback: Callback) -> dict[str, Any] | None:
-        """Post a callback; where nobody takes it, again and again, as WeCom does, for a bounded time.
+        """Post a callback; if no member takes it, try again, as WeCom does, for at most `TIMEOUT` seconds.
 
-        Raises: CallbackFailed, also at once for any HTTP status but 200; RuleBroken.
+        Raises: CallbackFailed, at once for any HTTP status but 200; RuleBroken.
         """
         end = time.monotonic() + TIMEOUT
         for tries in itertools.count(1):

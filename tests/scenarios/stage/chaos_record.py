@@ -1,4 +1,4 @@
-"""What a question went through: seconds of stall, whether its answer is whole, what it cost, and a table of many."""
+"""The record of one question: longest stall, whether its answer is whole, calls of the provider; and tables of many."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ COLUMNS = (
     *("questions", "stall median", "max", "lost", "doubled", "interrupted", "backwards"),
     *("asked twice", "calls per question"),
 )
-#: Codes of answers that end with a sentence about an end that came too soon.
+#: Error codes of answers that were cut off.
 CUT_OFF = ("interrupted", "provider_truncated", "provider_timeout", "answer_timeout")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question, as its person saw it and as Redis and the provider have it."""
+    """One question: what its user saw, and what Redis and the provider have."""
 
     question: str
     finished: bool
-    #: Seconds of the longest time without news in the bubble.
+    #: Longest time in seconds without a change of the bubble.
     stall: float
-    #: The bubble, the text and the list are the provider's answer, byte for byte.
+    #: Whether the bubble, the text and the list equal the provider's answer.
     right: bool
-    #: The text, or the list it comes from, has more than the answer.
+    #: Whether the text, or the list that it is made of, is longer than the answer.
     doubled: bool
-    #: The text began anew.
+    #: Whether the text was replaced.
     replaced: bool
-    #: It ended with the sentence of an answer that was cut off.
+    #: Whether it ended with the sentence of an answer that was cut off.
     interrupted: bool
     #: How often the bubble's text became shorter.
     backwards: int
-    #: How often the provider was asked.
+    #: Number of calls of the provider.
     calls: int
-    #: Kind of each change of owner.
+    #: The kind of each takeover.
     takeovers: Sequence[str] = ()
 
     @property
@@ -56,24 +56,24 @@ class Record:
 def examine(
     question: str, bubble: Bubble, found: Stored, answer: str, *, calls: int, takeovers: Sequence[str] = ()
 ) -> Record:
-    """Return what became of a question whose answer should be `answer`."""
+    """Return the record of a question whose answer should be `answer`."""
     whole = answer.encode()
     shown = bubble.finish and bubble.content == render_frame(answer, growing=False)
-    right = shown and found.text == found.said == whole and found.fields["status"] == "completed"
-    doubled = not right and max(len(found.text), len(found.said)) > len(whole)
+    right = shown and found.text == found.list_text == whole and found.fields["status"] == "completed"
+    doubled = not right and max(len(found.text), len(found.list_text)) > len(whole)
     interrupted = found.fields.get("error_code", "") in CUT_OFF
     fate = (right, doubled, found.fields.get("start") != "0", interrupted, bubble.shrunk)
     return Record(question, bubble.finish, stall(bubble), *fate, calls, tuple(takeovers))
 
 
 def stall(bubble: Bubble) -> float:
-    """Return the longest time without news, in seconds, from the question to the last frame."""
+    """Return the longest time in seconds without a change, from the question to the last frame."""
     news = [new.at for old, new in pairwise(bubble.frames) if (old.content, old.finish) != (new.content, new.finish)]
     return max(later - earlier for earlier, later in pairwise([0.0, *news, bubble.last.at]))
 
 
 def beginnings(answer: str) -> set[str]:
-    """Return what a bubble may show of an answer, at any moment."""
+    """Return all contents that a bubble may show of an answer while it grows and at its end."""
     growing = {render_frame(answer[:end], growing=True) for end in range(1, len(answer) + 1)}
     return growing | {render_frame(answer, growing=False)} - {""}
 
@@ -88,7 +88,7 @@ def row(records: Sequence[Record]) -> list[str]:
 
 
 def table(title: str, rows: Mapping[str, Iterable[Record]]) -> str:
-    """Return a Markdown table, a line per group of records; groups without any are left out."""
+    """Return a Markdown table with a row for each group of records; empty groups are left out."""
     groups = {name: list(records) for name, records in rows.items()}
     cells = [[title, *COLUMNS], *([name, *row(records)] for name, records in groups.items() if records)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""One question and its answer's way into the bubble, whoever dies meanwhile; and what was measured of it."""
+"""One question and its answer in the bubble while replicas are killed, and a report of its records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.scenarios.stage.chaos_record import Record, beginnings, examine
 from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.support.servers.processes import RedisServer
 
-#: Seconds of a lease: as short as noisy machines allow.
+#: STREAM_LEASE in seconds: as short as busy machines allow.
 LEASE = 3.0
 #: Seconds between two polls.
 POLL = 0.5
@@ -22,7 +22,7 @@ POLL = 0.5
 
 @dataclass(frozen=True)
 class Talk:
-    """One question that the first replica took, and its way into the person's bubble."""
+    """One question to the first replica, and the user's bubble of its answer."""
 
     person: WeComUser
     question: str
@@ -34,7 +34,7 @@ class Talk:
         return self.dify.expected_answer(self.question)
 
     def poll_until(self, happened: Callable[[], object]) -> None:
-        """Poll until something has happened, or raise TimeoutError."""
+        """Poll until `happened` is true. Raises TimeoutError after `TIMEOUT` seconds."""
         end = time.monotonic() + TIMEOUT
         while not happened():
             if time.monotonic() > end:
@@ -43,15 +43,15 @@ class Talk:
             self.person.polls(self.bubble)
 
     def wait_text(self) -> None:
-        """Poll until a first piece of the answer shows."""
+        """Poll until the bubble shows the beginning of the answer."""
         self.poll_until(lambda: self.bubble.content in beginnings(self.answer))
 
     def wait_end(self) -> None:
-        """Poll until the answer is finished; its text never becomes shorter."""
+        """Poll until the answer is finished; fail if its text becomes shorter."""
         self.person.sees_finish(self.bubble, TIMEOUT, POLL)
 
     def record(self, redis: RedisServer, replicas: Fleet) -> Record:
-        """Return what became of it; every frame must have shown a beginning of the answer, or a placeholder."""
+        """Return its record; fail if a frame showed anything but a beginning of the answer or a placeholder."""
         shown = {frame.content for frame in self.bubble.frames} - {ZH["thinking"], ZH["queued"]}
         assert shown <= beginnings(self.answer)
         found = stored(redis, self.bubble.stream_id)
@@ -61,13 +61,13 @@ class Talk:
 
 
 def begin(replicas: Fleet, dify: MockDify, bot: str, userid: str, question: str) -> Talk:
-    """Let somebody ask the first replica; the polls will go round them all."""
+    """Ask the first replica; the polls go to all replicas in turn."""
     person = replicas.person(userid, at=0, bot=bot)
     return Talk(person, question, person.says(question), dify)
 
 
 def report(records: Mapping[str, Record], record_property: Callable[[str, object], None]) -> None:
-    """Say what was measured: on the terminal (`-s`), and in the test's report."""
+    """Print the records (`pytest -s`) and add them to the test's report."""
     print()
     for name, record in records.items():
         print(f"{name}: {record}")

@@ -1,6 +1,6 @@
-"""The product with one address more: how many threads, greenlets and sockets its process has, and how much memory.
+"""The product with one more endpoint, which counts threads, greenlets, sockets and memory of its process.
 
-Replica(env, folder, command=COMMAND)
+Use it as Replica(env, folder, command=COMMAND).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ COMMAND = (*GUNICORN, "tests.scenarios.stage.leftovers:application()")
 
 @dataclass(frozen=True)
 class Figures:
-    """What one process holds."""
+    """The counts of one process."""
 
     threads: int
     greenlets: int
     sockets: int
-    #: MiB of resident memory.
+    #: Resident memory in MiB.
     memory: float
 
     def more_than(self, before: Figures, kept: Figures) -> dict[str, float]:
-        """Return what there is more of than before, beyond what a process may keep."""
+        """Return the increases since `before` that exceed `kept`, by name."""
         now, then, most = asdict(self), asdict(before), asdict(kept)
         return {name: round(now[name] - then[name], 1) for name in now if now[name] - then[name] > most[name]}
 
@@ -44,7 +44,7 @@ def application() -> Flask:
 
 
 def count() -> Figures:
-    """Count what this process has now; what only waits to be collected does not count."""
+    """Count this process's resources after a garbage collection."""
     gc.collect()
     alive = [each for each in gc.get_objects() if issubclass(type(each), Greenlet) and not each.dead]
     links = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]
@@ -54,7 +54,7 @@ def count() -> Figures:
 
 
 def figures(replica: Replica) -> Figures:
-    """Ask a replica's worker."""
+    """Return the counts of a replica's worker."""
     return Figures(**requests.get(f"{replica.url}/figures", timeout=10, headers={"Connection": "close"}).json())
 
 

@@ -1,4 +1,4 @@
-"""A provider of long answers, named to the product by its import path."""
+"""A provider of long answers, which the settings name by its import path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER = PIECE * PIECES
 
 
 class LongAnswers(BaseRAGProvider):
-    """Says some 800 kB at once."""
+    """A provider that answers some 800 kB at once."""
 
     name = "long"
     app = "long"

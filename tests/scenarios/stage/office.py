@@ -1,4 +1,4 @@
-"""A company's servers, each behind a proxy that can be made slow, silent or gone, and two replicas that use them."""
+"""A company's servers, each behind a proxy that can delay, silence or cut connections, and two replicas using them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tests.scenarios.stage.slow_proxy import SlowProxy
 from tests.support.replicas import Replica, dify_settings, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
-#: People the company has; each question is another's, so that nobody is known from before.
+#: Number of users; each question comes from another one, so that nothing about them is cached.
 PEOPLE = 600
-#: Seconds: a stream's lease, the silence until Dify counts as away, and the time between the pieces of a slow answer.
+#: Seconds: STREAM_LEASE, DIFY_TIMEOUT, and the time between the deltas of a slow answer.
 LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.12
-#: What a process may have more of after an outage than before it: connections kept for the next question.
+#: By how much a process may exceed its counts from before an outage: connections are kept for the next question.
 KEPT = Figures(threads=2, greenlets=2, sockets=20, memory=15.0)
 
 Answer = tuple[int, bytes, dict[str, str]]
 
 
 class MoodyAuth(MockAuth):
-    """An auth API that treats some people as it never should."""
+    """An auth API that misbehaves for some users."""
 
     def __init__(self) -> None:
         super().__init__(people(PEOPLE))
-        #: user_code → what that person's call gets instead of an answer; None for no answer at all.
+        #: Response for each usercode; None: no response until the server is closed.
         self.moods: dict[str, Answer | None] = {}
         self._over = threading.Event()
 
@@ -59,7 +59,7 @@ def never(frame: BubbleFrame) -> bool:
 
 @dataclass
 class Office:
-    """Everything there is; the replicas know their neighbours by the addresses of the gates."""
+    """All servers; the replicas reach them through the proxies."""
 
     redis: RedisServer
     maria: MariaServer
@@ -74,18 +74,18 @@ class Office:
     _newest: int = 0
 
     def newcomers(self, count: int) -> list[str]:
-        """Return people who never asked before."""
+        """Return `count` users who have not asked before."""
         self._newest += count
         assert self._newest <= PEOPLE
         return [f"user{number:03}" for number in range(self._newest - count, self._newest)]
 
     def ask(self, userid: str, question: str, at: int = 0) -> Bubble:
-        """Ask a replica, once."""
+        """Send a question to a replica once; return its bubble."""
         with wecom_user([self.url(at)], userid) as person:
             return person.says(question)
 
     def follow(self, userid: str, bubble: Bubble, at: int = 0) -> Bubble:
-        """Poll a replica until the bubble is finished; return what was seen on the way."""
+        """Poll a replica until the bubble is finished; return a new bubble with the frames seen meanwhile."""
         seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
         with wecom_user([self.url(at)], userid) as person:
             person.sees_finish(seen, TIMEOUT, every=0.1)
@@ -103,7 +103,7 @@ class Office:
         seconds: float = TIMEOUT,
         until: Callable[[BubbleFrame], bool] = never,
     ) -> Bubble:
-        """Poll a replica for so many seconds, or until a frame is as wished; return what was seen."""
+        """Poll a replica for `seconds`, or until a frame fulfils `until`; return a new bubble with the frames seen."""
         seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
         end = time.monotonic() + seconds
         with wecom_user([self.url(at)], userid) as person:
@@ -112,33 +112,33 @@ class Office:
         return seen
 
     def taken_again(self, at: int) -> float:
-        """Ask a replica until it takes a question again; return the seconds until then."""
+        """Send questions to a replica until it accepts one; return the seconds until then."""
         began = time.monotonic()
         wait_until(lambda: not self.ask(self.newcomers(1)[0], "还在吗？", at).finish, TIMEOUT)
         return time.monotonic() - began
 
     def redis_is_back(self) -> bool:
-        """Tell whether every replica has said so as often as it said that Redis is away."""
+        """Return whether every replica has logged "redis is back" as often as "redis is away"."""
         logs = [replica.log for replica in self.replicas]
         return all(log.count('"redis is away"') == log.count('"redis is back"') for log in logs)
 
     @contextmanager
-    def overheard(self) -> Iterator[list[dict[str, Any]]]:
-        """Give a list that gets, at the end of the block, the lines above INFO of all replicas, `by` number.
+    def logged_warnings(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield a list that, after the block, has the block's log lines above INFO; `by` is the replica's number.
 
-        Begins when Redis is back for every replica: an earlier timeout counts as an outage for two more seconds.
+        It begins once Redis is back for every replica: a timeout before counts as an outage for two more seconds.
         """
         wait_until(self.redis_is_back, TIMEOUT)
         lines: list[dict[str, Any]] = []
         before = [len(replica.log) for replica in self.replicas]
         yield lines
         for number, (replica, start) in enumerate(zip(self.replicas, before, strict=True)):
-            told = [json.loads(line) for line in replica.log[start:].splitlines() if line.startswith("{")]
-            lines.extend({**line, "by": number} for line in told if line["level"] != "INFO")
+            records = [json.loads(line) for line in replica.log[start:].splitlines() if line.startswith("{")]
+            lines.extend({**line, "by": number} for line in records if line["level"] != "INFO")
 
     @contextmanager
     def nothing_left_behind(self) -> Iterator[None]:
-        """Check that soon after the block every replica has hardly more of anything than before it."""
+        """Check that soon after the block no replica exceeds its counts from before it by more than `KEPT`."""
         before = [figures(replica) for replica in self.replicas]
         yield
         end = time.monotonic() + TIMEOUT
@@ -150,7 +150,7 @@ class Office:
         )
 
     def _more_than(self, before: Sequence[Figures]) -> list[Mapping[str, float]]:
-        """Return what replicas have more of than before, beyond what they may keep."""
+        """Return the increases of all replicas that exceed `KEPT`."""
         more = [figures(replica).more_than(had, KEPT) for replica, had in zip(self.replicas, before, strict=True)]
         return [each for each in more if each]
 
@@ -160,13 +160,13 @@ class Office:
 
 @contextmanager
 def office(folder: Path) -> Iterator[Office]:
-    """Open the office, with two replicas that are ready."""
+    """Start the servers and proxies with two replicas that are ready."""
     with ExitStack() as stack:
         redis, maria = stack.enter_context(RedisServer(aof=True)), stack.enter_context(MariaServer())
         auth, dify = stack.enter_context(MoodyAuth()), stack.enter_context(MockDify(delay=0.02, slow=SLOW))
         targets = (redis.port, maria.port, int(auth.url.split(":")[2].split("/")[0]), int(dify.base_url.split(":")[2]))
         redis_gate, sql_gate, auth_gate, dify_gate = (stack.enter_context(SlowProxy(target)) for target in targets)
-        # The settings have one port for both databases: the second one has an address of its own.
+        # The settings have one port for both databases: the second one gets its own IP address.
         reader_gate = stack.enter_context(SlowProxy(maria.port, host="127.0.0.2", port=sql_gate.port))
         gates = (redis_gate, sql_gate, reader_gate, auth_gate, dify_gate)
         here = Office(redis, maria, auth, dify, *gates)

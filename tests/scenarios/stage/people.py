@@ -1,4 +1,4 @@
-"""What the scenarios share: people who ask at the same moment, a company's servers, and a look into Redis."""
+"""Common steps of the scenarios: users who ask at the same moment, a company's users, and a stream's keys in Redis."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.servers.processes import MariaServer, RedisServer
 
 T = TypeVar("T")
 
-#: Seconds for anything that takes a moment on an idle machine.
+#: Timeout in seconds of steps that take a moment on an idle machine.
 TIMEOUT = 40.0
 
 
 def at_once(actions: Iterable[Callable[[], T]]) -> list[T]:
-    """Run them at the same time, each in a thread of its own; return what they returned, in their order."""
+    """Run the actions at the same time, a thread each; return their results in the actions' order."""
     waiting = list(actions)
     with ThreadPoolExecutor(len(waiting)) as pool:
         return [future.result(TIMEOUT) for future in [pool.submit(action) for action in waiting]]
@@ -36,7 +36,7 @@ def ask(urls: Sequence[str], userid: str, question: str, every: float = 0.2, rep
 
 
 def sees_end(person: WeComUser, bubble: Bubble, refuge: str, still_running: Callable[[], bool]) -> str:
-    """Poll until the answer is finished; once nothing runs any more the replica may be gone and another one answer."""
+    """Poll until the answer is finished; once no answer runs, the replica may be gone: then poll `refuge`."""
     try:
         return person.sees_finish(bubble, TIMEOUT, every=0.2)
     except CallbackFailed:
@@ -47,22 +47,22 @@ def sees_end(person: WeComUser, bubble: Bubble, refuge: str, still_running: Call
 
 @dataclass(frozen=True)
 class Stored:
-    """A stream as Redis has it: its fields, its text, and its list's words from `start` on."""
+    """A stream's keys in Redis: its fields, its text, and the text of its list's chunks from `start` on."""
 
     fields: Mapping[str, str]
     text: bytes
-    said: bytes
+    list_text: bytes
 
 
 def stored(server: RedisServer, stream_id: str) -> Stored:
-    """Read a stream's keys as they are, byte for byte."""
+    """Read a stream's keys byte for byte."""
     keys = stream_keys(stream_id)
     with server.client(decode_responses=False) as client:
         raw, text, chunks = client.hgetall(keys.hash), client.get(keys.text), client.lrange(keys.messages, 0, -1)
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     entries = [json.loads(chunk) for chunk in chunks[int(fields.get("start", 0)) :]]
-    said = "".join(entry["content"] for entry in entries if not entry.get("is_error"))
-    return Stored(fields, text or b"", said.encode())
+    list_text = "".join(entry["content"] for entry in entries if not entry.get("is_error"))
+    return Stored(fields, text or b"", list_text.encode())
 
 
 def people(count: int) -> list[DemoUser]:
@@ -70,7 +70,7 @@ def people(count: int) -> list[DemoUser]:
 
 
 def company_settings(maria: MariaServer, database: str, auth: MockAuth, **changes: str) -> dict[str, str]:
-    """Create the auth API's people in a database of their own, and return the settings that find them there."""
+    """Create the auth API's users in a new database, and return the settings with which a replica finds them."""
     create_demo_users(maria.fresh_database(database), auth.users.values())
     return {
         "AUTH_MODE": "external",

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses things on the way, by the throw of a seeded die."""
+"""A TCP proxy that loses requests and replies at random, with a seed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
 
-#: What may happen to one request and its reply: the connection breaks before the request is passed on, after it and
-#: before the reply, in the middle of the reply; or the reply is swallowed and the connection stays.
+#: What may happen to one exchange: the connection breaks before the request is forwarded, after it and before the
+#: reply, or within the reply; or the reply is dropped and the connection stays open.
 Fault = Literal["request", "reply", "half", "silence"]
 
 FAULTS: tuple[Fault, ...] = ("request", "reply", "half")
@@ -19,9 +19,9 @@ READ_BYTES = 256 * 1024
 
 
 class LossyProxy:
-    """Passes connections on to a port of this machine and breaks a share `loss` of the exchanges on them.
+    """Forward connections to a local port and break the share `loss` of the exchanges.
 
-    `losses` counts what it broke. Every `silent_every`-th loss is a reply that never comes, 0 for none.
+    `losses` counts the broken exchanges. In every `silent_every`-th one the reply is dropped; 0: in none.
     """
 
     def __init__(self, target: int, seed: int, *, loss: float = 0.08, silent_every: int = 0) -> None:
@@ -68,7 +68,7 @@ class LossyProxy:
                 self._open -= {client, server}
 
     def _carry(self, client: socket.socket, server: socket.socket) -> None:
-        """Pass requests and replies on until one of them is lost: a client waits for the reply before it goes on."""
+        """Forward requests until one exchange is lost; a client waits for each reply before its next request."""
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=_pump, args=(server, client, fate := _Fate()), daemon=True).start()
@@ -91,7 +91,7 @@ class LossyProxy:
 
 
 class _Fate:
-    """What becomes of the reply under way."""
+    """The fault of the reply that is under way."""
 
     fault: Fault | None = None
     share = 1.0

@@ -1,4 +1,4 @@
-"""Clients that hold connections: they ask for something large and read none of it, or ask for nothing."""
+"""Clients that hold connections open: they request something large and do not read it, or send no request."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import requests
 from tests.support.replicas import Replica, wecom_user
 from tests.support.servers.processes import wait_until
 
-#: Seconds a replica has to take in a flood; sooner than it gives up, by itself, a client that reads nothing.
+#: Timeout in seconds until a replica has accepted a flood; shorter than its own timeout for clients that do not read.
 SETTLE_SECONDS = 25.0
-#: Bytes that a client's kernel takes; with the server's own buffer less than the largest script has.
+#: A client's receive buffer in bytes: with the server's send buffer it is smaller than the largest script.
 RECEIVE_BUFFER = 4096
 
 
 class SilentClients:
-    """Connections to a replica, held until the block ends."""
+    """Connections to a replica, open until the end of the block."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._held: list[socket.socket] = []
 
     def hold(self, count: int, request: bytes = b"", addresses: Sequence[str] = ("127.0.0.1",)) -> None:
-        """Open so many connections, from each address as many, and send the request on each of them."""
+        """Open `count` connections, evenly from all addresses, and send the request on each of them."""
         for number in range(count):
             client = socket.socket()
             self._held.append(client)
@@ -38,7 +38,7 @@ class SilentClients:
             client.settimeout(10)
             client.bind((addresses[number % len(addresses)], 0))
             client.connect(("127.0.0.1", self._replica.port))
-            # Refused already: it is closed before it has sent anything.
+            # A rejected connection may be closed before the request is sent.
             with suppress(ConnectionError):
                 client.sendall(request)
 
@@ -52,20 +52,20 @@ class SilentClients:
 
 
 def allow_files() -> None:
-    """Let this process, and those it starts, open as many files as it may."""
+    """Raise this process's limit of open files, which its children inherit, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def script_of(replica: Replica) -> bytes:
-    """Return a request for the largest script of a page, which is more than kernels keep for a client."""
+    """Return a request for the largest script of a page, which exceeds the kernels' buffers for a client."""
     page = requests.get(f"{replica.url}/docs", timeout=30).text
     scripts = re.findall(r'src="[^"]*?(docs/assets/[^"]*bundle[^"]*\.js)"', page)
     return f"GET /{scripts[0]} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
 
 
 def _slowest_reply(replica: Replica) -> float:
-    """Ask the probes, and callbacks with a question, on new connections; return the longest wait in seconds."""
+    """Send probes and callbacks, one with a question, on new connections; return the longest time in seconds."""
     with wecom_user([replica.url], "somebody") as user:
         asks: list[Callable[[], object]] = [
             lambda: requests.get(f"{replica.url}/healthz", timeout=30).raise_for_status(),
@@ -83,9 +83,10 @@ def _seconds(ask: Callable[[], object]) -> float:
 
 
 def usual_wait(replica: Replica, rounds: int = 7, *, settle: float = SETTLE_SECONDS) -> float:
-    """Return the median of some rounds' longest waits in seconds: this machine may have other work in one of them.
+    """Return the median of the longest response times of `rounds` rounds, in seconds.
 
-    The rounds begin when the replica has taken in the flood of connections.
+    The median, because the machine may have other work in one round. The rounds begin when the replica has accepted the
+    flood of connections.
     """
     wait_until(lambda: _slowest_reply(replica) < 1.0, settle)
     return sorted(_slowest_reply(replica) for _ in range(rounds))[rounds // 2]

@@ -1,4 +1,4 @@
-"""A TCP proxy whose target can be made slow, silent, unreachable or gone, and well again, on one address throughout."""
+"""A TCP proxy whose target can be made slow, silent, unreachable or closed, and healthy again, on one fixed address."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ READ_BYTES = 256 * 1024
 
 @dataclass(eq=False)
 class _Link:
-    """One connection: its client's side and, once there is one, its server's."""
+    """One connection: the client's socket and, once connected, the server's."""
 
     client: socket.socket
     server: socket.socket | None = None
-    #: A silent link swallows what comes, in both directions, until it is closed.
+    #: A silent link drops the data of both directions until it is closed.
     silent: bool = False
 
     def close(self) -> None:
@@ -29,9 +29,9 @@ class _Link:
 
 
 class SlowProxy:
-    """Passes connections on to a port of this machine; each fault lasts as long as its `with` block.
+    """Forward connections to a local port; each fault lasts as long as its `with` block.
 
-    What was silent once stays so: only new connections pass again, as after a firewall that forgot the old ones.
+    A link that was silent stays silent: only new connections work again, as after a firewall lost its state.
     """
 
     def __init__(self, target: int, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -56,11 +56,11 @@ class SlowProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections its clients have open."""
+        """The number of connections that clients have open."""
         return len(self._links)
 
     def cut(self) -> None:
-        """Break every connection there is."""
+        """Cut every open connection."""
         with self._lock:
             links = list(self._links)
         for link in links:
@@ -68,7 +68,7 @@ class SlowProxy:
 
     @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
-        """Hold every reply back."""
+        """Delay every piece of a reply by `seconds`."""
         self._delay = seconds
         try:
             yield
@@ -77,7 +77,7 @@ class SlowProxy:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Accept connections and say nothing on any of them, the present ones included."""
+        """Accept connections but forward no data, on existing ones neither."""
         with self._lock:
             self._silent = True
             for link in self._links:
@@ -89,7 +89,7 @@ class SlowProxy:
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Break every connection and refuse new ones."""
+        """Cut every connection and refuse new ones."""
         _cut(self._server)
         self.cut()
         try:
@@ -99,11 +99,11 @@ class SlowProxy:
 
     @contextmanager
     def unreachable(self) -> Iterator[None]:
-        """Let the present connections fall silent, and new ones not come about: nobody answers their first packet."""
+        """Make existing connections silent, and leave new ones without an answer to their SYN."""
         with self.silent(), ExitStack() as stack:
             _cut(self._server)
             full = stack.enter_context(socket.create_server((self.host, self.port), backlog=0))
-            # Once its queue is full, the system answers no further client.
+            # Once its backlog is full, the kernel answers no further SYN.
             for _ in range(4):
                 waiting = stack.enter_context(socket.socket())
                 waiting.setblocking(False)

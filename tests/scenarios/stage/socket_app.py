@@ -1,4 +1,4 @@
-"""A WSGI app of WebSockets alone, for the production worker: an echo, a flood, and what became of them."""
+"""A WSGI app with WebSockets only, for the production worker: it echoes, sends many frames, and reports its sockets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flask import Flask, request
 
 from channels.sockets.socket import Closed, Socket, accept, converse, finish
 
-#: About 4 kB a frame.
+#: Content for frames of about 4 kB.
 PAD = "吃" * 1340
 
 
 class Echo:
-    """Says each text back; "flood N" is answered by N numbered frames from a thread of their own."""
+    """Echo each text; "flood N" is answered with N numbered frames, sent by another thread."""
 
     busy = False
 

@@ -1,4 +1,4 @@
-"""Connections that ask for a long answer and read nothing of it, and what they cost the worker that serves them."""
+"""Connections that request a long answer and do not read it, and the memory they cost the worker."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.support.replicas import Replica
 from tests.support.sockets.far_end import masked
 from utils.deadline import Deadline
 
-#: A paragraph of 3 bytes a character, a Markdown list and a blank line; the answer is 1 MiB less a few bytes.
+#: Text with characters of 1 and 4 bytes, a Markdown list and a blank line; the answer is just under 1 MiB.
 PIECE = "grapes, and their skins; " * 12 + "\U0001f347\n\n- **one** `x`\n\n"
 ANSWER = PIECE * (2**20 // len(PIECE.encode()))
-#: Bytes a client's kernel takes, at the least: so little that the answer stays with the server.
+#: A client's receive buffer in bytes: so small that most of the answer stays in the server.
 WINDOW = 4096
 MIB = 2**20
 
 
 class MegabyteAnswers(BaseRAGProvider):
-    """Answers every question with 1 MiB, in small pieces."""
+    """A provider that answers every question with 1 MiB, in small deltas."""
 
     name = "megabyte"
     app = "megabyte"
@@ -40,20 +40,20 @@ class MegabyteAnswers(BaseRAGProvider):
 
 
 def handshake(path: str, message: str, *headers: str) -> bytes:
-    """Return a WebSocket's request with its first message."""
+    """Return a WebSocket handshake with a first message."""
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket", *headers]
     lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "", ""]
     return "\r\n".join(lines).encode() + masked(Opcode.TEXT, message.encode())
 
 
 def get(path: str, *headers: str) -> bytes:
-    """Return a plain request."""
+    """Return a plain GET request."""
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
 
 
 @contextmanager
 def unread(port: int, requests: Sequence[bytes], count: int) -> Iterator[list[socket.socket]]:
-    """Open so many connections that send one of the requests each, in turns, and read nothing."""
+    """Open `count` connections that send one of the requests each, in turn, and read nothing."""
     with ExitStack() as stack:
         readers = []
         for number in range(count):
@@ -66,7 +66,7 @@ def unread(port: int, requests: Sequence[bytes], count: int) -> Iterator[list[so
 
 
 def served(readers: list[socket.socket]) -> int:
-    """Return how many of them have something to read."""
+    """Return how many of the connections have data to read."""
     poll = select.poll()
     for reader in readers:
         poll.register(reader, select.POLLIN)
@@ -74,14 +74,14 @@ def served(readers: list[socket.socket]) -> int:
 
 
 def peak(replica: Replica) -> float:
-    """Return the MiB its worker has had in memory at the most."""
+    """Return the worker's peak memory (VmHWM) in MiB."""
     (pid,) = replica.workers
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
 def settled_peak(replica: Replica, *, still: float = 3.0, most: float = 25.0) -> float:
-    """Return the peak once it has not grown for `still` seconds."""
+    """Return the peak in MiB once it has not grown for `still` seconds, or after `most` seconds."""
     end = time.monotonic() + most
     seen, since = peak(replica), time.monotonic()
     while time.monotonic() < end and time.monotonic() - since < still:

@@ -1,4 +1,4 @@
-"""A batch on three replicas that are lost, with a Redis that restarts. More items: `tests.scenarios.batch_run`."""
+"""A batch on three replicas that are lost, with a Redis that restarts. With more items: `tests.scenarios.batch_run`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ITEMS = 160
 def test_a_batch_outlives_replicas_and_a_restart_of_redis(
     maria_server: MariaServer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """One leaves, one is killed: every item has its one result, in order, and only what failed is asked again.
+    """After a kill and a SIGTERM every item has one result, in order, and only failed or lost calls are repeated.
 
-    The bound over all replicas holds, by the provider's own count.
+    The limit of concurrent calls holds over all replicas, as the provider counts them.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(aof=True))

@@ -1,4 +1,4 @@
-"""Every replica is killed, one after the other, while sixty people are being answered."""
+"""Every replica is killed, one after the other, while sixty users are being answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PEOPLE = 60
 def test_sixty_conversations_outlive_every_replica(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Everybody's answer comes to its end whole: none interrupted, no text backwards, none asked twice."""
+    """Every answer arrives whole: none is interrupted, goes backwards or is asked for twice."""
     with MockDify(delay=0.5, after_disconnect="runs on") as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE="3")
         with fleet(3, env, tmp_path) as replicas:

@@ -1,4 +1,4 @@
-"""Fifty polls of one stream at the same moment, on two processes, again and again while its text grows."""
+"""Fifty polls of one stream at the same moment, on two processes, repeated while its text grows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUESTION = "怎么办理入职？"
 
 
 def watch(urls: Sequence[str], bubble: Bubble) -> list[list[BubbleFrame]]:
-    """Poll so many times at once, in rounds, until every poller saw the end twice; return what each was shown."""
+    """Poll with all pollers at once, in rounds, until each has seen the end twice; return each one's frames."""
     with ExitStack() as stack:
         pollers = [stack.enter_context(wecom_user([urls[n % len(urls)]])) for n in range(POLLERS)]
         own = [Bubble(bubble.msgid, [bubble.last]) for _ in pollers]
@@ -33,8 +33,8 @@ def watch(urls: Sequence[str], bubble: Bubble) -> list[list[BubbleFrame]]:
         return [each.frames for each in own]
 
 
-def places(frames: list[BubbleFrame], answer: str) -> list[int]:
-    """Return how much of the answer each frame shows; -1 where it shows anything else."""
+def shown_lengths(frames: list[BubbleFrame], answer: str) -> list[int]:
+    """Return the length of the answer that each frame shows; -1 for any other content."""
     shown = {render_frame(answer[:end], growing=True): end for end in range(1, len(answer) + 1)}
     shown |= {"": 0, ZH["thinking"]: 0, render_frame(answer, growing=False): len(answer)}
     return [shown.get(frame.content, -1) for frame in frames]
@@ -43,7 +43,7 @@ def places(frames: list[BubbleFrame], answer: str) -> list[int]:
 def test_fifty_polls_at_once_neither_lose_repeat_nor_shrink_text(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """Every frame is the rendered beginning of the answer, never shorter than the one before; the end is the whole."""
+    """Every frame is a rendered beginning of the answer, never shorter than the one before; the last is the whole."""
     with MockDify(delay=0.12) as dify:
         answer = dify.expected_answer(QUESTION)
         with (
@@ -54,10 +54,10 @@ def test_fifty_polls_at_once_neither_lose_repeat_nor_shrink_text(
             seen = watch([replica.url for replica in pair], bubble)
 
     for frames in seen:
-        shown = places(frames, answer)
+        shown = shown_lengths(frames, answer)
         assert -1 not in shown
         assert shown == sorted(shown)
         assert len(set(shown)) > 3, "the text grew while it was polled"
     assert {frames[-1].content for frames in seen} == {render_frame(answer, growing=False)}
     found = stored(redis_server, bubble.stream_id)
-    assert (found.text, found.said, len(dify.requests)) == (answer.encode(), answer.encode(), 1)
+    assert (found.text, found.list_text, len(dify.requests)) == (answer.encode(), answer.encode(), 1)

@@ -1,4 +1,4 @@
-"""A replica that leaves, by SIGTERM or for its successor: it goes on serving until its last answer is whole."""
+"""A replica shuts down, by SIGTERM or for a reload: it serves until its last answer is whole."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def question(number: int) -> str:
 
 @contextmanager
 def slow_dify() -> Iterator[tuple[MockDify, Callable[[], bool]]]:
-    """Run a Dify whose answers take some four seconds, and a way to ask whether any of them still runs."""
+    """Run a Dify whose answers take about four seconds; yield it and a function that tells whether any is running."""
     with MockDify(slow=0.14) as dify:
         yield dify, lambda: dify.open_streams > 0
 
 
 @contextmanager
 def crowd(replica: Replica) -> Iterator[list[tuple[WeComUser, Bubble]]]:
-    """Let everybody ask this replica at once."""
+    """Let all users ask this replica at once."""
     with ExitStack() as stack:
         persons = [stack.enter_context(wecom_user([replica.url], f"user{number}")) for number in range(PEOPLE)]
         bubbles = at_once(partial(person.says, question(number)) for number, person in enumerate(persons))
@@ -49,7 +49,7 @@ def crowd(replica: Replica) -> Iterator[list[tuple[WeComUser, Bubble]]]:
 
 @contextmanager
 def failing_checks(replica: Replica, running: Callable[[], bool]) -> Iterator[list[str]]:
-    """Ask for /healthz again and again; the list gets what went wrong while answers ran."""
+    """Request /healthz repeatedly; the list gets the failures that happen while answers run."""
     failures: list[str] = []
     over = threading.Event()
 
@@ -74,7 +74,7 @@ def failing_checks(replica: Replica, running: Callable[[], bool]) -> Iterator[li
 def test_a_terminated_replica_serves_until_its_last_answer_is_whole(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """Polls and /healthz answer throughout, new questions get a sentence; then the process ends by itself, and soon."""
+    """Polls and /healthz are answered throughout, new questions get a sentence; then the process ends within 15 s."""
     with slow_dify() as (dify, running), requests.Session() as idle:
         env = settings_for(redis_url, **dify_settings(dify.base_url), **DRAIN)
         with replicas(2, env, tmp_path) as (leaving, staying), crowd(leaving) as asked:
@@ -102,7 +102,7 @@ def test_a_terminated_replica_serves_until_its_last_answer_is_whole(
 def test_a_reload_loses_no_answer_and_refuses_no_question(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """On HUP the old worker finishes what runs while its successor takes what is new."""
+    """On HUP the old worker finishes its answers while its successor takes new questions."""
     with slow_dify() as (dify, running):
         env = settings_for(redis_url, **dify_settings(dify.base_url), **DRAIN)
         with replicas(1, env, tmp_path) as (replica,), crowd(replica) as asked:
@@ -125,7 +125,7 @@ def test_a_reload_loses_no_answer_and_refuses_no_question(
 
 
 def ask_for(seconds: float, replica: Replica) -> list[Bubble]:
-    """Let one new person after the other ask, for a while."""
+    """Let new users ask one after the other, for so many seconds."""
     bubbles: list[Bubble] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:

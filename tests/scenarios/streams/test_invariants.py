@@ -1,4 +1,4 @@
-"""Invariants 2, 3, 6 and 7 on real processes: what `make test` shows of them. `make test-all` adds the other scenarios.
+"""Invariants 2, 3, 6 and 7 on real processes, in `make test`. `make test-all` adds the other scenarios.
 
 The tests share a Redis, a mock Dify and a fleet. Each begins with two replicas: it starts those that were killed.
 """
@@ -27,7 +27,7 @@ from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
 
-#: Seconds between the pieces of an answer; each answer takes some six seconds.
+#: Seconds between two deltas of an answer; each answer takes about six seconds.
 PACE = 0.2
 
 
@@ -40,7 +40,7 @@ class Stage:
     replicas: Fleet
 
     def record(self, question: str, bubble: Bubble) -> Record:
-        """Return what became of a question whose bubble is finished."""
+        """Return the record of a question whose bubble is finished."""
         found, answer = stored(self.redis, bubble.stream_id), self.dify.expected_answer(question)
         takeovers = self.replicas.takeovers()[bubble.stream_id]
         return examine(question, bubble, found, answer, calls=len(self.dify.asked(question)), takeovers=takeovers)
@@ -57,21 +57,21 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(servers: Stage) -> Stage:
-    """The servers, with two replicas that run."""
+    """The servers with two running replicas."""
     servers.replicas.complete(2)
     return servers
 
 
-def says(logs: Sequence[Replica], message: str) -> bool:
-    """Tell whether each of these replicas has logged this message as often as it had to."""
+def have_logged(logs: Sequence[Replica], message: str) -> bool:
+    """Return whether each of these replicas has logged the message."""
     return all(f'"message": "{message}"' in replica.log for replica in logs)
 
 
 def test_2_a_redis_that_hangs_and_is_killed_costs_and_doubles_no_text(stage: Stage) -> None:
-    """Invariant 2: while ten people poll, Redis hangs until replies are lost, and is then killed and restarted.
+    """Invariant 2: while ten users poll, Redis hangs until replies are lost, and is then killed and restarted.
 
-    Owners send again what may or may not have been stored. The text, the list of chunks and every bubble are the
-    provider's answer, byte for byte.
+    Owners send writes with an unknown result again. The text, the list of chunks and every bubble equal the provider's
+    answer, byte for byte.
     """
     members = stage.replicas.members
     urls = [member.url for member in members]
@@ -95,19 +95,19 @@ def test_2_a_redis_that_hangs_and_is_killed_costs_and_doubles_no_text(stage: Sta
 
 
 def hang_and_kill(redis: RedisServer, members: Sequence[Replica]) -> None:
-    """Freeze Redis until every replica has missed a reply; go on, and once all are well again kill it and start it."""
+    """Stop Redis (SIGSTOP) until every replica has missed a reply, resume it until it is back, then restart it."""
     redis.pause()
     try:
-        wait_until(lambda: says(members, "redis is away"), TIMEOUT)
+        wait_until(lambda: have_logged(members, "redis is away"), TIMEOUT)
     finally:
         redis.resume()
-    wait_until(lambda: says(members, "redis is back"), TIMEOUT)
+    wait_until(lambda: have_logged(members, "redis is back"), TIMEOUT)
     redis.kill()
     redis.start()
 
 
 def test_3_a_redelivered_message_is_asked_once_also_when_its_owner_is_killed(stage: Stage) -> None:
-    """Invariant 3: delivered to both replicas at once, and again to the survivor of a kill -9: one stream, one call."""
+    """Invariant 3: delivered to both replicas at once, and again to the survivor of a SIGKILL: one stream, one call."""
     killed, survivor = stage.replicas.members
     twice = [(number, member.url) for number in range(4) for member in (killed, survivor)]
 
@@ -130,7 +130,7 @@ def redelivered(number: int) -> str:
 
 
 def delivered(number: int, url: str) -> Bubble:
-    """Deliver a person's message to a replica."""
+    """Deliver a user's message to a replica."""
     with wecom_user([url], f"again{number}") as person:
         return person.says(redelivered(number), f"message-{number}")
 
@@ -142,9 +142,9 @@ def poll_to_the_end(url: str, number: int, bubble: Bubble) -> Bubble:
 
 
 def test_6_answers_of_a_killed_replica_go_on_within_seconds(stage: Stage) -> None:
-    """Invariant 6: after kill -9 of the owner its answers are whole, without another question to the provider.
+    """Invariant 6: after SIGKILL of the owner its answers are whole, without another call of the provider.
 
-    One of them is polled by nobody until it is complete: the sweep finds it.
+    One of them is not polled until it is complete: the sweep finds it.
     """
     talks = [begin(stage.replicas, stage.dify, "", f"killed{n}", f"第{n}件事怎么办？[[slow]]") for n in range(3)]
     at_once(talk.wait_text for talk in talks)
@@ -165,7 +165,7 @@ def completed(redis: RedisServer, talk: Talk) -> None:
 
 
 def test_7_a_terminated_replica_serves_until_its_answers_are_whole(stage: Stage) -> None:
-    """Invariant 7: after SIGTERM polls are served, new questions get a sentence, and no answer changes hands."""
+    """Invariant 7: after SIGTERM polls are served, new questions get a sentence, and no stream is taken over."""
     leaving, staying = stage.replicas.members
     running: Callable[[], bool] = lambda: stage.dify.open_streams > 0  # noqa: E731 - passed on twice
     questions = [f"最后的问题{number} [[slow]]" for number in range(6)]

@@ -1,4 +1,4 @@
-"""Appends over a network that loses requests and replies, and on a Redis that is restarted: byte-exact all the same."""
+"""Appends over a network that loses requests and replies, and on a Redis that restarts, stay exact to the byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DELTAS = 60
 
 
 class Writer:
-    """A replica's stream manager, its answers written beforehand, and a reader beside it."""
+    """A replica's stream manager with scripted answers, and a reader of its streams."""
 
     def __init__(self, url: str, answers: Sequence[Sequence[AnswerEvent]], pause: float) -> None:
         self._client = connect(url, pool_size=8)
@@ -52,7 +52,7 @@ class Writer:
             time.sleep(self._pause)
 
     def begin(self) -> list[str]:
-        """Open all streams, as a callback that WeCom repeats until it is answered, and start their producers."""
+        """Create all streams, trying again like WeCom until there is a reply, and start their producers."""
         ids = [f"s{number}" for number in range(STREAMS)]
         for number, stream_id in enumerate(ids):
             question = Question(str(number), "wecom", "default", "zhangsan")
@@ -71,7 +71,7 @@ class Writer:
             return False
 
     def sees(self, stream_id: str) -> str | None:
-        """Return what a poll shows, None where it was lost."""
+        """Return the text that a poll shows, None if the poll was lost."""
         with suppress(StoreUnavailable):
             snapshot = self.store.read(stream_id)
             assert snapshot, "a stream that was opened is there"
@@ -87,7 +87,7 @@ class Writer:
 
 
 def scripted(seed: int) -> list[list[AnswerEvent]]:
-    """Return answers whose every piece is different; one of them begins anew half-way."""
+    """Return answers in which every delta is different; the first answer is replaced half-way."""
     dice = random.Random(seed)
     signs = '年假申请🙂é\n"\\\u2028x '
     answers: list[list[AnswerEvent]] = [
@@ -102,7 +102,7 @@ def scripted(seed: int) -> list[list[AnswerEvent]]:
 
 
 def whole(events: Sequence[AnswerEvent]) -> str:
-    """Return the text these events make."""
+    """Return the text that these events build."""
     text = ""
     for event in events:
         match event:
@@ -114,12 +114,12 @@ def whole(events: Sequence[AnswerEvent]) -> str:
 
 
 def beginnings(events: Sequence[AnswerEvent]) -> dict[str, int]:
-    """Return every text the stream may ever show, and how many events made it."""
+    """Return every text that the stream may show, with the number of events that build it."""
     return {whole(events[:count]): count for count in range(len(events) + 1)}
 
 
 def read_along(writer: Writer, ids: Sequence[str], answers: Sequence[Sequence[AnswerEvent]]) -> Callable[[], None]:
-    """Poll all streams in a thread until the returned function is called, which checks that none ever went back."""
+    """Poll all streams in a thread; return a function that stops it and checks that no text went backwards."""
     over = threading.Event()
     shown: dict[str, list[str]] = {stream_id: [] for stream_id in ids}
 
@@ -137,9 +137,9 @@ def read_along(writer: Writer, ids: Sequence[str], answers: Sequence[Sequence[An
         reader.join()
         for stream_id, events in zip(ids, answers, strict=True):
             known = beginnings(events)
-            places = [known.get(text, -1) for text in shown[stream_id]]
-            assert -1 not in places
-            assert places == sorted(places)
+            positions = [known.get(text, -1) for text in shown[stream_id]]
+            assert -1 not in positions
+            assert positions == sorted(positions)
 
     return check
 
@@ -148,12 +148,12 @@ def assert_exact(server: RedisServer, ids: Sequence[str], answers: Sequence[Sequ
     for stream_id, events in zip(ids, answers, strict=True):
         found, answer = stored(server, stream_id), whole(events).encode()
         assert found.fields["status"] == "completed"
-        assert (found.text, found.said) == (answer, answer)
+        assert (found.text, found.list_text) == (answer, answer)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_appends_stay_exact_over_a_lossy_network(redis_server: RedisServer, redis_url: str, seed: int) -> None:
-    """List, text and answer are equal, byte for byte, however many requests and replies were lost on the way."""
+    """List, text and answer are equal, byte for byte, with any loss of requests and replies."""
     answers = scripted(seed)
     with LossyProxy(redis_server.port, seed, silent_every=10) as proxy:
         writer = Writer(proxy.url, answers, pause=0.01)
@@ -169,7 +169,7 @@ def test_appends_stay_exact_over_a_lossy_network(redis_server: RedisServer, redi
 
 @pytest.mark.parametrize("crash", [False, True], ids=["restarted", "killed"])
 def test_appends_stay_exact_over_a_restarted_redis(crash: bool) -> None:
-    """What was acknowledged is in the append-only file; the rest is sent again when Redis is back."""
+    """Acknowledged writes are in the append-only file; the owner sends the others again when Redis is back."""
     answers = scripted(100)
     with RedisServer(aof=True) as server:
         writer = Writer(server.url(), answers, pause=0.03)
@@ -188,6 +188,6 @@ def test_appends_stay_exact_over_a_restarted_redis(crash: bool) -> None:
 
 
 def written(server: RedisServer, ids: Sequence[str]) -> int:
-    """Return how many chunks there are."""
+    """Return the number of stored chunks."""
     with server.client() as client:
         return sum(client.llen(stream_keys(stream_id).messages) for stream_id in ids)

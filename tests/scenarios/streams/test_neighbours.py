@@ -1,4 +1,4 @@
-"""The two things that break every bot that keeps its streams in one process: a second replica, and a restart."""
+"""A second replica and a restart, which break every bot that keeps its streams in one process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUESTION = "怎么领电脑？"
 def test_polls_that_alternate_between_two_replicas_see_one_answer(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """A, B, A, B: each frame has the answer so far, never less than the one before; none is empty or ends it early."""
+    """Each frame has the answer so far, never less than the one before, and only the last frame finishes."""
     with MockDify(delay=0.1) as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url))
         with replicas(2, env, tmp_path) as pair, wecom_user([replica.url for replica in pair]) as person:
@@ -37,20 +37,20 @@ def test_polls_that_alternate_between_two_replicas_see_one_answer(
 
         answer = dify.expected_answer(QUESTION)
         record = examine(QUESTION, bubble, stored(redis_server, bubble.stream_id), answer, calls=len(dify.requests))
-        said = [frame for frame in bubble.frames if frame.content != ZH["thinking"]]
-        assert len(said) >= 8
-        assert {frame.content for frame in said} <= beginnings(answer)
-        assert all(len(old.content) <= len(new.content) for old, new in pairwise(said))
-        assert [frame.finish for frame in said].index(True) == len(said) - 1
+        content_frames = [frame for frame in bubble.frames if frame.content != ZH["thinking"]]
+        assert len(content_frames) >= 8
+        assert {frame.content for frame in content_frames} <= beginnings(answer)
+        assert all(len(old.content) <= len(new.content) for old, new in pairwise(content_frames))
+        assert [frame.finish for frame in content_frames].index(True) == len(content_frames) - 1
         assert (record.right, record.calls) == (True, 1)
     polls = [re.search(r'wechatlaibao_callback_seconds_count{msgtype="stream"} (\S+)', text) for text in shown]
     assert all(found and float(found[1]) >= 4 for found in polls), "both were polled"
 
 
-def test_the_restarted_process_finishes_what_the_killed_one_began(
+def test_a_restarted_process_finishes_the_killed_ones_answer(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """`kill -9` of the only replica, then the same command again: the bubble pauses, and then has its whole answer."""
+    """After SIGKILL of the only replica and a new start, the bubble pauses and then shows its whole answer."""
     with MockDify(delay=0.3, after_disconnect="runs on") as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE="3")
         with fleet(1, env, tmp_path) as alone:

@@ -1,4 +1,4 @@
-"""Every neighbour away in every way it can be: what the person sees, in what time, and that nothing remains of it."""
+"""Outages of Redis, the user database, the auth API and Dify: replies stay in time, and no resource is left behind."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from utils.stream_utils import render_frame
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Seconds in which a callback is answered, whatever Redis does.
+#: Limit in seconds of a callback's reply during outages of Redis.
 CALLBACK = 2.0
-#: Seconds Dify is asked what became of a run whose stream broke, where nothing tells.
+#: Seconds for which Dify is asked about a run whose stream broke.
 LOOK_UP = 15.0
-#: Seconds an outage of Redis lasts here: longer than its clients wait, shorter than an answer.
+#: Seconds of an outage of Redis: longer than its clients' timeout, shorter than an answer.
 OUTAGE = 1.5
-#: Seconds a person waits at most for the word that nobody can tell who asks: the bounds of two databases and the API.
-AUTH_WORD = 25.0
+#: Limit in seconds until a user who cannot be authenticated gets a sentence: timeouts of two databases and the API.
+AUTH_SENTENCE = 25.0
 
 Record = Callable[[str, object], None]
 Fault = Callable[[Office], AbstractContextManager[None]]
@@ -37,7 +37,7 @@ Fault = Callable[[Office], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    """The office, after a crowd that made its replicas' pools grow: what comes later is no growth."""
+    """The office, after a crowd has filled its replicas' pools, so that later growth is a leak."""
     with office(tmp_path_factory.mktemp("replicas")) as opened:
         at_once(partial(opened.answered, person, "你好", n) for n, person in enumerate(opened.newcomers(24)))
         yield opened
@@ -45,7 +45,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
 
 @dataclass(frozen=True)
 class Talk:
-    """A question whose answer grows, on the replica `at`."""
+    """A question whose answer is running on replica `at`."""
 
     person: str
     question: str
@@ -54,9 +54,9 @@ class Talk:
 
 
 def begin(here: Office, count: int = 4) -> list[Talk]:
-    """Let people ask, one replica and the other in turn, and wait until each sees a first piece of the answer.
+    """Let users ask the replicas in turn, and wait until each sees the first words of the answer.
 
-    All but the last also look at the other replica.
+    All but the last also poll the other replica.
     """
     talks = []
     for at, person in enumerate(here.newcomers(count)):
@@ -74,38 +74,38 @@ def assert_whole(here: Office, talks: Sequence[Talk]) -> None:
     """Check that each answer is in Redis, byte for byte, and was asked for once."""
     for talk in talks:
         found, answer = stored(here.redis, talk.bubble.stream_id), here.dify.expected_answer(talk.question).encode()
-        assert (found.text, found.said, found.fields["status"]) == (answer, answer, "completed")
+        assert (found.text, found.list_text, found.fields["status"]) == (answer, answer, "completed")
         assert len(here.dify.asked(talk.question)) == 1
 
 
 def assert_only_grows(frames: Sequence[BubbleFrame], answer: str) -> None:
-    """Check that each frame shows a beginning of the answer, none shorter than the one before, and is not the last."""
+    """Check that each frame shows a beginning of the answer, none is shorter than the one before, and none finishes."""
     shown = {render_frame(answer[:end], growing=True): end for end in range(1, len(answer) + 1)}
-    places = [shown.get(frame.content, -1) for frame in frames]
-    assert -1 not in places
-    assert places == sorted(places)
+    lengths = [shown.get(frame.content, -1) for frame in frames]
+    assert -1 not in lengths
+    assert lengths == sorted(lengths)
     assert not any(frame.finish for frame in frames)
 
 
 def assert_sentence(bubbles: Sequence[Bubble], code: str) -> None:
-    """Check that all ended with the sentence of this code and nothing else."""
+    """Check that all bubbles ended with the sentence of this code and nothing else."""
     assert {(bubble.finish, bubble.content) for bubble in bubbles} == {(True, ZH[code])}
 
 
-def messages(told: Sequence[dict[str, Any]]) -> Counter[tuple[int, str]]:
-    """Return how often each replica said what."""
-    return Counter((line["by"], line["message"]) for line in told)
+def messages(log_lines: Sequence[dict[str, Any]]) -> Counter[tuple[int, str]]:
+    """Return how often each replica logged each message."""
+    return Counter((line["by"], line["message"]) for line in log_lines)
 
 
-def assert_told_once(told: Sequence[dict[str, Any]], bubbles: Sequence[Bubble]) -> None:
-    """Check that each of these answers has one line that says why it failed, however often it was polled."""
-    lines = Counter(line["stream_id"] for line in told if line["message"] == "answer error" and line["cause"])
+def assert_logged_once(log_lines: Sequence[dict[str, Any]], bubbles: Sequence[Bubble]) -> None:
+    """Check that each of these answers has one log line with the cause of its failure, however often it was polled."""
+    lines = Counter(line["stream_id"] for line in log_lines if line["message"] == "answer error" and line["cause"])
     assert {bubble.stream_id: lines[bubble.stream_id] for bubble in bubbles} == {b.stream_id: 1 for b in bubbles}
 
 
 @contextmanager
 def full(here: Office) -> Iterator[None]:
-    """Leave Redis no byte, with the policy that a store needs: noeviction."""
+    """Set Redis's memory limit below its use, with the policy noeviction that the store needs."""
     with here.redis.client() as client:
         client.config_set("maxmemory", 1)
         try:
@@ -136,8 +136,8 @@ REDIS: dict[str, Fault] = {
 
 @pytest.mark.parametrize("fault", REDIS)
 def test_an_outage_of_redis(here: Office, fault: str, record_property: Record) -> None:
-    """A new question gets a finished sentence, a poll what was shown, in time; running answers end whole."""
-    with here.nothing_left_behind(), here.overheard() as told:
+    """A question gets a sentence and a poll the text shown before, both in time; running answers end whole."""
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         talks = begin(here)
         with REDIS[fault](here), ThreadPoolExecutor(40) as pool:
             polls = [
@@ -162,12 +162,14 @@ def test_an_outage_of_redis(here: Office, fault: str, record_property: Record) -
     for talk, seen in watched:
         assert_only_grows(seen, here.dify.expected_answer(talk.question))
     assert_whole(here, talks)
-    assert messages(told) == dict.fromkeys([(n, f"redis is {what}") for n in range(2) for what in ("away", "back")], 1)
-    assert all(line["cause"] for line in told if line["message"] == "redis is away")
+    assert messages(log_lines) == dict.fromkeys(
+        [(n, f"redis is {what}") for n in range(2) for what in ("away", "back")], 1
+    )
+    assert all(line["cause"] for line in log_lines if line["message"] == "redis is away")
 
 
 def test_a_slow_redis_slows_answers_and_loses_none(here: Office, record_property: Record) -> None:
-    """With every reply 0.4 s late a callback is in time all the same; a question is answered, or refused at once."""
+    """With every reply 0.4 s late, callbacks are in time, and a question is answered or gets a sentence."""
     with here.nothing_left_behind():
         talks = begin(here)
         with here.redis_gate.slow(0.4):
@@ -187,8 +189,8 @@ def test_a_slow_redis_slows_answers_and_loses_none(here: Office, record_property
     assert_whole(here, talks)
 
 
-def test_an_outage_finds_producers_at_every_step(here: Office) -> None:
-    """Whoever is authenticated, waits in line or is first spoken to when Redis goes gets the answer when it is back."""
+def test_producers_at_every_step_survive_an_outage_of_redis(here: Office) -> None:
+    """Questions in authentication, in the queue and before their first words are answered when Redis is back."""
     busy, known, new = here.newcomers(3)
     here.answered(known, "第一个问题")
     with here.nothing_left_behind(), here.auth_gate.slow(0.4):
@@ -210,12 +212,12 @@ def test_an_outage_finds_producers_at_every_step(here: Office) -> None:
 
 
 def code_of(userid: str) -> str:
-    """Return the user_code of one of the office's people."""
+    """Return the usercode of one of the office's users."""
     return f"E0{userid.removeprefix('user')}"
 
 
 def answered_whole(here: Office, people: Sequence[str], at: int = 0) -> bool:
-    """Let these people ask at once; tell whether all got the whole answer."""
+    """Let these users ask at once; return whether all got the whole answer."""
     bubbles = at_once(partial(here.answered, person, "营业时间", at + n) for n, person in enumerate(people))
     return {bubble.content for bubble in bubbles} == {
         render_frame(here.dify.expected_answer("营业时间"), growing=False)
@@ -223,22 +225,22 @@ def answered_whole(here: Office, people: Sequence[str], at: int = 0) -> bool:
 
 
 def test_the_main_database_serves_while_the_reading_one_is_gone(here: Office) -> None:
-    """Nobody notices but the log, once on each replica."""
-    with here.overheard() as told, here.reader_gate.refusing():
+    """Users are answered without the reading database; each replica logs its outage once."""
+    with here.logged_warnings() as log_lines, here.reader_gate.refusing():
         for _ in range(2):
             assert answered_whole(here, here.newcomers(4))
 
-    # A replica that had found out shortly before says it no second time.
-    assert set(messages(told).values()) <= {1}
+    # A replica that found the outage shortly before does not log it again.
+    assert set(messages(log_lines).values()) <= {1}
     assert all("the reading database is away, the main one serves" in replica.log for replica in here.replicas)
 
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
 def test_an_outage_of_the_user_database(here: Office, fault: str, record_property: Record) -> None:
-    """A person with a token is answered; another gets a sentence, and the answer as soon as the database is back."""
+    """A user with a cached token is answered; others get a sentence, and answers once the database is back."""
     known, crowd = here.newcomers(2), here.newcomers(10)
     assert answered_whole(here, known)
-    with here.nothing_left_behind(), here.overheard() as told:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         with ExitStack() as stack:
             for gate in (here.sql_gate, here.reader_gate):
                 stack.enter_context(getattr(gate, fault)())
@@ -248,60 +250,60 @@ def test_an_outage_of_the_user_database(here: Office, fault: str, record_propert
         wait_until(lambda: answered_whole(here, crowd[:2]), TIMEOUT)
         back = time.monotonic() - began
 
-    word = max(bubble.last.at for bubble in bubbles)
-    print(f"\nMySQL {fault}: the sentence after {word:.1f} s, answered again after {back:.1f} s")
-    record_property("sentence_seconds", word)
+    seconds = max(bubble.last.at for bubble in bubbles)
+    print(f"\nMySQL {fault}: the sentence after {seconds:.1f} s, answered again after {back:.1f} s")
+    record_property("sentence_seconds", seconds)
     record_property("recovery_seconds", back)
     assert_sentence(bubbles, "auth_unavailable")
-    assert word < AUTH_WORD
-    assert_told_once(told, bubbles)
+    assert seconds < AUTH_SENTENCE
+    assert_logged_once(log_lines, bubbles)
 
 
-def test_connections_the_database_closed_cost_nobody_anything(here: Office) -> None:
-    """Killed by the server, or dead with it: the next questions get new ones."""
+def test_connections_closed_by_the_database_are_replaced(here: Office) -> None:
+    """After connections are killed, or the server restarts, the next questions use new ones."""
     assert answered_whole(here, here.newcomers(2))
-    with here.overheard() as told:
-        # In one statement: a connection that is listed may be gone when its turn comes.
+    with here.logged_warnings() as log_lines:
+        # In one statement: a listed connection may be gone before it is killed by its id.
         here.maria.execute("KILL USER reader")
         assert answered_whole(here, here.newcomers(4))
         here.maria.restart()
         assert answered_whole(here, here.newcomers(4))
 
-    assert {message for _, message in messages(told)} <= {"the reading database is back"}
+    assert {message for _, message in messages(log_lines)} <= {"the reading database is back"}
 
 
 def test_a_database_that_became_read_only_serves(here: Office) -> None:
-    """A primary after a failover: nothing is ever written there."""
+    """Users are read from a former primary after a failover: the product writes nothing there."""
     here.maria.execute("SET GLOBAL read_only = 1")
 
-    with here.overheard() as told:
+    with here.logged_warnings() as log_lines:
         assert answered_whole(here, here.newcomers(4))
 
     here.maria.execute("SET GLOBAL read_only = 0")
-    assert {message for _, message in messages(told)} <= {"the reading database is back"}
+    assert {message for _, message in messages(log_lines)} <= {"the reading database is back"}
 
 
 def test_an_auth_api_that_misbehaves(here: Office, record_property: Record) -> None:
-    """Errors, garbage, silence and half an answer are an outage, not a refusal; within its bound comes the sentence."""
+    """Errors, invalid replies, silence and half a reply count as an outage, not as a rejection of the user."""
     kinds = [(500, b"{}", {}), (200, b"<html>", {}), (503, b"", {}), (200, b'{"succ', {"Content-Length": "99"}), None]
     crowd = here.newcomers(2 * len(kinds))
     here.auth.moods = {code_of(person): kinds[n // 2] for n, person in enumerate(crowd)}
-    with here.nothing_left_behind(), here.overheard() as told:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         bubbles = at_once(partial(here.answered, person, "营业时间", at) for at, person in enumerate(crowd))
         here.auth.moods.clear()
         with here.auth_gate.refusing():
             bubbles += at_once(partial(here.answered, person, "营业时间") for person in here.newcomers(4))
         wait_until(lambda: answered_whole(here, crowd[-2:]), TIMEOUT)
 
-    word = max(bubble.last.at for bubble in bubbles)
-    print(f"\nauth API: the sentence after at most {word:.1f} s")
-    record_property("sentence_seconds", word)
+    seconds = max(bubble.last.at for bubble in bubbles)
+    print(f"\nauth API: the sentence after at most {seconds:.1f} s")
+    record_property("sentence_seconds", seconds)
     assert_sentence(bubbles, "auth_unavailable")
-    assert word < AUTH_WORD
-    assert_told_once(told, bubbles)
+    assert seconds < AUTH_SENTENCE
+    assert_logged_once(log_lines, bubbles)
 
 
-#: What Dify, or what stands before it, may do instead of answering, and the code of the sentence.
+#: Failures of Dify or its proxy, with the code of the sentence.
 DIFY = {
     "silent": "provider_timeout",
     "no-headers": "provider_timeout",
@@ -315,26 +317,26 @@ DIFY = {
 
 
 def test_a_storm_of_failures_at_dify(here: Office, record_property: Record) -> None:
-    """Whatever fails, fails for everybody within its bound, and the next question is answered."""
+    """Every question gets the sentence of its failure in time, and the next question is answered."""
     asked = [(person, script, code) for script, code in DIFY.items() for person in here.newcomers(6)]
-    with here.nothing_left_behind(), here.overheard() as told:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         bubbles = at_once(
             partial(here.answered, person, f"{person} [[{script}]]", at) for at, (person, script, _) in enumerate(asked)
         )
         assert answered_whole(here, here.newcomers(4))
 
-    word = max(bubble.last.at for bubble in bubbles)
-    print(f"\nDify fails: the sentence after at most {word:.1f} s")
-    record_property("sentence_seconds", word)
+    seconds = max(bubble.last.at for bubble in bubbles)
+    print(f"\nDify fails: the sentence after at most {seconds:.1f} s")
+    record_property("sentence_seconds", seconds)
     assert [(script, bubble.content) for (_, script, _), bubble in zip(asked, bubbles, strict=True)] == [
         (script, ZH[code]) for _, script, code in asked
     ]
-    assert word < 3 * DIFY_TIMEOUT + LOOK_UP + 10
-    assert_told_once(told, bubbles)
+    assert seconds < 3 * DIFY_TIMEOUT + LOOK_UP + 10
+    assert_logged_once(log_lines, bubbles)
 
 
-def test_a_dify_that_is_gone(here: Office) -> None:
-    """Nobody waits long for what refuses connections, and an answer it broke off says so; then all is as before."""
+def test_an_outage_of_dify(here: Office) -> None:
+    """While Dify refuses connections, questions get a sentence, and cut answers one after their text."""
     with here.nothing_left_behind():
         talks = begin(here)
         with here.dify_gate.refusing():
@@ -348,7 +350,7 @@ def test_a_dify_that_is_gone(here: Office) -> None:
 
 
 def test_connections_to_dify_that_fall_silent(here: Office, record_property: Record) -> None:
-    """Half-open in mid-answer or idle in the pool: who waits on one loses `DIFY_TIMEOUT`, and nobody does after."""
+    """Answers and questions on half-open connections lose at most DIFY_TIMEOUT, later questions nothing."""
     assert answered_whole(here, here.newcomers(8))
     with here.nothing_left_behind():
         talks = begin(here)
@@ -356,7 +358,7 @@ def test_connections_to_dify_that_fall_silent(here: Office, record_property: Rec
             broken = at_once(partial(here.follow, talk.person, talk.bubble, talk.at) for talk in talks)
         assert answered_whole(here, here.newcomers(8))
 
-    word = max(bubble.last.at for bubble in broken)
-    record_property("sentence_seconds", word)
+    seconds = max(bubble.last.at for bubble in broken)
+    record_property("sentence_seconds", seconds)
     assert all(bubble.content.endswith(ZH["provider_timeout"]) for bubble in broken)
     assert all("入职" in bubble.content for bubble in broken), "what came stays"

@@ -1,4 +1,4 @@
-"""An owner that was stopped for longer than its lease comes back, and finds that its streams are another's."""
+"""An owner that was stopped for longer than its lease continues, and its writes are refused after the takeover."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Seconds until a run that says nothing is given up.
-SILENCE = "8"
+#: DIFY_TIMEOUT in seconds, after which a silent run is given up.
+DIFY_TIMEOUT = "8"
 
 
 @contextmanager
-def difys() -> Iterator[dict[str, MockDify]]:
-    """Run a Dify of each kind, by the name of its bot: what becomes of the run that the paused owner listens to."""
+def dify_by_fate() -> Iterator[dict[str, MockDify]]:
+    """Run a Dify for each fate of the paused owner's run; the keys are the bots' names."""
     with (
         MockDify(delay=0.5, after_disconnect="runs on") as lasts,
         MockDify(delay=0.5, after_disconnect="dies") as dies,
@@ -37,19 +37,19 @@ def difys() -> Iterator[dict[str, MockDify]]:
 
 def bots(by_name: Mapping[str, MockDify]) -> dict[str, str]:
     own = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY}
-    ways = {name: {**own, **dify_settings(dify.base_url, DIFY_TIMEOUT=SILENCE)} for name, dify in by_name.items()}
+    ways = {name: {**own, **dify_settings(dify.base_url, DIFY_TIMEOUT=DIFY_TIMEOUT)} for name, dify in by_name.items()}
     return {"WECHAT_BOTS": json.dumps(ways), "STREAM_LEASE": f"{LEASE:g}"}
 
 
 def test_an_owner_that_comes_back_is_refused(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """It writes nothing more, names in its log who refused it, and does not tell the provider to stop.
+    """The old owner writes nothing more, logs which owner replaced it, and does not stop the provider's run.
 
-    The new owner waits for a run that lasts, asks again once the old owner's hanging up has ended it, and asks again
-    at once where it is shown nothing: then both have an answer to write at the same moment.
+    The new owner waits for a run that continues. It asks again after a run that ends with the old owner's connection,
+    and at once if Dify refuses access to the run: then both owners have an answer to write at the same moment.
     """
-    with difys() as by_name:
+    with dify_by_fate() as by_name:
         with fleet(2, settings_for(redis_url, **bots(by_name)), tmp_path) as replicas:
             talks = {name: begin(replicas, dify, name, f"user-{name}", "请假流程") for name, dify in by_name.items()}
             at_once(talk.wait_text for talk in talks.values())
@@ -65,8 +65,8 @@ def test_an_owner_that_comes_back_is_refused(
                 "dies": (True, 2, False, ["takeover"]),
                 "hides": (True, 2, False, ["takeover"]),
             }
-            wait_until(lambda: len(replicas.said("owner refused")) >= len(talks))
-            taken, refused = replicas.said("stream taken over"), replicas.said("owner refused")
+            wait_until(lambda: len(replicas.logged("owner refused")) >= len(talks))
+            taken, refused = replicas.logged("stream taken over"), replicas.logged("owner refused")
 
         names = {line["stream_id"]: (line["former_owner"], line["owner"]) for line in taken}
         assert {line["stream_id"]: (line["owner"], line["present_owner"]) for line in refused} == names

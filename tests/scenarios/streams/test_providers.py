@@ -1,4 +1,4 @@
-"""Providers that keep no conversations, behind real replicas: one is killed in mid-answer; one is a person's own."""
+"""Providers without conversations, behind real replicas: a replica is killed in mid-answer; a provider is custom."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def _of_custom(mock: MockAnswering) -> Mapping[str, str]:
 
 
 def _messages(body: Mapping[str, Any]) -> list[Turn]:
-    said = [message["content"] for message in body["messages"][:-1]]
-    return [Turn(question, answer) for question, answer in zip(said[::2], said[1::2], strict=True)]
+    contents = [message["content"] for message in body["messages"][:-1]]
+    return [Turn(question, answer) for question, answer in zip(contents[::2], contents[1::2], strict=True)]
 
 
 def _history(body: Mapping[str, Any]) -> list[Turn]:
     return [Turn(turn["question"], turn["answer"]) for turn in body.get("history", [])]
 
 
-Told = Callable[[Mapping[str, Any]], list[Turn]]
+EarlierTurns = Callable[[Mapping[str, Any]], list[Turn]]
 
 
 @pytest.fixture(params=["openai", "custom"])
-def asked_provider(request: pytest.FixtureRequest) -> Iterator[tuple[MockAnswering, Mapping[str, str], Told]]:
-    """A mock, the settings that lead to it, and how a request tells of earlier turns."""
+def asked_provider(request: pytest.FixtureRequest) -> Iterator[tuple[MockAnswering, Mapping[str, str], EarlierTurns]]:
+    """A mock, the settings for it, and the function that reads earlier turns from its requests."""
     if request.param == "openai":
         with MockOpenAI() as openai:
             yield openai, _of_openai(openai), _messages
@@ -58,10 +58,10 @@ def asked_provider(request: pytest.FixtureRequest) -> Iterator[tuple[MockAnsweri
 
 
 def test_a_killed_replicas_question_is_asked_once_more(
-    asked_provider: tuple[MockAnswering, Mapping[str, str], Told], redis_url: str, tmp_path: Path
+    asked_provider: tuple[MockAnswering, Mapping[str, str], EarlierTurns], redis_url: str, tmp_path: Path
 ) -> None:
-    """The person sees one whole answer, and the conversation has each turn once, on whichever replica it goes on."""
-    mock, provider, told = asked_provider
+    """The user sees one whole answer, and later requests contain each turn once, on the other replica too."""
+    mock, provider, earlier_turns = asked_provider
     with replicas(2, settings_for(redis_url, STREAM_LEASE="2", **provider), tmp_path) as (one, other):
         with wecom_user([one.url]) as person:
             person.sees_finish(person.says(FIRST), TIMEOUT, 0.1)
@@ -77,7 +77,7 @@ def test_a_killed_replicas_question_is_asked_once_more(
 
     first, second = (Turn(question, mock.expected_answer(question)) for question in (FIRST, SECOND))
     assert seen == render_markdown(second.answer)
-    assert [(asked.question, told(asked.body)) for asked in mock.asked] == [
+    assert [(asked.question, earlier_turns(asked.body)) for asked in mock.asked] == [
         (FIRST, []),
         (SECOND, [first]),
         (SECOND, [first]),
@@ -85,8 +85,8 @@ def test_a_killed_replicas_question_is_asked_once_more(
     ]
 
 
-def test_a_replica_asks_a_persons_own_provider(redis_url: str, tmp_path: Path) -> None:
-    """The file the document shows, anywhere Python looks, is all that gunicorn needs."""
+def test_a_replica_asks_the_documented_provider(redis_url: str, tmp_path: Path) -> None:
+    """The document's file, in a folder on Python's path, works under gunicorn."""
     with MockOllama() as ollama:
         shown = shown_file().replace("http://127.0.0.1:11434", ollama.address)
         (tmp_path / f"{MODULE}.py").write_text(shown, "utf-8")

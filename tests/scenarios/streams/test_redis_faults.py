@@ -1,4 +1,4 @@
-"""Redis killed, emptied and frozen while three replicas answer: with every owner alive no stream changes hands."""
+"""Redis is killed, emptied and stopped while three replicas answer: no stream of a living owner is taken over."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.support.servers.processes import RedisServer, wait_until
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 12
-#: Seconds of a stream's lease, and between two pieces of an ordinary answer and of a slow one; each has about thirty.
+#: Seconds of STREAM_LEASE, and between two deltas of an ordinary and of a slow answer; each has about thirty.
 LEASE, PACE, SLOW = 3.0, 0.15, 0.3
-#: Seconds in which a callback must be answered, whatever Redis does.
+#: Limit in seconds of a callback's reply during outages of Redis.
 CALLBACK = 2.0
 
 
@@ -37,7 +37,7 @@ class Stage:
     fleet: Fleet
 
     def talk(self, word: str, happens: Callable[[RedisServer], None]) -> list[Bubble]:
-        """Let everybody ask, and something happen once all answers grow; return what the people saw in the end."""
+        """Let all users ask, and call `happens` once all answers grow; return the finished bubbles."""
         urls = [replica.url for replica in self.fleet.members]
         self.dify.requests.clear()
         with ThreadPoolExecutor(PEOPLE) as pool:
@@ -45,16 +45,16 @@ class Stage:
                 pool.submit(partial(ask, urls[n % 3 :] + urls[: n % 3], f"{word}-{n}", question(word, n), 0.2))
                 for n in range(PEOPLE)
             ]
-            wait_until(lambda: self.dify.open_streams == PEOPLE and self._all_speak(), TIMEOUT)
+            wait_until(lambda: self.dify.open_streams == PEOPLE and self._all_answering(), TIMEOUT)
             happens(self.redis)
             return [future.result(TIMEOUT) for future in asking]
 
-    def _all_speak(self) -> bool:
+    def _all_answering(self) -> bool:
         with self.redis.client() as client:
             return len(list(client.scan_iter("{dify_stream:*}:messages"))) >= PEOPLE
 
     def records(self, word: str, bubbles: list[Bubble]) -> list[Record]:
-        """Return what became of the questions: they end in Redis a moment after their people saw the end."""
+        """Return the records of the questions: the streams end in Redis shortly after their users see the end."""
         calls = Counter(request.body["query"] for request in list(self.dify.requests))
         takeovers = self.fleet.takeovers()
         asked = {question(word, n): bubble for n, bubble in enumerate(bubbles)}
@@ -86,7 +86,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def _empty(stage: Stage) -> None:
-    """Leave nothing of the test before."""
+    """Remove the previous test's keys."""
     with stage.redis.client() as client:
         client.flushall()
 
@@ -121,7 +121,7 @@ FAULTS: dict[str, Callable[[RedisServer], None]] = {
 def test_an_outage_of_redis_costs_no_answer_and_no_owner(
     stage: Stage, fault: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """Every answer is whole, byte for byte, asked for once and written by the owner it began with."""
+    """Every answer is whole, byte for byte, asked for once and written by its first owner."""
     bubbles = stage.talk(fault, FAULTS[fault])
 
     records = stage.records(fault, bubbles)
@@ -132,5 +132,5 @@ def test_an_outage_of_redis_costs_no_answer_and_no_owner(
     assert [str(record) for record in records if not record.right] == []
     assert {(record.calls, tuple(record.takeovers)) for record in records} == {(1, ())}
     assert slowest < CALLBACK
-    anew = {line["stream_id"] for line in stage.fleet.said("stream written anew")}
+    anew = {line["stream_id"] for line in stage.fleet.logged("stream written anew")}
     assert ({bubble.stream_id for bubble in bubbles} <= anew) == (fault == "emptied")

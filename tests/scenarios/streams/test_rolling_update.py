@@ -1,4 +1,4 @@
-"""Replicas replaced under load as Kubernetes does it, by the manifest's own values: no question is lost or refused."""
+"""Replicas are replaced under load with the Kubernetes manifest's values: no question is lost or rejected."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from tests.support.servers.processes import RedisServer, wait_until
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 12
-#: Seconds until whoever sends requests has heard that a pod is leaving; preStop must be longer.
-HEARD = 1.0
-#: Seconds of a stream's lease.
+#: Seconds until clients learn that a pod is terminating; preStop must be longer.
+ENDPOINTS_SECONDS = 1.0
+#: STREAM_LEASE in seconds.
 LEASE = 3.0
 
 Property = Callable[[str, object], None]
 
 
 class Strict(Service):
-    """One conversation's way round a fleet, where a callback that gets no answer is an error."""
+    """Callbacks to a fleet's members in turn, without retries: a callback without a reply is an error."""
 
     def post(self, callback: Callback) -> dict[str, Any] | None:
         return self._next().post(callback)
 
 
 class Load:
-    """People who ask one question after the other until the block's end, some with long and some with short answers."""
+    """Users who ask one question after the other until the end of the block, with long or short answers."""
 
     def __init__(self, replicas: Fleet, *scripts: str, strict: bool = True) -> None:
         self._replicas = replicas
         self._scripts = scripts
         self._strict = strict
         self._over = threading.Event()
-        #: Question → its bubble.
+        #: The bubble of each question.
         self.asked: dict[str, Bubble] = {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Ask for as long as the block runs, then wait for the last answers.
+        """Ask during the block, then wait for the last answers.
 
-        Raises: whatever went wrong in front of a person's eyes.
+        Raises: the first error of a user's conversation.
         """
         with ThreadPoolExecutor(PEOPLE) as pool:
             asking = [pool.submit(self._ask, number) for number in range(PEOPLE)]
@@ -69,8 +69,8 @@ class Load:
             for future in asking:
                 future.result(2 * TIMEOUT)
 
-    def all_speak(self, redis: RedisServer) -> bool:
-        """Tell whether everybody has asked, and the first answers have begun."""
+    def all_answering(self, redis: RedisServer) -> bool:
+        """Return whether all users have asked, and their first answers have begun."""
         asked = list(self.asked.values())[:PEOPLE]
         return len(asked) == PEOPLE and all(stored(redis, bubble.stream_id).text for bubble in asked)
 
@@ -106,7 +106,7 @@ def records_of(load: Load, replicas: Fleet, redis: RedisServer, dify: MockDify) 
 
 
 def assert_nothing_lost(records: Sequence[Record], record_property: Property, title: str) -> None:
-    """Check that every answer is whole and was asked for once; print what it took."""
+    """Check that every answer is whole and was asked for once; print the table."""
     print(f"\n{table(title, {'answers': records})}")
     record_property("stall_seconds", max(record.stall for record in records))
     assert [str(record) for record in records if not record.right] == []
@@ -114,7 +114,7 @@ def assert_nothing_lost(records: Sequence[Record], record_property: Property, ti
 
 
 class Manifest:
-    """The values of `k8s/base` by which a pod leaves, in seconds."""
+    """The values of `k8s/base` that govern a pod's termination, in seconds."""
 
     def __init__(self) -> None:
         manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text("utf-8"))
@@ -130,21 +130,21 @@ class Manifest:
         self.drain = settings["DRAIN_SECONDS"]
 
     def leave(self, replicas: Fleet, old: Replica) -> float:
-        """Delete a pod as the kubelet does; return the seconds from SIGTERM to its end."""
-        time.sleep(HEARD)
+        """Terminate a pod as the kubelet does; return the seconds from SIGTERM to its end."""
+        time.sleep(ENDPOINTS_SECONDS)
         replicas.members = [replica for replica in replicas.members if replica is not old]
-        time.sleep(self.pre_stop - HEARD)
+        time.sleep(self.pre_stop - ENDPOINTS_SECONDS)
         old.signal(signal.SIGTERM)
-        told = time.monotonic()
+        signalled = time.monotonic()
         assert old.process.wait(self.grace - self.pre_stop) == 0
-        return time.monotonic() - told
+        return time.monotonic() - signalled
 
 
 def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Property) -> None:
-    """Every question asked meanwhile is answered whole, none refused, none asked twice, none handed over.
+    """Every question asked meanwhile is answered whole; none is rejected, asked twice or handed over.
 
-    Each new pod is ready before an old one is deleted; an old one's end is not waited for, as in Kubernetes. Not waited
-    for either is minReadySeconds, so it all happens faster than it would. Half the answers take longer than preStop.
+    As in Kubernetes, a new pod is ready before an old one is deleted, and the old one's end is not waited for. Without
+    minReadySeconds it all happens faster than in production. Half of the answers take longer than preStop.
     """
     manifest = Manifest()
     assert manifest.update == {"maxUnavailable": 0, "maxSurge": 1}
@@ -156,7 +156,7 @@ def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Propert
             load = Load(replicas, "slow", "chat")
             leaving: list[Future[float]] = []
             with load.running():
-                wait_until(lambda: load.all_speak(redis), TIMEOUT)
+                wait_until(lambda: load.all_answering(redis), TIMEOUT)
                 for old in list(replicas.members):
                     replicas.start(1)
                     leaving.append(kubelet.submit(manifest.leave, replicas, old))
@@ -169,22 +169,22 @@ def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Propert
     assert len(records) > 3 * PEOPLE, "there was load all the time"
 
 
-def test_what_a_short_drain_leaves_is_handed_over(tmp_path: Path, record_property: Property) -> None:
-    """Answers longer than DRAIN_SECONDS go on elsewhere at once, without another question to the provider."""
+def test_answers_beyond_a_short_drain_are_handed_over(tmp_path: Path, record_property: Property) -> None:
+    """Answers longer than DRAIN_SECONDS continue on the other replica at once, without another call of the provider."""
     with RedisServer() as redis, MockDify(slow=0.3) as dify:
         env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", DRAIN_SECONDS="2")
         with fleet(2, env, tmp_path) as replicas:
             load = Load(replicas, "slow")
             with load.running():
-                wait_until(lambda: load.all_speak(redis), TIMEOUT)
+                wait_until(lambda: load.all_answering(redis), TIMEOUT)
                 old = replicas.members[0]
                 replicas.members = replicas.members[1:]
                 old.signal(signal.SIGTERM)
                 assert old.process.wait(TIMEOUT) == 0
             records = records_of(load, replicas, redis, dify)
 
-    released = {line["stream_id"]: line["time"] for line in replicas.said("stream handed over")}
-    taken = {line["stream_id"]: line["time"] for line in replicas.said("stream taken over")}
+    released = {line["stream_id"]: line["time"] for line in replicas.logged("stream handed over")}
+    taken = {line["stream_id"]: line["time"] for line in replicas.logged("stream taken over")}
     gaps = [(datetime.fromisoformat(taken[each]) - datetime.fromisoformat(released[each])) for each in released]
     print(f"\ntaken over at most {max(gaps).total_seconds():.2f} s after the release")
     assert_nothing_lost(records, record_property, "short drain")
@@ -192,8 +192,8 @@ def test_what_a_short_drain_leaves_is_handed_over(tmp_path: Path, record_propert
     assert Counter(kind for record in records for kind in record.takeovers) == {"handover": PEOPLE // 2}
 
 
-def a_writer(redis: RedisServer) -> int:
-    """Return the pid of a worker that writes an answer now, 0 where there is none: an owner's name tells it."""
+def producing_worker(redis: RedisServer) -> int:
+    """Return the pid of a worker that is producing an answer, from the owner's name; 0 if there is none."""
     with redis.client() as client:
         for key in client.keys("dify_stream:*"):
             status, owner = client.hmget(key, "status", "owner")
@@ -202,24 +202,24 @@ def a_writer(redis: RedisServer) -> int:
     return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["told", "killed"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
 def test_a_worker_that_ends_costs_no_answer(tmp_path: Path, record_property: Property, how: signal.Signals) -> None:
-    """One that is told to leaves new questions to its sibling and ends its answers; those of a dead one are taken over.
+    """After SIGTERM a worker finishes its answers and its sibling takes new questions; after SIGKILL others take over.
 
-    The arbiter starts another one in its place.
+    The arbiter starts a new worker in its place.
     """
     with RedisServer() as redis, MockDify(delay=0.02, slow=0.12) as dify:
         env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", WORKERS="2")
         with fleet(1, env, tmp_path) as replicas:
             replica = replicas.members[0]
             wait_until(lambda: len(replica.workers) == 2, TIMEOUT)
-            # A connection to a worker that dies breaks, and WeCom delivers again.
+            # A killed worker's connections break, and WeCom delivers the callback again.
             scripts = {signal.SIGTERM: ("slow", "chat"), signal.SIGKILL: ("slow",)}[how]
             load = Load(replicas, *scripts, strict=how is signal.SIGTERM)
             with load.running():
-                wait_until(lambda: load.all_speak(redis), TIMEOUT)
-                # The one that is killed in the middle of an answer: the other may be between two at the moment.
-                old = wait_until(lambda: a_writer(redis), TIMEOUT)
+                wait_until(lambda: load.all_answering(redis), TIMEOUT)
+                # Kill a worker that is in the middle of an answer: the other may be between two.
+                old = wait_until(lambda: producing_worker(redis), TIMEOUT)
                 os.kill(old, how)
                 wait_until(lambda: old not in replica.workers and len(replica.workers) == 2, TIMEOUT)
             records = records_of(load, replicas, redis, dify)

@@ -1,4 +1,4 @@
-"""A replica is killed while it answers: another one goes on, and the person sees a pause and then the whole answer."""
+"""A replica is killed while it answers: another one continues, and the user sees a pause and then the whole answer."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Seconds until somebody goes on: lease, suspicion, a poll, and what a busy machine adds.
-UNNOTICED = LEASE + (LEASE / 3 + 1) + 1 + 5
+#: Longest stall in seconds: lease, suspicion, a poll, and an allowance for a busy machine.
+MAX_STALL = LEASE + (LEASE / 3 + 1) + 1 + 5
 
 
-#: Seconds until a run that says nothing is given up.
-SILENCE = "10"
+#: DIFY_TIMEOUT in seconds, after which a silent run is given up.
+DIFY_TIMEOUT = "10"
 
 
 class Case(NamedTuple):
-    """Who asks what; `bot` names the Dify that answers."""
+    """A user's question; `bot` names the Dify that answers."""
 
     bot: str
     userid: str
     question: str
 
 
-#: By what the owner was at when it was killed.
+#: Cases by what the owner was doing when it was killed.
 RUNNING = {
     "Dify's run goes on, its events can be read": Case("events", "user000", "请假流程 [[chatflow]]"),
     "Dify's run goes on, it has its history only": Case("history", "user001", "报销流程 [[chatflow]]"),
@@ -49,13 +49,13 @@ RUNNING = {
 UNPOLLED = "Dify's run goes on, nobody polls"
 QUEUED, UNKNOWN = "the question waits for its turn", "its person is being authenticated"
 UNASKED = {QUEUED: Case("events", "user000", "然后呢？"), UNKNOWN: Case("events", "user006", "我是谁？")}
-#: Who is authenticated last.
+#: The usercode of the user in `UNKNOWN`.
 UNKNOWN_CODE = "E0006"
 
 
 @contextmanager
 def difys() -> Iterator[dict[str, MockDify]]:
-    """Run a Dify of each kind, by the name of its bot."""
+    """Run a Dify of each kind; the keys are the bots' names."""
     with (
         MockDify(delay=0.35, after_disconnect="runs on") as events,
         MockDify(delay=0.15, after_disconnect="runs on", events=False) as history,
@@ -65,10 +65,10 @@ def difys() -> Iterator[dict[str, MockDify]]:
 
 
 def company_settings(redis_url: str, by_bot: Mapping[str, MockDify], auth: MockAuth, database: Path) -> dict[str, str]:
-    """Return the settings of a bot for each Dify, with people to authenticate and a short lease."""
+    """Return the settings with a bot for each Dify, users to authenticate, and a short lease."""
     create_demo_users(f"sqlite:///{database}", auth.users.values())
     own = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY}
-    bots = {bot: {**own, **dify_settings(dify.base_url, DIFY_TIMEOUT=SILENCE)} for bot, dify in by_bot.items()}
+    bots = {bot: {**own, **dify_settings(dify.base_url, DIFY_TIMEOUT=DIFY_TIMEOUT)} for bot, dify in by_bot.items()}
     return settings_for(
         redis_url,
         AUTH_MODE="external",
@@ -93,9 +93,9 @@ def wait_completed(redis: RedisServer, talk: Talk) -> None:
 def test_an_answer_outlives_its_owner(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Whatever a killed owner was at, the answer arrives whole and once, for a single call where that can be.
+    """Wherever a killed owner was, its answer arrives whole and once, with one call of the provider where possible.
 
-    A run that died with its owner's connection is asked for once more; the text that was shown never goes back.
+    A run that ended with its owner's connection is started a second time; the text never goes backwards.
     """
     with MockAuth(people(7)) as auth, difys() as by_bot:
         env = company_settings(redis_url, by_bot, auth, tmp_path / "people.db")
@@ -116,22 +116,22 @@ def test_an_answer_outlives_its_owner(
     assert {name: (r.right, r.calls, r.replaced, list(r.takeovers)) for name, r in records.items()} == {
         name: (True, 2 if "dies" in name else 1, False, ["takeover"]) for name in talks
     }
-    assert records["Dify's run goes on, it has its history only"].stall < UNNOTICED
+    assert records["Dify's run goes on, it has its history only"].stall < MAX_STALL
     assert {dify.stops == [] for bot, dify in by_bot.items() if bot != "mortal"} == {True}
 
 
 def test_an_answer_outlives_two_owners_in_a_row(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Whoever took it over may be killed as well: the third goes on, and the provider was asked once in all."""
+    """If the second owner is killed too, the third continues, and the provider is called once in all."""
     with MockDify(delay=0.5, after_disconnect="runs on") as dify:
         env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}")
         with fleet(3, env, tmp_path) as replicas:
             talk = begin(replicas, dify, "", "zhangsan", "出差流程")
             talk.wait_text()
             replicas.members[0].kill()
-            talk.poll_until(lambda: replicas.said("stream taken over"))
-            (taken,) = replicas.said("stream taken over")
+            talk.poll_until(lambda: replicas.logged("stream taken over"))
+            (taken,) = replicas.logged("stream taken over")
             replicas.members[taken["by"]].kill()
             talk.wait_end()
             record = talk.record(redis_server, replicas)
@@ -141,4 +141,4 @@ def test_an_answer_outlives_two_owners_in_a_row(
         assert (record.right, record.calls, record.replaced) == (True, 1, False)
         assert list(record.takeovers) == ["takeover", "takeover"]
         assert (fields["epoch"], fields["takeovers"], fields["asks"]) == ("3", "2", "1")
-        assert [line["former_owner"] for line in replicas.said("stream taken over")][1:] == [taken["owner"]]
+        assert [line["former_owner"] for line in replicas.logged("stream taken over")][1:] == [taken["owner"]]

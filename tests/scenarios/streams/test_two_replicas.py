@@ -1,4 +1,4 @@
-"""Two processes, a real Redis and a real MariaDB: many people at once, each answered whole and asked for once."""
+"""Two processes, a real Redis and a real MariaDB: many users at once, each answered whole and asked for once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from utils.stream_utils import render_frame
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-#: Every app type, and every way bytes travel.
+#: Every app type, and every way of splitting the bytes.
 SCRIPTS = ("chat", "agent-chat", "new-agent", "chatflow", "new-agent-differs", "crlf", "close-delimited", "split-utf8")
 
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """A Redis that nobody but the replicas connects to."""
+    """A Redis that only the replicas use."""
     with RedisServer() as server:
         yield server
 
@@ -36,7 +36,7 @@ def redis() -> Iterator[RedisServer]:
 def test_twenty_people_ask_at_once_on_two_replicas(
     redis: RedisServer, maria_server: MariaServer, tmp_path: Path
 ) -> None:
-    """Everybody, asking both at the same moment, is authenticated once and gets the provider's whole answers."""
+    """Each user asks both replicas at once, is authenticated once, and gets the provider's whole answers."""
     crowd = people(20)
     asked = {f"{user.user_name}的{n}号问题 [[{SCRIPTS[n % 8]}]]": user for n, user in enumerate(crowd * 2)}
     with MockAuth(crowd) as auth, MockDify(delay=0.04) as dify:
@@ -51,7 +51,7 @@ def test_twenty_people_ask_at_once_on_two_replicas(
         for question, bubble in zip(asked, bubbles, strict=True):
             answer = dify.expected_answer(question)
             found = stored(redis, bubble.stream_id)
-            assert (found.text, found.said) == (answer.encode(), answer.encode())
+            assert (found.text, found.list_text) == (answer.encode(), answer.encode())
             assert found.fields["status"] == "completed"
             assert bubble.content == render_frame(answer, growing=False)
         states = Counter(stored(redis, bubble.stream_id).fields["auth_state"] for bubble in bubbles)
@@ -62,7 +62,7 @@ def test_twenty_people_ask_at_once_on_two_replicas(
 
 
 def test_a_redelivered_message_finds_its_stream_on_the_other_replica(redis: RedisServer, tmp_path: Path) -> None:
-    """Delivered at the same moment to both, and again while it runs: one stream, one question to the provider."""
+    """Delivered to both replicas at the same moment, and again while it runs, a message has one stream and one call."""
     with MockDify(delay=0.06) as dify:
         env = settings_for(redis.url(), **dify_settings(dify.base_url))
         with replicas(2, env, tmp_path) as (one, other):
@@ -78,13 +78,13 @@ def test_a_redelivered_message_finds_its_stream_on_the_other_replica(redis: Redi
 
 
 def delivered(number: int, url: str) -> str:
-    """Deliver a person's message to a replica and return the stream it got."""
+    """Deliver a user's message to a replica and return its stream's id."""
     with wecom_user([url], f"user{number}") as person:
         return person.says(f"问题{number}", f"msg-{number}").stream_id
 
 
 def test_a_persons_questions_are_answered_in_order_over_replicas(redis: RedisServer, tmp_path: Path) -> None:
-    """The second says that it waits, is asked once the first has its answer, and goes on in its conversation."""
+    """The second question shows that it is queued, is asked after the first one, and continues its conversation."""
     with MockDify(delay=0.04) as dify:
         env = settings_for(redis.url(), **dify_settings(dify.base_url))
         with (
@@ -110,7 +110,7 @@ def test_a_persons_questions_are_answered_in_order_over_replicas(redis: RedisSer
 
 @dataclass
 class Peaks:
-    """The most connections ever seen at the two databases, looked at again and again."""
+    """The highest numbers of connections to the two databases, sampled continuously."""
 
     redis: RedisServer
     maria: MariaServer
@@ -140,10 +140,10 @@ class Peaks:
 def test_200_questions_need_no_more_connections_than_the_pools_have(
     redis: RedisServer, maria_server: MariaServer, tmp_path: Path
 ) -> None:
-    """Each process has one Redis, one SQL and one HTTP pool, of the sizes in the settings, whatever the load."""
+    """Each process has one Redis, one SQL and one HTTP pool, which never exceed the sizes in the settings."""
     crowd = people(200)
     sizes = {"REDIS_POOL_SIZE": "8", "MYSQL_POOL_SIZE": "5", "HTTP_POOL_SIZE": "5", "DIFY_MAX_CONCURRENT": "8"}
-    # Lookups that take a moment overlap, so that a pool without a bound would show.
+    # Lookups that take a moment overlap, so that a pool without a limit would show.
     query = f"{DEMO_USER_QUERY} AND SLEEP(0.05) = 0"
     with MockAuth(crowd) as auth, MockDify(delay=0.005) as dify:
         users = company_settings(maria_server, "laibao_load", auth, AUTH_USER_QUERY=query)
@@ -163,11 +163,11 @@ def test_200_questions_need_no_more_connections_than_the_pools_have(
         assert auth.calls == Counter(user.user_code for user in crowd)
         assert 2 <= peaks.clients <= 2 * 8
         assert 2 <= peaks.queries <= 2 * 5
-        # The mock may learn of a closed connection a moment after the next one is there.
+        # The mock may notice a closed connection after the next one is open.
         assert 2 <= dify.peak_connections <= 2 * 8 + 4
         assert kept <= 2 * 5
 
 
 def ask_in_turn(urls: Sequence[str], userids: Sequence[str]) -> dict[str, str]:
-    """Let these people ask one after the other; return what each was shown at the end."""
+    """Let these users ask one after the other; return the final content of each one's bubble."""
     return {userid: ask(urls, userid, f"{userid}问", 0.4).content for userid in userids}

@@ -1,4 +1,4 @@
-"""The addresses of batches over the twin, for tests: who asks by two keys, and nothing else of the product."""
+"""The batch endpoints over `BatchesTwin`, for tests: clients with two API keys, without the rest of the product."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION_BYTES = 20_000
 
 
 class CountingLimiter:
-    """Lets as many questions in as `left`."""
+    """A rate limiter that admits `left` questions."""
 
     def __init__(self, left: int = 1_000_000) -> None:
         self.left = left
@@ -36,7 +36,7 @@ class CountingLimiter:
 
 
 class Counter:
-    """One who asks at the addresses, by their key."""
+    """A client of the batch endpoints with an API key."""
 
     def __init__(self, batches: BatchesTwin | None = None, *, key: str = KEY, limiter: CountingLimiter | None = None):
         self.batches = batches or BatchesTwin()
@@ -73,15 +73,15 @@ def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskCli
 
 
 def data_of(reply: TestResponse, status: int = 200) -> Any:
-    """Return the data of a reply that went well."""
+    """Return the data of a successful reply with this status."""
     assert reply.status_code == status, reply.get_data(as_text=True)
-    said = reply.get_json()
-    assert {**said, "data": None} == {"code": 200, "message": "Success", "data": None}
-    return said["data"]
+    body = reply.get_json()
+    assert {**body, "data": None} == {"code": 200, "message": "Success", "data": None}
+    return body["data"]
 
 
 def refused(reply: TestResponse) -> tuple[int, int, str]:
-    """Return the status, the code and the reason of one that did not."""
-    said = reply.get_json()
-    assert set(said) == {"code", "message", "data"}
-    return reply.status_code, said["code"], said["data"]["reason"]
+    """Return the status, the code and the reason of an error reply."""
+    body = reply.get_json()
+    assert set(body) == {"code", "message", "data"}
+    return reply.status_code, body["code"], body["data"]["reason"]

@@ -1,4 +1,4 @@
-"""Batches without HTTP: a replica of its own for each desk, whatever Redis and database they share."""
+"""Batches without HTTP: each desk is one replica, and several may share a Redis and a database."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.support.streams.desk import CALLER, Desk
 from utils.deadline import Deadline
 
 OWNER = CALLER.principal
-#: Seconds for anything that takes a moment on an idle machine.
+#: Timeout in seconds of steps that take a moment on an idle machine.
 TIMEOUT = 30.0
 
 
 class ScriptedProvider(BaseRAGProvider):
-    """Answers, or fails with the codes scripted for a question, one for each call; counts what it is asked."""
+    """A provider that answers, or fails with the codes scripted for a question, one a call; records its queries."""
 
     name = "scripted"
     app = "app1"
@@ -35,7 +35,7 @@ class ScriptedProvider(BaseRAGProvider):
     def __init__(self, *, delay: float = 0.0) -> None:
         self.delay = delay
         self.failures: dict[str, list[str]] = defaultdict(list)
-        #: Questions that are not answered before the test lets them.
+        #: Questions that wait until the test removes them from here.
         self.held: set[str] = set()
         self.asked: list[str] = []
         self.queries: list[Query] = []
@@ -74,7 +74,7 @@ class ScriptedProvider(BaseRAGProvider):
 
 
 class BatchDesk(Desk):
-    """A replica that answers batches; its threads begin with `with`."""
+    """A replica that answers batches; its threads start with the `with` block."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class BatchDesk(Desk):
         self.leaves()
 
     def leaves(self) -> None:
-        """Go as a replica goes that is told to; its questions are others'."""
+        """Shut down as a replica does after SIGTERM, without waiting: other replicas continue its questions."""
         self.manager.draining = True
         self.batches.leave()
         self.manager.drain(0.0)
@@ -120,7 +120,7 @@ class BatchDesk(Desk):
         self.client.close()
 
     def submits(self, texts: Sequence[str], **options: Any) -> str:
-        """Submit a task of these texts; return its id."""
+        """Submit a task with these texts; return its id."""
         task, created = self.batches.submit(owner=OWNER, name="试", texts=texts, options=BatchOptions(**options))
         assert created
         return task.task_id
@@ -140,7 +140,7 @@ def texts(count: int) -> list[str]:
 
 @contextmanager
 def desks(*made: BatchDesk) -> Iterator[None]:
-    """Run these replicas for the block."""
+    """Run these replicas during the block."""
     with ExitStack() as stack:
         for desk in made:
             stack.enter_context(desk)
@@ -148,7 +148,7 @@ def desks(*made: BatchDesk) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
-    """Start a piece of work, and return its thread."""
+    """Start `work` in a daemon thread, and return the thread."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread

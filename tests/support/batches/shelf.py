@@ -1,4 +1,4 @@
-"""Batch stores for tests: opened on an empty database, with tasks submitted and items worked in few words."""
+"""Batch stores for tests: opened on an empty database, with short calls to submit tasks and end their items."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from services.errors import BatchUnknown
 from tests.support.servers.processes import FakeClock, MariaServer
 
 OWNER = "key:0a1b"
-#: Parameters of a fixture that calls `empty_database`.
+#: Parameters for a fixture that calls `empty_database`.
 SQL_KINDS = ("sqlite", pytest.param("mariadb", marks=pytest.mark.full))
 
 
 class Shelf:
-    """A store with nothing in it, closed at the end, and what a test does with it all the time."""
+    """An empty store, closed at the end, with the calls that tests repeat."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.url = url
@@ -39,7 +39,7 @@ class Shelf:
         self.store.close()
 
     def submits(self, texts: Sequence[str] | int = 3, *, owner: str = OWNER, **fields: Any) -> Task:
-        """Return a new task with these texts, or with so many."""
+        """Return a new task with these texts, or with so many generated ones."""
         words = [f"问题{n}" for n in range(texts)] if isinstance(texts, int) else texts
         options = {name: fields.pop(name) for name in ("inputs", "max_attempts", "max_concurrent") if name in fields}
         task, _ = self.store.create(
@@ -48,13 +48,13 @@ class Shelf:
         return task
 
     def claims(self, lane: int = 0) -> Claimed:
-        """Return what the lane claims, which has to be something."""
+        """Return the item that the lane claims; fail if there is none."""
         claimed = self.store.claim(lane)
         assert claimed is not None
         return claimed
 
     def ends(self, task: Task, *, failing: bool = False) -> Task:
-        """Work all that is left of a task that is alone, and return it."""
+        """End all items of the only task, and return the task."""
         while claimed := self.store.claim(0):
             if failing:
                 self.store.fail(claimed, "provider_error", "出错了")
@@ -63,17 +63,17 @@ class Shelf:
         return self.store.get(task.task_id)
 
     def finds(self, task_id: str, owner: str | None = None) -> Task | None:
-        """Return a task, None where there is none for this owner."""
+        """Return a task, or None if it does not exist or is another owner's."""
         with suppress(BatchUnknown):
             return self.store.get(task_id, owner)
         return None
 
     def write(self, statement: str) -> None:
-        """Change the tables behind the store's back."""
+        """Run a statement on the tables without the store."""
         self.store._database.transact(lambda connection: connection.exec_driver_sql(statement).rowcount)
 
     def rows(self, table: str) -> Any:
-        """Return how many rows are in `tasks` or `items`, those included that nobody sees."""
+        """Return the number of rows in `tasks` or `items`, also of tasks that the store does not show."""
         count = f"SELECT COUNT(*) FROM laibao_batch_{table}"
         return self.store._database.read(lambda connection: connection.exec_driver_sql(count).scalar())
 
@@ -82,7 +82,7 @@ class Shelf:
 
 
 def empty_database(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> str:
-    """Return the address of a new database of the kind that the fixture's parameter names."""
+    """Return the URL of a new database of the kind that the fixture's parameter names."""
     if request.param == "sqlite":
         return f"sqlite:///{folders.mktemp('batches') / 'batches.db'}"
     server: MariaServer = request.getfixturevalue("maria_server")
@@ -90,23 +90,23 @@ def empty_database(request: pytest.FixtureRequest, folders: pytest.TempPathFacto
 
 
 def at(clock: FakeClock, seconds: float = 0.0) -> datetime:
-    """Return the clock's time, or one so many seconds later, as a store tells it."""
+    """Return the clock's time plus `seconds`, as a store returns times."""
     return datetime.fromtimestamp(clock.now + seconds, UTC)
 
 
 def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run the jobs at the same time, each in a thread, and return what each returned or raised."""
+    """Run the jobs at the same time, a thread each; return their results or exceptions in the jobs' order."""
     start = threading.Barrier(len(jobs))
     found: list[Any] = [None] * len(jobs)
 
-    def run(place: int, job: Callable[[], Any]) -> None:
+    def run(index: int, job: Callable[[], Any]) -> None:
         start.wait(60.0)
         try:
-            found[place] = job()
+            found[index] = job()
         except Exception as exc:
-            found[place] = exc
+            found[index] = exc
 
-    threads = [threading.Thread(target=run, args=(place, job)) for place, job in enumerate(jobs)]
+    threads = [threading.Thread(target=run, args=(index, job)) for index, job in enumerate(jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The statements that made the batches' tables before SQLAlchemy wrote them: what a database of that time has."""
+"""The batch tables' DDL before SQLAlchemy generated it: databases created at that time have these tables."""
 
 from __future__ import annotations
 

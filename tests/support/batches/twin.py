@@ -1,4 +1,4 @@
-"""Batches in memory, for tests of what shows them: the manager's rules without SQL, Redis or a provider."""
+"""Batches in memory, for tests of endpoints: the manager's rules without SQL, Redis or a provider."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
 @dataclass
 class BatchesTwin:
-    """Everything happens a second after what was before it. The item that a worker has is `answer`ed by the test."""
+    """Batches whose clock advances one second with each call. The test ends items with `answer`."""
 
     max_size: int = 1000
-    #: Whether SQL is away.
+    #: Whether SQL is unreachable.
     away: bool = False
-    #: What `rows` has handed out, of all its calls.
+    #: The number of items that all calls of `rows` have yielded.
     handed_out: int = 0
     credentials: list[str] = field(default_factory=list)
     _tasks: dict[str, Task] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class BatchesTwin:
         return QueueStatus(1, 5, sum(task.running for task in self._tasks.values()), totals, self.max_size)
 
     def answer(self, task_id: str, item: Item) -> None:
-        """Put an item in the place of the one with its index; the last one that ends is its task's end."""
+        """Replace the item with this item's index; the last item that ends also ends its task."""
         task = self._tasks[task_id]
         started = self._now()
         self._items[task_id][item.index] = replace(item, attempts=1, started_at=started, completed_at=self._now())

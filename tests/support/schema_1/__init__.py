@@ -1,1 +1,1 @@
-"""A replica of the version before takeover, kept as it was: two versions run side by side during a rolling update."""
+"""A replica of schema version 1, kept unchanged: old and new versions run side by side during a rolling update."""

@@ -1,7 +1,7 @@
-"""How a replica of schema version 1 opens, writes, reads and ends a stream.
+"""Open, write, read and end a stream as a replica of schema version 1 does.
 
-The Lua steps beside this file are those of that version, never to be changed; they are called as it called them, so
-that what changes in the product's own store does not change what is tested here.
+The Lua scripts beside this file are those of that version and must never change. They are called directly, so that a
+change of the product's own store does not change what is tested here.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import redis
 LUA = Path(__file__).parent
 TTL, MAX_SECONDS = 1800.0, 1200.0
 READ_BYTES = 20_484
-#: What a poll gets, in this order.
+#: The fields of a poll's reply, in this order.
 SNAPSHOT = ("status", "error_code", "waiting", "access", "epoch", "owner", "lapsed", "over", "text", "size", "length")
-#: The fields a question had when its stream was opened.
+#: The fields with which a question's stream was created.
 FIELDS = {
     "status": "processing",
     "content": "年假?",
@@ -52,7 +52,7 @@ FIELDS = {
 
 
 class OldReplica:
-    """One stream as that version handles it; `now` is the time its scripts get, "" for Redis's own."""
+    """One stream as version 1 handles it; `now` is the time its scripts get in seconds, "" for Redis's own clock."""
 
     def __init__(self, client: redis.Redis, *, stream_id: str = "s", owner: str = "old", lease: float = 6.0) -> None:
         self._client = client
@@ -61,18 +61,18 @@ class OldReplica:
         self.keys = (name, f"{{{name}}}:messages", f"{{{name}}}:text")
         self.owner, self.epoch, self.lease = owner, 1, lease
         self.now = ""
-        #: How many chunks it wrote, and where its text begins.
+        #: The number of chunks it wrote, and the index of the chunk with which its text begins.
         self.length = self.start = 0
 
     def open(self, *, frame_seconds: float | None = 330.0) -> bool:
-        """Open the stream; return whether it was created."""
+        """Create the stream; return False if it exists already."""
         fields = {"dify_finished": "0", **FIELDS, "v": "1", "epoch": 1, "start": 0}
         times = (self.lease, TTL, MAX_SECONDS, "" if frame_seconds is None else frame_seconds)
         reply = self._run("open", self.now, self.owner, *times, READ_BYTES, len(fields), *_flat(fields))
         return bool(reply[0] == 1)
 
     def append(self, *texts: str, op: str = "", sentence: str = "", **fields: str) -> Sequence[Any]:
-        """Write chunks after those it wrote, as its flusher did, and perhaps an error chunk; return the reply."""
+        """Append chunks as its flusher did, with `sentence` an error chunk after them; return the script's reply."""
         chunks: list[str] = []
         for text in texts:
             chunks += (_chunk(text), text)
@@ -92,20 +92,20 @@ class OldReplica:
         return self.append(*texts, op="finish", status="completed", dify_finished="1", error_code="", waiting="")
 
     def note_running(self, lease_end: float) -> None:
-        """Note the stream in the index, by this replica's own clock."""
+        """Add the stream to the index of running streams; `lease_end` is by this replica's own clock."""
         shard = zlib.crc32(self._id.encode()) % 16
         self._client.zadd(f"dify_streams:running:{shard}", {self._id: round(lease_end, 3)})
 
     def read(self) -> dict[str, Any]:
-        """Poll once."""
+        """Poll once; return the snapshot's fields by name."""
         return dict(zip((*SNAPSHOT, "start"), self._run("read", self.now, READ_BYTES), strict=True))
 
     def chunks(self, cursor: int) -> list[str]:
-        """Return the contents of the chunks from a cursor on."""
+        """Return the contents of the chunks from `cursor` on."""
         return [json.loads(chunk)["content"] for chunk in self._run("chunks", cursor, 1000)[4]]
 
     def reap(self) -> str:
-        """Mark a lapsed stream or, when the mark is old enough, end it with a sentence; return what came of it."""
+        """Mark a lapsed stream as suspect or, if marked for long enough, end it with an error; return the outcome."""
         outcome, *rest = self._run("takeover", self.now, self.owner, self.lease)
         if outcome == "taken":
             self.epoch, self.start, self.length, _ = rest
@@ -116,7 +116,7 @@ class OldReplica:
         return str(self._run("cancel"))
 
     def standing(self) -> tuple[str, float]:
-        """Return the stream's status and for how many seconds its lease has been over."""
+        """Return the stream's status and the seconds since its lease ended."""
         status, late = self._run("head", self.now)
         return status, float(late)
 

@@ -1,11 +1,11 @@
-"""A process that has imported what a gunicorn of the product imports, and forks one for each request.
+"""A process that has imported the modules of the product's gunicorn, and forks a gunicorn for each request.
 
-A gunicorn that is started by itself spends 2.5 seconds of CPU on imports; one that is forked here 0.4. It has its own
-session, folder, environment, arguments and log, and runs gunicorn's own entry point: what differs from `python -m
-gunicorn` is that most modules are loaded already. Two packages read the environment or the present folder when they
-are imported, and are not: `prometheus_client` and gunicorn itself.
+A gunicorn started by itself spends 2.5 seconds of CPU on imports, one that is forked here 0.4. The child has its own
+session, folder, environment, arguments and log, and runs gunicorn's entry point; the only difference from `python -m
+gunicorn` is that most modules are loaded already. `prometheus_client` and gunicorn are not imported here, because they
+read the environment or the current folder at import.
 
-Requests and replies are lines of JSON on stdin and stdout: `tests/support/servers/forked_process.py` speaks them.
+Requests and replies are lines of JSON on stdin and stdout; `tests/support/servers/forked_process.py` is the client.
 """
 
 from gevent import monkey
@@ -48,13 +48,13 @@ import utils.questions.columns
 import utils.questions.files
 import utils.sealed
 
-#: gevent's own versions of these watch children with its event loop, which nothing runs here.
+#: The functions before gevent's patch: gevent's own watch children with its event loop, which does not run here.
 _fork = monkey.get_original("os", "fork")
 _waitpid = monkey.get_original("os", "waitpid")
 
 
 def serve() -> None:
-    """Answer requests until stdin ends. Return in a child that shall become a gunicorn."""
+    """Answer requests until stdin ends. In a child that is to become a gunicorn, return."""
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         if "poll" in request:
@@ -75,7 +75,7 @@ def _exit_code(pid: int) -> int | None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Take over the session, folder, environment, arguments and log of the process that is asked for."""
+    """Take on the session, folder, environment, arguments and log of the requested process."""
     os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()

@@ -1,4 +1,4 @@
-"""Processes that `tests/support/servers/fork_server.py` starts, with the part of `subprocess.Popen` that tests use."""
+"""Processes started by `tests/support/servers/fork_server.py`, with the part of `subprocess.Popen` that tests use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-#: Seconds between two looks at a process that is waited for.
+#: Seconds between two polls of a process in `wait`.
 LOOK = 0.01
 
 
 class ForkServer:
-    """The fork server of this process, started when it is first asked; it ends when this process does."""
+    """The fork server of this process: started by the first request, ended when this process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class ForkServer:
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.support.servers.fork_server"]
-        # A session of its own: an interrupted test run still needs it to end what it started.
+        # In its own session: after Ctrl-C the tests still need it to end the processes that it started.
         server = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -55,7 +55,7 @@ _server = ForkServer()
 
 
 class ForkedProcess:
-    """A gunicorn with these arguments, the leader of a session of its own."""
+    """A gunicorn with these arguments, the leader of its own session."""
 
     def __init__(self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
         request = {"arguments": list(arguments), "cwd": str(cwd), "env": dict(env), "log": str(log)}
@@ -73,7 +73,7 @@ class ForkedProcess:
     def wait(self, timeout: float) -> int:
         """Wait for its end and return the exit code.
 
-        Raises: subprocess.TimeoutExpired.
+        Raises: subprocess.TimeoutExpired after `timeout` seconds.
         """
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:

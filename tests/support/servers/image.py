@@ -1,8 +1,8 @@
-"""A Dockerfile carried out without a container engine: an empty folder is the image.
+"""Build a Dockerfile without a container engine: a folder stands for the image.
 
-A virtual environment stands for python:3.11; it is made once and copied for each stage. As root, RUN lines run as one
-unprivileged user and CMD as another, so that the build can change nothing of this machine and the gateway nothing of
-its own code. Modules are compiled when they are first imported, into one folder for all: most of them never are.
+A virtual environment stands for python:3.11; it is created once and copied for each stage. As root, RUN commands run as
+one unprivileged user and CMD as another, so that the build cannot change this machine and the gateway cannot change its
+own code. Modules are compiled at their first import, into one common folder: most are never imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 BUILDER = 10000
-#: Ways to the package index that the machine has in its environment, as `docker build --build-arg` hands them on.
+#: The environment's variables for package index and proxies, which `docker build --build-arg` would pass on.
 NETWORK = re.compile(r"(PIP|SSL|REQUESTS|https?|no|HTTPS?|NO)_\w+")
 
 
@@ -42,17 +42,17 @@ def ignore_patterns(context: Path) -> list[str]:
 
 
 def ignored(path: Path, patterns: list[str]) -> bool:
-    """Tell whether .dockerignore keeps a path, relative to the context, from the builder."""
-    places = [path, *path.parents]
+    """Return whether .dockerignore excludes a path, relative to the context."""
+    candidates = [path, *path.parents]
     return any(
-        fnmatchcase(place.name if pattern.startswith("**/") else str(place), pattern.removeprefix("**/"))
+        fnmatchcase(candidate.name if pattern.startswith("**/") else str(candidate), pattern.removeprefix("**/"))
         for pattern in patterns
-        for place in places
+        for candidate in candidates
     )
 
 
 def python_for_anybody() -> str:
-    """Return a Python that an unprivileged user may run: one in root's home is not."""
+    """Return a Python that an unprivileged user may run; one in root's home is not."""
     probe = "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))"
     for path in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         done = subprocess.run(["env", path, "-c", probe], capture_output=True, cwd="/", **as_user(BUILDER))
@@ -62,18 +62,18 @@ def python_for_anybody() -> str:
 
 
 def as_user(uid: int) -> dict[str, Any]:
-    """Return what subprocess needs to run as that user; nothing where the tests are not root themselves."""
+    """Return subprocess's arguments to run as this user; empty if the tests do not run as root."""
     return {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 class Image:
-    """What the Dockerfile makes: a folder, an environment, a user, and the commands to be run in it."""
+    """The result of a Dockerfile: a folder, an environment, a user, and the commands to run in it."""
 
     def __init__(self, folder: Path, context: Path) -> None:
         self.folder = folder
         self.context = context
         self.ignore = ignore_patterns(context)
-        #: What the last container printed.
+        #: The output of the last container.
         self.log = folder / "log"
         #: The file systems of the stages by name; the last one is the image.
         self.stages: dict[str, Path] = {}
@@ -84,18 +84,18 @@ class Image:
         self._bytecode.chmod(0o1777)
 
     def build(self, dockerfile: str) -> None:
-        """Carry out every instruction in turn; one that this class does not know is an error."""
+        """Execute every instruction in order; an instruction without a method here raises AttributeError."""
         for name, text in instructions(dockerfile):
             getattr(self, f"_{name.lower()}")(text)
 
     def run(self, command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the image as its present user."""
+        """Run a command in the image as its current user."""
         where: dict[str, Any] = {"cwd": self.workdir, "env": {**self.env, **env}, **as_user(self.user)}
         return subprocess.run(command, capture_output=True, text=True, timeout=300, **where)
 
     @contextmanager
     def container(self, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run CMD in the image, and end it at the end of the block."""
+        """Run CMD in the image for the block, and kill it at the end."""
         command = [shutil.which(self.cmd[0], path=self.env["PATH"]) or self.cmd[0], *self.cmd[1:]]
         with self.log.open("wb") as log:
             where: dict[str, Any] = {"cwd": self.workdir, "env": {**self.env, **env}, **as_user(self.user)}
@@ -120,7 +120,7 @@ class Image:
         self._give_to_builder(self.root)
 
     def _copy_base(self, venv: Path) -> None:
-        """Copy the environment that stands for the base image; its scripts name their interpreter in full."""
+        """Copy the virtual environment that stands for the base image; pip's scripts contain its path."""
         if not self._base.exists():
             subprocess.run([python_for_anybody(), "-m", "venv", str(self._base)], check=True, timeout=120)
         shutil.copytree(self._base, venv, symlinks=True)

@@ -1,4 +1,4 @@
-"""The product as docs/deployment.md installs it: a folder with code, `venv` and `.env`, in a test's own place."""
+"""The product installed as docs/deployment.md says, in a test's folder: the code, `venv` and `.env`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.replicas import ROOT
 DEPLOY = ROOT / "deploy"
 WEB, BATCH = DEPLOY / "wechatlaibao@.service", DEPLOY / "wechatlaibao-batch.service"
 SUPERVISOR = DEPLOY / "supervisor.conf"
-#: Where everything is installed, say the files of `deploy/`.
+#: The installation folder in the files of `deploy/`.
 HOME = "/opt/wechatlaibao"
-#: What is of the product in the project's folder.
+#: The product's files and packages in the project's folder.
 PARTS = ["app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo", "docs"]
 
 
 def install(home: Path, settings: Mapping[str, str]) -> Path:
-    """Make a home of links to the code and to this interpreter's environment, with a .env of its own; return it."""
+    """Create an installation of links to the code and this interpreter's environment, with its own .env; return it."""
     home.mkdir()
     for part in PARTS:
         (home / part).symlink_to(ROOT / part)
@@ -33,7 +33,7 @@ def write_settings(home: Path, settings: Mapping[str, str]) -> None:
 
 
 def unit_lines(unit: Path) -> dict[str, str]:
-    """Return a unit's lines by name; of a name that comes more than once the last."""
+    """Return a unit's settings by name; of a repeated name the last."""
     lines = [line for line in unit.read_text().splitlines() if "=" in line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 

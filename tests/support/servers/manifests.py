@@ -1,4 +1,4 @@
-"""The manifests of k8s/ as kubectl renders them, and what tests look for in them."""
+"""The manifests of k8s/ as kubectl renders them, with ways to search them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MONITORING = ROOT / "k8s" / "monitoring"
 
 Manifest = dict[str, Any]
 
-#: For tests of what the gateway is in every overlay.
+#: Parametrizes a test over all overlays.
 everywhere = pytest.mark.parametrize("folder", [BASE, DEV, PROD], ids=["base", "dev", "prod"])
 
 
 @cache
 def render(folder: Path) -> list[Manifest]:
-    """Return what `kubectl apply -k folder` would send; no cluster is asked."""
+    """Return the manifests that `kubectl apply -k folder` would send; no cluster is needed."""
     done = kustomize(folder)
     if done.returncode:
         with TemporaryDirectory() as copy:
@@ -47,13 +47,13 @@ def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def for_old_kubectl(folder: Path, copy: Path) -> Path:
-    """Return a copy for kubectl before 1.21, Debian 12's own: it takes a folder, and a patch, under an older name."""
+    """Return a copy of `folder` for kubectl before 1.21 (Debian 12): it knows resources and patches by older names."""
     shutil.copytree(ROOT / "k8s", copy / "k8s")
-    place = copy / folder.relative_to(ROOT)
-    recipe = place / "kustomization.yaml"
+    target = copy / folder.relative_to(ROOT)
+    recipe = target / "kustomization.yaml"
     lines = recipe.read_text().replace("resources:\n  - ../../base\n", "bases:\n  - ../../base\nresources:\n")
     recipe.write_text(lines.replace("patches:\n", "patchesStrategicMerge:\n").replace("  - path: ", "  - "))
-    return place
+    return target
 
 
 def read(path: Path) -> Manifest:
@@ -62,7 +62,7 @@ def read(path: Path) -> Manifest:
 
 
 def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    """Return the manifest of that kind whose name is `name`, with or without a generated hash."""
+    """Return the only manifest of this kind and name; the name may end in a generated hash."""
     hashed = re.compile(f"{name}(-[a-z0-9]{{10}})?")
     found = [m for m in manifests if m["kind"] == kind and hashed.fullmatch(m["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} manifests are a {kind} {name}"
@@ -89,7 +89,7 @@ def pod_of(manifest: Manifest) -> Manifest:
 
 
 def gateway_in(folder: Path) -> Manifest:
-    """The gateway's deployment."""
+    """Return the gateway's Deployment."""
     return one(render(folder), "Deployment", "wechatlaibao")
 
 
@@ -100,7 +100,7 @@ def container_in(folder: Path) -> Manifest:
 
 
 def labels_of(manifest: Manifest) -> dict[str, str]:
-    """Return the labels of the pods that a Deployment or StatefulSet makes."""
+    """Return the labels of the pods of a Deployment or StatefulSet."""
     labels: dict[str, str] = manifest["spec"]["template"]["metadata"]["labels"]
     return labels
 
@@ -111,7 +111,7 @@ def ports_of(manifest: Manifest) -> dict[str, int]:
 
 
 def named_by(pod: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield (kind, name) of every ConfigMap and Secret the pod reads."""
+    """Yield (kind, name) of every ConfigMap and Secret that the pod reads."""
     for container in pod["containers"]:
         for source in container.get("envFrom", []):
             yield from ((kind.removesuffix("Ref"), ref["name"]) for kind, ref in source.items())
@@ -122,7 +122,7 @@ def named_by(pod: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
-    """Tell whether a label selector, or a Service's, selects pods with these labels."""
+    """Return whether a label selector, or a Service's, selects pods with these labels."""
     if "matchExpressions" in selector:
         return all(e["operator"] == "In" and labels.get(e["key"]) in e["values"] for e in selector["matchExpressions"])
     wanted: dict[str, str] = selector.get("matchLabels", selector)
@@ -137,7 +137,7 @@ def memory(quantity: str) -> int:
 
 @cache
 def gunicorn_of(folder: Path) -> Manifest:
-    """Return what gunicorn.conf.py makes of an overlay's settings: the very file, in a process of its own."""
+    """Return gunicorn.conf.py's values under an overlay's settings, read in a separate process."""
     names = ["bind", "workers", "graceful_timeout", "worker_tmp_dir"]
     code = (
         f"import json, runpy; c = runpy.run_path('gunicorn.conf.py'); print(json.dumps({{n: c[n] for n in {names}}}))"

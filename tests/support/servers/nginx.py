@@ -1,4 +1,4 @@
-"""A real nginx with the configuration this project ships; addresses and the certificate's path alone differ."""
+"""A real nginx with the shipped configuration; only addresses and the certificate's path are changed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.support.replicas import ROOT, Replica, wecom_user
 from tests.support.servers.processes import Server, free_port, require_binary
 
 SITE = ROOT / "deploy" / "nginx.conf"
-#: Where the configuration looks for its certificate.
+#: The certificate's folder in the shipped configuration.
 PLACE = "/etc/ssl/laibao"
-#: The rest of a server's configuration, with what a distribution or a neighbour may have switched on for all sites.
+#: The rest of nginx's configuration, with options that a distribution may have enabled for all sites.
 MAIN = """
 user {user} {group};
 worker_processes 2;
@@ -57,7 +57,7 @@ class Nginx(Server):
     """Nginx in front of two replicas, with TLS on 127.0.0.1."""
 
     def __init__(self, replicas: Sequence[Replica], *, site: str = "") -> None:
-        """Take the replicas, and the text of the site where it is not the project's own."""
+        """Take the replicas, and a site's text in place of the shipped one."""
         super().__init__()
         self._binary = require_binary("nginx")
         self._site = site or SITE.read_text()
@@ -76,12 +76,12 @@ class Nginx(Server):
         user = pwd.getpwuid(os.geteuid())
         group = grp.getgrgid(user.pw_gid).gr_name
         main.write_text(MAIN.format(folder=self.directory, user=user.pw_name, group=group))
-        # SIGKILL would end the master alone, and its workers would serve for ever.
+        # SIGKILL would end the master only, and its workers would go on serving.
         dying = [setpriv, "--pdeathsig", "TERM"] if (setpriv := shutil.which("setpriv")) else []
         return [*dying, self._binary, "-e", str(self.directory / "error.log"), "-c", str(main)]
 
     def placed(self) -> str:
-        """Return the site with addresses and paths of this machine in the place of its own."""
+        """Return the site with this machine's addresses and paths."""
         ports = {"80": self.plain_port, "443": self.port}
         site = re.sub(r"listen (\d+)", lambda m: f"listen 127.0.0.1:{ports[m[1]]}", self._site)
         site = re.sub(r"listen \[::\]:(\d+)", lambda m: f"listen 127.0.0.2:{ports[m[1]]}", site)
@@ -100,18 +100,18 @@ class Nginx(Server):
         return super().log() + (self.directory / "error.log").read_text(errors="replace")[-2000:]
 
     def served(self, path: str) -> list[tuple[str, str]]:
-        """Return the status and the replica's address of each request of a path so far."""
+        """Return the status and the replica's address of each request of `path` so far."""
         lines = [line.split() for line in (self.directory / "access.log").read_text().splitlines()]
         return [(words[0], words[1]) for words in lines if words[-1] == path]
 
     def person(self, userid: str = "zhangsan") -> WeComUser:
-        """Return a person whose callbacks come by way of nginx."""
+        """Return a WeCom user whose callbacks go through nginx."""
         user = wecom_user([self.url], userid)
         user.wire._http.verify = str(self.certificate)
         return user
 
     def protocol(self) -> str | None:
-        """Return what a client that also speaks HTTP/2 is offered."""
+        """Return the protocol that nginx chooses for a client that also offers HTTP/2."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         context.set_alpn_protocols(["h2", "http/1.1"])
         with (
@@ -123,7 +123,7 @@ class Nginx(Server):
 
 @contextmanager
 def in_front_of(replicas: Sequence[Replica]) -> Iterator[Nginx]:
-    """Run nginx in front of two replicas; `requests` and WebSocket clients trust its certificate meanwhile."""
+    """Run nginx in front of two replicas; in the block `requests` and WebSocket clients trust its certificate."""
     with Nginx(replicas) as nginx, pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(nginx.certificate))
         patch.setenv("SSL_CERT_FILE", str(nginx.certificate))
@@ -131,12 +131,12 @@ def in_front_of(replicas: Sequence[Replica]) -> Iterator[Nginx]:
 
 
 def upstream_of(site: str) -> list[str]:
-    """Return the addresses of the replicas a site names."""
+    """Return the addresses of the upstream servers in a site."""
     return re.findall(r"^ +server ([\d.:]+) ", site, re.MULTILINE)
 
 
 def self_signed(certificate: Path, key: Path) -> None:
-    """Write a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "laibao.example.com")])
     now = datetime.now(UTC)

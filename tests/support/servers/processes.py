@@ -1,4 +1,4 @@
-"""Real servers for tests, each in a temporary folder on a free port of 127.0.0.1, none outliving the tests."""
+"""Real servers for tests, each in a temporary folder on a free port of 127.0.0.1; all end with the tests."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from redis.sentinel import Sentinel
 
 from config.addresses import parse_redis_url
 
-#: How long a server may take to answer its first command, in seconds: wide, for a busy machine.
+#: Timeout in seconds until a server answers its first command: long, for a busy machine.
 START_TIMEOUT = 60.0
 
 T = TypeVar("T")
 
 
 class FakeClock:
-    """A clock that goes on only when told to; pass it where seconds are read."""
+    """A clock that only `advance` moves; pass it where a function that returns seconds is expected."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -58,7 +58,7 @@ def wait_until(predicate: Callable[[], T], timeout: float = 30.0, *, every: floa
 
 
 def when(fact: Callable[[], object], act: Callable[[], object]) -> None:
-    """Do this, in a thread of its own, once that is true; never, where it is not within a minute."""
+    """Call `act` in a thread once `fact` is true; give up after 60 seconds."""
 
     def watch() -> None:
         end = time.monotonic() + 60.0
@@ -72,7 +72,7 @@ def when(fact: Callable[[], object], act: Callable[[], object]) -> None:
 
 
 def free_port() -> int:
-    """Return a free port of 127.0.0.1 below 32768: from there on Linux gives ports to connections of clients."""
+    """Return a free port of 127.0.0.1 below 32768, where Linux's ports for outgoing connections begin."""
     while True:
         port = 10_000 + secrets.randbelow(22_000)
         with socket.socket() as probe, suppress(OSError):
@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 def require_binary(name: str) -> str:
-    """Return the path of a server's binary; skip the test without it, or fail it under REQUIRE_REAL_SERVERS=1."""
+    """Return the path of a server's binary; without it skip the test, or fail it under REQUIRE_REAL_SERVERS=1."""
     path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
     if path is None:
         reason = f"{name} is not installed: the tests on a real server need it"
@@ -92,9 +92,9 @@ def require_binary(name: str) -> str:
 
 
 def redis_client_for(url: str, *, socket_timeout: float = 5.0, **options: Any) -> redis.Redis:
-    """Return a client that is not the product's: text, bounded waits, and no retries of its own.
+    """Return a client independent of the product: text replies, bounded waits, no retries.
 
-    Of a service that Sentinels know it speaks to the master of this moment; of a cluster, to all nodes.
+    With Sentinel it connects to the present master, with a cluster to all nodes.
     """
     timeouts = {"socket_timeout": socket_timeout, "socket_connect_timeout": socket_timeout}
     options = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), **timeouts, **options}
@@ -111,18 +111,18 @@ def redis_client_for(url: str, *, socket_timeout: float = 5.0, **options: Any) -
 
 class _WholeCluster(RedisCluster):
     def keys(self, *args: Any, **options: Any) -> Any:
-        """Return the keys of all nodes; the library asks any one."""
+        """Return the keys of all nodes; the library would ask one."""
         return super().keys(*args, target_nodes=RedisCluster.PRIMARIES, **options)
 
 
 class Server(ABC):
-    """One server process; a context manager that starts it and takes its folder away at the end."""
+    """One server process; a context manager that starts it, and at the end kills it and removes its folder."""
 
     def __init__(self, *, port: int = 0) -> None:
         self._pinned = port
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
-        # Short on purpose: MariaDB's socket lies in it, and such a path may have 107 bytes.
+        # A short path: MariaDB's socket is in it, and a socket's path may have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="laibao-"))
 
     @abstractmethod
@@ -131,7 +131,7 @@ class Server(ABC):
 
     @abstractmethod
     def answers(self) -> bool:
-        """Tell whether the server takes commands."""
+        """Return whether the server takes commands."""
 
     def __enter__(self) -> Self:
         try:
@@ -150,7 +150,7 @@ class Server(ABC):
             self.port = self.port or free_port()
             if self._launch():
                 return
-            # Somebody took the free port in between: only a port nobody knows yet may change.
+            # Another process took the free port meanwhile: try another, unless the port was given or used before.
             self.port = self._pinned
         raise RuntimeError(f"{type(self).__name__} did not start:\n{self.log()}")
 
@@ -176,11 +176,11 @@ class Server(ABC):
         return self.process.pid
 
     def stop(self) -> None:
-        """Ask it to end (SIGTERM) and wait for that."""
+        """Send SIGTERM and wait for the end."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash does (SIGKILL)."""
+        """Send SIGKILL, as a crash, and wait for the end."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -189,21 +189,21 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers, until `resume`."""
+        """Stop it with SIGSTOP: connections stay open and nothing answers, until `resume`."""
         os.kill(self.pid, signal.SIGSTOP)
-        # On a busy machine its threads run on for a moment.
+        # On a busy machine its threads run on for a moment after the signal.
         wait_until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{self.pid}/task").iterdir()))
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def log(self) -> str:
-        """Return the end of what the server printed."""
+        """Return the last 2,000 characters of the server's output."""
         path = self.directory / "log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
     def close(self) -> None:
-        """End the process, whatever state it is in, and remove its folder."""
+        """End the process in any state, and remove its folder."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -211,7 +211,7 @@ class Server(ABC):
         if not self.running or self.process is None:
             return
         self.process.send_signal(signum)
-        # A frozen process takes SIGTERM only once it runs again.
+        # A stopped process handles SIGTERM only after SIGCONT.
         self.process.send_signal(signal.SIGCONT)
         try:
             self.process.wait(30.0)
@@ -221,7 +221,7 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """A redis-server; `aof=True` keeps every write over `kill` and `restart`."""
+    """A redis-server; with `aof=True` every write survives `kill` and `restart`."""
 
     def __init__(self, *, aof: bool = False, port: int = 0, options: tuple[str, ...] = ()) -> None:
         super().__init__(port=port)
@@ -265,7 +265,7 @@ class MariaServer(Server):
     def _install(self) -> None:
         where = [f"--datadir={self.directory / 'data'}", "--auth-root-authentication-method=normal"]
         command = [self._installer, "--no-defaults", *where, "--skip-test-db", *_as_root()]
-        # It failed once, for a reason it was not asked for: once more, and then it says why.
+        # It failed once for an unknown reason: try twice, and report its output.
         for _ in range(2):
             done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
             if not done.returncode:
@@ -276,7 +276,7 @@ class MariaServer(Server):
     def command(self) -> list[str]:
         place = [f"--datadir={self.directory / 'data'}", f"--socket={self.directory / 'sock'}"]
         place += [f"--pid-file={self.directory / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}"]
-        # Small and careless of power cuts: it lives for seconds.
+        # Small, and not safe against power cuts: it runs for seconds.
         light = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"]
         light += ["--skip-log-bin", "--skip-name-resolve", "--performance-schema=OFF"]
         return [self._binary, "--no-defaults", *_as_root(), *place, *light]
@@ -301,14 +301,14 @@ class MariaServer(Server):
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
 
     def fresh_database(self, name: str = "laibao") -> str:
-        """Create the database empty, whatever it held before, and return its address."""
+        """Create the database, dropping an existing one, and return its URL."""
         self.execute(f"DROP DATABASE IF EXISTS {name}")
         self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         return self.url(name)
 
 
 def _state(task: Path) -> str:
-    """Return a thread's state as the kernel has it: R running, S sleeping, T stopped."""
+    """Return a thread's state from /proc: R running, S sleeping, T stopped."""
     return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -317,6 +317,6 @@ def _as_root() -> list[str]:
 
 
 def _dying_with_us() -> list[str]:
-    """Return a prefix that has the kernel kill the server when the tests die, also when they are killed themselves."""
+    """Return a command prefix that makes the kernel kill the server when the tests die, even by SIGKILL."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []

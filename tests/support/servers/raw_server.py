@@ -1,4 +1,4 @@
-"""A server that answers every connection with the same bytes, plain or over TLS: for replies no real one would give."""
+"""A server that answers every connection with fixed bytes, plain or over TLS: for replies no real server sends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cryptography.x509.oid import NameOID
 
 
 class RawServer:
-    """Reads a request's head, sends `reply`, then closes or, with `hang`, waits for the client to."""
+    """Reads a request's head, sends `reply`, then closes or, with `hang`, waits until the client closes."""
 
     def __init__(self, reply: bytes, *, hang: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self._reply, self._hang, self._tls = reply, hang, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        #: The heads of the requests, as they came.
+        #: The heads of the requests, as received.
         self.heads: list[bytes] = []
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -57,7 +57,7 @@ class RawServer:
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return a server's TLS context for 127.0.0.1 and the file a client must trust."""
+    """Return a server's TLS context for 127.0.0.1, and the certificate file that a client must trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

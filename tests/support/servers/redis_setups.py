@@ -1,4 +1,4 @@
-"""Redis Cluster and Sentinel for tests: several real servers that know each other, all on free ports."""
+"""Redis Cluster and Sentinel for tests: several real servers that form one set-up, all on free ports."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.servers.processes import RedisServer, Server, free_port, redi
 
 SLOTS = 16384
 SERVICE = "main"
-#: Seconds until the servers of a set-up know each other: wide, for a busy machine.
+#: Timeout in seconds until the servers of a set-up know each other: long, for a busy machine.
 FORMING = 60.0
-#: A replica is served at once, not after the five seconds a server waits for more of them.
+#: Serve a replica's first sync at once, without the default wait of five seconds for more replicas.
 REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 class ClusterNode(RedisServer):
-    """One node of a cluster; after `node_timeout` seconds of silence the others count it as failed."""
+    """One node of a cluster; the others count it as failed after `node_timeout` seconds without a reply."""
 
     def __init__(
         self, *, node_timeout: float = 15.0, full_coverage: bool = True, options: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class ClusterNode(RedisServer):
 
     def command(self) -> list[str]:
         if not self._pinned:
-            # By default it is the port and ten thousand, which may be no port at all.
+            # The default is the port plus 10,000, which may be above the highest port.
             self._bus = free_port()
         return [*super().command(), "--cluster-port", str(self._bus)]
 
@@ -40,7 +40,7 @@ class ClusterNode(RedisServer):
         return super().client(db, **options)
 
     def ask(self, *words: str | int) -> Any:
-        """Return the answer to one command."""
+        """Run one command and return its reply."""
         with self.client() as client:
             return client.execute_command(*words)
 
@@ -56,12 +56,12 @@ class ClusterNode(RedisServer):
         self.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
     def knows(self, others: int) -> bool:
-        """Tell whether the cluster is well in this node's eyes, with so many nodes."""
+        """Return whether this node sees the cluster as healthy, with `others` nodes including itself."""
         lines = self.ask("CLUSTER", "INFO").split("\r\n")
         return {"cluster_state:ok", f"cluster_known_nodes:{others}"} <= set(lines)
 
     def knows_replicas(self) -> bool:
-        """Tell whether every slot has a second node, in this one's eyes."""
+        """Return whether every slot has two nodes, as this node sees it."""
         return all(len(places) == 2 for _, _, *places in self.ask("CLUSTER", "SLOTS"))
 
 
@@ -87,7 +87,7 @@ class Setup:
 
 
 class ClusterServers(Setup):
-    """A cluster of three primaries, each with its replica where `replicas` says so."""
+    """A cluster of three primaries, with `replicas=True` each with one replica."""
 
     def __init__(self, *, replicas: bool = False, node_timeout: float = 15.0, full_coverage: bool = True) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class ClusterServers(Setup):
         if not self._replicas:
             return
         wait_until(lambda: all(is_in_step(replica) for replica in self.nodes[3:]), timeout=FORMING)
-        # What a replica asks of its primary is ignored until that has heard of it.
+        # A primary ignores requests of its replica until it knows the replica.
         wait_until(lambda: all(node.knows_replicas() for node in self.nodes), timeout=FORMING)
 
     @property
@@ -117,13 +117,13 @@ class ClusterServers(Setup):
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
 
     def clear(self) -> None:
-        """Empty it, scripts and all."""
+        """Remove all keys and scripts."""
         for node in self.nodes[:3]:
             node.ask("FLUSHALL")
             node.ask("SCRIPT", "FLUSH")
 
     def owner(self, key: str) -> ClusterNode:
-        """Return the node that has a key's slot, in its own eyes."""
+        """Return the node that serves a key's slot, as it says itself."""
         slot = key_slot(key.encode())
         for node in filter(lambda node: node.running, self.nodes):
             for first, last, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS"):
@@ -132,12 +132,12 @@ class ClusterServers(Setup):
         raise LookupError(f"no node has slot {slot}")
 
     def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
-        """Open a slot's move: what the source has not, the target is asked for."""
+        """Begin to move a slot: the source redirects clients to the target for keys that it does not have."""
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
 
     def end_move(self, slot: int, target: ClusterNode) -> None:
-        """Close it: the slot is the target's."""
+        """End the move: the slot is the target's."""
         for node in [target, *(node for node in self.nodes[:3] if node is not target)]:
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
@@ -146,7 +146,7 @@ class ClusterServers(Setup):
 
 
 class Sentinel(Server):
-    """One sentinel that watches a master; `lines` are more of its configuration."""
+    """One sentinel that watches a master; `lines` are added to its configuration."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Sentinel(Server):
         ]
 
     def command(self) -> list[str]:
-        # It writes what it learns into its own configuration.
+        # Sentinel writes its state into its configuration: create the file once.
         path = self.directory / "sentinel.conf"
         if not path.exists():
             path.write_text("\n".join([f"dir {self.directory}", *self._lines, ""]))
@@ -187,12 +187,12 @@ class Sentinel(Server):
             return client.execute_command(*words)
 
     def state(self) -> dict[str, Any]:
-        """Return what it knows of the master."""
+        """Return the sentinel's state of the master."""
         return dict(self.ask("SENTINEL MASTER", SERVICE))
 
 
 class SentinelServers(Setup):
-    """A master, its replicas, and three sentinels, two of which must agree."""
+    """A master, its replicas, and three sentinels with a quorum of two."""
 
     def __init__(self, *, replicas: int = 1, down_after: float = 1.0) -> None:
         super().__init__()
@@ -222,11 +222,11 @@ class SentinelServers(Setup):
 
     @property
     def master(self) -> RedisServer:
-        """The server that is master in its own eyes, while there is one."""
+        """The running server that reports itself as master."""
         return next(server for server in self.servers if server.running and is_primary(server))
 
     def clear(self) -> None:
-        """Empty it, scripts and all."""
+        """Remove all keys and scripts."""
         with self.master.client() as client:
             client.flushall()
             client.script_flush()
@@ -241,13 +241,13 @@ def is_primary(server: RedisServer) -> bool:
 
 
 def is_in_step(server: RedisServer) -> bool:
-    """Tell whether a replica has what its master has."""
+    """Return whether a replica is connected to its master and synced."""
     state = replication(server)
     return (state.get("role"), state.get("master_link_status")) == ("slave", "up")
 
 
 def replication(server: RedisServer) -> dict[str, Any]:
-    """Return what a server says of its part; nothing while it does not answer, or breaks connections."""
+    """Return a server's INFO replication; empty while it does not answer or breaks connections."""
     try:
         with server.client() as client:
             return dict(client.info("replication"))

@@ -1,4 +1,4 @@
-"""An address in front of several: connections go to whichever is chosen at the moment."""
+"""A TCP proxy with a target that the test can change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ READ_BYTES = 64 * 1024
 
 
 class Switchboard:
-    """Passes each new connection on to `target`, a port of this machine; one that leads nowhere is cut at once."""
+    """Forward each new connection to `target`, a local port; if nothing listens there, cut the connection."""
 
     def __init__(self, target: int) -> None:
         self.target = target
-        #: Connections taken so far.
+        #: The number of connections accepted so far.
         self.taken = 0
         self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._server.getsockname()[1]

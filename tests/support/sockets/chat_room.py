@@ -1,4 +1,4 @@
-"""Chat clients, with a network and without: their frames are a list, and they wait for those they want to see."""
+"""Chat clients, in memory and over a network: they collect their frames and wait for expected ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.servers.processes import wait_until
 from tests.support.sockets.frames import kinds
 from utils.markdown.blocks import RenderedBlock
 
-#: Seconds in which a frame must have come: wide, for a busy machine.
+#: Timeout in seconds within which a frame must arrive: long, for a busy machine.
 WIDE = 30.0
 
 Frame = dict[str, Any]
@@ -31,7 +31,7 @@ ANYBODY = Caller("anonymous", "sealed-anonymous")
 
 
 class Limit:
-    """Says who asks too much, as the test has it."""
+    """A rate limiter that admits questions while `allows` is true, and records its calls."""
 
     def __init__(self) -> None:
         self.allows = True
@@ -43,7 +43,7 @@ class Limit:
 
 
 class Lines:
-    """Renders a text line by line: the blocks that changed are those from the last one on."""
+    """Render a text line by line: the changed blocks are those from the last line on."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -62,13 +62,13 @@ LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main
 
 
 class Screen:
-    """The frames a client got, in their order, and ways to look at them."""
+    """The frames that a client received, in their order, with ways to search them."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
 
     def of(self, stream_id: str, *types: str) -> list[Frame]:
-        """Return the frames of a stream, of these types only where any are named; not the question's echo."""
+        """Return a stream's frames, without the question's echo; only those of `types` if any are given."""
         named = [f for f in list(self.frames) if f.get("stream_id") == stream_id and f.get("role") != "user"]
         return [frame for frame in named if not types or frame["type"] in types]
 
@@ -81,7 +81,7 @@ class Screen:
         return wait_until(found, WIDE) or {}
 
     def sees_text(self, stream_id: str, length: int) -> None:
-        """Wait until there are so many characters of an answer."""
+        """Wait until `length` characters of an answer have arrived."""
         wait_until(lambda: len(self.text(stream_id)) >= length, WIDE)
 
     def sees_end(self, stream_id: str) -> list[Frame]:
@@ -90,23 +90,23 @@ class Screen:
         return self.of(stream_id)
 
     def text(self, stream_id: str) -> str:
-        """Return what a client has of a stream by its deltas."""
+        """Return the text of a stream as its deltas build it."""
         text = ""
         for frame in self.of(stream_id, "chat_delta", "reset"):
             text = text + frame["content"] if frame["type"] == "chat_delta" else ""
         return text
 
     def cursor(self, stream_id: str) -> int:
-        """Return what a client resumes from."""
+        """Return the cursor to resume a stream from."""
         return next((f["cursor"] for f in reversed(self.of(stream_id)) if "cursor" in f), 0)
 
     def unknown(self) -> list[Frame]:
-        """Return the frames that the published schema does not know."""
+        """Return the frames that do not match the published schema."""
         return [frame for frame in self.frames if len(kinds("chat.server", frame)) != 1]
 
 
 class ChatClient(Screen):
-    """One client and its socket; what it sends goes to an endpoint of the test's own gateway."""
+    """One client and its socket in memory, on a chat endpoint with the test's gateway."""
 
     def __init__(
         self, gateway: Any, *, caller: Caller = ANYBODY, client_id: str = "c1", limit: Limit | None = None
@@ -121,7 +121,7 @@ class ChatClient(Screen):
         self.endpoint.opened()
 
     def send(self, frame: Mapping[str, Any]) -> bool:
-        """What the endpoint calls."""
+        """Receive a frame that the endpoint sends."""
         if self.closing:
             return False
         self.frames.append(json.loads(json.dumps(frame)))
@@ -142,16 +142,16 @@ class ChatClient(Screen):
 
 
 class ChatSocket(Screen):
-    """One client at a real socket; what comes is read as it comes."""
+    """One client on a real socket; a thread reads the frames as they arrive."""
 
     def __init__(self, url: str, client_id: str = "", *, key: str = "") -> None:
-        """Connect to the replica at an http address."""
+        """Connect to the replica at `url`, an http address."""
         super().__init__()
         address = url.replace("http", "ws", 1) + "/ws/chat" + (f"/{client_id}" if client_id else "")
-        shown = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         options: dict[str, Any] = {"compression": None, "open_timeout": WIDE, "ping_interval": None, "max_size": 2**24}
         self._open = ExitStack()
-        self._connection = self._open.enter_context(connect(address, additional_headers=shown, **options))
+        self._connection = self._open.enter_context(connect(address, additional_headers=headers, **options))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.sees(type="system")
@@ -167,7 +167,7 @@ class ChatSocket(Screen):
         return str((echo or {})["stream_id"])
 
     def is_cut(self) -> None:
-        """Lose the connection as a network loses it: without a word."""
+        """Cut the connection without a close frame, as a network failure does."""
         self._connection.socket.shutdown(socket.SHUT_RDWR)
         self.close_code()
 
@@ -180,7 +180,7 @@ class ChatSocket(Screen):
         return not self._reader.is_alive()
 
     def close_code(self) -> int | None:
-        """Wait for the socket's end, and return the code it was closed with; None or 1006 when it was just lost."""
+        """Wait for the connection's end, and return its close code; None or 1006 if there was no close frame."""
         self._reader.join(WIDE)
         assert self.over, self.frames[-3:]
         code: int | None = self._connection.close_code

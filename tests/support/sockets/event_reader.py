@@ -1,4 +1,4 @@
-"""Clients of POST /api/chat: what came as server-sent events, whole or while it comes over real HTTP."""
+"""Clients of POST /api/chat: read server-sent events whole, or over HTTP while they arrive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import requests
 from channels.http_chat.models import ChatAnswered, ChatFailed
 from tests.support.servers.processes import wait_until
 
-#: Seconds in which something must have come: wide, for a busy machine.
+#: Timeout in seconds within which an event must arrive: long, for a busy machine.
 WIDE = 30.0
 
 
@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
 
 def events(lines: Iterable[str]) -> Iterator[Event]:
-    """Yield the events of complete lines; each must be of the documented shape, and comments are passed over."""
+    """Yield the events in complete lines and check each against the documented shape; skip comments."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -38,7 +38,7 @@ def events(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def checked(event: Event) -> Event:
-    """Return an event whose data are as documented."""
+    """Return the event after a check of its data against the documented shape."""
     match event.name:
         case "done":
             ChatAnswered.model_validate(event.data)
@@ -51,14 +51,14 @@ def checked(event: Event) -> Event:
 
 
 class Reader:
-    """Somebody who reads the events of one answer as they come; `kept` is what an earlier reader has of it."""
+    """A client that reads one answer's events as they arrive; `kept` is the text that an earlier reader received."""
 
     def __init__(self, reply: requests.Response, kept: str = "", last: str = "") -> None:
         assert reply.status_code == 200, reply.text
         assert reply.headers["Content-Type"].startswith("text/event-stream")
         self.events: list[Event] = []
         self.text = kept
-        #: The id of the last event, to come back with.
+        #: The id of the last event, to resume from.
         self.last = last
         self.comments = 0
         self._reply = reply
@@ -71,14 +71,14 @@ class Reader:
 
     @property
     def over(self) -> bool:
-        """Whether no more comes, for whatever reason."""
+        """Whether the reader has ended, for any reason."""
         return not self._thread.is_alive()
 
     def named(self, name: str) -> list[Event]:
         return [event for event in list(self.events) if event.name == name]
 
     def sees(self, name: str) -> Event:
-        """Wait for an event of that name, and return the first."""
+        """Wait for an event with this name, and return the first."""
         wait_until(lambda: self.named(name) or self.over, WIDE)
         return self.named(name)[0]
 
@@ -87,12 +87,12 @@ class Reader:
         assert len(self.text) >= length, self.events
 
     def sees_end(self) -> Event:
-        """Wait until no more comes, and return the last event."""
+        """Wait until the response has ended, and return its last event."""
         wait_until(lambda: self.over, WIDE)
         return self.events[-1]
 
     def leaves(self) -> None:
-        """Go away without a word."""
+        """Cut the connection without closing the response."""
         with suppress(OSError, AttributeError):
             connection: Any = self._reply.raw.connection
             connection.sock.shutdown(socket.SHUT_RDWR)
@@ -104,7 +104,7 @@ class Reader:
                 self._take(event)
 
     def _lines(self) -> Iterator[str]:
-        # Not iter_lines: it cuts at U+2028, which is a character of the answer like any other.
+        # Not iter_lines: it also splits at U+2028, which is an ordinary character of an answer.
         rest = b""
         for piece in self._reply.iter_content(None):
             *lines, rest = (rest + piece).split(b"\n")
@@ -121,7 +121,7 @@ class Reader:
 
 
 class Program:
-    """A program with a key that asks at one address, or another."""
+    """A client with an API key that may use several replicas."""
 
     def __init__(self, key: str) -> None:
         self._headers = {"Authorization": f"Bearer {key}"}
@@ -139,14 +139,14 @@ class Program:
         return Reader(requests.post(f"{url}/api/chat", json=body, **options))
 
     def comes_back(self, url: str, before: Reader) -> Reader:
-        """Read on where an earlier reader stopped."""
+        """Resume an answer after the last event of an earlier reader."""
         headers = {**self._headers, "Accept": "text/event-stream", "Last-Event-ID": before.last}
         address = f"{url}/api/chat/{before.stream_id}"
         reply = requests.get(address, headers=headers, stream=True, timeout=WIDE * 2)
         return Reader(reply, before.text, before.last)
 
     def gets(self, url: str, stream_id: str, **headers: str) -> requests.Response:
-        """Wait for the whole of an answer there is."""
+        """Wait for an existing answer, and return the whole of it."""
         address = f"{url}/api/chat/{stream_id}"
         return requests.get(address, headers={**self._headers, **headers}, timeout=WIDE * 2)
 

@@ -1,4 +1,4 @@
-"""The other end of a WebSocket in a test's hands: any frame, any byte, and as slow a reader as the test likes."""
+"""The client end of a WebSocket for tests: sends any frame or byte, and reads as slowly as the test wants."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from websockets.protocol import CLIENT, Protocol
 from channels.sockets.socket import Closed, Socket, converse
 from tests.support.servers.processes import wait_until
 
-#: Seconds any of it may take: a bound for a stuck test.
+#: Timeout in seconds of each step; it only ends a stuck test.
 TIMEOUT = 30.0
 
 
 def tcp_pair(*, buffer: int = 0) -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a connection; `buffer` bytes in the kernel on the way to the far one, 0 for its own choice."""
+    """Return both ends of a connection; `buffer` limits the kernel's bytes towards the far end, 0 for its default."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.socket()
         if buffer:
@@ -33,7 +33,7 @@ def tcp_pair(*, buffer: int = 0) -> tuple[socket.socket, socket.socket]:
 
 
 class Endpoint:
-    """A peer that writes down what happens to it; `on_text` and `on_open` are what it does besides."""
+    """An endpoint that records its calls; the test may set `on_text` and `on_open`."""
 
     busy = False
 
@@ -55,7 +55,7 @@ class Endpoint:
 
 
 class FarEnd:
-    """A socket with its reader in a thread, and what a client can do to it."""
+    """A product socket with its reader in a thread, and the client's end of the connection."""
 
     def __init__(self, *, buffer: int = 0, endpoint: Endpoint | None = None, **options: Any) -> None:
         near, self.raw = tcp_pair(buffer=buffer)
@@ -86,7 +86,7 @@ class FarEnd:
         self.put(Opcode.CLOSE, Close(code, reason).serialize())
 
     def frame(self) -> Frame:
-        """Return the next frame there is."""
+        """Return the next frame."""
         while not self._frames:
             data = self.raw.recv(65536)
             assert data, "the connection ended"
@@ -96,13 +96,13 @@ class FarEnd:
         return self._frames.pop(0)
 
     def sees(self) -> dict[str, Any]:
-        """Return the next frame, which is a text, as JSON."""
+        """Return the next frame, which must be a text, as JSON."""
         frame = self.frame()
         assert frame.opcode is Opcode.TEXT
         return cast(dict[str, Any], json.loads(bytes(frame.data)))
 
     def message(self) -> dict[str, Any]:
-        """Return the next message, of one frame or of several, as JSON."""
+        """Return the next message, of one frame or several, as JSON."""
         frames = [self.frame()]
         while not frames[-1].fin:
             frames.append(self.frame())
@@ -110,44 +110,44 @@ class FarEnd:
         return cast(dict[str, Any], json.loads(b"".join(bytes(frame.data) for frame in frames)))
 
     def close_frame(self) -> Close:
-        """Return what the next frame, which is a close, says."""
+        """Return the content of the next frame, which must be a close frame."""
         frame = self.frame()
         assert frame.opcode is Opcode.CLOSE
         return Close.parse(frame.data)
 
     def eof(self) -> bool:
-        """Tell whether the connection ends without another byte."""
+        """Return whether the connection ends without another byte."""
         return self.raw.recv(1) == b""
 
     def hangs_up(self) -> None:
-        """End the connection in order: nothing more comes."""
+        """Close the sending direction of the connection: no more data follows."""
         self.raw.shutdown(socket.SHUT_WR)
 
     def vanishes(self) -> None:
-        """Reset the connection, as a machine does that knows nothing of it any more."""
+        """Reset the connection, as a machine does that has restarted."""
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.raw.close()
 
     def end(self) -> Closed:
-        """Wait for the end and return it."""
+        """Wait until the socket is closed, and return how."""
         self._reader.join(TIMEOUT)
         assert not self._reader.is_alive()
         (closed,) = self.endpoint.ends
         return closed
 
     def heard(self, count: int) -> list[str]:
-        """Wait until so many messages came through, and return all that did."""
+        """Wait until `count` messages have been received, and return all of them."""
         wait_until(lambda: len(self.endpoint.texts) >= count, TIMEOUT)
         return self.endpoint.texts
 
 
 def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
-    """Return a frame as a client sends it."""
+    """Return a frame's bytes, masked as a client sends them."""
     return Frame(opcode, data, fin).serialize(mask=True)
 
 
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Begin `work` in a thread; return a function that waits for what it returns."""
+    """Start `work` in a thread; return a function that waits for its result."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
     thread.start()

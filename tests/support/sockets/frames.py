@@ -1,4 +1,4 @@
-"""The frames of both endpoints as docs/websocket.md and their JSON Schema have them."""
+"""The frames of both socket endpoints in docs/websocket.md, and their JSON Schema."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDES = ("chat.client", "chat.server", "realtime.client", "realtime.server")
 
 
 class Example(NamedTuple):
-    """One frame in the document, and the name the document gives it: chat.client.stop."""
+    """One frame in the document, with its name there, for example chat.client.stop."""
 
     name: str
     frame: dict[str, Any]
@@ -46,7 +46,7 @@ def _examples(text: str) -> Iterator[Example]:
 
 
 def program(language: str) -> str:
-    """Return the document's first block of a language."""
+    """Return the document's first code block in this language."""
     found = re.search(rf"^```{language}\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert found, language
     return found[1]
@@ -54,16 +54,16 @@ def program(language: str) -> str:
 
 @cache
 def validator(name: str) -> Draft202012Validator:
-    """Return what checks frames of a name, or of a whole side."""
+    """Return the validator for one kind of frame, or for all frames of a side."""
     assert name in SCHEMA["$defs"], name
     return Draft202012Validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"})
 
 
 def faults(name: str, frame: Any) -> list[str]:
-    """Return what the schema has against a frame, nothing when it is one."""
+    """Return the schema's errors for a frame; empty if it is valid."""
     return [f"{error.json_path}: {error.message}" for error in validator(name).iter_errors(frame)]
 
 
 def kinds(side: str, frame: Any) -> list[str]:
-    """Return the names of a side's frames that this one is: exactly one, if all is well."""
+    """Return the names of the side's frame types that match this frame: one for a valid frame."""
     return [name for name in SCHEMA["$defs"] if name.startswith(f"{side}.") and validator(name).is_valid(frame)]

@@ -1,4 +1,4 @@
-"""A realtime session for tests, with somebody who does what it wants: asks, follows, cancels, and tells of answers."""
+"""A realtime session for tests: the desk carries out its effects and reports the progress of answers to it."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ NOW = "2026-11-21T03:56:57.133Z"
 
 
 def detect(text: str) -> Detection:
+    """Return a question if a sentence of the text ends in a question mark; all such sentences are the question."""
     asking = [part for part in text.replace("。", "。|").replace("？", "？|").split("|") if part.endswith(("？", "?"))]
     return Detection(bool(asking), 0.97318, "".join(asking))
 
 
 class Desk:
-    """One session, what its client got, and the line of its answers."""
+    """One session with its effects: the client's frames, the questions asked, and the queue of its answers."""
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", session_id: str = "s1") -> None:
         self.texts = Texts("zh")
         self.session = RealtimeSession(session_id, detect=detect, texts=self.texts, now=lambda: NOW, stop=stop)
         self.frames: list[Frame] = []
-        #: What was asked, and in which conversation.
+        #: The questions asked, each with its conversation.
         self.asked: list[tuple[str, str]] = []
         self.line: list[SessionAnswer] = []
         self.cancelled: list[str] = []
         self.close: Close | None = None
-        #: The codes the next questions are refused with.
+        #: Error codes with which the next questions fail.
         self.refusals: list[str] = []
 
     def sends(self, message: object) -> list[Frame]:
-        """Let the client send something; return what it gets at once."""
+        """Send a client message; return the frames that it gets at once."""
         return self.does(self.session.received(message))
 
     def says(self, text: str, **members: Any) -> list[Frame]:
-        """Let the client send a final text."""
+        """Send a final transcript."""
         return self.sends({"type": "asr_chunk", "text": text, "is_final": True, **members})
 
     def controls(self, action: str, **members: Any) -> list[Frame]:
         return self.sends({"type": "control", "action": action, **members})
 
     def asks(self, text: str = "年假有几天？") -> SessionAnswer:
-        """Let the client say a question, and its answer begin."""
+        """Send a question as transcript and begin its answer; return the answer."""
         self.says(text)
         answer = self.line[0]
         self.begins()
         return answer
 
     def begins(self) -> list[Frame]:
-        """Let the first answer in the line have its turn."""
+        """Begin the first answer in the queue."""
         return self.does(self.session.begun(self.line[0]))
 
     def grows(self, *pieces: str, first: int = 0, cursor: int = 0, reset: bool = False) -> list[Frame]:
-        """Let the answer that has its turn grow; `cursor` is the place of the first piece."""
+        """Add pieces to the first answer in the queue; `cursor` is the index of the first piece."""
         placed = [(piece, cursor + number) for number, piece in enumerate(pieces, start=1)]
         end = cursor + len(pieces)
         return self.does(self.session.grew(self.line[0], placed, first=first, cursor=end, reset=reset))
@@ -66,7 +67,7 @@ class Desk:
         return self.does(self.session.ended(self.line.pop(0), status, **news))
 
     def does(self, effects: Sequence[Effect]) -> list[Frame]:
-        """Do what the session wants, in its order; return the frames of it all."""
+        """Carry out the session's effects in their order; return the frames among them."""
         start = len(self.frames)
         for effect in effects:
             self._do(effect)
@@ -92,7 +93,7 @@ class Desk:
 
 
 def stages(frames: Sequence[Frame]) -> list[str]:
-    """Return what the frames say in a word each: a status's stage, an answer's content, else the type or the code."""
+    """Return one word a frame: a status's stage, an answer's content, otherwise the type or the code."""
     return [_word(frame) for frame in frames]
 
 

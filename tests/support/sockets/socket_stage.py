@@ -25,12 +25,12 @@ from services.sockets.store import SocketStore
 
 API_KEY = "obviously-fake-key-1"
 SECRET = b"obviously fake"
-#: Seconds anything may take: a bound for a stuck test.
+#: Timeout in seconds of each step; it only ends a stuck test.
 TIMEOUT = 30.0
 
 
 class Endpoint:
-    """Says hello, echoes, and does what it is told: `busy`, `idle`, `fail`."""
+    """An endpoint that sends a greeting, echoes texts, and obeys the texts `busy`, `idle` and `fail`."""
 
     def __init__(self, stage: Stage, socket: Socket, caller: Caller, client_id: str) -> None:
         self.stage = stage
@@ -103,14 +103,14 @@ class Stage:
         self.redis.close()
 
     def open(self, path: str = "/chat/client-a", *, key: str | None = API_KEY, **options: Any) -> Client:
-        """Return a client whose handshake was taken."""
+        """Return a client after a successful handshake."""
         headers = {**({"X-API-Key": key} if key is not None else {}), **options.pop("headers", {})}
         options = {"proxy": None, "open_timeout": TIMEOUT, "close_timeout": TIMEOUT, "ping_interval": None, **options}
         opening = connect(f"ws://127.0.0.1:{self.port}{path}", additional_headers=headers, **options)
         return Client(opening.__enter__())
 
     def refuses(self, path: str = "/chat/client-a", **options: Any) -> tuple[int, dict[str, Any]]:
-        """Return the status and the reply of a handshake that must not be taken."""
+        """Return the status and the body of a handshake that must be rejected."""
         with pytest.raises(InvalidStatus) as caught:
             self.open(path, **options).close()
         response = caught.value.response
@@ -118,7 +118,7 @@ class Stage:
 
 
 class Client:
-    """A client that waits for what it should see."""
+    """A client whose reads wait for the expected frame."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -135,7 +135,7 @@ class Client:
         return self.sees()
 
     def end(self) -> Close:
-        """Return the close frame that came; nothing else may come before it."""
+        """Return the close frame; fail if another frame arrives before it."""
         with pytest.raises(ConnectionClosed) as caught:
             self.connection.recv(timeout=TIMEOUT)
         assert caught.value.rcvd is not None, "the connection was lost"

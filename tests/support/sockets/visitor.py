@@ -1,4 +1,4 @@
-"""A client of the sockets for tests: every frame it gets is held against the published schema."""
+"""A socket client for tests that checks every received frame against the published schema."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.sockets.frames import faults, kinds
 from tools._ws.frames import AnswerLog, is_part
 
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
-#: Seconds for anything that takes a moment on an idle machine.
+#: Timeout in seconds of steps that take a moment on an idle machine.
 TIMEOUT = 30.0
 
 Fits = Mapping[str, Any] | Callable[[Any], bool]
 
 
 class Visitor:
-    """Somebody at an endpoint. What came is in `frames`, the schema's names of it in `seen`."""
+    """A client of one endpoint. Received frames are in `frames`, their names in the schema in `seen`."""
 
     def __init__(self, connection: ClientConnection, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -35,15 +35,15 @@ class Visitor:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is running."""
         return self._transcript.busy
 
     def says(self, frame: Any) -> None:
-        """Send a frame; a str as it is."""
+        """Send a frame: a str as it is, anything else as JSON."""
         self.connection.send(frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False))
 
     def hears(self, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """Return the next frame, which must be one of the endpoint's; raises TimeoutError, ConnectionClosed."""
+        """Return the next frame, which must match the endpoint's schema. Raises TimeoutError or ConnectionClosed."""
         raw = self.connection.recv(timeout)
         assert isinstance(raw, str)
         frame: dict[str, Any] = self._transcript.take(raw).frame
@@ -54,7 +54,7 @@ class Visitor:
         return frame
 
     def until(self, fits: Fits) -> dict[str, Any]:
-        """Return the next frame of which `fits` is a part, or is true; fail after `TIMEOUT` seconds."""
+        """Return the next frame that contains `fits`, or for which it is true; fail after `TIMEOUT` seconds."""
         end = time.monotonic() + TIMEOUT
         since = len(self.frames)
         while time.monotonic() < end:
@@ -64,7 +64,7 @@ class Visitor:
         raise AssertionError(f"{fits} did not come; what came: {self.frames[since:]}")
 
     def until_done(self) -> list[dict[str, Any]]:
-        """Wait until all said so far is read and no answer is under way; return what came."""
+        """Wait until the server has read everything sent and no answer is running; return the frames since."""
         since = len(self.frames)
         stamp = time.monotonic_ns()
         self.says({"type": "ping", "timestamp": stamp})
@@ -74,7 +74,7 @@ class Visitor:
         return self.frames[since:]
 
     def until_closed(self) -> int | None:
-        """Read on until the server closes; return its code, or fail after `TIMEOUT` seconds."""
+        """Read until the server closes; return its close code, or fail after `TIMEOUT` seconds."""
         with suppress(ConnectionClosed):
             self.until(lambda frame: False)
         return self.connection.close_code
@@ -91,22 +91,23 @@ def visit(
     by_page: bool = False,
     **options: Any,
 ) -> Iterator[Visitor]:
-    """Open a connection to an endpoint of the replica at an http address; with `by_page`, as a page shows its key.
+    """Connect to an endpoint of the replica at `url`, an http address.
 
-    `lively` connections ping, so that no heartbeat timeout ends them.
+    With `by_page` the key is sent in a subprotocol, as a web page does. With `lively` the client sends pings, so that
+    no heartbeat timeout ends the connection.
     """
     address = url.replace("http", "ws", 1) + PATHS[endpoint] + (f"/{client_id}" if client_id else "")
     if by_page:
-        carried = "bearer." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
-        options["subprotocols"] = [Subprotocol("wechatlaibao"), Subprotocol(carried)]
+        protocol = "bearer." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+        options["subprotocols"] = [Subprotocol("wechatlaibao"), Subprotocol(protocol)]
     elif key:
         options["additional_headers"] = {"Authorization": f"Bearer {key}"}
     options |= {"compression": None, "ping_interval": 1 if lively else None, "ping_timeout": None, "max_size": 2**24}
     try:
         connection = connect(address, **options)
     except TimeoutError:
-        # Under TLS this client reads and writes in two threads, and Python's ssl is suspected of mixing them up: now
-        # and then the request is never sent.
+        # Under TLS this client reads and writes in two threads, and Python's ssl is suspected of mixing them up:
+        # occasionally the request is never sent.
         if not address.startswith("wss:"):
             raise
         connection = connect(address, **options)

@@ -1,4 +1,4 @@
-"""A relay to a real Redis that counts what its clients ask for, and holds back what a test wants held."""
+"""A relay in front of a real Redis that counts round trips and bytes, and holds requests back where a test wants it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tests.support.servers.processes import wait_until
 
 READ_BYTES = 1 << 20
 
-#: What one request carries: the names of its commands, of a script its own.
+#: The commands of one request; a call of a script has the script's name.
 Names = tuple[str, ...]
 
 
 @dataclass(eq=False)
 class Trip:
-    """One round trip: all that a client sent before it read a reply, and the bytes that went either way."""
+    """One round trip: everything a client sent before it read a reply, with the bytes in both directions."""
 
     names: Names = ()
     sent: int = 0
     received: int = 0
-    #: Replies that have not come yet.
+    #: Replies that have not arrived yet.
     owed: int = 0
 
 
 class CountingRelay:
-    """Passes connections on to a Redis of this machine; `trips` is what came since the last `forget`, in its order."""
+    """Forward connections to a local Redis; `trips` are the round trips since the last `forget`, in their order."""
 
     def __init__(self, target: int) -> None:
         self.trips: list[Trip] = []
-        #: Requests that are held at this moment.
+        #: Requests that are held now.
         self.held: list[Names] = []
         self._target = ("127.0.0.1", target)
         self._scripts = {one.sha: one.name for one in all_scripts()}
@@ -60,14 +60,14 @@ class CountingRelay:
 
     @property
     def names(self) -> list[Names]:
-        """What each round trip carried."""
+        """The commands of each round trip."""
         return [trip.names for trip in self.trips]
 
     def forget(self) -> None:
         self.trips = []
 
     def hold(self, holds: Callable[[Names], bool]) -> None:
-        """Hold the requests of these names from now on; those that are held and are no longer meant go on."""
+        """Hold requests for which `holds` is true; held requests for which it is false now go on."""
         with self._changed:
             self._holds = holds
             self._changed.notify_all()
@@ -83,29 +83,29 @@ class CountingRelay:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """Pass requests on, whole ones only: a client sends all of one before it waits."""
+        """Forward whole requests only: a client sends all of one before it waits for the reply."""
         server = socket.create_connection(self._target)
         self._open |= {client, server}
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests, line = hiredis.Reader(), [Trip()]
-        threading.Thread(target=self._answer, args=(server, client, line), daemon=True).start()
+        requests, trips = hiredis.Reader(), [Trip()]
+        threading.Thread(target=self._answer, args=(server, client, trips), daemon=True).start()
         with suppress(OSError):
             while data := client.recv(READ_BYTES):
                 requests.feed(data)
-                self._count(line, data, _whole(requests))
+                self._count(trips, data, _whole(requests))
                 server.sendall(data)
         _cut(client)
         _cut(server)
 
-    def _count(self, line: list[Trip], data: bytes, commands: list[list[bytes]]) -> None:
-        """Note what came, as a new trip unless replies to what came before are still owed; wait while it is held."""
+    def _count(self, trips: list[Trip], data: bytes, commands: list[list[bytes]]) -> None:
+        """Record a request, as a new trip unless replies of the last one are missing; then wait while it is held."""
         names = tuple(self._name(words) for words in commands)
         with self._changed:
-            if not line[-1].owed:
-                line.append(Trip())
-                self.trips.append(line[-1])
-            trip = line[-1]
+            if not trips[-1].owed:
+                trips.append(Trip())
+                self.trips.append(trips[-1])
+            trip = trips[-1]
             trip.names += names
             trip.sent += len(data)
             trip.owed += len(names)
@@ -113,14 +113,14 @@ class CountingRelay:
             self._changed.wait_for(lambda: not self._holds(names))
             self.held.remove(names)
 
-    def _answer(self, server: socket.socket, client: socket.socket, line: list[Trip]) -> None:
+    def _answer(self, server: socket.socket, client: socket.socket, trips: list[Trip]) -> None:
         replies = hiredis.Reader()
         with suppress(OSError):
             while data := server.recv(READ_BYTES):
                 replies.feed(data)
                 with self._changed:
-                    line[-1].received += len(data)
-                    line[-1].owed -= len(_whole(replies))
+                    trips[-1].received += len(data)
+                    trips[-1].owed -= len(_whole(replies))
                 client.sendall(data)
         _cut(client)
 
@@ -130,14 +130,14 @@ class CountingRelay:
 
 
 def commands(server: redis.Redis) -> dict[str, int]:
-    """Return how often each command was carried out since the last look, those of scripts included."""
+    """Return how often each command ran since the last call of this function, those within scripts included."""
     calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in server.info("commandstats").items()}
     server.config_resetstat()
     return {name: count for name, count in calls.items() if name != "info" and not name.startswith("config")}
 
 
 def _whole(reader: hiredis.Reader) -> list[list[bytes]]:
-    """Return what the reader has complete."""
+    """Return the complete messages that the reader has."""
     found = []
     while (one := reader.gets()) is not False:
         found.append(one)

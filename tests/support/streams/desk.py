@@ -1,4 +1,4 @@
-"""The gateway with its parts and without HTTP: a replica of its own for each desk, whatever Redis they share."""
+"""The gateway and everything below it, without HTTP: each desk is one replica, and several may share a Redis."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 
 KEY = b"k" * 32
-#: What opens sockets.
+#: The API key of socket clients.
 API_KEY = "not-a-real-key"
 RESETS = frozenset({"/reset"})
 CALLER = Callers("key", api_keys=[API_KEY]).check(API_KEY)
 
 
 class SlowProvider(BaseRAGProvider):
-    """Answers when the test lets it, and counts what it is asked."""
+    """A provider that answers when the test sets `go_on`, and records its queries."""
 
     name = "slow"
     app = "app1"
@@ -60,7 +60,7 @@ class SlowProvider(BaseRAGProvider):
 
 
 class Desk:
-    """A replica without its HTTP."""
+    """A replica without HTTP."""
 
     def __init__(
         self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
@@ -131,12 +131,12 @@ class Desk:
         return snapshot
 
     def dies(self) -> None:
-        """Write nothing any more, as a killed process does; `close` does not wait for its producers."""
+        """Stop all writes, as a killed process does; `close` then does not wait for the producers."""
         self._dead = True
         self.manager.close()
 
     def close(self) -> None:
-        """End all that runs: a producer that waits for its turn would stay in the queue of the next test."""
+        """Stop every thread: a producer that waits for its turn would stay in the queue during the next test."""
         self.readers.close()
         if isinstance(self._provider, SlowProvider):
             self._provider.go_on.set()

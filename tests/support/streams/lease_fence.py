@@ -1,4 +1,4 @@
-"""What the lease protocol promises, said a second time and simply: the model compares every reply of Redis with it."""
+"""A simple model of the lease protocol's guarantees; the state machine compares every reply of Redis with it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from services.streams.records import Write
 
 LEASE = 6.0
-#: Seconds a suspicion must last: an owner that lives renews its lease within a third of it.
+#: Seconds for which a stream must be suspect before a takeover: a living owner renews its lease within a third of it.
 GRACE = LEASE / 3 + 1
 
 
 class State(NamedTuple):
-    """A stream as it lies in Redis, but for how far it was read."""
+    """A stream's keys in Redis, without the hash's field `read`."""
 
     hash: Mapping[str, Any] = {}
     messages: tuple[str, ...] = ()
@@ -31,28 +31,28 @@ class State(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether an owner ended it: text and list tell the same, up to the last chunk."""
+        """Whether an owner ended it: the text equals the list's, and the last chunk is final."""
         last = json.loads(self.messages[-1]) if self.messages else {}
         return self.text == self.joined and bool(last.get("is_final"))
 
     @property
     def joined(self) -> str:
-        """The text as the list tells it."""
+        """The text of the list's chunks."""
         chunks = [json.loads(message) for message in self.messages[self.start :]]
         return "".join(chunk["content"] for chunk in chunks if not chunk.get("is_error"))
 
 
 @dataclass
 class Fence:
-    """Who may write a stream, until when, and since when they are suspected."""
+    """The owner that may write a stream, the end of its lease, and the time since when it is suspect."""
 
     epoch: int = 0
     owner: str = ""
     lease_end: float = 0.0
     suspected: float | None = None
-    #: How often an owner was lost; one that gave its lease up does not count.
+    #: How often an owner was lost; owners that released their lease do not count.
     takeovers: int = 0
-    #: Every owner there was, in order.
+    #: All owners so far, in order.
     owners: list[str] = field(default_factory=list)
 
     def begins(self, owner: str, now: float) -> None:
@@ -63,7 +63,7 @@ class Fence:
         return (epoch, owner) == (self.epoch, self.owner)
 
     def renews(self, write: Write, now: float) -> None:
-        """Take in a write that was accepted."""
+        """Apply a write that Redis accepted."""
         self.suspected = None
         if write.op == "release":
             self.lease_end = self.suspected = 0.0
@@ -71,7 +71,7 @@ class Fence:
             self.lease_end = lease_from(now)
 
     def tries(self, owner: str, now: float) -> str:
-        """Return what an attempt to take a running stream over must come to."""
+        """Return the outcome that an attempt to take over a running stream must have."""
         if owner == self.owner:
             return "taken"
         if now < self.lease_end:
@@ -86,7 +86,7 @@ class Fence:
         return "taken"
 
     def recall(self, state: State) -> None:
-        """Begin again from what Redis has left."""
+        """Continue from the fields that Redis has left."""
         self.epoch, self.owner = int(state.hash.get("epoch", 0)), state.hash.get("owner", "")
         self.lease_end = float(state.hash.get("lease", 0))
         self.suspected = float(state.hash["suspect"]) if "suspect" in state.hash else None
@@ -94,5 +94,5 @@ class Fence:
 
 
 def lease_from(now: float) -> float:
-    """Return the end of a lease as Redis has it: to the millisecond."""
+    """Return the end of a lease that begins at `now`, rounded to milliseconds as in Redis."""
     return round(now + LEASE, 3)

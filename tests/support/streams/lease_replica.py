@@ -1,4 +1,4 @@
-"""A replica of the lease model: the product's flusher and its stream, on a line that loses calls."""
+"""A replica in the lease model: the product's flusher and stream on a connection that loses calls."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import OPEN_SECONDS, StreamStore
 from tests.support.streams.lease_fence import LEASE
 
-#: What becomes of a call: it passes; it is lost or comes later; it is carried out and its reply is lost; or its sender
-#: stops before Redis has it, or after.
+#: The fate of a call. "ok": it succeeds. "lost": it does not arrive, or arrives later. "unheard": it is executed and
+#: its reply is lost. "under way", "arrived": the sender stops before or after Redis has executed it.
 Fate = Literal["ok", "lost", "unheard", "under way", "arrived"]
 
 
 class Attempt(NamedTuple):
-    """A call to take the stream over for an owner of this name."""
+    """A takeover call for an owner of this name."""
 
     owner: str
 
 
-#: Whatever went over a line: each may come again, at any time.
+#: Everything sent over a connection; each may be delivered again at any time.
 Sent = Write | NewStream | Attempt
-#: What creating a stream comes to: whether it is the creator's, what it shows, and what else was asked.
+#: The reply to creating a stream: whether this owner created it, its snapshot, and the replies of other calls.
 Opened = tuple[bool, Snapshot, list[Any]]
 
 
 class Stopped(BaseException):
-    """The replica was stopped with a call under way: no error, for it notices nothing."""
+    """The replica was stopped during a call. Not an Exception: the code that was stopped must not handle it."""
 
 
 class Network(Protocol):
-    """Where a line's calls arrive."""
+    """The Redis side of a connection: delivers calls."""
 
     runner: ScriptRunner
     time: float
@@ -46,13 +46,13 @@ class Network(Protocol):
     def deliver_anew(self, whole: NewStream) -> Opened: ...
 
 
-class Line(StreamStore):
-    """One replica's way to Redis. The next calls meet the `fates` that were set, later ones pass."""
+class Connection(StreamStore):
+    """One replica's connection to Redis. The next calls have the `fates` that were set, later ones succeed."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network.runner, lease=LEASE)
         self.fates: list[Fate] = []
-        #: The write that was under way when the replica was stopped, and its reply where that has come.
+        #: The write during which the replica was stopped, and its reply or None if that did not arrive.
         self.stopped: tuple[Write, Any] | None = None
         self._network = network
 
@@ -88,17 +88,17 @@ class Line(StreamStore):
 
 
 class Replica:
-    """One process: its line, its flusher, and the stream while it believes to own it."""
+    """One process: its connection, its flusher, and the stream while it believes to own it."""
 
     def __init__(self, network: Network, number: int) -> None:
         self.number = number
-        self.line = Line(network)
-        self.flusher = Flusher(self.line, clock=lambda: network.time)
+        self.connection = Connection(network)
+        self.flusher = Flusher(self.connection, clock=lambda: network.time)
         self.stream: OwnedStream | None = None
         self.paused = False
-        #: Its provider has said its last word.
+        #: Whether its provider has ended.
         self.finished = False
-        #: What its provider said, one text for each time it began anew.
+        #: The texts of its provider, one for each time the text was replaced.
         self.versions: list[str] = []
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""The world of the lease model: one stream, three replicas that write it, lines that lose calls, and what may happen.
+"""The environment of the lease model: one stream, three replicas, connections that lose calls, and the possible events.
 
-Everything goes through the product's own store, flusher and `OwnedStream`; what Redis does is compared with
-`tests/support/streams/lease_fence.py`. Time is the world's own, and so is the order of things: no thread runs.
+All calls go through the product's own store, flusher and `OwnedStream`; the replies are compared with the model in
+`tests/support/streams/lease_fence.py`. The clock belongs to the model, and no thread runs, so the order is fixed.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ REPLICAS = 3
 
 
 class World:
-    """One stream on three replicas. Its verbs are the events; `check` is what must hold after each."""
+    """One stream on three replicas. The methods are the events; `check` tests the invariants after each."""
 
     def __init__(self, client: redis.Redis, frame_seconds: float | None = None) -> None:
-        """Take the client of a Redis that is the world's alone; whatever lies there is gone."""
+        """Take a client of a Redis that only this model uses; its database is emptied."""
         client.flushdb()
         self.redis = client
         self.runner = ScriptRunner(self.redis)
         self.store = StreamStore(self.runner, lease=LEASE)
         self.fence = Fence()
         self.sent: list[Sent] = []
-        #: What each owner there ever was said: it may end the stream after its own end.
+        #: The texts of each owner that was ever created: a delayed write may end the stream after its owner is gone.
         self.said: dict[str, list[str]] = {}
         self.seen: Snapshot | None = None
         self.history = [State()]
-        #: Redis lost acknowledged writes; nobody has written since.
+        #: Whether Redis lost acknowledged writes; `torn`: no owner has written since.
         self.lossy = self.torn = False
         self.time = 0.0
         self.replicas: list[Replica] = []
@@ -52,7 +52,7 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.time = round(self.time + seconds, 3)
-        for store in (self.store, *(replica.line for replica in self.replicas)):
+        for store in (self.store, *(replica.connection for replica in self.replicas)):
             store.now = f"{self.time:.3f}"
 
     @property
@@ -61,12 +61,12 @@ class World:
 
     @property
     def owners(self) -> list[Replica]:
-        """Those who believe to own the stream, and run."""
+        """The running replicas that believe to own the stream."""
         return [replica for replica in self.running if replica.stream]
 
     @property
     def talkers(self) -> list[Replica]:
-        """Those of them whose provider has more to say."""
+        """The owners whose provider has not ended."""
         return [replica for replica in self.owners if not replica.finished]
 
     @property
@@ -75,17 +75,17 @@ class World:
 
     @property
     def takers(self) -> list[Replica]:
-        """Those who may take the stream over."""
+        """The replicas that may take the stream over."""
         return [replica for replica in self.replicas if replica.stream is None]
 
     @property
     def attempts(self) -> list[Attempt]:
         return [sent for sent in self.sent if isinstance(sent, Attempt)]
 
-    # What an owner does.
+    # The events of an owner.
 
     def emit(self, replica: Replica, text: str) -> None:
-        """Say a piece, if there is anybody to say it and anything to be said."""
+        """Emit a delta, unless the replica owns no running stream or `text` is empty."""
         if replica not in self.talkers or not text:
             return
         try:
@@ -94,7 +94,7 @@ class World:
         except StreamClosed:
             pass
         except StoreUnavailable:
-            # It has gone into the stream all the same.
+            # The stream has taken the text all the same.
             replica.versions[-1] += text
             self.finish(replica, "interrupted")
 
@@ -111,15 +111,15 @@ class World:
         replica.owned.finish("error" if sentence else "completed", sentence=sentence)
 
     def flush(self, replica: Replica, *fates: Fate) -> None:
-        """Write what there is to be written; the first fate is the write's, the next that of creating it anew."""
-        replica.line.fates = list(fates)
+        """Flush what is pending; the first fate is the write's, the second that of creating the stream again."""
+        replica.connection.fates = list(fates)
         with suppress(StoreUnavailable):
             replica.flusher._flush()
-        replica.line.fates = []
+        replica.connection.fates = []
         self._look_after(replica)
 
     def cut_off(self, replica: Replica) -> None:
-        """Keep an owner from Redis for longer than one waits."""
+        """Keep an owner from Redis for longer than `OUTAGE_SECONDS`."""
         self.pass_time(LEASE / 3)
         self.flush(replica, "lost")
         self.pass_time(OUTAGE_SECONDS + 1)
@@ -128,20 +128,20 @@ class World:
         self.flush(replica, "lost")
 
     def pause(self, replica: Replica, fate: Fate) -> None:
-        """Stop a replica, perhaps with a write under way."""
+        """Pause a replica, with its write in the state that `fate` says."""
         replica.paused = True
-        replica.line.stopped = None
+        replica.connection.stopped = None
         try:
             self.flush(replica, fate)
         except Stopped:
             return
-        replica.line.stopped = None
+        replica.connection.stopped = None
         replica.paused = replica.stream is not None
 
     def resume(self, replica: Replica, *, heard: bool) -> None:
-        """Let it go on as if nothing had been: it hears the reply that came meanwhile, or finds that time is over."""
+        """Let it run on: it receives the reply that arrived meanwhile if `heard`, otherwise its call times out."""
         replica.paused = False
-        stopped, replica.line.stopped = replica.line.stopped, None
+        stopped, replica.connection.stopped = replica.connection.stopped, None
         if heard and stopped and stopped[1] is not None:
             replica.flusher._after(replica.owned, *stopped)
         else:
@@ -149,16 +149,17 @@ class World:
         self._look_after(replica)
 
     def crash(self, replica: Replica) -> None:
-        """Kill a replica; another process takes its place, which knows nothing."""
+        """Kill a replica; a new process without any state takes its place."""
         self.replicas[replica.number] = Replica(self, replica.number)
         self.pass_time(0.0)
 
-    # What others do.
+    # The events of other processes.
 
     def attempt(self, replica: Replica, fate: Fate = "ok", *, retries: bool = False, stalls: bool = False) -> bool:
-        """Try to take the stream over; a lost reply is asked for again, or forgotten. Return whether it was taken.
+        """Try to take the stream over. Return whether it was taken.
 
-        With `stalls` others have it before the new owner reads what there is.
+        With `retries` a call whose reply was lost is sent again. With `stalls` other replicas take the stream over
+        before this one has loaded it.
         """
         name = self._new_owner()
         self.sent.append(Attempt(name))
@@ -175,27 +176,27 @@ class World:
         return self._go_on(replica, name, taken)
 
     def take_over(self, replica: Replica) -> bool:
-        """Have a replica take the stream over, unless it is not to be had; return whether it was."""
+        """Let a replica take the stream over once its lease has lapsed; return whether it did."""
         self.pass_time(LEASE)
         self.attempt(replica)
         self.pass_time(GRACE)
         return self.attempt(replica)
 
     def take_over_late(self, attempt: Attempt) -> None:
-        """Have a call do it that nobody waits for any more: its owner is nobody, or was replaced since."""
+        """Deliver a takeover call whose caller no longer waits: its owner never ran, or was replaced since."""
         for seconds in (LEASE, GRACE):
             self.pass_time(seconds)
             self._try(attempt.owner)
 
     def look(self) -> None:
-        """Poll on every replica: one that finds the lease lapsed tries to take the stream over."""
+        """Poll on every replica; one that finds the lease lapsed tries to take the stream over."""
         for replica in self.takers:
             self.poll()
             if self.seen and self.seen.lapsed:
                 self.attempt(replica)
 
     def sweep(self) -> None:
-        """Look for lapsed streams on every replica, as all of them do by themselves."""
+        """Search for lapsed streams on every replica, as the sweep does."""
         if ID in self.store.lapsed():
             for replica in self.takers:
                 self.attempt(replica)
@@ -214,7 +215,7 @@ class World:
                 self._try(sent.owner)
 
     def deliver(self, write: Write, *others: Call) -> Any:
-        """Bring a write to Redis and compare what it does with what it may do; return the reply."""
+        """Deliver a write and compare its effect with the model; return the reply."""
         before = self.state()
         (reply,) = self.store.write([write], *others)
         assert isinstance(reply, Appended)
@@ -234,8 +235,8 @@ class World:
         return reply
 
     def deliver_anew(self, whole: NewStream) -> Opened:
-        """Bring an owner's creation of its lost stream to Redis: it changes nothing where the stream is."""
-        # It shows the stream too, and what is shown at a frame's end is kept.
+        """Deliver the creation of a lost stream by its owner: where the stream exists, nothing changes."""
+        # The reply has a snapshot, which is stored if the frame's deadline has passed: read once before comparing.
         self.store.read(ID)
         before = self.state()
         reply = self.store.open(whole)
@@ -247,7 +248,7 @@ class World:
         return reply
 
     def poll(self) -> None:
-        """Read as a reader does, twice: it shows what follows from text and state, and nothing shorter than before."""
+        """Read twice as a reader does: the text follows from the state, and is no shorter than before."""
         state, seen = self.state(), self.seen
         snapshot = self.seen = self.store.read(ID)
         assert self.store.read(ID) == snapshot, "a repeated poll shows something else"
@@ -264,7 +265,7 @@ class World:
             assert seen.start != snapshot.start or snapshot.text.startswith(seen.text), "a poll went backwards"
 
     def lose(self, after: State) -> None:
-        """Have Redis come back as `after`: without writes it had acknowledged."""
+        """Let Redis restart with the state `after`, without writes it had acknowledged."""
         self.redis.delete(*KEYS)
         if after.hash:
             self.redis.hset(KEYS.hash, items=[part for pair in after.hash.items() for part in pair])
@@ -280,17 +281,17 @@ class World:
         state = self.state()
         self.lose(State(**{name: getattr(state, name) for name in State._fields if name not in lost}))
 
-    # What must hold.
+    # The invariants.
 
     def check(self) -> None:
-        """Invariants 1, 2 and 4 of what lies in Redis now, and of how it came from what lay there before."""
+        """Check invariants 1, 2 and 4 on the state in Redis, and on its difference from the state before."""
         state, before = self.state(), self.history[-1]
         self.history.append(state)
         if self.torn or not state.hash:
             return
         assert state.joined == state.text, "list and text differ"
-        said = self.said[self.fence.owner]
-        assert any(version.startswith(state.text) for version in said), "the owner never said that"
+        versions = self.said[self.fence.owner]
+        assert any(version.startswith(state.text) for version in versions), "the owner never said that"
         if not self.lossy:
             assert self.fence.admits(int(state.hash["epoch"]), state.hash["owner"])
             assert state.start >= before.start
@@ -354,7 +355,7 @@ class World:
         return True
 
     def _look_after(self, replica: Replica) -> None:
-        """Have a replica forget a stream that was closed for it."""
+        """Let a replica drop a stream that was closed."""
         stream = replica.stream
         if stream is None or not stream.closed:
             return

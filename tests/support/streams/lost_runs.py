@@ -1,4 +1,4 @@
-"""Runs at the mock Dify whose client is gone, as a dead replica leaves them."""
+"""Runs of the mock Dify whose client has disconnected, as a killed replica leaves them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.deadline import Deadline
 
 
 def lose(provider: DifyProvider, question: str, *, text: bool = False, **fields: Any) -> ProviderIds:
-    """Ask, and leave as a dying replica does: when the message is known, or some of its text."""
+    """Ask, and disconnect when the message id is known or, with `text`, after the first delta; return the ids."""
     ids = ProviderIds()
     with closing(provider.stream_query(Query(question, "u1", **fields), Deadline(20.0))) as events:  # type: ignore[type-var]
         for event in events:
@@ -31,7 +31,7 @@ def run_of(dify: MockDify, ids: ProviderIds) -> Run:
 
 
 def ended(dify: MockDify, ids: ProviderIds) -> Run:
-    """Return the run when it has ended and is saved."""
+    """Wait until the run has ended and is saved, and return it."""
     run = run_of(dify, ids)
     wait_until(lambda: run.is_saved and run.status != "running")
     return run

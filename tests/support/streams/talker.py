@@ -1,4 +1,4 @@
-"""An answer that comes step by step, each when the test says so, under the eyes of a relay."""
+"""A provider whose answer goes on step by step when the test says so, and its streams behind a counting relay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.deadline import Deadline
 
 
 class Talker(SlowProvider):
-    """Names the run, says a delta, says the others, and ends: each when it may."""
+    """A provider that yields its ids, one delta, the other deltas, and its end, each after an event of the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Talker(SlowProvider):
 
 
 def running(relay: CountingRelay, desk: Desk, talker: Talker) -> OwnedStream:
-    """Ask, and return the stream once its provider is asked and nothing is under way."""
+    """Ask, and return the stream once its provider was called and no round trip is under way."""
     owned = desk.manager.owned(desk.asks().stream_id)
     assert owned
     wait_until(lambda: owned.field("task_id"))
@@ -49,7 +49,7 @@ def running(relay: CountingRelay, desk: Desk, talker: Talker) -> OwnedStream:
 
 
 def said(owned: OwnedStream) -> str:
-    """Return what Redis has of a stream, without asking it."""
+    """Return the text that Redis has acknowledged, from the owner's memory."""
     chunks: list[Chunk] = []
     while (page := owned.page(len(chunks))) and page.chunks:
         chunks += page.chunks
@@ -57,7 +57,7 @@ def said(owned: OwnedStream) -> str:
 
 
 def answered(relay: CountingRelay, desk: Desk, talker: Talker) -> str:
-    """Return the id of a stream that has all of its answer and no end yet, with nothing under way."""
+    """Return the id of a stream with all of its text but no end yet, and no round trip under way."""
     owned = running(relay, desk, talker)
     talker.go_on.set()
     talker.more.set()

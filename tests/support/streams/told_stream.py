@@ -1,4 +1,4 @@
-"""A stream that a test tells, in place of one that is followed in Redis."""
+"""A stream whose news a test sets, in place of a stream that is followed in Redis."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from services.streams.records import Whole
 
 
 class Stream:
-    """One stream as the test tells it: what its reader gets next, and what it is in the end."""
+    """One stream: `tells` queues the news its reader gets next; `wholes` are errors that reading the whole raises."""
 
     def __init__(self) -> None:
         self.coming: queue.Queue[News | Exception] = queue.Queue()
         self.wholes: list[Exception] = []
-        #: How often its reader waited in vain.
+        #: How often its reader waited without news.
         self.waits = 0
 
     def tells(self, *coming: News | Exception) -> Stream:
@@ -23,7 +23,7 @@ class Stream:
         return self
 
     def next(self, timeout: float) -> News | None:
-        """Return what comes next; None after `timeout` or a twentieth of a second: nobody has to wait longer here."""
+        """Return the next news, or None after `timeout` or 50 ms, whichever is shorter: tests need no longer waits."""
         try:
             one = self.coming.get(timeout=min(timeout, 0.05))
         except queue.Empty:

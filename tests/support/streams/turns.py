@@ -1,4 +1,4 @@
-"""Counts what a Redis client sends: one turn is one round trip, whatever number of commands it carries."""
+"""Count the round trips of a Redis client; one pipeline is one round trip, whatever its number of commands."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import redis
 
 
 def count_turns(client: redis.Redis) -> Counter[str]:
-    """Return the turns of a client from now on, by the name of the thread that waited for them.
+    """Return a counter of the client's round trips from now on, by the name of the thread that waited for them.
 
-    The client gets new connections for it; a connection's first use has turns of its own.
+    The client gets new connections for it; the first use of a connection has round trips of its own.
     """
     turns: Counter[str] = Counter()
 
