@@ -170,8 +170,8 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.ProgramChecker) -> Bluepri
     @routes.get("/api/chat/<stream_id>")
     def show(stream_id: str) -> Response:
         caller = rest.caller(callers, request)
-        place = rest.params(ChatPlace)
-        cursor = last_event() if "Last-Event-ID" in request.headers else place.cursor
+        shown = rest.params(ChatPlace)
+        cursor = last_event() if "Last-Event-ID" in request.headers else shown.cursor
         # A HEAD request must not wait for the answer.
         events = wants_events() or request.method == "HEAD"
         return chat.show(caller, checked(stream_id), cursor=cursor, events=events)

@@ -237,9 +237,11 @@ class RealtimeChannel:
             grew = partial(self._session.grew, queued.answer, (), first=news.first, cursor=news.cursor)
             return self._tell(lambda: grew(reset=news.reset))
         for number, chunk in enumerate(chunks):
-            after = news.place + number + 1
-            place = news.cursor if number + 1 == len(chunks) else after
-            grew = partial(self._session.grew, queued.answer, ((chunk.content, after),), first=news.first, cursor=place)
+            after = news.index + number + 1
+            cursor = news.cursor if number + 1 == len(chunks) else after
+            grew = partial(
+                self._session.grew, queued.answer, ((chunk.content, after),), first=news.first, cursor=cursor
+            )
             if not self._tell(partial(grew, reset=news.reset and not number)):
                 return False
         return True

@@ -28,28 +28,28 @@ def make_folder(*, memory: Path = MEMORY) -> Path:
     """Make a folder for this process where there is enough space, and remove the folders of killed masters.
 
     Raises:
-        OSError: no place is writable and has `ROOM` bytes free.
+        OSError: no folder is writable and has `ROOM` bytes free.
     """
-    for place in (memory, Path(tempfile.gettempdir())):
+    for parent in (memory, Path(tempfile.gettempdir())):
         with suppress(OSError):
-            sweep(place)
-            if _free_bytes(place) >= ROOM:
-                return make_in(place)
+            sweep(parent)
+            if _free_bytes(parent) >= ROOM:
+                return make_in(parent)
     raise OSError(f"neither {memory} nor {tempfile.gettempdir()} is writable and has {ROOM >> 20} MiB free")
 
 
-def make_in(place: Path) -> Path:
-    """Make and lock a folder in `place`. It gets the name that `sweep` looks for only after it is locked."""
-    fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))
+def make_in(parent: Path) -> Path:
+    """Make and lock a folder in `parent`. It gets the name that `sweep` looks for only after it is locked."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
     # Never closed: the lock ends with this process and the workers it forks.
     fcntl.flock(os.open(fresh, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
     (fresh / LOCK).touch()
-    return fresh.rename(place / fresh.name.removeprefix("."))
+    return fresh.rename(parent / fresh.name.removeprefix("."))
 
 
-def sweep(place: Path) -> None:
-    """Remove the folders in `place` that no living master has locked."""
-    for folder in place.glob(f"{PREFIX}*"):
+def sweep(parent: Path) -> None:
+    """Remove the folders in `parent` that no living master has locked."""
+    for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError), _opened(folder) as number:
             if os.fstat(number).st_uid == os.getuid():
                 fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,8 +74,8 @@ def locked(folder: Path, operation: int) -> Iterator[None]:
         yield
 
 
-def _free_bytes(place: Path) -> int:
-    space = os.statvfs(place)
+def _free_bytes(parent: Path) -> int:
+    space = os.statvfs(parent)
     return space.f_bavail * space.f_frsize
 
 

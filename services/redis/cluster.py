@@ -103,9 +103,9 @@ class Topology:
     def __init__(self, asked: Address, answer: Sequence[Any]) -> None:
         self.slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         nodes: list[Address] = []
-        for first, last, *places in answer:
+        for first, last, *nodes in answer:
             # A node that does not know its own name leaves it out: use the address that was asked.
-            addresses = [(str(host or asked[0]), int(port)) for host, port, *_ in places]
+            addresses = [(str(host or asked[0]), int(port)) for host, port, *_ in nodes]
             self.slots[first : last + 1] = [addresses[0]] * (last + 1 - first)
             nodes += addresses
         #: All nodes, replicas included.
@@ -114,7 +114,7 @@ class Topology:
         if not self.primaries:
             raise redis.ConnectionError(f"{asked[0]}:{asked[1]} knows of no node with slots")
 
-    def place(self, key: str) -> Address:
+    def address_of(self, key: str) -> Address:
         """Return a key's node. Any node if there is no key or the slot has none, which the reply will report."""
         address = self.slots[key_slot(key.encode())] if key else None
         return address or random.choice(self.primaries)
@@ -152,7 +152,7 @@ class ClusterClient(redis.Redis):
             topology = self._topology()
         except redis.ConnectionError as exc:
             return Replies([exc] * len(calls), [WHOLE_CLUSTER] * len(calls))
-        sent = {index: Sent(call, topology.place(call.key)) for index, call in enumerate(calls)}
+        sent = {index: Sent(call, topology.address_of(call.key)) for index, call in enumerate(calls)}
         replies = Replies([None] * len(calls), [""] * len(calls))
         self._round(sent, replies)
         for _ in range(ROUNDS - 1):
@@ -180,7 +180,7 @@ class ClusterClient(redis.Redis):
 
     def home(self, key: str) -> str:
         """Return the name of a key's node as far as it is known, without a request."""
-        return _name(self._known.place(key)) if self._known else WHOLE_CLUSTER
+        return _name(self._known.address_of(key)) if self._known else WHOLE_CLUSTER
 
     def servers(self) -> list[redis.Redis]:
         """Return a client for each primary, for commands that concern a server and not a key.
@@ -254,7 +254,7 @@ class ClusterClient(redis.Redis):
             return one._replace(load=True)
         if isinstance(exc, AskError):
             return Sent(one.call, _address(exc, one), asking=not isinstance(exc, MovedError))
-        return Sent(one.call, self._topology().place(one.call.key))
+        return Sent(one.call, self._topology().address_of(one.call.key))
 
     def _topology(self) -> Topology:
         """Return the map of slots to nodes, looked up again if the last answer is in doubt.

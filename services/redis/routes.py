@@ -168,9 +168,9 @@ class Resolver:
 
 
 def _resolve(host: str) -> list[str]:
-    found = [place for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    found = [address for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     # A link-local IPv6 address needs its interface.
-    return [f"{place[0]}%{place[3]}" if len(place) > 3 and place[3] else str(place[0]) for place in found]
+    return [f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] else str(address[0]) for address in found]
 
 
 def _is_number(host: str) -> bool:

@@ -48,17 +48,17 @@ def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> red
         SettingsError: the address cannot be used.
     """
     try:
-        place = parse_redis_url(url)
+        address = parse_redis_url(url)
         resolver = Resolver()
-        dial = dialer(place, timeout=timeout, resolver=resolver)
-        if place.kind == "cluster":
-            return ClusterClient(dial, place.hosts, pool_size=pool_size)
-        if place.kind == "sentinel":
-            asked = dialer(place, timeout=timeout, resolver=resolver, sentinels=True)
-            words, majority = ("SENTINEL MASTER", place.service), len(place.hosts) // 2 + 1
-            route: Route = SentinelRoute(place.service, partial(asked.ask_all, place.hosts, words, enough=majority))
+        dial = dialer(address, timeout=timeout, resolver=resolver)
+        if address.kind == "cluster":
+            return ClusterClient(dial, address.hosts, pool_size=pool_size)
+        if address.kind == "sentinel":
+            asked = dialer(address, timeout=timeout, resolver=resolver, sentinels=True)
+            words, majority = ("SENTINEL MASTER", address.service), len(address.hosts) // 2 + 1
+            route: Route = SentinelRoute(address.service, partial(asked.ask_all, address.hosts, words, enough=majority))
         else:
-            route = Route(*place.hosts)
+            route = Route(*address.hosts)
     except ValueError as exc:
         raise SettingsError(f"REDIS_URL is wrong: expected {exc}") from exc
     return dial.client(route, pool_size)

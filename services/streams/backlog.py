@@ -117,11 +117,11 @@ def _pieces(text: str) -> list[str]:
     # A character has at most four bytes in UTF-8.
     if len(text) <= CHUNK_BYTES // 4:
         return [text]
-    data, pieces, place = text.encode(), [], 0
-    while place < len(data):
-        piece = data[place : place + CHUNK_BYTES].decode(errors="ignore")
+    data, pieces, position = text.encode(), [], 0
+    while position < len(data):
+        piece = data[position : position + CHUNK_BYTES].decode(errors="ignore")
         pieces.append(piece)
-        place += _bytes(piece)
+        position += _bytes(piece)
     return pieces
 
 

@@ -27,8 +27,8 @@ class News:
     cursor: int
     #: The new chunks of text in order, without empty chunks and errors.
     chunks: tuple[Chunk, ...] = ()
-    #: The list index of the first of `chunks`: the cursor before chunk k is `place + k`.
-    place: int = 0
+    #: The list index of the first of `chunks`: the cursor before chunk k is `index + k`.
+    index: int = 0
     #: The text shown so far is replaced; `chunks` begin the new one.
     reset: bool = False
     #: The index of the first of `chunks` within the text, from 0.
@@ -154,12 +154,12 @@ class Following:
     def _news(self, page: ChunkPage) -> News | None:
         standing, chunks = page.standing, list(page.chunks)
         anew = self._begins_anew(standing)
-        place = standing.start if anew else self._cursor
+        index = standing.start if anew else self._cursor
         reset = anew and self._cursor > 0
-        if place != self._cursor:
-            chunks = chunks[place - self._cursor :] if place > self._cursor else []
-        cursor = place + len(chunks)
-        if place == self._cursor and self._cursor > standing.length:
+        if index != self._cursor:
+            chunks = chunks[index - self._cursor :] if index > self._cursor else []
+        cursor = index + len(chunks)
+        if index == self._cursor and self._cursor > standing.length:
             # Redis lost chunks that were shown, and the owner is writing them again.
             cursor = self._cursor
         if not self._text:
@@ -167,8 +167,8 @@ class Following:
             cursor = max(cursor, standing.length - (standing.status != "processing"))
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
-        first = max(0, place - standing.start)
-        return self._told(page, chunks, News(cursor, place=place, reset=reset, first=first))
+        first = max(0, index - standing.start)
+        return self._told(page, chunks, News(cursor, index=index, reset=reset, first=first))
 
     def _told(self, page: ChunkPage, chunks: list[Chunk], news: News) -> News:
         standing = page.standing

@@ -227,7 +227,7 @@ def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowP
 
 def test_a_full_queue_is_refused(any_redis_url: str, provider: SlowProvider) -> None:
     """At most three questions wait behind a running one."""
-    desk = Desk(any_redis_url, provider, places=10)
+    desk = Desk(any_redis_url, provider, slots=10)
 
     asked = [desk.asks(msgid=str(number)) for number in range(5)]
 

@@ -63,7 +63,7 @@ class Desk:
     """A replica without HTTP."""
 
     def __init__(
-        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
+        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, slots: int = 3, lease: float = 6.0
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
         self._provider = provider
@@ -72,7 +72,7 @@ class Desk:
         self.streams = StreamStore(runner, lease=lease)
         conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         backends = {"default": Backend(provider), "hr": Backend(provider)}
-        wecom = ChannelRules(slots=places, frame_seconds=330.0, open_timeout=OPEN_SECONDS)
+        wecom = ChannelRules(slots=slots, frame_seconds=330.0, open_timeout=OPEN_SECONDS)
         socket = ChannelRules(resets=RESETS, open_timeout=OPEN_SECONDS, resends=True)
         programs = ChannelRules(open_timeout=OPEN_SECONDS, resends=True, keeps_refusals=False)
         rules = {

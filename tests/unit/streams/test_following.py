@@ -318,9 +318,9 @@ class Counted(StreamStore):
         super().__init__(ScriptRunner(client))
         self.pipelines: list[int] = []
 
-    def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
-        self.pipelines.append(len(places))
-        return super().pages(places)
+    def pages(self, cursors: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
+        self.pipelines.append(len(cursors))
+        return super().pages(cursors)
 
 
 def test_many_readers_share_one_pipeline(pair: Pair) -> None:
