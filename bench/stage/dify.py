@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import math
 import multiprocessing
 import re
 import sys
@@ -119,12 +118,10 @@ def _serve(pipe: Connection, counts: MutableSequence[int], pieces: int, every: f
 class _Answer:
     """One run that is streamed to a client."""
 
-    def __init__(self, run: Run, pieces: int, allowed: float, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, run: Run, pieces: int, allowed: int, writer: asyncio.StreamWriter) -> None:
         self.run = run
-        self.pieces = pieces
-        #: Number of deltas after which the run waits for `let`.
-        self.allowed = allowed
-        self.sent = 0
+        #: Number of deltas of the whole answer, those sent, and those after which the run waits for `let`.
+        self.pieces, self.sent, self.allowed = pieces, 0, allowed
         self._texts: list[str] = []
         self._transport = writer.transport
         # The deltas of a run differ only in their text.
@@ -169,13 +166,12 @@ class _Server:
         due = time.monotonic()
         while True:
             self._slot = (self._slot + 1) % len(self._wheel)
-            self._send_deltas()
+            self._send_deltas(self._wheel[self._slot])
             # A late turn is made up for, so the rate is the configured one.
             due += self._tick
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
-    def _send_deltas(self) -> None:
-        answers = self._wheel[self._slot]
+    def _send_deltas(self, answers: list[_Answer]) -> None:
         for answer in [answer for answer in answers if answer.sent >= answer.pieces]:
             answers.remove(answer)
             answer.end()
@@ -231,13 +227,12 @@ class _Server:
         if "query" not in asked:
             writer.write(_json({"code": "invalid_param", "message": "", "status": 400}, "400 Bad Request"))
             return
-        query = asked["query"]
         conversation_id = asked.get("conversation_id") or str(uuid.uuid4())
-        run = Run("", user=asked["user"], conversation_id=conversation_id, query=query)
+        run = Run("", user=asked["user"], conversation_id=conversation_id, query=asked["query"])
         self._runs.add(run)
-        self._asks[query] += 1
-        pieces, allowed = found.groups() if (found := _WANTED.search(query)) else (self._pieces, None)
-        answer = _Answer(run, int(pieces), int(allowed) if allowed else math.inf, writer)
+        self._asks[run.query] += 1
+        pieces, allowed = found.groups() if (found := _WANTED.search(run.query)) else (self._pieces, None)
+        answer = _Answer(run, int(pieces), int(allowed or pieces), writer)
         answer.write(_STREAM_HEAD + _chunk(run.workflow_started()))
         self._wheel[self._slot].append(answer)
 
