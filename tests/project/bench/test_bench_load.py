@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import pytest
 
@@ -32,44 +31,36 @@ def send(job: Job) -> Outcome:
         return load.run(job)
 
 
-class Server:
+class Server(socketserver.ThreadingTCPServer):
     """Answers each request with the pieces that `answer` yields for it; without pieces it closes the connection."""
 
+    daemon_threads, block_on_close, request_queue_size = True, False, 64
+
     def __init__(self, answer: Callable[[bytes], Iterator[bytes]]) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port: int = self.server_address[1]
         #: The requests in the order of arrival, and the number of connections.
         self.received: list[bytes] = []
         self.connections = 0
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _serve(self) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
         with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        connection.settimeout(30.0)
-        with suppress(OSError), connection:
-            while request := connection.recv(4096):
-                self.received.append(request)
-                pieces = list(self._answer(request))
+            while received := request.recv(4096):
+                self.received.append(received)
+                pieces = list(self._answer(received))
                 for piece in pieces:
-                    connection.sendall(piece)
+                    request.sendall(piece)
                     # So that the other end reads each piece separately.
                     time.sleep(0.02 if len(pieces) > 1 else 0)
                 if not pieces:
                     return
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown()
+        super().__exit__(*exc_info)
 
 
 def echo(request: bytes) -> Iterator[bytes]:
