@@ -12,8 +12,8 @@ import socket
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 #: Timeout of connecting, and seconds without any reply after which a job fails.
@@ -92,28 +92,21 @@ class Generator(ExitStack):
             pool.close()
             pool = None
         pool = pool or _Pool(*place)
+        # Pauses of Python's garbage collector would be part of the delays.
+        gc.disable()
         try:
-            with _without_collections():
-                outcome = pool.send(job)
+            outcome = pool.send(job)
         except BaseException:
             pool.close()
             raise
+        finally:
+            gc.enable()
         self._kept[place] = (time.monotonic(), pool)
         return outcome
 
     def _close(self) -> None:
         for _, pool in self._kept.values():
             pool.close()
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Keep pauses of Python's garbage collector out of the delays."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Connection:

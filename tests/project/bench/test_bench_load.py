@@ -58,9 +58,9 @@ class Server(socketserver.ThreadingTCPServer):
                 if not pieces:
                     return
 
-    def __exit__(self, *exc_info: object) -> None:
+    def server_close(self) -> None:
         self.shutdown()
-        super().__exit__(*exc_info)
+        super().server_close()
 
 
 def echo(request: bytes) -> Iterator[bytes]:

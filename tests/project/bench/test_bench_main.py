@@ -10,6 +10,7 @@ import pytest
 from bench import __main__ as bench
 from bench import chart, report
 from bench.figures import Figure
+from bench.parts import PARTS
 from bench.stage import machine
 
 pytestmark = pytest.mark.full
@@ -63,13 +64,13 @@ def test_new_figures_of_a_part_replace_its_old_ones(tmp_path: Path) -> None:
     assert bench.merged(results, ["polls"], [again]) == [again, OTHER, LAST]
     assert bench.merged(results, ["polls", "start"], [LAST, again]) == [again, OTHER, LAST]
     assert bench.merged(tmp_path / "none.json", ["polls"], [again]) == [again]
-    assert bench.merged(results, list(bench.PARTS), [again]) == [again]
+    assert bench.merged(results, list(PARTS), [again]) == [again]
 
 
 def test_only_a_whole_run_replaces_the_results_by_default() -> None:
     """A run of some parts, or a shortened run, stores nothing; `growth` names its three parts."""
     assert bench.parse([]).out == report.RESULTS
-    assert bench.parse([]).only == list(bench.PARTS)
+    assert bench.parse([]).only == list(PARTS)
     assert bench.parse(["--scale", "0.1"]).out is None
     assert bench.parse(["--only", "start,polls"]).out is None
     assert bench.parse(["--only", "start,polls"]).only == ["polls", "start"]

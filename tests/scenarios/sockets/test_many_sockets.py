@@ -57,9 +57,7 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
     assert len(asks) == 2 * ANSWERING
 
 
-def test_the_command_prints_its_result(
-    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_its_result(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
     """With few sockets the killed replica's answers are whole, and the exit status is 0."""
     assert sockets.main(["--idle", "5", "--answering", "3", "--pieces", "60", "--every", "0.1"]) == 0
 
