@@ -42,47 +42,66 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
     with Stage() as stage:
         dify = stage.dify(pieces, EVERY)
         replica = stage.replica(stage.redis(), dify, **settings(idle + answering))
-        crowd = stage.enter_context(Crowd(replica.port))
-        clients = [Client(f"asking-{number}") for number in range(answering)]
+        sockets = Sockets(stage.enter_context(Crowd(replica.port)), replica, dify, pieces, scale)
+        sockets.round([Client("warm")], "warm")
+        yield from sockets.idle(idle)
+        yield from sockets.answering(answering)
 
-        def rested() -> int:
-            """Return the worker's memory after a rest, in KiB."""
-            crowd.listen_for(REST * scale)
-            return replica.rss
 
-        warm = Client("warm")
-        crowd.join(warm)
-        ask(crowd, [warm], "warm", WITHIN * scale)
-        wrong = answer_errors(crowd, [warm], dify, pieces * EVERY)
-        before = rested()
-        for number in range(idle):
-            crowd.join(Client(f"idle-{number}"))
-        kib = (rested() - before) / idle
-        yield Figure("sockets.idle_kib", (kib,), "KiB", f"memory of each of {idle} idle sockets")
-        shares = tuple(_share(crowd, replica, IDLE_SECONDS * scale / ROUNDS) for _ in range(ROUNDS))
+class Sockets:
+    """Measures one worker with idle sockets, and then with sockets that get answers of so many deltas."""
+
+    def __init__(self, crowd: Crowd, replica: Replica, dify: MockDify, pieces: int, scale: float) -> None:
+        self._crowd, self._replica, self._dify = crowd, replica, dify
+        self._pieces, self._scale = pieces, scale
+        self._errors: list[str] = []
+
+    def idle(self, count: int) -> Iterator[Figure]:
+        before = self._rested()
+        for number in range(count):
+            self._crowd.join(Client(f"idle-{number}"))
+        kib = (self._rested() - before) / count
+        yield Figure("sockets.idle_kib", (kib,), "KiB", f"memory of each of {count} idle sockets")
+        shares = tuple(self._share(IDLE_SECONDS * self._scale / ROUNDS) for _ in range(ROUNDS))
         yield Figure("sockets.idle_cpu", shares, "%", "of a core that all of these take")
 
+    def answering(self, count: int) -> Iterator[Figure]:
+        clients = [Client(f"asking-{number}") for number in range(count)]
+        rounds = [self.round(clients, f"round {number}") for number in range(ROUNDS)]
+        # Only of the first round: later rounds reuse its memory.
+        yield Figure("sockets.answering_kib", (rounds[0].kib,), "KiB", f"more for each of {count} that are answered")
+        about = f"CPU of the worker per delta, questions included, {1 / EVERY:g} a second"
+        yield figure("sockets.cpu_per_piece", rounds, lambda one: one.cpu, "µs", about)
+        for percent in (50, 99):
+            delays = tuple(1000 * percentile(one.delays, percent) for one in rounds)
+            yield Figure(f"sockets.delay_p{percent}", delays, "ms", "delta sent to its frame at the client")
+        about = "not whole byte for byte, or asked twice"
+        yield Figure("sockets.wrong", (len(self._errors),), "answers", about, goal="<= 0")
+
+    def round(self, clients: Sequence[Client], name: str) -> Round:
+        """Have these clients answered, and measure the cost; `name` must be unique."""
         for client in clients:
-            crowd.join(client)
-        rounds = []
-        for number in range(ROUNDS):
-            before, cpu = rested(), replica.cpu
-            for client in clients:
-                client.delays.clear()
-            ask(crowd, clients, f"round {number}", WITHIN * scale)
-            crowd.listen_for(pieces * EVERY / 2)
-            kib = (replica.rss - before) / answering
-            wrong += answer_errors(crowd, clients, dify, pieces * EVERY)
-            cpu_per_piece = 1e6 * (replica.cpu - cpu) / (pieces * answering)
-            rounds.append(Round(cpu_per_piece, kib, [delay for client in clients for delay in client.delays]))
-    # Only of the first round: later rounds reuse its memory.
-    yield Figure("sockets.answering_kib", (rounds[0].kib,), "KiB", f"more for each of {answering} that are answered")
-    about = f"CPU of the worker per delta, questions included, {1 / EVERY:g} a second"
-    yield figure("sockets.cpu_per_piece", rounds, lambda one: one.cpu, "µs", about)
-    for percent in (50, 99):
-        delays = tuple(1000 * percentile(one.delays, percent) for one in rounds)
-        yield Figure(f"sockets.delay_p{percent}", delays, "ms", "delta sent to its frame at the client")
-    yield Figure("sockets.wrong", (len(wrong),), "answers", "not whole byte for byte, or asked twice", goal="<= 0")
+            client.delays.clear()
+            if not client.connects:
+                self._crowd.join(client)
+        before, cpu = self._rested(), self._replica.cpu
+        ask(self._crowd, clients, name, WITHIN * self._scale)
+        self._crowd.listen_for(self._pieces * EVERY / 2)
+        kib = (self._replica.rss - before) / len(clients)
+        self._errors += answer_errors(self._crowd, clients, self._dify, self._pieces * EVERY)
+        cpu_per_piece = 1e6 * (self._replica.cpu - cpu) / (self._pieces * len(clients))
+        return Round(cpu_per_piece, kib, [delay for client in clients for delay in client.delays])
+
+    def _rested(self) -> int:
+        """Return the worker's memory after a rest, in KiB."""
+        self._crowd.listen_for(REST * self._scale)
+        return self._replica.rss
+
+    def _share(self, seconds: float) -> float:
+        """Return the percent of a core that the worker takes."""
+        cpu = self._replica.cpu
+        self._crowd.listen_for(seconds)
+        return 100 * (self._replica.cpu - cpu) / seconds
 
 
 def settings(sockets: int) -> dict[str, Any]:
@@ -114,10 +133,3 @@ def _error(client: Client, answers: Mapping[str, str], asks: Mapping[str, int]) 
     if client.text != answers.get(client.question):
         return f"{client.question}: not the provider's text"
     return "" if asks[client.question] == 1 else f"{client.question}: asked for {asks[client.question]} times"
-
-
-def _share(crowd: Crowd, replica: Replica, seconds: float) -> float:
-    """Return the percent of a core that the worker takes."""
-    cpu = replica.cpu
-    crowd.listen_for(seconds)
-    return 100 * (replica.cpu - cpu) / seconds

@@ -105,9 +105,9 @@ def mock_dify(pieces: int, every: float) -> Iterator[MockDify]:
         assert process.pid
         yield MockDify(process.pid, ours, counts, ours.recv())
     finally:
-        ours.close()
         process.terminate()
         process.join(10)
+        ours.close()
 
 
 def _serve(pipe: Connection, counts: MutableSequence[int], pieces: int, every: float) -> None:
