@@ -1,1 +1,1 @@
-"""Benchmarks. `python -m bench` runs all parts, one module each. `stage` has the servers, `load` the clients."""
+"""Benchmarks. `python -m bench` runs all `parts`. `stage` has the servers, `load` the clients."""

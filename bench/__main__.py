@@ -18,19 +18,10 @@ from typing import Any
 
 from bench import chart, report, sizing
 from bench.figures import Figure
+from bench.parts import PARTS, part_of
 from bench.stage import machine
-from bench.stage.replicas import ROOT
+from bench.stage.servers import ROOT
 
-#: The parts in order, with the prefix of their figures' names. Each part is a module with `measure(scale)`.
-PARTS = {
-    "polls": "polls",
-    "asking": "questions",
-    "streams": "streams",
-    "first_word": "first_word",
-    "growth": "growth",
-    "sockets": "sockets",
-    "start": "start",
-}
 PAGE, IMAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
 
 Measure = Callable[[], Iterable[Figure]]
@@ -55,9 +46,9 @@ def main(argv: Sequence[str] | None = None, measures: Mapping[str, Measure] | No
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options. By default only a complete run at full length replaces bench/results.json."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway on this machine.")
-    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--scale", type=float, default=1.0, help="length of each round, beside its usual one")
-    parser.add_argument("--out", type=Path, help="where the figures are kept, in the place of those they replace")
+    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}, or growth")
+    parser.add_argument("--scale", type=float, default=1.0, help="length of each round, relative to the usual one")
+    parser.add_argument("--out", type=Path, help="where the figures are stored, in the place of those they replace")
     parser.add_argument("--docs", action="store_true", help="measure nothing; rewrite the document from results.json")
     options = parser.parse_args(argv)
     if options.out is None and options.only == list(PARTS) and options.scale == 1.0:
@@ -71,9 +62,11 @@ def measured(parts: Mapping[str, Measure]) -> tuple[list[Figure], list[str]]:
     failed: list[str] = []
     for part, measure in parts.items():
         began = time.monotonic()
+        print(report.head(), file=sys.stderr)
         try:
-            for row in report.rows(report.collected(measure(), figures), figures):
-                print(row, file=sys.stderr, flush=True)
+            for figure in measure():
+                figures.append(figure)
+                print(report.row(figure, figures), file=sys.stderr, flush=True)
         except Exception as exc:
             traceback.print_exc()
             failed.append(f"{part} failed: {type(exc).__name__}: {exc}")
@@ -83,26 +76,26 @@ def measured(parts: Mapping[str, Measure]) -> tuple[list[Figure], list[str]]:
 
 def merged(path: Path, parts: Collection[str], figures: Iterable[Figure]) -> list[Figure]:
     """Return the new figures of these parts and the file's figures of the others, in the parts' order."""
-    left = set(PARTS.values()) - {PARTS[part] for part in parts}
-    kept = [figure for figure in report.read(path)[0] if _prefix(figure) in left] if path.exists() else []
-    return sorted([*kept, *figures], key=lambda figure: list(PARTS.values()).index(_prefix(figure)))
+    stored = report.read(path)[0] if path.exists() else []
+    kept = [figure for figure in stored if part_of(figure.name) not in parts]
+    return sorted([*kept, *figures], key=lambda figure: PARTS.index(part_of(figure.name)))
 
 
 def table(figures: Sequence[Figure], facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table: the cost of a callback, the machine, every figure."""
-    yield from filter(None, [report.first_line(figures)])
+    yield from report.comparison(figures)
     yield from machine.head(facts)
-    yield ""
-    yield from report.rows(figures, figures)
+    yield from ("", report.head())
+    yield from (report.row(figure, figures) for figure in figures)
 
 
-def rewrite(page: Path = PAGE, images: Path = IMAGES, results: Path = report.RESULTS) -> None:
-    """Write the tables, the calculation and the charts of the results into the document.
+def rewrite(page: Path = PAGE, images: Path = IMAGES) -> None:
+    """Write the tables, the calculation and the charts of bench/results.json into the document.
 
     Raises:
         LookupError: the results lack a row that the calculation or a chart needs.
     """
-    figures, facts = report.read(results)
+    figures, facts = report.read(report.RESULTS)
     text = page.read_text("utf-8")
     for name, content in sections(figures, facts).items():
         text = report.replaced(text, name, content)
@@ -121,20 +114,20 @@ def sections(figures: Sequence[Figure], facts: Mapping[str, Any]) -> dict[str, s
 
 
 def _measure(part: str, scale: float) -> Iterable[Figure]:
-    figures: Iterable[Figure] = importlib.import_module(f"bench.{part}").measure(scale)
+    figures: Iterable[Figure] = importlib.import_module(f"bench.parts.{part.replace('.', '_')}").measure(scale)
     return figures
-
-
-def _prefix(figure: Figure) -> str:
-    return figure.name.partition(".")[0]
 
 
 def _parts(text: str) -> list[str]:
     """Parse the parts' names. Raises: argparse.ArgumentTypeError: a part is unknown."""
-    named = text.split(",")
-    if unknown := sorted(set(named) - PARTS.keys()):
+    names = text.split(",")
+    if unknown := [name for name in names if not any(_is_named(part, name) for part in PARTS)]:
         raise argparse.ArgumentTypeError(f"no part is called {', '.join(unknown)}")
-    return [part for part in PARTS if part in named]
+    return [part for part in PARTS if any(_is_named(part, name) for name in names)]
+
+
+def _is_named(part: str, name: str) -> bool:
+    return part == name or part.startswith(f"{name}.")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt}
+
+Round = TypeVar("Round")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,16 @@ class Figure:
         }
 
     @classmethod
-    def from_json(cls, name: str, written: Mapping[str, Any]) -> Figure:
-        rounds = tuple(float(value) for value in written["rounds"])
-        return cls(name, rounds, written["unit"], written["about"], written["yardstick"] or "", written["goal"] or "")
+    def from_json(cls, name: str, stored: Mapping[str, Any]) -> Figure:
+        rounds = tuple(float(value) for value in stored["rounds"])
+        return cls(name, rounds, stored["unit"], stored["about"], stored["yardstick"] or "", stored["goal"] or "")
+
+
+def figure(
+    name: str, rounds: Iterable[Round], value: Callable[[Round], float], unit: str, about: str, **more: str
+) -> Figure:
+    """Return a figure with one value of each round; `more` are its yardstick and its goal."""
+    return Figure(name, tuple(map(value, rounds)), unit, about, **more)
 
 
 def ratios(name: str, over: Sequence[float], under: Sequence[float], about: str, **more: str) -> Figure:

@@ -1,19 +1,18 @@
 """`python -m bench.questions`: the accuracy of the question detector, compared with the originals' keyword rules.
 
-Measured on the labelled utterances of tests/questions, by default on the part that no rule was written for. False
+Measured on the labelled utterances of tests/unit/questions, by default on the part that no rule was written for. False
 positives and missed questions are listed below the table.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import accuracy
 from utils.questions.detection import Detection, Detector, detect
 
 FOLDER = Path(__file__).parent.parent / "tests" / "unit" / "questions" / "utterances"
@@ -34,17 +33,6 @@ class Utterance:
     question: bool
     kind: str
     lang: str
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The score of one detector: shares from 0 to 1, microseconds per utterance, and its errors."""
-
-    precision: float
-    recall: float
-    microseconds: float
-    wrongly_found: tuple[Utterance, ...]
-    missed: tuple[Utterance, ...]
 
 
 def by_rules_of_v2(text: str) -> Detection:
@@ -69,56 +57,20 @@ def utterances(part: str) -> list[Utterance]:
     return [Utterance(**json.loads(line)) for line in lines]
 
 
-def measure(detector: Detector, said: Sequence[Utterance], *, rounds: int = 1) -> Score:
+def measure(detector: Detector, texts: Sequence[Utterance], *, rounds: int = 1) -> accuracy.Score:
     """Return a detector's score on labelled utterances; the time is the best of `rounds`."""
-    judged = [(each, detector(each.text).is_question) for each in said]
-    found = [each for each, is_question in judged if is_question]
-    asking = [each for each in said if each.question]
-    right = sum(each.question for each in found)
-    return Score(
-        precision=right / len(found) if found else 1.0,
-        recall=right / len(asking) if asking else 1.0,
-        microseconds=min(_seconds(detector, said) for _ in range(rounds)) / len(said) * 1e6,
-        wrongly_found=tuple(each for each in found if not each.question),
-        missed=tuple(each for each, is_question in judged if each.question and not is_question),
-    )
-
-
-def _seconds(detector: Callable[[str], Detection], said: Iterable[Utterance]) -> float:
-    begun = time.perf_counter()
-    for each in said:
-        detector(each.text)
-    return time.perf_counter() - begun
+    return accuracy.score(texts, "question", lambda text: detector(text).is_question, rounds=rounds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all three and print the table, then the errors of the product's detector."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.questions", description="Which detector finds the questions."
-    )
-    parser.add_argument("--part", choices=("test", "develop"), default="test", help="which labelled utterances")
-    parser.add_argument("--figures-only", action="store_true", help="without the list of what was wrong")
-    options = parser.parse_args(argv)
-    said = utterances(options.part)
-    scores = {name: measure(detector, said, rounds=5) for name, detector in DETECTORS.items()}
-    print(f"{len(said)} utterances, {sum(each.question for each in said)} of them questions\n")
-    print("\n".join(_table(scores)))
-    if not options.figures_only:
-        print("\n".join(_mistakes(scores["ours"])))
-    return 0
 
+    def scores(part: str) -> tuple[str, dict[str, accuracy.Score]]:
+        texts = utterances(part)
+        heading = f"{len(texts)} utterances, {sum(each.question for each in texts)} of them questions"
+        return heading, {name: measure(detector, texts, rounds=5) for name, detector in DETECTORS.items()}
 
-def _table(scores: dict[str, Score]) -> Iterator[str]:
-    yield "| rules | precision | recall | µs per utterance |\n|---|---|---|---|"
-    for name, score in scores.items():
-        yield f"| {name} | {score.precision:.3f} | {score.recall:.3f} | {score.microseconds:.0f} |"
-
-
-def _mistakes(score: Score) -> Iterator[str]:
-    yield "\nTaken for questions:"
-    yield from (f"- {each.text} ({each.kind})" for each in score.wrongly_found)
-    yield "\nMissed:"
-    yield from (f"- {each.text} ({each.kind})" for each in score.missed)
+    return accuracy.main(argv, "questions", scores)
 
 
 if __name__ == "__main__":

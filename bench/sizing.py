@@ -9,10 +9,12 @@ settings (`STREAM_TTL`) or an option of this command (`--deltas`), and its name 
 from __future__ import annotations
 
 import argparse
+import operator
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 
 from bench.figures import Figure
@@ -25,6 +27,9 @@ SUMMARY = (
     *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "Redis servers"),
     *("memory of Redis", "WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
 )
+#: The settings whose defaults are used.
+SETTINGS = ("STREAM_MAX_PER_REPLICA", "STREAM_TTL")
+_OPERATORS = {"×": operator.mul, "/": operator.truediv, "+": operator.add}
 #: Unit conversions, and limits.
 CONVERSIONS = {
     "seconds a minute": 60.0,
@@ -66,11 +71,9 @@ class Sheet:
     def __init__(self, figures: Iterable[Figure], options: argparse.Namespace) -> None:
         self._known = {name: Quantity(value, name) for name, value in CONVERSIONS.items()}
         self._known |= {figure.name: Quantity(figure.value, figure.unit, figure.name) for figure in figures}
-        self._known |= {
-            name.upper(): Quantity(float(field.default), "", name.upper())
-            for name, field in Settings.model_fields.items()
-            if type(field.default) in (int, float)
-        }
+        for setting in SETTINGS:
+            value = Settings.model_fields[setting.lower()].default
+            self._known[setting] = Quantity(float(value), "", setting)
         for name, value in vars(options).items():
             if isinstance(value, (int, float)):
                 option = f"--{name.replace('_', '-')}"
@@ -83,100 +86,85 @@ class Sheet:
         except KeyError:
             raise LookupError(f"the results have no {name}") from None
 
-    def line(self, name: str, unit: str, times: Sequence[str], over: Sequence[str] = (), *, up: bool = False) -> None:
-        """Add a line that multiplies and divides, and rounds up to an integer if requested."""
-        above, below = [self[factor] for factor in times], [self[factor] for factor in over]
-        value = prod(factor.value for factor in above) / prod(factor.value for factor in below)
-        terms = " × ".join(map(str, above)) + "".join(f" / {factor}" for factor in below)
-        self._keep(
-            name, f"{terms} = {number(value)} ≤" if up else f"{terms} =", ceil(round(value, 6)) if up else value, unit
-        )
-
-    def total(self, name: str, unit: str, parts: Sequence[str]) -> None:
-        """Add a line with the sum of lines."""
-        terms = " + ".join(str(self[part]) for part in parts)
-        self._keep(name, f"{terms} =", sum(self[part].value for part in parts), unit)
-
-    def chosen(self, name: str, unit: str, choose: Callable[[Iterable[float]], float], of: Sequence[str]) -> None:
-        """Add a line with the largest or smallest of lines."""
-        terms = ", ".join(str(self[part]) for part in of)
-        self._keep(name, f"{choose.__name__}({terms}) =", choose(self[part].value for part in of), unit)
-
-    def _keep(self, name: str, terms: str, value: float, unit: str) -> None:
+    def line(self, name: str, unit: str, formula: str, *, up: bool = False) -> None:
+        """Add a line: a product such as "a × b / c", a sum, or "max(a, b)"; rounded up to an integer if requested."""
+        if formula.startswith(("max(", "min(")):
+            choose, names = (max if formula.startswith("max") else min), formula[4:-1].split(", ")
+            value = choose(self[each].value for each in names)
+            terms = f"{formula[:4]}{', '.join(str(self[each]) for each in names)})"
+        else:
+            first, *others = re.split(r" ([×/+]) ", formula)
+            value, terms = self[first].value, str(self[first])
+            for sign, each in zip(others[::2], others[1::2], strict=True):
+                value, terms = _OPERATORS[sign](value, self[each].value), f"{terms} {sign} {self[each]}"
+        result = f"{terms} ="
+        if up:
+            value, result = ceil(round(value, 6)), f"{result} {number(value)} ≤"
         self._known[name] = Quantity(value, unit)
-        self.lines.append(f"{name:<26} {terms} {self._known[name]}")
+        self.lines.append(f"{name:<26} {result} {self._known[name]}")
 
 
 def derive(figures: Iterable[Figure], options: argparse.Namespace, case: str) -> Sheet:
-    """Calculate one of `CASES`.
-
-    Raises:
-        LookupError: the results lack a row.
-    """
-    sheet = Sheet(figures, options)
-    _load(sheet, case)
-    _gateway(sheet, options.text)
-    _redis(sheet, options.text)
-    _network(sheet, options.text)
-    sheet.line("Dify containers", "containers", ["live"], ["--dify-runs"], up=True)
+    """Calculate one of `CASES`. Raises: LookupError: the results lack a row."""
+    sheet, text = Sheet(figures, options), options.text
+    if case == "worst":
+        sheet.line("live", "live answers", "--users")
+        sheet.line("questions", "questions/s", "live / --answer-seconds")
+    else:
+        sheet.line("questions", "questions/s", "--users × --questions-per-minute / seconds a minute")
+        sheet.line("live", "live answers", "questions × --answer-seconds")
+    sheet.line("polls", "polls/s", "live × --polls")
+    sheet.line("deltas", "deltas/s", "live × --deltas")
+    _gateway(sheet, text)
+    _redis(sheet, text)
+    _network(sheet, text)
+    sheet.line("Dify containers", "containers", "live / --dify-runs", up=True)
     return sheet
 
 
-def _load(sheet: Sheet, case: str) -> None:
-    if case == "worst":
-        sheet.line("live", "live answers", ["--users"])
-        sheet.line("questions", "questions/s", ["live"], ["--answer-seconds"])
-    else:
-        sheet.line("questions", "questions/s", ["--users", "--questions-per-minute"], ["seconds a minute"])
-        sheet.line("live", "live answers", ["questions", "--answer-seconds"])
-    sheet.line("polls", "polls/s", ["live", "--polls"])
-    sheet.line("deltas", "deltas/s", ["live", "--deltas"])
-
-
 def _gateway(sheet: Sheet, text: str) -> None:
-    sheet.line("CPU of polls", "cores", ["polls", f"polls.cpu.{text}"], ["µs a second"])
-    sheet.line("CPU of deltas", "cores", ["deltas", "streams.1000.cpu_per_delta"], ["µs a second"])
+    sheet.line("CPU of polls", "cores", f"polls × polls.cpu.{text} / µs a second")
+    sheet.line("CPU of deltas", "cores", "deltas × streams.1000.cpu_per_delta / µs a second")
     # The short answers of the benchmark are in this row and in that of deltas, so this is an upper bound.
-    sheet.line("CPU of questions", "cores", ["questions", "questions.cpu"], ["µs a second"])
-    sheet.total("CPU of the gateway", "cores", ["CPU of polls", "CPU of deltas", "CPU of questions"])
-    sheet.chosen("adding up", "ratio", min, ["growth.replicas.efficiency", "at the most"])
-    sheet.line("replicas by CPU", "replicas", ["CPU of the gateway"], ["--headroom", "adding up"], up=True)
-    sheet.line("replicas by answers", "replicas", ["live"], ["STREAM_MAX_PER_REPLICA"], up=True)
-    sheet.chosen("replicas", "replicas", max, ["replicas by CPU", "replicas by answers"])
-    sheet.line("pods", "pods", ["replicas"], ["--workers"], up=True)
+    sheet.line("CPU of questions", "cores", "questions × questions.cpu / µs a second")
+    sheet.line("CPU of the gateway", "cores", "CPU of polls + CPU of deltas + CPU of questions")
+    sheet.line("adding up", "ratio", "min(growth.replicas.efficiency, at the most)")
+    sheet.line("replicas by CPU", "replicas", "CPU of the gateway / --headroom / adding up", up=True)
+    sheet.line("replicas by answers", "replicas", "live / STREAM_MAX_PER_REPLICA", up=True)
+    sheet.line("replicas", "replicas", "max(replicas by CPU, replicas by answers)")
+    sheet.line("pods", "pods", "replicas / --workers", up=True)
     # The row includes idle workers, so this is an upper bound.
-    sheet.line("memory of answers", "MiB", ["live", "streams.1000.rss"], ["answers of that row"])
-    sheet.line("memory of workers", "MiB", ["replicas", "start.worker_rss"])
-    sheet.total("memory of the gateway", "MiB", ["memory of answers", "memory of workers"])
-    sheet.line("memory of a pod", "GiB", ["memory of the gateway"], ["pods", "MiB a GiB"])
+    sheet.line("memory of answers", "MiB", "live × streams.1000.rss / answers of that row")
+    sheet.line("memory of workers", "MiB", "replicas × start.worker_rss")
+    sheet.line("memory of the gateway", "MiB", "memory of answers + memory of workers")
+    sheet.line("memory of a pod", "GiB", "memory of the gateway / pods / MiB a GiB")
 
 
 def _redis(sheet: Sheet, text: str) -> None:
-    sheet.line("Redis CPU of polls", "cores", ["polls", f"polls.redis_cpu.{text}"], ["µs a second"])
-    sheet.line("Redis CPU of deltas", "cores", ["deltas", "streams.1000.redis_cpu_per_delta"], ["µs a second"])
-    sheet.line("Redis CPU of questions", "cores", ["questions", "questions.redis_cpu"], ["µs a second"])
-    sheet.total("CPU of Redis", "cores", ["Redis CPU of polls", "Redis CPU of deltas", "Redis CPU of questions"])
+    sheet.line("Redis CPU of polls", "cores", f"polls × polls.redis_cpu.{text} / µs a second")
+    sheet.line("Redis CPU of deltas", "cores", "deltas × streams.1000.redis_cpu_per_delta / µs a second")
+    sheet.line("Redis CPU of questions", "cores", "questions × questions.redis_cpu / µs a second")
+    sheet.line("CPU of Redis", "cores", "Redis CPU of polls + Redis CPU of deltas + Redis CPU of questions")
     # A record is kept for its TTL, even if its answer has ended long before.
-    sheet.line("stored", "stored streams", ["questions", "STREAM_TTL"])
-    sheet.line("memory of Redis", "GB", ["stored", "growth.live.100k.redis_bytes_per_stream"], ["B a GB"])
-    sheet.line("Redis nodes by CPU", "nodes", ["CPU of Redis"], ["--headroom"], up=True)
-    sheet.line("Redis nodes by memory", "nodes", ["memory of Redis"], ["--node-gb", "--headroom"], up=True)
-    sheet.chosen("Redis nodes", "nodes", max, ["Redis nodes by CPU", "Redis nodes by memory"])
+    sheet.line("stored", "stored streams", "questions × STREAM_TTL")
+    sheet.line("memory of Redis", "GB", "stored × growth.live.100k.redis_bytes_per_stream / B a GB")
+    sheet.line("Redis nodes by CPU", "nodes", "CPU of Redis / --headroom", up=True)
+    sheet.line("Redis nodes by memory", "nodes", "memory of Redis / --node-gb / --headroom", up=True)
+    sheet.line("Redis nodes", "nodes", "max(Redis nodes by CPU, Redis nodes by memory)")
     if sheet["Redis nodes"].value > 1:
-        sheet.chosen("Redis nodes", "primaries", max, ["Redis nodes", "primaries of the smallest cluster"])
-    sheet.line("Redis servers", "servers", ["Redis nodes", "servers for each, one of them its replica"])
+        sheet.line("Redis nodes", "primaries", "max(Redis nodes, primaries of the smallest cluster)")
+    sheet.line("Redis servers", "servers", "Redis nodes × servers for each, one of them its replica")
 
 
 def _network(sheet: Sheet, text: str) -> None:
-    sheet.line("WeCom network", "Gbit/s", ["polls", f"polls.bytes.{text}"], ["B/s a Gbit/s"])
-    sheet.line("Redis network of polls", "Gbit/s", ["polls", f"polls.redis_net.{text}"], ["B/s a Gbit/s"])
-    sheet.line("Redis network of deltas", "Gbit/s", ["deltas", "streams.1000.redis_net_per_delta"], ["B/s a Gbit/s"])
-    sheet.line("Redis network of questions", "Gbit/s", ["questions", "questions.redis_net"], ["B/s a Gbit/s"])
-    sheet.total(
-        "Redis network", "Gbit/s", ["Redis network of polls", "Redis network of deltas", "Redis network of questions"]
-    )
-    sheet.line("network of a node", "Gbit/s", ["Redis network"], ["Redis nodes"])
-    sheet.line("Dify network", "Gbit/s", ["deltas", "streams.1000.dify_net_per_delta"], ["B/s a Gbit/s"])
+    sheet.line("WeCom network", "Gbit/s", f"polls × polls.bytes.{text} / B/s a Gbit/s")
+    parts = ("polls", f"polls.redis_net.{text}"), ("deltas", "streams.1000.redis_net_per_delta")
+    for part, row in (*parts, ("questions", "questions.redis_net")):
+        sheet.line(f"Redis network of {part}", "Gbit/s", f"{part} × {row} / B/s a Gbit/s")
+    total = "Redis network of polls + Redis network of deltas + Redis network of questions"
+    sheet.line("Redis network", "Gbit/s", total)
+    sheet.line("network of a node", "Gbit/s", "Redis network / Redis nodes")
+    sheet.line("Dify network", "Gbit/s", "deltas × streams.1000.dify_net_per_delta / B/s a Gbit/s")
 
 
 def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:
@@ -201,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options. Every default is an assumption and is printed as one."""
-    parser = argparse.ArgumentParser(prog="python -m bench.sizing", description="What so many people need.")
+    parser = argparse.ArgumentParser(prog="python -m bench.sizing", description="What this number of people needs.")
     parser.add_argument("--users", type=float, default=100_000, help="people with the chat open")
     parser.add_argument("--questions-per-minute", type=float, default=1.0, help="what one of them asks (usual case)")
     parser.add_argument("--answer-seconds", type=float, default=20.0, help="from a question to its answer's end")

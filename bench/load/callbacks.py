@@ -1,11 +1,14 @@
-"""Builds WeCom's callbacks as bytes, encrypted and signed before the measurement, and decrypts their replies."""
+"""WeCom's callbacks as bytes, encrypted and signed before the measurement; their replies are decrypted."""
 
 from __future__ import annotations
 
 import json
 import secrets
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,14 +18,15 @@ from services.wecom.crypto import WXBizJsonMsgCrypt
 TOKEN = "bench-token-not-secret"
 AES_KEY = "benchKEYnotSECRETbenchKEYnotSECRETbenchKEYA"
 PATH = "/wechat/callback"
+#: Requests that `post_each` sends at once, and the timeout of one in seconds.
+SENDERS, TIMEOUT = 16, 60.0
 
 
 class Callbacks:
     """WeCom's side of one bot. Its requests are valid within the receiver's window of timestamps."""
 
-    def __init__(self, token: str = TOKEN, aes_key: str = AES_KEY, *, clock: Callable[[], float] = time.time) -> None:
-        self._crypt = WXBizJsonMsgCrypt(token, aes_key, "")
-        self._clock = clock
+    def __init__(self, token: str = TOKEN) -> None:
+        self._crypt = WXBizJsonMsgCrypt(token, AES_KEY, "")
 
     def refresh(self, stream_id: str, userid: str) -> bytes:
         """Return the request that polls a stream."""
@@ -50,9 +54,9 @@ class Callbacks:
     def _request(self, message: Mapping[str, Any], userid: str) -> bytes:
         common = {"msgid": secrets.token_hex(16), "aibotid": "aibBENCH", "chattype": "single"}
         text = json.dumps({**common, "from": {"userid": userid}, **message}, ensure_ascii=False)
-        code, sealed = self._crypt.EncryptMsg(text, str(secrets.randbelow(10**10)), int(self._clock()))
+        code, sealed = self._crypt.EncryptMsg(text, str(secrets.randbelow(10**10)), int(time.time()))
         if sealed is None:
-            raise ValueError(f"this token and key cannot seal: {code}")
+            raise ValueError(f"the message cannot be encrypted: {code}")
         envelope = json.loads(sealed)
         names = {"msg_signature": "msgsignature", "timestamp": "timestamp", "nonce": "nonce"}
         query = urlencode({name: envelope[inside] for name, inside in names.items()})
@@ -62,3 +66,36 @@ class Callbacks:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
+
+
+def exchange(connection: socket.socket, request: bytes) -> bytes:
+    """Send a request; return the body of its reply.
+
+    Raises:
+        OSError, HTTPException: there is no valid reply with status 200.
+    """
+    connection.sendall(request)
+    with HTTPResponse(connection) as reply:
+        reply.begin()
+        if reply.status != 200:
+            raise ConnectionError(f"the gateway answered {reply.status}")
+        return reply.read()
+
+
+def post_each(port: int, requests: Sequence[bytes], every: float) -> list[bytes]:
+    """Send requests with at least this interval in seconds; return the bodies of their replies.
+
+    Each request uses a new connection: with persistent ones most questions would go to one worker.
+    """
+
+    def post(request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+            return exchange(connection, request)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(SENDERS) as senders:
+        replies = []
+        for number, request in enumerate(requests):
+            time.sleep(max(0.0, began + number * every - time.monotonic()))
+            replies.append(senders.submit(post, request))
+        return [reply.result() for reply in replies]

@@ -46,22 +46,22 @@ class Floor:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "GET":
-            return _answer(start_response, "200 OK", b"ready")
+            return _reply(start_response, "200 OK", b"ready")
         query = dict(pair.split("=", 1) for pair in environ["QUERY_STRING"].split("&"))
         encrypted = json.loads(environ["wsgi.input"].read())["encrypt"]
         expected = self._signature(query["timestamp"], query["nonce"], encrypted)
         if not hmac.compare_digest(expected, query["msg_signature"]):
-            return _answer(start_response, "403 Forbidden", b"")
+            return _reply(start_response, "403 Forbidden", b"")
         stream_id = json.loads(self._decrypted(encrypted))["stream"]["id"]
         text = cast(bytes, self._redis.get(f"{{dify_stream:{stream_id}}}:text"))
         stream = {"id": stream_id, "finish": False, "content": text.decode()}
-        return _answer(start_response, "200 OK", self._sealed({"msgtype": "stream", "stream": stream}, query["nonce"]))
+        message = json.dumps({"msgtype": "stream", "stream": stream}, ensure_ascii=False).encode()
+        return _reply(start_response, "200 OK", self._envelope(message, query["nonce"]))
 
-    def _sealed(self, reply: dict[str, Any], nonce: str) -> bytes:
-        encrypted = self._encrypted(json.dumps(reply, ensure_ascii=False).encode())
-        now = int(time.time())
-        signed = self._signature(str(now), nonce, encrypted)
-        envelope = {"encrypt": encrypted, "msgsignature": signed, "timestamp": now, "nonce": nonce}
+    def _envelope(self, message: bytes, nonce: str) -> bytes:
+        encrypted, now = self._encrypted(message), int(time.time())
+        signature = self._signature(str(now), nonce, encrypted)
+        envelope = {"encrypt": encrypted, "msgsignature": signature, "timestamp": now, "nonce": nonce}
         return json.dumps(envelope).encode()
 
     def _signature(self, *parts: str) -> str:
@@ -75,10 +75,9 @@ class Floor:
     def _encrypted(self, message: bytes) -> str:
         plain = secrets.token_bytes(16) + struct.pack(">I", len(message)) + message
         count = _BLOCK - len(plain) % _BLOCK
-        padded = plain + bytes([count]) * count
-        return base64.b64encode(self._cipher.encryptor().update(padded)).decode()
+        return base64.b64encode(self._cipher.encryptor().update(plain + bytes([count]) * count)).decode()
 
 
-def _answer(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:
+def _reply(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]

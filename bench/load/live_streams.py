@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import cycle
 
 from bench.load.callbacks import AES_KEY, Callbacks
+from bench.load.generator import LoadFailed
 from config.bots import DEFAULT_BOT
 from services.models import Question
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
-from services.streams.records import Chunk, NewStream, Write, timestamp
+from services.streams.records import Chunk, NewStream, timestamp
 from services.streams.store import StreamStore
 from services.wecom.callback import derive_key
 
-#: Number of streams: enough that no two connections poll the same one at once.
-STREAMS = 256
 #: Lifetime and lease in seconds, so that nothing expires while they are polled.
-LIVES = 3600.0
+LIFETIME = 3600.0
 #: Characters of a delta.
-_DELTA = 20
+DELTA = 20
 #: Placeholder of the stream's number in a text, so that no two streams share a sentence.
 NUMBER = "0000"
 _PROSE = """## 年假怎么申请
@@ -41,47 +40,45 @@ _PROSE = """## 年假怎么申请
 class LiveStreams:
     """Running answers of equal length, each of a different person."""
 
-    def __init__(self, name: str, text: str, count: int = STREAMS) -> None:
-        """Set a name of at most 16 characters that is unique in this Redis.
+    def __init__(self, name: str, size: int, count: int = 256) -> None:
+        """Set a name of at most 16 characters that is unique in this Redis, and the bytes of each text.
 
-        `NUMBER` in the text is replaced by each stream's number, so that no two streams share a gateway's render cache.
+        No two texts share a line, so that the product cannot reuse what it has rendered for another stream.
         """
         self._name = name
-        self._text = text
+        self._text = prose(size)
         self._count = count
 
     def write(self, redis_url: str) -> None:
-        """Open the streams and append the text delta by delta, as an owner does."""
         access = Access({DEFAULT_BOT: derive_key(AES_KEY, "stream")})
         with connect(redis_url, pool_size=1, timeout=5.0) as client:
-            store = StreamStore(ScriptRunner(client), ttl=LIVES, lease=LIVES, max_seconds=LIVES)
+            store = StreamStore(ScriptRunner(client), ttl=LIFETIME, lease=LIFETIME, max_seconds=LIFETIME)
             for number in range(self._count):
                 question = Question("年假怎么申请", "wecom", DEFAULT_BOT, _person(number), msgid=f"m{number}")
                 fields = {"status": "processing", "question": question.to_json(), "access": access.readers(question)}
-                store.open(NewStream(self._id(number), "bench", fields, frame_seconds=LIVES))
-                chunks = [Chunk(piece, timestamp()) for piece in _deltas(self.text(number))]
-                store.write([Write(self._id(number), 1, "bench", 0, 0, chunks)])
+                chunks = in_deltas(self.text(number))
+                store.open(NewStream(self._id(number), "bench", fields, chunks, frame_seconds=LIFETIME))
 
     def text(self, number: int) -> str:
         """Return a stream's text so far."""
         return self._text.replace(NUMBER, f"{number:0{len(NUMBER)}}")
 
     def polls(self) -> list[bytes]:
-        """Return one poll per stream by its reader, signed now."""
+        """Return one poll per stream by its reader, signed now: signatures are valid for ten minutes."""
         callbacks = Callbacks()
         return [callbacks.refresh(self._id(number), _person(number)) for number in range(self._count)]
 
-    def wrong(self, bodies: Mapping[int, bytes]) -> list[str]:
-        """Return descriptions of the errors in the replies to these polls."""
-        return [fault for number, body in bodies.items() if (fault := self._fault(number, body))]
-
-    def _fault(self, number: int, body: bytes) -> str:
-        try:
-            stream = Callbacks().opened(body)
-        except (ValueError, LookupError) as exc:
-            return f"{type(exc).__name__}: {body[:200]!r}"
-        expected = {"id": self._id(number), "finish": False, "content": self.text(number)}
-        return "" if stream == expected else str(stream)
+    def check(self, bodies: Mapping[int, bytes]) -> None:
+        """Compare the replies to these polls with the texts. Raises: LoadFailed: one is not what its stream shows."""
+        callbacks = Callbacks()
+        for number, body in bodies.items():
+            expected = {"id": self._id(number), "finish": False, "content": self.text(number)}
+            try:
+                stream = callbacks.opened(body)
+            except (ValueError, LookupError) as exc:
+                raise LoadFailed(f"{type(exc).__name__}: {body[:200]!r}") from exc
+            if stream != expected:
+                raise LoadFailed(f"not what the stream shows: {str(stream)[:300]}")
 
     def _id(self, number: int) -> str:
         return f"{number:016x}{self._name:0>16}"
@@ -99,9 +96,9 @@ def prose(size: int) -> str:
     return text + "." * (size - len(text.encode()))
 
 
+def in_deltas(text: str) -> list[Chunk]:
+    return [Chunk(text[start : start + DELTA], timestamp()) for start in range(0, len(text), DELTA)]
+
+
 def _person(number: int) -> str:
     return f"u{number}"
-
-
-def _deltas(text: str) -> Iterator[str]:
-    return (text[start : start + _DELTA] for start in range(0, len(text), _DELTA))

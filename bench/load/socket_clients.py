@@ -6,17 +6,16 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bench.stage.replicas import BETWEEN, WITHIN
+from bench.stage.dify import sent_times
 
 _READ_BYTES = 64 * 1024
 #: Timeout of connecting and of sending a frame, in seconds.
@@ -36,11 +35,11 @@ class Client:
         self.status = ""
         #: Number of connects.
         self.connects = 0
-        #: Delay of each piece from the provider to the client, in seconds.
+        #: Seconds from the sending of each delta to its frame.
         self.delays: list[float] = []
-        #: The longest time without a piece, in seconds.
-        self.silence = 0.0
-        self._heard = 0.0
+        #: The longest time without a delta, in seconds.
+        self.pause = 0.0
+        self._last_delta = 0.0
         self._socket: socket.socket | None = None
         self._protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
 
@@ -66,7 +65,7 @@ class Client:
 
     def ask(self, question: str) -> None:
         self.question, self.stream_id, self.cursor, self.text, self.status = question, "", 0, "", ""
-        self._heard = time.time()
+        self._last_delta = time.time()
         self._send({"type": "chat", "id": question, "content": question})
 
     def read(self) -> bool:
@@ -96,18 +95,14 @@ class Client:
                 self.stream_id = frame["stream_id"]
             case {"type": "chat_delta", "content": str(content)}:
                 self.text, self.cursor = self.text + content, frame["cursor"]
-                self.delays += [now - sent for sent in stamps(content)]
-                self._hear(now)
+                self.delays += [now - sent for sent in sent_times(content)]
+                self.pause, self._last_delta = max(self.pause, now - self._last_delta), now
             case {"type": "reset"}:
                 self.text, self.cursor = "", frame["cursor"]
             case {"type": "chat", "role": "assistant"}:
-                self.status = frame["status"] if frame["content"] == self.text else "not what its pieces were"
+                self.status = frame["status"] if frame["content"] == self.text else "not what its deltas were"
             case {"type": "error"}:
                 self.status = str(frame["code"])
-
-    def _hear(self, now: float) -> None:
-        self.silence = max(self.silence, now - self._heard)
-        self._heard = now
 
     def _send(self, frame: Mapping[str, Any]) -> None:
         self._protocol.send_text(json.dumps(frame).encode())
@@ -120,33 +115,21 @@ class Client:
                 self._socket.sendall(data)
 
 
-def stamps(content: str) -> Iterator[float]:
-    """Yield the send times of the pieces in a text; a piece split over two frames counts with its end."""
-    for piece in content.split(BETWEEN)[:-1]:
-        with suppress(ValueError):
-            yield float(piece.rpartition(WITHIN)[2])
-
-
-class Crowd:
-    """Clients read by one thread. A client disconnected during an answer reconnects at `port`."""
+class Crowd(ExitStack):
+    """Clients read by one thread until the block ends. A client disconnected in an answer reconnects at `port`."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.port = port
-        self._selector = selectors.DefaultSelector()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        for key in list(self._selector.get_map().values()):
-            key.data.close()
-        self._selector.close()
+        self._selector = self.enter_context(selectors.DefaultSelector())
 
     def join(self, client: Client) -> None:
         """Connect a client and read its frames from now on."""
         self._selector.register(client.connect(self.port), selectors.EVENT_READ, client)
+        self.callback(client.close)
 
     def listen_for(self, seconds: float) -> None:
+        """Read for this many seconds."""
         self.listen(lambda: False, seconds)
 
     def listen(self, over: Callable[[], bool], seconds: float) -> bool:
@@ -157,10 +140,10 @@ class Crowd:
                 return False
             for key, _ in self._selector.select(min(0.05, max(0.0, end - time.monotonic()))):
                 if not key.data.read():
-                    self._come_back(key.fileobj, key.data)
+                    self._reconnect(key.fileobj, key.data)
         return True
 
-    def _come_back(self, connection: Any, client: Client) -> None:
+    def _reconnect(self, connection: Any, client: Client) -> None:
         self._selector.unregister(connection)
         client.close()
         if client.question and not client.status:

@@ -1,1 +1,1 @@
-"""The environment of a benchmark: real replicas, a real Redis, a mock Dify that uses little CPU, the machine."""
+"""The servers of a benchmark: Redis, replicas, a mock Dify that uses little CPU; and a description of the machine."""

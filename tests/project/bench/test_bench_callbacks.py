@@ -1,4 +1,4 @@
-"""What benchmarks send and read: callbacks the product takes, streams it would have written, a floor that is honest."""
+"""Callbacks pass the product's checks, prepared streams are like the product's own, and the floor does its work."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import redis
 
 from bench.load.callbacks import AES_KEY, PATH, TOKEN, Callbacks
 from bench.load.floor import Floor
+from bench.load.generator import LoadFailed
 from bench.load.live_streams import LiveStreams, prose
-from bench.load.turns import production
+from bench.stage.stage import production
 from config.bots import DEFAULT_BOT
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def split(request: bytes) -> tuple[dict[str, str], bytes]:
-    """Return a whole request's query and body; its head must be one that a server can go by."""
+    """Return a request's query and body, after checks of its head."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *headers = head.decode().split("\r\n")
     method, target, version = first.split()
@@ -44,7 +45,7 @@ def split(request: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def taken(request: bytes) -> Message:
-    """Return a request as the product takes it, once all its checks are passed."""
+    """Return a request as the product reads it, after all its checks."""
     return WechatService("default", tokens=[TOKEN], aes_keys=[AES_KEY]).open(*split(request))
 
 
@@ -55,15 +56,15 @@ def sealed(stream: dict[str, Any]) -> bytes:
     return envelope.encode()
 
 
-def test_a_refresh_is_what_the_product_takes_for_one() -> None:
-    """The request passes every check of the callback and asks for the stream's news."""
+def test_a_refresh_is_a_poll_of_the_product() -> None:
+    """The request passes every check of the callback and names stream and person."""
     message = taken(Callbacks().refresh("s1", "u1"))
 
     assert (message.msgtype, message.stream_id, message.userid, message.chatid) == ("stream", "s1", "u1", "")
 
 
 def test_each_question_has_an_id_of_its_own() -> None:
-    """Two questions with the same words are two: none is taken for a redelivery."""
+    """Two questions with the same words have different ids, so neither is a redelivery."""
     first, second = (taken(Callbacks().question("年假怎么申请", "u1")) for _ in range(2))
 
     assert (first.msgtype, first.text, first.userid) == ("text", "年假怎么申请", "u1")
@@ -71,8 +72,8 @@ def test_each_question_has_an_id_of_its_own() -> None:
     assert ".invalid/" in first.response_url
 
 
-def test_a_reply_is_opened() -> None:
-    """What the product seals is read, and nothing else is."""
+def test_a_reply_is_decrypted() -> None:
+    """A reply that the product encrypted is read; one for another token and an empty one raise an error."""
     stream = {"id": "s1", "finish": False, "content": "好"}
     body = sealed(stream)
 
@@ -83,27 +84,20 @@ def test_a_reply_is_opened() -> None:
         Callbacks().opened(b"")
 
 
-def test_prose_has_the_size_asked_for_and_is_shown_as_it_is() -> None:
-    """A frame that shows the text has all of it, so that a reply can be compared with it."""
+def test_prose_has_its_size_and_streams_share_no_line() -> None:
+    """A text is shown unchanged by the product; no two streams share a line that the product could reuse."""
     for size in (64, 1024, 16 * 1024):
-        text = prose(size)
+        assert len(prose(size).encode()) == size
+        assert render_frame(prose(size), growing=True) == prose(size)
 
-        assert len(text.encode()) == size
-        assert render_frame(text, growing=True) == text
-
-
-def test_no_two_streams_have_a_line_in_common() -> None:
-    """What is remembered of one answer must not make another one's cheap."""
-    streams = LiveStreams("few", prose(4096), count=3)
+    streams = LiveStreams("few", 4096, count=3)
     lines = [line for number in range(3) for line in streams.text(number).splitlines() if line]
-
     assert len(lines) == len(set(lines)) > 100
-    assert all(len(streams.text(number).encode()) == 4096 for number in range(3))
 
 
-def test_live_streams_are_what_the_product_would_have_written(runner: ScriptRunner, any_redis_url: str) -> None:
-    """The product's own store finds them running, whole, owned, and for their reader's eyes."""
-    streams = LiveStreams("few", prose(500), count=2)
+def test_prepared_streams_are_running_ones_of_the_product(runner: ScriptRunner, any_redis_url: str) -> None:
+    """The product's store reads them as running and whole, and allows each its reader."""
+    streams = LiveStreams("few", 500, count=2)
     streams.write(any_redis_url)
 
     messages = [taken(poll) for poll in streams.polls()]
@@ -118,71 +112,62 @@ def test_live_streams_are_what_the_product_would_have_written(runner: ScriptRunn
         assert access.allows(snapshot.access, DEFAULT_BOT, message.userid, message.chatid)
 
 
-def test_a_reply_that_shows_anything_else_is_wrong() -> None:
-    """Each sample is compared with the stream it was asked for: id, state and text."""
-    streams = LiveStreams("few", prose(500), count=2)
+def test_a_reply_that_differs_from_its_stream_is_found() -> None:
+    """Each sample is compared with the stream that was polled: id, state and text."""
+    streams = LiveStreams("few", 500, count=2)
     ids = [taken(poll).stream_id for poll in streams.polls()]
     right = {"id": ids[1], "finish": False, "content": streams.text(1)}
 
-    assert streams.wrong({1: sealed(right)}) == []
-    for other in ({"id": ids[0]}, {"finish": True}, {"content": streams.text(0)}):
-        assert len(streams.wrong({1: sealed({**right, **other})})) == 1
-    assert len(streams.wrong({1: b""})) == 1
+    streams.check({1: sealed(right)})
+    wrong = [sealed({**right, **other}) for other in ({"id": ids[0]}, {"finish": True}, {"content": streams.text(0)})]
+    for body in (*wrong, b""):
+        with pytest.raises(LoadFailed):
+            streams.check({1: body})
 
 
 def ask(floor: Floor, request: bytes, **forged: str) -> tuple[str, bytes]:
-    """Hand a request to the floor as gunicorn does; return its status and body."""
+    """Call the floor like gunicorn; return its status and body."""
     query, body = split(request)
-    said: list[Any] = []
+    started: list[Any] = []
     environ = {
         "REQUEST_METHOD": "POST",
         "QUERY_STRING": "&".join(f"{name}={value}" for name, value in {**query, **forged}.items()),
         "wsgi.input": io.BytesIO(body),
     }
-    reply = b"".join(floor(environ, lambda status, headers: said.append((status, dict(headers)))))
-    ((status, headers),) = said
+    reply = b"".join(floor(environ, lambda status, headers: started.append((status, dict(headers)))))
+    ((status, headers),) = started
     assert headers["Content-Length"] == str(len(reply))
     return status, reply
 
 
-def test_the_floor_shows_what_the_product_shows(redis_url: str) -> None:
-    """It reads the same streams, and its replies pass the same comparison."""
-    streams = LiveStreams("few", prose(500), count=2)
+def test_the_floor_answers_like_the_product_with_one_command(redis_url: str) -> None:
+    """Its replies pass the same comparison, and it sends Redis one command for each."""
+    streams = LiveStreams("few", 500, count=2)
     streams.write(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         floor = Floor(TOKEN, decode_key(AES_KEY), client)
+        ask(floor, streams.polls()[0])
+        before = client.info("commandstats")
         replies = [ask(floor, poll) for poll in streams.polls()]
+        after = client.info("commandstats")
 
     assert [status for status, _ in replies] == ["200 OK", "200 OK"]
-    assert streams.wrong({number: body for number, (_, body) in enumerate(replies)}) == []
+    streams.check({number: body for number, (_, body) in enumerate(replies)})
+    calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
+    assert {name: count for name, count in calls.items() if count} == {"cmdstat_get": 2, "cmdstat_info": 1}
 
 
 def test_the_floor_checks_the_signature(redis_url: str) -> None:
-    """It leaves out nothing that a reply under WeCom's rules needs."""
-    (poll,) = LiveStreams("few", prose(500), count=1).polls()
+    """A wrong signature gets 403, as WeCom's rules require."""
+    (poll,) = LiveStreams("few", 500, count=1).polls()
     with redis.Redis.from_url(redis_url) as client:
         status, body = ask(Floor(TOKEN, decode_key(AES_KEY), client), poll, msg_signature="0" * 40)
 
     assert (status, body) == ("403 Forbidden", b"")
 
 
-def test_the_floor_reads_redis_once(redis_url: str) -> None:
-    """One command a poll: a yardstick that asked twice would flatter who is measured with it."""
-    streams = LiveStreams("few", prose(500), count=1)
-    streams.write(redis_url)
-    with redis.Redis.from_url(redis_url) as client:
-        floor, (poll,) = Floor(TOKEN, decode_key(AES_KEY), client), streams.polls()
-        ask(floor, poll)
-        before = client.info("commandstats")
-        ask(floor, poll)
-        after = client.info("commandstats")
-
-    calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
-    assert {name: count for name, count in calls.items() if count} == {"cmdstat_get": 1, "cmdstat_info": 1}
-
-
 def test_the_floor_runs_under_the_products_gunicorn() -> None:
-    """Its configuration is the product's in everything but the application."""
+    """Its configuration differs from the product's only in the application."""
     code = (
         "import runpy, sys\n"
         "ours, floor = (runpy.run_path(name) for name in sys.argv[1:])\n"

@@ -1,8 +1,7 @@
-"""`python -m bench`: a part that fails costs the others nothing, and the document is what the results say."""
+"""`python -m bench`: the other parts run if one fails, and docs/performance.md has the figures of the results."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from bench import __main__ as bench
 from bench import chart, report
 from bench.figures import Figure
+from bench.parts import PARTS
 from bench.stage import machine
 
 pytestmark = pytest.mark.full
@@ -25,8 +25,8 @@ def breaks() -> Iterator[Figure]:
     raise TimeoutError("redis-server: not within 60 s")
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it had measured stays; rows come while it runs, and not between the lines of the table."""
+def test_a_part_that_fails_is_named_and_the_others_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its figures so far are kept; rows are printed to standard error as they are measured."""
     figures, failed = bench.measured({"polls": breaks, "start": lambda: [LAST]})
 
     assert figures == [ONE, LAST]
@@ -36,10 +36,10 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(capsys: pytest.CaptureF
     assert err.index("polls.mean") < err.index("TimeoutError") < err.index("start.ready")
 
 
-def test_a_failure_is_the_exit_status_and_keeps_what_there_is(
+def test_a_failure_is_the_exit_status_and_other_figures_are_stored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table has what was measured, and ends with what was not; both join what was kept before."""
+    """The table ends with the failed parts; new figures join the stored ones of other parts."""
     results = tmp_path / "results.json"
     report.write(results, [OTHER], {})
     arguments = ["--only", "polls,start", "--out", str(results)]
@@ -55,8 +55,8 @@ def test_a_failure_is_the_exit_status_and_keeps_what_there_is(
     assert bench.main(arguments, {"start": lambda: [LAST]}) == 0
 
 
-def test_one_part_measured_again_takes_its_place_among_the_others(tmp_path: Path) -> None:
-    """Its old figures go, also those that came no more; the others' stay, all in the order of the parts."""
+def test_new_figures_of_a_part_replace_its_old_ones(tmp_path: Path) -> None:
+    """All old figures of the part are dropped, those of other parts stay, in the order of the parts."""
     results = tmp_path / "results.json"
     report.write(results, [ONE, TWO, OTHER, LAST], {})
     again = Figure(ONE.name, (3.0,), "ms", "made up")
@@ -64,27 +64,28 @@ def test_one_part_measured_again_takes_its_place_among_the_others(tmp_path: Path
     assert bench.merged(results, ["polls"], [again]) == [again, OTHER, LAST]
     assert bench.merged(results, ["polls", "start"], [LAST, again]) == [again, OTHER, LAST]
     assert bench.merged(tmp_path / "none.json", ["polls"], [again]) == [again]
-    assert bench.merged(results, list(bench.PARTS), [again]) == [again]
+    assert bench.merged(results, list(PARTS), [again]) == [again]
 
 
-def test_only_a_whole_run_replaces_the_results_of_itself() -> None:
-    """A look at one part, or a short run, changes no document."""
+def test_only_a_whole_run_replaces_the_results_by_default() -> None:
+    """A run of some parts, or a shortened run, stores nothing; `growth` names its three parts."""
     assert bench.parse([]).out == report.RESULTS
-    assert bench.parse([]).only == list(bench.PARTS)
+    assert bench.parse([]).only == list(PARTS)
     assert bench.parse(["--scale", "0.1"]).out is None
     assert bench.parse(["--only", "start,polls"]).out is None
     assert bench.parse(["--only", "start,polls"]).only == ["polls", "start"]
+    assert bench.parse(["--only", "growth"]).only == ["growth.length", "growth.live", "growth.replicas"]
 
 
-def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A slip of the pen does not measure nothing."""
+def test_an_unknown_part_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names it."""
     with pytest.raises(SystemExit):
         bench.parse(["--only", "polls,stream"])
     assert "no part is called stream" in capsys.readouterr().err
 
 
-def test_above_the_table_stands_who_ran_where() -> None:
-    """Callbacks first, then cores, software, and the places of servers and load generator."""
+def test_the_machine_is_described_above_the_table() -> None:
+    """First the comparison of a callback, then cores, software, and the core of each process."""
     facts = machine.describe(1.0) | {"cores": 2}
 
     lines = list(bench.table([ONE, LAST], facts))
@@ -95,14 +96,11 @@ def test_above_the_table_stands_who_ran_where() -> None:
     assert [line.split()[0] for line in lines[lines.index("") + 1 :]] == ["figure", "polls.mean", "start.ready"]
     assert "trial" not in above
     assert "a trial of 0.1 of the usual size" in machine.head(machine.describe(0.1))[0]
-    assert machine.places(1) == ["one core: servers, load generator, Redis and mock Dify share it"]
+    assert machine.head(facts | {"cores": 1})[2:] == [*machine.ONE_CORE]
 
 
-# The document
-
-
-def test_the_document_is_what_the_results_say() -> None:
-    """Every figure of docs/performance.md is that of bench/results.json: `python -m bench --docs` was run."""
+def test_the_document_has_the_figures_of_the_results() -> None:
+    """Every generated section of docs/performance.md was made from bench/results.json."""
     figures, facts = report.read(report.RESULTS)
     page = bench.PAGE.read_text("utf-8")
 
@@ -111,8 +109,8 @@ def test_the_document_is_what_the_results_say() -> None:
         assert report.replaced(page, name, content) == page, name
 
 
-def test_the_pictures_are_of_the_results() -> None:
-    """Each chart carries the points it was drawn from."""
+def test_the_charts_are_of_the_results() -> None:
+    """Each file contains the points of its chart."""
     figures, _ = report.read(report.RESULTS)
 
     for picture in chart.charts(figures):
@@ -120,36 +118,23 @@ def test_the_pictures_are_of_the_results() -> None:
         assert f"<dc:description>{picture.description}</dc:description>" in drawn
 
 
-def test_one_command_makes_the_document_anew(tmp_path: Path) -> None:
-    """Tables, sizes and pictures come from the results alone, and come again the same."""
-    page = tmp_path / "performance.md"
-    shutil.copy(bench.PAGE, page)
-    figures, facts = report.read(report.RESULTS)
-    for name in bench.sections(figures, facts):
-        page.write_text(report.replaced(page.read_text("utf-8"), name, "old"), "utf-8")
-
-    bench.rewrite(page, tmp_path)
-
-    assert page.read_text("utf-8") == bench.PAGE.read_text("utf-8")
-    for picture in chart.charts(figures):
-        assert picture.description in (tmp_path / f"{picture.name}.svg").read_text("utf-8")
-
-
-def test_pictures_say_what_they_are_drawn_from() -> None:
+def test_charts_are_drawn_from_figures(tmp_path: Path) -> None:
     """Polls a second are a second over a poll's CPU; the floor is a line; delays are median and p99."""
     rows = {"growth.live.1k.poll_cpu": 200.0, "growth.live.10k.poll_cpu": 250.0, "polls.floor_cpu.1k": 400.0}
     rows |= {f"streams.{count}.delay_{what}": 10.0 for count in (200, 1000) for what in ("p50", "p99")}
 
-    polls, delays = chart.charts([Figure(name, (value,), "", "") for name, value in rows.items()])
+    figures = [Figure(name, (value,), "", "") for name, value in rows.items()]
+    polls, delays = chart.charts(figures)
 
-    assert [(line.x, line.y) for line in polls.lines] == [
-        ((1000.0, 10_000.0), (5000.0, 4000.0)),
-        ((1000.0, 10_000.0), (2500.0, 2500.0)),
-    ]
-    assert [line.x for line in delays.lines] == [(200.0, 1000.0)] * 3
+    assert polls.x == (1000.0, 10_000.0)
+    assert [*polls.lines.values()] == [(5000.0, 4000.0), (2500.0, 2500.0)]
+    assert delays.x == (200.0, 1000.0)
+    chart.draw(figures, tmp_path)
+    for picture in (polls, delays):
+        assert picture.description in (tmp_path / f"{picture.name}.svg").read_text("utf-8")
 
 
-def test_a_picture_without_its_rows_is_refused() -> None:
-    """Nothing is drawn of results that lack a part."""
+def test_a_chart_without_its_figures_is_an_error() -> None:
+    """Nothing is drawn from results that lack a part."""
     with pytest.raises(LookupError):
         chart.charts([Figure("polls.floor_cpu.1k", (400.0,), "µs", "")])

@@ -1,8 +1,7 @@
-"""Figures as rows, as results.json and as tables: what was measured is what is shown."""
+"""Figures as rows of the terminal, in results.json, and in tables of the document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,51 +17,26 @@ SLOW = Figure("polls.p99", (61.25,), "ms", "p99 at a pace", goal="< 50")
 MEAN = Figure("polls.mean", (12.0, 14.0), "ms", "mean of a poll")
 
 
-def test_a_row_says_median_spread_unit_goal_and_yardstick() -> None:
-    """A row has all a reader needs, and a goal that was missed catches the eye."""
-    _, product, slow = report.rows([PRODUCT, SLOW], [FLOOR, PRODUCT])
+def test_a_row_has_median_spread_unit_goal_and_yardstick() -> None:
+    """A missed goal is marked NO; cells are aligned with the head of their column."""
+    product, slow = (report.row(figure, [FLOOR, PRODUCT]) for figure in (PRODUCT, SLOW))
 
     assert product.split() == ["polls.product.1k", "5,000", "4,900–5,200", "polls/s", "1.25", "×", "polls.floor.1k"]
     assert slow.split() == ["polls.p99", "61.25", "ms", "<", "50", "NO"]
+    assert report.head().index("unit") == product.index("polls/s") == slow.index("ms")
 
 
-def test_rows_stand_below_each_other() -> None:
-    """Every cell begins, or ends, where the head of its column does."""
-    head, product, slow = report.rows([PRODUCT, SLOW], [FLOOR])
+def test_a_yardstick_that_is_missing_or_has_another_unit_is_only_named() -> None:
+    """No ratio is calculated of different units."""
+    alone = report.row(PRODUCT, [])
+    other = report.row(Figure("a.ratio", (1.2,), "ratio", "", yardstick=FLOOR.name), [FLOOR])
 
-    assert {line.index(unit) for line, unit in ((head, "unit"), (product, "polls/s"), (slow, "ms"))} == {
-        head.index("unit")
-    }
-    assert head.index("median") + len("median") == product.index("5,000") + len("5,000")
-
-
-def test_a_yardstick_that_is_not_there_or_in_another_unit_is_only_named() -> None:
-    """No ratio is made of things that cannot be compared."""
-    _, alone = report.rows([PRODUCT], [])
-    _, other = report.rows([Figure("a.ratio", (1.2,), "ratio", "", yardstick=FLOOR.name)], [FLOOR])
-
-    assert alone.endswith(" polls.floor.1k")
-    assert "×" not in alone
-    assert other.endswith(" polls.floor.1k")
-    assert "×" not in other
+    assert [row.endswith(" polls.floor.1k") for row in (alone, other)] == [True, True]
+    assert "×" not in alone + other
 
 
-def test_rows_are_shown_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody waits for the last figure to see the first, and all of them are returned."""
-    seen: list[str] = []
-
-    def measure() -> Iterator[Figure]:
-        yield FLOOR
-        seen.append(capsys.readouterr().out)
-        yield PRODUCT
-
-    assert report.show(measure()) == [FLOOR, PRODUCT]
-    assert "polls.floor.1k" in seen[0]
-    assert "1.25 × polls.floor.1k" in capsys.readouterr().out
-
-
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    """results.json gives back figures in their order, with their rounds, goals and yardsticks, and the machine."""
+def test_stored_figures_are_read_again(tmp_path: Path) -> None:
+    """Figures keep their order, rounds, goals and yardsticks; the machine's description is stored too."""
     figures = [PRODUCT, FLOOR, SLOW]
 
     report.write(tmp_path / "results.json", figures, {"cores": 2})
@@ -70,19 +44,19 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert report.read(tmp_path / "results.json") == (figures, {"cores": 2})
 
 
-def test_the_first_line_lays_the_originals_claims_beside() -> None:
-    """A mean, a rate and a memory, each beside what the original says of itself."""
+def test_the_first_line_compares_with_the_claims_of_the_original() -> None:
+    """Mean, rate and memory are each followed by the original's claim."""
     memory = Figure("polls.rss", (96.0,), "MiB", "memory")
 
-    line = report.first_line([PRODUCT, MEAN, memory])
+    (line,) = report.comparison([PRODUCT, MEAN, memory])
 
     assert all(part in line for part in ("13 ms (200 ms)", "5,000 polls/s (1,000)", "96 MiB (512 MB)"))
-    assert report.first_line([SLOW]) == ""
+    assert [*report.comparison([SLOW])] == []
     assert "| 13 ms | 5,000 polls/s | 96 MiB |" in report.claims([PRODUCT, MEAN, memory])
 
 
 def test_the_tables_have_a_row_for_every_figure() -> None:
-    """Parts have a table each; a row names its figure and says what it is."""
+    """Each part has a table; each row has the figure's name and description."""
     start = Figure("first_word.poll.p50", (4.0,), "ms", "added before the first word")
 
     tables = report.markdown([FLOOR, PRODUCT, start])
@@ -93,8 +67,8 @@ def test_the_tables_have_a_row_for_every_figure() -> None:
     assert len({line.count("|") for line in tables.splitlines() if line.startswith("|")}) == 1
 
 
-def test_what_was_measured_at_several_steps_is_one_row() -> None:
-    """A column for each step, with its spread; a goal is met when every step that has it meets it."""
+def test_figures_of_several_steps_are_one_row() -> None:
+    """Each step is a column, with its spread; a goal is met if every step that has it meets it."""
     lost = [
         Figure(f"streams.{count}.lost", (float(count == 200),), "answers", "lost", goal="<= 0") for count in (200, 500)
     ]
@@ -117,8 +91,8 @@ def test_what_was_measured_at_several_steps_is_one_row() -> None:
     ]
 
 
-def test_a_step_that_was_not_measured_is_left_open() -> None:
-    """Two replicas can add up; one cannot."""
+def test_a_step_that_was_not_measured_is_empty() -> None:
+    """A figure of two replicas has no value in the column of one."""
     one = Figure("growth.replicas.1.cpu", (200.0,), "µs", "cost")
     two = [Figure(f"growth.replicas.2.{what}", (1.0,), "ratio", what) for what in ("cpu", "adds_up")]
 
@@ -130,12 +104,12 @@ def test_a_step_that_was_not_measured_is_left_open() -> None:
     [(0.0123456, "0.01235"), (61.25, "61.25"), (999.96, "1,000"), (1234.5, "1,234"), (1e6, "1,000,000"), (0.0, "0")],
 )
 def test_numbers_have_four_digits_and_no_exponent(value: float, written: str) -> None:
-    """A number is read at a glance."""
+    """Four significant digits, with thousands separators."""
     assert report.number(value) == written
 
 
-def test_a_place_in_a_document_is_filled_again_and_again() -> None:
-    """What stood between the marks gives way; all else stays."""
+def test_a_section_of_a_document_is_replaced() -> None:
+    """Only the text between the marks changes, also the second time."""
     document = "before\n<!-- begin: sizes -->\nold\n<!-- end: sizes -->\nafter <!-- begin: x -->y<!-- end: x -->\n"
 
     once = report.replaced(document, "sizes", "new")
@@ -145,7 +119,7 @@ def test_a_place_in_a_document_is_filled_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("document", ["", "<!-- begin: sizes -->", "<!-- end: sizes --><!-- begin: sizes -->"])
-def test_a_document_without_the_place_is_refused(document: str) -> None:
-    """Nothing is dropped without a word."""
-    with pytest.raises(LookupError, match="no place for its sizes"):
+def test_a_document_without_the_marks_is_an_error(document: str) -> None:
+    """The message names the section."""
+    with pytest.raises(LookupError, match="no marks for its sizes"):
         report.replaced(document, "sizes", "new")

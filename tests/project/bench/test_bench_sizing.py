@@ -1,4 +1,4 @@
-"""From figures to machines: every step multiplies what it says it does, and names where its numbers are from."""
+"""`bench.sizing`: every line calculates what it prints, and names the sources of its numbers."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def values(of: sizing.Sheet, *names: str) -> list[float]:
     return [of[name].value for name in names]
 
 
-def test_who_waits_is_who_asks_times_how_long_it_takes() -> None:
+def test_live_answers_are_questions_times_seconds() -> None:
     """The usual case: 60,000 people who ask once a minute, 20 s each, are 20,000 live answers."""
     usual = sheet("usual", "--users", "60000")
 
     assert values(usual, "questions", "live", "polls", "deltas") == [1000, 20_000, 20_000, 200_000]
 
 
-def test_at_worst_everybody_waits() -> None:
+def test_in_the_worst_case_every_person_waits() -> None:
     """The worst case: as many live answers as people, and a question whenever one has ended."""
     worst = sheet("worst", "--users", "60000", "--polls", "2", "--deltas", "5")
 
     assert values(worst, "questions", "live", "polls", "deltas") == [3000, 60_000, 120_000, 300_000]
 
 
-def test_replicas_are_cpu_over_what_may_be_used_of_a_core() -> None:
+def test_replicas_are_cpu_over_headroom() -> None:
     """4 + 10 + 1 cores at 0.6 of each, and 0.9 of adding up: 28 replicas, 7 pods of four."""
     usual = sheet("usual", "--users", "60000")
 
@@ -74,8 +74,8 @@ def test_replicas_are_cpu_over_what_may_be_used_of_a_core() -> None:
     assert usual["memory of a pod"].value == pytest.approx((20 * 300 + 28 * 80) / 7 / 1024)
 
 
-def test_a_replica_holds_no_more_answers_than_it_may() -> None:
-    """Slow deltas cost little CPU; then the setting's bound decides."""
+def test_a_replica_has_a_maximum_of_answers() -> None:
+    """With slow deltas, which cost little CPU, the setting decides."""
     slow = sheet("worst", "--users", "60000", "--deltas", "0.1", "--polls", "0.1")
 
     places = Settings.model_fields["stream_max_per_replica"].default
@@ -83,8 +83,8 @@ def test_a_replica_holds_no_more_answers_than_it_may() -> None:
     assert slow["replicas"].value == 60_000 / places
 
 
-def test_redis_has_nodes_for_its_cpu_and_for_what_it_keeps() -> None:
-    """0.2 + 1 + 0.1 cores are 3 nodes; 1,800 s of questions stay, whatever has ended: 4.5 GB."""
+def test_redis_nodes_follow_cpu_and_memory() -> None:
+    """0.2 + 1 + 0.1 cores are 3 nodes; the questions of 1,800 s are stored: 4.5 GB."""
     usual = sheet("usual", "--users", "60000")
     small = sheet("usual", "--users", "60000", "--node-gb", "1.5")
 
@@ -94,16 +94,16 @@ def test_redis_has_nodes_for_its_cpu_and_for_what_it_keeps() -> None:
     assert values(small, "Redis nodes by memory", "Redis nodes") == [5, 5]
 
 
-def test_one_server_is_enough_for_few_and_a_cluster_has_three_at_least() -> None:
-    """Two servers make no cluster."""
+def test_few_people_need_one_server_and_a_cluster_has_three() -> None:
+    """A Redis Cluster needs three primaries."""
     assert sheet("usual", "--users", "600")["Redis nodes"] == sizing.Quantity(1, "nodes")
     assert sheet("usual", "--users", "40000")["Redis nodes by CPU"].value == 2
     assert sheet("usual", "--users", "40000")["Redis nodes"] == sizing.Quantity(3, "primaries")
     assert sheet("usual", "--users", "40000")["Redis servers"].value == 6
 
 
-def test_the_network_is_what_bytes_come_to() -> None:
-    """Callbacks outside; polls, deltas and questions between gateway and Redis; deltas from Dify."""
+def test_the_network_is_calculated_from_bytes() -> None:
+    """WeCom: polls; Redis: polls, deltas and questions; Dify: deltas."""
     usual = sheet("usual", "--users", "60000")
 
     assert usual["WeCom network"].value == pytest.approx(20_000 * 2000 * 8 / 1e9)
@@ -113,7 +113,7 @@ def test_the_network_is_what_bytes_come_to() -> None:
 
 
 def test_each_live_answer_is_a_run_of_dify() -> None:
-    """Containers are runs over what one holds."""
+    """Containers are runs over the runs of one container."""
     assert sheet("worst", "--users", "60000", "--dify-runs", "70")["Dify containers"].value == 858
 
 
@@ -136,7 +136,7 @@ def test_every_row_is_named_where_it_is_used(case: str) -> None:
 
 
 def test_every_product_that_is_printed_is_right() -> None:
-    """Whoever multiplies what a line says gets what it says, within its four digits."""
+    """The printed factors give the printed result, within four digits."""
     products = [line for line in sheet("usual").lines if "×" in line and "(" not in line]
 
     assert len(products) > 10
@@ -153,7 +153,7 @@ def read(number: str) -> float:
 
 
 def test_a_missing_row_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Results without a row are named, with the row, and nothing is guessed in its place."""
+    """The error names the row that the results lack."""
     results = tmp_path / "results.json"
     report.write(results, [figure for figure in FIGURES if figure.name != "questions.cpu"], {})
 
@@ -162,7 +162,7 @@ def test_a_missing_row_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_command_prints_both_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Side by side first, then how each came about."""
+    """First both side by side, then the lines of each."""
     report.write(tmp_path / "results.json", FIGURES, {})
 
     assert sizing.main(["--results", str(tmp_path / "results.json"), "--users", "60000"]) == 0

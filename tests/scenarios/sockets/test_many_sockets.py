@@ -8,7 +8,7 @@ import pytest
 
 from bench import sockets
 from bench.load.socket_clients import Client, Crowd
-from bench.stage.replicas import stamping_dify
+from bench.stage.dify import mock_dify
 from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
@@ -27,7 +27,7 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
     A second question of each client on the other replica is answered as well.
     """
     asking = [Client(f"asking-{n}") for n in range(ANSWERING)]
-    with stamping_dify(pieces=40, every=0.15) as dify:
+    with mock_dify(pieces=40, every=0.15) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="none", RATE_LIMIT_USER="off")
         env = settings_for(redis_url, **own, RATE_LIMIT_IP="off", REDIS_POOL_SIZE="50")
         with replicas(2, env, tmp_path) as (first, second), Crowd(first.port) as crowd:
@@ -41,13 +41,13 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
             first.kill()
             assert crowd.listen(lambda: all(client.status for client in asking), TIMEOUT)
             whole = {client.question: client.text for client in asking}
-            asked_once = dify.told()
+            asked_once = dify.transcript()
             ends = {client.status for client in asking}
             for client in asking:
                 client.ask(f"second {client.name}")
                 crowd.listen_for(0.05)
             assert crowd.listen(lambda: all(client.status for client in asking), TIMEOUT)
-            answers, asks = dify.told()
+            answers, asks = dify.transcript()
 
     assert ends == {"completed"}
     assert whole == asked_once[0]
@@ -57,15 +57,10 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
     assert len(asks) == 2 * ANSWERING
 
 
-def test_the_benchmark_prints_its_table(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With small numbers the benchmark goes through all its phases, finds no error, and exits with status 0."""
-    monkeypatch.setattr(sockets, "REST", 0.2)
-    monkeypatch.setattr(sockets, "IDLE", 0.2)
-
-    assert sockets.main(["--idle", "5", "--answering", "3", "--pieces", "20", "--every", "0.1", "--within", "0.1"]) == 0
+def test_the_command_prints_its_result(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """With few sockets the killed replica's answers are whole, and the exit status is 0."""
+    assert sockets.main(["--idle", "5", "--answering", "3", "--pieces", "60", "--every", "0.1"]) == 0
 
     printed = capsys.readouterr().out
-    assert "| 3 of 3, byte for byte, each asked for once |" in printed
-    assert "p99" in printed
+    assert "continued elsewhere: 3 of 3, byte for byte, each asked for once" in printed
+    assert "longest pause in an answer: median" in printed

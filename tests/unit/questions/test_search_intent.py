@@ -182,7 +182,7 @@ def test_the_rules_keep_their_score_on_the_develop_part() -> None:
     """Precision stays at 0.99 and recall at 0.98 or more: no rule that the develop part needs is lost."""
     score = measure(by_rules, labelled("develop"))
 
-    assert score.precision >= 0.99, score.wrongly_searched
+    assert score.precision >= 0.99, score.wrongly_found
     assert score.recall >= 0.98, score.missed
 
 
@@ -204,7 +204,7 @@ def test_a_score_lists_the_mistakes() -> None:
     score = measure(by_words(["x"]), texts)
 
     assert (score.precision, score.recall) == (1 / 2, 1 / 2)
-    assert [each.text for each in score.wrongly_searched] == ["x c"]
+    assert [each.text for each in score.wrongly_found] == ["x c"]
     assert [each.text for each in score.missed] == ["b!"]
 
 
