@@ -20,6 +20,12 @@ LATER = """
 #: Seconds by which STREAM_TTL must exceed STREAM_MAX_SECONDS: the producer writes the end into the record, and polls
 #: may read it after that.
 TTL_MARGIN = 60
+#: The product's other addresses, which `WS_PATH` must not hide: paths, and beginnings of paths.
+TAKEN_PATHS = (
+    "/", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz", "/realtime",
+    "/ws/chat",
+)  # fmt: skip
+TAKEN_FOLDERS = ("/api/", "/docs/", "/wechat/", "/ws/chat/")
 #: Provider → the setting it requires, and the description of that setting.
 NEEDED = {
     "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),
@@ -156,8 +162,7 @@ def _sockets(settings: Settings) -> Iterator[Problem]:
     if settings.websocket_auth == "token" and settings.auth_mode != "external":
         reason = f"because AUTH_MODE={settings.auth_mode} gives users no token"
         yield Problem("WEBSOCKET_AUTH", "token", f"key or none, {reason}")
-    taken = ("/ws/chat", "/healthz", "/health", "/readyz", "/metrics", "/chat", "/realtime", "/docs", "/")
-    if settings.ws_path in taken or settings.ws_path.startswith(("/ws/chat/", "/wechat/", "/api/", "/docs/")):
+    if settings.ws_path in TAKEN_PATHS or settings.ws_path.startswith(TAKEN_FOLDERS):
         yield Problem("WS_PATH", settings.ws_path, "a path that nothing else has, such as /ws/realtime-asr")
 
 

@@ -163,19 +163,25 @@ class StreamStore:
         A long text is read later, in slices, when it is iterated.
         """
         keys = stream_keys(stream_id)
-        names = ("provider", "message_id", "conversation_id", "told", "retry_after")
-        fields = ("status", "error_code", "sources", "mock", "usage", *names)
+        words = ("error_code", "provider", "message_id", "conversation_id", "told")
+        fields = ("status", "sources", "mock", "usage", "retry_after", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
-        (status, code, sources, mock, usage, *named), text = self._runner.run(calls)
+        (status, sources, mock, usage, retry_after, *told), text = self._runner.run(calls)
         if not status:
             return None
-        provider, message_id, conversation_id, told, retry_after = (name or "" for name in named)
-        found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id, told)
-        waits = float(retry_after or 0)
-        found_text = TextSlice(*text)
-        if found_text.end == found_text.size:
-            return Whole(found_text.text, status, code or "", *found, waits)
-        return Whole("", status, code or "", *found, waits, LongText(partial(self.text, stream_id), found_text.size))
+        begun = TextSlice(*text)
+        is_short = begun.end == begun.size
+        return Whole(
+            begun.text if is_short else "",
+            status,
+            sources=read_sources(sources),
+            mock=mock == "1",
+            usage=read_usage(usage),
+            retry_after=float(retry_after or 0),
+            long=None if is_short else LongText(partial(self.text, stream_id), begun.size),
+            # Words have the same name in the hash and in `Whole`.
+            **{name: word or "" for name, word in zip(words, told, strict=True)},
+        )
 
     def text(self, stream_id: str, offset: int) -> TextSlice:
         """Return the slice of the text that begins at byte `offset`; an empty one if there is no such stream."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import requests
 from flask import request
 
 from app import create_app
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 from config.texts import ZH
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
@@ -32,6 +33,7 @@ from tests.support.replicas import AES_KEY, ROOT, TOKEN, AppServer, dify_setting
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.servers.raw_server import RawServer
+from tests.support.settings_values import refusal
 from tests.support.streams.turns import count_turns
 from utils.sealed import unseal
 
@@ -166,6 +168,17 @@ def test_an_unknown_setting_is_logged_at_start(redis_url: str, caplog: pytest.Lo
     warnings = [vars(record)["warning"] for record in caplog.records if record.message == "settings"]
     assert any("DIFY_BASE_ULR" in warning for warning in warnings)
     app.extensions["wechatlaibao"].close()
+
+
+def test_the_realtime_socket_hides_no_other_address(app_server: AppServer) -> None:
+    """`WS_PATH` is refused for each path that the application already serves."""
+    own = Settings.model_fields["ws_path"].default
+    rules = {rule.rule for rule in app_server.app.url_map.iter_rules()}
+
+    assert own in rules
+    for rule in rules - {own}:
+        path = re.sub(r"<\w+>", "x", rule)
+        assert "that nothing else has" in refusal(WS_PATH=path), rule
 
 
 def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:

@@ -28,6 +28,7 @@ README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
@@ -160,7 +161,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """Linked files and headings exist; links to other sites are not opened."""
     for _, target in links_of(document):
@@ -172,12 +173,30 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING], ids=lambda path: path.name)
 def test_named_tests_exist(document: Path) -> None:
     """Test files and functions that a document names exist."""
     for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text(document)):
         assert (ROOT / path).is_file(), path
         assert not name or f"def {name}(" in (ROOT / path).read_text("utf-8"), f"{path}::{name}"
+
+
+def test_names_in_contributing_exist() -> None:
+    """The files, folders and constants that CONTRIBUTING.md names exist; a file named alone may be in any folder."""
+    page = prose(CONTRIBUTING)
+    roots = ("channels", "config", "demo", "deploy", "docs", "k8s", "server", "services", "tests", "tools")
+    paths = [*ROOT.glob("*.*"), *(path for root in roots for path in (ROOT / root).rglob("*.*"))]
+    there = [f"/{path.relative_to(ROOT)}" for path in paths]
+    code = "\n".join(path.read_text("utf-8") for path in paths if path.suffix == ".py")
+
+    files = set(re.findall(r"`(\w[\w/]*\.(?:py|lua|md|json|yaml|conf|env))`", page))
+    folders = set(re.findall(r"`(\w[\w/]*/)`", page))
+    constants = set(re.findall(r"`([A-Z][A-Z_]+)`", page)) - NOT_OURS | {"OPERATIONS"}
+
+    assert (len(files) > 30, len(constants) > 10) == (True, True)
+    assert [name for name in sorted(files) if not any(path.endswith(f"/{name}") for path in there)] == []
+    assert [name for name in sorted(folders) if not any(f"/{name}" in path for path in there)] == []
+    assert [name for name in sorted(constants) if not re.search(rf"^{name}\b", code, re.MULTILINE)] == []
 
 
 def test_named_modules_exist() -> None:

@@ -32,8 +32,14 @@ class Driver(ABC):
 
     #: Scripts of the mock that end in an error, by the error's code.
     faults: Mapping[str, str] = {}
+    #: Whether it reports the tokens of an answer.
+    counts_tokens = True
     #: Scripts that every mock has: no byte, an endless answer, an answer in single bytes, one 500 before the answer.
     silent, drip, bytewise, refused_once = "silent", "drip", "split-utf8", "500-once"
+
+    @abstractmethod
+    def __init__(self, folder: Path) -> None:
+        """Start the mock service; `folder` is for the files of this driver."""
 
     @abstractmethod
     def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
@@ -89,7 +95,7 @@ class DifyDriver(Driver):
         "answer_timeout": "drip-events",
     }
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.far = MockDify(ping_every=0.02, slow=0.02).start()
 
     def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
@@ -117,7 +123,10 @@ class DifyDriver(Driver):
 
 
 class AnsweringDriver(Driver):
-    """A provider whose mock is one of `demo.mocks.answering`."""
+    """A provider whose mock is one of `demo.mocks.answering`; a subclass begins it with `begin`."""
+
+    far: MockAnswering
+    _make: Callable[[str, float], BaseRAGProvider]
 
     faults = {  # noqa: RUF012
         "provider_unauthorized": "401",
@@ -131,7 +140,8 @@ class AnsweringDriver(Driver):
         "answer_timeout": "drip",
     }
 
-    def __init__(self, far: MockAnswering, make: Callable[[str, float], BaseRAGProvider]) -> None:
+    def begin(self, far: MockAnswering, make: Callable[[str, float], BaseRAGProvider]) -> None:
+        """Start the mock; `make` returns a provider of its address, with a longest silence in seconds."""
         self.far = far.start()
         self._make = make
 
@@ -160,24 +170,30 @@ class AnsweringDriver(Driver):
 
 
 class OpenAIDriver(AnsweringDriver):
-    def __init__(self, name: str) -> None:
+    name = "openai"
+
+    def __init__(self, folder: Path) -> None:
         def make(address: str, timeout: float) -> BaseRAGProvider:
             return OpenAIProvider(
-                name=name, base_url=address, api_key=KEY, model="m1", timeout=timeout, backoff=0.01, linger=0.1
+                name=self.name, base_url=address, api_key=KEY, model="m1", timeout=timeout, backoff=0.01, linger=0.1
             )
 
-        super().__init__(MockOpenAI(), make)
+        self.begin(MockOpenAI(), make)
 
     def earlier(self, body: Mapping[str, Any]) -> Any:
         return [message["content"] for message in body["messages"][:-1]]
 
 
+class ContextDriver(OpenAIDriver):
+    name = "context"
+
+
 class CustomDriver(AnsweringDriver):
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         def make(address: str, timeout: float) -> BaseRAGProvider:
             return CustomProvider(api_url=f"{address}/ask", api_key=KEY, timeout=timeout, backoff=0.01, linger=0.1)
 
-        super().__init__(MockCustom(), make)
+        self.begin(MockCustom(), make)
 
     def earlier(self, body: Mapping[str, Any]) -> Any:
         return [words for turn in body["history"] for words in (turn["question"], turn["answer"])]
@@ -187,6 +203,7 @@ class OwnDriver(AnsweringDriver):
     """The example provider of docs/providers.md, with the client that it is built on."""
 
     faults = {name: script for name, script in AnsweringDriver.faults.items() if name != "provider_empty"}  # noqa: RUF012
+    counts_tokens = False
 
     def __init__(self, folder: Path) -> None:
         (folder / f"{MODULE}.py").write_text(shown_file(), "utf-8")
@@ -198,7 +215,7 @@ class OwnDriver(AnsweringDriver):
             provider.url, provider.service = f"{address}/api", AskingService(timeout=timeout, backoff=0.01)
             return provider  # type: ignore[no-any-return]
 
-        super().__init__(MockOllama(), make)
+        self.begin(MockOllama(), make)
 
     def close(self) -> None:
         super().close()
@@ -210,6 +227,9 @@ class MockDriver(Driver):
     """The built-in mock provider, which calls no service; it fails only by its deadline."""
 
     silent = drip = bytewise = refused_once = "normal"
+
+    def __init__(self, folder: Path) -> None:
+        """Do nothing: there is no service to start."""
 
     def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
         return MockProvider(delay=0.0)
@@ -232,19 +252,18 @@ class MockDriver(Driver):
         """Do nothing: there is no service to stop."""
 
 
-#: Drivers by name; each takes a folder for its files.
-DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
-    "dify": lambda folder: DifyDriver(),
-    "openai": lambda folder: OpenAIDriver("openai"),
-    "context": lambda folder: OpenAIDriver("context"),
-    "custom": lambda folder: CustomDriver(),
+#: By the provider's name. What the suite asks of each follows from its class.
+DRIVERS: Mapping[str, type[Driver]] = {
+    "dify": DifyDriver,
+    "openai": OpenAIDriver,
+    "context": ContextDriver,
+    "custom": CustomDriver,
     "ollama": OwnDriver,
-    "mock": lambda folder: MockDriver(),
+    "mock": MockDriver,
 }
-#: The names of providers whose service can fail.
-FAILING = [name for name in DRIVERS if name != "mock"]
-EVERY_FAULT = [
-    *((name, code) for name in ("openai", "context", "custom") for code in AnsweringDriver.faults),
-    *(("dify", code) for code in DifyDriver.faults),
-    *(("ollama", code) for code in OwnDriver.faults),
-]
+#: The names of providers whose service can fail, and each with each of its faults.
+FAILING = [name for name, kind in DRIVERS.items() if kind.faults]
+EVERY_FAULT = [(name, code) for name, kind in DRIVERS.items() for code in kind.faults]
+#: Those that report tokens, and those that send earlier turns.
+COUNTING = [name for name, kind in DRIVERS.items() if kind.counts_tokens]
+SENDING_TURNS = [name for name, kind in DRIVERS.items() if kind.earlier is not Driver.earlier]

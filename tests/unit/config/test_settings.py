@@ -11,6 +11,7 @@ import pytest
 from pydantic import Secret, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
+from config.plugins import RAG_PROVIDERS
 from config.settings import Settings, load_settings
 from services.errors import SettingsError
 from tests.support.settings_values import AES_KEY, LEAST, OTHER_AES_KEY, refusal, settings
@@ -150,7 +151,7 @@ class TestRefusals:
             ("REDIS_HOST", "redis.example:6379", "a host name or an IP address alone"),
             ("MYSQL_HOST", "mysql.example:3306", "a host name or an IP address alone"),
             ("MYSQL_READ_HOST", "1::2::3", "a host name or an IP address alone"),
-            ("RAG_PROVIDER", "chatgpt", "context, custom, dify, mock, openai, the name of an installed provider"),
+            ("RAG_PROVIDER", "chatgpt", f"{', '.join(RAG_PROVIDERS)}, the name of an installed provider"),
             ("RAG_PROVIDER", "no_such_package.module:Class", "a module that can be imported"),
             ("SEARCH_PROVIDER", "google", "serper, the name of an installed provider"),
             ("RATE_LIMIT_USER", "20", "a rate like 20/minute"),

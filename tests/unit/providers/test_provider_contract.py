@@ -18,7 +18,7 @@ from services.errors import ProviderError, Unrecoverable
 from services.models import Delta, ProviderIds, Query, Turn, Usage
 from services.providers.base import BaseRAGProvider
 from tests.support.answers import BOUNDS, TIMEOUT, ask, together
-from tests.support.provider_drivers import DRIVERS, EVERY_FAULT, FAILING, KEY, Driver
+from tests.support.provider_drivers import COUNTING, DRIVERS, EVERY_FAULT, FAILING, KEY, SENDING_TURNS, Driver
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 
@@ -96,7 +96,7 @@ def test_a_query_is_the_collected_stream(any_driver: Driver) -> None:
     assert set(json.loads(json.dumps(result))) == {"content", "metadata", "sources", "usage"}
 
 
-@pytest.mark.parametrize("name", [name for name in DRIVERS if name != "ollama"])
+@pytest.mark.parametrize("name", COUNTING)
 def test_tokens_are_emitted_once(drive: Drive, name: str) -> None:
     """The counts are those of the server."""
     answer = ask(drive(name).provider(), "年假")
@@ -106,7 +106,7 @@ def test_tokens_are_emitted_once(drive: Drive, name: str) -> None:
     assert answer.usage.total_tokens > 0
 
 
-@pytest.mark.parametrize("name", ["openai", "context", "custom"])
+@pytest.mark.parametrize("name", SENDING_TURNS)
 def test_earlier_turns_are_sent_if_the_provider_keeps_none(drive: Drive, name: str) -> None:
     """A provider that keeps no conversations sends the earlier turns, the oldest first."""
     driver = drive(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -89,13 +90,16 @@ def test_an_unknown_provider_name_is_a_settings_error() -> None:
     """The error names the variable and the valid names."""
     settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
 
-    with pytest.raises(SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"):
+    with pytest.raises(SettingsError, match=f"RAG_PROVIDER: opena1, expected {', '.join(RAG_PROVIDERS)}"):
         build_provider(settings, bot="default", pool_size=1)
 
 
 def test_the_settings_list_the_built_in_providers() -> None:
-    """The names that the settings accept are those that the registry builds."""
+    """The settings accept the names that the registry builds, and `RAG_PROVIDER`'s meaning has each."""
+    meaning = str(ProviderSettings.model_fields["rag_provider"].description)
+
     assert sorted(PROVIDERS) == sorted(RAG_PROVIDERS)
+    assert [name for name in RAG_PROVIDERS if name not in re.findall(r"\w+", meaning)] == []
 
 
 class Configured(Parrot):
