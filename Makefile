@@ -32,20 +32,25 @@ missing = $(shell set -- $(PYTHONS); \
 # LOCK=1 installs by hash what CI runs on; without it every Python from 3.11 on gets the same versions by its own files.
 from = $(if $(LOCK),--require-hashes --requirement $(if $(findstring fast,$(1)),requirements-fast.lock,requirements-dev.lock),--requirement $(1))
 
+# Not empty under `make -n`, which prints recipes and must install nothing.
+dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
+
 # Installs, and says in one line why it could not, or nothing. pip's own words are in the log.
-install = $(shell echo "Installing $(1) into $(VENV) ..." >&2; \
+install = $(if $(dry),,$(shell echo "Installing $(1) into $(VENV) ..." >&2; \
 	if ! $(PIP) install $(call from,$(1)) >$(VENV)/pip.log 2>&1; then \
 		if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError' $(VENV)/pip.log; then \
 			echo "No connection to the Python package index: the first start needs the network (pip's log: $(VENV)/pip.log)"; \
 		else \
 			echo "pip could not install $(1) (see $(VENV)/pip.log): $$(grep '^ERROR' $(VENV)/pip.log | tail -n 1)"; \
 		fi; \
-	fi)
+	fi))
 
 # Prints a word where it could not: production has it, tests do without.
-install_fast = $(shell $(PIP) install $(call from,requirements-fast.txt) >>$(VENV)/pip.log 2>&1 || echo no)
+install_fast = $(if $(dry),,$(shell $(PIP) install $(call from,requirements-fast.txt) >>$(VENV)/pip.log 2>&1 || echo no))
 
-make_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) could not make $(VENV): is the disk full, the folder read-only?")
+# A link leads to an environment that others may use: it is not emptied.
+make_venv = $(if $(dry),,$(if $(shell test -L $(VENV) && echo link),$(VENV) is a link: remove it to get an environment here,$(call new_venv,$(1))))
+new_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) could not make $(VENV): is the disk full, the folder read-only?")
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

@@ -3,7 +3,7 @@
     with MockSerper() as serper:
         SerperSearch(api_key="any", base_url=serper.base_url)
 
-or `python -m demo.mock_serper --port 5003`.
+or `python -m demo.mock_serper --port 5004`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class _SerperHandler(Handler):
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = mock_arguments("python -m demo.mock_serper", "A mock of serper.dev.", port=5003)
+    parser = mock_arguments("python -m demo.mock_serper", "A mock of serper.dev.", port=5004)
     parser.add_argument("--behaviour", choices=get_args(Behaviour), default="normal", help="what a search gets")
     with MockSerper(**vars(parser.parse_args())) as serper:
         serve_until_interrupted(f"mock Serper on {serper.base_url}, any key")

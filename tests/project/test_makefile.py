@@ -191,6 +191,31 @@ def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
     assert ["install" in call for call in workshop.asked] == [True, True]
 
 
+def test_a_dry_run_changes_nothing(workshop: Workshop) -> None:
+    """`make -n` prints the recipe, and makes no environment and installs nothing."""
+    workshop.toy_python()
+
+    code, lines = workshop.make("-n", "demo")
+
+    assert (code, lines[-1]) == (0, "exec .venv/bin/python -m demo")
+    assert not workshop.asked
+    assert not (workshop.project / ".venv").exists()
+
+
+def test_a_linked_environment_is_not_emptied(workshop: Workshop, tmp_path: Path) -> None:
+    """If .venv is a symbolic link, make stops with one line instead of clearing its target."""
+    workshop.python()
+    others = tmp_path / "others"
+    (others / "bin").mkdir(parents=True)
+    (workshop.project / ".venv").symlink_to(others)
+
+    code, lines = workshop.make("demo")
+
+    assert code == 2
+    assert [line for line in lines if ".venv is a link" in line] == lines
+    assert (others / "bin").is_dir()
+
+
 def test_make_test_installs_the_development_packages(workshop: Workshop) -> None:
     """`make test` installs the development requirements, deselects full tests, and passes PYTEST_ARGS on."""
     workshop.toy_python()
