@@ -158,10 +158,7 @@ class StreamStore:
         ]
 
     def whole(self, stream_id: str) -> Whole | None:
-        """Return a stream's text with its other fields; None if there is no such stream.
-
-        A long text is read later, in slices, when it is iterated.
-        """
+        """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
         words = ("error_code", "provider", "message_id", "conversation_id", "told")
         fields = ("status", "sources", "mock", "usage", "retry_after", *words)

@@ -23,7 +23,7 @@ class Workshop:
     """A copy of the Makefile in an empty folder, with a PATH that has only the commands of the test."""
 
     SOURCES = ("Makefile", *(path.name for path in ROOT.glob("requirements*")), "constraints.txt")
-    TOOLS = ("sh", "touch", "rm", "find", "grep", "tail", "awk", "mkdir", "cp", "sleep")
+    TOOLS = ("sh", "getconf", "touch", "rm", "find", "grep", "tail", "awk", "mkdir", "cp", "sleep")
 
     def __init__(self, directory: Path) -> None:
         self.project = directory / "a project"
