@@ -103,9 +103,9 @@ class Topology:
     def __init__(self, asked: Address, answer: Sequence[Any]) -> None:
         self.slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         nodes: list[Address] = []
-        for first, last, *nodes in answer:
+        for first, last, *named in answer:
             # A node that does not know its own name leaves it out: use the address that was asked.
-            addresses = [(str(host or asked[0]), int(port)) for host, port, *_ in nodes]
+            addresses = [(str(host or asked[0]), int(port)) for host, port, *_ in named]
             self.slots[first : last + 1] = [addresses[0]] * (last + 1 - first)
             nodes += addresses
         #: All nodes, replicas included.
