@@ -33,6 +33,8 @@ from channels.web.pages.pages import pages_blueprint
 from channels.web.plain_paths import PlainPaths
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
+from channels.wecom.commands import BotCommands
+from channels.wecom.handoff import HandoffManager
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from server.connection_slots import ConnectionLimits
@@ -44,6 +46,7 @@ from services.limits.guesses import Guesses
 from services.ops.metrics_files import render_apart
 from services.ops.metrics_folder import VARIABLE
 from services.ops.metrics_page import MetricsPage
+from services.wecom.group_robot_service import GroupRobotService
 from utils.limited_log import LimitedLog
 from utils.markdown.blocks import BlockRenderer, render_slices
 from utils.questions.detection import detect
@@ -67,6 +70,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         thinking={name: bot.thinking for name, bot in settings.bots.items()},
         sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
+        commands=bot_commands(container),
         person=container.gateway.person,
     )
     guesses = Guesses()
@@ -105,6 +109,19 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         log.warning("settings", extra={"warning": warning})
     container.start()
     return app
+
+
+def bot_commands(container: Container) -> dict[str, BotCommands]:
+    """Return the commands of each bot, and have their messages to group robots posted while the replica runs."""
+    bots = container.settings.bots
+    urls = {name: bot.handoff_webhook.get_secret_value() for name, bot in bots.items() if bot.handoff_webhook}
+    robots = {name: GroupRobotService(url) for name, url in urls.items()}
+    handoffs = HandoffManager(robots, read=container.streams.read, texts=container.texts)
+    container.attach(handoffs)
+    return {
+        name: BotCommands(bot.bot_name or name, bot.commands, container.gateway, handoffs, container.texts)
+        for name, bot in bots.items()
+    }
 
 
 def register_sockets(app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators) -> None:

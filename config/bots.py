@@ -42,7 +42,9 @@ class BotSettings(Group):
     sources: bool = False
     suggestions: bool = False
     group_conversation: str = "user"
+    #: Words that users type → command.
     commands: Mapping[str, str] = {}
+    handoff_webhook: SecretStr | None = None
     provider: ProviderSettings = ProviderSettings()
 
 

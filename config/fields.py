@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Secret, SecretStr
 
 from config.addresses import parse_redis_url
+from utils.questions.commands import CommandName, CommandWords, command_words
 
 #: Placeholders that a `DIFY_INPUTS` template may contain.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
@@ -107,6 +108,11 @@ def _base_url(url: str) -> str:
 
 def _http_url(url: str) -> str:
     return _base_url(url).rstrip("/")
+
+
+def _secret_url(url: SecretStr) -> SecretStr:
+    _base_url(url.get_secret_value())
+    return url
 
 
 def _origin(origin: str) -> str:
@@ -251,7 +257,11 @@ AdminToken = Annotated[SecretStr, AfterValidator(_admin_token)]
 SecretKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_secret_key)], ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
 
-Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]
+Commands = Annotated[
+    dict[str, Annotated[CommandName, BeforeValidator(_lower)]],
+    BeforeValidator(command_words),
+    AfterValidator(CommandWords),
+]
 Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_template)]
 Headers = Annotated[Secret[dict[str, str]], BeforeValidator(_object)]
 RequestHeaders = Annotated[
@@ -263,6 +273,7 @@ Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
 Host = Annotated[str, AfterValidator(_host)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 RedisAddress = Annotated[SecretStr, AfterValidator(_redis_url)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]

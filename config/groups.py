@@ -33,11 +33,13 @@ from config.fields import (
     Seconds,
     SecretKeys,
     Secrets,
+    SecretUrl,
     UrlPath,
     UserQuery,
     WholeSeconds,
     setting,
 )
+from utils.questions.commands import BUILT_IN
 
 
 class ServerSettings(Group):
@@ -108,7 +110,12 @@ class WeComSettings(Group):
         "user", "conversation memory in a group: one per user, or one shared by the group"
     )
     wechat_commands: Commands = setting(
-        {"/reset": "reset", "新对话": "reset"}, "JSON: what a user types -> reset (begin a new conversation)"
+        BUILT_IN,
+        "JSON: what a user types -> reset, stop, retry, help, whoami or human; or a command -> a list of such words, "
+        "[] for none; a command that is not named keeps its words; {}: no commands",
+    )
+    handoff_webhook: SecretUrl | None = setting(
+        None, "address of a WeCom group robot that is told of each `human` command, with its key; empty: nobody is told"
     )
 
 

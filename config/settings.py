@@ -188,7 +188,9 @@ def _secret_texts(value: Any) -> Iterator[str]:
             if "://" in text:
                 parts = urlsplit(text)
                 yield unquote(parts.password or "")
-                yield from (value for name, value in parse_qsl(parts.query) if name.endswith("password"))
+                yield from (
+                    value for name, value in parse_qsl(parts.query) if name == "key" or name.endswith("password")
+                )
         case Secret():
             yield from (text for text in value.get_secret_value().values() if isinstance(text, str))
         case tuple():

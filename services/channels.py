@@ -30,6 +30,8 @@ class ChannelRules:
     frame_seconds: float | None = None
     #: Texts that begin the conversation anew.
     resets: frozenset[str] = frozenset()
+    #: Whether a person's last questions are noted, for commands that are about them.
+    notes_questions: bool = False
     #: Seconds for which opening a stream is tried while Redis is away.
     open_timeout: float = OPEN_TIMEOUT
     #: Whether clients send a question again, under their own id of it, until they know its stream.

@@ -18,6 +18,8 @@ from config.settings import Settings
 from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
+from services.answers.asked_store import AskedStore
+from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.gateway import Gateway, ReplicaStreams
@@ -38,6 +40,7 @@ from services.factories import (
 )
 from services.identity.callers import Callers
 from services.identity.keys import Keys
+from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
@@ -96,6 +99,7 @@ class Container:
             tokens=TokenStore(self.runner),
             key=self.keys.tokens(),
         )
+        self.names = NameStore(self.runner)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -103,6 +107,7 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
+            met=self.names.note,
         )
         self.manager = StreamManager(
             self.streams,
@@ -192,6 +197,7 @@ class Container:
             streams=ReplicaStreams(self.streams, self.manager, self.takeovers, self.readers),
             answerer=self.answerer,
             conversations=self.conversations,
+            notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
             keys=self.keys.streams(),
             channels=self.channels,
             sentence=self.texts.get,

@@ -130,6 +130,18 @@ CALLBACKS_REFUSED = Counter(
     ["check"],
     registry=REGISTRY,
 )
+COMMANDS = Counter(
+    "wechatlaibao_commands_total",
+    "Commands of WeCom users, without redeliveries.",
+    ["command"],
+    registry=REGISTRY,
+)
+HANDOFFS = Counter(
+    "wechatlaibao_handoffs_total",
+    "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 REST_REFUSED = Counter(
     "wechatlaibao_rest_refused_total",
     "Requests refused because of their Origin or Host header.",

@@ -6,11 +6,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
+from channels.wecom.commands import BotCommands
 from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
@@ -41,9 +43,10 @@ class WeComChannel:
         welcomes: Mapping[str, str],
         thinking: Mapping[str, Literal["show", "hide"]],
         sources: Collection[str] = (),
+        commands: Mapping[str, BotCommands] = MappingProxyType({}),
         person: Callable[[Question], str] = lambda question: "",
     ) -> None:
-        """The mappings have one entry per bot, by its name.
+        """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
 
         `sources` are the bots that list an answer's sources; `person` returns a user's pseudonym for the log.
         """
@@ -53,6 +56,7 @@ class WeComChannel:
         self._welcomes = welcomes
         self._thinking = thinking
         self._sources = sources
+        self._commands = commands
         self._person = person
 
     def verify(self, bot: str) -> Response:
@@ -152,10 +156,16 @@ class WeComChannel:
             case "event":
                 return self._event(bot, message)
             case "text":
-                snapshot = self._gateway.ask(self._question(bot, message), reply=message.response_url)
+                snapshot = self._text(self._question(bot, message), message.response_url)
             case _:
                 snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
         return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _text(self, question: Question, response_url: str) -> Snapshot:
+        """Ask a question, or carry out a command."""
+        commands = self._commands.get(question.bot)
+        shown = commands.carry_out(question, reply=response_url) if commands else None
+        return shown or self._gateway.ask(question, reply=response_url)
 
     def _question(self, bot: str, message: Message) -> Question:
         return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)

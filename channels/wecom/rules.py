@@ -7,6 +7,9 @@ from services.channels import Channel, ChannelRules, reset_texts
 from services.models import Question
 from services.streams.store import OPEN_SECONDS
 
+#: Commands about a person's last questions. Without any of them a question costs no note.
+NEED_NOTES = frozenset({"stop", "retry", "human"})
+
 
 def _rules(settings: Settings) -> dict[str, ChannelRules]:
     """Return each bot's rules. WeCom waits 2 s for a reply, so a stream has to be open after `OPEN_SECONDS`."""
@@ -15,6 +18,7 @@ def _rules(settings: Settings) -> dict[str, ChannelRules]:
             slots=settings.stream_max_per_user,
             frame_seconds=bot.answer_seconds,
             resets=reset_texts(bot.commands),
+            notes_questions=not NEED_NOTES.isdisjoint(bot.commands.values()),
             open_timeout=OPEN_SECONDS,
         )
         for name, bot in settings.bots.items()

@@ -10,6 +10,10 @@ is needs one more acknowledged write before its provider is asked: `asks`, the n
 of a provider; when the stream breaks off (`StreamBroken`), the same owner looks the answer up as after a takeover, and
 does not ask again. A provider's id, the answer's cost and its sources are stored beside the text.
 
+**Commands.** `commands.py` stops answers, asks the last question again and hands it over, for WeCom's users. A question
+is noted in its person's list of the chat (`asked_store.py`) in the round trip that opens its stream, so a command knows
+what came before it, also when it is delivered again.
+
 **Takeover.** The new owner loads the chunks and keeps the question's position in its conversation's queue. Then it
 depends on what the old owner had stored:
 

@@ -70,12 +70,17 @@ class Answerer:
         streams: StreamStore,
         channels: Channels,
         callers: CallerAuthenticator | None = None,
+        met: Callable[[Question, Identity], None] = lambda question, identity: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one."""
+        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
+
+        `met` is called with each authenticated person of the bots' directory.
+        """
         self._auth = auth
         self._callers = callers
+        self._met = met
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -138,7 +143,9 @@ class Answerer:
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
-            return self._auth.authenticate(question.principal, backend.corp)
+            identity = self._auth.authenticate(question.principal, backend.corp)
+            self._met(question, identity)
+            return identity
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)

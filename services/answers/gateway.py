@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from services.answers.answer import Answerer
+from services.answers.commands import ChatCommands, ChatNotes
 from services.answers.conversation_store import ConversationStore, Memory, QueuePosition
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
@@ -49,6 +50,7 @@ class Gateway:
         streams: ReplicaStreams,
         answerer: Answerer,
         conversations: ConversationStore,
+        notes: ChatNotes,
         keys: Mapping[str, Keyring],
         channels: Channels,
         sentence: Callable[[str], str],
@@ -72,6 +74,8 @@ class Gateway:
         self._refusals = QuestionRefusals(
             streams.store, streams.manager, self._access, channels, sentence=sentence, max_bytes=max_bytes
         )
+        stores = (streams.store, streams.manager, notes)
+        self.commands = ChatCommands(*stores, self._access, self._refusals, channels, start=self._start)
         self._readers = streams.readers
         self._max_bytes = max_bytes
         self._log_content = log_content
@@ -205,7 +209,7 @@ class Gateway:
         if not self._independent(question) and question.text.strip() in self._channels.rules(question).resets:
             return self._reset(question, stream_id)
         if code := self._manager.reserve():
-            return self._refusals.no_room(question, stream_id, code)
+            return self._refusals.no_room(question, stream_id, code, *self.commands.note_calls(question, stream_id))
         started = False
         try:
             snapshot, started = self._start(question, stream_id, reply)
@@ -245,6 +249,7 @@ class Gateway:
         known = dict(zip(calls, replies, strict=True))
         slot, position = known.get("slots", 2), self._position(stream_id, key, known)
         if ours:
+            leave = leave if slot else (*leave, *self.commands.forget_calls(question, stream_id))
             return self._produce(new, question, snapshot, slot, position, leave)
         # A redelivery may have entered again for a running stream; that stream's end leaves for both.
         if snapshot.status != "processing" and (slot == 1 or position.entered):
@@ -277,6 +282,8 @@ class Gateway:
             seconds = rules.frame_seconds or self._streams.max_seconds
             user = (question.bot, question.principal, stream_id)
             calls["slots"] = self._streams.enter_call(*user, slots=rules.slots, seconds=seconds)
+        for call in self.commands.note_calls(question, stream_id):
+            calls["asked"] = call
         if key:
             calls["turns"] = self._conversations.turn_call(key, stream_id)
             calls |= self._conversations.former_calls(key)

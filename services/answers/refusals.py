@@ -53,12 +53,18 @@ class QuestionRefusals:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        fields = {**self.fields(question), "error_code": key if error else ""}
-        new = born_finished(stream_id, self._manager.new_owner(), fields, self._sentence(key), error=error)
-        created, snapshot, _ = self._store.open(new, *others)
-        if created and error:
+        snapshot = self._finished(question, stream_id, self._sentence(key), key if error else "", *others)
+        if error and not snapshot.found:
             metrics.QUESTIONS_REFUSED.labels(key).inc()
-        return replace(snapshot, found=not created)
+        return snapshot
+
+    def tell(self, question: Question, stream_id: str, sentence: str, *others: Call) -> Snapshot:
+        """Do what `open` does, with a sentence that is no refusal.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._finished(question, stream_id, sentence, "", *others)
 
     def compared(self, question: Question, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot, or `id_conflict` where the stream is another question's.
@@ -69,10 +75,13 @@ class QuestionRefusals:
             return snapshot
         return snapshot if self._is_of(question, snapshot.stream_id) else refused(snapshot.stream_id, "id_conflict")
 
-    def no_room(self, question: Question, stream_id: str, code: str) -> Snapshot:
-        """Return what the question's stream shows, where the message came before; else refuse it with `code`."""
+    def no_room(self, question: Question, stream_id: str, code: str, *others: Call) -> Snapshot:
+        """Return what the question's stream shows, where the message came before; else refuse it with `code`.
+
+        `others` are sent with a refusal that is kept.
+        """
         if self._channels.rules(question).keeps_refusals:
-            return self.open(question, stream_id, code)
+            return self.open(question, stream_id, code, *others)
         known = self._store.read(stream_id) if question.msgid else None
         return refused(stream_id, code) if known is None else replace(known, found=True)
 
@@ -120,6 +129,12 @@ class QuestionRefusals:
             "user_info": "",
             "conversation_id": "",
         }
+
+    def _finished(self, question: Question, stream_id: str, sentence: str, code: str, *others: Call) -> Snapshot:
+        fields = {**self.fields(question), "error_code": code}
+        new = born_finished(stream_id, self._manager.new_owner(), fields, sentence, error=bool(code))
+        created, snapshot, _ = self._store.open(new, *others)
+        return replace(snapshot, found=not created)
 
     def _is_of(self, question: Question, stream_id: str) -> bool:
         """Tell whether a stream was opened for this question's text; True where it has expired meanwhile."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from services.models import Question
 from utils.keyring import Keyring, keys_of
-from utils.sealed import seal
+from utils.sealed import seal, unseal_any
 
 
 class Access:
@@ -51,6 +51,19 @@ class Access:
     def sealed(self, question: Question, secret: str) -> str:
         """Return a secret of WeCom encrypted for Redis, "" for ""."""
         return seal(keys_of(self._keys[question.bot])[0], secret) if secret else ""
+
+    def unsealed(self, question: Question, sealed: str) -> str:
+        """Return a secret that any key of the question's bot encrypted.
+
+        Raises:
+            ValueError: it was encrypted with none of them, or is damaged.
+        """
+        return unseal_any(keys_of(self._keys[question.bot]), sealed)
+
+    def chat_names(self, question: Question) -> list[str]:
+        """Return the names of a person in one chat with one bot, for keys in Redis: one for each key of the bot."""
+        parts = json.dumps([question.channel, question.bot, question.principal, question.chat])
+        return [_tag(key, f"asked:{parts}", 32) for key in keys_of(self._keys[question.bot])]
 
 
 def _names(bot: str, principal: str, chat: str) -> list[str]:

@@ -129,12 +129,12 @@ class StreamStore:
 
     def read(self, stream_id: str) -> Snapshot | None:
         """Return the stream's snapshot; None if it does not exist."""
-        reply = self._runner.run([self._read_call(stream_id)])[0]
+        reply = self._runner.run([self.read_call(stream_id)])[0]
         return Snapshot.from_reply(stream_id, reply) if reply else None
 
     def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
         """Return for each stream what `read` does, or an error if its node is away."""
-        replies = self._runner.run_each([self._read_call(stream_id) for stream_id in stream_ids], attempts=2)
+        replies = self._runner.run_each([self.read_call(stream_id) for stream_id in stream_ids], attempts=2)
         return [
             reply if isinstance(reply, StoreUnavailable) else Snapshot.from_reply(stream_id, reply) if reply else None
             for stream_id, reply in zip(stream_ids, replies, strict=True)
@@ -212,7 +212,10 @@ class StreamStore:
 
     def cancel(self, stream_id: str) -> str:
         """Cancel a running stream; return the status it had before, "" if there is none."""
-        return self._runner.run([Call(script("cancel"), stream_keys(stream_id))])[0] or ""
+        return self._runner.run([self.cancel_call(stream_id)])[0] or ""
+
+    def cancel_call(self, stream_id: str) -> Call:
+        return Call(script("cancel"), stream_keys(stream_id))
 
     def standing(self, stream_id: str) -> tuple[str, float]:
         """Return a stream's status ("" if there is none) and the seconds since its lease ran out, 0 before."""
@@ -265,7 +268,7 @@ class StreamStore:
         messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
         return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
 
-    def _read_call(self, stream_id: str) -> Call:
+    def read_call(self, stream_id: str) -> Call:
         return Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))
 
     def _chunks_call(self, stream_id: str, cursor: int, count: int) -> Call:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from services.answers.asked_store import Asked, AskedStore
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
@@ -143,6 +144,20 @@ def conversations(runner: ScriptRunner) -> None:
     assert (store.load(key), history.load(key)) == (Memory("", "1"), ())
 
 
+def commands(runner: ScriptRunner) -> None:
+    """A command is told what was noted before it, also when it is delivered again; a question is noted once."""
+    store = AskedStore(runner, ttl=100.0)
+    calls = [store.question_call("chat", stream_id, f"sealed {stream_id}") for stream_id in ("s0", "s1", "s0")]
+
+    assert runner.run(calls) == [[0], [0], [1]]
+    first = store.note(["chat", "former"], "command", Call(None, ("EXISTS", "nothing")), answered=False)
+    runner.run([store.question_call("chat", "s2", "sealed s2"), store.forget_call("chat", "s0")])
+    again, _ = store.note(["chat"], "command", answered=False)
+
+    assert first == (Asked(False, ("s0", "s1"), "sealed s1", "s1"), [0])
+    assert again == Asked(True, ("s1",), "sealed s2", "s2")
+
+
 def sockets(runner: ScriptRunner) -> None:
     """The newest socket of a client stays, is listed on every replica, and can be dismissed."""
     here, there = (SocketStore(runner, replica=name, secret=b"s") for name in ("one", "two"))
@@ -201,7 +216,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 

@@ -33,9 +33,9 @@ POLL_SENT = 259
 #: Maximal bytes of a poll's reply beside the text: a dozen short members, the longest of them the owner's name.
 POLL_FRAME = 160
 
-#: Calls of a new question's round trip: the person's slot, the conversation's turn with its memory, the stream, and the
-#: index of running streams.
-ASKING: Names = ("enter", "turn", "open", "running")
+#: Calls of a new question's round trip: the person's slot, the note for commands about the question, the
+#: conversation's turn with its memory, the stream, and the index of running streams.
+ASKING: Names = ("enter", "asked", "turn", "open", "running")
 #: Maximal writes before the provider is asked: the user, and the mark that it is asked, often in one write.
 WRITES_BEFORE = 2
 #: Round trips after that: the conversation, once the provider has named it; the run's ids; the answer with its end, in

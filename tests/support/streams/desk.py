@@ -9,6 +9,8 @@ from typing import Any
 
 from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.asked_store import AskedStore
+from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.gateway import Gateway, ReplicaStreams
@@ -16,6 +18,7 @@ from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
 from services.identity.auth_service import AuthService
 from services.identity.callers import Callers
+from services.identity.name_store import NameStore
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
@@ -72,7 +75,7 @@ class Desk:
         self.streams = StreamStore(runner, lease=lease)
         conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         backends = {"default": Backend(provider), "hr": Backend(provider)}
-        wecom = ChannelRules(slots=slots, frame_seconds=330.0, open_timeout=OPEN_SECONDS)
+        wecom = ChannelRules(slots=slots, frame_seconds=330.0, notes_questions=True, open_timeout=OPEN_SECONDS)
         socket = ChannelRules(resets=RESETS, open_timeout=OPEN_SECONDS, resends=True)
         programs = ChannelRules(open_timeout=OPEN_SECONDS, resends=True, keeps_refusals=False)
         rules = {
@@ -105,6 +108,7 @@ class Desk:
             streams=ReplicaStreams(self.streams, self.manager, takeovers, self.readers),
             answerer=answerer,
             conversations=conversations,
+            notes=ChatNotes(AskedStore(runner, ttl=1800.0), NameStore(runner)),
             keys={"default": KEY, "hr": KEY},
             channels=channels,
             sentence=lambda key: f"<{key}>",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.settings_values import AES_KEY, OTHER_AES_KEY, refusal, settings
+from utils.questions.commands import BUILT_IN
 
 HR = {"WECHAT_TOKEN": "fake-hr-token", "WECHAT_ENCODING_AES_KEY": OTHER_AES_KEY}
 
@@ -22,7 +23,7 @@ def test_the_default_bot_has_the_values_of_the_variables() -> None:
 
     assert (bot.name, bot.tokens, bot.aes_keys) == ("default", ("fake-wechat-token",), (AES_KEY,))
     assert (bot.receive_id, bot.bot_name, bot.welcome, bot.thinking) == ("", "来宝", "您好", "hide")
-    assert bot.commands == {"/reset": "reset", "新对话": "reset"}
+    assert bot.commands == BUILT_IN
     assert bot.provider.dify_api_keys == ("app-not-a-real-key",)
 
 

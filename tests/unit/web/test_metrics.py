@@ -37,6 +37,8 @@ NAMES = {
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
     "wechatlaibao_rest_refused_total": ("counter", {"check"}),
+    "wechatlaibao_commands_total": ("counter", {"command"}),
+    "wechatlaibao_handoffs_total": ("counter", {"outcome"}),
     "wechatlaibao_credentials_refused_total": ("counter", {"kind", "outcome"}),
     "wechatlaibao_sockets_open": ("gauge", {"door"}),
     "wechatlaibao_sockets_max": ("gauge", set()),

@@ -1,0 +1,89 @@
+"""The commands of one bot's users: finds them among texts, and answers them.
+
+What a command does to questions and streams is in `services/answers/commands.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from channels.wecom.handoff import Handoff, HandoffManager
+from config.texts import Texts
+from services import metrics
+from services.answers.gateway import Gateway
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.streams.records import Snapshot
+from utils.questions.commands import MOST_CHARS, NAMES, canonical
+
+
+class BotCommands:
+    """One bot's words and what they do."""
+
+    def __init__(
+        self, bot_name: str, words: Mapping[str, str], gateway: Gateway, handoffs: HandoffManager, texts: Texts
+    ) -> None:
+        """Take the bot's name for users, and its words with their commands."""
+        self._bot_name = bot_name
+        self._words = words
+        self._by_form = {canonical(word): word for word in words}
+        self._gateway = gateway
+        self._commands = gateway.commands
+        self._handoffs = handoffs
+        self._texts = texts
+
+    def carry_out(self, question: Question, *, reply: str = "") -> Snapshot | None:
+        """Answer a text that is a command; None for a question.
+
+        `reply` is the secret address for a late answer.
+        """
+        word = self._by_form.get(canonical(question.text)) if len(question.text) <= 2 * MOST_CHARS else None
+        if word is None:
+            return None
+        name = self._words[word]
+        snapshot = self._answer(name, replace(question, text=word), reply)
+        if not snapshot.found and snapshot.status != "error":
+            metrics.COMMANDS.labels(name).inc()
+        return snapshot
+
+    def _answer(self, name: str, command: Question, reply: str) -> Snapshot:
+        match name:
+            case "reset":
+                return self._gateway.ask(command)
+            case "stop":
+                return self._commands.stop(command, self._texts.get("stop_done"))
+            case "retry":
+                return self._commands.retry(command, reply=reply)
+            case "whoami":
+                return self._whoami(command)
+            case "human":
+                return self._human(command)
+        return self._commands.tell(command, self._texts.get("help", commands=self._list()))
+
+    def _list(self) -> str:
+        """Return the bot's commands with their words, as a Markdown list."""
+        words = {name: [word for word, command in self._words.items() if command == name] for name in NAMES}
+        described = ((", ".join(words[name]), self._texts.get(f"help_{name}")) for name in NAMES if words[name])
+        return "\n".join(f"- {given}: {meaning}" for given, meaning in described)
+
+    def _whoami(self, command: Question) -> Snapshot:
+        try:
+            name = self._commands.name(command)
+        except StoreUnavailable:
+            # The stream cannot be opened either, and says so in the sentence for questions.
+            name = ""
+        shown = name or self._texts.get("name_unknown")
+        return self._commands.tell(
+            command, self._texts.get("whoami", userid=command.principal, name=shown, bot=self._bot_name)
+        )
+
+    def _human(self, command: Question) -> Snapshot:
+        """Answer, and have the bot's group told; only the delivery that made the command's stream does that."""
+        serves = self._handoffs.serves(command.bot)
+        sentence = self._texts.get("human_notified" if serves else "human")
+        snapshot, last = self._commands.hand_over(command, sentence)
+        if serves and not snapshot.found:
+            ids = (command.bot, command.principal, command.chat, command.msgid)
+            self._handoffs.add(Handoff(*ids, last.name, last.text, last.stream_id))
+        return snapshot

@@ -1,0 +1,66 @@
+"""The names of the bots' users, as the user directory had them when they asked.
+
+    dify_user_name:<bot>:<principal>   string, the name; 7 days from the last question
+
+A callback may not ask the directory, so each question leaves the name here for the callbacks of later ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+from services.errors import StoreUnavailable
+from services.models import Identity, Question
+from services.redis.store import Call, ScriptRunner
+
+#: Seconds a name is kept, and seconds after which a question writes an unchanged name again.
+TTL = 604_800
+FRESH = 3600.0
+#: Users whose last write this process remembers.
+MOST_KNOWN = 4096
+
+
+class NameStore:
+    """Owns the key above; every method is one round trip at most."""
+
+    def __init__(self, runner: ScriptRunner, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runner = runner
+        self._clock = clock
+        #: Key → the name that this process wrote, and when.
+        self._written: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def note(self, question: Question, identity: Identity) -> None:
+        """Store the name of the person who asks, unless this process did so lately. An outage of Redis is ignored."""
+        name = identity.user.user_name if identity.user else ""
+        key, now = _key(question), self._clock()
+        written, at = self._written.get(key, ("", 0.0))
+        if not name or (written == name and now - at < FRESH):
+            return
+        with suppress(StoreUnavailable):
+            self._runner.run([Call(None, ("SET", key), (name, "EX", TTL))])
+            self._remember(key, name, now)
+
+    def name(self, question: Question) -> str:
+        """Return the name of the person who asks; "" if it is unknown.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._runner.run([self.call(question)])[0] or ""
+
+    def call(self, question: Question) -> Call:
+        """Return the call that reads the name; its reply is None if it is unknown."""
+        return Call(None, ("GET", _key(question)))
+
+    def _remember(self, key: str, name: str, now: float) -> None:
+        self._written[key] = (name, now)
+        self._written.move_to_end(key)
+        while len(self._written) > MOST_KNOWN:
+            self._written.popitem(last=False)
+
+
+def _key(question: Question) -> str:
+    return f"dify_user_name:{question.bot}:{question.principal}"

@@ -1,0 +1,244 @@
+"""Messages to a group's robot: what they say, how long they are, and that each is posted at most once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from channels.wecom.handoff import MOST_WAITING, Handoff, HandoffManager, message
+from config.texts import Texts
+from demo.mocks.group_robot import KEY, MockGroupRobot
+from services import metrics
+from services.errors import ProviderError, StoreUnavailable
+from services.streams.records import Snapshot
+from services.wecom.group_robot_service import MOST_BYTES, GroupRobotService, RobotRefused
+from tests.support.servers.processes import free_port, wait_until
+from tests.support.servers.raw_server import RawServer
+
+HANDOFF = Handoff("default", "zhangsan", "", "m1", "张三", "年假怎么申请", "s1")
+ANSWER = Snapshot("s1", "completed", text="<think>秘</think>五天。")
+
+
+@pytest.fixture
+def robot() -> Iterator[MockGroupRobot]:
+    with MockGroupRobot() as robot:
+        yield robot
+
+
+@pytest.fixture
+def service(robot: MockGroupRobot) -> Iterator[GroupRobotService]:
+    service = GroupRobotService(robot.url, timeout=10.0)
+    yield service
+    service.close()
+
+
+def counted(outcome: str) -> float:
+    return metrics.REGISTRY.get_sample_value("wechatlaibao_handoffs_total", {"outcome": outcome}) or 0.0
+
+
+def test_a_message_has_person_question_and_answer() -> None:
+    """Words are quoted, and the model's thinking is left out."""
+    shown = message(Texts(), replace(HANDOFF, chatid="wrGROUP", question="一\n二"), ANSWER.text)
+
+    assert "人员：zhangsan (张三) · wrGROUP\n机器人：default\n" in shown
+    assert "\n> 一\n> 二\n" in shown
+    assert "\n> 五天。\n" in shown
+    assert "秘" not in shown
+
+
+def test_without_a_question_the_message_says_so() -> None:
+    """A person may want a human before anything was asked."""
+    shown = message(Texts("en"), replace(HANDOFF, question="", name=""), "")
+
+    assert shown.count("(none)") == 2
+    assert "Person: zhangsan\n" in shown
+
+
+@pytest.mark.parametrize("texts", [Texts(), Texts("en"), Texts(overrides={"handoff_message": "{answer}" * 3})])
+def test_a_message_fits_the_robots_limit(texts: Texts) -> None:
+    """Question, name and answer are cut between characters."""
+    long = replace(HANDOFF, userid="u" * 5000, name="名" * 900, question="问\n" * 9000, chatid="c" * 5000)
+
+    shown = message(texts, long, "答😀\n" * 9000)
+
+    assert MOST_BYTES - 20 < len(shown.encode()) <= MOST_BYTES
+    assert "…" in shown
+    assert "> 答😀" in shown
+
+
+def test_words_mention_nobody() -> None:
+    """`<@userid>` in a question would call somebody in the group."""
+    shown = message(Texts(), replace(HANDOFF, question="<@all> 快", name="<@lisi>"), "<@wangwu>")
+
+    assert "<@" not in shown
+    assert "<\u200b@all> 快" in shown
+
+
+def test_the_robot_gets_markdown(robot: MockGroupRobot, service: GroupRobotService) -> None:
+    """The mock accepts nothing else."""
+    service.post("**您好**")
+
+    assert (robot.messages, robot.requests) == (["**您好**"], 1)
+
+
+@pytest.mark.parametrize(("errcode", "status", "cause"), [(93000, 200, "errcode 93000"), (0, 500, "HTTP 500")])
+def test_a_refused_message_is_not_sent_again(
+    errcode: int, status: int, cause: str, robot: MockGroupRobot, service: GroupRobotService
+) -> None:
+    """The robot may have shown it all the same."""
+    robot.errcode, robot.status = errcode, status
+
+    with pytest.raises(RobotRefused, match=cause):
+        service.post("一")
+
+    assert robot.requests == 1
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b"garbage\r\n\r\n"])
+def test_a_message_without_a_proper_reply_is_not_sent_again(reply: bytes) -> None:
+    """It may have arrived. The error has neither the address nor its key."""
+    with RawServer(reply) as server:
+        service = GroupRobotService(f"{server.url}/send?key={KEY}", timeout=10.0)
+        with pytest.raises(ProviderError) as caught:
+            service.post("一")
+        service.close()
+
+    assert len(server.heads) == 1
+    assert KEY not in f"{caught.value!r}{caught.value.__cause__!r}"
+
+
+def test_a_robot_that_cannot_be_reached_fails() -> None:
+    """No connection could be made, so trying again is safe; after three tries it ends."""
+    service = GroupRobotService(f"http://127.0.0.1:{free_port()}/send?key={KEY}")
+
+    with pytest.raises(ProviderError) as caught:
+        service.post("一")
+
+    assert caught.value.code == "provider_unreachable"
+
+
+class Robot:
+    """A robot that waits for the test."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.posted: list[str] = []
+        self.tried = threading.Event()
+        self.go_on = threading.Event()
+
+    def post(self, content: str) -> None:
+        self.tried.set()
+        assert self.go_on.wait(30.0)
+        if self.error:
+            raise self.error
+        self.posted.append(content)
+
+    def close(self) -> None:
+        self.go_on.set()
+
+
+def manager(robot: Robot, error: Exception | None = None) -> HandoffManager:
+    def read(stream_id: str) -> Snapshot | None:
+        if error:
+            raise error
+        return ANSWER if stream_id == "s1" else None
+
+    return HandoffManager({"default": robot}, read=read, texts=Texts())
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "level"),
+    [
+        (None, "posted", logging.INFO),
+        (RobotRefused("errcode 93000"), "refused", logging.WARNING),
+        (ProviderError("no connection", code="provider_unreachable"), "failed", logging.WARNING),
+        (LookupError("a bug"), "failed", logging.ERROR),
+    ],
+)
+def test_each_outcome_is_counted_and_logged_without_words(
+    error: Exception | None, outcome: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread goes on with the next message."""
+    robot, before = Robot(error), counted(outcome)
+    robot.go_on.set()
+    handoffs = manager(robot)
+    handoffs.start()
+
+    with caplog.at_level(logging.INFO):
+        handoffs.add(HANDOFF)
+        handoffs.add(HANDOFF)
+        wait_until(lambda: counted(outcome) == before + 2)
+        handoffs.stop()
+
+    lines = [record for record in caplog.records if record.name == "channels.wecom.handoff"]
+    assert {record.levelno for record in lines} == {level}
+    told = json.dumps([record.__dict__ for record in lines], default=str, ensure_ascii=False)
+    assert not [word for word in ("年假", "五天", "张三") if word in told]
+
+
+def test_a_message_is_posted_also_without_its_answer() -> None:
+    """Redis may be away, or the answer expired."""
+    robots = [Robot(), Robot()]
+    for robot, handoffs in zip(robots, (manager(robots[0], StoreUnavailable()), manager(robots[1])), strict=True):
+        robot.go_on.set()
+        handoffs.start()
+        handoffs.add(replace(HANDOFF, stream_id="gone"))
+        wait_until(lambda robot=robot: len(robot.posted) == 1)  # type: ignore[misc]
+        handoffs.stop()
+
+    assert ["（无）" in robot.posted[0] for robot in robots] == [True, True]
+
+
+def test_messages_beyond_the_queue_are_dropped_and_counted() -> None:
+    """A callback never waits for the robot."""
+    robot, before = Robot(), counted("full")
+    handoffs = manager(robot)
+    handoffs.start()
+    handoffs.add(HANDOFF)
+    assert robot.tried.wait(30.0)
+
+    for _ in range(MOST_WAITING + 3):
+        handoffs.add(HANDOFF)
+
+    assert counted("full") == before + 3
+    robot.go_on.set()
+    handoffs.stop()
+    assert len(robot.posted) == MOST_WAITING + 1
+
+
+def test_a_leaving_replica_logs_what_it_did_not_post(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits for a moment only."""
+    monkeypatch.setattr("channels.wecom.handoff.STOP_SECONDS", 0.1)
+    robot = Robot()
+    handoffs = manager(robot)
+    handoffs.start()
+    handoffs.add(HANDOFF)
+    assert robot.tried.wait(30.0)
+    handoffs.add(HANDOFF)
+
+    handoffs.stop()
+
+    assert "handoffs lost" in caplog.text
+
+
+def test_without_a_robot_nothing_runs() -> None:
+    """A bot without one is not served."""
+    handoffs = HandoffManager({}, read=lambda stream_id: None, texts=Texts())
+    handoffs.start()
+
+    assert not handoffs.serves("default")
+    handoffs.leave()
+    handoffs.close_all()
+    handoffs.stop()
+
+
+def test_a_handoff_shows_no_words() -> None:
+    """Its repr may get into a log."""
+    assert not [word for word in ("年假", "张三") if word in repr(HANDOFF)]
