@@ -382,7 +382,7 @@ def test_the_reply_address_is_sealed(desk: Desk, redis_client: redis.Redis) -> N
 def test_readers_are_told_of_a_late_message_with_redis_and_without(desk: Desk) -> None:
     """Frames keep room for the sentence about it, so every source of a snapshot has the mark."""
     asked = desk.gateway.ask(
-        Question("?", "wecom", "default", "zhangsan", msgid="1"), reply="https://wecom.invalid/once", late=True
+        Question("?", "wecom", "default", "zhangsan", msgid="1"), reply="https://wecom.invalid/once"
     )
 
     read, known = desk.reads(asked.stream_id), desk.manager.known(asked.stream_id)
