@@ -51,7 +51,7 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
 
 def whole_handbook(question: str) -> str:
     """Return an answer of some 28 kB, larger than a frame of WeCom: all chapters, each with a table and code."""
-    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, 41))
+    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, 61))
 
 
 _CHAPTER = """## 第 {n} 章
