@@ -68,9 +68,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         bots=container.wechat,
         texts=container.texts,
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
-        thinking={name: bot.thinking for name, bot in settings.bots.items()},
-        sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
         commands=bot_commands(container),
+        frames=container.frames,
         person=container.gateway.person,
     )
     guesses = Guesses()

@@ -124,6 +124,10 @@ class MoreWeComSettings(Group):
         Secret({}),
         'JSON {"hr": {"WECHAT_TOKEN": "…", "DIFY_API_KEY": "…", "corp": "acme"}}: bots at /wechat/callback/<name>',
     )
+    wechat_response_hosts: Hosts = setting(
+        ("qyapi.weixin.qq.com",),
+        "hosts that late answers may be sent to: WeCom's by https, any other also by http; .name: any host below it",
+    )
     media_max_bytes: Bytes = setting(20 * 1024 * 1024, "bytes of the largest image or file taken from a message")
     media_hosts: Names = setting((".myqcloud.com",), "hosts media may be fetched from; .name means any host below it")
 

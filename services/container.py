@@ -19,10 +19,12 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.gateway import Gateway, ReplicaStreams
+from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchLimits, BatchManager, Retention
 from services.channels import Channel, Channels
@@ -32,6 +34,7 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_frames,
     make_history,
     make_providers,
     make_streams,
@@ -48,8 +51,10 @@ from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import SocketStore
+from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
+from services.wecom.response_service import ResponseService
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +114,21 @@ class Container:
             callers=self.callers,
             met=self.names.note,
         )
+        self.frames = make_frames(settings, self.texts)
+        self.responses = ResponseService(settings.wechat_response_hosts)
+        self.claims = ClaimStore(self.runner, self.streams)
+        self.late_answers = LateAnswers(self.claims, Access(self.keys.streams()), self.frames, self.responses)
         self.manager = StreamManager(
             self.streams,
             self.answerer.answer,
             sentence=self.texts.error,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
+            late=self.late_answers,
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
-        self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer)
+        self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
         names = self.keys.names()
@@ -178,6 +188,7 @@ class Container:
         self.takeovers.close()
         self.readers.close()
         self.manager.close()
+        self.responses.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
@@ -201,6 +212,7 @@ class Container:
             keys=self.keys.streams(),
             channels=self.channels,
             sentence=self.texts.get,
+            promises=self.responses.allows,
             max_bytes=self.settings.question_max_bytes,
             log_content=self.settings.log_content,
         )

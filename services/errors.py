@@ -137,6 +137,9 @@ class ProviderError(AnswerError):
 
     code = "provider_error"
 
+    #: Whether no byte of the request can have left, so that it may be sent again without being sent twice.
+    unsent = False
+
     def __init__(self, message: str = "", *, code: str = "", http_status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message, code=code)
         self.http_status = http_status

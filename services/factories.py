@@ -22,6 +22,7 @@ from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
+from services.wecom.frames import WeComFrames
 
 
 def make_wechat(bot: BotSettings) -> WechatService:
@@ -41,6 +42,11 @@ def make_wechat(bot: BotSettings) -> WechatService:
         aibotid=bot.bot_id,
         timestamp_window=bot.timestamp_window,
     )
+
+
+def make_frames(settings: Settings, texts: Texts) -> WeComFrames:
+    thinking = {name: bot.thinking for name, bot in settings.bots.items()}
+    return WeComFrames(texts, thinking=thinking, sources={name for name, bot in settings.bots.items() if bot.sources})
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

@@ -112,6 +112,12 @@ SOURCES = Counter(
     ["bot", "provider"],
     registry=REGISTRY,
 )
+LATE_ANSWERS = Counter(
+    "wechatlaibao_late_answers_total",
+    "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 REWRITTEN = Counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis lost and their owner wrote again.",

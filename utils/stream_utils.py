@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from utils.markdown.wecom import OpenFence, open_fence, render_markdown
 from utils.thinking import Passage, Thinking, fold_thinking, has_tags, split_thinking, without_partial_tag
 
-__all__ = ["FRAME_BYTES", "clip_utf8", "fold_thinking", "render_frame", "render_markdown"]
+__all__ = [
+    "FRAME_BYTES",
+    "Composed",
+    "answer_text",
+    "clip_utf8",
+    "compose",
+    "fold_thinking",
+    "joined",
+    "render_frame",
+    "render_markdown",
+]
 
 #: WeCom's limit of a stream's content, in bytes of UTF-8.
 FRAME_BYTES = 20480
@@ -38,9 +49,9 @@ def clip_utf8(text: str, max_bytes: int) -> str:
         return whole.decode()
     clipped = whole[: max(0, max_bytes)].decode("utf-8", "ignore")
     end = len(clipped)
-    while end > max(0, len(clipped) - CLUSTER_CHARACTERS) and _joined(text, end):
+    while end > max(0, len(clipped) - CLUSTER_CHARACTERS) and joined(text, end):
         end -= 1
-    return clipped if _joined(text, end) else clipped[:end] or clipped
+    return clipped if joined(text, end) else clipped[:end] or clipped
 
 
 def render_frame(
@@ -72,14 +83,35 @@ def compose_frame(
     text: str, suffix: str, truncated: str, footnote: str, *, max_bytes: int, growing: bool, thinking: Thinking
 ) -> str:
     """Return the frame for a `settled` text. The general case of `render_frame`, without the shortcut."""
-    parts = _parts(text, thinking, max_bytes // THINKING_SHARE)
-    room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
-    kept, short = _compose(parts, room - reserve, followed=bool(suffix))
-    whole, cut = _compose(parts, room, followed=bool(suffix)) if short else (kept, False)
-    body = kept if growing or cut else whole
+    body, cut, _ = compose(text, suffix, truncated, max_bytes=max_bytes, growing=growing, thinking=thinking)
+    room = max_bytes - _notice_bytes(suffix)
     free = bool(body) and not growing and not cut and _size(body) + _notice_bytes(footnote) <= room
     sentences = (body, truncated if cut else "", footnote if free else "", suffix)
     return clip_utf8(_BETWEEN.join(filter(None, sentences)), max_bytes)
+
+
+class Composed(NamedTuple):
+    """The part of a text that a frame shows."""
+
+    body: str
+    #: Whether some of the text did not fit.
+    cut: bool
+    #: The answer in `body`: without thinking, and without lines that only close a code fence.
+    answer: str
+
+
+def compose(text: str, suffix: str, truncated: str, *, max_bytes: int, growing: bool, thinking: Thinking) -> Composed:
+    """Return how much of a `settled` text is shown in a frame with these sentences; see `render_frame`."""
+    parts = _parts(text, thinking, max_bytes // THINKING_SHARE)
+    room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
+    kept = _compose(parts, room - reserve, followed=bool(suffix))
+    whole = _compose(parts, room, followed=bool(suffix)) if kept.cut else kept
+    return (kept if growing or whole.cut else whole)._replace(cut=whole.cut)
+
+
+def answer_text(text: str) -> str:
+    """Return a whole text as frames show it: rendered, and without the thinking."""
+    return _BETWEEN.join(part.text for part in _parts(text, "hide", 0))
 
 
 def _plain_frame(text: str, room: int) -> str:
@@ -120,20 +152,22 @@ def _parts(text: str, thinking: Thinking, thinking_bytes: int) -> list[Passage]:
     return [part for part in parts if not part.blank]
 
 
-def _compose(parts: Sequence[Passage], room: int, *, followed: bool) -> tuple[str, bool]:
-    """Return as much of `parts` as fits into `room` bytes, and whether it was cut; `followed`: a sentence follows."""
-    body = ""
+def _compose(parts: Sequence[Passage], room: int, *, followed: bool) -> Composed:
+    """Return as much of `parts` as fits into `room` bytes; `followed`: a sentence follows."""
+    body, answer = "", ""
     for number, part in enumerate(parts):
         between = _BETWEEN if body else ""
         tags = _TAG_BYTES if part.thinking else 0
         head, closer, whole = _fit(part.text, room - _size(body + between) - tags)
+        if head and not part.thinking:
+            answer += (_BETWEEN if answer else "") + head
         if followed or not whole or number + 1 < len(parts):
             head += closer
         if head:
             body += between + (f"<think>{head}</think>" if part.thinking else head)
         if not whole:
-            return body, True
-    return body, False
+            return Composed(body, True, answer)
+    return Composed(body, False, answer)
 
 
 def _fit(text: str, room: int) -> tuple[str, str, bool]:
@@ -170,7 +204,7 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _joined(text: str, index: int) -> bool:
+def joined(text: str, index: int) -> bool:
     """Return whether the characters before and after `index` belong to one grapheme cluster."""
     if not 0 < index < len(text):
         return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -20,10 +20,9 @@ from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
 from services.models import Question
 from services.streams.records import Snapshot
-from services.streams.store import READ_BYTES
 from services.wecom.callback import WechatService
+from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
-from utils.stream_utils import render_frame
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +40,20 @@ class WeComChannel:
         bots: Mapping[str, WechatService],
         texts: Texts,
         welcomes: Mapping[str, str],
-        thinking: Mapping[str, Literal["show", "hide"]],
-        sources: Collection[str] = (),
+        frames: WeComFrames,
         commands: Mapping[str, BotCommands] = MappingProxyType({}),
         person: Callable[[Question], str] = lambda question: "",
     ) -> None:
         """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
 
-        `sources` are the bots that list an answer's sources; `person` returns a user's pseudonym for the log.
+        `person` returns a user's pseudonym for the log.
         """
         self._gateway = gateway
         self._bots = bots
         self._texts = texts
         self._welcomes = welcomes
-        self._thinking = thinking
-        self._sources = sources
         self._commands = commands
+        self._frames = frames
         self._person = person
 
     def verify(self, bot: str) -> Response:
@@ -97,38 +94,7 @@ class WeComChannel:
 
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
         """Render a snapshot as a stream reply; a pure function of it, so that repeated polls show the same."""
-        finish = snapshot.status != "processing" or snapshot.frame_over
-        # The store returns only the first READ_BYTES of a long text. Without the hidden thinking this may fit into the
-        # frame, and `render_frame` would not notice the cut.
-        beyond = finish and not snapshot.frame_over and snapshot.size > READ_BYTES
-        truncated = self._texts.get("truncated")
-        content = render_frame(
-            snapshot.text,
-            growing=not finish,
-            suffix="\n\n".join(filter(None, (truncated if beyond else "", self._ending(snapshot)))),
-            thinking=self._thinking[bot],
-            truncated="" if beyond else truncated,
-            footnote="" if beyond else self._footnote(bot, snapshot),
-        )
-        return _stream(snapshot.stream_id, finish, content or self._placeholder(snapshot, finish))
-
-    def _ending(self, snapshot: Snapshot) -> str:
-        """Return the sentence to append to the text, "" for none."""
-        if snapshot.frame_over:
-            return self._texts.get("frame_ended")
-        return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
-
-    def _footnote(self, bot: str, snapshot: Snapshot) -> str:
-        """Return the list of sources of a completed answer, "" for bots that do not show it."""
-        if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
-            return ""
-        return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
-
-    def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
-        """Return the sentence shown while there is no visible text, e.g. when all of it is hidden thinking."""
-        if finish:
-            return self._texts.error("provider_empty")
-        return self._texts.get("queued" if snapshot.waiting else "thinking")
+        return _stream(snapshot.stream_id, is_over(snapshot), self._frames.content(bot, snapshot))
 
     def _service(self, bot: str) -> WechatService:
         service = self._bots.get(bot)

@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
-from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, RuleBroken, WeComUser
+from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
@@ -68,6 +68,12 @@ class Conversations:
             user, bubble = self._bubbles[key]
         return user.polls(bubble)
 
+    def late(self, key: str) -> list[ResponsePost]:
+        """Return the messages that came for a bubble after its end; none for an unknown bubble."""
+        with self._lock:
+            user, bubble = self._bubbles.get(key, (None, None))
+        return user.late(bubble) if user and bubble else []
+
 
 def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
     """Build the page's application. `set_mode` selects the mock Dify's mode; None if a real Dify answers.
@@ -105,6 +111,10 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
             return jsonify(frame=_shown(conversations.poll(_text("bubble"))))
         except KeyError:
             raise NotFound("unknown bubble") from None
+
+    @app.post("/late")
+    def late() -> Response:
+        return jsonify(messages=[_message(post) for post in conversations.late(_text("bubble"))])
 
     for path in GATEWAY_PAGES if gateway else ():
         app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
@@ -162,6 +172,10 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
         "ms": round(frame.ms),
         "empty": frame.empty,
     }
+
+
+def _message(post: ResponsePost) -> dict[str, Any]:
+    return {"html": render(post.content), "bytes": len(post.content.encode()), "broken": list(post.broken)}
 
 
 class PageServer:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.texts import LOCALES
+from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "BubbleFrame",
     "Callback",
     "CallbackFailed",
+    "ResponsePost",
+    "ResponseServer",
     "RuleBroken",
     "SimulatedBot",
     "WeComUser",
@@ -33,7 +36,7 @@ __all__ = [
 
 #: WeCom's limit for the text of one frame, in bytes of UTF-8.
 FRAME_BYTES = 20_480
-#: A host name that never resolves, so that no answer can reach the real WeCom.
+#: The address without a `ResponseServer`: a host name that never resolves, so no answer can reach the real WeCom.
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
 #: Keys of the texts that a bubble shows before there is an answer.
 PLACEHOLDERS = ("thinking", "queued")
@@ -104,7 +107,8 @@ class WeComUser:
     """One user in one chat with one bot.
 
     Several URLs in `callback_url` are used in turn, as by a load balancer. A `chatid` makes the chat a group.
-    `placeholders` are texts that a bubble may show before the answer; None stands for the product's own.
+    `placeholders` are texts that a bubble may show before the answer; None stands for the product's own. `responses`
+    takes the messages that come after a bubble has ended.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class WeComUser:
         chatid: str = "",
         *,
         placeholders: Collection[str] | None = None,
+        responses: ResponseServer | None = None,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -123,6 +128,7 @@ class WeComUser:
         self.userid = userid
         self.chatid = chatid
         self._bot_id = bot.bot_id
+        self._responses = responses
         self._placeholders = frozenset(product_placeholders() if placeholders is None else placeholders)
         self._clock = clock
 
@@ -212,8 +218,15 @@ class WeComUser:
         common: dict[str, Any] = {"msgid": secrets.token_hex(16), "aibotid": self._bot_id, **chat}
         complete = {**common, "from": {"userid": self.userid}, **message}
         if complete["msgtype"] not in ("stream", "event"):
-            complete.setdefault("response_url", f"{RESPONSE_URL}?response_code={complete['msgid']}")
+            complete.setdefault("response_url", self._response_url(complete["msgid"]))
         return self.wire.seal(complete)
+
+    def late(self, bubble: Bubble) -> list[ResponsePost]:
+        """Return the messages sent for a bubble through its `response_url`: one at most, or a rule is broken."""
+        return self._responses.of(bubble.msgid) if self._responses else []
+
+    def _response_url(self, msgid: str) -> str:
+        return self._responses.url_for(msgid) if self._responses else f"{RESPONSE_URL}?response_code={msgid}"
 
     def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
         sent = time.monotonic()

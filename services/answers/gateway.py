@@ -54,12 +54,14 @@ class Gateway:
         keys: Mapping[str, Keyring],
         channels: Channels,
         sentence: Callable[[str], str],
+        promises: Callable[[str], bool] = lambda url: False,
         max_bytes: int = 65536,
         log_content: bool = False,
     ) -> None:
         """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8.
 
-        `sentence` returns a sentence for users by its key.
+        `sentence` returns a sentence for users by its key; `promises` tells whether what a frame cannot carry may go
+        to an address, so that readers are told of it.
         """
         self._streams = streams.store
         self._reads = SharedReads(streams.store)
@@ -77,6 +79,7 @@ class Gateway:
         stores = (streams.store, streams.manager, notes)
         self.commands = ChatCommands(*stores, self._access, self._refusals, channels, start=self._start)
         self._readers = streams.readers
+        self._promises = promises
         self._max_bytes = max_bytes
         self._log_content = log_content
 
@@ -235,6 +238,8 @@ class Gateway:
         rules = self._channels.rules(question)
         key = "" if self._independent(question) else self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
+        if reply and self._promises(reply):
+            fields["late"] = "1"
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=rules.frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:

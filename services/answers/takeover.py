@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
+from services.answers.claim_store import ClaimStore
 from services.answers.conversation_memory import through_outage
+from services.answers.late_answers import CLAIM_SECONDS
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.manager import StreamManager, is_whole
@@ -39,12 +41,14 @@ class TakeoverManager:
         store: StreamStore,
         manager: StreamManager,
         answerer: Answerer,
+        claims: ClaimStore,
         *,
         dice: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._store = store
         self._manager = manager
         self._answerer = answerer
+        self._claims = claims
         self._dice = dice
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
@@ -115,10 +119,18 @@ class TakeoverManager:
                 log.exception("sweep failed")
 
     def _forget(self, stream_id: str) -> None:
-        """Release what an ended stream's killed owner still holds, and remove the stream from the index."""
+        """Release what an ended stream's killed owner still holds, and remove the stream from the index.
+
+        While its owner may be sending a late message, the stream stays there.
+        """
         question = _question(self._store.question(stream_id))
         after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
-        self._store.write([], *after, *self._store.ended_calls([stream_id]))
+        claim, owner = self._claims.look(stream_id, CLAIM_SECONDS)
+        if claim == "lost":
+            metrics.LATE_ANSWERS.labels("lost").inc()
+            log.error("late answer lost", extra={"stream_id": stream_id, "bot": question.bot, "former_owner": owner})
+        ended = () if claim == "waiting" else self._store.ended_calls([stream_id])
+        self._store.write([], *after, *ended)
 
     def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
         """Load the stream and produce the rest; from `resume` on, the manager releases the replica's slot."""

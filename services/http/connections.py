@@ -81,6 +81,8 @@ class Lease:
         self._pool = pool
         self.connection: Any = pool._get_conn()
         self._given_back = False
+        #: Whether a request may have left on it.
+        self.used = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         #: When the read in progress times out, in seconds of the monotonic clock; infinite while there is none.

@@ -179,6 +179,7 @@ class HTTPService:
                 with closing(exchange):
                     yield exchange
         except ProviderError as exc:
+            exc.unsent = not lease.used
             if exc.code == "provider_timeout":
                 # The same fault may have silenced the connections in the pool: later requests must not wait for them.
                 self.close()
@@ -192,6 +193,7 @@ class HTTPService:
         # An abort shuts the socket down from here on, but not while it was being connected: check for that one.
         _left(deadline)
         connection = lease.connection
+        lease.used = True
         connection.request(*request, preload_content=False, decode_content=False)
         connection.timeout = min(timeout, _left(deadline))
         return Exchange(connection.getresponse(), deadline, lease, sock)

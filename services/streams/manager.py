@@ -21,7 +21,7 @@ from services.streams.answer_events import read_sources
 from services.streams.backlog import Backlog
 from services.streams.flusher import Flusher
 from services.streams.owned_stream import OwnedStream
-from services.streams.producer import Answer, Producer
+from services.streams.producer import Answer, LateDelivery, Producer
 from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
@@ -55,16 +55,21 @@ class StreamManager:
         sentence: Callable[[str], str],
         limits: StreamLimits,
         writer: StreamStore | None = None,
+        late: LateDelivery | None = None,
         replica: str = "replica",
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stores; `writer` has a connection of its own, so that many readers do not delay a renewal."""
+        """Take the stores; `writer` has a connection of its own, so that many readers do not delay a renewal.
+
+        `late` sends late messages in the producers' threads, so that a drain waits for them and slots bound them.
+        """
         self._store = store
         self._answer = answer
         self._sentence = sentence
         self._max_streams = limits.max_streams
         self._max_bytes = limits.max_bytes
+        self._late = late
         self._replica = replica
         self._log_content = log_content
         self._clock = clock
@@ -223,6 +228,7 @@ class StreamManager:
             sentence=self._sentence,
             past=past,
             former_owner=former_owner,
+            late=self._late,
             log_content=self._log_content,
             clock=self._clock,
         )
@@ -239,8 +245,10 @@ class StreamManager:
             # It may have written its end before it learned that another owner has the stream.
             outcome = outcome if stream.closed in ("", "done") else stream.closed
             if stream.closed in ("done", "cancelled"):
-                # In one step: the sweep does the same for a killed owner, as long as the index has the stream.
-                self._store.write([], *after, *self._store.ended_calls([stream.stream_id]))
+                # In one step: the sweep does the same for a killed owner, as long as the index has the stream. There it
+                # also finds a late message whose owner was killed.
+                ended = () if stream.late else self._store.ended_calls([stream.stream_id])
+                self._store.write([], *after, *ended)
         except StoreUnavailable:
             log.warning("places not given back; they lapse", extra={"stream_id": stream.stream_id})
         except Exception:
@@ -248,6 +256,7 @@ class StreamManager:
         finally:
             try:
                 producer.report(outcome)
+                producer.deliver()
             finally:
                 self.give_back()
 

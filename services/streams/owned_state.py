@@ -42,6 +42,8 @@ class OwnedState:
         self.dirty_fields: dict[str, str] = {}
         #: The last operation, and the sentence of its error chunk ("" for none).
         self.ending: tuple[Op, str] | None = None
+        #: Redis's reply to the end, if this owner has to send a late message.
+        self.late: Appended | None = None
         self._replacements = 0
 
     @property
@@ -119,6 +121,7 @@ class OwnedState:
     def settle(self, write: Write, reply: Appended) -> str:
         """Apply Redis's reply to a write; return its outcome, or "behind" when there is more to send at once."""
         if reply.outcome == "ok":
+            self.late = reply if reply.cause else None
             self._acknowledge(write)
             return "behind" if self.backlog.behind else "ok"
         if reply.outcome == "gap":

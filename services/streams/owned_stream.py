@@ -84,6 +84,11 @@ class OwnedStream:
         """Fields of the stream's log line: `auth_state`, `chunks` and `bytes`."""
         return self._state.figures
 
+    @property
+    def late(self) -> Appended | None:
+        """Redis's reply to the end, if this owner has to send a late message: nobody else will."""
+        return self._state.late
+
     def field(self, name: str) -> str:
         """Return a field of the stream's hash as its owner knows it, "" for none."""
         return self._state.field(name)
@@ -117,8 +122,11 @@ class OwnedStream:
         if news:
             self._changed(self)
 
-    def finish(self, status: Status, *, error_code: str = "", sentence: str = "") -> None:
-        """End the stream in one write with the remaining text, and an error chunk if there is a sentence."""
+    def finish(self, status: Status, *, error_code: str = "", sentence: str = "", overflows: bool = False) -> None:
+        """End the stream in one write with the remaining text, and an error chunk if there is a sentence.
+
+        `overflows` claims the late message for a text that is larger than a frame, in the same write.
+        """
         state = self._state
         # Under one lock: the end must not be written without its status.
         with self._lock:
@@ -126,7 +134,8 @@ class OwnedStream:
             if state.closed or (state.ending and not state.released):
                 return
             state.ending = ("finish", sentence)
-            state.set_fields({"status": status, "dify_finished": "1", "error_code": error_code, "waiting": ""})
+            due = {"delivered": "due"} if overflows else {}
+            state.set_fields({"status": status, "dify_finished": "1", "error_code": error_code, "waiting": "", **due})
             state.urgent = True
         self._changed(self)
 
@@ -168,7 +177,8 @@ class OwnedStream:
             if self._clock() - self.acked_at > lease:
                 return None
             text = self._state.backlog.acked_text
-        return Snapshot(self.stream_id, "processing", access=self._state.access, text=text, size=len(text.encode()))
+            access, late = self._state.access, self._state.field("late") == "1"
+        return Snapshot(self.stream_id, "processing", access=access, text=text, size=len(text.encode()), late=late)
 
     def page(self, cursor: int) -> ChunkPage | None:
         """Return the chunks from `cursor` that Redis is known to have; None once another owner may write.

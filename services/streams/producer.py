@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
@@ -33,6 +33,16 @@ OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
 
 
+class LateDelivery(Protocol):
+    """Sends what a frame could not carry, after the answer's end."""
+
+    def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
+        """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
+
+    def deliver(self, question: Question, stream: OwnedStream) -> None:
+        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
+
+
 class Producer:
     """Writes one answer into one stream."""
 
@@ -45,6 +55,7 @@ class Producer:
         sentence: Callable[[str], str],
         past: Past | None = None,
         former_owner: str = "",
+        late: LateDelivery | None = None,
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,6 +66,7 @@ class Producer:
         self._sentence = sentence
         self._past = past
         self._former_owner = former_owner
+        self._late = late
         self._log_content = log_content
         self._clock = clock
         self._began = clock()
@@ -95,11 +107,28 @@ class Producer:
 
     def end(self, code: str = "") -> str:
         """End the stream, with the sentence of `code` unless it is ""; return the code."""
+        overflows = self._overflows(code)
         if code:
-            self._stream.finish("error", error_code=code, sentence=self._sentence(code))
+            self._stream.finish("error", error_code=code, sentence=self._sentence(code), overflows=overflows)
         else:
-            self._stream.finish("completed")
+            self._stream.finish("completed", overflows=overflows)
         return code
+
+    def deliver(self) -> None:
+        """Send what the frame could not carry, if the stream's end claimed that."""
+        if self._late and self._stream.late:
+            self._late.deliver(self._question, self._stream)
+
+    def _overflows(self, code: str) -> bool:
+        """Return whether the answer is larger than its frame; False where no address for the rest is known."""
+        if not (self._late and self._stream.field("reply")):
+            return False
+        try:
+            return self._late.overflows(self._question, self._stream, code)
+        except Exception:
+            # The answer's end must not depend on it.
+            log.exception("late message not prepared", extra={"stream_id": self._stream.stream_id})
+            return False
 
     def report(self, outcome: str) -> None:
         """Write the stream's one canonical log line, at ERROR if the answer failed, and count its outcome."""

@@ -14,6 +14,9 @@ from services.models import Status, Usage
 from services.streams.long_text import LongText
 
 Op = Literal["", "finish", "release"]
+#: Why a frame does not carry all of an answer: the text is too large; a poll ended the frame before the answer's end;
+#: the frame's deadline passed and no poll came after it.
+LateCause = Literal["overflow", "frame", "unread"]
 
 #: Maximal chunks of one page, and its bytes unless the first chunk is larger: a reader with a slow connection holds
 #: that much.
@@ -71,14 +74,17 @@ class Snapshot:
     start: int = 0
     #: The sources of the answer as a few lines of Markdown.
     cited: str = ""
+    #: Whether what the frame cannot carry follows as a message of its own.
+    late: bool = False
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, *counts = reply
-        marks = (epoch, owner, lapsed == 1, over == 1)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *counts)
+        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited = reply
+        marks = (epoch, owner, lapsed == 1, over % 2 == 1)
+        seen = (text, size, length, start, cited)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, over >= 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +189,15 @@ class Appended(NamedTuple):
     #: Of `refused`: the present owner and its epoch.
     epoch: int = 0
     owner: str = ""
+    #: Of the end: why this owner has to send a late message, and what the frame shows of the text.
+    cause: LateCause | Literal[""] = ""
+    shown: str = ""
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> Appended:
         match reply:
+            case "ok", length, cause, shown:
+                return cls("ok", length, cause=cause, shown=shown)
             case "refused", epoch, owner:
                 return cls("refused", epoch=int(epoch), owner=owner)
             case "closed", status:

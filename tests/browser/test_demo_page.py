@@ -108,6 +108,17 @@ def test_an_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> N
     expect(answer.locator(".bubble")).to_have_attribute("aria-busy", "false")
 
 
+def test_a_message_after_the_bubbles_end_is_shown_below_it(person: Person) -> None:
+    """The frame of an answer that is too large announces it; it breaks no rule of WeCom."""
+    person.chooses("long")
+
+    answer = person.asks("整本手册")
+
+    expect(answer.locator(".late .text")).to_contain_text("(2/2)", timeout=TIMEOUT)
+    expect(answer.locator(".bubble").first).to_contain_text("(1/2)")
+    expect(answer.locator(".failure")).to_have_count(0)
+
+
 def test_every_frame_is_listed_for_developers(person: Person) -> None:
     """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))

@@ -19,7 +19,7 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from config.settings import load_settings
-from demo.wecom.simulator import SimulatedBot, WeComUser
+from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
 from services.container import Container
 from tests.support.servers.forked_process import ForkedProcess
 from tests.support.servers.processes import free_port, wait_until
@@ -65,8 +65,10 @@ class AppServer:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
-    def user(self, userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
-        return wecom_user([self.url], userid, chatid, bot)
+    def user(
+        self, userid: str = "zhangsan", chatid: str = "", bot: str = "", responses: ResponseServer | None = None
+    ) -> WeComUser:
+        return wecom_user([self.url], userid, chatid, bot, responses)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -177,7 +179,13 @@ def replicas(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list[
             replica.kill()
 
 
-def wecom_user(urls: list[str], userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
+def wecom_user(
+    urls: list[str],
+    userid: str = "zhangsan",
+    chatid: str = "",
+    bot: str = "",
+    responses: ResponseServer | None = None,
+) -> WeComUser:
     """Return a WeCom user whose callbacks go to the replicas in turn."""
     path = f"/wechat/callback/{bot}" if bot else "/wechat/callback"
-    return WeComUser([url + path for url in urls], SimulatedBot(TOKEN, AES_KEY), userid, chatid=chatid)
+    return WeComUser([url + path for url in urls], SimulatedBot(TOKEN, AES_KEY), userid, chatid, responses=responses)

@@ -49,6 +49,26 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
 这是演示用的模拟回答，接入真实的 Dify 应用后，会由你的知识库来回答 😊"""
 
 
+def whole_handbook(question: str) -> str:
+    """Return an answer of some 28 kB, larger than a frame of WeCom: all chapters, each with a table and code."""
+    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, 61))
+
+
+_CHAPTER = """## 第 {n} 章
+
+年假、病假、出差与报销都在 OA 系统办理，纸质单据从本章起不再受理；例外情况请联系人力资源部服务台，分机 8001。
+
+| 事项 | 入口 | 时限 |
+|---|---|---|
+| 年假 | 人事 → 假期管理 → 新建申请 | 提前三个工作日 |
+| 报销 | 财务 → 费用报销 → 新建 | 费用发生后 30 天内 |
+
+```python
+def chapter_{n}(days: int) -> str:
+    return "直属主管" if days <= 3 else "部门负责人"
+```"""
+
+
 def marker(question: str) -> str:
     """Return the script that a question names as `[[script]]`; "" if it names none."""
     found = _MARKER.search(question)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from demo.mocks.dify import faults, plays
-from demo.mocks.dify.answers import answer_to
+from demo.mocks.dify.answers import answer_to, whole_handbook
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
 from demo.mocks.dify.plays import MODERATED, Play
 from demo.mocks.dify.wire import Loss, pieces
@@ -147,6 +147,7 @@ TRANSPORTS: dict[str, DifyScript] = {
     "endless-line": fails(faults.endless_line, "a line that never ends"),
     "damaged": DifyScript(faults.damaged, "a byte that is not UTF-8", "chat", lambda question: "好\ufffd的"),
     "separators": says(separators, "U+2028 and its like within the text"),
+    "long": says(whole_handbook, "a text larger than a frame of WeCom"),
     "think": says(think, "reasoning tags within the text"),
 }
 
@@ -180,4 +181,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "slow", "error", "silent")
+CHOICES = ("normal", "slow", "long", "error", "silent")

@@ -3,6 +3,9 @@
 // WeCom polls about once a second, for six minutes at most.
 const POLL_MS = 1000;
 const POLL_LIMIT_MS = 360_000;
+// A message that follows a bubble comes when the answer is complete: after twenty minutes at the latest.
+const LATE_MS = 2000;
+const LATE_LIMIT_MS = 1_260_000;
 const FAILURES_BEFORE_GIVING_UP = 5;
 const ROWS_SHOWN = 60;
 
@@ -29,6 +32,7 @@ const WORDS = {
     joined: "进入了会话",
     seconds: "秒",
     framesUnit: "帧",
+    late: "后续消息（response_url）",
     gaveUp: "六分钟到了，企业微信不再轮询。",
     refused: "网关拒绝了回调",
     unreachable: "网关没有应答",
@@ -59,6 +63,7 @@ const WORDS = {
     joined: "opened the chat",
     seconds: "s",
     framesUnit: "frames",
+    late: "Further message (response_url)",
     gaveUp: "Six minutes are over: WeCom polls no more.",
     refused: "The gateway refused the callback",
     unreachable: "The gateway did not answer",
@@ -169,6 +174,17 @@ function addAnswer(number) {
       addRow(number, frame);
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
+    /** Show a message that came after the bubble's end below it; red if it breaks a rule of WeCom. */
+    showLate(message) {
+      const further = element("div", message.broken.length ? "bubble late broken" : "bubble late");
+      const words = element("div", "text");
+      showHtml(words, message.html);
+      further.append(words);
+      const told = [word("late"), `${message.bytes} B`, ...message.broken].join(" · ");
+      const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
+      column.append(further, element("div", message.broken.length ? "meta failure" : "meta", told));
+      if (atEnd) chat.scrollTop = chat.scrollHeight;
+    },
     stop() {
       if (line.dataset.state === "finished") return;
       bubble.setAttribute("aria-busy", "false");
@@ -197,13 +213,25 @@ async function follow(key, answer) {
       const { frame } = await post("/poll", { bubble: key });
       failures = 0;
       answer.show(frame);
-      if (frame.finish) return;
+      if (frame.finish) return frame;
     } catch (error) {
       failures += 1;
       if (failures === FAILURES_BEFORE_GIVING_UP) throw error;
     }
   }
   note(word("gaveUp"), "note failure");
+  return null;
+}
+
+/** Wait for the message that a frame announces with its mark. */
+async function awaitLate(key, answer) {
+  const end = Date.now() + LATE_LIMIT_MS;
+  while (Date.now() < end) {
+    const { messages } = await post("/late", { bubble: key }).catch(() => ({ messages: [] }));
+    messages.forEach(answer.showLate);
+    if (messages.length > 0) return;
+    await pause(LATE_MS);
+  }
 }
 
 async function ask(text) {
@@ -216,7 +244,8 @@ async function ask(text) {
     const sent = await post("/send", { user, text, mode: chosen("mode") });
     answer = addAnswer(number);
     answer.show(sent.frame);
-    if (!sent.frame.finish) await follow(sent.bubble, answer);
+    const last = sent.frame.finish ? sent.frame : await follow(sent.bubble, answer);
+    if (last?.html.includes("(1/2)")) awaitLate(sent.bubble, answer);
   } catch (error) {
     complain(error);
   } finally {

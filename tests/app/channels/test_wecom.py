@@ -29,6 +29,7 @@ from demo.wecom.simulator import FRAME_BYTES, Bubble, BubbleFrame, SimulatedBot,
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.crypto import WXBizJsonMsgCrypt
+from services.wecom.frames import WeComFrames
 from tests.support.forgery import OTHER_KEY, echo
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings
 from tests.support.servers.processes import wait_until
@@ -230,8 +231,7 @@ def channel_of(
         bots=app_server.container.wechat,
         texts=Texts(),
         welcomes={"default": ""},
-        thinking=thoughts,
-        sources=sources,
+        frames=WeComFrames(Texts(), thinking=thoughts, sources=sources),
     )
 
 

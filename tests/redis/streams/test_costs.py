@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from services.models import Question
 from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
 from services.streams.shared_reads import SharedReads
@@ -112,6 +113,28 @@ def test_a_poll_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talk
 
     assert relay.names == [("read",)] * 2
     assert polled == [POLL_WITH_NEWS, POLL]
+
+
+def test_an_address_for_a_late_message_costs_a_poll_nothing(
+    relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis
+) -> None:
+    """The same commands and no byte more: the mark is in a number that was there before."""
+    question = Question("年假?", "wecom", "default", "zhangsan", msgid="late")
+    stream_id = desk.gateway.ask(question, reply="https://wecom.invalid/once").stream_id
+    talker.lets_go()
+    desk.sees_end(stream_id)
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+    relay.forget()
+    commands(server)
+
+    snapshot = desk.reads(stream_id)
+
+    assert snapshot
+    assert snapshot.late
+    assert commands(server) == POLL
+    (trip,) = relay.trips
+    assert trip.sent == POLL_SENT
+    assert trip.received - len(snapshot.text.encode()) <= POLL_FRAME
 
 
 @pytest.mark.parametrize("size", [1024, 30 * 1024])

@@ -379,6 +379,19 @@ def test_the_reply_address_is_sealed(desk: Desk, redis_client: redis.Redis) -> N
     assert unseal(KEY, sealed) == "https://wecom.invalid/once"
 
 
+def test_readers_are_told_of_a_late_message_with_redis_and_without(desk: Desk) -> None:
+    """Frames keep room for the sentence about it, so every source of a snapshot has the mark."""
+    asked = desk.gateway.ask(
+        Question("?", "wecom", "default", "zhangsan", msgid="1"), reply="https://wecom.invalid/once"
+    )
+
+    read, known = desk.reads(asked.stream_id), desk.manager.known(asked.stream_id)
+
+    assert read
+    assert known
+    assert (asked.late, read.late, known.late) == (True, True, True)
+
+
 def test_a_poll_takes_over_a_dead_owners_stream(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
     """The replica whose poll finds it past lease and suspicion has the question answered."""
     asked = desk.asks()

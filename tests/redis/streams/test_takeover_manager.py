@@ -12,6 +12,7 @@ import redis
 
 from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.claim_store import ClaimStore
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
@@ -83,7 +84,7 @@ class Replica:
             sentence=lambda code: f"<{code}>",
             limits=StreamLimits(max_streams, max_bytes=100_000),
         )
-        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer)
+        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer, ClaimStore(runner, self.store))
         self.manager.start()
 
     def sees(self, stream_id: str = "s") -> Snapshot:

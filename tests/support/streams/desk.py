@@ -10,6 +10,7 @@ from typing import Any
 from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
 from services.answers.asked_store import AskedStore
+from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
@@ -102,7 +103,7 @@ class Desk:
             limits=StreamLimits(max_streams, max_bytes=100_000),
         )
         self.runner = runner
-        takeovers = TakeoverManager(self.streams, self.manager, answerer)
+        takeovers = TakeoverManager(self.streams, self.manager, answerer, ClaimStore(runner, self.streams))
         self.readers = StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)
         self.gateway = Gateway(
             streams=ReplicaStreams(self.streams, self.manager, takeovers, self.readers),
@@ -112,6 +113,7 @@ class Desk:
             keys={"default": KEY, "hr": KEY},
             channels=channels,
             sentence=lambda key: f"<{key}>",
+            promises=lambda url: True,
         )
         self.manager.start()
         self.readers.start()

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from demo.page.server import MAX_BUBBLES, Conversations, PageServer, create_page
-from demo.wecom.simulator import SimulatedBot, WeComUser
+from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 
@@ -46,9 +46,17 @@ def modes() -> list[str]:
 
 
 @pytest.fixture
-def browser(callback: StubCallback, modes: list[str]) -> Iterator[Browser]:
+def responses() -> Iterator[ResponseServer]:
+    """WeCom's side of `response_url`."""
+    with ResponseServer() as responses:
+        yield responses
+
+
+@pytest.fixture
+def browser(callback: StubCallback, modes: list[str], responses: ResponseServer) -> Iterator[Browser]:
     """A browser with the page of a gateway whose mock Dify has modes."""
-    conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
+    bot = SimulatedBot(TOKEN, AES_KEY)
+    conversations = Conversations(lambda userid: WeComUser(callback.url, bot, userid, responses=responses))
     with (
         closing(conversations),
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -73,6 +81,24 @@ def test_a_question_shows_a_bubble_that_grows_with_each_poll(callback: StubCallb
     assert callback.messages[0]["text"]["content"] == "年假"
 
 
+def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
+    callback: StubCallback, browser: Browser
+) -> None:
+    """It is posted to the address of the question; the second one breaks a rule."""
+    key = browser.send("年假").json()["bubble"]
+    before = browser.post("/late", bubble=key).json()["messages"]
+    for _ in range(2):
+        body = {"msgtype": "markdown", "markdown": {"content": "**十天**"}}
+        browser.http.post(callback.messages[0]["response_url"], json=body, timeout=10)
+
+    first, second = browser.post("/late", bubble=key).json()["messages"]
+
+    assert before == []
+    assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": []}
+    assert second["broken"] == ["the address was used before"]
+    assert browser.post("/late", bubble="unknown").json() == {"messages": []}
+
+
 def test_a_question_has_its_user_and_the_mode_of_dify(
     callback: StubCallback, browser: Browser, modes: list[str]
 ) -> None:
@@ -95,7 +121,7 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     choices = browser.get("/choices").json()
 
     assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
-    assert [mode["id"] for mode in choices["modes"]] == ["normal", "slow", "error", "silent"]
+    assert [mode["id"] for mode in choices["modes"]] == ["normal", "slow", "long", "error", "silent"]
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 
 

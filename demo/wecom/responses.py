@@ -1,0 +1,102 @@
+"""WeCom's side of `response_url`: a server that takes one message for each address, and checks it against the rules."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from demo.mocks.http import Handler, HttpMock
+
+#: Path of the real address, and WeCom's limit for a message in bytes of UTF-8.
+RESPONSE_PATH = "/cgi-bin/aibot/response"
+MESSAGE_BYTES = 20_480
+
+
+@dataclass(frozen=True)
+class ResponsePost:
+    """One request to a `response_url`."""
+
+    #: The `response_code` of the address.
+    code: str
+    #: The message's Markdown; "" where there is none.
+    content: str
+    #: The rules that it broke.
+    broken: tuple[str, ...] = ()
+
+
+class ResponseServer(HttpMock):
+    """Issues addresses and records every POST. A second POST of an address breaks a rule, and is accepted."""
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._posts: list[ResponsePost] = []
+        self._recording = threading.Lock()
+        #: Called for each POST before it is answered; a test may block or kill here.
+        self.before_reply: Callable[[ResponsePost], None] = lambda post: None
+        #: The `errcode`, HTTP status and `Location` of every reply.
+        self.errcode, self.status, self.location = 0, 200, ""
+        self.listen(host, port, _ResponseHandler)
+
+    def url_for(self, code: str) -> str:
+        return f"{self.address}{RESPONSE_PATH}?response_code={code}"
+
+    @property
+    def posts(self) -> list[ResponsePost]:
+        with self._recording:
+            return list(self._posts)
+
+    def of(self, code: str) -> list[ResponsePost]:
+        """Return the POSTs to one address."""
+        return [post for post in self.posts if post.code == code]
+
+    @property
+    def broken(self) -> list[str]:
+        """Every rule that a POST broke."""
+        return [f"{post.code}: {rule}" for post in self.posts for rule in post.broken]
+
+    def record(self, code: str, media: str, body: Any) -> ResponsePost:
+        with self._recording:
+            used = any(post.code == code for post in self._posts)
+            post = read_post(code, media, body, used=used)
+            self._posts.append(post)
+        return post
+
+
+def read_post(code: str, media: str, body: Any, *, used: bool) -> ResponsePost:
+    """Return a request as a post, with the rules that it breaks."""
+    message = body if isinstance(body, dict) else {}
+    markdown = message.get("markdown")
+    content = markdown.get("content") if isinstance(markdown, dict) else None
+    text = content if isinstance(content, str) else ""
+    rules = {
+        "the address was used before": used,
+        "the address has no response_code": not code,
+        "Content-Type is not application/json": media.partition(";")[0].strip() != "application/json",
+        "the body is not a JSON object": not isinstance(body, dict),
+        "msgtype is not markdown": message.get("msgtype") != "markdown",
+        "markdown.content is not a text": not text.strip(),
+        f"more than {MESSAGE_BYTES} bytes": len(text.encode("utf-8", "replace")) > MESSAGE_BYTES,
+    }
+    return ResponsePost(code, text, tuple(rule for rule, is_broken in rules.items() if is_broken))
+
+
+class _ResponseHandler(Handler):
+    mock: ResponseServer
+
+    def get(self) -> None:
+        self.reply({"errcode": 43002, "errmsg": "require POST"}, 405)
+
+    def post(self) -> None:
+        address = urlsplit(self.path)
+        if address.path != RESPONSE_PATH:
+            self.reply({"errcode": 404, "errmsg": "no such path"}, 404)
+            return
+        code = parse_qs(address.query).get("response_code", [""])[0]
+        post = self.mock.record(code, self.headers.get("Content-Type", ""), self.json_body())
+        self.mock.before_reply(post)
+        body = json.dumps({"errcode": self.mock.errcode, "errmsg": "ok"}).encode()
+        headers = {"Location": self.mock.location} if self.mock.location else {}
+        self.send(self.mock.status, body, headers=headers)

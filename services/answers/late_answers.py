@@ -1,0 +1,109 @@
+"""Late answers: what a frame could not carry goes out through the question's reply address, at most once.
+
+The step that ends the stream in Redis also writes the claim (lua/append.lua), so exactly one owner gets it, before a
+byte of the message leaves. If that owner is lost, nothing is sent again: the sweep finds the claim, counts and logs it.
+The owner posts in its producer's thread: a drain waits for it, and the replica's slots bound how many there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services import metrics
+from services.answers.claim_store import ClaimStore
+from services.errors import ProviderError, StoreUnavailable
+from services.models import Question
+from services.streams.access import Access
+from services.streams.owned_stream import OwnedStream
+from services.streams.records import Appended
+from services.wecom.frames import EndedAnswer, WeComFrames, ended
+from services.wecom.response_service import ResponseService
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a claim without an outcome counts as lost: a message takes a third of it at most.
+CLAIM_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    #: sent, refused, or failed.
+    name: str
+    cause: str = ""
+    size: int = 0
+
+
+class LateAnswers:
+    """Sends the late messages of the streams that this replica ends."""
+
+    def __init__(
+        self,
+        claims: ClaimStore,
+        access: Access,
+        frames: WeComFrames,
+        responses: ResponseService,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._claims = claims
+        self._access = access
+        self._frames = frames
+        self._responses = responses
+        self._clock = clock
+
+    def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
+        """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
+        return self._frames.overflows(question.bot, stream.text, code)
+
+    def deliver(self, question: Question, stream: OwnedStream) -> None:
+        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
+        began = self._clock()
+        try:
+            outcome = self._send(question, stream)
+        except Exception:
+            log.exception("late answer failed", extra=stream.about)
+            outcome = _Outcome("failed", "unexpected")
+        metrics.LATE_ANSWERS.labels(outcome.name).inc()
+        told: dict[str, Any] = {"outcome": outcome.name, "why": stream.late.cause if stream.late else ""}
+        figures = {"bytes": outcome.size, "ms": round((self._clock() - began) * 1000)}
+        cause = {"cause": outcome.cause} if outcome.cause else {}
+        level = logging.INFO if outcome.name == "sent" else logging.WARNING
+        log.log(level, "late answer", extra={**stream.about, **told, **figures, **cause})
+        self._note(stream, outcome)
+
+    def _send(self, question: Question, stream: OwnedStream) -> _Outcome:
+        try:
+            url = self._access.unsealed(question, stream.field("reply"))
+        except (ValueError, KeyError, StoreUnavailable):
+            return _Outcome("failed", "the address cannot be decrypted")
+        if not self._responses.allows(url):
+            return _Outcome("refused", "WECHAT_RESPONSE_HOSTS does not have the host")
+        assert stream.late
+        content = self._frames.late_message(question.bot, answer_of(stream, stream.late))
+        size = len(content.encode())
+        try:
+            self._responses.post(url, content)
+        except ProviderError as exc:
+            return _Outcome("failed", str(exc), size)
+        return _Outcome("sent", size=size)
+
+    def _note(self, stream: OwnedStream, outcome: _Outcome) -> None:
+        try:
+            self._claims.delivered(stream.stream_id, stream.owner, outcome.name)
+        except StoreUnavailable:
+            # The sweep then counts it as lost as well; nothing is sent again.
+            log.warning("outcome of a late answer not stored", extra=stream.about)
+
+
+def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
+    """Return an owner's ended answer with what its readers see."""
+    text, code, promised = stream.text, stream.field("error_code"), stream.field("late") == "1"
+    seen = {
+        "overflow": ended(text, code, late=promised),
+        "frame": replace(ended(late.shown, "", late=promised), frame_over=True),
+    }
+    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"))

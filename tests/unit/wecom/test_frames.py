@@ -1,0 +1,109 @@
+"""What people see in WeCom: the owner of an answer knows what its frame shows, and the late message has the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.texts import ZH, Texts
+from services.streams.records import Snapshot
+from services.streams.store import READ_BYTES
+from services.wecom.frames import SMALL_BYTES, EndedAnswer, WeComFrames, ended
+from tests.support.properties import examples
+from tests.unit.utils.markdown.test_markdown import MARKDOWN
+from utils.stream_utils import FRAME_BYTES, answer_text
+
+FRAMES = WeComFrames(Texts(), thinking={"shows": "show", "hides": "hide"}, sources={"shows"})
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+@settings(max_examples=examples(60))
+@given(piece=MARKDOWN, size=st.integers(SMALL_BYTES // 2, 2 * FRAME_BYTES), bot=st.sampled_from(["shows", "hides"]))
+def test_the_owner_knows_whether_a_frame_is_cut(piece: str, size: int, bot: str) -> None:
+    """The late message is claimed exactly where the finished frame says that the rest follows."""
+    text = (piece or "字") * (size // max(1, len(piece.encode())))
+
+    content = FRAMES.content(bot, ended(text, ""))
+
+    assert FRAMES.overflows(bot, text, "") is (ZH["truncated_late"] in content)
+
+
+@pytest.mark.parametrize("text", ["\n字" * 3000, "字" * 6827, "a\n" * 5000, "字" * 6820, "字" * 2000 + "\n" * 9000])
+@pytest.mark.parametrize("code", ["", "provider_timeout"])
+def test_texts_near_the_limit(text: str, code: str) -> None:
+    """Rendering adds blank lines, an error its sentence: each counts."""
+    content = FRAMES.content("shows", ended(text, code))
+
+    assert FRAMES.overflows("shows", text, code) is (ZH["truncated_late"] in content)
+    assert len(content.encode()) <= FRAME_BYTES
+
+
+def test_a_frame_without_an_address_promises_nothing() -> None:
+    """The sentences say that more follows only where it does."""
+    long = ended("字" * 10_000, "", late=False)
+    over = Snapshot("s", "processing", text="年假", size=6, frame_over=True)
+
+    assert FRAMES.content("shows", long).endswith(ZH["truncated"])
+    assert FRAMES.content("shows", over) == f"年假\n\n{ZH['frame_ended']}"
+    assert FRAMES.content("shows", replace(over, late=True)) == f"年假\n\n{ZH['frame_ended_late']}"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "lines"),
+    [("", 190), ("<think>先想想</think>\n", 190), ("<think>" + "想" * 9000 + "</think>\n", 120)],
+    ids=["none", "short", "more than a poll reads"],
+)
+@pytest.mark.parametrize("bot", ["shows", "hides"])
+def test_frame_and_message_are_the_answer(thinking: str, lines: int, bot: str) -> None:
+    """Thinking belongs to the frame, and is not repeated in the message."""
+    answer = "\n\n".join(f"第 {number} 条：{'字' * 40}" for number in range(lines))
+    text = thinking + answer
+    assert FRAMES.overflows(bot, text, "")
+    frame = FRAMES.content(bot, ended(text, "")).removesuffix(ZH["truncated_late"]).rpartition("</think>")[2]
+
+    message = FRAMES.late_message(bot, EndedAnswer(text, ended(text, "")))
+
+    assert squeezed(frame + message.removeprefix("(2/2)")) == squeezed(answer_text(text))
+    assert len(text.encode()) > READ_BYTES
+
+
+def test_a_replaced_answer_is_sent_whole() -> None:
+    """The frame showed another text, so its rest would mean nothing."""
+    seen = Snapshot("s", "completed", text="旧的回答", size=12, frame_over=True, late=True)
+
+    assert FRAMES.late_message("shows", EndedAnswer("新的回答在这里", seen)) == "(2/2)\n\n新的回答在这里"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("年假五天", "", ZH["late_complete"]),
+        ("年假五天", "provider_timeout", ZH["provider_timeout"]),
+        ("年假五天，病假十二天", "provider_timeout", f"，病假十二天\n\n{ZH['provider_timeout']}"),
+    ],
+)
+def test_a_promised_message_comes_with_any_end(text: str, code: str, message: str) -> None:
+    """The answer may have been complete when its frame ended, or it may fail."""
+    seen = Snapshot("s", "completed", text="年假五天", size=12, frame_over=True, late=True)
+
+    assert FRAMES.late_message("shows", EndedAnswer(text, seen, code)) == f"(2/2)\n\n{message}"
+
+
+def test_an_answer_without_text_says_so() -> None:
+    """Nobody saw anything, and there is nothing."""
+    assert FRAMES.late_message("shows", EndedAnswer("", None)) == f"(2/2)\n\n{ZH['provider_empty']}"
+
+
+def test_the_message_lists_the_sources() -> None:
+    """Only for bots that show them, and not for failed answers."""
+    answer = EndedAnswer("五天", None, cited="1. 手册")
+
+    assert FRAMES.late_message("shows", answer) == f"(2/2)\n\n五天\n\n{ZH['sources_heading']}\n\n1. 手册"
+    assert "手册" not in FRAMES.late_message("hides", answer)
+    assert "手册" not in FRAMES.late_message("shows", replace(answer, error_code="provider_timeout"))

@@ -1,0 +1,227 @@
+"""A late message leaves once for a listed host, and the simulator's side checks it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import requests
+
+from demo.wecom.responses import MESSAGE_BYTES, ResponsePost, ResponseServer
+from services.errors import ProviderError
+from services.wecom.response_service import WECOM_HOST, ResponseService
+from tests.support.servers.processes import free_port, wait_until
+
+URL = f"https://{WECOM_HOST}/cgi-bin/aibot/response?response_code=x"
+
+
+@pytest.fixture
+def server() -> Iterator[ResponseServer]:
+    with ResponseServer() as server:
+        yield server
+
+
+@pytest.fixture
+def service() -> Iterator[ResponseService]:
+    service = ResponseService(("127.0.0.1",), sleep=lambda seconds: None)
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "allowed"),
+    [
+        (URL, (WECOM_HOST,), True),
+        (URL, (), False),
+        (URL, ("wecom.example.com",), False),
+        (URL.replace("https", "http"), (WECOM_HOST,), False),
+        (URL.replace(WECOM_HOST, f"{WECOM_HOST}:8443"), (WECOM_HOST,), False),
+        (URL.replace(WECOM_HOST, f"{WECOM_HOST}:443"), (WECOM_HOST,), True),
+        (URL.replace("response?", "other?"), (WECOM_HOST,), False),
+        (URL.replace(WECOM_HOST, f"me@{WECOM_HOST}"), (WECOM_HOST,), False),
+        (URL.replace(WECOM_HOST, f"{WECOM_HOST}.example.com"), (WECOM_HOST,), False),
+        ("http://wecom.example.com:8080/any/path", ("wecom.example.com",), True),
+        ("http://WeCom.example.com/", (".example.com",), True),
+        ("http://127.0.0.1:80/", ("127.0.0.1",), True),
+        ("http://[::1]:80/", ("::1",), True),
+        ("ftp://wecom.example.com/", ("wecom.example.com",), False),
+        ("http://wecom.example.com:port/", ("wecom.example.com",), False),
+        ("", (WECOM_HOST, ".", "127.0.0.1"), False),
+    ],
+)
+def test_only_listed_hosts_are_allowed(url: str, hosts: tuple[str, ...], allowed: bool) -> None:
+    """WeCom's own host takes https, its port and its path only; any other that is listed takes all of them."""
+    assert ResponseService(hosts).allows(url) is allowed
+
+
+def test_a_message_follows_the_documented_rules(server: ResponseServer, service: ResponseService) -> None:
+    """It is JSON with msgtype markdown, on one POST."""
+    service.post(server.url_for("once"), "**十天**")
+
+    (post,) = server.of("once")
+    assert (post.content, post.broken) == ("**十天**", ())
+
+
+def test_an_attempt_that_could_not_connect_is_repeated(service: ResponseService) -> None:
+    """Nothing has left, so the message is sent as soon as the server listens."""
+    port = free_port()
+    servers: list[ResponseServer] = []
+    service._sleep = lambda seconds: servers.append(ResponseServer(port).start())
+
+    service.post(f"http://127.0.0.1:{port}/cgi-bin/aibot/response?response_code=late", "十天")
+
+    (server,) = servers
+    assert [post.content for post in server.posts] == ["十天"]
+    server.close()
+
+
+def test_a_server_that_never_listens_ends_the_attempts(service: ResponseService) -> None:
+    """The error names neither the address nor its code."""
+    pauses: list[float] = []
+    service._sleep = pauses.append
+
+    with pytest.raises(ProviderError) as caught:
+        service.post(f"http://127.0.0.1:{free_port()}/?response_code=secret", "十天")
+
+    assert pauses == [0.5, 2.0, 5.0]
+    assert "secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_a_message_that_left_is_not_sent_again(service: ResponseService) -> None:
+    """The server takes the request and hangs up without a reply: whether it counts is unknown, so no other follows."""
+    taken: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                taken.append(peer.recv(65536))
+                peer.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(ProviderError) as caught:
+            service.post(f"http://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
+        listener.shutdown(socket.SHUT_RDWR)
+
+    assert len(taken) == 1
+    assert caught.value.unsent is False
+
+
+def test_a_handshake_that_fails_is_repeated(service: ResponseService) -> None:
+    """TLS failed before the request: nothing has left."""
+    greetings: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                greetings.append(peer.recv(65536))
+                peer.sendall(b"this is not TLS")
+                peer.close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        with pytest.raises(ProviderError) as caught:
+            service.post(f"https://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
+        listener.shutdown(socket.SHUT_RDWR)
+
+    assert len(greetings) == 4
+    assert caught.value.unsent is True
+
+
+def test_a_silent_server_is_given_up() -> None:
+    """The whole message has a time limit, and is not repeated after it."""
+    with ResponseServer() as server:
+        silence = threading.Event()
+
+        def wait(post: ResponsePost) -> None:
+            silence.wait(30.0)
+
+        server.before_reply = wait
+        service = ResponseService(("127.0.0.1",), total_seconds=1.0)
+        with pytest.raises(ProviderError):
+            service.post(server.url_for("slow"), "十天")
+        silence.set()
+
+        assert len(server.posts) == 1
+
+
+def test_a_reply_that_comes_byte_by_byte_is_given_up() -> None:
+    """Each byte comes in time for a socket's timeout; the limit for the whole message ends it."""
+    service, given_up = ResponseService(("127.0.0.1",), total_seconds=1.0), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            peer, _ = listener.accept()
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            with peer, suppress(OSError):
+                while not given_up.wait(0.05):
+                    peer.sendall(b"x")
+
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        watch = threading.Timer(20.0, given_up.set)
+        watch.start()
+        with pytest.raises(ProviderError):
+            service.post(f"http://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
+        in_time = not given_up.is_set()
+        watch.cancel()
+        given_up.set()
+        dripping.join(10.0)
+
+    assert in_time
+
+
+def test_redirects_are_not_followed(service: ResponseService, server: ResponseServer) -> None:
+    """A redirect is a failure: the text would go to a host that nobody listed."""
+    with ResponseServer() as other:
+        server.status, server.location = 307, other.url_for("elsewhere")
+        with pytest.raises(ProviderError, match="HTTP 307"):
+            service.post(server.url_for("once"), "十天")
+
+        assert (len(server.posts), other.posts) == (1, [])
+
+
+def sends(server: ResponseServer, body: object = None, code: str = "c", **options: object) -> tuple[str, ...]:
+    """Post a body, by default a correct one, and return the rules that it breaks."""
+    message = {"msgtype": "markdown", "markdown": {"content": "十天"}} if body is None else body
+    requests.post(server.url_for(code), **{"json": message, "timeout": 10, **options})  # type: ignore[arg-type]
+    wait_until(lambda: server.of(code))
+    return server.of(code)[-1].broken
+
+
+def test_the_simulator_accepts_one_message_for_each_address(server: ResponseServer) -> None:
+    """A second POST is accepted, as by WeCom, and counts as a broken rule."""
+    assert (sends(server), sends(server), sends(server, code="d")) == ((), ("the address was used before",), ())
+    assert server.broken == ["c: the address was used before"]
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ({"msgtype": "text", "text": {"content": "十天"}}, "msgtype is not markdown"),
+        ({"msgtype": "markdown", "markdown": {"content": ""}}, "markdown.content is not a text"),
+        ({"msgtype": "markdown"}, "markdown.content is not a text"),
+        ({"msgtype": "markdown", "markdown": {"content": "x" * (MESSAGE_BYTES + 1)}}, "more than 20480 bytes"),
+        (["markdown"], "the body is not a JSON object"),
+    ],
+)
+def test_the_simulator_finds_broken_rules(server: ResponseServer, body: object, rule: str) -> None:
+    """Each documented rule is checked."""
+    assert rule in sends(server, body)
+
+
+def test_the_simulator_wants_json(server: ResponseServer) -> None:
+    """The body's type is part of the rules."""
+    rules = sends(server, json=None, data=b"{}", headers={"Content-Type": "text/plain"})
+
+    assert "Content-Type is not application/json" in rules

@@ -1,0 +1,133 @@
+"""The second part of an answer, for what a frame could not carry: where it begins, and how it is made to fit.
+
+Pure functions, linear in the text. Texts are rendered ones (`stream_utils.answer_text`).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from typing import NamedTuple
+
+from utils.markdown.lines import Fence, LineKind, LineState, classify
+from utils.stream_utils import FRAME_BYTES, compose, joined
+
+_TABLE = (LineKind.TABLE_HEAD, LineKind.TABLE)
+
+
+class Rest(NamedTuple):
+    """The part of a text that was not shown."""
+
+    #: The text from the cut on.
+    text: str
+    #: The lines to repeat before it: an open code fence with its language, or a table's header.
+    opening: str = ""
+
+    @property
+    def whole(self) -> str:
+        return "\n".join(filter(None, (self.opening, self.text)))
+
+
+def rest_of(whole: str, shown: str) -> Rest:
+    """Return what follows `shown` in `whole`; all of `whole` if it does not begin with what was shown.
+
+    White space is not compared: a growing text is rendered with other line breaks.
+    """
+    seen, everything = "".join(shown.split()), "".join(whole.split())
+    if not seen or not everything.startswith(seen):
+        return Rest(whole)
+    last = next(islice(re.finditer(r"\S", whole), len(seen) - 1, None))
+    position = last.end()
+    # A frame that ended by its time may end inside a grapheme cluster.
+    while joined(whole, position):
+        position -= 1
+    return _from(whole, position)
+
+
+def second_part(
+    rest: Rest, *, mark: str, footnote: str, ending: str, truncated: str, max_bytes: int = FRAME_BYTES
+) -> str:
+    """Return a message of at most `max_bytes`: the mark, the rest, and the sentences at the end.
+
+    A rest that does not fit is cut and followed by `truncated`; the footnote is left out where it does not fit.
+    """
+    room = max_bytes - _bytes(mark)
+    body, cut, _ = compose(rest.whole, ending, truncated, max_bytes=room - 2, growing=False, thinking="show")
+    parts = [mark, body, truncated if cut else "", ending]
+    if footnote and not cut and _bytes(_joined_parts([*parts, footnote])) <= max_bytes:
+        parts.insert(2, footnote)
+    return _joined_parts(parts)
+
+
+def _from(whole: str, position: int) -> Rest:
+    """Return the rest from a position on, moved to where Markdown can begin anew."""
+    lines = whole.split("\n")
+    number = whole.count("\n", 0, position)
+    start = whole.rfind("\n", 0, position) + 1
+    if position - start >= len(lines[number].rstrip()):
+        # At a line's end: the rest begins with the next line that is not blank.
+        number, start, position = _next_line(lines, number, start)
+    if number >= len(lines):
+        return Rest("")
+    seen = list(classify(lines[: number + 2], LineState()))
+    before = seen[number - 1][1].fence if number else None
+    after = seen[number][1].fence
+    if before and not after:
+        return _after_fence(lines, number)
+    if before:
+        return Rest(_outdented(whole[position:], before, position > start), _opener(lines, before))
+    if after or seen[number][0] in _TABLE:
+        # A fence's first line, or a table's row: a part of it means nothing.
+        position = start
+    return _in_table(lines, number, [kind for kind, _ in seen]) or Rest(whole[position:])
+
+
+def _next_line(lines: list[str], number: int, start: int) -> tuple[int, int, int]:
+    """Return number and start of the next line that is not blank, and the position of its text."""
+    while True:
+        start += len(lines[number]) + 1
+        number += 1
+        if number >= len(lines) or lines[number].strip():
+            return number, start, start
+
+
+def _after_fence(lines: list[str], number: int) -> Rest:
+    """Return the rest after the line that closes a fence: the frame's part is closed already."""
+    return Rest("\n".join(lines[number + 1 :]).strip("\n"))
+
+
+def _opener(lines: list[str], fence: Fence) -> str:
+    line = lines[fence.line]
+    return line[line.index(fence.marker) :]
+
+
+def _outdented(text: str, fence: Fence, within_line: bool) -> str:
+    """Return the code without its fence's indentation: the list around it, if there is one, is not repeated."""
+    if not fence.indent:
+        return text
+    lines = text.split("\n")
+    inside = [state.fence is not None for _, state in classify(lines, LineState(in_list=True, fence=fence))]
+    code = inside.index(False) + 1 if False in inside else len(lines)
+    margin = re.compile(rf"\A[ \t]{{1,{fence.indent}}}")
+    kept = lines[:1] if within_line else []
+    return "\n".join([*kept, *(margin.sub("", line) for line in lines[len(kept) : code]), *lines[code:]])
+
+
+def _in_table(lines: list[str], number: int, kinds: list[LineKind]) -> Rest | None:
+    """Return the rest from a table's row on, with the table's header before it; None for other lines."""
+    if kinds[number] is not LineKind.TABLE:
+        return None
+    head = number
+    while kinds[head] is not LineKind.TABLE_HEAD:
+        head -= 1
+    if number == head + 1:
+        return Rest("\n".join(lines[head:]))
+    return Rest("\n".join(lines[number:]), "\n".join(lines[head : head + 2]))
+
+
+def _joined_parts(parts: list[str]) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
