@@ -6,7 +6,7 @@ before this module is imported. Without gunicorn the values live in this process
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
@@ -17,38 +17,34 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 #: A registry of the product's own, so that one process and several show the same names.
 REGISTRY = CollectorRegistry()
+_counter = partial(Counter, registry=REGISTRY)
 
 #: Upper bounds in seconds. A callback should take milliseconds and may take 2 s; an answer may take 20 minutes.
 CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FIRST_TEXT_BUCKETS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 STREAM_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 330.0, 600.0, 1200.0)
 
-TAKEOVERS = Counter(
+TAKEOVERS = _counter(
     "wechatlaibao_takeovers_total",
     "Streams this replica took over from a dead owner (takeover) or from a draining replica (handover).",
     ["kind"],
-    registry=REGISTRY,
 )
-RECOVERIES = Counter(
+RECOVERIES = _counter(
     "wechatlaibao_recoveries_total",
     "Answers looked up at the provider after the owner or the provider's stream was lost, by result.",
     ["outcome", "reason"],
-    registry=REGISTRY,
 )
-REASKS = Counter(
+REASKS = _counter(
     "wechatlaibao_reasks_total",
     "Questions asked again because the provider had no answer to the first request.",
-    registry=REGISTRY,
 )
-HANDOVERS = Counter(
+HANDOVERS = _counter(
     "wechatlaibao_handovers_total",
     "Unfinished streams that a draining replica released to other replicas.",
-    registry=REGISTRY,
 )
-OWNERS_REFUSED = Counter(
+OWNERS_REFUSED = _counter(
     "wechatlaibao_owners_refused_total",
     "Late writes refused because another owner has the stream.",
-    registry=REGISTRY,
 )
 STREAMS_RUNNING = Gauge(
     "wechatlaibao_streams_running",
@@ -62,11 +58,10 @@ STREAMS_MAX = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
-STREAMS = Counter(
+STREAMS = _counter(
     "wechatlaibao_streams_total",
     "Answers that ended on this replica, by outcome: completed, or an error code.",
     ["channel", "outcome"],
-    registry=REGISTRY,
 )
 STREAM_SECONDS = Histogram(
     "wechatlaibao_stream_seconds",
@@ -82,46 +77,39 @@ FIRST_TEXT_SECONDS = Histogram(
     buckets=FIRST_TEXT_BUCKETS,
     registry=REGISTRY,
 )
-QUESTIONS_REFUSED = Counter(
+QUESTIONS_REFUSED = _counter(
     "wechatlaibao_questions_refused_total",
     "Questions answered with a fixed sentence instead of an answer, by the sentence's code.",
     ["code"],
-    registry=REGISTRY,
 )
-PROVIDER_CALLS = Counter(
+PROVIDER_CALLS = _counter(
     "wechatlaibao_provider_calls_total",
     "Questions sent to an answer provider, repeated ones included.",
     ["bot", "provider"],
-    registry=REGISTRY,
 )
-TOKENS = Counter(
+TOKENS = _counter(
     "wechatlaibao_tokens_total",
     "Tokens as the provider counted them: prompt, completion, or total if only that is known.",
     ["bot", "provider", "kind"],
-    registry=REGISTRY,
 )
-PRICE = Counter(
+PRICE = _counter(
     "wechatlaibao_price_total",
     "Price of answers as the provider reports it, by currency.",
     ["bot", "provider", "currency"],
-    registry=REGISTRY,
 )
-SOURCES = Counter(
+SOURCES = _counter(
     "wechatlaibao_sources_total",
     "Documents and pages that providers name as sources of answers.",
     ["bot", "provider"],
-    registry=REGISTRY,
 )
-LATE_ANSWERS = Counter(
+LATE_ANSWERS = _counter(
     "wechatlaibao_late_answers_total",
     "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
     ["outcome"],
-    registry=REGISTRY,
 )
-REWRITTEN = Counter(
+REWRITTEN = _counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis lost and their owner wrote again.",
-    registry=REGISTRY,
 )
 CALLBACK_SECONDS = Histogram(
     "wechatlaibao_callback_seconds",
@@ -130,35 +118,30 @@ CALLBACK_SECONDS = Histogram(
     buckets=CALLBACK_BUCKETS,
     registry=REGISTRY,
 )
-CALLBACKS_REFUSED = Counter(
+CALLBACKS_REFUSED = _counter(
     "wechatlaibao_callbacks_refused_total",
     "Callbacks refused, by the check that failed.",
     ["check"],
-    registry=REGISTRY,
 )
-COMMANDS = Counter(
+COMMANDS = _counter(
     "wechatlaibao_commands_total",
     "Commands of WeCom users, without redeliveries.",
     ["command"],
-    registry=REGISTRY,
 )
-HANDOFFS = Counter(
+HANDOFFS = _counter(
     "wechatlaibao_handoffs_total",
     "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
     ["outcome"],
-    registry=REGISTRY,
 )
-REST_REFUSED = Counter(
+REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total",
     "Requests refused because of their Origin or Host header.",
     ["check"],
-    registry=REGISTRY,
 )
-CREDENTIALS_REFUSED = Counter(
+CREDENTIALS_REFUSED = _counter(
     "wechatlaibao_credentials_refused_total",
     "Credentials refused: wrong, or blocked because their address sent too many wrong ones.",
     ["kind", "outcome"],
-    registry=REGISTRY,
 )
 SOCKETS_OPEN = Gauge(
     "wechatlaibao_sockets_open",
@@ -173,23 +156,20 @@ SOCKETS_MAX = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
-SOCKETS_ENDED = Counter(
+SOCKETS_ENDED = _counter(
     "wechatlaibao_sockets_ended_total",
     "WebSockets that ended, by close code; other is a code that only clients use.",
     ["door", "code"],
-    registry=REGISTRY,
 )
-SOCKETS_REFUSED = Counter(
+SOCKETS_REFUSED = _counter(
     "wechatlaibao_sockets_refused_total",
     "Handshakes refused, by the check that failed.",
     ["door", "check"],
-    registry=REGISTRY,
 )
-CONNECTIONS_REFUSED = Counter(
+CONNECTIONS_REFUSED = _counter(
     "wechatlaibao_connections_refused_total",
     "Connections closed because of their client's behaviour, by reason.",
     ["reason"],
-    registry=REGISTRY,
 )
 HTTP_WAITS = Gauge(
     "wechatlaibao_http_waits",
@@ -203,23 +183,20 @@ HTTP_WAITS_MAX = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
-SEARCHES = Counter(
+SEARCHES = _counter(
     "wechatlaibao_searches_total",
     "Web searches, by outcome: found, empty, failed.",
     ["provider", "outcome"],
-    registry=REGISTRY,
 )
-BATCH_ITEMS = Counter(
+BATCH_ITEMS = _counter(
     "wechatlaibao_batch_items_total",
     "Batch items that ended, by outcome: completed, or an error code.",
     ["outcome"],
-    registry=REGISTRY,
 )
-BATCH_RETRIES = Counter(
+BATCH_RETRIES = _counter(
     "wechatlaibao_batch_retries_total",
     "Batch items scheduled to be asked again, by error code.",
     ["code"],
-    registry=REGISTRY,
 )
 BATCH_LANES_BUSY = Gauge(
     "wechatlaibao_batch_lanes_busy",
@@ -245,22 +222,19 @@ BATCH_TASKS_MAX = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
-BATCH_TASKS = Counter(
+BATCH_TASKS = _counter(
     "wechatlaibao_batch_tasks_total",
     "Batch tasks that ended, by status.",
     ["status"],
-    registry=REGISTRY,
 )
-BATCH_REFUSED = Counter(
+BATCH_REFUSED = _counter(
     "wechatlaibao_batch_refused_total",
     "Batch tasks refused, by error code.",
     ["code"],
-    registry=REGISTRY,
 )
-REDIS_OUTAGES = Counter(
+REDIS_OUTAGES = _counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis unreachable.",
-    registry=REGISTRY,
 )
 REDIS_AWAY = Gauge(
     "wechatlaibao_redis_away",

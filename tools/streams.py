@@ -71,7 +71,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) -> Iterator[str]:
-    document = StreamStore(ScriptRunner(client)).document(options.id)
+    document = documented(StreamStore(ScriptRunner(client)), options.id)
     if document is None:
         raise LaibaoError(f"no stream {options.id}: it never was, or its life (STREAM_TTL) is over")
     shown = {name: value for name, value in document.items() if name not in HIDDEN}
@@ -79,6 +79,16 @@ def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
         yield json.dumps({name: _value(name, value) for name, value in shown.items()}, ensure_ascii=False, indent=2)
     else:
         yield from _described(options.id, shown)
+
+
+def documented(store: StreamStore, stream_id: str) -> dict[str, Any] | None:
+    """Return a stream in its documented JSON shape, with every field of its hash; None if there is no such stream."""
+    fields, chunks = store.load(stream_id)
+    if not fields:
+        return None
+    read = int(fields.get("read", 0))
+    messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
+    return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
 
 
 def _value(name: str, written: Any) -> Any:

@@ -60,8 +60,7 @@ class Gateway:
     ) -> None:
         """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8.
 
-        `sentence` returns a sentence for users by its key; `promises` tells whether what a frame cannot carry may go
-        to an address, so that readers are told of it.
+        `sentence` returns a sentence by its key; `promises` tells whether a late message may go to an address.
         """
         self._streams = streams.store
         self._reads = SharedReads(streams.store)
@@ -238,8 +237,7 @@ class Gateway:
         rules = self._channels.rules(question)
         key = "" if self._independent(question) else self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
-        if reply and self._promises(reply):
-            fields["late"] = "1"
+        fields |= {"late": "1"} if self._promises(reply) else {}
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=rules.frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:

@@ -18,7 +18,6 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -260,15 +259,6 @@ class StreamStore:
             [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
         )
         return fields, [Chunk.read(chunk) for chunk in raw]
-
-    def document(self, stream_id: str) -> dict[str, Any] | None:
-        """Return the stream in its documented JSON shape, for administrators."""
-        fields, chunks = self.load(stream_id)
-        if not fields:
-            return None
-        read = int(fields.get("read", 0))
-        messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
-        return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
 
     def read_call(self, stream_id: str) -> Call:
         return Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))

@@ -33,6 +33,7 @@ from services.wecom.frames import WeComFrames
 from tests.support.forgery import OTHER_KEY, echo
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings
 from tests.support.servers.processes import wait_until
+from tools.streams import documented
 from utils.limited_log import LimitedLog
 from utils.stream_utils import render_frame
 
@@ -641,7 +642,7 @@ def test_a_poll_logs_the_text_it_read_at_debug(values: dict[str, str], caplog: p
         lines = [
             r.getMessage() for r in caplog.records if r.name == "channels.wecom.channel" and r.levelno == logging.DEBUG
         ]
-        document = app_server.container.streams.document(bubble.stream_id)
+        document = documented(app_server.container.streams, bubble.stream_id)
     assert document
     size, last = len(answer_to(QUESTION)), len(document["messages"]) - 1
     assert lines == [

@@ -13,6 +13,7 @@ from services.redis.store import ScriptRunner, connect
 from services.streams.records import PAGE_BYTES, PAGE_CHUNKS, Appended, Chunk, NewStream, Write
 from services.streams.store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock, free_port
+from tools.streams import documented
 
 ID = "s1"
 
@@ -407,12 +408,12 @@ def test_the_document_has_the_documented_shape(store: Store) -> None:
     store.read(ID)
     store.write([append("二", index=1)])
 
-    document = store.document(ID)
+    document = documented(store, ID)
 
     assert document
     assert (document["content"], document["status"], document["dify_finished"]) == ("问题", "processing", False)
     assert [(m["content"], m["read"]) for m in document["messages"]] == [("一", True), ("二", False)]
-    assert store.document("unknown") is None
+    assert documented(store, "unknown") is None
 
 
 def test_a_persons_slots_are_limited(store: Store, clock: FakeClock) -> None:
@@ -440,7 +441,7 @@ def test_reading_the_standing_marks_nothing_read(store: Store, clock: FakeClock)
     status, late = store.standing(ID)
     assert (status, round(late, 3)) == ("processing", 1.0)
     assert store.standing("unknown") == ("", 0.0)
-    document = store.document(ID)
+    document = documented(store, ID)
     assert document
     assert not document["messages"][0]["read"]
 

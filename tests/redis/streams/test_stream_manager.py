@@ -20,6 +20,7 @@ from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Appended, Chunk, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock, RedisServer, wait_until
+from tools.streams import documented
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan")
@@ -84,7 +85,7 @@ def test_an_answer_arrives_whole(replica: Replica) -> None:
     replica.asks()
 
     end = replica.sees_end()
-    document = replica.store.document("s")
+    document = documented(replica.store, "s")
     assert document
     assert (end.status, end.text) == ("completed", "".join(pieces))
     assert "".join(m["content"] for m in document["messages"]) == "".join(pieces)
