@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from config.texts import Texts
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
-from utils.late_text import Rest, rest_of, second_part
+from utils.markdown.late_text import Rest, rest_of, second_part
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking
 

@@ -147,6 +147,10 @@ def test_whoami_shows_the_person_and_the_bot(values: dict[str, str], tmp_path: o
     assert not [token for token in auth.tokens if token in after]
 
 
+def handoff_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "channels.wecom.handoff"]
+
+
 def test_human_tells_the_group_once(
     app_server: AppServer, robot: MockGroupRobot, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,7 +159,8 @@ def test_human_tells_the_group_once(
         user.sees_finish(user.says(QUESTION), every=0.05)
         told = [user.says("转人工", "human-1").content for _ in range(3)]
         user.says("/human", "human-2")
-        wait_until(lambda: len(robot.messages) == 2, timeout=30.0)
+        # A line is logged after its message was posted.
+        wait_until(lambda: len(handoff_lines(caplog)) == 2, timeout=30.0)
         app_server.container.leave()
 
     assert set(told) == {ZH["human_notified"]}
@@ -165,7 +170,7 @@ def test_human_tells_the_group_once(
     assert f"> {QUESTION}" in first
     assert "zhangsan" in first
     assert answer_to(QUESTION)[:20] in first
-    lines = [record for record in caplog.records if record.name == "channels.wecom.handoff"]
+    lines = handoff_lines(caplog)
     assert [line.__dict__["outcome"] for line in lines] == ["posted", "posted"]
     assert not [word for word in (KEY, QUESTION) if word in json.dumps([r.__dict__ for r in lines], default=str)]
 

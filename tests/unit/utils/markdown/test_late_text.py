@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import examples
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
-from utils.late_text import Rest, rest_of, second_part
+from utils.markdown.late_text import Rest, rest_of, second_part
 from utils.markdown.wecom import open_fence
 from utils.stream_utils import FRAME_BYTES, answer_text, compose
 
