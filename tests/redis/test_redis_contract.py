@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from services.answers.asked_store import Asked, AskedStore
+from services.answers.claim_store import ClaimStore
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
@@ -185,6 +186,22 @@ def lanes(runner: ScriptRunner) -> None:
     assert (store.look().suspect, store.pause(30.0), store.paused().seconds) == (1, 30.0, 30.0)
 
 
+def claims(runner: ScriptRunner) -> None:
+    """The end of an answer that overflows its frame claims its late message; the claim ends sent or lost."""
+    store, later = store_at(runner, 0.0), store_at(runner, 61.0)
+    end: dict[str, Any] = {"chunks": (Chunk("", "t", is_final=True),), "op": "finish"}
+    for stream_id in ("s0", "s1"):
+        store.open(new(stream_id))
+        fields = {"status": "completed", "delivered": "due"}
+        assert store.write([write(stream_id, **end, fields=fields)]) == [Appended("ok", 1, cause="overflow")]
+
+    assert ClaimStore(runner, store).look("s0", 60.0) == ("waiting", "")
+    ClaimStore(runner, store).delivered("s0", "a", "sent")
+    looks = [ClaimStore(runner, later).look(stream_id, 60.0) for stream_id in ("s0", "s1", "s1")]
+
+    assert looks == [("", ""), ("lost", "a"), ("", "")]
+
+
 def locks(runner: ScriptRunner) -> None:
     """A lock has one holder, and only the holder can release it."""
     store = LockStore(runner)
@@ -216,7 +233,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, claims, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tests.support.servers.processes import FakeClock
 
 FIELDS = {"status": "processing", "content": "问题", "question": "{}", "access": "tag", "delivered": ""}
 #: Seconds of the frame, and after which a claim is given up.
-FRAME, PATIENCE = 330.0, 60.0
+FRAME, CLAIM_SECONDS = 330.0, 60.0
 
 
 @pytest.fixture
@@ -186,14 +186,14 @@ def test_a_claim_is_lost_once(store: Store, claims: ClaimStore, clock: FakeClock
     opens(store)
     ends(store, 0, delivered="due")
 
-    clock.advance(PATIENCE - 1)
-    waiting = claims.look(ID, PATIENCE)
+    clock.advance(CLAIM_SECONDS - 1)
+    waiting = claims.look(ID, CLAIM_SECONDS)
     clock.advance(2)
-    found = [claims.look(ID, PATIENCE) for _ in range(2)]
+    found = [claims.look(ID, CLAIM_SECONDS) for _ in range(2)]
 
     assert (waiting, found) == (("waiting", ""), [("lost", "a"), ("", "")])
     assert delivered(redis_client) == "lost"
-    assert claims.look("unknown", PATIENCE) == ("", "")
+    assert claims.look("unknown", CLAIM_SECONDS) == ("", "")
 
 
 def test_the_outcome_of_an_owner_that_comes_back_is_too_late(
@@ -202,8 +202,8 @@ def test_the_outcome_of_an_owner_that_comes_back_is_too_late(
     """Its message was counted as lost already."""
     opens(store)
     ends(store, 0, delivered="due")
-    clock.advance(PATIENCE)
-    claims.look(ID, PATIENCE)
+    clock.advance(CLAIM_SECONDS)
+    claims.look(ID, CLAIM_SECONDS)
 
     claims.delivered(ID, "a", "sent")
 
