@@ -92,12 +92,8 @@ class Container:
         self.streams = make_streams(settings, self.runner)
         self.own_secret = SecretStore(self.runner)
         self.keys = Keys(settings, self.own_secret)
-        self.conversations = ConversationStore(
-            self.runner,
-            secret=self.keys.conversations(),
-            ttl=settings.conversation_ttl,
-            queue_ttl=settings.stream_ttl,
-        )
+        lives = {"ttl": settings.conversation_ttl, "queue_ttl": settings.stream_ttl}
+        self.conversations = ConversationStore(self.runner, secret=self.keys.conversations(), **lives)
         self.callers = Callers(
             settings.websocket_auth,
             api_keys=[key.get_secret_value() for key in settings.api_keys],

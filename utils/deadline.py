@@ -53,3 +53,16 @@ class Deadline:
         finally:
             with self._lock:
                 self._hooks.remove(hook)
+
+
+@contextmanager
+def ended_in_time(seconds: float) -> Iterator[Deadline]:
+    """Give a deadline that is aborted when its time is over: a reply that comes byte by byte never times out itself."""
+    deadline = Deadline(seconds)
+    timer = threading.Timer(seconds, deadline.abort, ("too slow",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield deadline
+    finally:
+        timer.cancel()

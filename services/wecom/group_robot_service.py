@@ -11,7 +11,7 @@ from typing import Any
 
 from services.errors import ProviderError
 from services.http.service import HTTPService, TransientError
-from utils.deadline import Deadline
+from utils.deadline import ended_in_time
 
 #: Bytes of UTF-8 of the longest message that a robot accepts.
 MOST_BYTES = 4096
@@ -52,10 +52,11 @@ class GroupRobotService:
 
     def _post(self, content: str) -> None:
         message = {"msgtype": "markdown", "markdown": {"content": content}}
-        deadline = Deadline(self._timeout)
-        with self._http.exchange(
-            "POST", self._url, deadline=deadline, timeout=self._timeout, headers={}, json=message
-        ) as reply:
+        options: dict[str, Any] = {"timeout": self._timeout, "headers": {}, "json": message}
+        with (
+            ended_in_time(self._timeout) as deadline,
+            self._http.exchange("POST", self._url, deadline=deadline, **options) as reply,
+        ):
             status, body = reply.status, reply.read_all(limit=MOST_REPLY, timeout=self._timeout)
         if status != 200:
             raise RobotRefused(f"HTTP {status}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService
-from utils.deadline import Deadline
+from utils.deadline import Deadline, ended_in_time
 from utils.origins import is_host_of
 
 log = logging.getLogger(__name__)
@@ -61,15 +60,8 @@ class ResponseService:
         Raises:
             ProviderError: the message was not sent, or it is not known whether it arrived; the text has the cause.
         """
-        deadline = Deadline(self._total_seconds)
-        # A reply's head that comes byte by byte is ended by this timer alone.
-        timer = threading.Timer(self._total_seconds, deadline.abort, ("too slow",))
-        timer.daemon = True
-        timer.start()
-        try:
+        with ended_in_time(self._total_seconds) as deadline:
             self._attempt(url, content, deadline)
-        finally:
-            timer.cancel()
 
     def close(self) -> None:
         self._http.close()

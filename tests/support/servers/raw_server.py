@@ -7,7 +7,8 @@ import ipaddress
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -81,3 +82,32 @@ def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(trusted, private)
     return context, trusted
+
+
+@contextmanager
+def dripping(give_up: float = 20.0) -> Iterator[tuple[int, threading.Event]]:
+    """Run a server whose reply's head comes byte by byte, without end; give its port, and an event.
+
+    The event is set after `give_up` seconds, which ends the reply: a client that is bounded leaves before.
+    """
+    given_up = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            peer, _ = listener.accept()
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            with peer, suppress(OSError):
+                while not given_up.wait(0.05):
+                    peer.sendall(b"x")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        watch = threading.Timer(give_up, given_up.set)
+        thread.start()
+        watch.start()
+        try:
+            yield listener.getsockname()[1], given_up
+        finally:
+            watch.cancel()
+            given_up.set()
+            thread.join(10.0)

@@ -18,7 +18,7 @@ from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
 from services.wecom.group_robot_service import MOST_BYTES, GroupRobotService, RobotRefused
 from tests.support.servers.processes import free_port, wait_until
-from tests.support.servers.raw_server import RawServer
+from tests.support.servers.raw_server import RawServer, dripping
 
 HANDOFF = Handoff("default", "zhangsan", "", "m1", "张三", "年假怎么申请", "s1")
 ANSWER = Snapshot("s1", "completed", text="<think>秘</think>五天。")
@@ -120,6 +120,17 @@ def test_a_robot_that_cannot_be_reached_fails() -> None:
         service.post("一")
 
     assert caught.value.code == "provider_unreachable"
+
+
+def test_a_robot_whose_reply_comes_byte_by_byte_is_given_up() -> None:
+    """Each byte comes in time for a socket's timeout; the limit for the whole exchange ends it."""
+    with dripping() as (port, given_up):
+        service = GroupRobotService(f"http://127.0.0.1:{port}/send?key={KEY}", timeout=1.0)
+        with pytest.raises(ProviderError):
+            service.post("一")
+        in_time = not given_up.is_set()
+
+    assert in_time
 
 
 class Robot:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 import requests
@@ -14,6 +13,7 @@ from demo.wecom.responses import MESSAGE_BYTES, ResponsePost, ResponseServer
 from services.errors import ProviderError
 from services.wecom.response_service import WECOM_HOST, ResponseService
 from tests.support.servers.processes import free_port, wait_until
+from tests.support.servers.raw_server import dripping
 
 URL = f"https://{WECOM_HOST}/cgi-bin/aibot/response?response_code=x"
 
@@ -156,27 +156,11 @@ def test_a_silent_server_is_given_up() -> None:
 
 def test_a_reply_that_comes_byte_by_byte_is_given_up() -> None:
     """Each byte comes in time for a socket's timeout; the limit for the whole message ends it."""
-    service, given_up = ResponseService(("127.0.0.1",), total_seconds=1.0), threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def drip() -> None:
-            peer, _ = listener.accept()
-            peer.recv(65536)
-            peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
-            with peer, suppress(OSError):
-                while not given_up.wait(0.05):
-                    peer.sendall(b"x")
-
-        dripping = threading.Thread(target=drip, daemon=True)
-        dripping.start()
-        watch = threading.Timer(20.0, given_up.set)
-        watch.start()
+    service = ResponseService(("127.0.0.1",), total_seconds=1.0)
+    with dripping() as (port, given_up):
         with pytest.raises(ProviderError):
-            service.post(f"http://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
+            service.post(f"http://127.0.0.1:{port}/?response_code=x", "十天")
         in_time = not given_up.is_set()
-        watch.cancel()
-        given_up.set()
-        dripping.join(10.0)
 
     assert in_time
 
