@@ -12,7 +12,10 @@ from services import metrics
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
-from services.answers.provider_run import ProviderRun, looked_up
+from services.answers.forms.conversation_forms import ConversationForms
+from services.answers.forms.form_run import Asker, ClaimedForm, FormRun
+from services.answers.forms.form_store import FormStore
+from services.answers.provider_run import ProviderRun, looked_up, with_forms
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.models import Identity, Past, ProviderIds, Query, Question
@@ -52,10 +55,11 @@ class Backend:
 
 
 class QueueEntry(NamedTuple):
-    """A question's stream, and the key of the conversation whose queue it is in; "" for none."""
+    """A question's stream, the key of the conversation whose queue it is in ("" for none), and its forms."""
 
     key: str
     stream_id: str
+    forms: ConversationForms
 
 
 class Answerer:
@@ -69,18 +73,24 @@ class Answerer:
         memory: MemoryStores,
         streams: StreamStore,
         channels: Channels,
+        forms: FormStore,
+        sentence: Callable[[str], str],
         callers: CallerAuthenticator | None = None,
         met: Callable[[Question, Identity], None] = lambda question, identity: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
+        """Take the backend of each bot, and `callers`, which checks the credentials of channels that ask for one.
+
+        `sentence` returns a sentence for users by its key.
 
         `met` is called with each authenticated person of the bots' directory.
         """
         self._auth = auth
         self._callers = callers
         self._met = met
+        self._forms = forms
+        self._sentence = sentence
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -132,14 +142,28 @@ class Answerer:
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id)
-        if past and past.asks:
+        asker = Asker(question, stream_id, key)
+        forms = ConversationForms(self._forms, asker, sentence=self._sentence)
+        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id, forms)
+        form = self._form(backend, forms, turn, past)
+        if form:
+            run = FormRun(self._forms, backend.provider, form, asker, query, deadline)
+            yield from _continued(run, forms, past)
+        elif past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
             yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
             yield from self._ask(backend, query, memory, entry, deadline)
+
+    def _form(
+        self, backend: Backend, forms: ConversationForms, turn: Memory | None, past: Past | None
+    ) -> ClaimedForm | None:
+        """Return the form that the question answers; None for a question that answers none."""
+        if past and past.asks:
+            return forms.claimed_before(past.form) if past.form and backend.provider.forms else None
+        return forms.claim() if turn and turn.forms and backend.provider.forms else None
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
@@ -156,7 +180,7 @@ class Answerer:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
                     self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
@@ -212,13 +236,13 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Ask in the remembered conversation; once more in a new one when the provider has forgotten it."""
         try:
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory.forget()
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
 
     def _memory(
         self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
@@ -227,10 +251,19 @@ class Answerer:
         return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
 
     def _run(
-        self, backend: Backend, query: Query, memory: ConversationMemory, stream_id: str, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
-        return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
+        run = ProviderRun(backend.provider, query, memory, entry.stream_id, deadline, show=entry.forms.show)
+        return run.events()
+
+
+def _continued(run: FormRun, forms: ConversationForms, past: Past | None) -> Iterator[AnswerEvent]:
+    """Yield the events of an answer that continues a run; `past` has what an earlier owner has shown of it."""
+    said = past.text if past else ""
+    if not (past and past.asks):
+        yield run.asking()
+    yield from anew(with_forms(run.events(said=said), forms.show), said)
 
 
 def _query(question: Question, identity: Identity, channel: Channel) -> Query:
