@@ -151,7 +151,7 @@ TRANSPORTS: dict[str, DifyScript] = {
     "think": says(think, "reasoning tags within the text"),
 }
 
-#: Each of them pauses, and goes on when its form is submitted. `answer` is "": what a client receives has our sentences.
+#: Each of them pauses, and goes on when its form is submitted. `answer` is "": a client also receives our sentences.
 ASKING_BACK: dict[str, DifyScript] = {
     "form": fails(asking_back.form, "a form with three choices"),
     "form-comment": fails(asking_back.form_with_comment, "a form with choices and a text"),

@@ -74,8 +74,11 @@ class MockDify(HttpMock):
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     open_listeners: int = 0
-    #: Seconds from a submission to the run's first event; and called before a submission is taken and after that.
-    resume_after: float = 0.0
+    #: Seconds from a submission to the run's first event.
+    resume_after: float = 0.2
+    #: The reply to every submission while it is set.
+    refuses_forms: MockErrorReply | None = None
+    #: Called before a submission is taken, and before its reply. `ClientGone` drops the request, or its reply.
     before_submit: Callable[[], None] = lambda: None
     after_submit: Callable[[], None] = lambda: None
 
@@ -156,6 +159,9 @@ class MockDify(HttpMock):
     def submit(self, token: str, body: Any) -> MockErrorReply | None:
         """Take the submission of a form; return the error reply, None for a form that was submitted."""
         self.before_submit()
+        if self.refuses_forms:
+            self.forms.refused += 1
+            return self.refuses_forms
         taken = self.forms.submit(token, body)
         if isinstance(taken, MockErrorReply):
             return taken

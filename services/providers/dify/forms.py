@@ -17,6 +17,7 @@ from services.providers.client.json_fields import mapping
 from services.providers.client.retries import pause
 from services.providers.dify.form_events import after, rest_of
 from services.providers.dify.polling import Poller, RecoveryTimeouts
+from services.providers.dify.records import DifyRun
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Pauses in seconds between attempts whose request cannot have left.
 PAUSES = (0.5, 1.0, 2.0)
+#: Seconds for the first event of a resumed run: after them its status is requested.
+FIRST_EVENT = 5.0
 #: Seconds for which a run may still report the pause that was answered: its worker has not begun.
 BEGIN_SECONDS = 60.0
 
@@ -95,15 +98,32 @@ class DifyForms(BaseForms):
         yield from run.settled()
         yield Complete()
 
-    def listen(self, form: PendingForm, query: Query, deadline: Deadline) -> AbstractContextManager[ChatStream]:
-        """Return the events of the form's run from now on."""
+    @property
+    def timeout(self) -> float:
+        """The longest wait for an event, in seconds."""
+        return self._service.timeout
+
+    def listen(
+        self, form: PendingForm, query: Query, deadline: Deadline, *, silence: float
+    ) -> AbstractContextManager[ChatStream]:
+        """Return the events of the form's run from now on; the first one may take `silence` seconds."""
         return self._service.workflow_events(
             form.run_id,
             query.user or self._user,
             authorization=self._authorization(query.identity.token),
             deadline=deadline,
-            silence=self._service.timeout,
+            silence=min(silence, self.timeout),
         )
+
+    def status(self, form: PendingForm, query: Query, deadline: Deadline) -> str:
+        """Return the status of the form's run; "" if it is not known."""
+        authorization = self._authorization(query.identity.token)
+        try:
+            return DifyRun.read(
+                self._service.workflow_run(form.run_id, authorization=authorization, deadline=deadline)
+            ).status
+        except ProviderError:
+            return ""
 
     def whole(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
         """Return the run's answer; raises what `DifyRecovery.answer` does."""
@@ -147,27 +167,39 @@ class _Resumption:
         self._said = ""
         #: Whether the stream has shown the beginning of the resumed run, so that no text of it is missing.
         self._from_start = False
-        #: Whether the stream has told of the answer's end, and the error that ended the stream.
-        self._ended = False
+        #: Whether the stream has told of anything, of the answer's end, and whether it is read no more; its last error.
+        self._began = self._ended = self._heard_all = False
         self._broke: ProviderError | None = None
         #: The forms of another pause.
         self._next: list[PendingForm] = []
 
     def live(self) -> Iterator[ProviderEvent]:
         """Yield the events of the run's stream. A stream that breaks off is no error: `settled` finds the answer."""
-        turn = DifyTurn()
-        try:
-            with self._forms.listen(self._form, self._query, self._deadline) as stream:
-                yield from self._heard(stream, turn)
-            self._ended = turn.state != "running"
-        except ProviderError as exc:
-            if self._deadline.over or exc.code == "provider_paused":
-                raise
-            log.warning("resumed run not heard to its end: %s: %s", exc.code, exc)
-            self._broke = exc
+        turn, first = DifyTurn(), FIRST_EVENT
+        while not self._heard_all:
+            try:
+                with self._forms.listen(self._form, self._query, self._deadline, silence=first) as stream:
+                    yield from self._heard(stream, turn)
+                self._heard_all, self._ended = True, turn.state != "running"
+            except ProviderError as exc:
+                if self._deadline.over or exc.code == "provider_paused":
+                    raise
+                # Nothing is heard of a run that has paused again before this began to listen.
+                self._heard_all = self._began or first > FIRST_EVENT or not self._works(exc)
+                first = self._forms.timeout
+
+    def _works(self, exc: ProviderError) -> bool:
+        """Tell whether the run is at work although nothing was heard of it; note the error if it is not known."""
+        if exc.code == "provider_timeout" and self._forms.status(self._form, self._query, self._deadline) == "running":
+            return True
+        log.warning("resumed run not heard: %s: %s", exc.code, exc)
+        self._broke = exc
+        return False
 
     def _heard(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
         for event in stream:
+            stream.wait_up_to(self._forms.timeout)
+            self._began = True
             self._from_start = self._from_start or _begins(event)
             for each in turn.take(event):
                 yield from self._shown(each)
