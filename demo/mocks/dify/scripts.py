@@ -195,4 +195,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "slow", "long", "error", "silent")
+CHOICES = ("normal", "slow", "long", "form", "error", "silent")
