@@ -69,7 +69,8 @@ def chosen(text: str, kept: Sequence[KeptForm]) -> Chosen | None:
 
 
 def _by_number(text: str, kept: Sequence[KeptForm]) -> Chosen | None:
-    plain = unicodedata.normalize("NFKC", text).strip()
+    # Full-width digits are digits too; the words after them stay as they are.
+    plain = text.strip()
     found = _NUMBER.match(plain)
     if not kept or found is None:
         return None
