@@ -91,13 +91,14 @@ class Desk:
             ("batch", "default"): programs,
         }
         channels = Channels(CHANNELS, rules)
+        self.forms = FormStore(runner, Access({"default": KEY, "hr": KEY}), clock=time.time)
         answerer = Answerer(
             auth=AuthService("none"),
             backends=backends,
             memory=MemoryStores(conversations),
             streams=self.streams,
             channels=channels,
-            forms=FormStore(runner, Access({"default": KEY, "hr": KEY}), clock=time.time),
+            forms=self.forms,
             sentence=lambda key: f"<{key}>",
             callers=Callers("key", api_keys=[API_KEY]),
         )
