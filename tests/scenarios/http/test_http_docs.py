@@ -42,7 +42,7 @@ def shape(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
-    with MockDify(slow=0.1) as dify:
+    with MockDify(slow=0.1, delay=0.05) as dify:
         yield dify
 
 
