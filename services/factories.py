@@ -13,6 +13,11 @@ from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
+from services.feedback.answered_store import AnsweredStore
+from services.feedback.delivery import FeedbackDelivery
+from services.feedback.inbox import FeedbackInbox
+from services.feedback.rating_store import RatingStore
+from services.feedback.sql_store import SqlFeedbackStore
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
@@ -20,6 +25,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames
@@ -116,6 +122,16 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
         max_per_owner=settings.batch_max_per_key,
         pool_size=sql_pools(settings)[1],
     )
+
+
+def make_feedback(
+    settings: Settings, runner: ScriptRunner, access: Access, providers: Mapping[str, BaseRAGProvider], texts: Texts
+) -> tuple[FeedbackInbox, FeedbackDelivery]:
+    """Return what takes people's ratings, and what delivers them; without SQL only the provider is told."""
+    stores = (RatingStore(runner), AnsweredStore(runner))
+    sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, sentence=texts.get)
+    return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
 def batches_mode(settings: Settings) -> str:

@@ -32,6 +32,7 @@ class DifyProvider(BaseRAGProvider):
     """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
 
     name = "dify"
+    takes_ratings = True
 
     def __init__(
         self,
@@ -259,6 +260,10 @@ class DifyProvider(BaseRAGProvider):
             self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
         except ProviderError as exc:
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
+
+    def rate(self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str) -> None:
+        authorization = self._own_authorization
+        self._service.rate(message_id, user or self._user, rating, content, authorization=authorization)
 
     def close(self) -> None:
         """Close the pooled connections."""
