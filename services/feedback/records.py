@@ -106,6 +106,6 @@ class Ratings:
         people = []
         for name, value in fields.items():
             if name.startswith("a:"):
-                at, seq = value.split(" ")
-                people.append(SealedRating(name[2:], int(at), int(seq), fields.get(f"r:{name[2:]}", "")))
+                at, place = value.split(" ")
+                people.append(SealedRating(name[2:], int(at), int(place), fields.get(f"r:{name[2:]}", "")))
         return cls(seq, saved, told, tries, float(fields.get("since", 0)), tuple(people))

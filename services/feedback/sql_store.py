@@ -3,7 +3,8 @@
     laibao_feedback   one row per answer and person: the person's last rating
 
 `person` is the fingerprint that log lines show, `rating` is like, dislike or NULL (withdrawn; words and reasons are
-then removed), `reasons` are WeCom's numbers, such as "2,4". `rated_at` is in UTC; `version` orders ratings of one second.
+then removed), `reasons` are WeCom's numbers, such as "2,4". `rated_at` is in UTC; `version` orders ratings of one
+second.
 """
 
 from __future__ import annotations

@@ -128,5 +128,5 @@ def statements(kind: str, tables: Iterable[sa.Table], indexes: Collection[sa.Ind
         created += [CreateIndex(each, if_not_exists=True) for each in indexes]
     else:
         dialect = mysql.dialect()
-        dialect.ddl_compiler = partial(_MysqlTables, indexes=indexes)
+        dialect.ddl_compiler = partial(_MysqlTables, indexes=indexes)  # type: ignore[assignment]
     return [str(each.compile(dialect=dialect)).strip() for each in created]

@@ -40,8 +40,8 @@ ASKING: Names = ("enter", "asked", "turn", "open", "running")
 #: Maximal writes before the provider is asked: the user, and the mark that it is asked, often in one write.
 WRITES_BEFORE = 2
 #: Round trips after that: the conversation, once the provider has named it; the run's ids; the answer with its end, in
-#: one write if Redis is slow enough; the release of slot, turn and index entry.
-RELEASE: Names = ("ZREM", "LREM", "ZREM")
+#: one write if Redis is slow enough; the release of slot, turn and index entry, with the note for ratings.
+RELEASE: Names = ("ZREM", "LREM", "feedback_note", "ZREM")
 AFTER: list[Names] = [("remember",), ("append",), ("append",), RELEASE]
 
 #: 1,000 deltas that arrive while Redis is busy: the first is written alone, all others together.
@@ -58,8 +58,9 @@ APPENDS_FRAME = 1000
 
 #: Maximal bytes of memory for a running stream beside its text.
 STREAM_MEMORY = 6 * 1024
-#: Scripts that run independently of callbacks: the sweep for streams without an owner, and the renewal of sockets.
-BACKGROUND = {"lapsed", "sockets_renew"}
+#: Scripts that run independently of callbacks: the sweep for streams without an owner, the renewal of sockets, and the
+#: look for ratings to deliver.
+BACKGROUND = {"lapsed", "sockets_renew", "feedback_claim"}
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_gauges_are_dropped_with_their_process() -> None:
     """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 11
+    assert len(gauges) == 12
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 
