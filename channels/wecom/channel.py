@@ -167,16 +167,15 @@ class WeComChannel:
 
     def _rate(self, bot: str, message: Message) -> str:
         """Take a person's rating; return its outcome. Only an empty reply may answer it."""
+        if self._feedback is None:
+            return "unknown"
         try:
-            event = read_feedback(message)
-            if self._feedback is None:
-                return "unknown"
-            return self._feedback.rate(
-                event.stream_id, event.rating, bot=bot, principal=message.userid, chat=message.chatid
-            )
+            stream_id, rating = read_feedback(message)
         except ValueError:
             metrics.FEEDBACK_REFUSED.labels("malformed").inc()
             return "malformed"
+        try:
+            return self._feedback.rate(stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid)
         except StoreUnavailable as exc:
             return exc.code
 

@@ -1,6 +1,6 @@
 """The thumbs below a finished bubble: what a person says of an answer, as WeCom tells it to the callback.
 
-    rates(user, bubble, "inaccurate", "请更具体一点", [2, 4])
+rates(user, bubble, "inaccurate", "请更具体一点", [2, 4])
 """
 
 from __future__ import annotations

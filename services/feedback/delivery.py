@@ -109,7 +109,7 @@ class FeedbackDelivery:
             claimed = self._ratings.claim()
             metrics.FEEDBACK_WAITING.set(claimed.waiting)
             if not claimed.stream_id:
-                return PAUSE
+                return min(PAUSE, claimed.wait)
             self._deliver(claimed)
         return 0.0
 
@@ -146,7 +146,7 @@ class FeedbackDelivery:
             return True
         if not answer.message_id:
             # It becomes known while the answer goes on; one that failed early never gets it.
-            return answer.status != "processing"
+            return over or answer.status != "processing"
         rating = self._latest(answer, ratings)
         words = self._words(rating)
 

@@ -9,6 +9,7 @@ The tag keeps both in one slot of a Redis Cluster, so that a rating is taken and
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from services.feedback.records import Outcome, Rating, Ratings
@@ -33,6 +34,8 @@ class Claimed(NamedTuple):
     waiting: int
     #: "" if none is due.
     stream_id: str
+    #: If none is due: seconds until the first one is; infinite for an empty queue.
+    wait: float
 
 
 class RatingStore:
@@ -53,8 +56,9 @@ class RatingStore:
 
     def claim(self) -> Claimed:
         """Claim the answer that is due first; it is due again after `LEASE` seconds."""
-        now, waiting, stream_id = self._runner.run([Call(script("feedback_claim"), (QUEUE,), (self.now, LEASE))])[0]
-        return Claimed(float(now), waiting, stream_id)
+        call = Call(script("feedback_claim"), (QUEUE,), (self.now, LEASE))
+        now, waiting, stream_id, wait = self._runner.run([call])[0]
+        return Claimed(float(now), waiting, stream_id, float(wait) if wait else math.inf)
 
     def load(self, stream_id: str) -> Ratings | None:
         """Return the ratings of an answer; None if there are none any more."""

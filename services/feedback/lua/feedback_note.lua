@@ -10,7 +10,7 @@ local function reply(mark, fields, first)
 end
 local h = redis.call('HMGET', KEYS[1], 'asks', unpack(names))
 if h[2] then
-  if (h[1] or '0') == '0' or not h[4] then return reply(0, h, 2) end
+  if (h[1] or '0') == '0' or (h[4] or '') == '' then return reply(0, h, 2) end
   for i, name in ipairs(names) do redis.call('HSET', KEYS[2], name, h[i + 1] or '') end
 end
 local known = redis.call('HMGET', KEYS[2], unpack(names))
