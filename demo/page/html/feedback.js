@@ -77,7 +77,10 @@ function feedbackRow(language, rate) {
   };
   const form = feedbackForm(words, (content, reasons) => say("inaccurate", content, reasons));
   const up = feedbackButton(words.accurate, "👍", () => say("accurate"));
-  const down = feedbackButton(words.inaccurate, "👎", () => (form.hidden = !form.hidden));
+  const down = feedbackButton(words.inaccurate, "👎", () => {
+    form.hidden = !form.hidden;
+    form.scrollIntoView({ block: "nearest" });
+  });
   const withdraw = feedbackButton(words.withdraw, words.withdraw, () => say("withdrawn"));
   withdraw.hidden = true;
   row.append(up, down, withdraw, state, form);

@@ -28,7 +28,6 @@ from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
 NOW = 1_700_000_000
-READER = {"bot": "default", "principal": "zhangsan"}
 
 
 class RatedProvider(BaseRAGProvider):
@@ -86,7 +85,12 @@ class Worker:
         StreamStore(self.runner).open(NewStream(stream_id, "a", fields))
 
     def rates(self, stream_id: str = "s1", kind: Any = "like", at: int = NOW, **words: Any) -> str:
-        return self.inbox.rate(stream_id, Rating(kind, at=at, event_id=f"{stream_id}{kind}{at}", **words), **READER)
+        return self.inbox.rate(
+            stream_id,
+            Rating(kind, at=at, event_id=f"{stream_id}{kind}{at}", **words),
+            bot="default",
+            principal="zhangsan",
+        )
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
