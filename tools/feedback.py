@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from services.feedback.sql_store import statements
+from tools._pipes import until_nobody_reads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,4 +27,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

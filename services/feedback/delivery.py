@@ -110,8 +110,18 @@ class FeedbackDelivery:
             metrics.FEEDBACK_WAITING.set(claimed.waiting)
             if not claimed.stream_id:
                 return min(PAUSE, claimed.wait)
-            self._deliver(claimed)
+            self._try(claimed)
         return 0.0
+
+    def _try(self, claimed: Claimed) -> None:
+        """Deliver an answer's ratings; what cannot be read must not keep others from being delivered."""
+        try:
+            self._deliver(claimed)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("feedback failed", extra={"stream_id": claimed.stream_id})
+            self._ratings.settle(claimed.stream_id, 0, saved=False, told=False, delay=LONGEST_DELAY)
 
     def _deliver(self, claimed: Claimed) -> None:
         stream_id, ratings = claimed.stream_id, self._ratings.load(claimed.stream_id)
@@ -167,6 +177,11 @@ class FeedbackDelivery:
                 self._note_away(target, party, exc, away)
                 return False
             self._lose(target, stream_id, f"{exc.code}: {exc}")
+            return True
+        except Exception:
+            # A provider of somebody's own.
+            log.exception("feedback failed", extra={"stream_id": stream_id})
+            self._lose(target, stream_id, "unexpected")
             return True
         self._away.pop(party, None)
         metrics.FEEDBACK_DELIVERED.labels(target, "done").inc()

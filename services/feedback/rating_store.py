@@ -1,9 +1,9 @@
 """Ratings in Redis, and the queue of answers whose ratings were not delivered yet. All replicas share it.
 
     {dify_feedback}:queue          sorted set of stream ids by the time they are due; at most 10,000
-    {dify_feedback}:<id>           hash, by stream id: of each person the time and place (a:), the sealed rating (r:) and
-                                   the last event ids (e:); people, seq, saved, told, tries, since; 8 days from the last
-                                   rating
+    {dify_feedback}:<id>           hash, by stream id: of each person the time and place (a:), the sealed rating (r:)
+                                   and the last event ids (e:); people, seq, saved, told, tries, since; 8 days from the
+                                   last rating
 
 The tag keeps both in one slot of a Redis Cluster, so that a rating is taken and queued in one step.
 """

@@ -64,7 +64,7 @@ def test_the_last_state_wins_in_any_order(store: SqlFeedbackStore, sql_url: str)
 def test_a_withdrawal_removes_the_words(store: SqlFeedbackStore, sql_url: str) -> None:
     """The row stays, without rating, words and reasons, so that an earlier state cannot come back."""
     store.save("s1", ANSWER, [said("dislike", 1, content="机密", reasons=(1,))])
-    store.save("s1", ANSWER, [said("", 2, AT + 1)])
+    store.save("s1", ANSWER, [said("", 2, AT + 1, content="机密", reasons=(1,))])
     store.save("s1", ANSWER, [said("dislike", 1, content="机密", reasons=(1,))])
 
     (row,) = rows(sql_url)

@@ -1,6 +1,6 @@
 -- Store how far an answer's ratings were delivered; take it off the queue, or let it be due again.
 -- KEYS: 1 the answer's ratings, 2 queue
--- ARGV: now, stream id, sequence number of the ratings that were delivered, '1' if SQL has them, '1' if the provider has
+-- ARGV: now, stream id, sequence number of the ratings that were delivered (0 = could not be read), '1' if SQL has them, '1' if the provider has
 --       them, seconds until the next attempt
 -- Reply: 1 delivered, 0 still queued
 local now, done = clock(ARGV[1]), tonumber(ARGV[3])
@@ -19,7 +19,7 @@ if saved >= seq and told >= seq then
   redis.call('ZREM', KEYS[2], ARGV[2])
   return 1
 end
-local changed = overtaken or seq > done
+local changed = overtaken or (done > 0 and seq > done)
 if not changed then redis.call('HINCRBY', KEYS[1], 'tries', 1) end
 redis.call('ZADD', KEYS[2], stamp(changed and now or now + ARGV[6]), ARGV[2])
 return 0

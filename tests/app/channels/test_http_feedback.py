@@ -12,6 +12,7 @@ import requests
 
 from demo.mocks.dify.server import MockDify
 from services.feedback.rating_store import QUEUE, RatingStore
+from services.models import Question
 from services.streams.store import stream_keys
 from tests.app.channels.test_wecom_feedback import Office
 from tests.support.replicas import AppServer, dify_settings
@@ -81,6 +82,17 @@ def test_a_rating_reaches_sql_and_dify(office: Office) -> None:
     assert gone["data"] == {"stream_id": stream_id, "rating": None}
     assert [(row["rating"], row["content"]) for row in office.rows()] == [(None, None)]
     assert office.states()[-1] == (None, "")
+
+
+def test_an_answer_over_a_socket_is_rated_too(office: Office) -> None:
+    """The caller's credential decides, not the channel."""
+    caller = office.app.container.callers.program(KEYS[0])
+    asked = office.app.container.gateway.ask(Question("年假怎么申请", "chat", "default", caller.principal))
+    wait_until(lambda: office.app.container.manager.running == 0, timeout=30.0)
+
+    assert Client(office).rates(asked.stream_id, {"rating": "like"}).status_code == 200
+    office.delivers()
+    assert [(row["channel"], row["rating"]) for row in office.rows()] == [("chat", "like")]
 
 
 def test_an_unknown_answer_and_that_of_another_caller_are_404(office: Office) -> None:

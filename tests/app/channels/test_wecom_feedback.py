@@ -204,9 +204,10 @@ def test_dify_is_told_later_if_it_is_away(office: Office, caplog: pytest.LogCapt
     """SQL has the row at once; neither the words nor the person's id are logged."""
     office.dify.outage = MockErrorReply.html(502, "Bad Gateway")
     user = office.user()
-    bubble = office.answered(user)
+    bubble, retried = office.answered(user), metrics.FEEDBACK_DELIVERED.labels("provider", "retried")
+    before = retried._value.get()
     rates(user, bubble, "inaccurate", "机密的话")
-    wait_until(lambda: metrics.FEEDBACK_DELIVERED.labels("provider", "retried")._value.get() > 0, timeout=30.0)
+    wait_until(lambda: retried._value.get() > before, timeout=30.0)
     assert [row["rating"] for row in office.rows()] == ["dislike"]
 
     office.dify.outage = None

@@ -13,17 +13,17 @@ from config.texts import ZH
 from services import metrics
 from services.errors import ProviderError
 from services.feedback.answered_store import AnsweredStore
-from services.feedback.delivery import GIVE_UP_SECONDS, LONGEST_AWAY, PAUSE, FeedbackDelivery
+from services.feedback.delivery import GIVE_UP_SECONDS, LONGEST_AWAY, LONGEST_DELAY, PAUSE, FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import LEASE, RatingStore
 from services.feedback.records import Rating
 from services.feedback.sql_store import FEEDBACK, SqlFeedbackStore
 from services.models import ProviderEvent, Query, Question
 from services.providers.base import BaseRAGProvider
-from services.redis.store import ScriptRunner
+from services.redis.store import Call, ScriptRunner
 from services.streams.access import Access
 from services.streams.records import NewStream
-from services.streams.store import StreamStore
+from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -39,6 +39,7 @@ class RatedProvider(BaseRAGProvider):
 
     def __init__(self) -> None:
         self.error: ProviderError | None = None
+        self.fault = False
         self.calls = 0
         self.told: list[tuple[str, str, str, str]] = []
 
@@ -50,6 +51,8 @@ class RatedProvider(BaseRAGProvider):
 
     def rate(self, message_id: str, user: str, rating: str, content: str) -> None:
         self.calls += 1
+        if self.fault:
+            raise LookupError("a fault of a plug-in")
         if self.error:
             raise self.error
         self.told.append((message_id, user, rating, content))
@@ -229,6 +232,29 @@ def test_a_table_of_another_version_leaves_ratings_to_the_provider(
     assert len(worker.provider.told) == 2
     (line,) = [vars(record) for record in caplog.records if record.message == "feedback is not stored in SQL"]
     assert "tools.feedback tables" in line["cause"]
+
+
+def test_a_provider_with_a_fault_loses_only_its_own(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception is logged once; SQL has the row, and the answer leaves the queue."""
+    worker.provider.fault = True
+    worker.rates()
+    worker.delivery.work()
+
+    assert (worker.rows(), worker.waiting) == ([("s1", "like")], 0)
+    assert [record.message for record in caplog.records if record.exc_info] == ["feedback failed"]
+
+
+def test_an_entry_that_cannot_be_read_does_not_keep_others(worker: Worker) -> None:
+    """It is tried again much later."""
+    worker.rates("s1")
+    worker.runner.run([Call(None, ("HSET", "{dify_stream:s1}:answer"), ("asker", "not json"))])
+    worker.runner.run([Call(None, ("DEL", stream_keys("s1").hash))])
+    worker.rates("s2")
+    worker.delivery.work()
+
+    assert worker.rows() == [("s2", "like")]
+    claimed = worker.ratings.claim()
+    assert (claimed.waiting, claimed.stream_id, claimed.wait) == (1, "", LONGEST_DELAY)
 
 
 def test_a_killed_workers_claim_is_delivered_by_another(worker: Worker) -> None:
