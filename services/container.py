@@ -41,6 +41,7 @@ from services.factories import (
     make_streams,
     make_users,
     make_wechat,
+    user_tokens,
 )
 from services.identity.callers import Callers
 from services.identity.keys import Keys
@@ -129,7 +130,10 @@ class Container:
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
         access = Access(self.keys.streams())
-        self.feedback_inbox, self.feedback = make_feedback(settings, self.runner, access, self.providers, self.texts)
+        tokens = user_tokens(settings, self.auth, self.channels)
+        self.feedback_inbox, self.feedback = make_feedback(
+            settings, self.runner, access, self.providers, self.texts, tokens
+        )
         names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services import metrics
-from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnavailable
+from services.errors import AuthError, LaibaoError, ProviderError, SettingsError, StoreUnavailable
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.rating_store import Claimed, RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
@@ -62,12 +62,14 @@ class FeedbackDelivery:
         sql: SqlFeedbackStore | None,
         providers: Mapping[str, BaseRAGProvider],
         sentence: Callable[[str], str],
+        token: Callable[[RatedAnswer], str] = lambda answer: "",
         give_up: float = GIVE_UP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the provider of each bot; without `sql` only the provider is told. `sentence` has the words of reasons.
 
-        `give_up` is the seconds after which an undelivered rating is given up.
+        `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
+        is the seconds after which an undelivered rating is given up.
         """
         self._ratings = ratings
         self._answered = answered
@@ -75,6 +77,7 @@ class FeedbackDelivery:
         self._sql = sql
         self._providers = providers
         self._sentence = sentence
+        self._token = token
         self._give_up = give_up
         self._clock = clock
         self._away: dict[str, _Away] = {}
@@ -161,7 +164,8 @@ class FeedbackDelivery:
         words = self._words(rating)
 
         def tell() -> None:
-            provider.rate(answer.message_id, answer.user, rating.kind, words)
+            token = self._token(answer) if provider.sends_user_tokens else ""
+            provider.rate(answer.message_id, answer.user, rating.kind, words, token=token)
 
         return self._done("provider", f"provider:{answer.bot}", stream_id, tell, over)
 
@@ -172,7 +176,7 @@ class FeedbackDelivery:
             return False
         try:
             deliver()
-        except (ProviderError, StoreUnavailable, SettingsError) as exc:
+        except (ProviderError, AuthError, StoreUnavailable, SettingsError) as exc:
             if _may_pass(exc) and not over:
                 self._note_away(target, party, exc, away)
                 return False
@@ -255,4 +259,4 @@ def _may_pass(error: Exception) -> bool:
     """Return whether a later attempt may succeed."""
     if isinstance(error, ProviderError):
         return error.http_status in MAY_PASS or error.http_status >= 500
-    return isinstance(error, StoreUnavailable)
+    return isinstance(error, StoreUnavailable) or (isinstance(error, AuthError) and error.code == "auth_unavailable")

@@ -58,8 +58,9 @@ class RatedAnswer:
     access: str
     bot: str = ""
     channel: str = ""
-    #: The provider's end user, who asked.
+    #: The provider's end user, who asked, and the name of that person in the channel.
     user: str = ""
+    asker: str = ""
     provider: str = ""
     message_id: str = ""
     conversation_id: str = ""
@@ -71,9 +72,10 @@ class RatedAnswer:
         """Take the reply of lua/feedback_note.lua."""
         asked, status, access, asker, user_info, provider, message_id, conversation_id, mock = reply
         known = json.loads(asker) if asker else {}
-        user = (json.loads(user_info).get("user_code") if user_info else "") or known.get("user", "")
-        ids = (provider, message_id, conversation_id)
-        return cls(asked == 1, status, access, known.get("bot", ""), known.get("channel", ""), user, *ids, mock == "1")
+        name = known.get("user", "")
+        user = (json.loads(user_info).get("user_code") if user_info else "") or name
+        who = (known.get("bot", ""), known.get("channel", ""), user, name)
+        return cls(asked == 1, status, access, *who, provider, message_id, conversation_id, mock == "1")
 
 
 @dataclass(frozen=True, slots=True)

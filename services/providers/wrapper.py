@@ -18,6 +18,7 @@ class ProviderWrapper(BaseRAGProvider):
         self.keeps_conversations = wrapped.keeps_conversations
         self.search_provider = wrapped.search_provider
         self.takes_ratings = wrapped.takes_ratings
+        self.sends_user_tokens = wrapped.sends_user_tokens
         self._wrapped = wrapped
 
     def health_check(self) -> bool:
@@ -38,8 +39,10 @@ class ProviderWrapper(BaseRAGProvider):
     def cancel(self, ids: ProviderIds, user: str) -> None:
         self._wrapped.cancel(ids, user)
 
-    def rate(self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str) -> None:
-        self._wrapped.rate(message_id, user, rating, content)
+    def rate(
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        self._wrapped.rate(message_id, user, rating, content, token=token)
 
     def close(self) -> None:
         self._wrapped.close()

@@ -216,7 +216,7 @@ def ratings(runner: ScriptRunner) -> None:
     runner.run([note_call(stream_id) for stream_id in STREAMS])
     runner.run([Call(None, ("DEL", stream_keys("s0").hash))])
 
-    assert answered.find("s0") == RatedAnswer(True, "completed", "tag", "b", "c", "u")
+    assert answered.find("s0") == RatedAnswer(True, "completed", "tag", "b", "c", "u", "u")
     assert answered.find("nowhere") is None
     like = Rating("like", at=int(NOW), event_id="e1")
     assert [store.add(stream_id, "p1", like, "sealed") for stream_id in ("s0", "s0")] == ["taken", "known"]

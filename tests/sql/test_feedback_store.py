@@ -17,7 +17,7 @@ from tests.support.servers.processes import FakeClock, MariaServer
 from tools.feedback import main
 
 AT = 1_700_000_000
-ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "dify", "m1", "c1")
+ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "zhangsan", "dify", "m1", "c1")
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ class DifyHandler(Handler):
             case MockErrorReply() as reply:
                 self._send_error_reply(reply)
             case payload:
-                dify.record_rating(message_id, body)
+                dify.record_rating(message_id, body, self.authorization)
                 self.reply(payload)
 
     def _chat(self, body: Any) -> None:

@@ -111,7 +111,7 @@ class MockDify(HttpMock):
         with self._lock:
             self.look_ups.append(look_up)
 
-    def record_rating(self, message_id: str, body: Mapping[str, Any]) -> None:
+    def record_rating(self, message_id: str, body: Mapping[str, Any], authorization: str) -> None:
         with self._lock:
             self.ratings.append((message_id, body["rating"], body.get("content") or ""))
 

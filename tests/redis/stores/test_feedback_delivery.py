@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from config.texts import ZH
 from services import metrics
-from services.errors import ProviderError
+from services.errors import AuthError, ProviderError
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import GIVE_UP_SECONDS, LONGEST_AWAY, LONGEST_DELAY, PAUSE, FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import LEASE, RatingStore
-from services.feedback.records import Rating
+from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import FEEDBACK, SqlFeedbackStore
 from services.models import ProviderEvent, Query, Question
 from services.providers.base import BaseRAGProvider
@@ -42,6 +42,7 @@ class RatedProvider(BaseRAGProvider):
         self.fault = False
         self.calls = 0
         self.told: list[tuple[str, str, str, str]] = []
+        self.tokens: list[str] = []
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         raise NotImplementedError
@@ -49,13 +50,14 @@ class RatedProvider(BaseRAGProvider):
     def health_check(self) -> bool:
         return True
 
-    def rate(self, message_id: str, user: str, rating: str, content: str) -> None:
+    def rate(self, message_id: str, user: str, rating: str, content: str, *, token: str = "") -> None:
         self.calls += 1
         if self.fault:
             raise LookupError("a fault of a plug-in")
         if self.error:
             raise self.error
         self.told.append((message_id, user, rating, content))
+        self.tokens.append(token)
 
 
 class Worker:
@@ -65,6 +67,7 @@ class Worker:
         self.runner, self.clock = runner, clock
         self.url = url
         self.provider = RatedProvider()
+        self.token_error: AuthError | None = None
         self.access = Access({"default": lambda: (b"k" * 32,)})
         self.ratings = RatingStore(runner, now=str(NOW))
         answered = AnsweredStore(runner)
@@ -77,8 +80,14 @@ class Worker:
             sql=self.sql,
             providers={"default": self.provider},
             sentence=ZH.__getitem__,
+            token=self._token,
             clock=clock,
         )
+
+    def _token(self, answer: RatedAnswer) -> str:
+        if self.token_error:
+            raise self.token_error
+        return f"token of {answer.asker}"
 
     def answers(self, stream_id: str) -> None:
         asker = '{"bot": "default", "channel": "wecom", "user": "zhangsan"}'
@@ -232,6 +241,33 @@ def test_a_table_of_another_version_leaves_ratings_to_the_provider(
     assert len(worker.provider.told) == 2
     (line,) = [vars(record) for record in caplog.records if record.message == "feedback is not stored in SQL"]
     assert "tools.feedback tables" in line["cause"]
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_provider_that_needs_it_gets_the_askers_token(worker: Worker, needed: bool) -> None:
+    """It is looked up for each delivery, and only where it is sent; an outage of the auth API is waited for."""
+    worker.provider.sends_user_tokens = needed
+    worker.token_error = AuthError(code="auth_unavailable") if needed else None
+    worker.rates()
+    worker.delivery.work()
+    worker.token_error = None
+    worker.advance(LONGEST_AWAY)
+    worker.delivery.work()
+
+    assert worker.provider.tokens == ["token of zhangsan" if needed else ""]
+    assert worker.waiting == 0
+
+
+def test_an_asker_who_has_left_loses_the_rating(worker: Worker) -> None:
+    """The directory does not know the person any more; SQL has the row."""
+    before = lost("provider")
+    worker.provider.sends_user_tokens = True
+    worker.token_error = AuthError(code="unknown_user")
+    worker.rates()
+    worker.delivery.work()
+
+    assert lost("provider") == before + 1
+    assert (worker.rows(), worker.waiting) == ([("s1", "like")], 0)
 
 
 def test_a_provider_with_a_fault_loses_only_its_own(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:

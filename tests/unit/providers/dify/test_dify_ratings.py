@@ -11,7 +11,7 @@ from config.provider_group import ProviderSettings
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError
-from services.models import ProviderIds, Query
+from services.models import Identity, ProviderIds, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from utils.deadline import Deadline
@@ -87,6 +87,21 @@ def test_wrapped_providers_take_ratings(dify: MockDify, changes: dict[str, objec
 
         assert wrapped.takes_ratings
     assert dify.ratings == [(message_id, "like", "")]
+
+
+def test_a_patched_dify_gets_the_users_token(dify: MockDify) -> None:
+    """After the bot's code, as with a question; without a token the code goes alone."""
+    seen: list[str] = []
+    with closing(provider_of(dify, dify_auth_mode="user_token", dify_api_key=["code"])) as provider:
+        dify.record_rating = lambda message_id, body, authorization: seen.append(authorization)  # type: ignore[method-assign]
+        identity = Identity("cached", token="t1")
+        events = list(provider.stream_query(Query("年假", "u1", identity=identity), Deadline(20.0)))
+        message_id = next(event.message_id for event in reversed(events) if isinstance(event, ProviderIds))
+        provider.rate(message_id, "u1", "like", "", token="t1")
+        provider.rate(message_id, "u1", "like", "")
+
+        assert provider.sends_user_tokens
+    assert seen == ["Bearer code t1", "Bearer code"]
 
 
 def test_the_settings_user_stands_for_nobody(dify: MockDify) -> None:
