@@ -64,7 +64,7 @@ def test_a_question_without_a_conversation_says_where_to_answer(app_server: AppS
 def test_a_sockets_session_answers_its_form(channel: str, app_server: AppServer, dify: MockDify) -> None:
     """The same client's next text continues the run."""
     caller = app_server.container.callers.check(KEY)
-    who = {"principal": caller.principal, "credential": caller.credential, "session": "client-1"}
+    who: dict[str, Any] = {"principal": caller.principal, "credential": caller.credential, "session": "client-1"}
 
     def says(text: str) -> str:
         gateway = app_server.container.gateway

@@ -38,8 +38,8 @@ def form(token: str = "token", *, first: int = 1) -> PendingForm:
     return PendingForm(token, f"run-{token}", actions=(FormAction("yes", "好"),), content="好吗？", first=first)
 
 
-def forms_for(store: FormStore, stream_id: str, text: str = "1", **changes: str) -> ConversationForms:
-    asker = Asker(replace(QUESTION, text=text, **changes), stream_id, KEY)
+def forms_for(store: FormStore, stream_id: str, text: str = "1", principal: str = "zhangsan") -> ConversationForms:
+    asker = Asker(replace(QUESTION, text=text, principal=principal), stream_id, KEY)
     return ConversationForms(store, asker, sentence=str)
 
 
