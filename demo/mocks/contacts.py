@@ -1,7 +1,7 @@
 """A mock of WeCom's directory API over real HTTP, with the demo's people and faults that can be switched on.
 
-It answers with WeCom's own errcodes: 40001 wrong Secret, 40013 wrong company, 40014 no such token, 42001 an expired one,
-45009 too many calls, 60003 unknown department, 60011 outside the visible range, 60111 unknown userid.
+It answers with WeCom's own errcodes: 40001 wrong Secret, 40013 wrong company, 40014 no such token, 42001 an expired
+one, 45009 too many calls, 60003 unknown department, 60011 outside the visible range, 60111 unknown userid.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
 
 Documented (developer.work.weixin.qq.com, paths 91039, 90196, 95884 and 101521): these fields; errcode 0 is success, and
 HTTP 200 is none; a token must be kept and shared, lives `expires_in` seconds (7200) and may end earlier; the codes
-below. An application reads the people and departments in its visible range only. The Secret of 通讯录同步 reads no person from
-addresses that were added after August 2022, and the conversion wants the token of a self-built application: so the
-Secret is that of a self-built application.
+below. An application reads the people and departments in its visible range only. The Secret of 通讯录同步 reads no
+person from addresses that were added after August 2022, and the conversion wants the token of a self-built application:
+so the Secret is that of a self-built application.
 
 Not documented for smart robots: whether an id in a callback is encrypted (it depends on who created the robot), and
 what an encrypted id looks like. So a userid that the directory does not know is converted, and one that cannot be

@@ -188,9 +188,7 @@ class Directory:
         found: dict[int, str] = {}
         for number in (one for one in numbers if one not in names):
             try:
-                found[number] = self._access.use(
-                    lambda token, number=number: self._api.department(token, number, deadline), deadline
-                )
+                found[number] = self._access.use(self._department(number, deadline), deadline)
             except ContactsRefused:
                 found[number] = ""
             except ProviderError:
@@ -198,6 +196,9 @@ class Directory:
         if found:
             self._store.save_departments(found)
         return [(names | found).get(number, "") for number in numbers]
+
+    def _department(self, number: int, deadline: Deadline) -> Callable[[str], str]:
+        return lambda token: self._api.department(token, number, deadline)
 
     def _failed(self, exc: ProviderError) -> str:
         """Store that the directory failed, so that nothing is looked up for a while; log the first failure."""
