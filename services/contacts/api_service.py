@@ -21,11 +21,11 @@ out, as in published clients.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from services.errors import ProviderError
+from services.http.logs import hide_parameters
 from services.http.service import HTTPService
 from utils.deadline import Deadline
 
@@ -70,7 +70,7 @@ class ContactsApi:
         self._credentials = {"corpid": corp_id, "corpsecret": secret}
         self._timeout = timeout
         self._http = HTTPService(pool_size=pool_size, connect_timeout=CONNECT_TIMEOUT)
-        logging.getLogger("urllib3.connection").addFilter(_without_parameters)
+        hide_parameters()
 
     def token(self, deadline: Deadline) -> tuple[str, float]:
         """Return an access token and the seconds it lives."""
@@ -137,10 +137,3 @@ def _checked(name: str, status: int, body: bytes) -> dict[str, Any]:
 def _text(value: Any) -> str:
     """Return a text of one reply without halves of characters, which Redis cannot store; "" for another type."""
     return value.encode("utf-8", "replace").decode().strip()[:MOST_NAME] if isinstance(value, str) else ""
-
-
-def _without_parameters(record: logging.LogRecord) -> bool:
-    """Cut the parameters off the addresses that urllib3 logs: they have the secret or the token."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
-    return True

@@ -39,7 +39,7 @@ def ask_until_known(user: WeComUser, dify: MockDify, name: str) -> None:
 
     def known() -> bool:
         user.sees_finish(user.says(QUESTION), every=0.05)
-        return dify.requests[-1].body["inputs"]["name"] == name
+        return bool(dify.requests[-1].body["inputs"]["name"] == name)
 
     wait_until(known)
 
@@ -81,6 +81,7 @@ def test_without_a_directory_the_question_is_asked(values: dict[str, str], dify:
     )
 
 
+@pytest.mark.full
 def test_the_first_frame_waits_for_no_directory(values: dict[str, str], wecom: MockContacts) -> None:
     """With a directory that never answers the callback is answered by the placeholder, and the answer comes."""
     wecom.faults["*"] = "hang"

@@ -53,6 +53,11 @@ def make(wecom: MockContacts, runner: ScriptRunner) -> Iterator[Make]:
         return Directory(DirectoryParts(api, access, store, locks), timeouts=timeouts)
 
     yield directory
+    # A look-up that still hangs would note its failure in the Redis of the next test.
+    wecom.close()
+    for thread in threading.enumerate():
+        if thread.name == "contact":
+            thread.join()
     for each in made:
         each.close()
 
@@ -93,6 +98,24 @@ def test_many_questions_at_once_look_a_person_up_once(make: Make, wecom: MockCon
 
     assert found == [ZHANGSAN] * 12
     assert (wecom.asked["zhangsan"], wecom.calls["user/get"], len(wecom.tokens)) == (1, 1, 1)
+
+
+def test_many_people_at_once_share_one_token(make: Make, wecom: MockContacts) -> None:
+    """Without a token in Redis one replica gets it, and the look-ups of all replicas wait for that one."""
+    wecom.faults["gettoken"], wecom.delay = "slow", 0.3
+    replicas, names = [make(), make(), make()], []
+    threads = [
+        threading.Thread(target=lambda at=n, who=userid: names.append(replicas[at].find(who).name))
+        for n, userid in enumerate(("zhangsan", "lisi", "wangwu"))
+    ]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(names) == sorted(("张三", "李四", "王五"))
+    assert wecom.calls["gettoken"] == 1
 
 
 def test_what_is_stored_is_sealed(make: Make, redis_client: redis.Redis, wecom: MockContacts) -> None:
