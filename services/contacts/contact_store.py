@@ -2,14 +2,13 @@
 
     dify_contact:<source>:<userid>         string, sealed JSON {userid, name, department}; a week from the look-up
     dify_contact:<source>:<userid>:asked   string; the person was looked up within the hour, whatever came of it
-    dify_lock:contact:<source>:<userid>    string; a look-up of the person goes on
     dify_contact_away:<source>             string, "late" or "failed"; a question waited in vain, or a look-up failed:
                                            none waits until a look-up succeeds
     dify_contact_rest:<source>             string; a look-up failed half a minute ago at most: none begins
     dify_contact_department:<source>:<id>  string, the department's name; an hour
 
-`<source>` is a fingerprint of the directory (`access_token_store.py`). The keys are in different slots of a Cluster, so
-each step is a pipeline of plain commands.
+`<source>` is a fingerprint of the directory (`access_token_store.py`). The lock `contact:<source>:<userid>` is
+held while a look-up goes on. The keys are in different slots of a Cluster, so each step is a pipeline of plain commands.
 """
 
 from __future__ import annotations

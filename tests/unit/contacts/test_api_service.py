@@ -146,4 +146,4 @@ def test_no_secret_is_logged_or_raised(caplog: pytest.LogCaptureFixture) -> None
     assert "/cgi-bin/user/get" in caplog.text
     assert not [word for word in ("fake-token", SECRET, "lisi") if word in caplog.text]
     assert SECRET not in repr(caught.value) + repr(caught.value.__cause__)
-    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
