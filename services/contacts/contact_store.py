@@ -8,7 +8,8 @@
     dify_contact_department:<source>:<id>  string, the department's name; an hour
 
 `<source>` is a fingerprint of the directory (`access_token_store.py`). The lock `contact:<source>:<userid>` is
-held while a look-up goes on. The keys are in different slots of a Cluster, so each step is a pipeline of plain commands.
+held while a look-up goes on. The keys are in different slots of a Cluster, so each step is a pipeline of plain
+commands.
 """
 
 from __future__ import annotations

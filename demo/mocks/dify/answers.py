@@ -38,10 +38,16 @@ OA → 财务 → 费用报销 → 新建 → 上传发票
 
 _OPENING_HOURS = "周一至周五 9:00-18:00 🙂"
 
-#: The answer to 我是谁; the mock puts the request's inputs in.
+#: The answer to 我是谁 and Who am I; the mock puts the request's inputs in.
 _WHO = "应用收到的 inputs：\n\n{inputs}"
 
-_HANDBOOK = (("年假", _ANNUAL_LEAVE), ("报销", _EXPENSES), ("营业时间", _OPENING_HOURS), ("我是谁", _WHO))
+_HANDBOOK = (
+    ("年假", _ANNUAL_LEAVE),
+    ("报销", _EXPENSES),
+    ("营业时间", _OPENING_HOURS),
+    ("我是谁", _WHO),
+    ("Who am I", _WHO),
+)
 
 _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息：
 
