@@ -20,10 +20,12 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
@@ -36,6 +38,7 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_directories,
     make_feedback,
     make_frames,
     make_history,
@@ -105,16 +108,16 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
             memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
-            forms=FormStore(self.runner, Access(self.keys.streams()), clock=time.time),
-            sentence=self.texts.get,
+            forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
-            met=self.names.note,
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
         self.responses = ResponseService(settings.wechat_response_hosts)
@@ -201,6 +204,8 @@ class Container:
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
+        for directory in self.directories.values():
+            directory.close()
         self.auth.close()
         if self.users:
             self.users.close()

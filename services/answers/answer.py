@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
+from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
-from services.answers.forms.conversation_forms import ConversationForms
-from services.answers.forms.form_run import Asker, ClaimedForm, FormRun
-from services.answers.forms.form_store import FormStore
-from services.answers.provider_run import ProviderRun, looked_up, with_forms
+from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
+from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.models import Identity, Past, ProviderIds, Query, Question
+from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
@@ -74,24 +73,20 @@ class Answerer:
         memory: MemoryStores,
         streams: StreamStore,
         channels: Channels,
-        forms: FormStore,
-        sentence: Callable[[str], str],
+        forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
-        met: Callable[[Question, Identity], None] = lambda question, identity: None,
+        askers: Askers | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the backend of each bot, and `callers`, which checks the credentials of channels that ask for one.
+        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
 
-        `sentence` returns a sentence for users by its key.
-
-        `met` is called with each authenticated person of the bots' directory.
+        `askers` tells the provider who asks; None takes only what question and user record say.
         """
         self._auth = auth
         self._callers = callers
-        self._met = met
+        self._askers = askers or Askers()
         self._forms = forms
-        self._sentence = sentence
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -142,37 +137,29 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity
+        # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then.
+        asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        asker = Asker(question, stream_id, key)
-        forms = ConversationForms(self._forms, asker, sentence=self._sentence)
-        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id, forms)
-        form = self._form(backend, forms, turn, past)
-        if form:
-            run = FormRun(self._forms, backend.provider, form, asker, query, deadline)
-            yield from _continued(run, forms, past)
+        forms = self._forms.of(question, stream_id, key)
+        query, entry = _query(question, identity, channel, asker), QueueEntry(key, stream_id, forms)
+        if question.chat and backend.shared_groups:
+            query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
+        rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
+        if rest:
+            yield from rest
         elif past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
-            yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
+            yield Asking(1, "", backend.provider.name, memory.resets, asked_in, query.speaker)
             yield from self._ask(backend, query, memory, entry, deadline)
-
-    def _form(
-        self, backend: Backend, forms: ConversationForms, turn: Memory | None, past: Past | None
-    ) -> ClaimedForm | None:
-        """Return the form that the question answers; None for a question that answers none."""
-        if past and past.asks:
-            return forms.claimed_before(past.form) if past.form and backend.provider.forms else None
-        return forms.claim() if turn and turn.forms and backend.provider.forms else None
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
-            identity = self._auth.authenticate(question.principal, backend.corp)
-            self._met(question, identity)
-            return identity
+            return self._auth.authenticate(question.principal, backend.corp)
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
@@ -193,7 +180,8 @@ class Answerer:
             if past.asks >= MAX_ASKS or not past.may_ask:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
+            asked_in = memory.conversation_id
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, asked_in, query.speaker)
             # Only now is it certain that this replica owns the stream: another owner could be reading the run.
             backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, memory, entry, deadline), past.text)
@@ -261,25 +249,28 @@ class Answerer:
         return run.events()
 
 
-def _continued(run: FormRun, forms: ConversationForms, past: Past | None) -> Iterator[AnswerEvent]:
-    """Yield the events of an answer that continues a run; `past` has what an earlier owner has shown of it."""
-    said = past.text if past else ""
-    if not (past and past.asks):
-        yield run.asking()
-    yield from anew(with_forms(run.events(said=said), forms.show), said)
+def _user(question: Question, identity: Identity, channel: Channel) -> str:
+    """Return the provider's name of the user."""
+    return identity.user.user_code if identity.user else channel.end_user(question)
 
 
-def _query(question: Question, identity: Identity, channel: Channel) -> Query:
+def _spoken(query: Query, speaker: str) -> Query:
+    """Return a query that begins with its speaker's name; unchanged without a name."""
+    return replace(query, text=f"{speaker}: {query.text}", speaker=speaker) if speaker else query
+
+
+def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
     """Return what the provider is asked, before anything of the conversation is known."""
     return Query(
         question.text,
-        identity.user.user_code if identity.user else channel.end_user(question),
+        _user(question, identity, channel),
         inputs=question.inputs,
         files=question.files,
         identity=identity,
         channel=channel.name,
         waits_for_provider=channel.waits_for_provider,
         mock_language=channel.mock_language,
+        asker=asker,
     )
 
 

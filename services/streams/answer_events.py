@@ -39,6 +39,8 @@ class Asking:
     resets: str = ""
     #: The provider's conversation id; "" for a new conversation.
     conversation_id: str = ""
+    #: The name that the question begins with in a shared group; "" elsewhere.
+    speaker: str = ""
     #: The ids of the run, where it goes on with a person's answer to a form, and that form, sealed.
     ids: ProviderIds = field(default_factory=ProviderIds)
     form: str = field(default="", repr=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from demo.mocks.command import answering_arguments, serve_until_interrupted
-from demo.mocks.dify.answers import marker
+from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.forms import Forms, MockForm, paused_events, resumed_events
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
@@ -136,11 +136,11 @@ class MockDify(HttpMock):
         """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
-            script.text(body["query"]),
+            with_inputs(script.text(body["query"]), body["inputs"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=script.answer(body["query"]) if answers else "",
+            final=with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from services import metrics
 from services.answers.conversation_memory import through_outage
 from services.answers.forms import words
-from services.answers.forms.form_run import Asker, ClaimedForm
+from services.answers.forms.form_run import ClaimedForm, FormQuestion, FormRun
 from services.answers.forms.form_store import FormStore, form_id, new_attempt
 from services.errors import AnswerError
 from services.forms import PendingForm
+from services.models import Past, Query, Question
+from services.providers.base import BaseRAGProvider
+from services.streams.answer_events import AnswerEvent
+from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
+
+
+class AnswerForms:
+    """The forms of all questions; `sentence` returns a sentence for users by its key."""
+
+    def __init__(self, store: FormStore, sentence: Callable[[str], str]) -> None:
+        self._store = store
+        self._sentence = sentence
+
+    def of(self, question: Question, stream_id: str, key: str) -> ConversationForms:
+        """Return the forms for one question of the conversation `key`, "" for none."""
+        return ConversationForms(self._store, FormQuestion(question, stream_id, key), sentence=self._sentence)
 
 
 class ConversationForms:
     """Forms for one question. Without a conversation (`key` is "") forms are shown, and none is kept."""
 
-    def __init__(self, store: FormStore, asker: Asker, *, sentence: Callable[[str], str]) -> None:
+    def __init__(self, store: FormStore, asker: FormQuestion, *, sentence: Callable[[str], str]) -> None:
         self._store = store
         self._asker = asker
         self._sentence = sentence
@@ -39,6 +55,26 @@ class ConversationForms:
                 log.info("form asked", extra={"stream_id": asker.stream_id, "form": form_id(form)})
         text = words.shown(forms, self._sentence, answerable=bool(asker.key))
         return f"\n\n{text}" if said.strip() else text
+
+    def continued(
+        self, provider: BaseRAGProvider, query: Query, deadline: Deadline, past: Past | None, *, any_open: bool
+    ) -> Iterator[AnswerEvent] | None:
+        """Return the events of the run that the question continues; None for a question that answers no form.
+
+        `past` is what earlier owners of the stream did, `any_open` whether the conversation has forms.
+
+        Raises:
+            AnswerError: as `claim` and `claimed_before` do.
+        """
+        if provider.forms is None:
+            return None
+        if past and past.asks:
+            form = self.claimed_before(past.form) if past.form else None
+        else:
+            form = self.claim() if any_open else None
+        if form is None:
+            return None
+        return FormRun(self._store, provider, form, self._asker, query, deadline).answer(past, self.show)
 
     def claim(self) -> ClaimedForm | None:
         """Claim the form that the question answers; None for a question that answers none.

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from services import metrics
 from services.answers.conversation_memory import through_outage
 from services.answers.forms.form_store import FormStore, form_id
+from services.answers.provider_run import ShowForms, with_forms
 from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
 from services.forms import FormChoice, PendingForm
-from services.models import ProviderIds, Query, Question
+from services.models import Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
-from services.streams.answer_events import AnswerEvent, Asking
+from services.streams.answer_events import AnswerEvent, Asking, anew
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
@@ -37,7 +38,7 @@ class ClaimedForm:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class FormQuestion:
     """Who answers: the question whose words are the answer, its stream and its conversation."""
 
     question: Question
@@ -53,7 +54,7 @@ class FormRun:
         store: FormStore,
         provider: BaseRAGProvider,
         claimed: ClaimedForm,
-        asker: Asker,
+        asker: FormQuestion,
         query: Query,
         deadline: Deadline,
     ) -> None:
@@ -67,7 +68,18 @@ class FormRun:
         self._deadline = deadline
         self._ids = ids_of(claimed.form)
 
-    def asking(self) -> Asking:
+    def answer(self, past: Past | None, show: ShowForms) -> Iterator[AnswerEvent]:
+        """Yield the events of the question's answer; `past` has what earlier owners have shown of it.
+
+        Raises:
+            AnswerError: as `events` does.
+        """
+        said = past.text if past else ""
+        if not (past and past.asks):
+            yield self._asking()
+        yield from anew(with_forms(self.events(said=said), show), said)
+
+    def _asking(self) -> Asking:
         """Return the event that stores which form is answered, before the answer leaves."""
         form = self._form
         return Asking(

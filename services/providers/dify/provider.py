@@ -14,8 +14,8 @@ from services.errors import ConversationGone, ProviderError, SettingsError, Stre
 from services.http.service import TransientError
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
+from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.forms import DifyForms
-from services.providers.dify.inputs import InputsTemplate
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion

@@ -10,7 +10,7 @@ import pytest
 
 from services.answers.conversation_store import forms_key
 from services.answers.forms.conversation_forms import ConversationForms
-from services.answers.forms.form_run import Asker
+from services.answers.forms.form_run import FormQuestion
 from services.answers.forms.form_store import MOST_FORMS, FormStore
 from services.errors import AnswerError
 from services.forms import FormAction, FormChoice, PendingForm
@@ -39,7 +39,7 @@ def form(token: str = "token", *, first: int = 1) -> PendingForm:
 
 
 def forms_for(store: FormStore, stream_id: str, text: str = "1", principal: str = "zhangsan") -> ConversationForms:
-    asker = Asker(replace(QUESTION, text=text, principal=principal), stream_id, KEY)
+    asker = FormQuestion(replace(QUESTION, text=text, principal=principal), stream_id, KEY)
     return ConversationForms(store, asker, sentence=str)
 
 

@@ -16,6 +16,7 @@ from services.answers.answer import Answerer, Backend
 from services.answers.claim_store import ClaimStore
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
 from services.channels import Channels
@@ -80,8 +81,7 @@ class Replica:
             memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
             streams=self.store,
             channels=Channels(CHANNELS, {}),
-            forms=FormStore(runner, Access({}), clock=time.time),
-            sentence=str,
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
         )
         self.manager = StreamManager(
             self.store,

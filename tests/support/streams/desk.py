@@ -15,6 +15,7 @@ from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
@@ -98,8 +99,7 @@ class Desk:
             memory=MemoryStores(conversations),
             streams=self.streams,
             channels=channels,
-            forms=self.forms,
-            sentence=lambda key: f"<{key}>",
+            forms=AnswerForms(self.forms, lambda key: f"<{key}>"),
             callers=Callers("key", api_keys=[API_KEY]),
         )
         self.manager = StreamManager(
