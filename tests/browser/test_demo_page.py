@@ -204,6 +204,27 @@ def test_a_failing_callback_is_shown_in_the_chat(page: Page) -> None:
         assert person.broken == []
 
 
+def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
+    """A frame over WeCom's limit is shown, with the rule's words in red below it, once for all frames."""
+    with (
+        StubCallback() as callback,
+        page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
+    ):
+        person = Person(page, url)
+        callback.grows("正在思考", "x" * 20_481, "x" * 20_481)
+        page.get_by_role("textbox").fill("hello")
+        page.keyboard.press("Enter")
+
+        rule = page.locator(".line.theirs").last.locator(".rule")
+        expect(rule).to_have_count(1, timeout=TIMEOUT)
+        expect(rule).to_have_text("网关的回复不合企业微信的规则: a frame of more than 20480 bytes: 20481")
+        expect(rule).to_have_css("color", "rgb(192, 42, 42)")
+        expect(page.locator(".bubble.broken")).to_have_count(1)
+        assert person.broken == []
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "broken-rule.png")
+
+
 def test_with_a_real_dify_the_mocks_behaviour_is_hidden(page: Page) -> None:
     """The choice of the mock's behaviour is hidden, and the page says that a real Dify answers."""
     with (
