@@ -71,8 +71,7 @@ class WeComTalk:
             self._show(self._user.polls(bubble), before)
         if not self._as_json:
             self._page.line()
-            self._page.words(bubble.content)
-            self._page.line()
+            self._page.words(bubble.content.rstrip("\n") + "\n")
         return True
 
     def _show(self, frame: BubbleFrame, before: int) -> None:
