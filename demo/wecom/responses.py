@@ -50,12 +50,15 @@ class ResponseServer(HttpMock):
         self.errcode, self.status, self.location = 0, 200, ""
         self.listen(host, port, _ResponseHandler)
 
-    def url_for(self, code: str, *, group: bool = False) -> str:
-        """Issue an address. A redelivered message has the address that it had."""
+    def issue(self, code: str, *, group: bool = False) -> str:
+        """Issue an address and return it. A redelivered message has the address that it had."""
         with self._recording:
             self._issued.setdefault(code, (self._clock(), group))
             while len(self._issued) > MOST_ADDRESSES:
                 self._issued.popitem(last=False)
+        return self.url_for(code)
+
+    def url_for(self, code: str) -> str:
         return f"{self.address}{RESPONSE_PATH}?response_code={code}"
 
     @property

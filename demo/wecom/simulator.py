@@ -247,7 +247,7 @@ class WeComUser:
 
     def _response_url(self, msgid: str) -> str:
         if self._responses:
-            return self._responses.url_for(msgid, group=bool(self.chatid))
+            return self._responses.issue(msgid, group=bool(self.chatid))
         return f"{RESPONSE_URL}?response_code={msgid}"
 
     def delivers(self, message: Mapping[str, Any], shown: Shown | None = None) -> Delivery:

@@ -252,8 +252,8 @@ def test_an_address_is_valid_for_an_hour_and_for_its_chat() -> None:
     clock = FakeClock()
     body = {"msgtype": "template_card", "template_card": card()}
     with ResponseServer(clock=clock) as server:
-        server.url_for("single")
-        server.url_for("group", group=True)
+        server.issue("single")
+        server.issue("group", group=True)
         first = server.record("single", "application/json", body)
         in_group = server.record("group", "application/json", body)
         clock.advance(3601.0)
