@@ -17,7 +17,7 @@ from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.browser.stage import TIMEOUT
-from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
+from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
@@ -210,13 +210,18 @@ def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
         StubCallback() as callback,
         page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
     ):
+        long = "x" * 20_481
+        callback.reply = lambda message: (
+            None if message["msgtype"] == "event" else frame(long, finish=message["msgtype"] == "stream")
+        )
         person = Person(page, url)
-        callback.grows("正在思考", "x" * 20_481, "x" * 20_481)
         page.get_by_role("textbox").fill("hello")
         page.keyboard.press("Enter")
 
-        rule = page.locator(".line.theirs").last.locator(".rule")
-        expect(rule).to_have_count(1, timeout=TIMEOUT)
+        answer = page.locator(".line.theirs").last
+        rule = answer.locator(".rule")
+        expect(answer).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
+        expect(rule).to_have_count(1)
         expect(rule).to_have_text("网关的回复不合企业微信的规则: a frame of more than 20480 bytes: 20481")
         expect(rule).to_have_css("color", "rgb(192, 42, 42)")
         expect(page.locator(".bubble.broken")).to_have_count(1)
