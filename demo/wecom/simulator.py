@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from config.texts import LOCALES
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
-from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
+from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
 
 __all__ = [
     "FRAME_BYTES",
@@ -67,16 +67,6 @@ class BubbleFrame:
     def size(self) -> int:
         """Return the bytes that count against `FRAME_BYTES`."""
         return len(self.content.encode())
-
-
-class Delivery(NamedTuple):
-    """One reply of the gateway."""
-
-    #: None for an empty one.
-    reply: dict[str, Any] | None
-    #: The rules that it breaks.
-    broken: tuple[Violation, ...]
-    seconds: float
 
 
 @dataclass
@@ -252,24 +242,24 @@ class WeComUser:
 
     def delivers(self, message: Mapping[str, Any], shown: Shown | None = None) -> Delivery:
         """Send a message as `sends` does; `shown` is what its bubble shows so far."""
-        sent = time.monotonic()
-        reply, broken = self.wire.deliver(self.seals(message))
-        seconds = time.monotonic() - sent
-        broken += violations(message, reply, shown=shown, seconds=seconds)
+        reply, broken, seconds = self.wire.deliver(self.seals(message))
+        broken += tuple(violations(message, reply, shown=shown, seconds=seconds))
         serious = [str(each) for each in broken if each.rule != SHRUNK]
         if serious and self.strict:
             raise RuleBroken("; ".join(serious))
-        return Delivery(reply, tuple(broken), seconds)
+        return Delivery(reply, broken, seconds)
 
     def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
-        reply, broken, seconds = self.delivers(message, self._shown(bubble))
+        sent = time.monotonic()
+        reply, broken, _ = self.delivers(message, self._shown(bubble))
+        now = time.monotonic()
         stream = {} if reply is None else _stream(reply, broken)
         return BubbleFrame(
             stream.get("id", ""),
             stream.get("finish", False) is True,
             stream.get("content", ""),
-            at=time.monotonic() - bubble.asked,
-            ms=seconds * 1000,
+            at=now - bubble.asked,
+            ms=(now - sent) * 1000,
             empty=reply is None,
             raw=stream,
             broken=broken,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -54,6 +54,17 @@ class WireReply:
     seconds: float
 
 
+class Delivery(NamedTuple):
+    """One decrypted reply of the gateway."""
+
+    #: None for an empty one.
+    reply: dict[str, Any] | None
+    #: The rules of WeCom that it breaks.
+    broken: tuple[Violation, ...]
+    #: Seconds of this request, without those of earlier tries.
+    seconds: float
+
+
 class WeComWire:
     """Sends messages of one bot to its callback; `urls` are used in turn, as by a load balancer."""
 
@@ -93,15 +104,16 @@ class WeComWire:
             CallbackFailed: the gateway did not reply with 200.
             RuleBroken: WeCom would not accept the reply.
         """
-        reply, broken = self.deliver(callback)
-        if broken:
-            raise RuleBroken("; ".join(map(str, broken)))
-        return reply
+        delivery = self.deliver(callback)
+        if delivery.broken:
+            raise RuleBroken("; ".join(map(str, delivery.broken)))
+        return delivery.reply
 
-    def deliver(self, callback: Callback) -> tuple[dict[str, Any] | None, list[Violation]]:
+    def deliver(self, callback: Callback) -> Delivery:
         """Do the same as `post`, but return the undocumented rules that the reply's envelope breaks."""
-        body = self._exchange("POST", callback)
-        return self.open(body, callback.params["nonce"]) if body else (None, [])
+        reply = self._accepted("POST", callback)
+        opened, broken = self.open(reply.body, callback.params["nonce"]) if reply.body else (None, [])
+        return Delivery(opened, tuple(broken), reply.seconds)
 
     def verify(self) -> str:
         """Verify the URL as WeCom's console does on Save; return the plaintext that the callback replied.
@@ -111,7 +123,7 @@ class WeComWire:
             RuleBroken: the reply is not the plaintext of echostr.
         """
         plain, callback = self.seal_echo()
-        body = self._exchange("GET", callback)
+        body = self._accepted("GET", callback).body
         if body != plain.encode():
             raise RuleBroken("the answer to the verification is not the plaintext of echostr, byte for byte")
         return plain
@@ -131,11 +143,11 @@ class WeComWire:
         params = {"msg_signature": reply["msgsignature"], "timestamp": str(reply["timestamp"]), "nonce": nonce}
         return reply["encrypt"], params
 
-    def _exchange(self, method: str, callback: Callback) -> bytes:
+    def _accepted(self, method: str, callback: Callback) -> WireReply:
         reply = self.exchange(method, callback)
         if reply.status != 200:
             raise CallbackFailed(f"the callback answered {reply.status}", status=reply.status)
-        return reply.body
+        return reply
 
     def exchange(self, method: str, callback: Callback) -> WireReply:
         """Send a request and return the response, whatever its status.
