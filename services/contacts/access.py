@@ -22,7 +22,7 @@ LOCK_SECONDS = 4.0
 POLL = 0.1
 
 
-class Access:
+class TokenAccess:
     """Gives calls a token. Thread-safe."""
 
     def __init__(self, api: ContactsApi, tokens: AccessTokenStore, locks: LockStore, *, source: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from services import metrics
-from services.contacts.access import Access
+from services.contacts.access import TokenAccess
 from services.contacts.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
 from services.contacts.contact_store import ContactStore
 from services.errors import ProviderError, StoreUnavailable
@@ -50,7 +50,7 @@ class DirectoryParts(NamedTuple):
     """The API and the stores of one directory."""
 
     api: ContactsApi
-    access: Access
+    access: TokenAccess
     store: ContactStore
     locks: LockStore
 

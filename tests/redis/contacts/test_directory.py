@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from demo.mocks.contacts import CORP_ID, SECRET, Member, MockContacts, encrypted
-from services.contacts.access import Access
+from services.contacts.access import TokenAccess
 from services.contacts.access_token_store import AccessToken, AccessTokenStore
 from services.contacts.api_service import ContactsApi
 from services.contacts.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
@@ -48,7 +48,7 @@ def make(wecom: MockContacts, runner: ScriptRunner) -> Iterator[Make]:
         api = ContactsApi(url or wecom.url, corp_id=CORP_ID, secret=secret, timeout=10.0)
         made.append(api)
         locks, tokens = LockStore(on), AccessTokenStore(on, source="src", keys=KEY)
-        access = Access(api, tokens, locks, source="src")
+        access = TokenAccess(api, tokens, locks, source="src")
         store = ContactStore(on, source="src", keys=KEY)
         return Directory(DirectoryParts(api, access, store, locks), timeouts=timeouts)
 
