@@ -19,6 +19,7 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
@@ -34,12 +35,15 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_directories,
+    make_feedback,
     make_frames,
     make_history,
     make_providers,
     make_streams,
     make_users,
     make_wechat,
+    user_tokens,
 )
 from services.identity.callers import Callers
 from services.identity.keys import Keys
@@ -101,6 +105,7 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -108,7 +113,7 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
-            met=self.names.note,
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
         self.responses = ResponseService(settings.wechat_response_hosts)
@@ -127,6 +132,11 @@ class Container:
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
+        access = Access(self.keys.streams())
+        tokens = user_tokens(settings, self.auth, self.channels)
+        self.feedback_inbox, self.feedback = make_feedback(
+            settings, self.runner, access, self.providers, self.texts, tokens
+        )
         names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
@@ -154,6 +164,7 @@ class Container:
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
+        self.feedback.start()
         if self.batches:
             self.batches.start()
         for lifecycle in self._lifecycles:
@@ -183,11 +194,14 @@ class Container:
             self.batches.close()
         self.takeovers.close()
         self.readers.close()
+        self.feedback.close()
         self.manager.close()
         self.responses.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
+        for directory in self.directories.values():
+            directory.close()
         self.auth.close()
         if self.users:
             self.users.close()

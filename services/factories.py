@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
@@ -12,14 +14,29 @@ from config.texts import Texts
 from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
+from services.channels import Channels
+from services.contacts.access import TokenAccess
+from services.contacts.access_token_store import AccessTokenStore
+from services.contacts.api_service import ContactsApi
+from services.contacts.contact_store import ContactStore
+from services.contacts.directory import Directory, DirectoryParts
 from services.errors import SettingsError
+from services.feedback.answered_store import AnsweredStore
+from services.feedback.delivery import FeedbackDelivery
+from services.feedback.inbox import FeedbackInbox
+from services.feedback.rating_store import RatingStore
+from services.feedback.records import RatedAnswer
+from services.feedback.sql_store import SqlFeedbackStore
 from services.identity.auth_service import AuthService, ExternalAuth
+from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
+from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames
@@ -118,6 +135,34 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
     )
 
 
+def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Callable[[RatedAnswer], str]:
+    """Return what gets the token of the person who asked, as for a question; "" for channels without a directory."""
+
+    def token(answer: RatedAnswer) -> str:
+        asked = Question("", answer.channel, answer.bot, answer.asker)
+        if answer.channel not in channels or channels.of(asked).authenticates != "directory":
+            return ""
+        bot = settings.bots.get(answer.bot)
+        return auth.authenticate(answer.asker, bot.corp if bot else "").token
+
+    return token
+
+
+def make_feedback(
+    settings: Settings,
+    runner: ScriptRunner,
+    access: Access,
+    providers: Mapping[str, BaseRAGProvider],
+    texts: Texts,
+    token: Callable[[RatedAnswer], str],
+) -> tuple[FeedbackInbox, FeedbackDelivery]:
+    """Return what takes people's ratings, and what delivers them; without SQL only the provider is told."""
+    stores = (RatingStore(runner), AnsweredStore(runner))
+    sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, sentence=texts.get, token=token)
+    return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
+
+
 def batches_mode(settings: Settings) -> str:
     """Return for the log where batches are processed: embedded, external, or off with the reason."""
     if not settings.batch_enabled:
@@ -133,6 +178,31 @@ def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvide
         name: build_provider(provider, bot=name, pool_size=pool_size, sentence=texts.get)
         for name, provider in asked.items()
     }
+
+
+def make_directories(settings: Settings, runner: ScriptRunner, keys: Keys) -> dict[str, Directory]:
+    """Return the directory of each bot that has one; bots of one company share it."""
+    made: dict[tuple[str, str, str], Directory] = {}
+    for bot in _bots_with_directory(settings):
+        place = _place(bot)
+        made[place] = made.get(place) or _directory(place, runner, keys)
+    return {bot.name: made[_place(bot)] for bot in _bots_with_directory(settings)}
+
+
+def _bots_with_directory(settings: Settings) -> list[BotSettings]:
+    return [bot for bot in settings.bots.values() if bot.wecom_corp_id and bot.wecom_contact_secret]
+
+
+def _place(bot: BotSettings) -> tuple[str, str, str]:
+    return bot.wecom_api_url, bot.wecom_corp_id, _revealed(bot.wecom_contact_secret)
+
+
+def _directory(place: tuple[str, str, str], runner: ScriptRunner, keys: Keys) -> Directory:
+    url, corp_id, secret = place
+    source = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
+    api, locks = ContactsApi(url, corp_id=corp_id, secret=secret), LockStore(runner)
+    access = TokenAccess(api, AccessTokenStore(runner, source=source, keys=keys.contacts()), locks, source=source)
+    return Directory(DirectoryParts(api, access, ContactStore(runner, source=source, keys=keys.contacts()), locks))
 
 
 def make_backends(settings: Settings, providers: Mapping[str, BaseRAGProvider]) -> dict[str, Backend]:

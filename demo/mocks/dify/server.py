@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from demo.mocks.command import answering_arguments, serve_until_interrupted
-from demo.mocks.dify.answers import marker
+from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
@@ -61,7 +61,7 @@ class MockDify(HttpMock):
     outputs: Outputs = "object"
     #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
-    #: The reply to every look-up while it is set.
+    #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
@@ -70,6 +70,8 @@ class MockDify(HttpMock):
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
+    #: (message id, rating, content) of each accepted rating, in order.
+    ratings: list[tuple[str, str | None, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     open_listeners: int = 0
@@ -109,6 +111,10 @@ class MockDify(HttpMock):
         with self._lock:
             self.look_ups.append(look_up)
 
+    def record_rating(self, message_id: str, body: Mapping[str, Any], authorization: str) -> None:
+        with self._lock:
+            self.ratings.append((message_id, body["rating"], body.get("content") or ""))
+
     def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
         """Return whether this request gets the script's error reply, and count it."""
         if script.error_reply is None:
@@ -121,11 +127,11 @@ class MockDify(HttpMock):
         """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
-            script.text(body["query"]),
+            with_inputs(script.text(body["query"]), body["inputs"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=script.answer(body["query"]) if answers else "",
+            final=with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,

@@ -39,7 +39,7 @@ const WORDS = {
     rule_broken: "网关的回复不合企业微信的规则",
     bad_request: "请求不正确",
     offline: "演示程序已经停止",
-    suggestions: ["年假怎么申请", "报销需要哪些材料", "新对话", "停止", "帮助"],
+    suggestions: ["年假怎么申请", "报销需要哪些材料", "我是谁", "新对话", "停止", "帮助"],
   },
   en: {
     lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
@@ -70,7 +70,7 @@ const WORDS = {
     rule_broken: "The gateway's reply breaks WeCom's rules",
     bad_request: "Bad request",
     offline: "The demo has stopped",
-    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "/reset", "/stop", "/help"],
+    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "Who am I", "/reset", "/stop", "/help"],
   },
 };
 
@@ -194,6 +194,14 @@ function addAnswer(number) {
       column.append(further, element("div", message.broken.length ? "meta failure" : "meta", told));
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
+    /** Show thumbs below the finished bubble. */
+    showThumbs(key) {
+      const send = (rating, content, reasons) =>
+        post("/rate", { bubble: key, rating, content, reasons }).then(() => true, complain);
+      const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
+      column.append(feedbackRow(language, send));
+      if (atEnd) chat.scrollTop = chat.scrollHeight;
+    },
     stop() {
       if (line.dataset.state === "finished") return;
       bubble.setAttribute("aria-busy", "false");
@@ -254,6 +262,7 @@ async function ask(text) {
     answer = addAnswer(number);
     answer.show(sent.frame);
     const last = sent.frame.finish ? sent.frame : await follow(sent.bubble, answer);
+    if (last && sent.rateable) answer.showThumbs(sent.bubble);
     if (last?.html.includes("(1/2)")) awaitLate(sent.bubble, answer);
   } catch (error) {
     complain(error);

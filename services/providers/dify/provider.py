@@ -14,7 +14,7 @@ from services.errors import ConversationGone, ProviderError, SettingsError, Stre
 from services.http.service import TransientError
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
-from services.providers.dify.inputs import InputsTemplate
+from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
@@ -32,6 +32,7 @@ class DifyProvider(BaseRAGProvider):
     """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
 
     name = "dify"
+    takes_ratings = True
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class DifyProvider(BaseRAGProvider):
         if auth_mode == "app_key" and not self._code:
             raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
         self._auth_mode = auth_mode
+        self.sends_user_tokens = auth_mode == "user_token"
         self._auth_prefix = auth_prefix
         self._user = user
         self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
@@ -259,6 +261,12 @@ class DifyProvider(BaseRAGProvider):
             self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
         except ProviderError as exc:
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
+
+    def rate(
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        authorization = self._authorization(token) if token else self._own_authorization
+        self._service.rate(message_id, user or self._user, rating, content, authorization=authorization)
 
     def close(self) -> None:
         """Close the pooled connections."""
