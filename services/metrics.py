@@ -107,6 +107,11 @@ LATE_ANSWERS = _counter(
     "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
     ["outcome"],
 )
+FORMS = _counter(
+    "wechatlaibao_forms_total",
+    "Forms of runs that paused for a person, by what became of them: asked, submitted, unsent, or an error code.",
+    ["outcome"],
+)
 REWRITTEN = _counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis lost and their owner wrote again.",
