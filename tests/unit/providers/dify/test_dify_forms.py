@@ -159,11 +159,16 @@ def test_a_submitted_form_continues_the_run(provider: DifyProvider, forms: BaseF
 
 def test_the_text_is_shown_while_it_is_written(provider: DifyProvider, forms: BaseForms, dify: MockDify) -> None:
     """The stream has the resumed run's first event, so no text before it is missing."""
+
+    def go_on() -> None:
+        wait_until(lambda: run.live.heard)
+        dify.goes_on.set()
+
     form = form_of(ask(provider))
     (run,) = [run for _, run in dify.forms._known.values()]
     dify.goes_on.clear()
     forms.submit(form, APPROVE, QUERY, within())
-    threading.Thread(target=lambda: wait_until(lambda: run.live.heard) and dify.goes_on.set(), daemon=True).start()
+    threading.Thread(target=go_on, daemon=True).start()
 
     events = list(forms.resume(form, QUERY, within()))
 
