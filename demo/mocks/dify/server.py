@@ -86,6 +86,9 @@ class MockDify(HttpMock):
 
     def __post_init__(self) -> None:
         self.forms = Forms()
+        #: Runs go on after a submission while it is set.
+        self.goes_on = threading.Event()
+        self.goes_on.set()
         self.runs = Runs()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
@@ -178,6 +181,7 @@ class MockDify(HttpMock):
     def _go_on(self, form: MockForm, run: Run) -> None:
         """Play a run that was resumed, for its listeners."""
         self.closing.wait(self.resume_after)
+        self.goes_on.wait(self.limit)
         run.go_on()
         for event in resumed_events(run, form):
             run.live.say(event)
