@@ -12,6 +12,7 @@ from typing import Any
 from services.answers.answer import Answerer
 from services.answers.commands import ChatCommands, ChatNotes
 from services.answers.conversation_store import ConversationStore, Memory, QueuePosition
+from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
@@ -19,11 +20,10 @@ from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
-from services.streams.following import Following, Misses
+from services.streams.following import Following
 from services.streams.manager import StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
-from services.streams.shared_reads import SharedReads
 from services.streams.store import StreamStore
 from utils.keyring import Keyring
 from utils.sizes import is_longer
@@ -63,11 +63,9 @@ class Gateway:
         `sentence` returns a sentence by its key; `promises` tells whether a late message may go to an address.
         """
         self._streams = streams.store
-        self._reads = SharedReads(streams.store)
+        self._reading = StreamReading(streams.store, streams.manager)
         self._manager = streams.manager
         self._takeovers = streams.takeovers
-        # An owner writes with each renewal, a third of the lease apart, and tries again twice a second.
-        self._misses = Misses(streams.store.lease / 3 + 2)
         self._answerer = answerer
         self._conversations = conversations
         self._access = Access(keys)
@@ -127,18 +125,10 @@ class Gateway:
     def read(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> Snapshot | None:
         """Return what the stream shows to this reader; None where it is unknown, expired, or not readable for them.
 
-        While Redis is away, and shortly after, only its owner shows a running stream: another replica might show less
-        than its reader has seen. A stream that Redis lacks is unknown only after its owner had time to write it again.
-
         Raises:
             StoreUnavailable: nothing can be shown now; read again later.
         """
-        try:
-            snapshot = self._reads.read(stream_id)
-        except StoreUnavailable:
-            snapshot = self._owned(stream_id)
-        else:
-            snapshot = self._checked(stream_id, snapshot) if snapshot else self._missed(stream_id)
+        snapshot = self._reading.snapshot(stream_id)
         if snapshot and snapshot.lapsed:
             with suppress(StoreUnavailable):
                 self._takeovers.attempt(stream_id)
@@ -173,35 +163,9 @@ class Gateway:
             stream_id,
             cursor,
             allows=lambda readers: self._access.allows(readers, bot, principal, ""),
-            misses=self._misses,
+            misses=self._reading.misses,
             text=text,
         )
-
-    def _owned(self, stream_id: str) -> Snapshot:
-        """Return a stream that this replica writes, from memory.
-
-        Raises:
-            StoreUnavailable: this replica does not write it.
-        """
-        snapshot = self._manager.known(stream_id)
-        if snapshot is None:
-            raise StoreUnavailable("only the stream's owner can say what it shows")
-        return snapshot
-
-    def _checked(self, stream_id: str, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot from Redis, or the owner's where Redis may have less than was shown."""
-        self._misses.forget(stream_id)
-        growing = snapshot.status == "processing" and not snapshot.frame_over
-        if not growing or not self._streams.away(stream_id):
-            return snapshot
-        return max(snapshot, self._owned(stream_id), key=lambda seen: seen.size)
-
-    def _missed(self, stream_id: str) -> Snapshot | None:
-        """Return the owner's snapshot of a stream that Redis lacks; None once its owner had time to write it again."""
-        snapshot = self._manager.known(stream_id)
-        if snapshot is None and self._misses.note(stream_id):
-            raise StoreUnavailable("the stream's owner may be writing it again", code="stream_missing")
-        return snapshot
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():

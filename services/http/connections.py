@@ -77,8 +77,10 @@ class _TLSPool(HTTPSConnectionPool):
 class Lease:
     """One connection taken from its pool. Until it is given back, any thread can shut it down."""
 
-    def __init__(self, pool: HTTPConnectionPool) -> None:
+    def __init__(self, pool: HTTPConnectionPool, *, kept: bool = True) -> None:
+        """Take a connection; unless it is `kept`, it is closed when it is given back."""
         self._pool = pool
+        self._kept = kept
         self.connection: Any = pool._get_conn()
         self._given_back = False
         #: Whether a request may have left on it.
@@ -142,7 +144,7 @@ class Lease:
         # Before another request can get the connection: a late abort must not shut it down.
         with self._lock:
             self._socket = None
-        if not reusable:
+        if not (reusable and self._kept):
             self.connection.close()
         self.connection.idle_since = time.monotonic()
         self._pool._put_conn(self.connection)
@@ -228,7 +230,7 @@ class Pools:
         parts = parse_url(url)
         options: dict[str, Any] = {**_trusting(verify), "socket_options": _probed_socket()}
         pool = _TLSPool(address, parts.port, server_hostname=(parts.host or "").strip("[]"), **options)
-        return RequestRoute(pool, target, {"Host": parts.netloc or "", "Connection": "close"})
+        return RequestRoute(pool, target, {"Host": parts.netloc or ""})
 
     def _manager(self, proxy: str, bundle: str) -> PoolManager:
         found = self._managers.get((proxy, bundle))

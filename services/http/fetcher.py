@@ -56,7 +56,7 @@ class Fetcher:
     def __init__(self, rules: AddressRules, *, pauses: Sequence[float] = PAUSES) -> None:
         self._rules = rules
         self._pauses = pauses
-        self._http = HTTPService(pool_size=10, connect_timeout=CONNECT_SECONDS)
+        self._http = HTTPService(pool_size=10, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
 
     def fetch(self, url: str, deadline: Deadline, max_bytes: int, *, also: Collection[str] = ()) -> Fetched:
         """Return the file at `url`, of `max_bytes` at most. Tries three times where another try may help.

@@ -142,7 +142,13 @@ class Exchange:
 class HTTPService:
     """Pooled connections, safe to use from many threads."""
 
-    def __init__(self, *, pool_size: int = 100, connect_timeout: float = 5.0) -> None:
+    def __init__(self, *, pool_size: int = 100, connect_timeout: float = 5.0, keeps_connections: bool = True) -> None:
+        """Make a client; without `keeps_connections` each request has a connection of its own.
+
+        A kept connection may break as a request is sent, and nobody can say then whether the request had left.
+        """
+        self._keeps_connections = keeps_connections
+        self._ends = {} if keeps_connections else {"Connection": "close"}
         self._connect_timeout = connect_timeout
         self._pools = Pools(pool_size)
 
@@ -175,8 +181,8 @@ class HTTPService:
                 route = self._pools.route(f"{url}{'&' if '?' in url else '?'}{urlencode(params)}" if params else url)
             kind, sent = ("application/json", _json(json)) if json is not None else body or ("", None)
             typed = {"Content-Type": kind} if kind else {}
-            merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers)
-            lease = Lease(route.pool)
+            merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers, self._ends)
+            lease = Lease(route.pool, kept=self._keeps_connections)
         try:
             with deadline.interrupting(lease.interrupt):
                 with foreign_errors(deadline):

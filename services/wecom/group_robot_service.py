@@ -32,7 +32,7 @@ class GroupRobotService:
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
         self._url = url
         self._timeout = timeout
-        self._http = HTTPService(pool_size=1)
+        self._http = HTTPService(pool_size=1, keeps_connections=False)
 
     def post(self, content: str) -> None:
         """Post a message, at most once: it is sent again only where no connection could be made.

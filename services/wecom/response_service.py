@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection
+from typing import Any
 from urllib.parse import urlsplit
 
 from services.errors import ProviderError
@@ -39,7 +40,7 @@ class ResponseService:
         self._hosts = hosts
         self._total_seconds = total_seconds
         self._sleep = sleep
-        self._http = HTTPService(pool_size=1, connect_timeout=CONNECT_SECONDS)
+        self._http = HTTPService(pool_size=1, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
 
     def allows(self, url: str) -> bool:
         """Return whether a message may be posted there: a listed host, and for WeCom's own https and its path."""
@@ -79,11 +80,8 @@ class ResponseService:
 
     def _once(self, url: str, content: str, deadline: Deadline) -> None:
         message = {"msgtype": "markdown", "markdown": {"content": content}}
-        # On a connection of its own: one that was kept may break, and nobody could say whether the message had left.
-        headers = {"Connection": "close"}
-        with self._http.exchange(
-            "POST", url, deadline=deadline, timeout=REPLY_SECONDS, headers=headers, json=message
-        ) as exchange:
+        options: dict[str, Any] = {"timeout": REPLY_SECONDS, "headers": {}, "json": message}
+        with self._http.exchange("POST", url, deadline=deadline, **options) as exchange:
             _check(exchange)
 
 

@@ -156,7 +156,7 @@ def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, 
     """The first is sent at once, and all that arrive during it share the second."""
     stream_id = answered(relay, desk, talker)
     # The timeout is longer than a callback's: a busy machine needs time to start so many threads.
-    reads = desk.gateway._reads = SharedReads(desk.streams, timeout=30.0)
+    reads = desk.gateway._reading._reads = SharedReads(desk.streams, timeout=30.0)
     relay.hold(lambda names: names == ("read",))
 
     with ThreadPoolExecutor(64) as pool:

@@ -251,6 +251,18 @@ def test_a_connection_that_the_peer_closed_is_not_reused() -> None:
     assert len(server.heads) == 5
 
 
+def test_a_connection_that_is_not_kept_is_closed_after_its_reply() -> None:
+    """Also if the server leaves it open: it was asked to close it, and may do so while the next request is sent."""
+    service = HTTPService(pool_size=1, keeps_connections=False)
+    with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", hang=True) as server:
+        for _ in range(2):
+            with service.exchange("GET", server.url, deadline=Deadline(5.0), timeout=5.0, headers={}) as exchange:
+                assert exchange.read(5.0) == b""
+    service.close()
+
+    assert [b"connection: close" in head.lower() for head in server.heads] == [True, True]
+
+
 def _hung_up(service: HTTPService, url: str) -> bool:
     """Return whether the pooled connection is closed, as urllib3 checks it."""
     pool = service._pools.route(url).pool.pool

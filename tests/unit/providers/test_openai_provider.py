@@ -243,7 +243,7 @@ def test_tokens_are_emitted_once(make: Make, name: str) -> None:
 @pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
 def test_a_broken_answer_has_its_usage(make: Make, name: str) -> None:
     """The usage and the model that came before the error are emitted once, and an open <think> is closed."""
-    answer = ask(make(timeout=0.4), f"[[{name}]]")
+    answer = ask(make(timeout=1.0), f"[[{name}]]")
 
     assert answer.code == FAILURES[name]
     assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]

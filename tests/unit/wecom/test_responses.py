@@ -11,9 +11,10 @@ import requests
 
 from demo.wecom.responses import MESSAGE_BYTES, ResponsePost, ResponseServer
 from services.errors import ProviderError
+from services.wecom.group_robot_service import GroupRobotService
 from services.wecom.response_service import WECOM_HOST, ResponseService
 from tests.support.servers.processes import free_port, wait_until
-from tests.support.servers.raw_server import dripping
+from tests.support.servers.raw_server import RawServer, dripping
 
 URL = f"https://{WECOM_HOST}/cgi-bin/aibot/response?response_code=x"
 
@@ -63,6 +64,18 @@ def test_a_message_follows_the_documented_rules(server: ResponseServer, service:
 
     (post,) = server.of("once")
     assert (post.content, post.broken) == ("**十天**", ())
+
+
+def test_each_message_has_a_connection_of_its_own(service: ResponseService) -> None:
+    """This server never closes: a kept connection would be used again, and could break under the next message."""
+    with RawServer(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"errcode":0}', hang=True) as server:
+        robot = GroupRobotService(server.url)
+        for _ in range(2):
+            service.post(server.url, "十天")
+            robot.post("十天")
+        robot.close()
+
+    assert len(server.heads) == 4
 
 
 def test_an_attempt_that_could_not_connect_is_repeated(service: ResponseService) -> None:

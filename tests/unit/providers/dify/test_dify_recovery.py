@@ -237,27 +237,27 @@ def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dif
 
 def test_a_run_that_sends_events_outlasts_every_timeout(make: Make, dify: MockDify) -> None:
     """A run that sends events is not given up, though it takes longer than the timeout for silence."""
-    dify.delay = 0.1
-    provider = make(timeout=0.8, timeouts=QUICK)
+    dify.delay = 0.2
+    provider = make(timeout=1.6, timeouts=QUICK)
     ids = lose(provider, "年假", text=True)
 
     started = time.monotonic()
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
-    assert time.monotonic() - started > 1.6
+    assert time.monotonic() - started > 3.2
 
 
 def test_a_running_chatflow_without_events_is_unrecoverable(make: Make, dify: MockDify) -> None:
     """Pings do not count: after `timeout` without an event, and a last poll of run and history, the answer is lost."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=0.5)
+    provider = make(timeout=1.0)
     ids = lose(provider, "年假", text=True)
 
     started = time.monotonic()
     error = failure(provider, ids)
 
     assert isinstance(error, Unrecoverable)
-    assert str(error) == "the run says `running` and nothing else for 0.5 s"
+    assert str(error) == "the run says `running` and nothing else for 1 s"
     assert 0.5 <= time.monotonic() - started < SOON
     assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
@@ -345,7 +345,7 @@ def test_before_1_13_a_run_is_polled_until_it_ends(make: Make, dify: MockDify) -
 def test_reading_events_takes_one_of_the_slots(make: Make, dify: MockDify) -> None:
     """If chats hold all slots the run is polled instead; the missing events then do not count as silence."""
     dify.delay = 0.05
-    provider = make(max_concurrent=1, timeout=0.5)
+    provider = make(max_concurrent=1, timeout=1.0)
     ids = lose(provider, "年假", text=True)
 
     with closing(provider.stream_query(Query("[[drip-events]]", "u2"), Deadline(60.0))) as chat:  # type: ignore[type-var]
@@ -573,7 +573,7 @@ def test_each_outcome_is_one_log_line_without_the_answer(
 def test_a_run_that_died_after_message_end_is_recovered(make: Make, dify: MockDify, events: bool) -> None:
     """The run reports `running` for ever, and the history has the text that was saved with message_end."""
     dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, events
-    provider = make(timeout=0.5)
+    provider = make(timeout=1.0)
     ids = lose(provider, "年假", text=True)
     run_of(dify, ids).save()
 
