@@ -36,6 +36,7 @@ from services.factories import (
     make_batch_store,
     make_frames,
     make_history,
+    make_media,
     make_providers,
     make_streams,
     make_users,
@@ -47,6 +48,7 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.media.intake import MediaIntake
 from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
@@ -101,6 +103,7 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.media = make_media(settings)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -108,6 +111,7 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
+            intake=MediaIntake(self.media, Access(self.keys.streams())),
             met=self.names.note,
         )
         self.frames = make_frames(settings, self.texts)
@@ -185,6 +189,7 @@ class Container:
         self.readers.close()
         self.manager.close()
         self.responses.close()
+        self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()

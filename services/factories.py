@@ -13,9 +13,12 @@ from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
+from services.http.addresses import AddressRules
+from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
+from services.media.media_service import MediaService
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
@@ -42,6 +45,12 @@ def make_wechat(bot: BotSettings) -> WechatService:
         aibotid=bot.bot_id,
         timestamp_window=bot.timestamp_window,
     )
+
+
+def make_media(settings: Settings) -> MediaService:
+    fetcher = Fetcher(AddressRules(settings.media_hosts))
+    keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
+    return MediaService(fetcher, keys, max_bytes=settings.media_max_bytes)
 
 
 def make_frames(settings: Settings, texts: Texts) -> WeComFrames:
