@@ -62,7 +62,7 @@ class MockDify(HttpMock):
     outputs: Outputs = "object"
     #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
-    #: The reply to every look-up while it is set.
+    #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
@@ -71,6 +71,8 @@ class MockDify(HttpMock):
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
+    #: (message id, rating, content) of each accepted rating, in order.
+    ratings: list[tuple[str, str | None, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     #: Uploaded files, in order.
@@ -125,6 +127,10 @@ class MockDify(HttpMock):
     def record_look_up(self, look_up: LookUp) -> None:
         with self._lock:
             self.look_ups.append(look_up)
+
+    def record_rating(self, message_id: str, body: Mapping[str, Any], authorization: str) -> None:
+        with self._lock:
+            self.ratings.append((message_id, body["rating"], body.get("content") or ""))
 
     def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
         """Return whether this request gets the script's error reply, and count it."""

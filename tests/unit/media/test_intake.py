@@ -150,7 +150,11 @@ def test_all_files_of_a_question_share_one_time(store: MediaStore, dify: MockDif
 def test_few_files_are_fetched_at_the_same_time(store: MediaStore, provider: DifyProvider) -> None:
     """A further one waits for its turn, within its own time."""
     made, held = intake(most_at_once=1, total_seconds=20.0), threading.Event()
-    store.before_body = lambda file_id: held.wait(20.0) and None  # type: ignore[func-returns-value]
+
+    def hold(file_id: str) -> None:
+        held.wait(20.0)
+
+    store.before_body = hold
     thread = threading.Thread(target=taken, args=(question(store.put(png(), KEY)), provider, made))
     thread.start()
     wait_until(lambda: store.requests, timeout=20.0)

@@ -18,10 +18,12 @@ def test_a_question_without_files_is_its_text() -> None:
 
 def test_pictures_are_data_urls_after_the_words() -> None:
     """The media type is that of the bytes."""
-    words, picture = asked_content(Query("年假", "u", media=(file_of("image", "", png()),)))
+    content = asked_content(Query("年假", "u", media=(file_of("image", "", png()),)))
 
+    assert isinstance(content, list)
+    words, picture = content
     assert words == {"type": "text", "text": "年假"}
-    assert picture["image_url"]["url"].startswith("data:image/png;base64,iVBOR")  # type: ignore[index]
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import requests
 
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
+from demo.mocks.dify.uploads import MockUpload
 from services.errors import AnswerError
 from services.models import Identity, MediaFile, Query
 from services.providers.dify.provider import DifyProvider
@@ -106,7 +107,11 @@ def test_a_file_above_difys_limit_is_too_large(dify: MockDify) -> None:
 def test_an_abort_ends_an_upload(dify: MockDify) -> None:
     """A cancelled question does not wait for Dify."""
     deadline = Deadline(60.0)
-    dify.before_upload_reply = lambda upload: dify.closing.wait(20.0) and None  # type: ignore[func-returns-value]
+
+    def hang(upload: MockUpload) -> None:
+        dify.closing.wait(20.0)
+
+    dify.before_upload_reply = hang
     when(lambda: dify.uploads, lambda: deadline.abort("cancelled"))
 
     with pytest.raises(AnswerError) as caught:
