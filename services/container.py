@@ -19,6 +19,7 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
@@ -34,6 +35,7 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_directories,
     make_feedback,
     make_frames,
     make_history,
@@ -106,6 +108,7 @@ class Container:
         )
         self.names = NameStore(self.runner)
         self.media = make_media(settings)
+        self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -114,7 +117,7 @@ class Container:
             channels=self.channels,
             callers=self.callers,
             intake=MediaIntake(self.media, Access(self.keys.streams())),
-            met=self.names.note,
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
         self.responses = ResponseService(settings.wechat_response_hosts)
@@ -202,6 +205,8 @@ class Container:
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
+        for directory in self.directories.values():
+            directory.close()
         self.auth.close()
         if self.users:
             self.users.close()

@@ -258,6 +258,11 @@ BATCH_REFUSED = _counter(
     "Batch tasks refused, by error code.",
     ["code"],
 )
+CONTACT_LOOKUPS = _counter(
+    "wechatlaibao_contact_lookups_total",
+    "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",
+    ["outcome"],
+)
 REDIS_OUTAGES = _counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis unreachable.",

@@ -119,6 +119,16 @@ def test_a_message_after_the_bubbles_end_is_shown_below_it(person: Person) -> No
     expect(answer.locator(".failure")).to_have_count(0)
 
 
+def test_the_app_learns_who_asks(person: Person) -> None:
+    """The app lists the inputs that it was sent: name and department come from the directory, as `/whoami` has them."""
+    shown = person.sees_finish(person.asks("我是谁"))
+    known = person.sees_finish(person.asks("/whoami"))
+
+    assert "name：张三" in shown
+    assert "department：研发部" in shown
+    assert "张三" in known
+
+
 def test_every_frame_is_listed_for_developers(person: Person) -> None:
     """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))
