@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from services.forms import PendingForm
+
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Status = Literal["processing", "completed", "error", "cancelled"]
@@ -23,15 +25,14 @@ AuthState = Literal[
 ]
 
 
-#: What the platform calls a file: it shows images and videos, and offers files for download.
 MediaKind = Literal["image", "file", "video"]
-#: What a provider does with a file; Dify's words.
+#: Dify's words.
 FileType = Literal["image", "document", "audio", "video", "custom"]
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A file of a message where the platform stores it. The address is a secret: who has it can fetch the file."""
+    """A file of a message where the platform stores it; the address is a secret."""
 
     kind: MediaKind
     url: str = field(repr=False)
@@ -45,7 +46,6 @@ class MediaFile:
 
     name: str = field(repr=False)
     type: FileType
-    #: The media type, such as image/png.
     mime: str
     content: bytes = field(repr=False)
 
@@ -262,7 +262,7 @@ class Told:
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Complete
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | PendingForm | Complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +273,8 @@ class Recovered:
     usage: Usage = Usage()
     #: The run's ids, if it was found without them.
     ids: ProviderIds = ProviderIds()
+    #: The forms that the run waits for, if it has paused; `text` is the answer so far then.
+    forms: tuple[PendingForm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,3 +296,5 @@ class Past:
     asked_at: float = 0.0
     #: The name that the question was sent with; "" for none.
     speaker: str = ""
+    #: The form that the question answered, sealed; "" if it is no answer to a form.
+    form: str = field(default="", repr=False)

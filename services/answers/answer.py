@@ -13,7 +13,8 @@ from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
-from services.answers.provider_run import ProviderRun, looked_up
+from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
+from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
@@ -28,8 +29,6 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: How often a question may be sent to the provider, over all owners of its stream.
-MAX_ASKS = 2
 #: Leases for which a waiting question sees the head of its queue without an owner before it removes the head. Until
 #: then another replica may take the head over.
 EVICT_LEASES = 3
@@ -55,10 +54,11 @@ class Backend:
 
 
 class QueueEntry(NamedTuple):
-    """A question's stream, and the key of the conversation whose queue it is in; "" for none."""
+    """A question's stream, the key of the conversation whose queue it is in ("" for none), and its forms."""
 
     key: str
     stream_id: str
+    forms: ConversationForms
 
 
 class Answerer:
@@ -72,6 +72,7 @@ class Answerer:
         memory: MemoryStores,
         streams: StreamStore,
         channels: Channels,
+        forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
         intake: MediaIntake | None = None,
         askers: Askers | None = None,
@@ -87,6 +88,7 @@ class Answerer:
         self._callers = callers
         self._intake = intake
         self._askers = askers or Askers()
+        self._forms = forms
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -141,15 +143,19 @@ class Answerer:
         # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         query = _query(question, identity, channel, asker)
-        if question.media and _may_ask(past):
+        if question.media and may_ask(past):
             query = yield from taken_in(self._intake, question, backend.provider, query, deadline)
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        entry = QueueEntry(key, stream_id)
+        forms = self._forms.of(question, stream_id, key)
+        entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
             query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
-        if past and past.asks:
+        rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
+        if rest:
+            yield from rest
+        elif past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
@@ -170,14 +176,14 @@ class Answerer:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
                     self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
-            if not _may_ask(past):
+            if not may_ask(past):
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
             asked_in = memory.conversation_id
@@ -227,13 +233,13 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Ask in the remembered conversation; once more in a new one when the provider has forgotten it."""
         try:
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory.forget()
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
 
     def _memory(
         self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
@@ -242,15 +248,11 @@ class Answerer:
         return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
 
     def _run(
-        self, backend: Backend, query: Query, memory: ConversationMemory, stream_id: str, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
-        return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
-
-
-def _may_ask(past: Past | None) -> bool:
-    """Return whether the provider may be asked, for the first time or once more."""
-    return past is None or (past.asks < MAX_ASKS and past.may_ask)
+        run = ProviderRun(backend.provider, query, memory, entry.stream_id, deadline, show=entry.forms.show)
+        return run.events()
 
 
 def _user(question: Question, identity: Identity, channel: Channel) -> str:
