@@ -42,6 +42,7 @@ from services.factories import (
     make_feedback,
     make_frames,
     make_history,
+    make_media,
     make_providers,
     make_streams,
     make_users,
@@ -54,6 +55,7 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.media.intake import MediaIntake
 from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
@@ -108,6 +110,7 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.media = make_media(settings)
         self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
@@ -117,6 +120,7 @@ class Container:
             channels=self.channels,
             forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
+            intake=MediaIntake(self.media, Access(self.keys.streams())),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
@@ -201,6 +205,7 @@ class Container:
         self.feedback.close()
         self.manager.close()
         self.responses.close()
+        self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
