@@ -218,6 +218,7 @@ def test_open_forms_cost_their_conversation_one_round_trip(relay: CountingRelay,
     key = desk.gateway._answerer.conversation(question)
     desk.forms.open(key, question, PendingForm("token", "run"))
     talker.lets_go()
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
     relay.forget()
 
     desk.asks(msgid="m2")
