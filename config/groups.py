@@ -14,6 +14,7 @@ from config.fields import (
     AdminToken,
     AesKeys,
     AnswerBytes,
+    BaseUrl,
     Bots,
     Bytes,
     Commands,
@@ -80,6 +81,11 @@ class ServerSettings(Group):
         (),
         "host names that requests may have, such as chat.example.com or .example.com; "
         "callbacks and probes: any; empty: any",
+    )
+    public_url: BaseUrl | None = setting(
+        None,
+        "address at which people reach this gateway, such as https://chat.example.com, for links to files in WeCom's "
+        "answers; empty: no links",
     )
 
 

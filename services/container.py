@@ -41,6 +41,10 @@ from services.factories import (
     make_users,
     make_wechat,
 )
+from services.files.delivery import FileDelivery
+from services.files.links import FileLinks
+from services.files.offered import FileOffers
+from services.files.store import FileStore
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
@@ -110,10 +114,22 @@ class Container:
             callers=self.callers,
             met=self.names.note,
         )
-        self.frames = make_frames(settings, self.texts)
+        self.file_store = FileStore(self.runner)
+        links = FileLinks(self.keys.files(), settings.public_url or "")
+        offers = FileOffers(self.texts, links)
+        self.file_delivery = FileDelivery(self.streams, self.file_store, links, offers)
+        self.frames = make_frames(settings, self.texts, offers)
         self.responses = ResponseService(settings.wechat_response_hosts)
         self.claims = ClaimStore(self.runner, self.streams)
-        self.late_answers = LateAnswers(self.claims, Access(self.keys.streams()), self.frames, self.responses)
+        self.late_answers = LateAnswers(
+            self.claims,
+            Access(self.keys.streams()),
+            self.frames,
+            self.responses,
+            files=self.file_store,
+            offers=offers,
+            ttl=settings.stream_ttl,
+        )
         self.manager = StreamManager(
             self.streams,
             self.answerer.answer,

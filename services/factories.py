@@ -13,6 +13,7 @@ from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
+from services.files.offered import FileOffers
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
@@ -44,9 +45,10 @@ def make_wechat(bot: BotSettings) -> WechatService:
     )
 
 
-def make_frames(settings: Settings, texts: Texts) -> WeComFrames:
+def make_frames(settings: Settings, texts: Texts, offers: FileOffers) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
-    return WeComFrames(texts, thinking=thinking, sources={name for name, bot in settings.bots.items() if bot.sources})
+    sources = {name for name, bot in settings.bots.items() if bot.sources}
+    return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers)
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

@@ -19,6 +19,7 @@ from services.answers.claim_store import ClaimStore
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
+from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.limits.rate_limiter import RateLimiter
 from services.models import Question, Turn, UserInfo
@@ -202,6 +203,19 @@ def claims(runner: ScriptRunner) -> None:
     assert looks == [("", ""), ("lost", "a"), ("", "")]
 
 
+def files(runner: ScriptRunner) -> None:
+    """Files are written by the owner of a running stream, and read whole or in slices."""
+    streams, store, owner = store_at(runner, 0.0), FileStore(runner), Owner("s0", 1, "a")
+    streams.open(new("s0"))
+    content = bytes(range(256)) * 2000
+    stored = StoredFile("f0", "报告.pdf", "application/pdf", len(content))
+
+    assert store.put(owner, stored, content)
+    assert not store.put(owner._replace(owner="b"), StoredFile("p0"), b"x")
+    assert store.shown("s0") == ShownFiles((stored,), {})
+    assert b"".join(store.slices("s0", stored)) == content
+
+
 def locks(runner: ScriptRunner) -> None:
     """A lock has one holder, and only the holder can release it."""
     store = LockStore(runner)
@@ -233,7 +247,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, claims, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, claims, files, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 

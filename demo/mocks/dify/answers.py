@@ -51,7 +51,16 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
 
 def whole_handbook(question: str) -> str:
     """Return an answer of some 28 kB, larger than a frame of WeCom: all chapters, each with a table and code."""
-    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, 61))
+    return _chapters(60)
+
+
+def whole_library(question: str) -> str:
+    """Return an answer of some 57 kB, larger than a frame and a late message of WeCom together."""
+    return _chapters(120)
+
+
+def _chapters(count: int) -> str:
+    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, count + 1))
 
 
 _CHAPTER = """## 第 {n} 章
