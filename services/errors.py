@@ -13,6 +13,7 @@ LaibaoError                     code, status
 ├── BatchQueueFull              too many unfinished batch tasks
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
+    ├── FetchError              a file cannot be fetched: its size, its age, its address, or a failure
     └── ProviderError           the answer provider failed
         ├── ConversationGone    the provider no longer knows the conversation
         ├── StreamBroken        the stream broke off; the provider may still have the answer
@@ -126,6 +127,12 @@ class AuthError(AnswerError):
 
     code = "auth_refused"
     status = 403
+
+
+class FetchError(AnswerError):
+    """A file cannot be fetched: `media_too_large`, `media_too_old`, `media_not_allowed`, `media_failed`."""
+
+    code = "media_failed"
 
 
 class ProviderError(AnswerError):
