@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         commands=bot_commands(container),
         frames=container.frames,
+        files=container.files.store,
         person=container.gateway.person,
     )
     guesses = Guesses()
@@ -92,7 +93,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_sockets(app, container, callers, administrators)
     register_http_chat(app, container, callers)
     register_batches(app, container, callers)
-    app.register_blueprint(files_blueprint(container.file_delivery))
+    app.register_blueprint(files_blueprint(container.files.delivery))
     register_docs(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))

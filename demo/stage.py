@@ -62,7 +62,10 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
         dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= real_dify if dify is None else _dify_settings(dify)
-        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port or free_port()))
+        port = port or free_port()
+        # The address below which bubbles link files.
+        settings["PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port))
         yield Stage(gateway, None if dify is None else _mode_setter(dify), responses)
 
 

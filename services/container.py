@@ -34,6 +34,8 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_collector,
+    make_files,
     make_frames,
     make_history,
     make_providers,
@@ -41,10 +43,9 @@ from services.factories import (
     make_users,
     make_wechat,
 )
-from services.files.delivery import FileDelivery
-from services.files.links import FileLinks
-from services.files.offered import FileOffers
 from services.files.store import FileStore
+from services.http.addresses import AddressRules
+from services.http.fetcher import Fetcher
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
@@ -114,11 +115,9 @@ class Container:
             callers=self.callers,
             met=self.names.note,
         )
-        self.file_store = FileStore(self.runner)
-        links = FileLinks(self.keys.files(), settings.public_url or "")
-        offers = FileOffers(self.texts, links)
-        self.file_delivery = FileDelivery(self.streams, self.file_store, links, offers)
-        self.frames = make_frames(settings, self.texts, offers)
+        self.files = make_files(settings, self.streams, FileStore(self.runner), self.keys, self.texts)
+        self.frames = make_frames(settings, self.texts, self.files.offers)
+        self.fetcher = Fetcher(AddressRules(settings.media_hosts))
         self.responses = ResponseService(settings.wechat_response_hosts)
         self.claims = ClaimStore(self.runner, self.streams)
         self.late_answers = LateAnswers(
@@ -126,8 +125,8 @@ class Container:
             Access(self.keys.streams()),
             self.frames,
             self.responses,
-            files=self.file_store,
-            offers=offers,
+            files=self.files.store,
+            offers=self.files.offers,
             ttl=settings.stream_ttl,
         )
         self.manager = StreamManager(
@@ -137,6 +136,7 @@ class Container:
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             late=self.late_answers,
+            files=make_collector(settings, self.files, self.fetcher, self.keys, self.channels, self.providers),
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
@@ -201,6 +201,7 @@ class Container:
         self.readers.close()
         self.manager.close()
         self.responses.close()
+        self.fetcher.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()

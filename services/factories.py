@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -12,15 +13,23 @@ from config.texts import Texts
 from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
+from services.channels import Channels
 from services.errors import SettingsError
+from services.files.collector import CollectorLimits, FileCollector
+from services.files.delivery import FileDelivery
+from services.files.links import FileLinks
 from services.files.offered import FileOffers
+from services.files.store import FileStore
+from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
+from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames
@@ -42,6 +51,40 @@ def make_wechat(bot: BotSettings) -> WechatService:
         bot_name=bot.bot_name,
         aibotid=bot.bot_id,
         timestamp_window=bot.timestamp_window,
+    )
+
+
+class Files(NamedTuple):
+    """What stores the files of answers, and shows them."""
+
+    store: FileStore
+    links: FileLinks
+    offers: FileOffers
+    delivery: FileDelivery
+
+
+def make_files(settings: Settings, streams: StreamStore, store: FileStore, keys: Keys, texts: Texts) -> Files:
+    links = FileLinks(keys.files(), settings.public_url or "")
+    offers = FileOffers(texts, links)
+    return Files(store, links, offers, FileDelivery(streams, store, links, offers))
+
+
+def make_collector(
+    settings: Settings,
+    files: Files,
+    fetcher: Fetcher,
+    keys: Keys,
+    channels: Channels,
+    providers: Mapping[str, BaseRAGProvider],
+) -> FileCollector:
+    return FileCollector(
+        files.store,
+        fetcher,
+        Access(keys.streams()),
+        channels,
+        roots={bot: provider.files_root for bot, provider in providers.items()},
+        limits=CollectorLimits(settings.media_max_bytes, settings.stream_ttl),
+        expiry=files.links.expiry,
     )
 
 

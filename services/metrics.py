@@ -232,6 +232,11 @@ BATCH_REFUSED = _counter(
     "Batch tasks refused, by error code.",
     ["code"],
 )
+ANSWER_FILES = _counter(
+    "wechatlaibao_answer_files_total",
+    "Pictures and files of answers, by outcome: picture, file, or the code of what went wrong.",
+    ["outcome"],
+)
 REDIS_OUTAGES = _counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis unreachable.",

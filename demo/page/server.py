@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import socket
 import threading
@@ -19,11 +20,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.wecom.pictures import media_type
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'"
+)
 #: Paths of the gateway's pages, which this server redirects to.
 GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 #: The largest request body, in bytes.
@@ -165,6 +169,7 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
     thinking, answer = split_thinking(frame.content)
     return {
         "html": render(answer),
+        "pictures": [_data_url(picture) for picture in frame.pictures],
         "thinking": render(thinking),
         "finish": frame.finish,
         "bytes": frame.size,
@@ -172,6 +177,10 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
         "ms": round(frame.ms),
         "empty": frame.empty,
     }
+
+
+def _data_url(picture: bytes) -> str:
+    return f"data:{media_type(picture)};base64,{base64.b64encode(picture).decode()}"
 
 
 def _message(post: ResponsePost) -> dict[str, Any]:

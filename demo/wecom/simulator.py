@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.texts import LOCALES
+from demo.wecom.pictures import pictures_of
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
 
@@ -57,7 +58,9 @@ class BubbleFrame:
     ms: float = 0.0
     #: Whether the reply was empty, so that the bubble is unchanged.
     empty: bool = False
-    #: The stream object as received, with members that have no field here (`msg_item`, `feedback`).
+    #: The pictures below the text.
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    #: The stream object as received, with members that have no field here (`feedback`).
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -240,6 +243,7 @@ class WeComUser:
             at=now - bubble.asked,
             ms=(now - sent) * 1000,
             empty=reply is None,
+            pictures=tuple(pictures_of(stream)),
             raw=stream,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.answers.conversation_memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.models import Attached, Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
 from services.streams.answer_events import AnswerEvent, Resumed, difference
@@ -62,6 +62,7 @@ class ProviderRun:
         self._sources: tuple[Mapping[str, Any], ...] = ()
         self._remembered = True
         self._mocked = False
+        self._attached = False
 
     def events(self) -> Iterator[AnswerEvent]:
         """Yield the run's events; closing the iterator cancels the run.
@@ -77,12 +78,12 @@ class ProviderRun:
                 for event in heard:
                     self._take(event)
                     yield event
-            if not self._said:
+            if not self._said and not self._attached:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not self._remembered:
                 memory.note(self._ids.conversation_id, wait=True)
-            if not self._mocked:
+            if not self._mocked and self._said:
                 memory.keep(self._query.text, "".join(self._said), self._stream_id)
         except AnswerError as exc:
             # After a broken stream the run may still go on at the provider.
@@ -131,5 +132,7 @@ class ProviderRun:
                 self._said = [text] if text else []
             case Usage():
                 self._sources = event.sources
+            case Attached():
+                self._attached = True
             case Mocked():
                 self._mocked = True

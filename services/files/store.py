@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from services.redis.store import Call, ScriptRunner, script
 from services.streams.store import stream_keys
 
-#: Pictures of one answer, which is WeCom's limit, and other files.
-MOST_PICTURES, MOST_FILES = 10, 10
+#: Pictures of one answer, which is WeCom's limit, other files, and notes of missing ones.
+MOST_PICTURES, MOST_FILES, MOST_MISSING = 10, 10, 10
 #: Bytes of one slice; its base64 has no padding within.
 SLICE_BYTES = 192 * 1024
 

@@ -6,14 +6,28 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
-from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
+from services.models import (
+    Attached,
+    Complete,
+    Delta,
+    Identity,
+    Mocked,
+    Past,
+    ProviderIds,
+    Question,
+    Replacement,
+    Told,
+    Usage,
+)
 from services.streams.answer_events import (
     AnswerEvent,
+    AnswerFiles,
     Asking,
+    LateDelivery,
     Resumed,
     Waiting,
     written_sources,
@@ -33,16 +47,6 @@ OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
 
 
-class LateDelivery(Protocol):
-    """Sends what a frame could not carry, after the answer's end."""
-
-    def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
-        """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
-
-    def deliver(self, question: Question, stream: OwnedStream) -> None:
-        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
-
-
 class Producer:
     """Writes one answer into one stream."""
 
@@ -56,6 +60,7 @@ class Producer:
         past: Past | None = None,
         former_owner: str = "",
         late: LateDelivery | None = None,
+        files: AnswerFiles | None = None,
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +72,7 @@ class Producer:
         self._past = past
         self._former_owner = former_owner
         self._late = late
+        self._files = files
         self._log_content = log_content
         self._clock = clock
         self._began = clock()
@@ -107,6 +113,8 @@ class Producer:
 
     def end(self, code: str = "") -> str:
         """End the stream, with the sentence of `code` unless it is ""; return the code."""
+        if self._files:
+            self._files.collect(self._question, self._stream)
         overflows = self._overflows(code)
         if code:
             self._stream.finish("error", error_code=code, sentence=self._sentence(code), overflows=overflows)
@@ -201,6 +209,9 @@ class Producer:
                 self._note_usage(event)
             case Told(fields):
                 stream.set(told=written_told(fields))
+            case Attached(files):
+                if self._files:
+                    self._files.told(self._question, stream, files)
             case Mocked():
                 stream.set(mock="1")
             case Complete():

@@ -76,6 +76,8 @@ class WeComFrames:
             truncated=truncated,
             footnote="" if _beyond(snapshot) else self._footnote(bot, snapshot),
         )
+        if finish and not content and files:
+            return self._texts.get("picture_unnamed")
         return content or self._placeholder(snapshot, finish)
 
     def overflows(

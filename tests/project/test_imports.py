@@ -54,6 +54,7 @@ OUTSIDE = {
     "gevent": ("server.*", "gunicorn.conf"),
     "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
+    "PIL": ("services.files.*", "demo.mocks.*"),
 }
 #: Floor 6 includes the command line tools, which may also read Redis and SQL and send HTTP.
 TOP, TOP_MAY = 6, ("redis", "sqlalchemy", "pymysql", "requests", "urllib3")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from demo.mocks.dify.files import signed
+
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
 _ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
@@ -76,6 +78,23 @@ _CHAPTER = """## 第 {n} 章
 def chapter_{n}(days: int) -> str:
     return "直属主管" if days <= 3 else "部门负责人"
 ```"""
+
+
+def drawings(question: str) -> str:
+    """Return an answer with pictures and a file behind signed addresses, one of a format that WeCom does not take."""
+    house, photo, report = signed("house.webp"), signed("photo"), signed("report.pdf")
+    return f"""画好了，这是一座房子：
+
+![房子]({house})
+
+白天的照片：![照片]({photo})
+
+完整说明在 [年度报告]({report}) 里。"""
+
+
+def echo(question: str) -> str:
+    """Return the question itself, so that a test decides about the answer."""
+    return _MARKER.sub("", question).strip()
 
 
 def marker(question: str) -> str:

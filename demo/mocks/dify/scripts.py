@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from demo.mocks.dify import faults, plays
-from demo.mocks.dify.answers import answer_to, whole_handbook, whole_library
+from demo.mocks.dify.answers import answer_to, drawings, echo, whole_handbook, whole_library
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
 from demo.mocks.dify.plays import MODERATED, Play
 from demo.mocks.dify.wire import Loss, pieces
@@ -149,6 +149,9 @@ TRANSPORTS: dict[str, DifyScript] = {
     "separators": says(separators, "U+2028 and its like within the text"),
     "long": says(whole_handbook, "a text larger than a frame of WeCom"),
     "longest": says(whole_library, "a text larger than a frame and a late message of WeCom"),
+    "pictures": DifyScript(plays.pictures, "pictures and a file", "agent-chat", drawings, drawings),
+    "only-picture": fails(plays.only_picture, "a picture and no text"),
+    "echo": says(echo, "the question"),
     "think": says(think, "reasoning tags within the text"),
 }
 
@@ -182,4 +185,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "slow", "long", "error", "silent")
+CHOICES = ("normal", "slow", "long", "pictures", "error", "silent")

@@ -9,6 +9,7 @@ or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mocks/dify/s
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,8 @@ class MockDify(HttpMock):
     saves: bool = True
     #: The reply to every look-up while it is set.
     outage: MockErrorReply | None = None
+    #: Seconds for which signed addresses of files are valid after a run began.
+    file_seconds: float = 300.0
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
@@ -76,6 +79,10 @@ class MockDify(HttpMock):
 
     def __post_init__(self) -> None:
         self.runs = Runs()
+        #: Requests for files wait until it is set.
+        self.gives_files = threading.Event()
+        self.gives_files.set()
+        self._signed_at = time.monotonic()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
 
@@ -83,6 +90,11 @@ class MockDify(HttpMock):
     def base_url(self) -> str:
         """The URL without /v1."""
         return self.address
+
+    @property
+    def files_alive(self) -> bool:
+        """Whether the signed addresses of the last run are valid."""
+        return time.monotonic() < self._signed_at + self.file_seconds
 
     def expected_answer(self, question: str) -> str:
         """Return the complete answer a client must receive, by the question's script or the current default."""
@@ -134,6 +146,7 @@ class MockDify(HttpMock):
         )
         with self._lock:
             self.conversations.setdefault(conversation_id, body["user"])
+            self._signed_at = time.monotonic()
         self.runs.add(run)
         return run
 

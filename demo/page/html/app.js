@@ -29,6 +29,7 @@ const WORDS = {
     writing: "回答中",
     finished: "已结束",
     thinking: "思考过程",
+    picture: "回答中的图片",
     joined: "进入了会话",
     seconds: "秒",
     framesUnit: "帧",
@@ -60,6 +61,7 @@ const WORDS = {
     writing: "answering",
     finished: "finished",
     thinking: "Thinking",
+    picture: "picture of the answer",
     joined: "opened the chat",
     seconds: "s",
     framesUnit: "frames",
@@ -144,6 +146,14 @@ function addQuestion(text, who) {
   chat.scrollTop = chat.scrollHeight;
 }
 
+/** A picture of a finished frame, from the reply's bytes. */
+function picture(url) {
+  const shown = element("img");
+  shown.src = url;
+  shown.alt = word("picture");
+  return shown;
+}
+
 /** The bot's bubble: `show` draws a frame into it. */
 function addAnswer(number) {
   const line = element("li", "line theirs");
@@ -152,11 +162,12 @@ function addAnswer(number) {
   const fold = element("details", "think");
   const thinking = element("div");
   const text = element("div", "text");
+  const pictures = element("div", "pictures");
   const meta = element("div", "meta");
   let frames = 0;
   fold.hidden = true;
   fold.append(element("summary", "", word("thinking")), thinking);
-  bubble.append(fold, text);
+  bubble.append(fold, text, pictures);
   column.append(bubble, meta);
   line.append(avatar(), column);
   append(line);
@@ -167,6 +178,7 @@ function addAnswer(number) {
       fold.hidden = !frame.thinking;
       showHtml(thinking, frame.thinking);
       showHtml(text, frame.html);
+      pictures.replaceChildren(...frame.pictures.map(picture));
       bubble.setAttribute("aria-busy", String(!frame.finish));
       line.dataset.state = frame.finish ? "finished" : "writing";
       const state = word(line.dataset.state);

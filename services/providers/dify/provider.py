@@ -86,6 +86,7 @@ class DifyProvider(BaseRAGProvider):
             retries=retries,
             backoff=backoff,
         )
+        self.files_root = self._service.urls.root.removesuffix("/v1")
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:

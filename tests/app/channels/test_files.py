@@ -34,12 +34,12 @@ def keeps(server: AppServer, stored: StoredFile, content: bytes = CONTENT) -> st
     container = server.container
     fields = {"status": "processing", "content": "?", "question": "{}", "access": "tag"}
     container.streams.open(NewStream("s0", "a", fields))
-    assert container.file_store.put(Owner("s0", 1, "a"), stored, content)
+    assert container.files.store.put(Owner("s0", 1, "a"), stored, content)
     return link(server, stored.entry)
 
 
 def link(server: AppServer, entry: str, seconds: float = 60.0) -> str:
-    links = server.container.file_delivery.links
+    links = server.container.files.links
     return server.url + links.path(FileRef("s0", entry), links.expiry(seconds))
 
 
