@@ -38,6 +38,7 @@ from services.factories import (
     make_files,
     make_frames,
     make_history,
+    make_media,
     make_providers,
     make_streams,
     make_users,
@@ -52,6 +53,7 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.media.intake import MediaIntake
 from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
@@ -106,6 +108,7 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.media = make_media(settings)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -113,6 +116,7 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
+            intake=MediaIntake(self.media, Access(self.keys.streams())),
             met=self.names.note,
         )
         self.files = make_files(settings, self.streams, FileStore(self.runner), self.keys, self.texts)
@@ -202,6 +206,7 @@ class Container:
         self.manager.close()
         self.responses.close()
         self.fetcher.close()
+        self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()

@@ -107,6 +107,11 @@ LATE_ANSWERS = _counter(
     "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
     ["outcome"],
 )
+MEDIA = _counter(
+    "wechatlaibao_media_total",
+    "Files of messages by kind (image, file, video) and outcome: taken, or the code of the sentence.",
+    ["kind", "outcome"],
+)
 REWRITTEN = _counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis lost and their owner wrote again.",

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
 from channels.wecom.commands import BotCommands
+from channels.wecom.contents import MOST_FILES, is_readable, question_text
 from channels.wecom.pictures import picture_items, shown_files
 from channels.wecom.rules import WECOM
 from config.texts import Texts
@@ -135,17 +136,22 @@ class WeComChannel:
                 return self._refresh(bot, message)
             case "event":
                 return self._event(bot, message)
-            case "text":
-                snapshot = self._text(self._question(bot, message), message.response_url)
             case _:
-                snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
+                snapshot = self._asked(bot, message)
         return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
 
-    def _text(self, question: Question, response_url: str) -> Snapshot:
-        """Ask a question, or carry out a command."""
-        commands = self._commands.get(question.bot)
-        shown = commands.carry_out(question, reply=response_url) if commands else None
-        return shown or self._gateway.ask(question, reply=response_url)
+    def _asked(self, bot: str, message: Message) -> Snapshot:
+        """Ask a message's question, or carry out a command, which may come with a quote but has no files."""
+        question, media = self._question(bot, message), self._service(bot).media(message)
+        if not is_readable(message):
+            return self._gateway.say(question, "unsupported_message")
+        if len(media) > MOST_FILES:
+            return self._gateway.say(question, "media_too_many")
+        commands = None if message.media else self._commands.get(bot)
+        if commands and (shown := commands.carry_out(question, reply=message.response_url)):
+            return shown
+        text = question_text(message, self._texts.get("media_question"))
+        return self._gateway.ask(replace(question, text=text), reply=message.response_url, media=media)
 
     def _question(self, bot: str, message: Message) -> Question:
         return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.texts import LOCALES
+from demo.wecom.media_messages import MediaMessages
+from demo.wecom.media_store import MediaStore, StoreFaults
 from demo.wecom.pictures import pictures_of
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
@@ -27,10 +29,12 @@ __all__ = [
     "BubbleFrame",
     "Callback",
     "CallbackFailed",
+    "MediaStore",
     "ResponsePost",
     "ResponseServer",
     "RuleBroken",
     "SimulatedBot",
+    "StoreFaults",
     "WeComUser",
     "WeComWire",
 ]
@@ -106,12 +110,12 @@ class SimulatedBot:
     receive_id: str = ""
 
 
-class WeComUser:
+class WeComUser(MediaMessages):
     """One user in one chat with one bot.
 
     Several URLs in `callback_url` are used in turn, as by a load balancer. A `chatid` makes the chat a group.
     `placeholders` are texts that a bubble may show before the answer; None stands for the product's own. `responses`
-    takes the messages that come after a bubble has ended.
+    takes the messages that come after a bubble has ended, `store` keeps the user's files.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class WeComUser:
         *,
         placeholders: Collection[str] | None = None,
         responses: ResponseServer | None = None,
+        store: MediaStore | None = None,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -132,6 +137,7 @@ class WeComUser:
         self.chatid = chatid
         self._bot_id = bot.bot_id
         self._responses = responses
+        self._store, self._aes_key = store, bot.aes_key
         self._placeholders = frozenset(product_placeholders() if placeholders is None else placeholders)
         self._clock = clock
 

@@ -15,10 +15,11 @@ from services.answers.conversation_store import Memory
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
+from services.media.intake import MediaIntake
 from services.models import Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
-from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
+from services.streams.answer_events import AnswerEvent, Asking, Resumed, Uploaded, Waiting, anew
 from services.streams.owned_stream import LEAVING
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
@@ -70,16 +71,19 @@ class Answerer:
         streams: StreamStore,
         channels: Channels,
         callers: CallerAuthenticator | None = None,
+        intake: MediaIntake | None = None,
         met: Callable[[Question, Identity], None] = lambda question, identity: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
 
+        `intake` takes in the files of questions; None if no channel has any.
         `met` is called with each authenticated person of the bots' directory.
         """
         self._auth = auth
         self._callers = callers
+        self._intake = intake
         self._met = met
         self._backends = backends
         self._stores = memory
@@ -129,10 +133,14 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity
+        query = _query(question, identity, channel)
+        if question.media and _may_ask(past):
+            # Before the turn: the files' addresses are valid for minutes.
+            query = yield from self._taken_in(question, backend, query, deadline)
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id)
+        entry = QueueEntry(key, stream_id)
         if past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
@@ -140,6 +148,14 @@ class Answerer:
             asked_in = memory.conversation_id
             yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
             yield from self._ask(backend, query, memory, entry, deadline)
+
+    def _taken_in(
+        self, question: Question, backend: Backend, query: Query, deadline: Deadline
+    ) -> Generator[Uploaded, None, Query]:
+        """Yield the uploads of the question's files that are still missing; return the query with all of them."""
+        if self._intake is None:
+            raise AnswerError(code="media_unsupported")
+        return (yield from self._intake.take_in(question, backend.provider, query, deadline))
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
@@ -163,7 +179,7 @@ class Answerer:
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
-            if past.asks >= MAX_ASKS or not past.may_ask:
+            if not _may_ask(past):
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
             yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
@@ -231,6 +247,11 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
         return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
+
+
+def _may_ask(past: Past | None) -> bool:
+    """Return whether the provider may be asked, for the first time or once more."""
+    return past is None or (past.asks < MAX_ASKS and past.may_ask)
 
 
 def _query(question: Question, identity: Identity, channel: Channel) -> Query:

@@ -7,8 +7,7 @@ all. Addresses may hold a credential, so they are in no log line and in no error
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
@@ -16,7 +15,7 @@ from services.errors import FetchError, ProviderError
 from services.http.addresses import AddressRules, Target
 from services.http.connections import RequestRoute
 from services.http.service import Exchange, HTTPService, aborted_error
-from utils.deadline import Deadline, ended_in_time
+from utils.deadline import Deadline, ended_within
 from utils.formats.file_names import disposition_name
 
 #: Seconds to connect, and between two pieces of a reply.
@@ -70,7 +69,8 @@ class Fetcher:
             ProviderError: `interrupted` after `deadline.abort`.
         """
         try:
-            with _bounded(deadline) as bounded:
+            # A head that comes byte by byte never times out itself.
+            with ended_within(deadline, deadline.remaining()) as bounded:
                 return self._tries(url, bounded, max_bytes, also)
         except FetchError:
             if deadline.aborted:
@@ -131,19 +131,6 @@ class Fetcher:
             content = _body(reply, max_bytes)
             kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             return Fetched(content, disposition_name(reply.headers.get("Content-Disposition", "")), kind)
-
-
-@contextmanager
-def _bounded(deadline: Deadline) -> Iterator[Deadline]:
-    """Give a deadline that ends blocked reads with `deadline`: a head that comes byte by byte never times out itself.
-
-    `deadline` itself is not aborted when its time is over: it may belong to more work than this.
-    """
-    with (
-        ended_in_time(deadline.remaining()) as inner,
-        deadline.interrupting(lambda: inner.abort(deadline.aborted)),
-    ):
-        yield inner
 
 
 def _pause(seconds: float, deadline: Deadline) -> None:

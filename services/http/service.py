@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from http.client import HTTPResponse as HTTPReply
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
@@ -179,8 +180,7 @@ class HTTPService:
             _left(deadline)
             if route is None:
                 route = self._pools.route(f"{url}{'&' if '?' in url else '?'}{urlencode(params)}" if params else url)
-            kind, sent = ("application/json", _json(json)) if json is not None else body or ("", None)
-            typed = {"Content-Type": kind} if kind else {}
+            sent, typed = _sent(("application/json", _json(json)) if json is not None else body)
             merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers, self._ends)
             lease = Lease(route.pool, kept=self._keeps_connections)
         try:
@@ -225,6 +225,17 @@ class HTTPService:
 def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
     """Return each header once, with the last name and value given; names are compared without regard to case."""
     return dict({name.lower(): (name, value) for part in parts for name, value in part.items()}.values())
+
+
+def _sent(body: tuple[str, bytes] | None) -> tuple[Any, dict[str, str]]:
+    """Return what is sent as the body, and its headers."""
+    if body is None:
+        return None, {}
+    kind, content = body
+    if len(content) <= READ_BYTES:
+        return content, {"Content-Type": kind}
+    # Sent in pieces: the socket's timeout is for each call, however much it sends.
+    return BytesIO(content), {"Content-Type": kind, "Content-Length": str(len(content))}
 
 
 def _json(value: Any) -> bytes:

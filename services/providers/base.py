@@ -5,10 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from services.errors import Unrecoverable
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
+from services.errors import AnswerError, Unrecoverable
+from services.models import (
+    Delta,
+    MediaFile,
+    Mocked,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Recovered,
+    Replacement,
+    Told,
+    Usage,
+)
 from utils.deadline import Deadline
 
 
@@ -42,6 +53,8 @@ class BaseRAGProvider(ABC):
     keeps_conversations = True
     #: The address, without a slash, whose folder `/files/` has the files of answers; "" if there is none.
     files_root = ""
+    #: How the provider takes a message's files: "" not at all, "upload" before the question, "inline" within it.
+    takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
 
@@ -105,6 +118,23 @@ class BaseRAGProvider(ABC):
         names = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
         metadata = {**told, **names, "mock": True} if mocked else {**told, **names}
         return QueryResult(text, metadata, usage.sources, counted)
+
+    def check_file(self, file: MediaFile) -> None:  # noqa: B027 - optional by contract
+        """Check that a file can be part of a question, before it is uploaded or asked about.
+
+        Raises:
+            AnswerError: `media_wrong_type` or `media_too_large`.
+        """
+
+    def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
+        """Store a file at the provider, for the person who asks `query`; return its entry for `Query.files`.
+
+        Called only where `takes_files` is "upload".
+
+        Raises:
+            AnswerError: `media_wrong_type`, `media_too_large`, or a `ProviderError`.
+        """
+        raise AnswerError(f"{self.name} takes no files", code="media_unsupported")
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         """Return the complete answer of a run that an earlier owner started. Waits while the run is in progress.

@@ -73,7 +73,15 @@ class AnswerFiles(Protocol):
         """Fetch and store the files of an answer whose text is complete, within seconds. Never raises."""
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file of the question was uploaded; the receiver must store this before it continues."""
+
+    #: The provider's ids of all files so far, as in `Question.files`.
+    files: tuple[str, ...]
+
+
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
+from demo.mocks.dify.uploads import MockUpload, files_of, seen
 from demo.mocks.dify.wire import Run, Step
 from demo.mocks.http import HttpMock
 
@@ -75,6 +76,12 @@ class MockDify(HttpMock):
     stops: list[tuple[str, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
+    #: Uploaded files, in order.
+    uploads: list[MockUpload] = field(default_factory=list)
+    #: The reply to every upload while it is set.
+    refuses_uploads: MockErrorReply | None = None
+    #: Called with each file that is stored, before the reply; a test may block or kill here.
+    before_upload_reply: Callable[[MockUpload], None] = lambda upload: None
     open_listeners: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +124,16 @@ class MockDify(HttpMock):
         with self._lock:
             self.requests.append(request)
 
+    def store(self, upload: MockUpload) -> None:
+        with self._lock:
+            self.uploads.append(upload)
+        self.before_upload_reply(upload)
+
+    def files_of(self, body: Mapping[str, Any]) -> list[MockUpload] | MockErrorReply:
+        """Return the files of a question, or Dify's error."""
+        with self._lock:
+            return files_of(body, self.uploads)
+
     def record_look_up(self, look_up: LookUp) -> None:
         with self._lock:
             self.look_ups.append(look_up)
@@ -132,12 +149,14 @@ class MockDify(HttpMock):
     def begin(self, script: DifyScript, body: Mapping[str, Any], *, answers: bool = True) -> Run:
         """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
+        files = self.files_of(body)
+        about = seen(files) if isinstance(files, list) else ""
         run = Run(
-            script.text(body["query"]),
+            about + script.text(body["query"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=script.answer(body["query"]) if answers else "",
+            final=about + script.answer(body["query"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
 from services.http.service import TransientError
-from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.inputs import InputsTemplate
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
@@ -32,6 +32,7 @@ class DifyProvider(BaseRAGProvider):
     """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
 
     name = "dify"
+    takes_files = "upload"
 
     def __init__(
         self,
@@ -154,6 +155,15 @@ class DifyProvider(BaseRAGProvider):
         if query.files:
             body["files"] = [_local_file(each) for each in query.files]
         return body
+
+    def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
+        """Upload a file as the user who will ask about it; return its type and id.
+
+        Raises:
+            AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
+        """
+        authorization, user = self._authorization(query.identity.token), query.user or self._user
+        return f"{file.type}:{self._service.upload(file, user, authorization=authorization, deadline=deadline)}"
 
     def _authorization(self, token: str) -> str:
         if self._auth_mode == "app_key":
@@ -284,6 +294,7 @@ def _cost(usage: Usage) -> tuple[int, str, str]:
     return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
 
 
-def _local_file(file_id: str) -> dict[str, str]:
-    # The question carries only the file's id; Dify knows the real type from the upload.
-    return {"type": "custom", "transfer_method": "local_file", "upload_file_id": file_id}
+def _local_file(file: str) -> dict[str, str]:
+    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
+    kind, _, file_id = file.rpartition(":")
+    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}

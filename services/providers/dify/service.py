@@ -11,9 +11,12 @@ from typing import Any
 
 from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService, aborted_error
+from services.models import MediaFile
+from services.providers.client.json_fields import json_object, text
 from services.providers.client.retries import attempts
 from services.providers.dify.errors import http_error
 from services.providers.dify.stream import ChatStream
+from services.providers.dify.uploads import upload_error, upload_form
 from services.providers.dify.urls import DifyUrls
 from utils.clocks import seconds_ahead
 from utils.deadline import Deadline
@@ -114,6 +117,36 @@ class DifyService:
             asked = {**body, "response_mode": "blocking"}
             bounds: dict[str, Any] = {"deadline": deadline, "timeout": self.timeout, "max_bytes": _MAX_HISTORY}
             return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
+
+    def upload(self, file: MediaFile, user: str, *, authorization: str, deadline: Deadline) -> str:
+        """Upload a file as this user and return its id. Retried like a question.
+
+        Raises:
+            AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
+        """
+        form = upload_form(file, user)
+        for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff):
+            with attempt:
+                found = self._uploaded(form, authorization, deadline)
+        return found
+
+    def _uploaded(self, form: tuple[str, bytes], authorization: str, deadline: Deadline) -> str:
+        with self._http.exchange(
+            "POST",
+            self.urls.uploads,
+            deadline=deadline,
+            timeout=self.timeout,
+            headers=_headers(authorization),
+            body=form,
+        ) as exchange:
+            body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
+        if exchange.status not in (200, 201):
+            self._on_error_reply(body)
+            raise upload_error(exchange.status) or http_error(exchange.status, body, exchange.retry_after)
+        file_id = text((json_object(body) or {}).get("id"))
+        if not file_id:
+            raise ProviderError("an upload without an id", code="provider_error", http_status=exchange.status)
+        return file_id
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
         """Tell Dify to stop a run. Dify replies with success even for an unknown run."""

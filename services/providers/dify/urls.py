@@ -38,6 +38,10 @@ class DifyUrls:
         return f"{self.root}/messages"
 
     @property
+    def uploads(self) -> str:
+        return f"{self.root}/files/upload"
+
+    @property
     def conversations(self) -> str:
         return f"{self.root}/conversations"
 

@@ -109,7 +109,7 @@ def test_pictures_are_converted(person: WeComUser, name: str, kind: str, size: t
 
 @pytest.mark.parametrize("name", ["bomb.png", "huge.png", "page.png", "nowhere.png"])
 def test_what_cannot_be_shown_is_named(person: WeComUser, name: str) -> None:
-    """A decompression bomb, too many bytes, a page, nothing at all: the answer ends with a note and its other picture."""
+    """A decompression bomb, too many bytes, a page, nothing at all: the answer ends with a note, and is shown."""
     bubble = answered(person, f"看![图]({signed(name)})和![房子]({signed('photo')})")
 
     assert bubble.content == f"看（图片：图）和（图片：房子）\n\n{ZH['files_missing'].format(names='图')}"
