@@ -85,7 +85,7 @@ class DifyHandler(Handler):
         found = file(name)
         if not is_signed(name, query) or not self.mock.files_alive:
             self._send_error_reply(MockErrorReply.api(403, "forbidden", "File not found or signature is invalid"))
-        elif found is None or not self.mock.gives_files.wait(self.mock.limit):
+        elif found is None or not self.mock.gives(name):
             self._send_error_reply(NO_ADDRESS)
         else:
             named = f"attachment; filename*=UTF-8''{quote(found.name)}" if found.name else ""

@@ -20,6 +20,7 @@ from typing import Any, get_args
 from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker
 from demo.mocks.dify.error_replies import MockErrorReply
+from demo.mocks.dify.files import FOLDER
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
@@ -67,6 +68,8 @@ class MockDify(HttpMock):
     outage: MockErrorReply | None = None
     #: Seconds for which signed addresses of files are valid after a run began.
     file_seconds: float = 300.0
+    #: Names of files whose requests wait until the name is removed.
+    held: set[str] = field(default_factory=set)
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
@@ -86,9 +89,6 @@ class MockDify(HttpMock):
 
     def __post_init__(self) -> None:
         self.runs = Runs()
-        #: Requests for files wait until it is set.
-        self.gives_files = threading.Event()
-        self.gives_files.set()
         self._signed_at = time.monotonic()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
@@ -102,6 +102,18 @@ class MockDify(HttpMock):
     def files_alive(self) -> bool:
         """Whether the signed addresses of the last run are valid."""
         return time.monotonic() < self._signed_at + self.file_seconds
+
+    def gives(self, name: str) -> bool:
+        """Wait while a file is held; return whether it may be sent."""
+        end = time.monotonic() + self.limit
+        while name in self.held and time.monotonic() < end:
+            if self.closing.wait(0.02):
+                return False
+        return name not in self.held
+
+    def fetched(self, name: str) -> int:
+        """Return how often a file was sent or refused."""
+        return sum(count for call, count in self.calls.copy().items() if f"{FOLDER}{name}?" in call)
 
     def expected_answer(self, question: str) -> str:
         """Return the complete answer a client must receive, by the question's script or the current default."""

@@ -144,7 +144,7 @@ def test_a_link_that_died_is_named(redis_url: str, settings: dict[str, str], dif
 
 def test_slow_files_do_not_outlast_the_frame(redis_url: str, settings: dict[str, str], dify: MockDify) -> None:
     """The frame has its end and its text in time, and says what is missing."""
-    dify.gives_files.clear()
+    dify.held.add("photo")
     with AppServer(redis_url, **settings, WECHAT_ANSWER_SECONDS="5") as server, server.user() as person:
         bubble = answered(person, f"![房子]({signed('photo')})")
 
