@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 #: Pixels of the largest picture: 100 MB when decoded. A decompression bomb has more, in a few kilobytes.
 MOST_PIXELS = 25_000_000
+# Pillow's own limit is higher, and warns before it refuses.
+Image.MAX_IMAGE_PIXELS = None
 #: The longest side of a converted picture.
 MOST_SIDE = 4096
 #: Bytes of memory and seconds of CPU time of the process.

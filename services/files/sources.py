@@ -57,7 +57,10 @@ def sources_of(text: str, told: Iterable[AnswerFile], *, only_signed: bool) -> l
     found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in references(text)]
     found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in told]
     wanted = [source for source in found if is_signed(source.url) or not only_signed]
-    return list({source.digest: source for source in reversed(wanted)}.values())[::-1][:MOST_SOURCES]
+    unique: dict[str, Source] = {}
+    for source in wanted:
+        unique.setdefault(source.digest, source)
+    return list(unique.values())[:MOST_SOURCES]
 
 
 def written_files(files: Iterable[AnswerFile]) -> str:

@@ -185,6 +185,14 @@ def test_a_file_is_shown_once(person: WeComUser) -> None:
     assert len(bubble.last.pictures) == 2
 
 
+def test_more_pictures_than_a_frame_takes_are_linked(person: WeComUser) -> None:
+    """Ten are shown, in the order of the text; the others are files."""
+    bubble = answered(person, " ".join(f"![图{n}]({signed(f'photo-{n}')})" for n in range(12)))
+
+    assert len(bubble.last.pictures) == 10
+    assert re.findall(rf"\[(图\d+)\.jpg\]\({PUBLIC}/files/", bubble.content) == ["图10", "图11"]
+
+
 def test_a_lost_redis_keeps_the_frame_open(server: AppServer, person: WeComUser, redis_server: RedisServer) -> None:
     """A finished frame without its pictures could not be mended, so the poll gets an empty reply."""
     bubble = answered(person, "画", "only-picture")
