@@ -233,7 +233,10 @@ class AnswerFile:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Pictures and files of the answer beside its text; the addresses may be valid for minutes only."""
+    """Pictures and files of the answer beside its text; the addresses may be valid for minutes only.
+
+    None at all takes back those told before: the answer was replaced.
+    """
 
     files: tuple[AnswerFile, ...]
 

@@ -132,7 +132,7 @@ class ProviderRun:
                 self._said = [text] if text else []
             case Usage():
                 self._sources = event.sources
-            case Attached():
-                self._attached = True
+            case Attached(files):
+                self._attached = bool(files)
             case Mocked():
                 self._mocked = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -69,12 +69,12 @@ class FileCollector:
         self._limits = limits
         self._expiry = expiry
 
-    def told(self, question: Question, stream: OwnedStream, files: Iterable[AnswerFile]) -> None:
+    def told(self, question: Question, stream: OwnedStream, files: Sequence[AnswerFile]) -> None:
         """Keep what the provider told for the answer's end, sealed in the stream: its next owner may need it."""
         if self._channels.of(question).keeps_files == "none":
             return
         try:
-            known = self._told(question, stream)
+            known = self._told(question, stream) if files else []
             stream.set(attached=self._access.sealed(question, written_files([*known, *files])))
         except StoreUnavailable:
             log.warning("files of an answer not noted", extra=stream.about)

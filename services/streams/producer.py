@@ -232,7 +232,7 @@ class Producer:
         """Store the count of requests before the provider is asked, so that a crash cannot exceed the limit."""
         asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
         # The ids of an earlier run are not those of this one.
-        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
+        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": "", "attached": ""}
         self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
         self._stream.wait_stored()
         if asking.cause:

@@ -2,7 +2,7 @@
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
-        v question access auth_state error_code message_id task_id run_id asks reply late delivered files
+        v question access auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
@@ -14,7 +14,7 @@
 seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
 `reply` is the sealed address for a late message, `late` is "1" where readers are told of it. `delivered` is its state:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
-`files` is "1" where pictures or files are stored with the answer (services/files/store.py).
+`files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 """
 
 from __future__ import annotations

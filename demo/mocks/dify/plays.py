@@ -36,6 +36,11 @@ def pictures(run: Run) -> Iterator[Step]:
     yield run.message_end({"usage": {"total_tokens": 184, "latency": 6.2}})
 
 
+def picture_moderated(run: Run) -> Iterator[Step]:
+    yield run.file("9d1c.png")
+    yield from moderation(run)
+
+
 def only_picture(run: Run) -> Iterator[Step]:
     yield run.file("9d1c.png")
     yield run.message_end({"usage": {"total_tokens": 184, "latency": 6.2}})

@@ -150,6 +150,9 @@ TRANSPORTS: dict[str, DifyScript] = {
     "long": says(whole_handbook, "a text larger than a frame of WeCom"),
     "longest": says(whole_library, "a text larger than a frame and a late message of WeCom"),
     "pictures": DifyScript(plays.pictures, "pictures and a file", "agent-chat", drawings, drawings),
+    "picture-moderated": DifyScript(
+        plays.picture_moderated, "a picture, message_replace", "agent-chat", lambda question: MODERATED
+    ),
     "only-picture": fails(plays.only_picture, "a picture and no text"),
     "echo": says(echo, "the question"),
     "think": says(think, "reasoning tags within the text"),

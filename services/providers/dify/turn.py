@@ -112,6 +112,9 @@ class DifyTurn:
 
     def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         yield self._replacement(text(event.get("answer")))
+        if self._has_files:
+            self._has_files = False
+            yield Attached(())
 
     def _replacement(self, answer: str) -> Replacement:
         self._said = [answer] if answer else []

@@ -95,6 +95,14 @@ def test_a_picture_without_words_is_an_answer(person: WeComUser) -> None:
     assert len(bubble.last.pictures) == 1
 
 
+def test_a_moderated_answer_shows_no_picture(person: WeComUser, dify: MockDify) -> None:
+    """Moderation discards everything that came before it."""
+    bubble = answered(person, "画", "picture-moderated")
+
+    assert bubble.content == dify.expected_answer("画 [[picture-moderated]]")
+    assert not bubble.last.pictures
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "size"), [("turned.jpg", "JPEG", (300, 480)), ("day.gif", "JPEG", (480, 300))]
 )
