@@ -81,9 +81,8 @@ class Channel:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer.
     mock_language: Literal["zh", "en"] = "zh"
-    #: Which pictures and files of answers are fetched and kept for its readers: all, those with a signed address of the
-    #: provider, which would expire, or none.
-    keeps_files: Literal["all", "signed", "none"] = "none"
+    #: Whether pictures and files of answers are fetched and kept for its readers.
+    keeps_files: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
 

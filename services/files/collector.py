@@ -71,7 +71,7 @@ class FileCollector:
 
     def told(self, question: Question, stream: OwnedStream, files: Sequence[AnswerFile]) -> None:
         """Keep what the provider told for the answer's end, sealed in the stream: its next owner may need it."""
-        if self._channels.of(question).keeps_files == "none":
+        if not self._channels.of(question).keeps_files:
             return
         try:
             known = self._told(question, stream) if files else []
@@ -91,10 +91,9 @@ class FileCollector:
             log.exception("files of an answer failed", extra=stream.about)
 
     def _sources(self, question: Question, stream: OwnedStream) -> list[Source]:
-        keeps = self._channels.of(question).keeps_files
-        if keeps == "none":
+        if not self._channels.of(question).keeps_files:
             return []
-        return sources_of(stream.text, self._told(question, stream), only_signed=keeps == "signed")
+        return sources_of(stream.text, self._told(question, stream))
 
     def _told(self, question: Question, stream: OwnedStream) -> list[AnswerFile]:
         sealed = stream.field("attached")

@@ -52,13 +52,12 @@ class Source:
             yield self.url
 
 
-def sources_of(text: str, told: Iterable[AnswerFile], *, only_signed: bool) -> list[Source]:
+def sources_of(text: str, told: Iterable[AnswerFile]) -> list[Source]:
     """Return the sources of an answer without duplicates, those of its text first."""
     found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in references(text)]
     found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in told]
-    wanted = [source for source in found if is_signed(source.url) or not only_signed]
     unique: dict[str, Source] = {}
-    for source in wanted:
+    for source in found:
         unique.setdefault(source.digest, source)
     return list(unique.values())[:MOST_SOURCES]
 

@@ -33,11 +33,8 @@ def test_sources_are_unique_and_bounded() -> None:
     text = f"![猫]({signed('a')}) ![站](https://a.example/x.png)"
     told = [AnswerFile(f"{signed('a')}&again=1", "", True), AnswerFile(signed("b"), "报告.pdf")]
 
-    assert [source.name for source in sources_of(text, told, only_signed=False)] == ["猫", "站", "报告.pdf"]
-    assert [source.name for source in sources_of(text, told, only_signed=True)] == ["猫", "报告.pdf"]
-    assert len(sources_of("".join(f"![{n}](https://a.example/{n})" for n in range(50)), (), only_signed=False)) == (
-        MOST_SOURCES
-    )
+    assert [source.name for source in sources_of(text, told)] == ["猫", "站", "报告.pdf"]
+    assert len(sources_of("".join(f"![{n}](https://a.example/{n})" for n in range(50)), ())) == (MOST_SOURCES)
 
 
 def test_what_was_told_survives_a_takeover() -> None:
