@@ -169,7 +169,9 @@ class SqlSettings(Group):
         "", "read replica for the user query (MYSQL_HOST while it is unavailable); empty: MYSQL_HOST"
     )
     mysql_pool_size: Count = setting(
-        5, "MySQL connections per process, shared by the user query and batches; each has at least one"
+        5,
+        "MySQL connections per process, shared by the user query and batches; each has at least one, and ratings of "
+        "answers use one more",
     )
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(

@@ -12,7 +12,7 @@ from demo.embedded_redis import EmbeddedRedis
 from demo.gateway_process import GatewayProcess
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
+from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 
 #: Public values; they protect nothing and must not be used elsewhere.
 TOKEN = "demo-token-not-secret"
@@ -37,13 +37,16 @@ class Stage:
     set_mode: Callable[[str], None] | None
     #: Takes the messages that come after a bubble's end.
     responses: ResponseServer
+    #: Keeps the files of messages.
+    store: MediaStore
 
     @property
     def callback_url(self) -> str:
         return f"{self.gateway.url}/wechat/callback"
 
     def user(self, userid: str) -> WeComUser:
-        return WeComUser(self.callback_url, SimulatedBot(TOKEN, AES_KEY), userid, responses=self.responses)
+        bot = SimulatedBot(TOKEN, AES_KEY)
+        return WeComUser(self.callback_url, bot, userid, responses=self.responses, store=self.store)
 
 
 @contextmanager
@@ -58,7 +61,7 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         auth = stack.enter_context(MockAuth())
-        responses = stack.enter_context(ResponseServer())
+        responses, store = stack.enter_context(ResponseServer()), stack.enter_context(MediaStore())
         dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= real_dify if dify is None else _dify_settings(dify)
@@ -66,7 +69,7 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
         # The address below which bubbles link files.
         settings["PUBLIC_URL"] = f"http://127.0.0.1:{port}"
         gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port))
-        yield Stage(gateway, None if dify is None else _mode_setter(dify), responses)
+        yield Stage(gateway, None if dify is None else _mode_setter(dify), responses, store)
 
 
 def real_dify(environ: Mapping[str, str]) -> dict[str, str]:
@@ -94,6 +97,8 @@ def _own_settings(redis_url: str) -> dict[str, str]:
         "WEBSOCKET_AUTH": "none",
         # The host of the simulator's `ResponseServer`.
         "WECHAT_RESPONSE_HOSTS": "127.0.0.1",
+        # The host of its `MediaStore`.
+        "MEDIA_HOSTS": "127.0.0.1",
         "DRAIN_SECONDS": "0",
         "LOG_LEVEL": "WARNING",
         "LOG_FORMAT": "plain",

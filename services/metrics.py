@@ -138,6 +138,27 @@ HANDOFFS = _counter(
     "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
     ["outcome"],
 )
+FEEDBACK = _counter(
+    "wechatlaibao_feedback_total",
+    "Ratings of answers by people, without repeated ones: like, dislike, withdrawn.",
+    ["bot", "rating"],
+)
+FEEDBACK_REFUSED = _counter(
+    "wechatlaibao_feedback_refused_total",
+    "Ratings that changed nothing, by reason.",
+    ["reason"],
+)
+FEEDBACK_DELIVERED = _counter(
+    "wechatlaibao_feedback_delivered_total",
+    "Deliveries of ratings to SQL and to the provider, by outcome: done, retried, lost.",
+    ["target", "outcome"],
+)
+FEEDBACK_WAITING = Gauge(
+    "wechatlaibao_feedback_waiting",
+    "Answers whose ratings wait for delivery, over all replicas, as last seen.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total",
     "Requests refused because of their Origin or Host header.",
@@ -259,6 +280,9 @@ for _kind in ("takeover", "handover"):
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     for _reason in ("owner_lost", "stream_broken"):
         RECOVERIES.labels(_outcome, _reason)
+for _target in ("sql", "provider"):
+    for _outcome in ("done", "retried", "lost"):
+        FEEDBACK_DELIVERED.labels(_target, _outcome)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 

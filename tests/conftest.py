@@ -43,6 +43,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("any_redis_url", [one, *full], indirect=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the files of scenarios over the whole run, the longest first; a single process keeps the files' order.
+
+    Scenarios wait, and other tests compute: in one block each, they would leave the cores idle, then overload them.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [file for file in files.values() if file[0].get_closest_marker("scenario")]
+    others = [file for file in files.values() if not file[0].get_closest_marker("scenario")]
+    waiting.sort(key=lambda file: -max(_timeout(item) for item in file))
+    placed = sorted([*_placed(waiting), *_placed(others)], key=lambda placed: placed[0])
+    items[:] = [item for _, file in placed for item in file]
+
+
+def _timeout(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
+def _placed(files: list[list[pytest.Item]]) -> Iterator[tuple[float, list[pytest.Item]]]:
+    """Yield each file with the share of tests that come before it."""
+    count, before = sum(len(file) for file in files), 0
+    for file in files:
+        yield before / count, file
+        before += len(file)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Restore the process's logging after a test that builds the application."""

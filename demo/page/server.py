@@ -20,7 +20,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.page.media import SENDS
+from demo.wecom.feedback import RATES, Rate, feedback_id, rates
 from demo.wecom.pictures import media_type
+from demo.wecom.samples import photo
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
@@ -52,10 +55,10 @@ class Conversations:
         """Return the welcome text."""
         return self._users[userid].enters()
 
-    def send(self, userid: str, text: str) -> tuple[str, BubbleFrame]:
-        """Send a question; return the key of its bubble and the first frame."""
+    def send(self, userid: str, text: str, kind: str = "") -> tuple[str, BubbleFrame]:
+        """Send a question, or a message of a kind of `SENDS`; return the key of its bubble and the first frame."""
         user, key = self._users[userid], secrets.token_urlsafe(12)
-        bubble = user.says(text)
+        bubble = SENDS[kind](user, text) if kind else user.says(text)
         with self._lock:
             self._bubbles[key] = user, bubble
             while len(self._bubbles) > MAX_BUBBLES:
@@ -68,9 +71,21 @@ class Conversations:
         Raises:
             KeyError: the bubble is unknown or was dropped.
         """
-        with self._lock:
-            user, bubble = self._bubbles[key]
+        user, bubble = self._known(key)
         return user.polls(bubble)
+
+    def rateable(self, key: str) -> bool:
+        """Return whether a bubble has thumbs; raises `KeyError` as `poll` does."""
+        return bool(feedback_id(self._known(key)[1]))
+
+    def rate(self, key: str, rating: Rate, content: str, reasons: list[int]) -> None:
+        """Press a thumb below a bubble, or withdraw that; raises `KeyError` as `poll` does."""
+        user, bubble = self._known(key)
+        rates(user, bubble, rating, content, reasons)
+
+    def _known(self, key: str) -> tuple[WeComUser, Bubble]:
+        with self._lock:
+            return self._bubbles[key]
 
     def late(self, key: str) -> list[ResponsePost]:
         """Return the messages that came for a bubble after its end; none for an unknown bubble."""
@@ -107,7 +122,21 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
         if set_mode:
             set_mode(_choice("mode", modes))
         key, frame = conversations.send(userid, text)
-        return jsonify(bubble=key, frame=_shown(frame))
+        return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
+
+    @app.post("/media")
+    def media() -> Response:
+        userid, kind, words = _choice("user", PEOPLE), _text("kind"), _words("text")
+        if kind not in SENDS:
+            raise BadRequest("unknown kind")
+        if set_mode:
+            set_mode(_choice("mode", modes))
+        key, frame = conversations.send(userid, words, kind)
+        return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
+
+    @app.get("/photo.png")
+    def sample() -> Response:
+        return Response(photo(), mimetype="image/png")
 
     @app.post("/poll")
     def poll() -> Response:
@@ -115,6 +144,15 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
             return jsonify(frame=_shown(conversations.poll(_text("bubble"))))
         except KeyError:
             raise NotFound("unknown bubble") from None
+
+    @app.post("/rate")
+    def rate() -> Response:
+        rating, content, reasons = _rating()
+        try:
+            conversations.rate(_text("bubble"), rating, content, reasons)
+        except KeyError:
+            raise NotFound("unknown bubble") from None
+        return jsonify(rating=rating)
 
     @app.post("/late")
     def late() -> Response:
@@ -150,10 +188,18 @@ def _guard(response: Response) -> Response:
 
 
 def _text(name: str) -> str:
+    value = _words(name)
+    if not value:
+        raise BadRequest(f"{name} is missing")
+    return value
+
+
+def _words(name: str) -> str:
+    """Return a text of the request, "" for none."""
     body = request.get_json()
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"{name} is missing")
+        return ""
     # JSON may contain a lone surrogate, which a message cannot be encoded with.
     return value.encode("utf-8", "replace").decode()
 
@@ -163,6 +209,17 @@ def _choice(name: str, choices: tuple[Any, ...]) -> str:
     if value not in {choice.id for choice in choices}:
         raise BadRequest(f"unknown {name}")
     return value
+
+
+def _rating() -> tuple[Rate, str, list[int]]:
+    """Return rating, words and reasons of the body."""
+    rating, body = _text("rating"), request.get_json()
+    content, reasons = body.get("content", ""), body.get("reasons", [])
+    listed = isinstance(reasons, list) and all(isinstance(reason, int) for reason in reasons)
+    if rating not in RATES or not isinstance(content, str) or not listed:
+        raise BadRequest("rating, content or reasons are wrong")
+    # `in` does not tell mypy that it is one of them.
+    return next(one for one in RATES if one == rating), content.encode("utf-8", "replace").decode(), reasons
 
 
 def _shown(frame: BubbleFrame) -> dict[str, Any]:

@@ -42,6 +42,8 @@ _MAGIC = (
 #: The folder of an Office document's zip by the document's ending.
 _OFFICE = ((b"word/", "docx"), (b"xl/", "xlsx"), (b"ppt/", "pptx"))
 _PICTURES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "svg")
+#: Endings by first bytes that count more than an unknown ending: .log and .json are texts.
+_CERTAIN = ("txt", "pdf", "jpg", "png", "gif", "webp")
 #: Bytes at a file's beginning that are looked at.
 _HEAD = 4096
 
@@ -66,8 +68,8 @@ def recognized(name: str, content: bytes, kind: MediaKind) -> Recognized:
     named = name.rpartition(".")[2].lower() if "." in name else ""
     sniffed = _sniffed(content[:_HEAD])
     ending = (named or sniffed) if kind == "file" else (sniffed or named)
-    # An app may offer pictures only as pictures, whatever the sender chose.
-    if kind == "file" and named not in _KNOWN and sniffed:
+    # An ending that Dify does not know, of a file that it can read.
+    if kind == "file" and named not in _KNOWN and sniffed in _CERTAIN:
         ending = sniffed
     return Recognized(ending or ("mp4" if kind == "video" else ""), sniffed in _PICTURES)
 

@@ -57,6 +57,10 @@ class BaseRAGProvider(ABC):
     takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
+    #: Whether `rate` reaches the provider; if False, people's ratings are kept here only.
+    takes_ratings = False
+    #: Whether requests carry the user's own token; then `rate` gets it too.
+    sends_user_tokens = False
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -149,6 +153,17 @@ class BaseRAGProvider(ABC):
 
     def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
         """Tell the provider to stop a run whose answer is no longer needed. Failures are logged, not raised."""
+
+    def rate(  # noqa: B027 - optional by contract
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        """Tell the provider what people say of an answer to this user, with their words; "" withdraws it.
+
+        The same call may come again. `token` is that user's, "" where it is not needed or unknown.
+
+        Raises:
+            ProviderError: it was not accepted. It is tried again later, unless `http_status` is a refusal of this call.
+        """
 
     def close(self) -> None:  # noqa: B027 - optional by contract
         """Close the pooled connections."""

@@ -80,6 +80,8 @@ class Snapshot:
     has_files: bool = False
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
+    #: A provider answers the question, or has; known only where it was asked just now.
+    is_answer: bool = field(default=False, compare=False)
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:

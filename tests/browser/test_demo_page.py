@@ -16,7 +16,7 @@ from config.texts import ZH
 from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
-from tests.browser.stage import TIMEOUT
+from tests.browser.stage import TIMEOUT, screenshot
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -191,6 +191,22 @@ def test_the_page_is_usable_on_a_phone(person: Person) -> None:
     expect(person.page.get_by_role("button", name="发送")).to_be_visible()
 
 
+@pytest.mark.full
+def test_every_kind_of_message_has_a_button(person: Person) -> None:
+    """A picture with the typed words, a file, voice and a quoted picture are answered; the sample picture is shown."""
+    answers = person.page.locator("#chat .theirs[data-state]")
+    person.page.get_by_role("textbox").fill("图里是什么")
+    for number, kind in enumerate(("photo", "file", "voice", "quote")):
+        person.page.locator(f"button[name={kind}]").click()
+        said = person.sees_finish(answers.nth(number))
+        assert ("我看到了" in said) == (kind != "voice")
+
+    picture = person.page.locator("#chat img.attached").first
+    assert picture.evaluate("image => image.naturalWidth") == 320
+    expect(person.page.locator("#chat .mine .bubble").first).to_contain_text("图里是什么")
+    assert (person.foreign, person.broken) == ([], [])
+
+
 def test_the_page_is_translated_to_english(person: Person) -> None:
     """Labels and accessible names change with the language."""
     person.page.get_by_role("button", name="English").click()
@@ -242,3 +258,25 @@ def test_the_screenshot_of_the_readme(person: Person) -> None:
     folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     person.page.screenshot(path=folder / "simulator.png")
+
+
+@pytest.mark.full
+def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
+    """Thumbs are below finished answers only; what is wrong is told by reasons and words."""
+    answer = person.asks("年假怎么申请")
+    person.sees_finish(answer)
+
+    answer.get_by_role("button", name="不准确").click()
+    answer.get_by_label("回答不完整").check()
+    answer.get_by_label("说说哪里不对").fill("请更具体一点")
+    screenshot(person.page, "thumbs-form")
+    answer.get_by_role("button", name="提交").click()
+    expect(answer.get_by_role("status")).to_have_text("已评价")
+    expect(answer.get_by_role("button", name="不准确")).to_have_attribute("aria-pressed", "true")
+    screenshot(person.page, "thumbs")
+    answer.get_by_role("button", name="撤回评价").click()
+    expect(answer.get_by_role("status")).to_have_text("评价已撤回")
+
+    command = person.asks("帮助")
+    person.sees_finish(command)
+    expect(command.get_by_role("button")).to_have_count(0)

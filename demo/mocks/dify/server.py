@@ -64,7 +64,7 @@ class MockDify(HttpMock):
     outputs: Outputs = "object"
     #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
-    #: The reply to every look-up while it is set.
+    #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     #: Seconds for which signed addresses of files are valid after a run began.
     file_seconds: float = 300.0
@@ -77,6 +77,8 @@ class MockDify(HttpMock):
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
+    #: (message id, rating, content) of each accepted rating, in order.
+    ratings: list[tuple[str, str | None, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     #: Uploaded files, in order.
@@ -149,6 +151,10 @@ class MockDify(HttpMock):
     def record_look_up(self, look_up: LookUp) -> None:
         with self._lock:
             self.look_ups.append(look_up)
+
+    def record_rating(self, message_id: str, body: Mapping[str, Any], authorization: str) -> None:
+        with self._lock:
+            self.ratings.append((message_id, body["rating"], body.get("content") or ""))
 
     def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
         """Return whether this request gets the script's error reply, and count it."""

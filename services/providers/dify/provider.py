@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, Literal
 
-from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
-from services.http.service import TransientError
+from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
 from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
+from services.providers.dify.errors import as_break
 from services.providers.dify.inputs import InputsTemplate
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
@@ -21,6 +21,7 @@ from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.turn import DifyTurn
+from services.providers.dify.uploads import local_file
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class DifyProvider(BaseRAGProvider):
 
     name = "dify"
     takes_files = "upload"
+    takes_ratings = True
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class DifyProvider(BaseRAGProvider):
         if auth_mode == "app_key" and not self._code:
             raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
         self._auth_mode = auth_mode
+        self.sends_user_tokens = auth_mode == "user_token"
         self._auth_prefix = auth_prefix
         self._user = user
         self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
@@ -126,7 +129,7 @@ class DifyProvider(BaseRAGProvider):
         except ProviderError as exc:
             # The response is closed here, before the question is asked again: two runs of it must not overlap.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
-                raise _as_break(exc, turn) from exc.__cause__
+                raise as_break(exc, running=turn.state == "running") from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
 
     def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
@@ -153,7 +156,7 @@ class DifyProvider(BaseRAGProvider):
         if query.conversation_id:
             body["conversation_id"] = query.conversation_id
         if query.files:
-            body["files"] = [_local_file(each) for each in query.files]
+            body["files"] = [local_file(each) for each in query.files]
         return body
 
     def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
@@ -271,19 +274,15 @@ class DifyProvider(BaseRAGProvider):
         except ProviderError as exc:
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
 
+    def rate(
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        authorization = self._authorization(token) if token else self._own_authorization
+        self._service.rate(message_id, user or self._user, rating, content, authorization=authorization)
+
     def close(self) -> None:
         """Close the pooled connections."""
         self._service.close()
-
-
-#: Codes of a stream that ended before its answer did, although the run at Dify may go on.
-_BREAKS = ("provider_timeout", "provider_unreachable")
-
-
-def _as_break(exc: ProviderError, turn: DifyTurn) -> ProviderError:
-    """Return a `StreamBroken` for an error that cut the stream off, else the error: Dify may have the answer."""
-    broken = exc.code in _BREAKS and turn.state == "running" and not isinstance(exc, TransientError)
-    return StreamBroken(str(exc), code=exc.code) if broken else exc
 
 
 def _joined(*parts: str) -> str:
@@ -292,9 +291,3 @@ def _joined(*parts: str) -> str:
 
 def _cost(usage: Usage) -> tuple[int, str, str]:
     return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
-
-
-def _local_file(file: str) -> dict[str, str]:
-    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
-    kind, _, file_id = file.rpartition(":")
-    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}

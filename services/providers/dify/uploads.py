@@ -1,4 +1,4 @@
-"""The form that uploads a file to Dify, and the errors of its reply."""
+"""The form that uploads a file to Dify, the errors of its reply, and the file in a question."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def upload_error(status: int) -> AnswerError | None:
     """Return the error of a status that is about the file; None for any other."""
     code = _CODES.get(status)
     return AnswerError(f"HTTP {status} to an upload", code=code) if code else None
+
+
+def local_file(file: str) -> dict[str, str]:
+    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
+    kind, _, file_id = file.rpartition(":")
+    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}

@@ -33,9 +33,18 @@ def file_part(file: MediaFile) -> dict[str, Any]:
     if file.mime in _PICTURES:
         data = base64.b64encode(file.content).decode()
         return {"type": "image_url", "image_url": {"url": f"data:{file.mime};base64,{data}"}}
-    text = decoded(file.content) if file.mime.startswith("text/") or file.mime in _TEXTS else None
-    if text is None:
+    if not (file.mime.startswith("text/") or file.mime in _TEXTS):
         raise AnswerError("neither a picture nor a text", code="media_wrong_type")
+    return {"type": "text", "text": f"{file.name}:\n\n{_text(file.content)}"}
+
+
+def _text(content: bytes) -> str:
+    # Checked before it is decoded, which takes long for a large file: a character has four bytes at most.
+    if len(content) > 4 * MOST_TEXT:
+        raise AnswerError("a text that is too long", code="media_too_large")
+    text = decoded(content)
+    if text is None:
+        raise AnswerError("no text", code="media_wrong_type")
     if len(text) > MOST_TEXT:
         raise AnswerError("a text that is too long", code="media_too_large")
-    return {"type": "text", "text": f"{file.name}:\n\n{text}"}
+    return text

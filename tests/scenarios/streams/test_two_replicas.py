@@ -151,7 +151,7 @@ def test_200_questions_need_no_more_connections_than_the_pools_have(
         peaks = Peaks(redis, maria_server, "laibao_load")
         with replicas(2, env, tmp_path) as (one, other), peaks.watched():
             urls = (one.url, other.url)
-            shares = [crowd[start::40] for start in range(40)]
+            shares = [crowd[start::25] for start in range(25)]
             answered = at_once(partial(ask_in_turn, urls, [user.userid for user in share]) for share in shares)
             wait_until(lambda: dify.open_streams == 0, TIMEOUT)
             kept = dify.open_connections
@@ -169,5 +169,13 @@ def test_200_questions_need_no_more_connections_than_the_pools_have(
 
 
 def ask_in_turn(urls: Sequence[str], userids: Sequence[str]) -> dict[str, str]:
-    """Let these users ask one after the other; return the final content of each one's bubble."""
-    return {userid: ask(urls, userid, f"{userid}问", 0.4).content for userid in userids}
+    """Let these users ask one after the other; return the final content of each one's bubble.
+
+    A question that a busy machine could not store in time is asked again, as its sentence says.
+    """
+    shown = {}
+    for userid in userids:
+        shown[userid] = ask(urls, userid, f"{userid}问", 0.4).content
+        if shown[userid] == ZH["store_unavailable"]:
+            shown[userid] = ask(urls, userid, f"{userid}问", 0.4).content
+    return shown

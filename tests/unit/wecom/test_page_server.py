@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from demo.page.server import MAX_BUBBLES, Conversations, PageServer, create_page
-from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
+from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 
@@ -55,9 +55,10 @@ def responses() -> Iterator[ResponseServer]:
 @pytest.fixture
 def browser(callback: StubCallback, modes: list[str], responses: ResponseServer) -> Iterator[Browser]:
     """A browser with the page of a gateway whose mock Dify has modes."""
-    bot = SimulatedBot(TOKEN, AES_KEY)
-    conversations = Conversations(lambda userid: WeComUser(callback.url, bot, userid, responses=responses))
+    bot, store = SimulatedBot(TOKEN, AES_KEY), MediaStore()
+    conversations = Conversations(lambda userid: WeComUser(callback.url, bot, userid, responses=responses, store=store))
     with (
+        store,
         closing(conversations),
         socket.create_server(("127.0.0.1", 0)) as listener,
         PageServer(create_page(conversations, modes.append), listener) as page,
@@ -97,6 +98,36 @@ def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
     assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": []}
     assert second["broken"] == ["the address was used before"]
     assert browser.post("/late", bubble="unknown").json() == {"messages": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "msgtype"),
+    [
+        ("photo", "", "image"),
+        ("photo", "什么", "mixed"),
+        ("file", "", "file"),
+        ("file", "什么", "text"),
+        ("voice", "", "voice"),
+        ("quote", "", "text"),
+    ],
+)
+def test_a_button_sends_another_kind_of_message(
+    callback: StubCallback, browser: Browser, kind: str, words: str, msgtype: str
+) -> None:
+    """What was typed goes along; a file has no words, so with words it is quoted."""
+    reply = browser.post("/media", kind=kind, text=words, user="zhangsan", mode="normal")
+
+    (message,) = callback.messages
+    assert reply.json()["bubble"]
+    assert message["msgtype"] == msgtype
+    assert ("quote" in message) == (kind == "quote" or bool(words and kind == "file"))
+    assert words in str(message)
+
+
+def test_a_kind_that_the_page_lacks_is_refused(browser: Browser) -> None:
+    """The sample picture is served, so that the page can show it."""
+    assert browser.post("/media", kind="dance", text="", user="zhangsan", mode="normal").status_code == 400
+    assert browser.http.get(f"{browser.url}/photo.png", timeout=10).content.startswith(b"\x89PNG")
 
 
 def test_a_question_has_its_user_and_the_mode_of_dify(
@@ -221,3 +252,22 @@ def test_a_port_in_use_raises_an_error(browser: Browser) -> None:
 
     with pytest.raises(OSError, match="in use"):
         socket.create_server(("127.0.0.1", port))
+
+
+def test_thumbs_are_sent_for_bubbles_that_have_them(callback: StubCallback, browser: Browser) -> None:
+    """Only a first frame with a `feedback.id` gives thumbs; each press is an event with words and reasons."""
+    plain = browser.send().json()
+    rated = {**frame("…", finish=False)["stream"], "feedback": {"id": "fb-1"}}
+    callback.reply = lambda message: None if message["msgtype"] == "event" else {"msgtype": "stream", "stream": rated}
+    sent = browser.send().json()
+    said = {"rating": "inaccurate", "content": "more", "reasons": [2]}
+    pressed = browser.post("/rate", bubble=sent["bubble"], **said)
+
+    assert (plain["rateable"], sent["rateable"]) == (False, True)
+    assert pressed.json() == {"rating": "inaccurate"}
+    event = callback.messages[-1]["event"]["feedback_event"]
+    assert event == {"id": "fb-1", "type": 2, "content": "more", "inaccurate_reason_list": [2]}
+    assert browser.post("/rate", bubble=plain["bubble"], **said).json()["error"] == "rule_broken"
+    assert browser.post("/rate", bubble="gone", **said).status_code == 404
+    for wrong in ({"rating": "good"}, {**said, "reasons": "2"}, {**said, "content": 5}):
+        assert browser.post("/rate", bubble=sent["bubble"], **wrong).status_code == 400
