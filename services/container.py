@@ -46,9 +46,6 @@ from services.factories import (
     make_wechat,
     user_tokens,
 )
-from services.files.store import FileStore
-from services.http.addresses import AddressRules
-from services.http.fetcher import Fetcher
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
@@ -121,9 +118,8 @@ class Container:
             intake=MediaIntake(self.media, Access(self.keys.streams())),
             met=self.names.note,
         )
-        self.files = make_files(settings, self.streams, FileStore(self.runner), self.keys, self.texts)
+        self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self.frames = make_frames(settings, self.texts, self.files.offers)
-        self.fetcher = Fetcher(AddressRules(settings.media_hosts))
         self.responses = ResponseService(settings.wechat_response_hosts)
         self.claims = ClaimStore(self.runner, self.streams)
         self.late_answers = LateAnswers(
@@ -142,7 +138,7 @@ class Container:
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             late=self.late_answers,
-            files=make_collector(settings, self.files, self.fetcher, self.keys, self.channels, self.providers),
+            files=make_collector(settings, self.files, self.keys, self.channels, self.providers),
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
@@ -214,7 +210,7 @@ class Container:
         self.feedback.close()
         self.manager.close()
         self.responses.close()
-        self.fetcher.close()
+        self.files.fetcher.close()
         self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():

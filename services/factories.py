@@ -70,31 +70,32 @@ def make_media(settings: Settings) -> MediaService:
 
 
 class Files(NamedTuple):
-    """What stores the files of answers, and shows them."""
+    """What fetches the files of answers, stores and shows them."""
 
     store: FileStore
     links: FileLinks
     offers: FileOffers
     delivery: FileDelivery
+    fetcher: Fetcher
 
 
-def make_files(settings: Settings, streams: StreamStore, store: FileStore, keys: Keys, texts: Texts) -> Files:
+def make_files(settings: Settings, streams: StreamStore, runner: ScriptRunner, keys: Keys, texts: Texts) -> Files:
+    store, fetcher = FileStore(runner), Fetcher(AddressRules(settings.media_hosts))
     links = FileLinks(keys.files(), settings.public_url or "")
     offers = FileOffers(texts, links)
-    return Files(store, links, offers, FileDelivery(streams, store, links, offers))
+    return Files(store, links, offers, FileDelivery(streams, store, links, offers), fetcher)
 
 
 def make_collector(
     settings: Settings,
     files: Files,
-    fetcher: Fetcher,
     keys: Keys,
     channels: Channels,
     providers: Mapping[str, BaseRAGProvider],
 ) -> FileCollector:
     return FileCollector(
         files.store,
-        fetcher,
+        files.fetcher,
         Access(keys.streams()),
         channels,
         roots={bot: provider.files_root for bot, provider in providers.items()},

@@ -86,9 +86,8 @@ class Snapshot:
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
         status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited = reply
-        marks = (epoch, owner, lapsed == 1, bool(over & 1))
-        seen = (text, size, length, start, cited)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, bool(over & 2), bool(over & 4))
+        marks = (epoch, owner, lapsed == 1, bool(over & 1), text, size, length, start, cited)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, bool(over & 2), bool(over & 4))
 
 
 @dataclass(frozen=True, slots=True)
