@@ -18,6 +18,7 @@ from demo.wecom.simulator import Bubble, ResponseServer, WeComUser
 from services.streams.store import stream_keys
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.streams.counting_relay import CountingRelay
 
 PUBLIC = "https://chat.example.com"
 
@@ -201,17 +202,22 @@ def test_more_pictures_than_a_frame_takes_are_linked(person: WeComUser) -> None:
     assert re.findall(rf"\[(图\d+)\.jpg\]\({PUBLIC}/files/", bubble.content) == ["图10", "图11"]
 
 
-def test_a_lost_redis_keeps_the_frame_open(server: AppServer, person: WeComUser, redis_server: RedisServer) -> None:
-    """A finished frame without its pictures could not be mended, so the poll gets an empty reply."""
-    bubble = answered(person, "画", "only-picture")
+def test_pictures_that_cannot_be_read_keep_the_frame_open(
+    redis_server: RedisServer, settings: dict[str, str], dify: MockDify
+) -> None:
+    """A frame that ended without its pictures could not be mended: it stays open, and ends with the next poll."""
+    with CountingRelay(redis_server.port) as relay, AppServer(relay.url, **settings) as server, server.user() as person:
+        bubble = person.says("画一座房子 [[pictures]]")
+        wait_until(lambda: server.container.manager.running == 0, timeout=30.0)
+        relay.hold(lambda names: "MGET" in names)
+        without = person.polls(bubble)
+        relay.hold(lambda names: False)
+        person.sees_finish(bubble, every=0.05)
 
-    redis_server.pause()
-    try:
-        frame = person.polls(bubble)
-    finally:
-        redis_server.resume()
-
-    assert frame.empty
+    assert not without.finish
+    assert "（图片：房子）" in without.content
+    assert bubble.content.startswith(without.content)
+    assert len(bubble.last.pictures) == 3
 
 
 def test_the_sources_are_sealed(server: AppServer, person: WeComUser, redis_server: RedisServer) -> None:
