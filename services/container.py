@@ -19,6 +19,7 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
@@ -35,6 +36,7 @@ from services.factories import (
     make_backends,
     make_batch_store,
     make_collector,
+    make_directories,
     make_feedback,
     make_files,
     make_frames,
@@ -108,6 +110,7 @@ class Container:
         )
         self.names = NameStore(self.runner)
         self.media = make_media(settings)
+        self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -116,7 +119,7 @@ class Container:
             channels=self.channels,
             callers=self.callers,
             intake=MediaIntake(self.media, Access(self.keys.streams())),
-            met=self.names.note,
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self.frames = make_frames(settings, self.texts, self.files.offers)
@@ -215,6 +218,8 @@ class Container:
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
+        for directory in self.directories.values():
+            directory.close()
         self.auth.close()
         if self.users:
             self.users.close()

@@ -263,6 +263,11 @@ ANSWER_FILES = _counter(
     "Pictures and files of answers, by outcome: picture, file, or the code of what went wrong.",
     ["outcome"],
 )
+CONTACT_LOOKUPS = _counter(
+    "wechatlaibao_contact_lookups_total",
+    "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",
+    ["outcome"],
+)
 REDIS_OUTAGES = _counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis unreachable.",

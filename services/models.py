@@ -117,6 +117,31 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """What WeCom's directory says about a person; each field is "" where it is unknown."""
+
+    #: The plain userid; a callback may have an encrypted one.
+    userid: str = ""
+    name: str = ""
+    #: The names of the departments, the main one first, joined by ", ".
+    department: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, where, and by which message: the values of the placeholders of DIFY_INPUTS that have these names."""
+
+    userid: str = ""
+    name: str = ""
+    department: str = ""
+    #: The group's id; "" in a single chat.
+    chatid: str = ""
+    chattype: str = "single"
+    bot: str = ""
+    msgid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One question of a conversation and its answer, unchanged."""
 
@@ -151,6 +176,14 @@ class Query:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer, "zh" or "en".
     mock_language: str = "zh"
+    asker: Asker = Asker()
+    #: The name that `text` begins with, before ": ", in a group that shares one conversation; "" in every other chat.
+    speaker: str = ""
+
+    @property
+    def words(self) -> str:
+        """The question as the person wrote it."""
+        return self.text.removeprefix(f"{self.speaker}: ") if self.speaker else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +311,5 @@ class Past:
     may_ask: bool = True
     #: When the provider was last asked, in seconds since 1970; 0 if not recorded.
     asked_at: float = 0.0
+    #: The name that the question was sent with; "" for none.
+    speaker: str = ""

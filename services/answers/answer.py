@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
+from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
@@ -16,11 +17,11 @@ from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.media.intake import MediaIntake
-from services.models import Identity, Past, ProviderIds, Query, Question
+from services.media.intake import MediaIntake, taken_in
+from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
-from services.streams.answer_events import AnswerEvent, Asking, Resumed, Uploaded, Waiting, anew
+from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
 from services.streams.owned_stream import LEAVING
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
@@ -73,19 +74,19 @@ class Answerer:
         channels: Channels,
         callers: CallerAuthenticator | None = None,
         intake: MediaIntake | None = None,
-        met: Callable[[Question, Identity], None] = lambda question, identity: None,
+        askers: Askers | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
 
         `intake` takes in the files of questions; None if no channel has any.
-        `met` is called with each authenticated person of the bots' directory.
+        `askers` tells the provider who asks; None takes only what question and user record say.
         """
         self._auth = auth
         self._callers = callers
         self._intake = intake
-        self._met = met
+        self._askers = askers or Askers()
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -136,35 +137,29 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity
-        query = _query(question, identity, channel)
+        # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
+        # addresses are valid for minutes.
+        asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
+        query = _query(question, identity, channel, asker)
         if question.media and _may_ask(past):
-            # Before the turn: the files' addresses are valid for minutes.
-            query = yield from self._taken_in(question, backend, query, deadline)
+            query = yield from taken_in(self._intake, question, backend.provider, query, deadline)
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
         entry = QueueEntry(key, stream_id)
+        if question.chat and backend.shared_groups:
+            query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
         if past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
-            yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
+            yield Asking(1, "", backend.provider.name, memory.resets, asked_in, query.speaker)
             yield from self._ask(backend, query, memory, entry, deadline)
-
-    def _taken_in(
-        self, question: Question, backend: Backend, query: Query, deadline: Deadline
-    ) -> Generator[Uploaded, None, Query]:
-        """Yield the uploads of the question's files that are still missing; return the query with all of them."""
-        if self._intake is None:
-            raise AnswerError(code="media_unsupported")
-        return (yield from self._intake.take_in(question, backend.provider, query, deadline))
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
-            identity = self._auth.authenticate(question.principal, backend.corp)
-            self._met(question, identity)
-            return identity
+            return self._auth.authenticate(question.principal, backend.corp)
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
@@ -185,7 +180,8 @@ class Answerer:
             if not _may_ask(past):
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
+            asked_in = memory.conversation_id
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, asked_in, query.speaker)
             # Only now is it certain that this replica owns the stream: another owner could be reading the run.
             backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, memory, entry, deadline), past.text)
@@ -257,17 +253,28 @@ def _may_ask(past: Past | None) -> bool:
     return past is None or (past.asks < MAX_ASKS and past.may_ask)
 
 
-def _query(question: Question, identity: Identity, channel: Channel) -> Query:
+def _user(question: Question, identity: Identity, channel: Channel) -> str:
+    """Return the provider's name of the user."""
+    return identity.user.user_code if identity.user else channel.end_user(question)
+
+
+def _spoken(query: Query, speaker: str) -> Query:
+    """Return a query that begins with its speaker's name; unchanged without a name."""
+    return replace(query, text=f"{speaker}: {query.text}", speaker=speaker) if speaker else query
+
+
+def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
     """Return what the provider is asked, before anything of the conversation is known."""
     return Query(
         question.text,
-        identity.user.user_code if identity.user else channel.end_user(question),
+        _user(question, identity, channel),
         inputs=question.inputs,
         files=question.files,
         identity=identity,
         channel=channel.name,
         waits_for_provider=channel.waits_for_provider,
         mock_language=channel.mock_language,
+        asker=asker,
     )
 
 

@@ -40,6 +40,8 @@ class Asking:
     resets: str = ""
     #: The provider's conversation id; "" for a new conversation.
     conversation_id: str = ""
+    #: The name that the question begins with in a shared group; "" elsewhere.
+    speaker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
         content token user_info status conversation_id dify_finished created_time
         v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
+        speaker
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined

@@ -132,6 +132,16 @@ def test_pictures_and_files_are_in_the_bubble(person: Person) -> None:
     expect(answer.get_by_role("link", name="年度报告.pdf")).to_have_attribute("href", re.compile(r"/files/\S+\.pdf$"))
 
 
+def test_the_app_learns_who_asks(person: Person) -> None:
+    """The app lists the inputs that it was sent: name and department come from the directory, as `/whoami` has them."""
+    shown = person.sees_finish(person.asks("我是谁"))
+    known = person.sees_finish(person.asks("/whoami"))
+
+    assert "name：张三" in shown
+    assert "department：研发部" in shown
+    assert "张三" in known
+
+
 def test_every_frame_is_listed_for_developers(person: Person) -> None:
     """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from demo.mocks.command import answering_arguments, serve_until_interrupted
-from demo.mocks.dify.answers import marker
+from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.files import FOLDER
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
@@ -170,11 +170,11 @@ class MockDify(HttpMock):
         files = self.files_of(body)
         about = seen(files) if isinstance(files, list) else ""
         run = Run(
-            about + script.text(body["query"]),
+            about + with_inputs(script.text(body["query"]), body["inputs"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=about + script.answer(body["query"]) if answers else "",
+            final=about + with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,

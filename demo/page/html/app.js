@@ -45,7 +45,7 @@ const WORDS = {
     spoken: "（语音）年假怎么申请",
     sheet: "年假天数.csv",
     quoted: "引用：这是去年的统计",
-    suggestions: ["年假怎么申请", "报销需要哪些材料", "新对话", "停止", "帮助"],
+    suggestions: ["年假怎么申请", "报销需要哪些材料", "我是谁", "新对话", "停止", "帮助"],
   },
   en: {
     lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
@@ -82,7 +82,7 @@ const WORDS = {
     spoken: "(voice) 年假怎么申请",
     sheet: "年假天数.csv",
     quoted: "Quote: 这是去年的统计",
-    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "/reset", "/stop", "/help"],
+    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "Who am I", "/reset", "/stop", "/help"],
   },
 };
 

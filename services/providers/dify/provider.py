@@ -13,8 +13,8 @@ from typing import Any, Literal
 from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
 from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
+from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.errors import as_break
-from services.providers.dify.inputs import InputsTemplate
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion

@@ -64,6 +64,7 @@ NAMES = {
     "wechatlaibao_batch_tasks_max": ("gauge", set()),
     "wechatlaibao_batch_tasks_total": ("counter", {"status"}),
     "wechatlaibao_batch_refused_total": ("counter", {"code"}),
+    "wechatlaibao_contact_lookups_total": ("counter", {"outcome"}),
     "wechatlaibao_redis_away": ("gauge", set()),
 }  # fmt: skip
 
