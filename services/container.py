@@ -111,6 +111,7 @@ class Container:
         self.names = NameStore(self.runner)
         self.media = make_media(settings)
         self.directories = make_directories(settings, self.runner, self.keys)
+        access = Access(self.keys.streams())
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -118,21 +119,16 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
-            intake=MediaIntake(self.media, Access(self.keys.streams())),
+            intake=MediaIntake(self.media, access),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self.frames = make_frames(settings, self.texts, self.files.offers)
         self.responses = ResponseService(settings.wechat_response_hosts)
         self.claims = ClaimStore(self.runner, self.streams)
+        files, ttl = self.files, settings.stream_ttl
         self.late_answers = LateAnswers(
-            self.claims,
-            Access(self.keys.streams()),
-            self.frames,
-            self.responses,
-            files=self.files.store,
-            offers=self.files.offers,
-            ttl=settings.stream_ttl,
+            self.claims, access, self.frames, self.responses, files=files.store, offers=files.offers, ttl=ttl
         )
         self.manager = StreamManager(
             self.streams,
@@ -148,7 +144,6 @@ class Container:
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
-        access = Access(self.keys.streams())
         tokens = user_tokens(settings, self.auth, self.channels)
         self.feedback_inbox, self.feedback = make_feedback(
             settings, self.runner, access, self.providers, self.texts, tokens
