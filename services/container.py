@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -24,6 +25,8 @@ from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
@@ -118,6 +121,7 @@ class Container:
             memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
+            forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
             intake=MediaIntake(self.media, access),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),

@@ -112,6 +112,11 @@ MEDIA = _counter(
     "Files of messages by kind (image, file, video) and outcome: taken, or the code of the sentence.",
     ["kind", "outcome"],
 )
+FORMS = _counter(
+    "wechatlaibao_forms_total",
+    "Forms of runs that paused for a person, by what became of them: asked, submitted, unsent, or an error code.",
+    ["outcome"],
+)
 REWRITTEN = _counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis lost and their owner wrote again.",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from services.forms import PendingForm
+
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Status = Literal["processing", "completed", "error", "cancelled"]
@@ -281,7 +283,7 @@ class Told:
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | Complete
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,8 @@ class Recovered:
     usage: Usage = Usage()
     #: The run's ids, if it was found without them.
     ids: ProviderIds = ProviderIds()
+    #: The forms that the run waits for, if it has paused; `text` is the answer so far then.
+    forms: tuple[PendingForm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,3 +317,5 @@ class Past:
     asked_at: float = 0.0
     #: The name that the question was sent with; "" for none.
     speaker: str = ""
+    #: The form that the question answered, sealed; "" if it is no answer to a form.
+    form: str = field(default="", repr=False)

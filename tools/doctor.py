@@ -22,6 +22,7 @@ from config.settings import Settings, load_settings
 from services.batches.files import writable
 from services.container import Container
 from services.errors import SettingsError
+from tools._doctor.askers import check_askers
 from tools._doctor.callback import callback_urls, check_callback
 from tools._doctor.checks import Finding, Look, findings
 from tools._doctor.dify import check_dify
@@ -80,6 +81,7 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
     yield "redis", partial(check_redis, container)
     if container.batches and container.redis_of_batches is not container.redis:
         yield "batch redis", partial(check_batch_redis, container)
+    yield "askers", partial(check_askers, container, settings.bots.values())
     yield "users", partial(check_users, settings, container, options.userid, options.corp)
     if settings.auth_mode == "external":
         yield "auth API", partial(check_auth_api, container)

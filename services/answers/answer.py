@@ -13,6 +13,7 @@ from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
+from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
@@ -55,10 +56,11 @@ class Backend:
 
 
 class QueueEntry(NamedTuple):
-    """A question's stream, and the key of the conversation whose queue it is in; "" for none."""
+    """A question's stream, the key of the conversation whose queue it is in ("" for none), and its forms."""
 
     key: str
     stream_id: str
+    forms: ConversationForms
 
 
 class Answerer:
@@ -72,6 +74,7 @@ class Answerer:
         memory: MemoryStores,
         streams: StreamStore,
         channels: Channels,
+        forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
         intake: MediaIntake | None = None,
         askers: Askers | None = None,
@@ -87,6 +90,7 @@ class Answerer:
         self._callers = callers
         self._intake = intake
         self._askers = askers or Askers()
+        self._forms = forms
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -146,10 +150,14 @@ class Answerer:
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        entry = QueueEntry(key, stream_id)
+        forms = self._forms.of(question, stream_id, key)
+        entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
             query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
-        if past and past.asks:
+        rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
+        if rest:
+            yield from rest
+        elif past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
@@ -170,7 +178,7 @@ class Answerer:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
                     self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
@@ -227,13 +235,13 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Ask in the remembered conversation; once more in a new one when the provider has forgotten it."""
         try:
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory.forget()
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
 
     def _memory(
         self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
@@ -242,10 +250,11 @@ class Answerer:
         return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
 
     def _run(
-        self, backend: Backend, query: Query, memory: ConversationMemory, stream_id: str, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
-        return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
+        run = ProviderRun(backend.provider, query, memory, entry.stream_id, deadline, show=entry.forms.show)
+        return run.events()
 
 
 def _may_ask(past: Past | None) -> bool:

@@ -23,6 +23,10 @@ FRESH = 3600.0
 MOST_KNOWN = 4096
 
 
+#: Pattern of all keys of the store.
+EVERY_NAME = "dify_user_name:*"
+
+
 class NameStore:
     """Owns the key above; every method is one round trip at most."""
 
@@ -63,3 +67,9 @@ class NameStore:
 
 def _key(question: Question) -> str:
     return f"dify_user_name:{question.bot}:{question.principal}"
+
+
+def bot_and_person(key: str) -> tuple[str, str]:
+    """Return the bot and the userid of a key that `EVERY_NAME` matches."""
+    _, bot, person = key.split(":", 2)
+    return bot, person

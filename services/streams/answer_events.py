@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from services.errors import Unrecoverable
-from services.models import AnswerFile, Complete, Delta, Identity, ProviderEvent, Question, Replacement, Usage
+from services.models import (
+    AnswerFile,
+    Complete,
+    Delta,
+    Identity,
+    ProviderEvent,
+    ProviderIds,
+    Question,
+    Replacement,
+    Usage,
+)
 from services.streams.owned_stream import OwnedStream
 
 #: The number of sources kept with an answer, and their bytes as JSON.
@@ -42,6 +52,9 @@ class Asking:
     conversation_id: str = ""
     #: The name that the question begins with in a shared group; "" elsewhere.
     speaker: str = ""
+    #: The ids of the run, where it goes on with a person's answer to a form, and that form, sealed.
+    ids: ProviderIds = field(default_factory=ProviderIds)
+    form: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

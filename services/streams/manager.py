@@ -273,7 +273,8 @@ def past_of(stream: NewStream) -> Past:
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
     count, speaker = int(asks) if asks.isdecimal() else 1, fields.get("speaker", "")
-    return Past(count, ids, text, sources, resets, asked_at=asked_at, speaker=speaker)
+    form = fields.get("form", "")
+    return Past(count, ids, text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
 
 
 def is_whole(stream: NewStream) -> bool:

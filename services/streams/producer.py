@@ -233,8 +233,11 @@ class Producer:
         asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
         asks |= {"speaker": asking.speaker} if asking.speaker else {}
         # The ids of an earlier run are not those of this one.
-        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": "", "attached": ""}
-        self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
+        ids = {"message_id": asking.ids.message_id, "task_id": asking.ids.task_id, "run_id": asking.ids.run_id}
+        # The pictures of an earlier run are not those of this one; a run that goes on keeps its own.
+        attached = self._stream.field("attached") if asking.form else ""
+        kept = {"attached": attached, "form": asking.form, "resets": asking.resets}
+        self._stream.set(**asks, **ids, **kept, whole="", conversation_id=asking.conversation_id)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()

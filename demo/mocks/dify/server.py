@@ -21,6 +21,7 @@ from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.files import FOLDER
+from demo.mocks.dify.forms import Forms, MockForm, paused_events, resumed_events
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
@@ -88,8 +89,16 @@ class MockDify(HttpMock):
     #: Called with each file that is stored, before the reply; a test may block or kill here.
     before_upload_reply: Callable[[MockUpload], None] = lambda upload: None
     open_listeners: int = 0
+    #: Seconds from a submission to the run's first event.
+    resume_after: float = 0.2
+    #: The reply to every submission while it is set.
+    refuses_forms: MockErrorReply | None = None
+    #: Called before a submission is taken, and before its reply. `ClientGone` drops the request, or its reply.
+    before_submit: Callable[[], None] = lambda: None
+    after_submit: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
+        self.forms = Forms()
         self.runs = Runs()
         self._signed_at = time.monotonic()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
@@ -180,6 +189,7 @@ class MockDify(HttpMock):
             delay=self.delay,
             ping_every=self.ping_every,
             slow=self.slow,
+            known_forms=self.forms,
         )
         with self._lock:
             self.conversations.setdefault(conversation_id, body["user"])
@@ -195,6 +205,32 @@ class MockDify(HttpMock):
             run.abort()
         else:
             threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
+
+    def submit(self, token: str, body: Any) -> MockErrorReply | None:
+        """Take the submission of a form; return the error reply, None for a form that was submitted."""
+        self.before_submit()
+        if self.refuses_forms:
+            self.forms.refused += 1
+            return self.refuses_forms
+        taken = self.forms.submit(token, body)
+        if isinstance(taken, MockErrorReply):
+            return taken
+        threading.Thread(target=self._go_on, args=taken, name="mock-dify-run", daemon=True).start()
+        self.after_submit()
+        return None
+
+    def _go_on(self, form: MockForm, run: Run) -> None:
+        """Play a run that was resumed, for its listeners."""
+        self.closing.wait(self.resume_after)
+        run.go_on()
+        for event in resumed_events(run, form):
+            run.live.say(event)
+        if all(each.submitted for each in run.forms):
+            Player(run, None, limit=self.limit, closing=self.closing).play(run.rest)
+            return
+        for event in paused_events(run):
+            run.live.say(event)
+        run.live.pause()
 
     def stop(self, task_id: str, user: str) -> None:
         """Stop a run. Like Dify, ignore an unknown run and another user's run."""

@@ -189,12 +189,20 @@ function addAnswer(number) {
   const pictures = element("div", "pictures");
   const meta = element("div", "meta");
   let frames = 0;
+  const broken = new Set();
   fold.hidden = true;
   fold.append(element("summary", "", word("thinking")), thinking);
   bubble.append(fold, text, pictures);
   column.append(bubble, meta);
   line.append(avatar(), column);
   append(line);
+  /** Show a rule that a frame breaks in red below the bubble, once. */
+  function complainHere(rule) {
+    if (broken.has(rule)) return;
+    broken.add(rule);
+    bubble.classList.add("broken");
+    column.append(element("div", "meta failure rule", `${word("rule_broken")}: ${rule}`));
+  }
   return {
     show(frame) {
       const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
@@ -208,6 +216,7 @@ function addAnswer(number) {
       const state = word(line.dataset.state);
       meta.textContent = `${state} · ${frames} ${word("framesUnit")} · ${frame.at.toFixed(1)} ${word("seconds")}`;
       addRow(number, frame);
+      frame.broken.forEach(complainHere);
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
     /** Show a message that came after the bubble's end below it; red if it breaks a rule of WeCom. */

@@ -15,6 +15,7 @@ from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Que
 from services.providers.base import BaseRAGProvider
 from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.errors import as_break
+from services.providers.dify.forms import DifyForms
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
@@ -91,6 +92,7 @@ class DifyProvider(BaseRAGProvider):
             backoff=backoff,
         )
         self.files_root = self._service.urls.root.removesuffix("/v1")
+        self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -244,8 +246,8 @@ class DifyProvider(BaseRAGProvider):
 
         Raises:
             Unrecoverable: there is no answer, or Dify does not return it in time.
-            ProviderError: `provider_paused` if the run waits for a person, because a new run would pause again;
-                `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
+            ProviderError: `provider_paused` if the run waits for a person by other means, because a new run would pause
+                again; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
         """
         try:
             recovered = self._recovery(query, ids, deadline).answer()

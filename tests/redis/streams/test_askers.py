@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,15 @@ from services.answers.answer import Answerer, Backend
 from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.history_store import HistoryStore
 from services.channels import Channel, Channels
 from services.errors import AuthError
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Past, ProviderIds, Query, Question, Recovered, UserInfo
 from services.redis.store import ScriptRunner
+from services.streams.access import Access
 from services.streams.answer_events import Asking
 from services.streams.manager import past_of
 from services.streams.records import NewStream
@@ -68,6 +72,7 @@ class Group:
             ),
             streams=StreamStore(runner),
             channels=Channels(CHANNELS, {}),
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
             askers=Askers({"default": self._find}, self.names),
         )
 

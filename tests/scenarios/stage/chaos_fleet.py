@@ -23,6 +23,7 @@ from demo.wecom.simulator import (
     WeComUser,
     WeComWire,
 )
+from demo.wecom.wire import Delivery
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.replicas import AES_KEY, TOKEN, Replica
 
@@ -154,7 +155,7 @@ class Service(WeComWire):
         self._path = path
         self._wires: dict[str, WeComWire] = {}
 
-    def post(self, callback: Callback) -> dict[str, Any] | None:
+    def deliver(self, callback: Callback) -> Delivery:
         """Post a callback; if no member takes it, try again, as WeCom does, for at most `TIMEOUT` seconds.
 
         Raises: CallbackFailed, at once for any HTTP status but 200; RuleBroken.
@@ -162,7 +163,7 @@ class Service(WeComWire):
         end = time.monotonic() + TIMEOUT
         for tries in itertools.count(1):
             try:
-                return self._next().post(callback)
+                return self._next().deliver(callback)
             except CallbackFailed as exc:
                 if exc.status or time.monotonic() > end:
                     raise

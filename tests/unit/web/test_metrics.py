@@ -35,6 +35,7 @@ NAMES = {
     "wechatlaibao_sources_total": ("counter", {"bot", "provider"}),
     "wechatlaibao_late_answers_total": ("counter", {"outcome"}),
     "wechatlaibao_media_total": ("counter", {"kind", "outcome"}),
+    "wechatlaibao_forms_total": ("counter", {"outcome"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
