@@ -26,6 +26,7 @@ from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.web.compression import compress_answers
 from channels.web.cross_site import keep_pages_out
 from channels.web.errors import register_rest_errors
+from channels.web.files import files_blueprint
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.ops import ops_blueprint
 from channels.web.pages.docs import docs_blueprint
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         commands=bot_commands(container),
         frames=container.frames,
+        files=container.files.store,
         person=container.gateway.person,
         feedback=container.feedback_inbox,
     )
@@ -93,6 +95,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_sockets(app, container, callers, administrators)
     register_http_chat(app, container, callers)
     register_batches(app, container, callers)
+    app.register_blueprint(files_blueprint(container.files.delivery))
     register_docs(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))

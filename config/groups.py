@@ -14,6 +14,7 @@ from config.fields import (
     AdminToken,
     AesKeys,
     AnswerBytes,
+    BaseUrl,
     Bots,
     Bytes,
     Commands,
@@ -81,6 +82,11 @@ class ServerSettings(Group):
         "host names that requests may have, such as chat.example.com or .example.com; "
         "callbacks and probes: any; empty: any",
     )
+    public_url: BaseUrl | None = setting(
+        None,
+        "address at which people reach this gateway, such as https://chat.example.com, for links to files in WeCom's "
+        "answers; empty: no links",
+    )
 
 
 class WeComSettings(Group):
@@ -137,7 +143,9 @@ class MoreWeComSettings(Group):
         ("qyapi.weixin.qq.com",),
         "hosts that late answers may be sent to: WeCom's by https, any other also by http; .name: any host below it",
     )
-    media_max_bytes: Bytes = setting(20 * 1024 * 1024, "bytes of the largest image or file taken from a message")
+    media_max_bytes: Bytes = setting(
+        20 * 1024 * 1024, "bytes of the largest image or file taken from a message, and of all files of an answer"
+    )
     media_hosts: Hosts = setting(
         (".myqcloud.com",),
         "hosts whose files may also be fetched by http, at any port and from private addresses; others by https from "

@@ -25,7 +25,7 @@ TAKEN_PATHS = (
     "/", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz", "/realtime",
     "/ws/chat",
 )  # fmt: skip
-TAKEN_FOLDERS = ("/api/", "/docs/", "/wechat/", "/ws/chat/")
+TAKEN_FOLDERS = ("/api/", "/docs/", "/files/", "/wechat/", "/ws/chat/")
 #: Provider → the setting it requires, and the description of that setting.
 NEEDED = {
     "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),

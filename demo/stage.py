@@ -71,7 +71,10 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= _directory_settings(contacts)
         settings |= real_dify if dify is None else _dify_settings(dify)
-        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port or free_port()))
+        port = port or free_port()
+        # The address below which bubbles link files.
+        settings["PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port))
         yield Stage(gateway, None if dify is None else _mode_setter(dify), responses, store)
 
 

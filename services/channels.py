@@ -81,6 +81,8 @@ class Channel:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer.
     mock_language: Literal["zh", "en"] = "zh"
+    #: Whether pictures and files of answers are fetched and kept for its readers.
+    keeps_files: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
     #: Whether people may rate its answers.

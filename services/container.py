@@ -38,8 +38,10 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_collector,
     make_directories,
     make_feedback,
+    make_files,
     make_frames,
     make_history,
     make_media,
@@ -112,6 +114,7 @@ class Container:
         self.names = NameStore(self.runner)
         self.media = make_media(settings)
         self.directories = make_directories(settings, self.runner, self.keys)
+        access = Access(self.keys.streams())
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
@@ -120,13 +123,17 @@ class Container:
             channels=self.channels,
             forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
-            intake=MediaIntake(self.media, Access(self.keys.streams())),
+            intake=MediaIntake(self.media, access),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
-        self.frames = make_frames(settings, self.texts)
+        self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
+        self.frames = make_frames(settings, self.texts, self.files.offers)
         self.responses = ResponseService(settings.wechat_response_hosts)
         self.claims = ClaimStore(self.runner, self.streams)
-        self.late_answers = LateAnswers(self.claims, Access(self.keys.streams()), self.frames, self.responses)
+        files, ttl = self.files, settings.stream_ttl
+        self.late_answers = LateAnswers(
+            self.claims, access, self.frames, self.responses, files=files.store, offers=files.offers, ttl=ttl
+        )
         self.manager = StreamManager(
             self.streams,
             self.answerer.answer,
@@ -134,13 +141,13 @@ class Container:
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             late=self.late_answers,
+            files=make_collector(settings, self.files, self.keys, self.channels, self.providers),
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
-        access = Access(self.keys.streams())
         tokens = user_tokens(settings, self.auth, self.channels)
         self.feedback_inbox, self.feedback = make_feedback(
             settings, self.runner, access, self.providers, self.texts, tokens
@@ -205,6 +212,7 @@ class Container:
         self.feedback.close()
         self.manager.close()
         self.responses.close()
+        self.files.fetcher.close()
         self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -27,6 +28,11 @@ from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
+from services.files.collector import CollectorLimits, FileCollector
+from services.files.delivery import FileDelivery
+from services.files.links import FileLinks
+from services.files.offered import FileOffers
+from services.files.store import FileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
@@ -70,9 +76,45 @@ def make_media(settings: Settings) -> MediaService:
     return MediaService(fetcher, keys, max_bytes=settings.media_max_bytes)
 
 
-def make_frames(settings: Settings, texts: Texts) -> WeComFrames:
+class Files(NamedTuple):
+    """What fetches the files of answers, stores and shows them."""
+
+    store: FileStore
+    links: FileLinks
+    offers: FileOffers
+    delivery: FileDelivery
+    fetcher: Fetcher
+
+
+def make_files(settings: Settings, streams: StreamStore, runner: ScriptRunner, keys: Keys, texts: Texts) -> Files:
+    store, fetcher = FileStore(runner), Fetcher(AddressRules(settings.media_hosts))
+    links = FileLinks(keys.files(), settings.public_url or "")
+    offers = FileOffers(texts, links)
+    return Files(store, links, offers, FileDelivery(streams, store, links, offers), fetcher)
+
+
+def make_collector(
+    settings: Settings,
+    files: Files,
+    keys: Keys,
+    channels: Channels,
+    providers: Mapping[str, BaseRAGProvider],
+) -> FileCollector:
+    return FileCollector(
+        files.store,
+        files.fetcher,
+        Access(keys.streams()),
+        channels,
+        roots={bot: provider.files_root for bot, provider in providers.items()},
+        limits=CollectorLimits(settings.media_max_bytes, settings.stream_ttl),
+        expiry=files.links.expiry,
+    )
+
+
+def make_frames(settings: Settings, texts: Texts, offers: FileOffers) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
-    return WeComFrames(texts, thinking=thinking, sources={name for name, bot in settings.bots.items() if bot.sources})
+    sources = {name for name, bot in settings.bots.items() if bot.sources}
+    return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers)
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

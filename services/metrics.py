@@ -263,6 +263,11 @@ BATCH_REFUSED = _counter(
     "Batch tasks refused, by error code.",
     ["code"],
 )
+ANSWER_FILES = _counter(
+    "wechatlaibao_answer_files_total",
+    "Pictures and files of answers, by outcome: picture, file, or the code of what went wrong.",
+    ["outcome"],
+)
 CONTACT_LOOKUPS = _counter(
     "wechatlaibao_contact_lookups_total",
     "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",

@@ -256,13 +256,32 @@ class Mocked:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A picture or file that the provider made for an answer. Its repr has no address: it may hold a signature."""
+
+    url: str = field(repr=False)
+    name: str = field(default="", repr=False)
+    is_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Pictures and files of the answer beside its text; the addresses may be valid for minutes only.
+
+    None at all takes back those told before: the answer was replaced.
+    """
+
+    files: tuple[AnswerFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Further facts about the answer, such as the model and the finish reason; JSON values."""
 
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | PendingForm | Complete
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Complete
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from channels.wecom.callbacks import about_refusal
 from channels.wecom.commands import BotCommands
 from channels.wecom.contents import MOST_FILES, is_readable, question_text
 from channels.wecom.feedback import feedback_id, read_feedback
+from channels.wecom.pictures import picture_items, shown_files
 from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
 from services.feedback.inbox import FeedbackInbox
+from services.files.store import FileStore
 from services.models import Question
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
@@ -46,6 +48,7 @@ class WeComChannel:
         welcomes: Mapping[str, str],
         frames: WeComFrames,
         commands: Mapping[str, BotCommands] = MappingProxyType({}),
+        files: FileStore | None = None,
         person: Callable[[Question], str] = lambda question: "",
         feedback: FeedbackInbox | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class WeComChannel:
         self._welcomes = welcomes
         self._commands = commands
         self._frames = frames
+        self._files = files
         self._person = person
         self._feedback = feedback
 
@@ -99,8 +103,17 @@ class WeComChannel:
             log.log(level, "callback", extra={**ids, **told})
 
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
-        """Render a snapshot as a stream reply; a pure function of it, so that repeated polls show the same."""
-        return _stream(snapshot.stream_id, is_over(snapshot), self._frames.content(bot, snapshot))
+        """Render a snapshot as a stream reply: a pure function of it and its files, so repeated polls show the same."""
+        try:
+            shown = shown_files(self._files, snapshot)
+        except StoreUnavailable:
+            # The frame must not end without its pictures: the next poll reads them.
+            growing = replace(snapshot, status="processing")
+            return _stream(snapshot.stream_id, False, self._frames.content(bot, growing))
+        reply = _stream(snapshot.stream_id, is_over(snapshot), self._frames.content(bot, snapshot, shown.files))
+        if items := picture_items(shown):
+            reply["stream"]["msg_item"] = items
+        return reply
 
     def _service(self, bot: str) -> WechatService:
         service = self._bots.get(bot)

@@ -36,5 +36,6 @@ WECOM = Channel(
     keys_of_bot=True,
     # WeCom has no sessions: a user, or a user in a group, is a conversation.
     needs_session=False,
+    keeps_files=True,
     end_user=_userid,
 )

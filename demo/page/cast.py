@@ -26,6 +26,7 @@ DIFY_MODES = (
     Choice("normal", "正常", "Normal", "边写边答", "streams an answer"),
     Choice("slow", "慢", "Slow", "字一个个来", "drips an answer"),
     Choice("long", "长", "Long", "一条消息装不下", "needs a second message"),
+    Choice("pictures", "画图", "Pictures", "带图片和文件", "draws, and links a file"),
     Choice("form", "反问", "Asks back", "回复序号后继续", "reply with a number"),
     Choice("error", "出错", "Error", "返回错误", "returns an error"),
     Choice("silent", "沉默", "Silent", "一直不说话", "never says a word"),

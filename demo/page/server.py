@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import socket
 import threading
@@ -21,12 +22,15 @@ from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
 from demo.page.media import SENDS
 from demo.wecom.feedback import RATES, Rate, feedback_id, rates
+from demo.wecom.pictures import media_type
 from demo.wecom.samples import photo
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'"
+)
 #: Paths of the gateway's pages, which this server redirects to.
 GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 #: The largest request body, in bytes.
@@ -225,6 +229,7 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
     thinking, answer = split_thinking(frame.content)
     return {
         "html": render(answer),
+        "pictures": [_data_url(picture) for picture in frame.pictures],
         "thinking": render(thinking),
         "finish": frame.finish,
         "bytes": frame.size,
@@ -233,6 +238,10 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
         "empty": frame.empty,
         "broken": [str(violation) for violation in frame.broken],
     }
+
+
+def _data_url(picture: bytes) -> str:
+    return f"data:{media_type(picture)};base64,{base64.b64encode(picture).decode()}"
 
 
 def _message(post: ResponsePost) -> dict[str, Any]:

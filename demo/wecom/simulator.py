@@ -19,6 +19,7 @@ from typing import Any, Self
 from config.texts import LOCALES
 from demo.wecom.media_messages import MediaMessages
 from demo.wecom.media_store import MediaStore, StoreFaults
+from demo.wecom.pictures import pictures_of
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
@@ -62,7 +63,9 @@ class BubbleFrame:
     ms: float = 0.0
     #: Whether the reply was empty, so that the bubble is unchanged.
     empty: bool = False
-    #: The stream object as received, with members that have no field here (`msg_item`, `feedback`).
+    #: The pictures below the text.
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    #: The stream object as received, with members that have no field here (`feedback`).
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     #: The rules of WeCom that the reply breaks.
     broken: tuple[Violation, ...] = ()
@@ -268,6 +271,7 @@ class WeComUser(MediaMessages):
             at=now - bubble.asked,
             ms=(now - sent) * 1000,
             empty=reply is None,
+            pictures=() if broken else tuple(pictures_of(stream)),
             raw=stream,
             broken=broken,
         )

@@ -16,6 +16,8 @@ from typing import Any
 from services import metrics
 from services.answers.claim_store import ClaimStore
 from services.errors import ProviderError, StoreUnavailable
+from services.files.offered import FileOffers
+from services.files.store import FileStore, StoredFile
 from services.models import Question
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
@@ -47,17 +49,25 @@ class LateAnswers:
         frames: WeComFrames,
         responses: ResponseService,
         *,
+        files: FileStore,
+        offers: FileOffers,
+        ttl: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the stores; `ttl` are the seconds that a stream lives from its creation."""
         self._claims = claims
         self._access = access
         self._frames = frames
         self._responses = responses
+        self._files = files
+        self._offers = offers
+        self._ttl = ttl
         self._clock = clock
 
     def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
         """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
-        return self._frames.overflows(question.bot, stream.text, code)
+        files = self._files_of(stream)
+        return self._frames.overflows(question.bot, stream.text, code, stream_id=stream.stream_id, files=files)
 
     def deliver(self, question: Question, stream: OwnedStream) -> None:
         """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
@@ -83,13 +93,28 @@ class LateAnswers:
         if not self._responses.allows(url):
             return _Outcome("refused", "WECHAT_RESPONSE_HOSTS does not have the host")
         assert stream.late
-        content = self._frames.late_message(question.bot, answer_of(stream, stream.late))
+        content = self._frames.late_message(question.bot, self._answer(stream, stream.late))
         size = len(content.encode())
         try:
             self._responses.post(url, content)
         except ProviderError as exc:
             return _Outcome("failed", str(exc), size)
         return _Outcome("sent", size=size)
+
+    def _answer(self, stream: OwnedStream, late: Appended) -> EndedAnswer:
+        """Return an ended answer with what its readers see, its files, and a link to its whole text."""
+        left = self._ttl - stream.age
+        link = self._offers.whole_text(stream.stream_id, left)
+        return replace(answer_of(stream, late), files=self._files_of(stream), whole=link)
+
+    def _files_of(self, stream: OwnedStream) -> tuple[StoredFile, ...]:
+        if stream.field("files") != "1":
+            return ()
+        try:
+            return self._files.files(stream.stream_id)
+        except StoreUnavailable:
+            log.warning("files of an answer not read", extra=stream.about)
+            return ()
 
     def _note(self, stream: OwnedStream, outcome: _Outcome) -> None:
         try:
@@ -103,7 +128,7 @@ def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
     """Return an owner's ended answer with what its readers see."""
     text, code, promised = stream.text, stream.field("error_code"), stream.field("late") == "1"
     seen = {
-        "overflow": ended(text, code, late=promised),
+        "overflow": ended(text, code, late=promised, stream_id=stream.stream_id),
         "frame": replace(ended(late.shown, "", late=promised), frame_over=True),
     }
-    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"))
+    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"), stream.stream_id)

@@ -11,7 +11,18 @@ from typing import Any
 from services.answers.conversation_memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
-from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.models import (
+    Attached,
+    Complete,
+    Delta,
+    Mocked,
+    Past,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Replacement,
+    Usage,
+)
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
 from services.streams.answer_events import AnswerEvent, Resumed, difference
@@ -99,6 +110,7 @@ class ProviderRun:
         self._sources: tuple[Mapping[str, Any], ...] = ()
         self._remembered = True
         self._mocked = False
+        self._attached = False
 
     def events(self) -> Iterator[AnswerEvent]:
         """Yield the run's events; closing the iterator cancels the run.
@@ -114,12 +126,12 @@ class ProviderRun:
                 for event in with_forms(heard, self._show):
                     self._take(event)
                     yield event
-            if not self._said:
+            if not self._said and not self._attached:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not self._remembered:
                 memory.note(self._ids.conversation_id, wait=True)
-            if not self._mocked:
+            if not self._mocked and self._said:
                 memory.keep(self._query.text, "".join(self._said), self._stream_id)
         except AnswerError as exc:
             # After a broken stream the run may still go on at the provider.
@@ -168,5 +180,7 @@ class ProviderRun:
                 self._said = [text] if text else []
             case Usage():
                 self._sources = event.sources
+            case Attached(files):
+                self._attached = bool(files)
             case Mocked():
                 self._mocked = True

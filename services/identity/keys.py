@@ -54,6 +54,10 @@ class Keys:
         """Return the keys that hash clients' names in rate limits and in the registry of sockets."""
         return self._of_no_bot("names")
 
+    def files(self) -> Keyring:
+        """Return the keys that sign links to the files of answers."""
+        return self._of_no_bot("files")
+
     def tokens(self) -> Keyring:
         """Return the keys that seal users' tokens: never one that is stored in Redis."""
         secrets = self._secrets("callers")

@@ -81,6 +81,8 @@ class BaseRAGProvider(ABC):
     provider_type = "RAG"
     #: Whether the provider stores conversations itself; if False, each question carries the earlier turns.
     keeps_conversations = True
+    #: The address, without a slash, whose folder `/files/` has the files of answers; "" if there is none.
+    files_root = ""
     #: How the provider takes a message's files: "" not at all, "upload" before the question, "inline" within it.
     takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.

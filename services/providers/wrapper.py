@@ -15,6 +15,7 @@ class ProviderWrapper(BaseRAGProvider):
     def __init__(self, wrapped: BaseRAGProvider) -> None:
         self.name = wrapped.name
         self.app = wrapped.app
+        self.files_root = wrapped.files_root
         self.keeps_conversations = wrapped.keeps_conversations
         self.takes_files = wrapped.takes_files
         self.search_provider = wrapped.search_provider

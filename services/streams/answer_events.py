@@ -1,4 +1,4 @@
-"""Events of an answer beside those of the provider, and how a stream's hash stores usage and sources."""
+"""Events of an answer beside those of the provider, who else takes part in it, and how usage and sources are stored."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from services.errors import Unrecoverable
-from services.models import Complete, Delta, Identity, ProviderEvent, ProviderIds, Replacement, Usage
+from services.models import (
+    AnswerFile,
+    Complete,
+    Delta,
+    Identity,
+    ProviderEvent,
+    ProviderIds,
+    Question,
+    Replacement,
+    Usage,
+)
+from services.streams.owned_stream import OwnedStream
 
 #: The number of sources kept with an answer, and their bytes as JSON.
 MAX_SOURCES = 20
@@ -55,6 +66,26 @@ class Resumed:
     cause: str = ""
     #: Why it was looked up: `owner_lost` or `stream_broken`.
     reason: str = "owner_lost"
+
+
+class LateDelivery(Protocol):
+    """Sends what a frame could not carry, after the answer's end."""
+
+    def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
+        """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
+
+    def deliver(self, question: Question, stream: OwnedStream) -> None:
+        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
+
+
+class AnswerFiles(Protocol):
+    """Keeps the pictures and files of answers."""
+
+    def told(self, question: Question, stream: OwnedStream, files: tuple[AnswerFile, ...]) -> None:
+        """Note files that the provider told of."""
+
+    def collect(self, question: Question, stream: OwnedStream) -> None:
+        """Fetch and store the files of an answer whose text is complete, within seconds. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from services.errors import StoreUnavailable
 from services.models import Past, ProviderIds, Question
 from services.redis.store import Call
 from services.streams.access import person_of
-from services.streams.answer_events import read_sources
+from services.streams.answer_events import AnswerFiles, LateDelivery, read_sources
 from services.streams.backlog import Backlog
 from services.streams.flusher import Flusher
 from services.streams.owned_stream import OwnedStream
-from services.streams.producer import Answer, LateDelivery, Producer
+from services.streams.producer import Answer, Producer
 from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
@@ -56,6 +56,7 @@ class StreamManager:
         limits: StreamLimits,
         writer: StreamStore | None = None,
         late: LateDelivery | None = None,
+        files: AnswerFiles | None = None,
         replica: str = "replica",
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -70,6 +71,7 @@ class StreamManager:
         self._max_streams = limits.max_streams
         self._max_bytes = limits.max_bytes
         self._late = late
+        self._files = files
         self._replica = replica
         self._log_content = log_content
         self._clock = clock
@@ -229,6 +231,7 @@ class StreamManager:
             past=past,
             former_owner=former_owner,
             late=self._late,
+            files=self._files,
             log_content=self._log_content,
             clock=self._clock,
         )

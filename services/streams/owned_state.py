@@ -55,6 +55,17 @@ class OwnedState:
     def access(self) -> str:
         return self._new.fields.get("access", "")
 
+    @property
+    def age(self) -> float:
+        """Seconds since the stream was created."""
+        return self._new.age + self._clock() - self._opened
+
+    @property
+    def frame_left(self) -> float | None:
+        """Seconds until the frame's deadline, negative after it; None for a stream without one."""
+        seconds = self._new.frame_seconds
+        return None if seconds is None else seconds - self.age
+
     def field(self, name: str) -> str:
         """Return a field of the stream's hash as its owner knows it, "" for none."""
         return self.fields.get(name, self._new.fields.get(name, ""))
@@ -159,7 +170,7 @@ class OwnedState:
             epoch=new.epoch,
             start=backlog.start,
             frame_seconds=new.frame_seconds,
-            age=new.age + self._clock() - self._opened,
+            age=self.age,
         )
 
     def standing(self) -> Standing:

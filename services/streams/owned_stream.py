@@ -89,6 +89,16 @@ class OwnedStream:
         """Redis's reply to the end, if this owner has to send a late message: nobody else will."""
         return self._state.late
 
+    @property
+    def age(self) -> float:
+        """Seconds since the stream was created."""
+        return self._state.age
+
+    @property
+    def frame_left(self) -> float | None:
+        """Seconds until the frame's deadline, negative after it; None for a stream without one."""
+        return self._state.frame_left
+
     def field(self, name: str) -> str:
         """Return a field of the stream's hash as its owner knows it, "" for none."""
         return self._state.field(name)

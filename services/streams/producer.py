@@ -7,14 +7,28 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
-from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
+from services.models import (
+    Attached,
+    Complete,
+    Delta,
+    Identity,
+    Mocked,
+    Past,
+    ProviderIds,
+    Question,
+    Replacement,
+    Told,
+    Usage,
+)
 from services.streams.answer_events import (
     AnswerEvent,
+    AnswerFiles,
     Asking,
+    LateDelivery,
     Resumed,
     Uploaded,
     Waiting,
@@ -35,16 +49,6 @@ OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
 
 
-class LateDelivery(Protocol):
-    """Sends what a frame could not carry, after the answer's end."""
-
-    def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
-        """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
-
-    def deliver(self, question: Question, stream: OwnedStream) -> None:
-        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
-
-
 class Producer:
     """Writes one answer into one stream."""
 
@@ -58,6 +62,7 @@ class Producer:
         past: Past | None = None,
         former_owner: str = "",
         late: LateDelivery | None = None,
+        files: AnswerFiles | None = None,
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +74,7 @@ class Producer:
         self._past = past
         self._former_owner = former_owner
         self._late = late
+        self._files = files
         self._log_content = log_content
         self._clock = clock
         self._began = clock()
@@ -109,6 +115,8 @@ class Producer:
 
     def end(self, code: str = "") -> str:
         """End the stream, with the sentence of `code` unless it is ""; return the code."""
+        if self._files:
+            self._files.collect(self._question, self._stream)
         overflows = self._overflows(code)
         if code:
             self._stream.finish("error", error_code=code, sentence=self._sentence(code), overflows=overflows)
@@ -205,6 +213,9 @@ class Producer:
                 self._note_usage(event)
             case Told(fields):
                 stream.set(told=written_told(fields))
+            case Attached(files):
+                if self._files:
+                    self._files.told(self._question, stream, files)
             case Mocked():
                 stream.set(mock="1")
             case Complete():
@@ -223,9 +234,10 @@ class Producer:
         asks |= {"speaker": asking.speaker} if asking.speaker else {}
         # The ids of an earlier run are not those of this one.
         ids = {"message_id": asking.ids.message_id, "task_id": asking.ids.task_id, "run_id": asking.ids.run_id}
-        self._stream.set(
-            **asks, **ids, whole="", form=asking.form, conversation_id=asking.conversation_id, resets=asking.resets
-        )
+        # The pictures of an earlier run are not those of this one; a run that goes on keeps its own.
+        attached = self._stream.field("attached") if asking.form else ""
+        kept = {"attached": attached, "form": asking.form, "resets": asking.resets}
+        self._stream.set(**asks, **ids, **kept, whole="", conversation_id=asking.conversation_id)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()

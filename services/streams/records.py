@@ -76,6 +76,8 @@ class Snapshot:
     cited: str = ""
     #: Whether what the frame cannot carry follows as a message of its own.
     late: bool = False
+    #: Whether pictures or files are stored with the answer.
+    has_files: bool = False
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
     #: A provider answers the question, or has; known only where it was asked just now.
@@ -84,9 +86,8 @@ class Snapshot:
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
         status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited = reply
-        marks = (epoch, owner, lapsed == 1, over % 2 == 1)
-        seen = (text, size, length, start, cited)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, over >= 2)
+        marks = (epoch, owner, lapsed == 1, bool(over & 1), text, size, length, start, cited)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, bool(over & 2), bool(over & 4))
 
 
 @dataclass(frozen=True, slots=True)

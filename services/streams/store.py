@@ -2,7 +2,7 @@
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
-        v question access asker auth_state error_code message_id task_id run_id asks reply late delivered
+        v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
         speaker form
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
@@ -15,6 +15,7 @@
 seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
 `reply` is the sealed address for a late message, `late` is "1" where readers are told of it. `delivered` is its state:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
+`files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 `form` is the sealed form that the question answers: its run goes on in this stream.
 """
 

@@ -6,13 +6,17 @@ readers see.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from config.texts import Texts
+from services.files.links import FileLinks
+from services.files.offered import FileOffers
+from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from utils.markdown.late_text import Rest, rest_of, second_part
+from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking
 
@@ -33,55 +37,89 @@ class EndedAnswer:
     error_code: str = ""
     #: The sources as a few lines of Markdown.
     cited: str = ""
+    stream_id: str = ""
+    #: Its pictures and files.
+    files: tuple[StoredFile, ...] = ()
+    #: The sentence with a link to the whole text; "" where there is none.
+    whole: str = ""
 
 
 class WeComFrames:
     """Renders the answers of all bots."""
 
-    def __init__(self, texts: Texts, *, thinking: Mapping[str, Thinking], sources: Collection[str] = ()) -> None:
-        """`thinking` has each bot's mode by its name; `sources` are the bots that list an answer's sources."""
+    def __init__(
+        self,
+        texts: Texts,
+        *,
+        thinking: Mapping[str, Thinking],
+        sources: Collection[str] = (),
+        offers: FileOffers | None = None,
+    ) -> None:
+        """`thinking` has each bot's mode by its name; `sources` are the bots that list an answer's sources.
+
+        Without `offers` there are no links to files.
+        """
         self._texts = texts
+        self._offers = offers or FileOffers(texts, FileLinks(b""))
         self._thinking = thinking
         self._sources = sources
 
-    def content(self, bot: str, snapshot: Snapshot) -> str:
-        """Return the content of a snapshot's frame."""
+    def content(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile] = ()) -> str:
+        """Return the content of a snapshot's frame; `files` are those of an answer that has ended in time."""
+        snapshot = self._worded(snapshot)
         finish, truncated = is_over(snapshot), self._truncated(snapshot)
         content = render_frame(
             snapshot.text,
             growing=not finish,
-            suffix=self._suffix(snapshot),
+            suffix=self._suffix(snapshot, files),
             thinking=self._thinking[bot],
             truncated=truncated,
             footnote="" if _beyond(snapshot) else self._footnote(bot, snapshot),
         )
+        if finish and not content and files:
+            return self._texts.get("picture_unnamed")
         return content or self._placeholder(snapshot, finish)
 
-    def overflows(self, bot: str, text: str, error_code: str) -> bool:
+    def overflows(
+        self, bot: str, text: str, error_code: str, *, stream_id: str = "", files: Sequence[StoredFile] = ()
+    ) -> bool:
         """Return whether the frame of an answer that ends now shows only a part of it."""
         size = len(text.encode("utf-8", "replace"))
-        if size <= SMALL_BYTES:
+        if size <= SMALL_BYTES and not files and "](" not in text:
             return False
-        return size > READ_BYTES or self._seen(bot, ended(text, error_code))[0]
+        return size > READ_BYTES or self._seen(bot, ended(text, error_code, stream_id=stream_id), files)[0]
 
     def late_message(self, bot: str, answer: EndedAnswer) -> str:
         """Return the message with what readers do not see of an answer: only the rest, if they see its beginning."""
-        whole = answer_text(answer.text)
-        rest = rest_of(whole, self._seen(bot, answer.snapshot)[1]) if answer.snapshot else Rest(whole)
+        whole = answer_text(self._in_words(answer.text, cut=False))
+        rest = rest_of(whole, self._seen(bot, answer.snapshot, answer.files)[1]) if answer.snapshot else Rest(whole)
         sentence = self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
             sentence = self._texts.get("late_complete") if whole else self._texts.error("provider_empty")
         heading = self._texts.get("sources_heading")
         listed = answer.cited and not answer.error_code and bot in self._sources
         footnote = f"{heading}\n\n{answer.cited}" if listed else ""
-        truncated = self._texts.get("late_truncated")
-        return second_part(rest, mark=MARK, footnote=footnote, ending=sentence, truncated=truncated)
+        shown = answer.snapshot and not answer.snapshot.frame_over
+        files = "" if shown else self._offers.lines(answer.stream_id, answer.files, pictures=True)
+        ending = "\n\n".join(filter(None, (files, sentence)))
+        truncated = answer.whole or self._texts.get("late_truncated")
+        return second_part(rest, mark=MARK, footnote=footnote, ending=ending, truncated=truncated)
 
-    def _seen(self, bot: str, snapshot: Snapshot) -> tuple[bool, str]:
+    def _worded(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot with words for its pictures; a text that ends within one is cut before it."""
+        cut = not is_over(snapshot) or snapshot.frame_over or _beyond(snapshot)
+        text = self._in_words(snapshot.text, cut=cut)
+        return snapshot if text is snapshot.text else replace(snapshot, text=text)
+
+    def _in_words(self, text: str, *, cut: bool) -> str:
+        return in_words(text, self._offers.words, growing=cut)
+
+    def _seen(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile]) -> tuple[bool, str]:
         """Return whether a finished frame is cut, and the part of the answer that it shows."""
+        snapshot = self._worded(snapshot)
         seen = compose(
             snapshot.text,
-            self._suffix(snapshot),
+            self._suffix(snapshot, files),
             self._truncated(snapshot),
             max_bytes=FRAME_BYTES,
             growing=False,
@@ -96,10 +134,12 @@ class WeComFrames:
     def _cut_sentence(self, snapshot: Snapshot) -> str:
         return self._texts.get("truncated_late" if snapshot.late else "truncated")
 
-    def _suffix(self, snapshot: Snapshot) -> str:
-        """Return the sentences after the text, "" for none."""
+    def _suffix(self, snapshot: Snapshot, files: Sequence[StoredFile]) -> str:
+        """Return the sentences after the text and the links to its files, "" for none."""
         beyond = self._cut_sentence(snapshot) if _beyond(snapshot) else ""
-        return "\n\n".join(filter(None, (beyond, self._ending(snapshot))))
+        ended = is_over(snapshot) and not snapshot.frame_over
+        offered = self._offers.lines(snapshot.stream_id, files, pictures=False) if ended else ""
+        return "\n\n".join(filter(None, (beyond, offered, self._ending(snapshot))))
 
     def _ending(self, snapshot: Snapshot) -> str:
         if snapshot.frame_over:
@@ -119,12 +159,12 @@ class WeComFrames:
         return self._texts.get("queued" if snapshot.waiting else "thinking")
 
 
-def ended(text: str, error_code: str, *, late: bool = True) -> Snapshot:
+def ended(text: str, error_code: str, *, late: bool = True, stream_id: str = "") -> Snapshot:
     """Return what a poll reads of an answer that has ended in time with this text."""
     whole = text.encode("utf-8", "replace")
     read = whole[:READ_BYTES].decode("utf-8", "ignore")
     status = "error" if error_code else "completed"
-    return Snapshot("", status, error_code, text=read, size=len(whole), late=late)  # type: ignore[arg-type]
+    return Snapshot(stream_id, status, error_code, text=read, size=len(whole), late=late)  # type: ignore[arg-type]
 
 
 def is_over(snapshot: Snapshot) -> bool:

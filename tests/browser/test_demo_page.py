@@ -53,7 +53,7 @@ class Person:
         page.goto(url)
 
     def _watch(self, request: Request) -> None:
-        if not request.url.startswith(self._home):
+        if not request.url.startswith((self._home, "data:")):
             self.foreign.append(request.url)
 
     def chooses(self, value: str) -> None:
@@ -117,6 +117,19 @@ def test_a_message_after_the_bubbles_end_is_shown_below_it(person: Person) -> No
     expect(answer.locator(".late .text")).to_contain_text("(2/2)", timeout=TIMEOUT)
     expect(answer.locator(".bubble").first).to_contain_text("(1/2)")
     expect(answer.locator(".failure")).to_have_count(0)
+
+
+def test_pictures_and_files_are_in_the_bubble(person: Person) -> None:
+    """The browser shows each picture of the finished frame, and the file's link leads to the gateway."""
+    person.chooses("pictures")
+    answer = person.asks("画一座房子")
+    person.sees_finish(answer)
+
+    pictures = answer.locator(".pictures img")
+    expect(pictures).to_have_count(3)
+    widths = pictures.evaluate_all("found => found.map(one => one.naturalWidth)")
+    assert widths == [480, 480, 480]
+    expect(answer.get_by_role("link", name="年度报告.pdf")).to_have_attribute("href", re.compile(r"/files/\S+\.pdf$"))
 
 
 def test_the_app_learns_who_asks(person: Person) -> None:

@@ -25,6 +25,7 @@ from services.feedback.answered_store import AnsweredStore, note_call
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
+from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.limits.rate_limiter import RateLimiter
@@ -237,6 +238,19 @@ def claims(runner: ScriptRunner) -> None:
     assert looks == [("", ""), ("lost", "a"), ("", "")]
 
 
+def files(runner: ScriptRunner) -> None:
+    """Files are written by the owner of a running stream, and read whole or in slices."""
+    streams, store, owner = store_at(runner, 0.0), FileStore(runner), Owner("s0", 1, "a")
+    streams.open(new("s0"))
+    content = bytes(range(256)) * 2000
+    stored = StoredFile("f0", "报告.pdf", "application/pdf", len(content))
+
+    assert store.put(owner, stored, content)
+    assert not store.put(owner._replace(owner="b"), StoredFile("p0"), b"x")
+    assert store.shown("s0") == ShownFiles((stored,), {})
+    assert b"".join(store.slices("s0", stored)) == content
+
+
 def ratings(runner: ScriptRunner) -> None:
     """An answer that a provider gave is noted; its rating is taken once, claimed, and settled."""
     store, answered = RatingStore(runner, now=str(NOW)), AnsweredStore(runner)
@@ -291,7 +305,8 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, forms, claims, ratings, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, forms, claims, files, ratings, sockets,
+    lanes, locks, rates, tokens,
 ]  # fmt: skip
 
 

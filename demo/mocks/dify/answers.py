@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from demo.mocks.dify.files import signed
+
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
 _ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
@@ -62,7 +64,16 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
 
 def whole_handbook(question: str) -> str:
     """Return an answer of some 28 kB, larger than a frame of WeCom: all chapters, each with a table and code."""
-    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, 61))
+    return _chapters(60)
+
+
+def whole_library(question: str) -> str:
+    """Return an answer of some 57 kB, larger than a frame and a late message of WeCom together."""
+    return _chapters(120)
+
+
+def _chapters(count: int) -> str:
+    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, count + 1))
 
 
 _CHAPTER = """## 第 {n} 章
@@ -78,6 +89,23 @@ _CHAPTER = """## 第 {n} 章
 def chapter_{n}(days: int) -> str:
     return "直属主管" if days <= 3 else "部门负责人"
 ```"""
+
+
+def drawings(question: str) -> str:
+    """Return an answer with pictures and a file behind signed addresses, one of a format that WeCom does not take."""
+    house, photo, report = signed("house.webp"), signed("photo"), signed("report.pdf")
+    return f"""画好了，这是一座房子：
+
+![房子]({house})
+
+白天的照片：![照片]({photo})
+
+完整说明在 [年度报告]({report}) 里。"""
+
+
+def echo(question: str) -> str:
+    """Return the question itself, so that a test decides about the answer."""
+    return _MARKER.sub("", question).strip()
 
 
 def marker(question: str) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from demo.mocks.dify.answers import marker
 from demo.mocks.dify.error_replies import (
@@ -17,6 +17,7 @@ from demo.mocks.dify.error_replies import (
     UNAUTHORIZED,
     MockErrorReply,
 )
+from demo.mocks.dify.files import FOLDER, file, is_signed
 from demo.mocks.dify.look_ups import LookUp, conversations, is_uuid, messages, rate, run_result, run_to_follow
 from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
@@ -56,6 +57,9 @@ class DifyHandler(Handler):
     def get(self) -> None:
         dify, address = self.mock, urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(address.query).items()}
+        if address.path.startswith(FOLDER):
+            self._file(address.path.removeprefix(FOLDER), query)
+            return
         if not self._authorized():
             self._send_error_reply(UNAUTHORIZED)
             return
@@ -77,6 +81,17 @@ class DifyHandler(Handler):
                 self._look_up("events", query, lambda: run_to_follow(dify, run_id, query.get("user", "")))
             case _:
                 self._send_error_reply(NO_ADDRESS)
+
+    def _file(self, name: str, query: dict[str, str]) -> None:
+        """Send a file by its signed address, which needs no key, while the signature is valid."""
+        found = file(name)
+        if not is_signed(name, query) or not self.mock.files_alive:
+            self._send_error_reply(MockErrorReply.api(403, "forbidden", "File not found or signature is invalid"))
+        elif found is None or not self.mock.gives(name):
+            self._send_error_reply(NO_ADDRESS)
+        else:
+            named = f"attachment; filename*=UTF-8''{quote(found.name)}" if found.name else ""
+            self.send(200, found.content, found.type, {"Content-Disposition": named} if named else {})
 
     def _look_up(
         self, kind: str, query: Mapping[str, str], find: Callable[[], MockErrorReply | dict[str, Any] | Run]

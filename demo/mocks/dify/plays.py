@@ -19,14 +19,30 @@ def _agent_thoughts(run: Run) -> Iterator[Step]:
     yield run.event("agent_thought", **thought, observation="", tool="", tool_input="")
     used = {"observation": '{"dalle3": "ok"}', "tool": "dalle3", "tool_input": '{"dalle3": {"prompt": "cat"}}'}
     yield run.event("agent_thought", **thought, **used)
-    url = "/files/tools/9d1c.png?timestamp=1790000105&nonce=ab12&sign=xyz="
-    yield run.event("message_file", id="f1", type="image", belongs_to="assistant", url=url)
+    yield run.file("9d1c.png")
 
 
 def agent_chat(run: Run) -> Iterator[Step]:
     yield from _agent_thoughts(run)
     yield run.piece("", event="agent_message")
     yield from run.say(event="agent_message")
+    yield run.message_end({"usage": {"total_tokens": 184, "latency": 6.2}})
+
+
+def pictures(run: Run) -> Iterator[Step]:
+    """Play an agent that draws: a picture beside the text, the others within it."""
+    yield run.file("9d1c.png")
+    yield from run.say(event="agent_message")
+    yield run.message_end({"usage": {"total_tokens": 184, "latency": 6.2}})
+
+
+def picture_moderated(run: Run) -> Iterator[Step]:
+    yield run.file("9d1c.png")
+    yield from moderation(run)
+
+
+def only_picture(run: Run) -> Iterator[Step]:
+    yield run.file("9d1c.png")
     yield run.message_end({"usage": {"total_tokens": 184, "latency": 6.2}})
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from demo.mocks.dify import asking_back, faults, plays
-from demo.mocks.dify.answers import answer_to, whole_handbook
+from demo.mocks.dify.answers import answer_to, drawings, echo, whole_handbook, whole_library
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
 from demo.mocks.dify.plays import MODERATED, Play
 from demo.mocks.dify.wire import Loss, pieces
@@ -148,6 +148,13 @@ TRANSPORTS: dict[str, DifyScript] = {
     "damaged": DifyScript(faults.damaged, "a byte that is not UTF-8", "chat", lambda question: "好\ufffd的"),
     "separators": says(separators, "U+2028 and its like within the text"),
     "long": says(whole_handbook, "a text larger than a frame of WeCom"),
+    "longest": says(whole_library, "a text larger than a frame and a late message of WeCom"),
+    "pictures": DifyScript(plays.pictures, "pictures and a file", "agent-chat", drawings, drawings),
+    "picture-moderated": DifyScript(
+        plays.picture_moderated, "a picture, message_replace", "agent-chat", lambda question: MODERATED
+    ),
+    "only-picture": fails(plays.only_picture, "a picture and no text"),
+    "echo": says(echo, "the question"),
     "think": says(think, "reasoning tags within the text"),
 }
 
@@ -195,4 +202,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "slow", "long", "form", "error", "silent")
+CHOICES = ("normal", "slow", "long", "pictures", "form", "error", "silent")

@@ -9,6 +9,7 @@ or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mocks/dify/s
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, get_args
 from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
+from demo.mocks.dify.files import FOLDER
 from demo.mocks.dify.forms import Forms, MockForm, paused_events, resumed_events
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
@@ -65,6 +67,10 @@ class MockDify(HttpMock):
     saves: bool = True
     #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
+    #: Seconds for which signed addresses of files are valid after a run began.
+    file_seconds: float = 300.0
+    #: Names of files whose requests wait until the name is removed.
+    held: set[str] = field(default_factory=set)
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
@@ -97,6 +103,7 @@ class MockDify(HttpMock):
         self.goes_on = threading.Event()
         self.goes_on.set()
         self.runs = Runs()
+        self._signed_at = time.monotonic()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
 
@@ -104,6 +111,23 @@ class MockDify(HttpMock):
     def base_url(self) -> str:
         """The URL without /v1."""
         return self.address
+
+    @property
+    def files_alive(self) -> bool:
+        """Whether the signed addresses of the last run are valid."""
+        return time.monotonic() < self._signed_at + self.file_seconds
+
+    def gives(self, name: str) -> bool:
+        """Wait while a file is held; return whether it may be sent."""
+        end = time.monotonic() + self.limit
+        while name in self.held and time.monotonic() < end:
+            if self.closing.wait(0.02):
+                return False
+        return name not in self.held
+
+    def fetched(self, name: str) -> int:
+        """Return how often a file was sent or refused."""
+        return sum(count for call, count in self.calls.copy().items() if f"{FOLDER}{name}?" in call)
 
     def expected_answer(self, question: str) -> str:
         """Return the complete answer a client must receive, by the question's script or the current default."""
@@ -172,6 +196,7 @@ class MockDify(HttpMock):
         )
         with self._lock:
             self.conversations.setdefault(conversation_id, body["user"])
+            self._signed_at = time.monotonic()
         self.runs.add(run)
         return run
 

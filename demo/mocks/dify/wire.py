@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demo.mocks.dify.broadcast import Broadcast
+from demo.mocks.dify.files import signed
 from demo.mocks.dify.forms import Forms, MockForm, Pause
 
 #: Dify's keep-alive: a named event without data, not a comment.
@@ -176,6 +177,10 @@ class Run:
         """Save the message and return the event. Dify saves the message before it sends the event, too."""
         self.save()
         return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
+
+    def file(self, name: str) -> bytes:
+        """Return the event of a picture that a tool made; its address is relative, as without `FILES_URL`."""
+        return self.event("message_file", id="f1", type="image", belongs_to="assistant", url=signed(name))
 
     def workflow_started(self) -> bytes:
         inputs = {"sys.user_id": self.user}

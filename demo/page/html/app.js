@@ -29,6 +29,7 @@ const WORDS = {
     writing: "回答中",
     finished: "已结束",
     thinking: "思考过程",
+    picture: "回答中的图片",
     joined: "进入了会话",
     seconds: "秒",
     framesUnit: "帧",
@@ -65,6 +66,7 @@ const WORDS = {
     writing: "answering",
     finished: "finished",
     thinking: "Thinking",
+    picture: "picture of the answer",
     joined: "opened the chat",
     seconds: "s",
     framesUnit: "frames",
@@ -156,6 +158,14 @@ function addQuestion(text, who, kind) {
   chat.scrollTop = chat.scrollHeight;
 }
 
+/** A picture of a finished frame, from the reply's bytes. */
+function picture(url) {
+  const shown = element("img");
+  shown.src = url;
+  shown.alt = word("picture");
+  return shown;
+}
+
 /** What a message has beside its words: a picture, a file, or a quote of a picture. */
 function shownMedia(kind) {
   if (kind === "file") return [element("div", "attached", `📄 ${word("sheet")}`)];
@@ -176,12 +186,13 @@ function addAnswer(number) {
   const fold = element("details", "think");
   const thinking = element("div");
   const text = element("div", "text");
+  const pictures = element("div", "pictures");
   const meta = element("div", "meta");
   let frames = 0;
   const broken = new Set();
   fold.hidden = true;
   fold.append(element("summary", "", word("thinking")), thinking);
-  bubble.append(fold, text);
+  bubble.append(fold, text, pictures);
   column.append(bubble, meta);
   line.append(avatar(), column);
   append(line);
@@ -199,6 +210,7 @@ function addAnswer(number) {
       fold.hidden = !frame.thinking;
       showHtml(thinking, frame.thinking);
       showHtml(text, frame.html);
+      pictures.replaceChildren(...frame.pictures.map(picture));
       bubble.setAttribute("aria-busy", String(!frame.finish));
       line.dataset.state = frame.finish ? "finished" : "writing";
       const state = word(line.dataset.state);

@@ -91,6 +91,7 @@ class DifyProvider(BaseRAGProvider):
             retries=retries,
             backoff=backoff,
         )
+        self.files_root = self._service.urls.root.removesuffix("/v1")
         self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from services.errors import ConversationGone, ProviderError, StreamBroken
-from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.models import Attached, Delta, ProviderEvent, ProviderIds, Replacement, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
+from services.providers.dify.files import answer_files
 from services.providers.dify.form_events import forms_of, is_form
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
@@ -33,6 +34,7 @@ class DifyTurn:
         #: The ids of the previous event: each event of a run repeats them, so most need no comparison of fields.
         self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
+        self._has_files = False
         self._outputs_answer = ""
         self._asked_for: list[Mapping[str, Any]] = []
         #: Whether the run has paused until a person answers its forms.
@@ -40,6 +42,7 @@ class DifyTurn:
         self._handlers: Mapping[str, _Handler] = {
             "message": self._message,
             "agent_message": self._agent_message,
+            "message_file": self._message_file,
             "message_replace": self._message_replace,
             "message_end": self._message_end,
             "error": self._error,
@@ -90,7 +93,7 @@ class DifyTurn:
             return
         if not self._said and self._outputs_answer:
             yield self._append(self._outputs_answer)
-        if not self._said:
+        if not self._said and not self._has_files:
             raise ProviderError("the answer has no text", code="provider_empty")
 
     def _learn_ids(self, **found: Any) -> Iterator[ProviderEvent]:
@@ -117,13 +120,25 @@ class DifyTurn:
 
     def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         yield self._replacement(text(event.get("answer")))
+        if self._has_files:
+            self._has_files = False
+            yield Attached(())
 
     def _replacement(self, answer: str) -> Replacement:
         self._said = [answer] if answer else []
         return Replacement(answer)
 
+    def _message_file(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+        return self._attach((event,))
+
+    def _attach(self, items: Iterable[Mapping[str, Any]]) -> Sequence[ProviderEvent]:
+        files = answer_files(items)
+        self._has_files = self._has_files or bool(files)
+        return (Attached(files),) if files else ()
+
     def _message_end(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         if self.state != "failing":
+            yield from self._attach(mappings(event.get("files")))
             self.state = "done"
             self.usage = _usage(mapping(event.get("metadata")))
             yield self.usage

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from demo.mocks.dify.server import MockDify
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
@@ -25,7 +26,7 @@ from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
 from services.streams.shared_reads import SharedReads
 from services.streams.store import READ_BYTES
-from tests.support.replicas import AppServer
+from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay, Names, commands
 from tests.support.streams.desk import CALLER, KEY, Desk
@@ -156,6 +157,27 @@ def test_an_address_for_a_late_message_costs_a_poll_nothing(
     (trip,) = relay.trips
     assert trip.sent == POLL_SENT
     assert trip.received - len(snapshot.text.encode()) <= POLL_FRAME
+
+
+def test_pictures_cost_the_finished_frame_one_round_trip(relay: CountingRelay) -> None:
+    """All pictures come in one; polls before the end, and answers without pictures, cost what they did."""
+    with MockDify(delay=0.05) as dify:
+        settings = {"STREAM_LEASE": "300", **dify_settings(dify.base_url)}
+        with AppServer(relay.url, **settings) as app_server, app_server.user() as user:
+            bubble = user.says("画一座房子 [[pictures]]")
+            relay.forget()
+            user.polls(bubble)
+            growing = [names for names in foreground(relay) if "read" in names or "MGET" in names]
+            assert not bubble.finish
+            user.sees_finish(bubble, every=0.05)
+            wait_until(lambda: app_server.container.manager.running == 0)
+            relay.forget()
+            user.polls(bubble)
+            finished = foreground(relay)
+
+    assert growing == [("read",)]
+    assert finished == [("read",), ("HGETALL", "MGET")]
+    assert len(bubble.last.pictures) == 3
 
 
 @pytest.mark.parametrize("size", [1024, 30 * 1024])

@@ -52,6 +52,7 @@ NAMES = {
     "wechatlaibao_sockets_ended_total": ("counter", {"door", "code"}),
     "wechatlaibao_sockets_refused_total": ("counter", {"door", "check"}),
     "wechatlaibao_connections_refused_total": ("counter", {"reason"}),
+    "wechatlaibao_answer_files_total": ("counter", {"outcome"}),
     "wechatlaibao_redis_outages_total": ("counter", set()),
     "wechatlaibao_http_waits": ("gauge", set()),
     "wechatlaibao_http_waits_max": ("gauge", set()),

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from demo.mocks.dify.files import signed
 from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
-from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.models import AnswerFile, Attached, Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.providers.dify.files import answer_files
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
@@ -91,6 +93,8 @@ def ask(
     return answer
 
 
+#: Scripts of answers that have no text.
+TEXTLESS = {"only-picture"}
 ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假") and not script.breaks)
 
 
@@ -104,6 +108,22 @@ def test_an_answer_arrives_byte_for_byte(make: Make, dify: MockDify, name: str) 
     assert answer.error is None
     assert answer.text == dify.expected_answer(question)
     assert answer.ids.conversation_id in dify.conversations
+
+
+def test_pictures_are_told_beside_the_text(make: Make) -> None:
+    """Those of the app, also where it says nothing; what came with the question is left out."""
+    told = list(make().stream_query(Query("画 [[only-picture]]", "u1"), Deadline(20.0)))
+    (attached,) = [event for event in told if isinstance(event, Attached)]
+    items: list[dict[str, Any]] = [
+        {"type": "image", "url": "/files/a", "belongs_to": "user"},
+        {"mime_type": "image/png", "remote_url": "https://a.example/b", "filename": "b.png"},
+        {"type": "document", "url": "/files/c", "transfer_method": "local_file"},
+        {"type": "document", "url": "/files/d", "transfer_method": "tool_file"},
+        {"type": "image", "url": None},
+    ]
+
+    assert attached.files == (AnswerFile(signed("9d1c.png"), "", True),)
+    assert answer_files(items) == (AnswerFile("https://a.example/b", "b.png", True), AnswerFile("/files/d"))
 
 
 FAILURES = {
@@ -174,7 +194,7 @@ def test_every_script_of_the_mock_has_an_expectation() -> None:
     """Every script of the mock has an expectation here or in test_dify_forms, or is an error reply."""
     error_replies = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
 
-    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | set(ASKING_BACK) | error_replies == set(SCRIPTS)
+    assert set(ANSWERED) | TEXTLESS | set(FAILURES) | set(BREAKS) | set(ASKING_BACK) | error_replies == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint(FAILURES)
 
 

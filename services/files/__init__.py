@@ -1,0 +1,5 @@
+"""Pictures and files of an answer: found, fetched, checked, kept in Redis, and linked from the outside.
+
+Imports `streams`, `http` and `redis`. `store.py` has the keys; `links.py` signs the addresses below `/files/`, and
+`offered.py` is what a reader is shown of an answer's files.
+"""

@@ -1,0 +1,76 @@
+"""Opens the links below `/files/`: a file of an answer, or its whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from services.files.links import TEXT, FileLinks
+from services.files.offered import FileOffers
+from services.files.store import FileStore, StoredFile
+from services.streams.store import StreamStore
+from utils.markdown.pictures import in_words
+from utils.stream_utils import answer_text
+
+#: Media types that are sent as they are; all others are sent as bytes of no type, so that no client renders them.
+SAFE_TYPES = frozenset(
+    """
+    image/png image/jpeg image/gif image/webp application/pdf application/zip text/plain text/csv text/markdown
+    audio/mpeg audio/wav video/mp4 application/json
+    """.split()  # noqa: SIM905 - types read better as words
+)
+OTHER_TYPE = "application/octet-stream"
+#: The name of a whole answer.
+ANSWER_NAME = "answer.md"
+#: Bytes of a text that are sent at a time.
+PIECE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file to send."""
+
+    name: str = field(repr=False)
+    type: str
+    size: int
+    pieces: Iterator[bytes] = field(repr=False)
+
+
+class FileDelivery:
+    """Returns what links name, on every replica. Raises `StoreUnavailable` when Redis is away."""
+
+    def __init__(self, streams: StreamStore, store: FileStore, links: FileLinks, offers: FileOffers) -> None:
+        self._streams = streams
+        self._store = store
+        self.links = links
+        self._offers = offers
+
+    def open(self, token: str) -> Download | None:
+        """Return the file that a token names; None if the token is not ours, or it or the file has expired."""
+        ref = self.links.opened(token)
+        if ref is None:
+            return None
+        if ref.entry == TEXT:
+            return self._text(ref.stream_id)
+        stored = self._store.file(ref.stream_id, ref.entry)
+        return self._file(ref.stream_id, stored) if stored and not stored.is_missing else None
+
+    def _file(self, stream_id: str, stored: StoredFile) -> Download | None:
+        pieces = self._store.slices(stream_id, stored)
+        first = next(pieces, b"")
+        if stored.size and not first:
+            return None
+        media = stored.type if stored.type in SAFE_TYPES else OTHER_TYPE
+        return Download(stored.name or stored.entry, media, stored.size, chain((first,), pieces))
+
+    def _text(self, stream_id: str) -> Download | None:
+        """Return the whole answer as people see it: without thinking, and with links to its files."""
+        whole = self._streams.whole(stream_id)
+        if whole is None:
+            return None
+        answer = answer_text(in_words(whole.text, self._offers.words, growing=False))
+        files = self._offers.lines(stream_id, self._store.files(stream_id), pictures=True)
+        text = "\n\n".join(filter(None, (answer, files))).encode()
+        pieces = (text[start : start + PIECE_BYTES] for start in range(0, len(text), PIECE_BYTES))
+        return Download(ANSWER_NAME, "text/markdown", len(text), pieces)

@@ -1,0 +1,81 @@
+"""Where the pictures and files of an answer come from: its text, and what the provider told beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from services.models import AnswerFile
+from utils.formats.file_names import plain_name
+from utils.markdown.pictures import FOLDER, is_signed, references
+
+#: Sources of one answer; further ones are left where they are.
+MOST_SOURCES = 20
+#: Characters of an address that people are shown.
+SHOWN_URL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture or file, before it is fetched. Its repr has no address: it may hold a signature."""
+
+    url: str = field(repr=False)
+    name: str = field(repr=False)
+    is_picture: bool
+
+    @property
+    def digest(self) -> str:
+        """Identifies it. Dify signs one file anew each time, so a signed address counts without its signature."""
+        parts = urlsplit(self.url)
+        key = parts.path if is_signed(self.url) else self.url
+        return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
+
+    @property
+    def public_url(self) -> str:
+        """The address if people may be shown it, "" otherwise: a signed one dies soon, and names Dify's host."""
+        shown = not is_signed(self.url) and self.url.startswith(("http://", "https://")) and len(self.url) <= SHOWN_URL
+        return self.url if shown else ""
+
+    def candidates(self, root: str) -> Iterator[str]:
+        """Yield the addresses to try; `root` is the address of the provider that serves `/files/`, "" for none.
+
+        Dify's `FILES_URL` may be a host that only Dify reaches; the signature does not cover the host.
+        """
+        parts = urlsplit(self.url)
+        if is_signed(self.url) and root:
+            yield f"{root}{parts.path}{f'?{parts.query}' if parts.query else ''}"
+        if parts.scheme in ("http", "https") and not self.url.startswith(f"{root}{FOLDER}" if root else "\0"):
+            yield self.url
+
+
+def sources_of(text: str, told: Iterable[AnswerFile]) -> list[Source]:
+    """Return the sources of an answer without duplicates, those of its text first."""
+    found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in references(text)]
+    found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in told]
+    unique: dict[str, Source] = {}
+    for source in found:
+        unique.setdefault(source.digest, source)
+    return list(unique.values())[:MOST_SOURCES]
+
+
+def written_files(files: Iterable[AnswerFile]) -> str:
+    """Return what the provider told as JSON, without duplicates and beyond the limit."""
+    unique = list({one.url: one for one in files}.values())[:MOST_SOURCES]
+    return json.dumps([[one.url, one.name, one.is_picture] for one in unique])
+
+
+def read_files(written: str) -> list[AnswerFile]:
+    rows: list[Any] = json.loads(written) if written else []
+    return [AnswerFile(*row) for row in rows]
+
+
+def _last(url: str) -> str:
+    """Return the last component of an address's path as a name."""
+    try:
+        return plain_name(unquote(urlsplit(url).path))
+    except ValueError:
+        return ""

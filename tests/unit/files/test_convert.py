@@ -1,0 +1,100 @@
+"""Pictures are checked before they are decoded, and converted in a process of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+from PIL import Image
+
+from demo.mocks.dify.files import drawn, encoded, file
+from services.errors import FetchError
+from services.files.convert import MOST_SIDE, NoPicture, converted, opened
+from services.files.pictures import PictureConverter, looks_like_picture
+from utils.deadline import Deadline
+
+MIB = 1024 * 1024
+
+
+def content(name: str) -> bytes:
+    found = file(name)
+    assert found
+    return found.content
+
+
+def image(picture: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(picture))
+
+
+def test_a_bomb_is_refused_undecoded() -> None:
+    """Its header tells its pixels; 18 MB of pixels come in less than 100 kB."""
+    bomb = content("bomb.png")
+
+    assert len(bomb) < 100_000
+    assert looks_like_picture(bomb)
+    with pytest.raises(NoPicture, match="too many pixels"):
+        opened(bomb)
+    with pytest.raises(NoPicture, match="too many pixels"):
+        converted(bomb, MIB)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(100), b"RIFF....WEBPVP8 ", b"%PDF"])
+def test_damaged_pictures_are_refused(damaged: bytes) -> None:
+    """Whatever the decoder raises, it is one error."""
+    with pytest.raises(NoPicture):
+        converted(damaged, MIB)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM"])
+def test_rare_formats_are_not_decoded(kind: str) -> None:
+    """Fewer decoders, fewer errors in them."""
+    rare = encoded(drawn(), kind)
+
+    assert not looks_like_picture(rare)
+    with pytest.raises(NoPicture):
+        opened(rare)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "PNG"), ("P", "JPEG"), ("L", "JPEG"), ("RGB", "JPEG")])
+def test_transparency_stays(mode: str, kind: str) -> None:
+    """A transparent picture becomes PNG, any other JPG."""
+    picture = drawn().convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(120)
+
+    assert image(converted(encoded(picture, "WEBP" if mode != "P" else "GIF"), MIB)).format == kind
+
+
+def test_a_large_picture_is_made_smaller() -> None:
+    """Until it fits: noise is what JPG compresses worst."""
+    noise = encoded(Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)), "PNG")
+
+    small = converted(noise, 100_000)
+
+    assert len(small) <= 100_000 < len(noise)
+    with pytest.raises(NoPicture, match="too large"):
+        converted(noise, 100)
+
+
+def test_a_wide_picture_is_scaled() -> None:
+    assert image(converted(encoded(Image.new("RGB", (5000, 100)), "PNG"), MIB)).width == MOST_SIDE
+
+
+def test_what_wecom_shows_stays_as_it_is() -> None:
+    """JPG and PNG are not encoded again; the rest is, in another process."""
+    converter, deadline = PictureConverter(), Deadline(30.0)
+    house = content("house.webp")
+
+    assert converter.picture(content("photo"), MIB, deadline).content == content("photo")
+    assert converter.picture(content("9d1c.png"), MIB, deadline).type == "image/png"
+    assert converter.picture(house, MIB, deadline).type == "image/jpeg"
+
+
+def test_without_time_nothing_is_converted() -> None:
+    """The answer's end does not wait for a picture."""
+    with pytest.raises(FetchError):
+        PictureConverter().picture(content("house.webp"), MIB, Deadline(0.0))
+    with pytest.raises(FetchError) as refused:
+        PictureConverter().picture(content("bomb.png"), MIB, Deadline(30.0))
+    assert refused.value.code == "media_wrong_type"
