@@ -20,6 +20,8 @@ FALLBACK = "answer_failed"
 ZH: Mapping[str, str] = {
     "thinking": "思考中...",
     "queued": "排在上一个问题之后，请稍候...",
+    "step": "正在执行：{step}...",
+    "suggestions_heading": "您还可以问：",
     "welcome": "您好，我是来宝，有什么问题直接问我就好。想换个话题时，发送“新对话”即可重新开始。",
     "reset_done": "已开始新对话，之前的内容不会再影响接下来的回答。请提问吧。",
     "stop_done": "好的，您在这里的提问都已停止回答。需要时可以重新提问。",
@@ -129,6 +131,8 @@ ZH: Mapping[str, str] = {
 EN: Mapping[str, str] = {
     "thinking": "Thinking...",
     "queued": "Waiting behind your previous question...",
+    "step": "Working on: {step}...",
+    "suggestions_heading": "You could ask next:",
     "welcome": "Hello, I am Laibao. Just ask me anything. To change the subject, send “/reset” and we start anew.",
     "reset_done": "A new conversation has begun; what was said before no longer counts. Go ahead and ask.",
     "stop_done": "All answers to your questions here have been stopped. Ask again whenever you like.",

@@ -81,6 +81,8 @@ class Channel:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer.
     mock_language: Literal["zh", "en"] = "zh"
+    #: Whether it shows the running step and the suggested questions, for bots that want them.
+    shows_extras: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
 

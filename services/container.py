@@ -34,6 +34,7 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_extras,
     make_frames,
     make_history,
     make_providers,
@@ -108,6 +109,7 @@ class Container:
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
+            extras=make_extras(settings),
             met=self.names.note,
         )
         self.frames = make_frames(settings, self.texts)

@@ -10,6 +10,7 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.answer import Backend
+from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
@@ -47,6 +48,13 @@ def make_wechat(bot: BotSettings) -> WechatService:
 def make_frames(settings: Settings, texts: Texts) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
     return WeComFrames(texts, thinking=thinking, sources={name for name, bot in settings.bots.items() if bot.sources})
+
+
+def make_extras(settings: Settings) -> AnswerExtras:
+    bots = settings.bots.items()
+    progress = {name for name, bot in bots if bot.progress}
+    suggestions = {name for name, bot in bots if bot.suggestions}
+    return AnswerExtras(progress=progress, suggestions=suggestions, language=settings.locale)
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

@@ -188,6 +188,11 @@ SEARCHES = _counter(
     "Web searches, by outcome: found, empty, failed.",
     ["provider", "outcome"],
 )
+SUGGESTIONS = _counter(
+    "wechatlaibao_suggestions_total",
+    "Requests for suggested questions after an answer, by outcome: found, none, failed.",
+    ["provider", "outcome"],
+)
 BATCH_ITEMS = _counter(
     "wechatlaibao_batch_items_total",
     "Batch items that ended, by outcome: completed, or an error code.",

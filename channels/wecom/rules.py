@@ -37,4 +37,5 @@ WECOM = Channel(
     # WeCom has no sessions: a user, or a user in a group, is a conversation.
     needs_session=False,
     end_user=_userid,
+    shows_extras=True,
 )

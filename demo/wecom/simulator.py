@@ -40,6 +40,8 @@ FRAME_BYTES = 20_480
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
 #: Keys of the texts that a bubble shows before there is an answer.
 PLACEHOLDERS = ("thinking", "queued")
+#: The sentence that names the running step, in all languages; a title is one line of 40 characters at most.
+_STEPS = [re.compile(re.escape(sentences["step"]).replace(r"\{step\}", ".{1,40}")) for sentences in LOCALES.values()]
 #: Closing marks of code and thinking that a frame may end with, and that the next frame may remove again.
 _CLOSED = re.compile(r"(?:\s|`|~|</think>)+\Z")
 
@@ -244,9 +246,14 @@ class WeComUser:
         )
 
     def _shrank(self, old: BubbleFrame, new: BubbleFrame) -> bool:
-        if old.content in self._placeholders:
+        if old.content in self._placeholders or names_step(old.content):
             return False
         return len(_CLOSED.sub("", new.content)) < len(_CLOSED.sub("", old.content))
+
+
+def names_step(content: str) -> bool:
+    """Return whether a bubble shows the sentence that names the running step."""
+    return any(sentence.fullmatch(content) for sentence in _STEPS)
 
 
 def product_placeholders() -> list[str]:

@@ -12,6 +12,7 @@ from services import metrics
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
+from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
@@ -70,6 +71,7 @@ class Answerer:
         streams: StreamStore,
         channels: Channels,
         callers: CallerAuthenticator | None = None,
+        extras: AnswerExtras | None = None,
         met: Callable[[Question, Identity], None] = lambda question, identity: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +82,7 @@ class Answerer:
         """
         self._auth = auth
         self._callers = callers
+        self._extras = extras or AnswerExtras()
         self._met = met
         self._backends = backends
         self._stores = memory
@@ -126,6 +129,14 @@ class Answerer:
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
+        asked = Asked(question, self._channels.of(question), self._backends[question.bot].provider)
+        events = self._events(question, stream_id, deadline, past, turn)
+        yield from self._extras.added(events, asked, deadline, past)
+
+    def _events(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None, turn: Memory | None
+    ) -> Iterator[AnswerEvent]:
+        """Yield the events of `answer` without extras."""
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity

@@ -106,4 +106,4 @@ def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
         "overflow": ended(text, code, late=promised),
         "frame": replace(ended(late.shown, "", late=promised), frame_over=True),
     }
-    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"))
+    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"), stream.field("suggested"))

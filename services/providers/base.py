@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ class QueryResult:
         }
 
 
+#: Returns the questions that the app suggests after an answer with these ids, before the deadline.
+Suggest = Callable[[Query, ProviderIds, Deadline], Sequence[str]]
+
+
 class BaseRAGProvider(ABC):
     """An answer provider. There is one instance per process and app; it must be thread-safe."""
 
@@ -42,6 +46,8 @@ class BaseRAGProvider(ABC):
     keeps_conversations = True
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
+    #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
+    suggest: Suggest | None = None
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:

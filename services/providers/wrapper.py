@@ -15,6 +15,7 @@ class ProviderWrapper(BaseRAGProvider):
         self.app = wrapped.app
         self.keeps_conversations = wrapped.keeps_conversations
         self.search_provider = wrapped.search_provider
+        self.suggest = wrapped.suggest
         self._wrapped = wrapped
 
     def health_check(self) -> bool:

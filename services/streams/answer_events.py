@@ -52,7 +52,23 @@ class Resumed:
     reason: str = "owner_lost"
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The step to name while there is no text, "" for none; never part of the text."""
+
+    title: str
+    #: Whether it is worth a write of its own; else it goes along with the stream's next one.
+    soon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """The questions suggested after the answer, one per line; never part of the text."""
+
+    lines: str
+
+
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Progress | Suggested
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

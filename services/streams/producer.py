@@ -14,7 +14,9 @@ from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds
 from services.streams.answer_events import (
     AnswerEvent,
     Asking,
+    Progress,
     Resumed,
+    Suggested,
     Waiting,
     written_sources,
     written_told,
@@ -188,6 +190,11 @@ class Producer:
             case ProviderIds():
                 ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
                 stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
+            case Progress(title, soon):
+                stream.mention(soon=soon, step=title)
+            case Suggested(lines):
+                # Written together with the end, so that the finished frame has them the first time it is shown.
+                stream.mention(suggested=lines)
             case Waiting(waiting):
                 stream.set(waiting="1" if waiting else "")
             case Identity():

@@ -76,15 +76,17 @@ class Snapshot:
     cited: str = ""
     #: Whether what the frame cannot carry follows as a message of its own.
     late: bool = False
+    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
+    note: str = ""
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited = reply
+        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited, *notes = reply
         marks = (epoch, owner, lapsed == 1, over % 2 == 1)
         seen = (text, size, length, start, cited)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, over >= 2)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, over >= 2, *notes)
 
 
 @dataclass(frozen=True, slots=True)

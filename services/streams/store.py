@@ -4,6 +4,7 @@
         content token user_info status conversation_id dify_finished created_time
         v question access auth_state error_code message_id task_id run_id asks reply late delivered
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
+        step suggested
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -14,6 +15,7 @@
 seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
 `reply` is the sealed address for a late message, `late` is "1" where readers are told of it. `delivered` is its state:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
+`step` and `suggested` are plain words that go with the text (services/answers/extras).
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ class EndedAnswer:
     error_code: str = ""
     #: The sources as a few lines of Markdown.
     cited: str = ""
+    #: The suggested questions, one per line.
+    suggested: str = ""
 
 
 class WeComFrames:
@@ -46,16 +48,23 @@ class WeComFrames:
 
     def content(self, bot: str, snapshot: Snapshot) -> str:
         """Return the content of a snapshot's frame."""
-        finish, truncated = is_over(snapshot), self._truncated(snapshot)
-        content = render_frame(
+        sources, suggestions = ("", "") if _beyond(snapshot) else self._footnotes(bot, snapshot)
+        footnote = _paragraphs(sources, suggestions)
+        content = self._rendered(bot, snapshot, footnote)
+        if suggestions and footnote not in content:
+            # The sources may fit alone.
+            content = self._rendered(bot, snapshot, sources)
+        return content or self._placeholder(snapshot, is_over(snapshot))
+
+    def _rendered(self, bot: str, snapshot: Snapshot, footnote: str) -> str:
+        return render_frame(
             snapshot.text,
-            growing=not finish,
+            growing=not is_over(snapshot),
             suffix=self._suffix(snapshot),
             thinking=self._thinking[bot],
-            truncated=truncated,
-            footnote="" if _beyond(snapshot) else self._footnote(bot, snapshot),
+            truncated=self._truncated(snapshot),
+            footnote=footnote,
         )
-        return content or self._placeholder(snapshot, finish)
 
     def overflows(self, bot: str, text: str, error_code: str) -> bool:
         """Return whether the frame of an answer that ends now shows only a part of it."""
@@ -71,11 +80,14 @@ class WeComFrames:
         sentence = self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
             sentence = self._texts.get("late_complete") if whole else self._texts.error("provider_empty")
-        heading = self._texts.get("sources_heading")
-        listed = answer.cited and not answer.error_code and bot in self._sources
-        footnote = f"{heading}\n\n{answer.cited}" if listed else ""
+        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.suggested)
+        sources, suggestions = self._footnotes(bot, shown)
+        footnote = _paragraphs(sources, suggestions)
         truncated = self._texts.get("late_truncated")
-        return second_part(rest, mark=MARK, footnote=footnote, ending=sentence, truncated=truncated)
+        message = second_part(rest, mark=MARK, footnote=footnote, ending=sentence, truncated=truncated)
+        if suggestions and footnote not in message:
+            return second_part(rest, mark=MARK, footnote=sources, ending=sentence, truncated=truncated)
+        return message
 
     def _seen(self, bot: str, snapshot: Snapshot) -> tuple[bool, str]:
         """Return whether a finished frame is cut, and the part of the answer that it shows."""
@@ -106,17 +118,28 @@ class WeComFrames:
             return self._texts.get("frame_ended_late" if snapshot.late else "frame_ended")
         return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
 
-    def _footnote(self, bot: str, snapshot: Snapshot) -> str:
-        """Return the list of sources of a completed answer, "" for bots that do not show it."""
-        if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
-            return ""
-        return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
+    def _footnotes(self, bot: str, snapshot: Snapshot) -> tuple[str, str]:
+        """Return the lists of sources and of suggested questions of a completed answer, each "" for none."""
+        if snapshot.status != "completed" or snapshot.frame_over:
+            return "", ""
+        sources = snapshot.cited if bot in self._sources else ""
+        suggestions = "\n".join(f"- {question}" for question in snapshot.note.split("\n") if question)
+        return self._under("sources_heading", sources), self._under("suggestions_heading", suggestions)
+
+    def _under(self, heading: str, lines: str) -> str:
+        return f"{self._texts.get(heading)}\n\n{lines}" if lines else ""
 
     def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
         """Return the sentence shown while there is no visible text, e.g. when all of it is hidden thinking."""
         if finish:
             return self._texts.error("provider_empty")
+        if snapshot.note and not snapshot.waiting:
+            return self._texts.get("step", step=snapshot.note)
         return self._texts.get("queued" if snapshot.waiting else "thinking")
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
 
 
 def ended(text: str, error_code: str, *, late: bool = True) -> Snapshot:

@@ -36,20 +36,21 @@ class Runs:
         now = time.monotonic()
         with self._lock:
             self._in_order.append((now, run))
-            self._by_id |= {run.task_id: run, run.run_id: run}
+            self._by_id |= {run.task_id: run, run.run_id: run, run.message_id: run}
             self._conversations.setdefault(run.conversation_id, []).append(run)
             while len(self._in_order) > self._max_runs or now - self._in_order[0][0] > self._max_age:
                 self._forget(self._in_order.popleft()[1])
 
     def _forget(self, run: Run) -> None:
-        del self._by_id[run.task_id], self._by_id[run.run_id]
+        for name in (run.task_id, run.run_id, run.message_id):
+            del self._by_id[name]
         turns = self._conversations[run.conversation_id]
         turns.remove(run)
         if not turns:
             del self._conversations[run.conversation_id]
 
     def find(self, name: str, user: str = "") -> Run | None:
-        """Return the run with this task id or run id; with a user, only if it is the user's own."""
+        """Return the run with this task, run or message id; with a user, only if it is the user's own."""
         with self._lock:
             run = self._by_id.get(name)
         return run if run is not None and user in ("", run.user) else None

@@ -20,6 +20,7 @@ from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
+from services.providers.dify.suggestions import SuggestedQuestions
 from services.providers.dify.turn import DifyTurn
 from utils.deadline import Deadline
 
@@ -86,6 +87,7 @@ class DifyProvider(BaseRAGProvider):
             retries=retries,
             backoff=backoff,
         )
+        self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:

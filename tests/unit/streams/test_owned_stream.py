@@ -251,13 +251,13 @@ def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     stream = owner.stream
     set_fields = stream._state.set_fields
 
-    def slow_set(fields: Mapping[str, str]) -> bool:
+    def slow_set(fields: Mapping[str, str], *, urgent: bool = True) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
         looking.start()
         looking.join(0.3)
         if not seen:
             threads.append(looking)
-        return set_fields(fields)
+        return set_fields(fields, urgent=urgent)
 
     threads: list[threading.Thread] = []
     stream._state.set_fields = slow_set  # type: ignore[method-assign]
