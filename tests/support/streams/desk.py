@@ -14,6 +14,7 @@ from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
@@ -67,7 +68,14 @@ class Desk:
     """A replica without HTTP."""
 
     def __init__(
-        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, slots: int = 3, lease: float = 6.0
+        self,
+        url: str,
+        provider: BaseRAGProvider,
+        *,
+        max_streams: int = 20,
+        slots: int = 3,
+        lease: float = 6.0,
+        extras: AnswerExtras | None = None,
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
         self._provider = provider
@@ -95,6 +103,7 @@ class Desk:
             streams=self.streams,
             channels=channels,
             callers=Callers("key", api_keys=[API_KEY]),
+            extras=extras,
         )
         self.manager = StreamManager(
             self.streams,

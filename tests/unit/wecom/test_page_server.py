@@ -121,7 +121,7 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     choices = browser.get("/choices").json()
 
     assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
-    assert [mode["id"] for mode in choices["modes"]] == ["normal", "slow", "long", "error", "silent"]
+    assert [mode["id"] for mode in choices["modes"]] == ["normal", "steps", "slow", "long", "error", "silent"]
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 
 
