@@ -156,7 +156,7 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
 
 def test_many_steps_a_second_cost_few_writes(redis_server: RedisServer, redis_url: str, provider: Stepper) -> None:
     """The last of them is written with the text at the latest; a bot without WECHAT_PROGRESS writes none."""
-    counts = []
+    counts: list[int] = []
     for extras in (EXTRAS, AnswerExtras()):
         with CountingRelay(redis_server.port) as relay:
             desk = Desk(relay.url, provider, extras=extras, lease=1000.0)

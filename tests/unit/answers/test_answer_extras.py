@@ -58,7 +58,7 @@ def added(
 
 def test_only_bots_that_want_extras_get_them() -> None:
     """Other bots and other channels have the events of the answer unchanged."""
-    events = [Step("查"), IDS, Delta("五天")]
+    events: list[AnswerEvent] = [Step("查"), IDS, Delta("五天")]
 
     for wanted in (AnswerExtras(), AnswerExtras(progress={"hr"}, suggestions={"hr"})):
         assert added(events, extras=wanted) == events
