@@ -16,6 +16,7 @@ from channels.batch.endpoints import batch_blueprint
 from channels.chat.answers import Html
 from channels.chat.channel import chat_blueprint
 from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
+from channels.http_chat.feedback import feedback_blueprint
 from channels.http_chat.waits import WaitingRequests
 from channels.realtime.batch_news import BatchNews
 from channels.realtime.channel import RealtimeOptions, realtime_blueprint
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         commands=bot_commands(container),
         frames=container.frames,
         person=container.gateway.person,
+        feedback=container.feedback_inbox,
     )
     guesses = Guesses()
     callers = GuardedCallers(container.callers, guesses)
@@ -168,6 +170,7 @@ def register_http_chat(app: Flask, container: Container, callers: GuardedCallers
         ready=lambda: container.ready,
     )
     app.register_blueprint(http_chat_blueprint(chat, callers))
+    app.register_blueprint(feedback_blueprint(container.feedback_inbox, callers, container.texts))
 
 
 def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:

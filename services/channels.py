@@ -85,6 +85,8 @@ class Channel:
     shows_extras: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
+    #: Whether people may rate its answers.
+    rated: bool = True
 
     def is_independent(self, question: Question) -> bool:
         """Tell whether the question belongs to no conversation."""

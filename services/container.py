@@ -35,12 +35,14 @@ from services.factories import (
     make_backends,
     make_batch_store,
     make_extras,
+    make_feedback,
     make_frames,
     make_history,
     make_providers,
     make_streams,
     make_users,
     make_wechat,
+    user_tokens,
 )
 from services.identity.callers import Callers
 from services.identity.keys import Keys
@@ -129,6 +131,11 @@ class Container:
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
+        access = Access(self.keys.streams())
+        tokens = user_tokens(settings, self.auth, self.channels)
+        self.feedback_inbox, self.feedback = make_feedback(
+            settings, self.runner, access, self.providers, self.texts, tokens
+        )
         names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
@@ -156,6 +163,7 @@ class Container:
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
+        self.feedback.start()
         if self.batches:
             self.batches.start()
         for lifecycle in self._lifecycles:
@@ -185,6 +193,7 @@ class Container:
             self.batches.close()
         self.takeovers.close()
         self.readers.close()
+        self.feedback.close()
         self.manager.close()
         self.responses.close()
         self.own_secret.close()

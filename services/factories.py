@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
@@ -13,14 +13,23 @@ from services.answers.answer import Backend
 from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
+from services.channels import Channels
 from services.errors import SettingsError
+from services.feedback.answered_store import AnsweredStore
+from services.feedback.delivery import FeedbackDelivery
+from services.feedback.inbox import FeedbackInbox
+from services.feedback.rating_store import RatingStore
+from services.feedback.records import RatedAnswer
+from services.feedback.sql_store import SqlFeedbackStore
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
+from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames
@@ -124,6 +133,34 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
         max_per_owner=settings.batch_max_per_key,
         pool_size=sql_pools(settings)[1],
     )
+
+
+def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Callable[[RatedAnswer], str]:
+    """Return what gets the token of the person who asked, as for a question; "" for channels without a directory."""
+
+    def token(answer: RatedAnswer) -> str:
+        asked = Question("", answer.channel, answer.bot, answer.asker)
+        if answer.channel not in channels or channels.of(asked).authenticates != "directory":
+            return ""
+        bot = settings.bots.get(answer.bot)
+        return auth.authenticate(answer.asker, bot.corp if bot else "").token
+
+    return token
+
+
+def make_feedback(
+    settings: Settings,
+    runner: ScriptRunner,
+    access: Access,
+    providers: Mapping[str, BaseRAGProvider],
+    texts: Texts,
+    token: Callable[[RatedAnswer], str],
+) -> tuple[FeedbackInbox, FeedbackDelivery]:
+    """Return what takes people's ratings, and what delivers them; without SQL only the provider is told."""
+    stores = (RatingStore(runner), AnsweredStore(runner))
+    sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, sentence=texts.get, token=token)
+    return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
 def batches_mode(settings: Settings) -> str:

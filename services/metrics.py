@@ -39,8 +39,7 @@ REASKS = _counter(
     "Questions asked again because the provider had no answer to the first request.",
 )
 HANDOVERS = _counter(
-    "wechatlaibao_handovers_total",
-    "Unfinished streams that a draining replica released to other replicas.",
+    "wechatlaibao_handovers_total", "Unfinished streams that a draining replica released to other replicas."
 )
 OWNERS_REFUSED = _counter(
     "wechatlaibao_owners_refused_total",
@@ -107,10 +106,7 @@ LATE_ANSWERS = _counter(
     "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
     ["outcome"],
 )
-REWRITTEN = _counter(
-    "wechatlaibao_streams_rewritten_total",
-    "Streams that Redis lost and their owner wrote again.",
-)
+REWRITTEN = _counter("wechatlaibao_streams_rewritten_total", "Streams that Redis lost and their owner wrote again.")
 CALLBACK_SECONDS = Histogram(
     "wechatlaibao_callback_seconds",
     "Seconds to answer a WeCom callback that passed all checks.",
@@ -119,9 +115,7 @@ CALLBACK_SECONDS = Histogram(
     registry=REGISTRY,
 )
 CALLBACKS_REFUSED = _counter(
-    "wechatlaibao_callbacks_refused_total",
-    "Callbacks refused, by the check that failed.",
-    ["check"],
+    "wechatlaibao_callbacks_refused_total", "Callbacks refused, by the check that failed.", ["check"]
 )
 COMMANDS = _counter(
     "wechatlaibao_commands_total",
@@ -132,6 +126,27 @@ HANDOFFS = _counter(
     "wechatlaibao_handoffs_total",
     "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
     ["outcome"],
+)
+FEEDBACK = _counter(
+    "wechatlaibao_feedback_total",
+    "Ratings of answers by people, without repeated ones: like, dislike, withdrawn.",
+    ["bot", "rating"],
+)
+FEEDBACK_REFUSED = _counter(
+    "wechatlaibao_feedback_refused_total",
+    "Ratings that changed nothing, by reason.",
+    ["reason"],
+)
+FEEDBACK_DELIVERED = _counter(
+    "wechatlaibao_feedback_delivered_total",
+    "Deliveries of ratings to SQL and to the provider, by outcome: done, retried, lost.",
+    ["target", "outcome"],
+)
+FEEDBACK_WAITING = Gauge(
+    "wechatlaibao_feedback_waiting",
+    "Answers whose ratings wait for delivery, over all replicas, as last seen.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
 )
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total",
@@ -189,9 +204,7 @@ SEARCHES = _counter(
     ["provider", "outcome"],
 )
 SUGGESTIONS = _counter(
-    "wechatlaibao_suggestions_total",
-    "Requests for suggested questions after an answer, by outcome: found, none, failed.",
-    ["provider", "outcome"],
+    "wechatlaibao_suggestions_total", "Requests for suggested questions, by outcome.", ["provider", "outcome"]
 )
 BATCH_ITEMS = _counter(
     "wechatlaibao_batch_items_total",
@@ -254,6 +267,9 @@ for _kind in ("takeover", "handover"):
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     for _reason in ("owner_lost", "stream_broken"):
         RECOVERIES.labels(_outcome, _reason)
+for _target in ("sql", "provider"):
+    for _outcome in ("done", "retried", "lost"):
+        FEEDBACK_DELIVERED.labels(_target, _outcome)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 

@@ -13,4 +13,4 @@ def _rules(settings: Settings) -> dict[str, ChannelRules]:
 
 
 # A busy provider pauses all items of all batches at once (services/batches), so no single item waits for it.
-BATCH = Channel("batch", rules=_rules, accepts_api_keys=True, waits_for_provider=False)
+BATCH = Channel("batch", rules=_rules, accepts_api_keys=True, waits_for_provider=False, rated=False)

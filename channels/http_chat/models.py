@@ -12,6 +12,9 @@ from channels.web.rest import RestModel
 #: The largest integer that all JSON parsers represent exactly; larger numbers are refused.
 MAX_NUMBER = 2**53 - 1
 
+#: Maximum characters of what a reader says about an answer.
+MAX_CONTENT_OF_RATING = 2000
+
 ShortName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 InputValue = (
     Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
@@ -54,6 +57,22 @@ class ChatPlace(RestModel):
     """A reader's position; the header Last-Event-ID takes precedence."""
 
     cursor: Annotated[int, Field(ge=0, le=MAX_CURSOR)] = Field(0, description="The id of the last event received.")
+
+
+class ChatRating(RestModel):
+    """A reader's rating of an answer; the last one counts."""
+
+    rating: Literal["like", "dislike"] | None = Field(description="null withdraws an earlier rating and its words.")
+    content: Annotated[str, StringConstraints(max_length=MAX_CONTENT_OF_RATING)] = Field(
+        "", description="What the reader says about it.", examples=["请更具体一点"]
+    )
+
+
+class ChatRated(RestModel):
+    """The rating as it was taken; it is stored and told to the provider soon after."""
+
+    stream_id: str
+    rating: Literal["like", "dislike"] | None
 
 
 class ChatUsage(RestModel):

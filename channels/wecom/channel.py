@@ -13,11 +13,13 @@ from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
 from channels.wecom.commands import BotCommands
+from channels.wecom.feedback import feedback_id, read_feedback
 from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
+from services.feedback.inbox import FeedbackInbox
 from services.models import Question
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
@@ -43,10 +45,11 @@ class WeComChannel:
         frames: WeComFrames,
         commands: Mapping[str, BotCommands] = MappingProxyType({}),
         person: Callable[[Question], str] = lambda question: "",
+        feedback: FeedbackInbox | None = None,
     ) -> None:
         """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
 
-        `person` returns a user's pseudonym for the log.
+        `person` returns a user's pseudonym for the log; `feedback` takes ratings of answers, None ignores them.
         """
         self._gateway = gateway
         self._bots = bots
@@ -55,6 +58,7 @@ class WeComChannel:
         self._commands = commands
         self._frames = frames
         self._person = person
+        self._feedback = feedback
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's URL verification with the decrypted echo."""
@@ -125,7 +129,14 @@ class WeComChannel:
                 snapshot = self._text(self._question(bot, message), message.response_url)
             case _:
                 snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
-        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+        return self._first_frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _first_frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
+        """Render the reply to a message: only there a `feedback.id` has an effect. Sentences of ours have none."""
+        reply = self.frame(bot, snapshot)
+        if snapshot.is_answer:
+            reply["stream"]["feedback"] = {"id": feedback_id(snapshot.stream_id)}
+        return reply
 
     def _text(self, question: Question, response_url: str) -> Snapshot:
         """Ask a question, or carry out a command."""
@@ -147,10 +158,26 @@ class WeComChannel:
         return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
 
     def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        if message.event == "feedback_event":
+            return {}, self._rate(bot, message)
         if message.event != "enter_chat" or not message.userid:
             return {}, message.event
         welcome = self._welcomes.get(bot) or self._texts.get("welcome")
         return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
+
+    def _rate(self, bot: str, message: Message) -> str:
+        """Take a person's rating; return its outcome. Only an empty reply may answer it."""
+        if self._feedback is None:
+            return "unknown"
+        try:
+            stream_id, rating = read_feedback(message)
+        except ValueError:
+            metrics.FEEDBACK_REFUSED.labels("malformed").inc()
+            return "malformed"
+        try:
+            return self._feedback.rate(stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid)
+        except StoreUnavailable as exc:
+            return exc.code
 
     def _debug(self, snapshot: Snapshot) -> None:
         """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""

@@ -19,6 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.wecom.feedback import RATES, Rate, feedback_id, rates
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
@@ -64,9 +65,21 @@ class Conversations:
         Raises:
             KeyError: the bubble is unknown or was dropped.
         """
-        with self._lock:
-            user, bubble = self._bubbles[key]
+        user, bubble = self._known(key)
         return user.polls(bubble)
+
+    def rateable(self, key: str) -> bool:
+        """Return whether a bubble has thumbs; raises `KeyError` as `poll` does."""
+        return bool(feedback_id(self._known(key)[1]))
+
+    def rate(self, key: str, rating: Rate, content: str, reasons: list[int]) -> None:
+        """Press a thumb below a bubble, or withdraw that; raises `KeyError` as `poll` does."""
+        user, bubble = self._known(key)
+        rates(user, bubble, rating, content, reasons)
+
+    def _known(self, key: str) -> tuple[WeComUser, Bubble]:
+        with self._lock:
+            return self._bubbles[key]
 
     def late(self, key: str) -> list[ResponsePost]:
         """Return the messages that came for a bubble after its end; none for an unknown bubble."""
@@ -103,7 +116,7 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
         if set_mode:
             set_mode(_choice("mode", modes))
         key, frame = conversations.send(userid, text)
-        return jsonify(bubble=key, frame=_shown(frame))
+        return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
 
     @app.post("/poll")
     def poll() -> Response:
@@ -111,6 +124,15 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
             return jsonify(frame=_shown(conversations.poll(_text("bubble"))))
         except KeyError:
             raise NotFound("unknown bubble") from None
+
+    @app.post("/rate")
+    def rate() -> Response:
+        rating, content, reasons = _rating()
+        try:
+            conversations.rate(_text("bubble"), rating, content, reasons)
+        except KeyError:
+            raise NotFound("unknown bubble") from None
+        return jsonify(rating=rating)
 
     @app.post("/late")
     def late() -> Response:
@@ -159,6 +181,17 @@ def _choice(name: str, choices: tuple[Any, ...]) -> str:
     if value not in {choice.id for choice in choices}:
         raise BadRequest(f"unknown {name}")
     return value
+
+
+def _rating() -> tuple[Rate, str, list[int]]:
+    """Return rating, words and reasons of the body."""
+    rating, body = _text("rating"), request.get_json()
+    content, reasons = body.get("content", ""), body.get("reasons", [])
+    listed = isinstance(reasons, list) and all(isinstance(reason, int) for reason in reasons)
+    if rating not in RATES or not isinstance(content, str) or not listed:
+        raise BadRequest("rating, content or reasons are wrong")
+    # `in` does not tell mypy that it is one of them.
+    return next(one for one in RATES if one == rating), content.encode("utf-8", "replace").decode(), reasons
 
 
 def _shown(frame: BubbleFrame) -> dict[str, Any]:

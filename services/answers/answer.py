@@ -16,6 +16,7 @@ from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
+from services.feedback.answered_store import note_call
 from services.models import Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
@@ -102,14 +103,16 @@ class Answerer:
         return question.channel in self._channels and question.bot in self._backends
 
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
-        """Return the calls that leave the user's slots and the conversation's queue.
+        """Return the calls that leave the user's slots and the conversation's queue, and note the answer for ratings.
 
         `key` is the conversation's key, where the caller has it already.
         """
         slot = self._streams.leave_call(question.bot, question.principal, stream_id)
-        if self._channels.of(question).is_independent(question):
-            return (slot,)
-        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id))
+        channel = self._channels.of(question)
+        noted = (note_call(stream_id),) if channel.rated else ()
+        if channel.is_independent(question):
+            return (slot, *noted)
+        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id), *noted)
 
     def answer(
         self,

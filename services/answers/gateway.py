@@ -221,7 +221,7 @@ class Gateway:
         # A redelivery may have entered again for a running stream; that stream's end leaves for both.
         if snapshot.status != "processing" and (slot == 1 or position.entered):
             self._streams.write([], *leave)
-        return replace(snapshot, found=True), False
+        return replace(snapshot, found=True, is_answer=snapshot.status in ("processing", "completed")), False
 
     def _produce(
         self,
@@ -240,7 +240,7 @@ class Gateway:
         waiting = position.position != 0
         answer = partial(self._answerer.answer, turn=None if waiting else position.memory)
         self._manager.produce(new, question, answer=answer, waiting=waiting, after=leave)
-        return replace(snapshot, waiting=waiting), True
+        return replace(snapshot, waiting=waiting, is_answer=True), True
 
     def _enter_calls(self, question: Question, rules: ChannelRules, stream_id: str, key: str) -> dict[str, Call]:
         """Return the calls that enter the user's slots, and the queue of the conversation `key`, "" for none."""

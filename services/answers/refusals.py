@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -128,7 +129,16 @@ class QuestionRefusals:
             "token": "",
             "user_info": "",
             "conversation_id": "",
+            "asker": self._asker(question),
         }
+
+    def _asker(self, question: Question) -> str:
+        """Return what a rating of the answer needs to know of its question, as JSON; "" if it cannot be rated."""
+        channel = self._channels.of(question)
+        if not channel.rated:
+            return ""
+        asker = {"bot": question.bot, "channel": channel.name, "user": channel.end_user(question)}
+        return json.dumps(asker, ensure_ascii=False)
 
     def _finished(self, question: Question, stream_id: str, sentence: str, code: str, *others: Call) -> Snapshot:
         fields = {**self.fields(question), "error_code": code}

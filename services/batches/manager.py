@@ -22,12 +22,12 @@ from services.batches.broker import LaneMessages
 from services.batches.item import ItemAsker
 from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
 from services.batches.records import BatchOptions, Item, Order, QueueStatus, Task, TaskStatus
-from services.batches.rounds import Rounds
 from services.batches.store import SqlBatchStore
 from services.batches.worker import LaneWorker
 from services.errors import LaibaoError, SettingsError, StoreUnavailable
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.rounds import Rounds
 
 log = logging.getLogger(__name__)
 

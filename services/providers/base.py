@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from services.errors import Unrecoverable
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
@@ -48,6 +48,10 @@ class BaseRAGProvider(ABC):
     search_provider: BaseSearchProvider | None = None
     #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
     suggest: Suggest | None = None
+    #: Whether `rate` reaches the provider; if False, people's ratings are kept here only.
+    takes_ratings = False
+    #: Whether requests carry the user's own token; then `rate` gets it too.
+    sends_user_tokens = False
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -123,6 +127,17 @@ class BaseRAGProvider(ABC):
 
     def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
         """Tell the provider to stop a run whose answer is no longer needed. Failures are logged, not raised."""
+
+    def rate(  # noqa: B027 - optional by contract
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        """Tell the provider what people say of an answer to this user, with their words; "" withdraws it.
+
+        The same call may come again. `token` is that user's, "" where it is not needed or unknown.
+
+        Raises:
+            ProviderError: it was not accepted. It is tried again later, unless `http_status` is a refusal of this call.
+        """
 
     def close(self) -> None:  # noqa: B027 - optional by contract
         """Close the pooled connections."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from services.models import ProviderIds, Query, Recovered
 from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
@@ -16,6 +18,8 @@ class ProviderWrapper(BaseRAGProvider):
         self.keeps_conversations = wrapped.keeps_conversations
         self.search_provider = wrapped.search_provider
         self.suggest = wrapped.suggest
+        self.takes_ratings = wrapped.takes_ratings
+        self.sends_user_tokens = wrapped.sends_user_tokens
         self._wrapped = wrapped
 
     def health_check(self) -> bool:
@@ -35,6 +39,11 @@ class ProviderWrapper(BaseRAGProvider):
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
         self._wrapped.cancel(ids, user)
+
+    def rate(
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        self._wrapped.rate(message_id, user, rating, content, token=token)
 
     def close(self) -> None:
         self._wrapped.close()

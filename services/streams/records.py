@@ -74,19 +74,20 @@ class Snapshot:
     start: int = 0
     #: The sources of the answer as a few lines of Markdown.
     cited: str = ""
-    #: Whether what the frame cannot carry follows as a message of its own.
-    late: bool = False
     #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
     note: str = ""
+    #: Whether what the frame cannot carry follows as a message of its own.
+    late: bool = False
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
+    #: A provider answers the question, or has; known only where it was asked just now.
+    is_answer: bool = field(default=False, compare=False)
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited, *notes = reply
+        status, code, waiting, access, epoch, owner, lapsed, over, *seen = reply
         marks = (epoch, owner, lapsed == 1, over % 2 == 1)
-        seen = (text, size, length, start, cited)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, over >= 2, *notes)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, late=over >= 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
-        v question access auth_state error_code message_id task_id run_id asks reply late delivered
+        v question access asker auth_state error_code message_id task_id run_id asks reply late delivered
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
         step suggested
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from config.settings import load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
 from services.container import Container
-from services.factories import sql_pools
+from services.errors import AuthError
+from services.factories import sql_pools, user_tokens
+from services.feedback.records import RatedAnswer
 from services.models import Question
 from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
@@ -358,6 +361,31 @@ def test_bots_of_one_corp_share_identities(redis_url: str, stored: redis.Redis, 
     keys = set(stored.scan_iter("authorization:wechatid:*"))
     assert keys == {"authorization:wechatid:acme:zhangsan", "authorization:wechatid:zhangsan"}
     assert auth.calls.total() == 2
+
+
+def test_ratings_are_told_with_the_askers_token(redis_url: str, tmp_path: Path) -> None:
+    """That of the bot's corp, from the directory; channels without a directory have none."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    with MockAuth() as auth:
+        replica = container(
+            redis_url,
+            AUTH_MODE="external",
+            AUTH_SERVICE_URL=auth.url,
+            DATABASE_PATH=str(tmp_path / "users.db"),
+            AUTH_USER_QUERY=DEMO_USER_QUERY,
+        )
+        token = user_tokens(replica.settings, replica.auth, replica.channels)
+        asked = RatedAnswer(True, "completed", "", "default", "wecom", "E1001", "zhangsan")
+
+        found = token(asked)
+        others = [token(replace(asked, channel=channel)) for channel in ("http", "of another version")]
+        with pytest.raises(AuthError):
+            token(replace(asked, asker="lisi"))
+        assert found == replica.auth.authenticate("zhangsan").token
+        replica.close()
+
+    assert found
+    assert others == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from config.texts import ZH
 from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
-from tests.browser.stage import TIMEOUT
+from tests.browser.stage import TIMEOUT, screenshot
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -229,3 +229,25 @@ def test_the_screenshot_of_the_readme(person: Person) -> None:
     folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     person.page.screenshot(path=folder / "simulator.png")
+
+
+@pytest.mark.full
+def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
+    """Thumbs are below finished answers only; what is wrong is told by reasons and words."""
+    answer = person.asks("年假怎么申请")
+    person.sees_finish(answer)
+
+    answer.get_by_role("button", name="不准确").click()
+    answer.get_by_label("回答不完整").check()
+    answer.get_by_label("说说哪里不对").fill("请更具体一点")
+    screenshot(person.page, "thumbs-form")
+    answer.get_by_role("button", name="提交").click()
+    expect(answer.get_by_role("status")).to_have_text("已评价")
+    expect(answer.get_by_role("button", name="不准确")).to_have_attribute("aria-pressed", "true")
+    screenshot(person.page, "thumbs")
+    answer.get_by_role("button", name="撤回评价").click()
+    expect(answer.get_by_role("status")).to_have_text("评价已撤回")
+
+    command = person.asks("帮助")
+    person.sees_finish(command)
+    expect(command.get_by_role("button")).to_have_count(0)

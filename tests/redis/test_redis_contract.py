@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -19,6 +20,10 @@ from services.answers.claim_store import ClaimStore
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
+from services.feedback.answered_store import AnsweredStore, note_call
+from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
+from services.feedback.rating_store import RatingStore
+from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.limits.rate_limiter import RateLimiter
 from services.models import Question, Turn, UserInfo
@@ -202,6 +207,29 @@ def claims(runner: ScriptRunner) -> None:
     assert looks == [("", ""), ("lost", "a"), ("", "")]
 
 
+def ratings(runner: ScriptRunner) -> None:
+    """An answer that a provider gave is noted; its rating is taken once, claimed, and settled."""
+    store, answered = RatingStore(runner, now=str(NOW)), AnsweredStore(runner)
+    fields = {"status": "completed", "access": "tag", "asks": "1", "asker": '{"bot": "b", "channel": "c", "user": "u"}'}
+    for stream_id in STREAMS:
+        store_at(runner, 0.0).open(NewStream(stream_id, "a", fields))
+    runner.run([note_call(stream_id) for stream_id in STREAMS])
+    runner.run([Call(None, ("DEL", stream_keys("s0").hash))])
+
+    assert answered.find("s0") == RatedAnswer(True, "completed", "tag", "b", "c", "u", "u")
+    assert answered.find("nowhere") is None
+    like = Rating("like", at=int(NOW), event_id="e1")
+    assert [store.add(stream_id, "p1", like, "sealed") for stream_id in ("s0", "s0")] == ["taken", "known"]
+    claimed = store.claim()
+    assert (claimed, store.claim()) == ((NOW, 1, "s0", 0.0), (NOW, 1, "", LEASE_OF_RATINGS))
+    assert store.load("s0") == Ratings(1, 0, 0, 0, NOW, (SealedRating("p1", int(NOW), 1, "sealed"),))
+    assert not store.settle("s0", 1, saved=True, told=False, delay=5.0)
+    store.now = str(NOW + 5.1)
+    assert store.claim().stream_id == "s0"
+    assert store.settle("s0", 1, saved=True, told=True, delay=5.0)
+    assert store.claim() == (NOW + 5.1, 0, "", inf)
+
+
 def locks(runner: ScriptRunner) -> None:
     """A lock has one holder, and only the holder can release it."""
     store = LockStore(runner)
@@ -233,7 +261,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, claims, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, claims, ratings, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 

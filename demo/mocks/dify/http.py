@@ -17,7 +17,16 @@ from demo.mocks.dify.error_replies import (
     UNAUTHORIZED,
     MockErrorReply,
 )
-from demo.mocks.dify.look_ups import LookUp, conversations, is_uuid, messages, run_result, run_to_follow, suggested
+from demo.mocks.dify.look_ups import (
+    LookUp,
+    conversations,
+    is_uuid,
+    messages,
+    rate,
+    run_result,
+    run_to_follow,
+    suggested,
+)
 from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
 from demo.mocks.dify.scripts import SCRIPTS, DifyScript
@@ -103,6 +112,8 @@ class DifyHandler(Handler):
             self._chat(body)
         elif self.path.startswith("/v1/chat-messages/") and self.path.endswith("/stop"):
             self._stop(body)
+        elif self.path.startswith("/v1/messages/") and self.path.endswith("/feedbacks"):
+            self._rate(body)
         else:
             self._send_error_reply(NO_ADDRESS)
 
@@ -118,6 +129,15 @@ class DifyHandler(Handler):
             return
         self.mock.stop(self.path.split("/")[-2], str(user))
         self.reply({"result": "success"})
+
+    def _rate(self, body: Any) -> None:
+        dify, message_id = self.mock, self.path.split("/")[-2]
+        match dify.outage or rate(dify, message_id, body):
+            case MockErrorReply() as reply:
+                self._send_error_reply(reply)
+            case payload:
+                dify.record_rating(message_id, body, self.authorization)
+                self.reply(payload)
 
     def _chat(self, body: Any) -> None:
         dify = self.mock

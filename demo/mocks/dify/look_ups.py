@@ -19,7 +19,7 @@ from demo.mocks.dify.error_replies import (
     NOT_A_WORKFLOW,
     MockErrorReply,
 )
-from demo.mocks.dify.wire import SOURCE, USAGE, Run
+from demo.mocks.dify.wire import SOURCE, USAGE, Feedback, Run
 
 if TYPE_CHECKING:
     from demo.mocks.dify.server import MockDify
@@ -111,7 +111,7 @@ def _row(run: Run, parent: Run | None) -> dict[str, Any]:
         "status": run.message_status,
         "error": "Run failed" if run.message_status == "error" else None,
         "message_files": [],
-        "feedback": None,
+        "feedback": {"rating": run.feedback.rating} if run.feedback else None,
         "retriever_resources": [SOURCE] if run.is_saved else [],
         "agent_thoughts": [thought] if run.in_thoughts else [],
         "created_at": run.created_at,
@@ -133,6 +133,22 @@ def _cost(run: Run) -> Mapping[str, Any]:
         "total_price": USAGE["total_price"],
         "currency": USAGE["currency"],
     }
+
+
+def rate(dify: MockDify, message_id: str, body: Any) -> MockErrorReply | dict[str, Any]:
+    """Keep a user's rating of a message; null withdraws it. Another user's message is reported as unknown."""
+    if not isinstance(body, dict) or not body.get("user"):
+        return INVALID_USER
+    rating, content = body.get("rating"), body.get("content")
+    if rating not in ("like", "dislike", None) or not (content is None or isinstance(content, str)):
+        return MockErrorReply.api(400, "invalid_param", "rating must be like, dislike or null")
+    run = dify.runs.find(message_id, str(body["user"]))
+    if run is None or run.message_id != message_id:
+        return NO_MESSAGE
+    if rating is None and run.feedback is None:
+        return MockErrorReply.api(400, "invalid_param", "rating cannot be None when feedback not exists")
+    run.feedback = Feedback(rating, content or "") if rating else None
+    return {"result": "success"}
 
 
 def run_result(dify: MockDify, run_id: str) -> MockErrorReply | dict[str, Any]:

@@ -64,7 +64,7 @@ class MockDify(HttpMock):
     #: The questions suggested after every answer, None for an app without that feature, and the seconds they take.
     suggested: tuple[str, ...] | None = None
     suggested_after: float = 0.0
-    #: The reply to every look-up while it is set.
+    #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: Number of calls by method and path: "GET /v1/info".
@@ -73,6 +73,8 @@ class MockDify(HttpMock):
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
+    #: (message id, rating, content) of each accepted rating, in order.
+    ratings: list[tuple[str, str | None, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     open_listeners: int = 0
@@ -111,6 +113,10 @@ class MockDify(HttpMock):
     def record_look_up(self, look_up: LookUp) -> None:
         with self._lock:
             self.look_ups.append(look_up)
+
+    def record_rating(self, message_id: str, body: Mapping[str, Any], authorization: str) -> None:
+        with self._lock:
+            self.ratings.append((message_id, body["rating"], body.get("content") or ""))
 
     def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
         """Return whether this request gets the script's error reply, and count it."""

@@ -66,6 +66,14 @@ HANG = Gap(float("inf"))
 Step = bytes | Gap | Cut | Break
 
 
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A user's rating of a message as Dify keeps it."""
+
+    rating: Literal["like", "dislike"]
+    content: str = ""
+
+
 def _uuid() -> str:
     return str(uuid.uuid4())
 
@@ -98,6 +106,8 @@ class Run:
     message_status: str = "normal"
     saved: str = ""
     is_saved: bool = False
+    #: What its user says of the answer.
+    feedback: Feedback | None = None
     live: Broadcast = field(default_factory=Broadcast)
 
     def save(self) -> None:

@@ -185,6 +185,14 @@ function addAnswer(number) {
       column.append(further, element("div", message.broken.length ? "meta failure" : "meta", told));
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
+    /** Show thumbs below the finished bubble. */
+    showThumbs(key) {
+      const send = (rating, content, reasons) =>
+        post("/rate", { bubble: key, rating, content, reasons }).then(() => true, complain);
+      const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
+      column.append(feedbackRow(language, send));
+      if (atEnd) chat.scrollTop = chat.scrollHeight;
+    },
     stop() {
       if (line.dataset.state === "finished") return;
       bubble.setAttribute("aria-busy", "false");
@@ -245,6 +253,7 @@ async function ask(text) {
     answer = addAnswer(number);
     answer.show(sent.frame);
     const last = sent.frame.finish ? sent.frame : await follow(sent.bubble, answer);
+    if (last && sent.rateable) answer.showThumbs(sent.bubble);
     if (last?.html.includes("(1/2)")) awaitLate(sent.bubble, answer);
   } catch (error) {
     complain(error);

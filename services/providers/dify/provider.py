@@ -33,6 +33,7 @@ class DifyProvider(BaseRAGProvider):
     """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
 
     name = "dify"
+    takes_ratings = True
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class DifyProvider(BaseRAGProvider):
         if auth_mode == "app_key" and not self._code:
             raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
         self._auth_mode = auth_mode
+        self.sends_user_tokens = auth_mode == "user_token"
         self._auth_prefix = auth_prefix
         self._user = user
         self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
@@ -261,6 +263,12 @@ class DifyProvider(BaseRAGProvider):
             self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
         except ProviderError as exc:
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
+
+    def rate(
+        self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
+    ) -> None:
+        authorization = self._authorization(token) if token else self._own_authorization
+        self._service.rate(message_id, user or self._user, rating, content, authorization=authorization)
 
     def close(self) -> None:
         """Close the pooled connections."""

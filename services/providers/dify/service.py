@@ -119,6 +119,20 @@ class DifyService:
         """Tell Dify to stop a run. Dify replies with success even for an unknown run."""
         self._call("POST", self.urls.stop(task_id), authorization, json={"user": user})
 
+    def rate(self, message_id: str, user: str, rating: str, content: str, *, authorization: str) -> None:
+        """Set the user's rating of a message: "like", "dislike", or "" to withdraw it, which may find none.
+
+        Raises:
+            ProviderError: an error reply or failure; 404: the message is unknown, or belongs to another user.
+        """
+        body = {"user": user, "rating": rating or None, "content": content}
+        try:
+            self._call("POST", self.urls.feedbacks(message_id), authorization, json=body)
+        except ProviderError as exc:
+            # Dify answers 400 where there is nothing to withdraw.
+            if rating or exc.http_status != 400:
+                raise
+
     def info(self, *, authorization: str) -> Mapping[str, Any]:
         """Return the app's name and mode. Checks network, key and app without spending tokens."""
         return self._call("GET", f"{self.urls.root}/info", authorization)

@@ -37,6 +37,9 @@ class DifyUrls:
     def messages(self) -> str:
         return f"{self.root}/messages"
 
+    def feedbacks(self, message_id: str) -> str:
+        return f"{self.root}/messages/{quote(message_id, safe='')}/feedbacks"
+
     @property
     def conversations(self) -> str:
         return f"{self.root}/conversations"

@@ -13,7 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from services.feedback.answered_store import AnsweredStore
+from services.feedback.inbox import FeedbackInbox
+from services.feedback.rating_store import RatingStore
+from services.feedback.records import Rating
 from services.models import Question
+from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
 from services.streams.shared_reads import SharedReads
@@ -21,7 +26,7 @@ from services.streams.store import READ_BYTES, stream_keys
 from tests.support.replicas import AppServer
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay, Names, commands
-from tests.support.streams.desk import CALLER, Desk
+from tests.support.streams.desk import CALLER, KEY, Desk
 from tests.support.streams.talker import Talker, answered, running, said
 from utils.deadline import Deadline
 
@@ -40,8 +45,8 @@ ASKING: Names = ("enter", "asked", "turn", "open", "running")
 #: Maximal writes before the provider is asked: the user, and the mark that it is asked, often in one write.
 WRITES_BEFORE = 2
 #: Round trips after that: the conversation, once the provider has named it; the run's ids; the answer with its end, in
-#: one write if Redis is slow enough; the release of slot, turn and index entry.
-RELEASE: Names = ("ZREM", "LREM", "ZREM")
+#: one write if Redis is slow enough; the release of slot, turn and index entry, with the note for ratings.
+RELEASE: Names = ("ZREM", "LREM", "feedback_note", "ZREM")
 AFTER: list[Names] = [("remember",), ("append",), ("append",), RELEASE]
 
 #: 1,000 deltas that arrive while Redis is busy: the first is written alone, all others together.
@@ -58,8 +63,9 @@ APPENDS_FRAME = 1000
 
 #: Maximal bytes of memory for a running stream beside its text.
 STREAM_MEMORY = 6 * 1024
-#: Scripts that run independently of callbacks: the sweep for streams without an owner, and the renewal of sockets.
-BACKGROUND = {"lapsed", "sockets_renew"}
+#: Scripts that run independently of callbacks: the sweep for streams without an owner, the renewal of sockets, and the
+#: look for ratings to deliver.
+BACKGROUND = {"lapsed", "sockets_renew", "feedback_claim"}
 
 
 @pytest.fixture
@@ -289,6 +295,17 @@ def test_a_callback_is_one_round_trip(relay: CountingRelay, server: redis.Redis)
     assert [names for names in asked if not appends(names)] == [ASKING, RELEASE]
     assert polled == [("read",)] * 5
     assert bubble.finish
+
+
+def test_a_rating_is_two_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """What is known of the answer, and the rating with its place in the queue; a poll costs what it did."""
+    stream_id = answered(relay, desk, talker)
+    inbox = FeedbackInbox(RatingStore(desk.runner), AnsweredStore(desk.runner), Access({"default": KEY}))
+
+    outcome = inbox.rate(stream_id, Rating("like"), bot="default", principal="zhangsan")
+
+    assert outcome == "taken"
+    assert relay.names == [("feedback_note",), ("feedback_add",)]
 
 
 def foreground(relay: CountingRelay) -> list[Names]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from channels.chat.channel import CHAT
+from channels.chat.rules import CHAT
 from channels.wecom.rules import WECOM
 from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.extras.steps import STEP_SECONDS, TITLE_CHARACTERS, StepNotes

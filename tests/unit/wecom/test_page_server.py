@@ -221,3 +221,22 @@ def test_a_port_in_use_raises_an_error(browser: Browser) -> None:
 
     with pytest.raises(OSError, match="in use"):
         socket.create_server(("127.0.0.1", port))
+
+
+def test_thumbs_are_sent_for_bubbles_that_have_them(callback: StubCallback, browser: Browser) -> None:
+    """Only a first frame with a `feedback.id` gives thumbs; each press is an event with words and reasons."""
+    plain = browser.send().json()
+    rated = {**frame("…", finish=False)["stream"], "feedback": {"id": "fb-1"}}
+    callback.reply = lambda message: None if message["msgtype"] == "event" else {"msgtype": "stream", "stream": rated}
+    sent = browser.send().json()
+    said = {"rating": "inaccurate", "content": "more", "reasons": [2]}
+    pressed = browser.post("/rate", bubble=sent["bubble"], **said)
+
+    assert (plain["rateable"], sent["rateable"]) == (False, True)
+    assert pressed.json() == {"rating": "inaccurate"}
+    event = callback.messages[-1]["event"]["feedback_event"]
+    assert event == {"id": "fb-1", "type": 2, "content": "more", "inaccurate_reason_list": [2]}
+    assert browser.post("/rate", bubble=plain["bubble"], **said).json()["error"] == "rule_broken"
+    assert browser.post("/rate", bubble="gone", **said).status_code == 404
+    for wrong in ({"rating": "good"}, {**said, "reasons": "2"}, {**said, "content": 5}):
+        assert browser.post("/rate", bubble=sent["bubble"], **wrong).status_code == 400

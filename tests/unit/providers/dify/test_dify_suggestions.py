@@ -12,7 +12,8 @@ from services.errors import ProviderError
 from services.models import ProviderIds, Query
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.suggestions import WITHOUT_SECONDS, SuggestedQuestions
-from services.providers.registry import MockFallback, MockProvider
+from services.providers.mock import MockProvider
+from services.providers.mock_fallback import MockFallback
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 

@@ -1,0 +1,262 @@
+"""Carries ratings from the queue in Redis to SQL and to the provider, in a thread of each replica.
+
+What fails is tried again after 1, 2, 4 … 300 seconds, for a day. After that it is counted and logged as lost, SQL and
+provider each for itself. While SQL or an app is away, it is not tried for every answer in the queue: after a failure it
+has a pause of up to a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from services import metrics
+from services.errors import AuthError, LaibaoError, ProviderError, SettingsError, StoreUnavailable
+from services.feedback.answered_store import AnsweredStore
+from services.feedback.rating_store import Claimed, RatingStore
+from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
+from services.feedback.sql_store import SqlFeedbackStore
+from services.models import Question
+from services.providers.base import BaseRAGProvider
+from services.rounds import Rounds
+from services.streams.access import Access
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the queue, and deliveries between two such pauses.
+PAUSE = 5.0
+AT_ONCE = 50
+#: Seconds after which an undelivered rating is given up.
+GIVE_UP_SECONDS = 86_400.0
+#: The longest pauses in seconds: between two attempts for one answer, and for SQL or an app that is away.
+LONGEST_DELAY, LONGEST_AWAY = 300.0, 60.0
+#: Seconds between two deletions of old rows.
+EXPIRE_SECONDS = 21_600.0
+STOP_SECONDS = 3.0
+#: HTTP statuses of a provider's reply that a later attempt may change; 0 is no reply.
+MAY_PASS = (0, 200, 401, 403, 408, 429)
+
+Target = Literal["sql", "provider"]
+
+
+@dataclass(slots=True)
+class _Away:
+    """A party that failed lately: not before `until` it is tried again."""
+
+    until: float
+    pause: float
+
+
+class FeedbackDelivery:
+    """Works off the queue of ratings, together with all other replicas."""
+
+    def __init__(
+        self,
+        ratings: RatingStore,
+        answered: AnsweredStore,
+        access: Access,
+        *,
+        sql: SqlFeedbackStore | None,
+        providers: Mapping[str, BaseRAGProvider],
+        sentence: Callable[[str], str],
+        token: Callable[[RatedAnswer], str] = lambda answer: "",
+        give_up: float = GIVE_UP_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the provider of each bot; without `sql` only the provider is told. `sentence` has the words of reasons.
+
+        `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
+        is the seconds after which an undelivered rating is given up.
+        """
+        self._ratings = ratings
+        self._answered = answered
+        self._access = access
+        self._sql = sql
+        self._providers = providers
+        self._sentence = sentence
+        self._token = token
+        self._give_up = give_up
+        self._clock = clock
+        self._away: dict[str, _Away] = {}
+        self._prepared = False
+        #: Whether the missing table was logged.
+        self._lacking = False
+        self._expire_at = clock() + EXPIRE_SECONDS / 6
+        self._rounds = Rounds("feedback", self.work, pause=PAUSE)
+
+    def start(self) -> None:
+        self._rounds.start()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._rounds.wake()
+
+    def close(self) -> None:
+        """End the thread; what it has claimed another replica delivers later."""
+        self._rounds.stop()
+        self._rounds.join(STOP_SECONDS)
+        if self._sql:
+            self._sql.close()
+
+    def work(self) -> float:
+        """Deliver what is due; return the seconds until the next call.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        self._expire()
+        for _ in range(AT_ONCE):
+            claimed = self._ratings.claim()
+            metrics.FEEDBACK_WAITING.set(claimed.waiting)
+            if not claimed.stream_id:
+                return min(PAUSE, claimed.wait)
+            self._try(claimed)
+        return 0.0
+
+    def _try(self, claimed: Claimed) -> None:
+        """Deliver an answer's ratings; what cannot be read must not keep others from being delivered."""
+        try:
+            self._deliver(claimed)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("feedback failed", extra={"stream_id": claimed.stream_id})
+            self._ratings.settle(claimed.stream_id, 0, saved=False, told=False, delay=LONGEST_DELAY)
+
+    def _deliver(self, claimed: Claimed) -> None:
+        stream_id, ratings = claimed.stream_id, self._ratings.load(claimed.stream_id)
+        answer = self._answered.find(stream_id) if ratings else None
+        if ratings is None or answer is None:
+            self._lose("provider", stream_id, "the answer has expired")
+            self._ratings.settle(stream_id, ratings.seq if ratings else 0, saved=True, told=True, delay=0.0)
+            return
+        over = claimed.now - ratings.since > self._give_up
+        saved = ratings.saved >= ratings.seq or self._saved(stream_id, answer, ratings, over)
+        told = ratings.told >= ratings.seq or self._told(stream_id, answer, ratings, over)
+        delay = min(2.0 ** min(ratings.tries, 16), LONGEST_DELAY)
+        self._ratings.settle(stream_id, ratings.seq, saved=saved, told=told, delay=delay)
+
+    def _saved(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
+        """Store what SQL lacks; return whether there is nothing more to do."""
+        sql = self._sql
+        if sql is None:
+            return True
+        said = [(one.person, one.seq, self._opened(answer, one)) for one in ratings.people if one.seq > ratings.saved]
+
+        def save() -> None:
+            self._prepare(sql)
+            sql.save(stream_id, answer, said)
+
+        return self._done("sql", "sql", stream_id, save, over)
+
+    def _told(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
+        """Tell the provider the state of the answer; return whether there is nothing more to do."""
+        provider = self._providers.get(answer.bot)
+        if provider is None or not provider.takes_ratings or provider.name != answer.provider or answer.mock:
+            return True
+        if not answer.message_id:
+            # It becomes known while the answer goes on; one that failed early never gets it.
+            return over or answer.status != "processing"
+        rating = self._latest(answer, ratings)
+        words = self._words(rating)
+
+        def tell() -> None:
+            token = self._token(answer) if provider.sends_user_tokens else ""
+            provider.rate(answer.message_id, answer.user, rating.kind, words, token=token)
+
+        return self._done("provider", f"provider:{answer.bot}", stream_id, tell, over)
+
+    def _done(self, target: Target, party: str, stream_id: str, deliver: Callable[[], None], over: bool) -> bool:
+        """Deliver; return False where it has to be tried again."""
+        away = self._away.get(party)
+        if away and self._clock() < away.until and not over:
+            return False
+        try:
+            deliver()
+        except (ProviderError, AuthError, StoreUnavailable, SettingsError) as exc:
+            if _may_pass(exc) and not over:
+                self._note_away(target, party, exc, away)
+                return False
+            self._lose(target, stream_id, f"{exc.code}: {exc}")
+            return True
+        except Exception:
+            # A provider of somebody's own.
+            log.exception("feedback failed", extra={"stream_id": stream_id})
+            self._lose(target, stream_id, "unexpected")
+            return True
+        self._away.pop(party, None)
+        metrics.FEEDBACK_DELIVERED.labels(target, "done").inc()
+        return True
+
+    def _note_away(self, target: Target, party: str, error: LaibaoError, away: _Away | None) -> None:
+        pause = min(2 * away.pause, LONGEST_AWAY) if away else 1.0
+        asked = error.retry_after if isinstance(error, ProviderError) else 0.0
+        self._away[party] = _Away(self._clock() + max(pause, min(asked, LONGEST_AWAY)), pause)
+        metrics.FEEDBACK_DELIVERED.labels(target, "retried").inc()
+        if away is None:
+            log.warning("feedback waits", extra={"target": party, "cause": f"{error.code}: {error}"})
+
+    def _lose(self, target: Target, stream_id: str, cause: str) -> None:
+        metrics.FEEDBACK_DELIVERED.labels(target, "lost").inc()
+        log.error("feedback lost", extra={"stream_id": stream_id, "target": target, "cause": cause})
+
+    def _prepare(self, sql: SqlFeedbackStore) -> None:
+        """Create the table at the first rating. Without the right to do so, ratings are not stored."""
+        if self._prepared:
+            return
+        try:
+            sql.prepare()
+        except SettingsError as exc:
+            if not self._lacking:
+                log.error("feedback is not stored in SQL", extra={"cause": str(exc)})
+            self._lacking = True
+            raise
+        self._prepared = True
+
+    def _latest(self, answer: RatedAnswer, ratings: Ratings) -> Rating:
+        """Return the last rating of an answer that was not withdrawn, of any person; a withdrawal if there is none.
+
+        The provider knows one user of an answer: the one who asked.
+        """
+        opened = [self._opened(answer, one) for one in sorted(ratings.people, key=lambda one: (one.at, one.seq))]
+        return next((rating for rating in reversed(opened) if rating.kind), Rating(""))
+
+    def _opened(self, answer: RatedAnswer, one: SealedRating) -> Rating:
+        """Return a rating; one whose key is gone counts as withdrawn."""
+        try:
+            text = self._access.unsealed(Question("", "", answer.bot, ""), one.sealed)
+            return Rating.from_json(text, one.at)
+        except (ValueError, KeyError, TypeError):
+            log.warning("a rating cannot be decrypted", extra={"bot": answer.bot, "person": one.person})
+            return Rating("", at=one.at)
+
+    def _words(self, rating: Rating) -> str:
+        """Return the person's words and the reasons, each on a line."""
+        reasons = [self._sentence(f"feedback_reason_{number}") for number in rating.reasons if number in REASONS]
+        return "\n".join(filter(None, (rating.content, *reasons)))
+
+    def _expire(self) -> None:
+        """Delete old rows a few times a day; a failure is tried again at the next time."""
+        if self._sql is None or self._clock() < self._expire_at:
+            return
+        self._expire_at = self._clock() + EXPIRE_SECONDS
+        try:
+            while count := self._sql.expire():
+                log.info("feedback removed", extra={"rows": count})
+        except StoreUnavailable as exc:
+            # The table may not exist yet.
+            log.debug("feedback not removed", extra={"cause": str(exc)})
+
+
+#: WeCom's numbers of reasons that have a sentence.
+REASONS = range(1, 5)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether a later attempt may succeed."""
+    if isinstance(error, ProviderError):
+        return error.http_status in MAY_PASS or error.http_status >= 500
+    return isinstance(error, StoreUnavailable) or (isinstance(error, AuthError) and error.code == "auth_unavailable")

@@ -1,0 +1,137 @@
+"""The table of ratings on SQLite and MariaDB: one row per answer and person, the last state wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from services.errors import SettingsError
+from services.feedback.records import RatedAnswer, Rating
+from services.feedback.sql_store import DELETED_AT_ONCE, FEEDBACK, KEPT_DAYS, SqlFeedbackStore
+from tests.support.batches.shelf import at_once
+from tests.support.servers.processes import FakeClock, MariaServer
+from tools.feedback import main
+
+AT = 1_700_000_000
+ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "zhangsan", "dify", "m1", "c1")
+
+
+@pytest.fixture
+def store(sql_url: str) -> Iterator[SqlFeedbackStore]:
+    store = SqlFeedbackStore(sql_url)
+    store.prepare()
+    yield store
+    store.close()
+
+
+def rows(url: str) -> list[dict[str, Any]]:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        found = [dict(row._mapping) for row in connection.execute(sa.select(FEEDBACK).order_by(FEEDBACK.c.person))]
+    engine.dispose()
+    return found
+
+
+def said(kind: Any, version: int, at: int = AT, person: str = "p1", **words: Any) -> tuple[str, int, Rating]:
+    return person, version, Rating(kind, at=at, **words)
+
+
+def test_a_rating_is_a_row(store: SqlFeedbackStore, sql_url: str) -> None:
+    """With the answer's ids, the words and the reasons; the person is a fingerprint."""
+    store.save("s1", ANSWER, [said("dislike", 3, content="更具体 😀", reasons=(2, 4))])
+
+    ids = {"bot": "default", "channel": "wecom", "provider": "dify", "message_id": "m1", "conversation_id": "c1"}
+    words = {"rating": "dislike", "content": "更具体 😀", "reasons": "2,4"}
+    at = {"rated_at": datetime.fromtimestamp(AT, UTC), "version": 3}
+    assert rows(sql_url) == [{"stream_id": "s1", "person": "p1", **ids, **words, **at}]
+
+
+def test_the_last_state_wins_in_any_order(store: SqlFeedbackStore, sql_url: str) -> None:
+    """An earlier time loses, of one second the higher version wins, and a repetition changes nothing."""
+    for one in (said("like", 2, AT + 5), said("dislike", 9, AT), said("dislike", 1, AT + 5), said("like", 2, AT + 5)):
+        store.save("s1", ANSWER, [one])
+    assert [(row["rating"], row["version"]) for row in rows(sql_url)] == [("like", 2)]
+
+    store.save("s1", ANSWER, [said("dislike", 3, AT + 5), said("like", 4, person="p2")])
+
+    assert [(row["person"], row["rating"]) for row in rows(sql_url)] == [("p1", "dislike"), ("p2", "like")]
+
+
+def test_a_withdrawal_removes_the_words(store: SqlFeedbackStore, sql_url: str) -> None:
+    """The row stays, without rating, words and reasons, so that an earlier state cannot come back."""
+    store.save("s1", ANSWER, [said("dislike", 1, content="机密", reasons=(1,))])
+    store.save("s1", ANSWER, [said("", 2, AT + 1, content="机密", reasons=(1,))])
+    store.save("s1", ANSWER, [said("dislike", 1, content="机密", reasons=(1,))])
+
+    (row,) = rows(sql_url)
+    assert (row["rating"], row["content"], row["reasons"], row["version"]) == (None, None, None, 2)
+
+
+def test_concurrent_replicas_leave_one_row(store: SqlFeedbackStore, sql_url: str) -> None:
+    """Eight of them save states of one person at once: the last one stays."""
+    stores = [SqlFeedbackStore(sql_url) for _ in range(8)]
+    saves = [
+        lambda one=one, n=n: one.save("s1", ANSWER, [said("like" if n == 7 else "dislike", n)])
+        for n, one in enumerate(stores)
+    ]
+
+    assert at_once(saves) == [None] * 8
+
+    assert [(row["rating"], row["version"]) for row in rows(sql_url)] == [("like", 7)]
+    for one in stores:
+        one.close()
+
+
+def test_rows_are_removed_after_a_year(sql_url: str, clock: FakeClock) -> None:
+    """Some at a time, until none is left that is older."""
+    clock.now = float(AT)
+    store = SqlFeedbackStore(sql_url, clock=lambda: clock.now)
+    store.prepare()
+    store.save("s1", ANSWER, [said("like", 1, person=f"p{n}") for n in range(DELETED_AT_ONCE + 1)])
+    store.save("s2", ANSWER, [said("like", 1, AT + 10)])
+
+    clock.now = AT + KEPT_DAYS * 86_400 + 5.0
+    removed = [store.expire() for _ in range(3)]
+
+    assert removed == [DELETED_AT_ONCE, 1, 0]
+    assert [row["stream_id"] for row in rows(sql_url)] == ["s2"]
+    store.close()
+
+
+def test_replicas_may_create_the_table_at_once(sql_url: str) -> None:
+    """Eight stores that prepare concurrently all succeed, and again afterwards."""
+    stores = [SqlFeedbackStore(sql_url) for _ in range(8)]
+
+    assert at_once([one.prepare for one in stores]) == [None] * 8
+
+    stores[0].prepare()
+    assert rows(sql_url) == []
+    for one in stores:
+        one.close()
+
+
+@pytest.mark.full
+def test_the_printed_statement_is_enough_for_a_limited_user(
+    maria_server: MariaServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user who may not create tables is refused with the remedy, and works once an administrator has run it."""
+    url = maria_server.fresh_database("limited")
+    maria_server.execute("CREATE OR REPLACE USER rater@'%'")
+    maria_server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON limited.* TO rater@'%'")
+    store = SqlFeedbackStore(url.replace("root@", "rater@"))
+    with pytest.raises(SettingsError, match=r"may not create .*tools\.feedback tables"):
+        store.prepare()
+
+    assert main(["tables"]) == 0
+    (statement,) = capsys.readouterr().out.split(";\n")[:-1]
+    maria_server.execute(statement.replace("laibao_feedback", "limited.laibao_feedback", 1))
+    store.prepare()
+    store.save("s1", ANSWER, [said("like", 1)])
+
+    assert [row["rating"] for row in rows(url)] == ["like"]
+    store.close()
+    maria_server.execute("DROP USER rater@'%'")
