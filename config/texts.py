@@ -1,7 +1,7 @@
 """Every sentence that users can see, in Chinese (the default) and in English.
 
 A sentence says what happened and what to do next; it never contains an address, an error code or an exception's text.
-The keys up to `sources_heading` are for conversations, those up to `rag_error` for sockets, those up to
+The keys up to `suggestions_heading` are for conversations, those up to `rag_error` for sockets, those up to
 `batch_conflict` for searches and REST; all others are error codes. `TEXTS_FILE` can replace any sentence.
 """
 
@@ -21,7 +21,6 @@ ZH: Mapping[str, str] = {
     "thinking": "思考中...",
     "queued": "排在上一个问题之后，请稍候...",
     "step": "正在执行：{step}...",
-    "suggestions_heading": "您还可以问：",
     "welcome": "您好，我是来宝，有什么问题直接问我就好。想换个话题时，发送“新对话”即可重新开始。",
     "reset_done": "已开始新对话，之前的内容不会再影响接下来的回答。请提问吧。",
     "stop_done": "好的，您在这里的提问都已停止回答。需要时可以重新提问。",
@@ -53,6 +52,7 @@ ZH: Mapping[str, str] = {
     "late_complete": "以上内容已经完整。",
     "late_truncated": "（内容仍然太长，只能发送到这里。请缩小问题范围，或让我分段回答。）",
     "sources_heading": "参考资料：",
+    "suggestions_heading": "您还可以问：",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "无效的JSON格式",
     "invalid_message": "消息格式不对：{what}",
@@ -139,7 +139,6 @@ EN: Mapping[str, str] = {
     "thinking": "Thinking...",
     "queued": "Waiting behind your previous question...",
     "step": "Working on: {step}...",
-    "suggestions_heading": "You could ask next:",
     "welcome": "Hello, I am Laibao. Just ask me anything. To change the subject, send “/reset” and we start anew.",
     "reset_done": "A new conversation has begun; what was said before no longer counts. Go ahead and ask.",
     "stop_done": "All answers to your questions here have been stopped. Ask again whenever you like.",
@@ -171,6 +170,7 @@ EN: Mapping[str, str] = {
     "late_complete": "The answer above is complete.",
     "late_truncated": "(Still too long: it ends here. Please narrow the question, or ask for the answer in parts.)",
     "sources_heading": "Sources:",
+    "suggestions_heading": "You could ask next:",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "Invalid message format. Please send valid JSON.",
     "invalid_message": "The message is not well-formed: {what}",
