@@ -17,6 +17,8 @@ from config.provider_group import MOCK_SWITCHES, ProviderSettings
 DEFAULT_BOT = "default"
 #: Values that WeCom issues per bot; a named bot never inherits them from the default bot.
 OWN = ("token", "encoding_aes_key", "receive_id", "bot_name", "bot_id", "bot_secret")
+#: How WeCom's directory is reached; a bot of another corp, or with any of these, inherits none from the default bot.
+DIRECTORY = ("wecom_corp_id", "wecom_contact_secret", "wecom_api_url")
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -45,6 +47,9 @@ class BotSettings(Group):
     #: Words that users type → command.
     commands: Mapping[str, str] = {}
     handoff_webhook: SecretStr | None = None
+    wecom_corp_id: str = ""
+    wecom_contact_secret: SecretStr | None = None
+    wecom_api_url: str = "https://qyapi.weixin.qq.com"
     provider: ProviderSettings = ProviderSettings()
 
 
@@ -71,7 +76,7 @@ def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provide
     own = {key.lower(): value for key, value in given.items() if key != "corp"}
     return bot_settings(
         name,
-        validated(WeComSettings, {**_inherited_wecom(wecom), **_only(WeComSettings, own)}, where),
+        validated(WeComSettings, {**_inherited_wecom(wecom, given), **_only(WeComSettings, own)}, where),
         validated(ProviderSettings, {**_inherited_provider(provider, own), **_only(ProviderSettings, own)}, where),
         str(given.get("corp", "")),
     )
@@ -92,10 +97,14 @@ def _only(group: type[Group], own: Mapping[str, Any]) -> dict[str, Any]:
     return {field: own[field] for field in group.model_fields if own.get(field) not in (None, "")}
 
 
-def _inherited_wecom(wecom: WeComSettings) -> dict[str, Any]:
+def _inherited_wecom(wecom: WeComSettings, given: Mapping[str, Any]) -> dict[str, Any]:
     inherited = {field: getattr(wecom, field) for field in WeComSettings.model_fields}
     for name in OWN:
         del inherited[f"wechat_{name}"]
+    # In another company's directory the same userid may be another person.
+    if given.get("corp") or any(given.get(field.upper()) for field in DIRECTORY):
+        for field in DIRECTORY:
+            del inherited[field]
     return inherited
 
 

@@ -19,8 +19,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from config.addresses import parse_redis_url
 from utils.questions.commands import CommandName, CommandWords, command_words
 
-#: Placeholders that a `DIFY_INPUTS` template may contain.
-INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
+#: Placeholders that the templates DIFY_INPUTS and CUSTOM_RAG_INPUTS may contain.
+INPUT_NAMES = (
+    *("user_code", "user_name", "gender", "token", "time_info"),
+    *("userid", "name", "department", "chatid", "chattype", "bot", "msgid"),
+)
 
 #: Headers and JSON fields that the product's own requests set, so that OPENAI_HEADERS and OPENAI_BODY must not.
 _OWN_HEADERS = (

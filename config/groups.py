@@ -117,6 +117,15 @@ class WeComSettings(Group):
     handoff_webhook: SecretUrl | None = setting(
         None, "address of a WeCom group robot that is told of each `human` command, with its key; empty: nobody is told"
     )
+    wecom_corp_id: str = setting(
+        "", "corp id (ww…) of the bot's company, to ask WeCom's directory for names and departments; empty: not asked"
+    )
+    wecom_contact_secret: SecretStr | None = setting(
+        None, "Secret of an application of that company whose visible range has the bot's users"
+    )
+    wecom_api_url: HttpUrl = setting(
+        "https://qyapi.weixin.qq.com", "address of WeCom's API; another one for a private installation of WeCom"
+    )
 
 
 class MoreWeComSettings(Group):

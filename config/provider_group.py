@@ -49,7 +49,9 @@ class ProviderSettings(Group):
     dify_timeout: Seconds = setting(60, "seconds of the longest silence without a data event, the first included")
     dify_user: str = setting("default-user", "Dify's end user for questions without a known user")
     dify_inputs: Inputs = setting(
-        {}, "JSON template of the app's inputs; may use {user_code} {user_name} {gender} {token} {time_info}"
+        {},
+        "JSON template of the app's inputs; may use {user_code} {user_name} {gender} {token} {time_info} "
+        "{userid} {name} {department} {chatid} {chattype} {bot} {msgid}",
     )
     dify_max_concurrent: Count = setting(1000, "concurrent questions to Dify, per process")
     dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
@@ -78,6 +80,9 @@ class ProviderSettings(Group):
     custom_rag_api_key: ApiKey | None = setting(None, "its key, sent as Bearer; empty: none is sent")
     custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
     custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
+    custom_rag_inputs: Inputs = setting(
+        {}, "JSON template of the `inputs` it gets; may use the placeholders of DIFY_INPUTS"
+    )
     custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
     search_provider: ProviderName | None = setting(None, "web search: serper, or package.module:Class; empty: none")
     search_route: Annotated[Literal["rules", "prefix", "always"], Lower] = setting(

@@ -181,3 +181,6 @@ def _bot(bot: BotSettings, where: str) -> Iterator[Problem]:
     for name, value in needed[bot.mode].items():
         if not value:
             yield Problem(where + name, "", f"what WeCom's console shows for the bot, because its mode is {bot.mode}")
+    if bool(bot.wecom_corp_id) != bool(bot.wecom_contact_secret):
+        given, missing = ("WECOM_CORP_ID", "WECOM_CONTACT_SECRET")[:: 1 if bot.wecom_corp_id else -1]
+        yield Problem(where + missing, "", f"a value too, because {given} is set")

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser, names_step, product_placeholders
+from demo.wecom.placeholders import names_step, product_placeholders
+from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0

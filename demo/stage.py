@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from demo.embedded_redis import EmbeddedRedis
 from demo.gateway_process import GatewayProcess
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mocks.contacts import CORP_ID, SECRET, MockContacts
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
 
@@ -18,6 +20,8 @@ from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
 TOKEN = "demo-token-not-secret"
 AES_KEY = "demoKEYnotSECRETdemoKEYnotSECRETdemoKEYnotA"
 DIFY_KEY = "app-demo-not-secret"
+#: What the demo's app is told of the person who asks.
+SHOWN_INPUTS = ("userid", "name", "department", "chattype", "bot")
 #: Dify's timeout in the demo, instead of 60 s, so that the silent mode fails soon.
 SILENCE_SECONDS = 8
 #: Seconds between the thirty pieces of an answer, so that it grows over a few polls.
@@ -62,8 +66,10 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
         redis = stack.enter_context(EmbeddedRedis())
         auth = stack.enter_context(MockAuth())
         responses = stack.enter_context(ResponseServer())
+        contacts = stack.enter_context(MockContacts())
         dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
+        settings |= _directory_settings(contacts)
         settings |= real_dify if dify is None else _dify_settings(dify)
         gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port or free_port()))
         yield Stage(gateway, None if dify is None else _mode_setter(dify), responses)
@@ -112,8 +118,19 @@ def _auth_settings(auth: MockAuth, database: Path) -> dict[str, str]:
     }
 
 
+def _directory_settings(contacts: MockContacts) -> dict[str, str]:
+    """Return the settings of a directory that knows the demo's people, with departments."""
+    return {"WECOM_CORP_ID": CORP_ID, "WECOM_CONTACT_SECRET": SECRET, "WECOM_API_URL": contacts.url}
+
+
 def _dify_settings(dify: MockDify) -> dict[str, str]:
-    return {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": DIFY_KEY, "DIFY_TIMEOUT": str(SILENCE_SECONDS)}
+    return {
+        "DIFY_BASE_URL": dify.base_url,
+        "DIFY_API_KEY": DIFY_KEY,
+        "DIFY_TIMEOUT": str(SILENCE_SECONDS),
+        # The mock lists them for the question 我是谁.
+        "DIFY_INPUTS": json.dumps({name: f"{{{name}}}" for name in SHOWN_INPUTS}),
+    }
 
 
 def _mode_setter(dify: MockDify) -> Callable[[str], None]:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -19,10 +20,13 @@ from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
@@ -34,6 +38,7 @@ from services.factories import (
     make_auth,
     make_backends,
     make_batch_store,
+    make_directories,
     make_extras,
     make_feedback,
     make_frames,
@@ -104,15 +109,17 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
             memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
+            forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
             extras=make_extras(settings),
-            met=self.names.note,
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
         self.responses = ResponseService(settings.wechat_response_hosts)
@@ -199,6 +206,8 @@ class Container:
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
+        for directory in self.directories.values():
+            directory.close()
         self.auth.close()
         if self.users:
             self.users.close()

@@ -15,6 +15,7 @@ LaibaoError                     code, status
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
     └── ProviderError           the answer provider failed
         ├── ConversationGone    the provider no longer knows the conversation
+        ├── FormRefused         the provider did not take a person's answer to a form
         ├── StreamBroken        the stream broke off; the provider may still have the answer
         └── Unrecoverable       the provider has no answer to a question asked before
             └── RunFailed       the provider reports that the run failed
@@ -150,6 +151,19 @@ class ConversationGone(ProviderError):
     """The provider no longer knows the conversation. Ask again in a new one."""
 
     code = "conversation_gone"
+
+
+class FormRefused(ProviderError):
+    """The provider did not take a person's answer to a form.
+
+    `still_open` tells whether the form can be answered again.
+    """
+
+    code = "form_rejected"
+
+    def __init__(self, message: str = "", *, code: str = "", http_status: int = 0, still_open: bool = False) -> None:
+        super().__init__(message, code=code, http_status=http_status)
+        self.still_open = still_open
 
 
 class StreamBroken(ProviderError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
@@ -14,6 +16,11 @@ from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.channels import Channels
+from services.contacts.access import TokenAccess
+from services.contacts.access_token_store import AccessTokenStore
+from services.contacts.api_service import ContactsApi
+from services.contacts.contact_store import ContactStore
+from services.contacts.directory import Directory, DirectoryParts
 from services.errors import SettingsError
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import FeedbackDelivery
@@ -22,6 +29,7 @@ from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
 from services.identity.auth_service import AuthService, ExternalAuth
+from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
 from services.models import Question
@@ -178,6 +186,31 @@ def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvide
         name: build_provider(provider, bot=name, pool_size=pool_size, sentence=texts.get)
         for name, provider in asked.items()
     }
+
+
+def make_directories(settings: Settings, runner: ScriptRunner, keys: Keys) -> dict[str, Directory]:
+    """Return the directory of each bot that has one; bots of one company share it."""
+    made: dict[tuple[str, str, str], Directory] = {}
+    for bot in _bots_with_directory(settings):
+        place = _place(bot)
+        made[place] = made.get(place) or _directory(place, runner, keys)
+    return {bot.name: made[_place(bot)] for bot in _bots_with_directory(settings)}
+
+
+def _bots_with_directory(settings: Settings) -> list[BotSettings]:
+    return [bot for bot in settings.bots.values() if bot.wecom_corp_id and bot.wecom_contact_secret]
+
+
+def _place(bot: BotSettings) -> tuple[str, str, str]:
+    return bot.wecom_api_url, bot.wecom_corp_id, _revealed(bot.wecom_contact_secret)
+
+
+def _directory(place: tuple[str, str, str], runner: ScriptRunner, keys: Keys) -> Directory:
+    url, corp_id, secret = place
+    source = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
+    api, locks = ContactsApi(url, corp_id=corp_id, secret=secret), LockStore(runner)
+    access = TokenAccess(api, AccessTokenStore(runner, source=source, keys=keys.contacts()), locks, source=source)
+    return Directory(DirectoryParts(api, access, ContactStore(runner, source=source, keys=keys.contacts()), locks))
 
 
 def make_backends(settings: Settings, providers: Mapping[str, BaseRAGProvider]) -> dict[str, Backend]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from services.forms import PendingForm
+
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Status = Literal["processing", "completed", "error", "cancelled"]
@@ -88,6 +90,31 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """What WeCom's directory says about a person; each field is "" where it is unknown."""
+
+    #: The plain userid; a callback may have an encrypted one.
+    userid: str = ""
+    name: str = ""
+    #: The names of the departments, the main one first, joined by ", ".
+    department: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, where, and by which message: the values of the placeholders of DIFY_INPUTS that have these names."""
+
+    userid: str = ""
+    name: str = ""
+    department: str = ""
+    #: The group's id; "" in a single chat.
+    chatid: str = ""
+    chattype: str = "single"
+    bot: str = ""
+    msgid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One question of a conversation and its answer, unchanged."""
 
@@ -120,6 +147,14 @@ class Query:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer, "zh" or "en".
     mock_language: str = "zh"
+    asker: Asker = Asker()
+    #: The name that `text` begins with, before ": ", in a group that shares one conversation; "" in every other chat.
+    speaker: str = ""
+
+    @property
+    def words(self) -> str:
+        """The question as the person wrote it."""
+        return self.text.removeprefix(f"{self.speaker}: ") if self.speaker else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +242,7 @@ class Step:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Step | Complete
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | PendingForm | Step | Complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +253,8 @@ class Recovered:
     usage: Usage = Usage()
     #: The run's ids, if it was found without them.
     ids: ProviderIds = ProviderIds()
+    #: The forms that the run waits for, if it has paused; `text` is the answer so far then.
+    forms: tuple[PendingForm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,3 +274,7 @@ class Past:
     may_ask: bool = True
     #: When the provider was last asked, in seconds since 1970; 0 if not recorded.
     asked_at: float = 0.0
+    #: The name that the question was sent with; "" for none.
+    speaker: str = ""
+    #: The form that the question answered, sealed; "" if it is no answer to a form.
+    form: str = field(default="", repr=False)

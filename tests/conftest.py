@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,22 @@ def _placed(files: list[list[pytest.Item]]) -> Iterator[tuple[float, list[pytest
         before += len(file)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _logging_as_before_the_module() -> Iterator[None]:
+    """Restore the process's logging after a module whose fixtures build the application."""
+    with _logging_restored():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
+def _logging_as_before(_logging_as_before_the_module: None) -> Iterator[None]:
     """Restore the process's logging after a test that builds the application."""
+    with _logging_restored():
+        yield
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
     root = logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in root.manager.loggerDict)]
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]

@@ -1,7 +1,8 @@
 """`python -m tools.doctor`: finds problems of a deployment and prints their remedies.
 
-Reads the settings as the product does, then checks Redis, the user query, the auth API, and every bot's Dify app and
-callback address, in this order, each for at most ten seconds. Prints one line per check and never a secret.
+Reads the settings as the product does, then checks Redis, the user query, the auth API, and every bot's access to
+WeCom's directory, Dify app and callback address, in this order, each for at most ten seconds. Prints one line per check
+and never a secret.
 Exit status: 0 no check failed (there may be warnings), 1 a check failed.
 """
 
@@ -21,9 +22,11 @@ from config.settings import Settings, load_settings
 from services.batches.files import writable
 from services.container import Container
 from services.errors import SettingsError
+from tools._doctor.askers import check_askers
 from tools._doctor.callback import callback_urls, check_callback
 from tools._doctor.checks import Finding, Look, findings
 from tools._doctor.dify import check_dify
+from tools._doctor.directory import check_directory
 from tools._doctor.redis import check_batch_redis, check_redis
 from tools._doctor.users import check_auth_api, check_users
 from tools._pipes import until_nobody_reads
@@ -78,9 +81,13 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
     yield "redis", partial(check_redis, container)
     if container.batches and container.redis_of_batches is not container.redis:
         yield "batch redis", partial(check_batch_redis, container)
+    yield "askers", partial(check_askers, container, settings.bots.values())
     yield "users", partial(check_users, settings, container, options.userid, options.corp)
     if settings.auth_mode == "external":
         yield "auth API", partial(check_auth_api, container)
+    for name, bot in settings.bots.items():
+        if bot.wecom_corp_id:
+            yield f"directory {name}", partial(check_directory, name, bot, options.userid)
     for name, bot in settings.bots.items():
         if bot.provider.rag_provider == "dify":
             yield f"dify {name}", partial(check_dify, name, bot, container.providers[name])

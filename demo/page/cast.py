@@ -27,6 +27,7 @@ DIFY_MODES = (
     Choice("steps", "分步", "Steps", "先显示正在执行的步骤", "names the running step"),
     Choice("slow", "慢", "Slow", "字一个个来", "drips an answer"),
     Choice("long", "长", "Long", "一条消息装不下", "needs a second message"),
+    Choice("form", "反问", "Asks back", "回复序号后继续", "reply with a number"),
     Choice("error", "出错", "Error", "返回错误", "returns an error"),
     Choice("silent", "沉默", "Silent", "一直不说话", "never says a word"),
 )

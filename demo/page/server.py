@@ -38,6 +38,9 @@ class Conversations:
 
     def __init__(self, user_for: Callable[[str], WeComUser]) -> None:
         self._users = {person.id: user_for(person.id) for person in PEOPLE}
+        for user in self._users.values():
+            # The page shows broken rules at the bubble.
+            user.strict = False
         self._bubbles: OrderedDict[str, tuple[WeComUser, Bubble]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -204,6 +207,7 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
         "at": round(frame.at, 1),
         "ms": round(frame.ms),
         "empty": frame.empty,
+        "broken": [str(violation) for violation in frame.broken],
     }
 
 

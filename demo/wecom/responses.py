@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from demo.mocks.http import Handler, HttpMock
+from demo.wecom.rules import FRAME_BYTES as MESSAGE_BYTES
+from demo.wecom.rules import message_violations
 
-#: Path of the real address, and WeCom's limit for a message in bytes of UTF-8.
+__all__ = ["MESSAGE_BYTES", "ResponsePost", "ResponseServer", "read_post"]
+
+#: Path of the real address.
 RESPONSE_PATH = "/cgi-bin/aibot/response"
-MESSAGE_BYTES = 20_480
+#: Addresses that a server remembers; of the oldest ones it then knows neither age nor kind of chat.
+MOST_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,25 @@ class ResponsePost:
 class ResponseServer(HttpMock):
     """Issues addresses and records every POST. A second POST of an address breaks a rule, and is accepted."""
 
-    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", *, clock: Callable[[], float] = time.monotonic) -> None:
         self._posts: list[ResponsePost] = []
+        self._clock = clock
+        #: By code: when the address was issued, and whether for a group.
+        self._issued: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self._recording = threading.Lock()
         #: Called for each POST before it is answered; a test may block or kill here.
         self.before_reply: Callable[[ResponsePost], None] = lambda post: None
         #: The `errcode`, HTTP status and `Location` of every reply.
         self.errcode, self.status, self.location = 0, 200, ""
         self.listen(host, port, _ResponseHandler)
+
+    def issue(self, code: str, *, group: bool = False) -> str:
+        """Issue an address and return it. A redelivered message has the address that it had."""
+        with self._recording:
+            self._issued.setdefault(code, (self._clock(), group))
+            while len(self._issued) > MOST_ADDRESSES:
+                self._issued.popitem(last=False)
+        return self.url_for(code)
 
     def url_for(self, code: str) -> str:
         return f"{self.address}{RESPONSE_PATH}?response_code={code}"
@@ -60,27 +78,18 @@ class ResponseServer(HttpMock):
     def record(self, code: str, media: str, body: Any) -> ResponsePost:
         with self._recording:
             used = any(post.code == code for post in self._posts)
-            post = read_post(code, media, body, used=used)
+            issued, group = self._issued.get(code, (self._clock(), False))
+            post = read_post(code, media, body, used=used, group=group, age=self._clock() - issued)
             self._posts.append(post)
         return post
 
 
-def read_post(code: str, media: str, body: Any, *, used: bool) -> ResponsePost:
+def read_post(code: str, media: str, body: Any, *, used: bool, group: bool = False, age: float = 0.0) -> ResponsePost:
     """Return a request as a post, with the rules that it breaks."""
-    message = body if isinstance(body, dict) else {}
-    markdown = message.get("markdown")
+    markdown = body.get("markdown") if isinstance(body, dict) else None
     content = markdown.get("content") if isinstance(markdown, dict) else None
-    text = content if isinstance(content, str) else ""
-    rules = {
-        "the address was used before": used,
-        "the address has no response_code": not code,
-        "Content-Type is not application/json": media.partition(";")[0].strip() != "application/json",
-        "the body is not a JSON object": not isinstance(body, dict),
-        "msgtype is not markdown": message.get("msgtype") != "markdown",
-        "markdown.content is not a text": not text.strip(),
-        f"more than {MESSAGE_BYTES} bytes": len(text.encode("utf-8", "replace")) > MESSAGE_BYTES,
-    }
-    return ResponsePost(code, text, tuple(rule for rule, is_broken in rules.items() if is_broken))
+    broken = message_violations(body, code=code, media=media, used=used, group=group, age=age)
+    return ResponsePost(code, content if isinstance(content, str) else "", tuple(map(str, broken)))
 
 
 class _ResponseHandler(Handler):

@@ -4,12 +4,11 @@
         bubble = user.says("年假怎么申请")
         answer = user.sees_finish(bubble)
 
-Every frame is checked against WeCom's rules: it is a stream, its id stays the same, it has at most 20,480 bytes.
+Every reply is checked against WeCom's rules (`rules.py`): a broken one raises `RuleBroken`, or is kept with the frame.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,11 +16,13 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from config.texts import LOCALES
+from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
-from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
+from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
+from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
 
 __all__ = [
+    "FRAME_BYTES",
     "Bubble",
     "BubbleFrame",
     "Callback",
@@ -29,21 +30,17 @@ __all__ = [
     "ResponsePost",
     "ResponseServer",
     "RuleBroken",
+    "Shown",
     "SimulatedBot",
+    "Violation",
     "WeComUser",
     "WeComWire",
 ]
 
-#: WeCom's limit for the text of one frame, in bytes of UTF-8.
-FRAME_BYTES = 20_480
 #: The address without a `ResponseServer`: a host name that never resolves, so no answer can reach the real WeCom.
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
-#: Keys of the texts that a bubble shows before there is an answer.
-PLACEHOLDERS = ("thinking", "queued")
-#: The sentence that names the running step, in all languages; a title is one line of 40 characters at most.
-_STEPS = [re.compile(re.escape(sentences["step"]).replace(r"\{step\}", ".{1,40}")) for sentences in LOCALES.values()]
-#: Closing marks of code and thinking that a frame may end with, and that the next frame may remove again.
-_CLOSED = re.compile(r"(?:\s|`|~|</think>)+\Z")
+#: The rule that `sees_finish` counts: an answer may be replaced by a shorter one.
+SHRUNK = "shrinking text"
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ class BubbleFrame:
     empty: bool = False
     #: The stream object as received, with members that have no field here (`msg_item`, `feedback`).
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    #: The rules of WeCom that the reply breaks.
+    broken: tuple[Violation, ...] = ()
 
     @property
     def size(self) -> int:
@@ -110,7 +109,7 @@ class WeComUser:
 
     Several URLs in `callback_url` are used in turn, as by a load balancer. A `chatid` makes the chat a group.
     `placeholders` are texts that a bubble may show before the answer; None stands for the product's own. `responses`
-    takes the messages that come after a bubble has ended.
+    takes the messages that come after a bubble has ended. Unless `strict`, broken rules are only kept in the frames.
     """
 
     def __init__(
@@ -122,15 +121,19 @@ class WeComUser:
         *,
         placeholders: Collection[str] | None = None,
         responses: ResponseServer | None = None,
+        strict: bool = True,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
+        proxies: bool = False,
     ) -> None:
         urls = [callback_url] if isinstance(callback_url, str) else callback_url
-        self.wire = WeComWire(urls, bot.token, bot.aes_key, bot.receive_id, timeout=timeout, clock=clock)
+        keys = bot.token, bot.aes_key, bot.receive_id
+        self.wire = WeComWire(urls, *keys, timeout=timeout, clock=clock, proxies=proxies)
         self.userid = userid
         self.chatid = chatid
         self._bot_id = bot.bot_id
         self._responses = responses
+        self.strict = strict
         self._placeholders = frozenset(product_placeholders() if placeholders is None else placeholders)
         self._clock = clock
 
@@ -171,9 +174,7 @@ class WeComUser:
         shown = bubble.last
         frame = self._frame({"msgtype": "stream", "stream": {"id": bubble.stream_id}}, bubble)
         if frame.empty:
-            frame = replace(shown, at=frame.at, ms=frame.ms, empty=True)
-        if frame.stream_id != bubble.stream_id:
-            raise RuleBroken("the frame carries the id of another stream")
+            frame = replace(shown, at=frame.at, ms=frame.ms, empty=True, broken=frame.broken)
         bubble.frames.append(frame)
         return frame
 
@@ -185,15 +186,15 @@ class WeComUser:
             CallbackFailed, RuleBroken: as in `polls`.
         """
         end = time.monotonic() + timeout
-        while not (shown := bubble.last).finish:
+        while not bubble.finish:
             if time.monotonic() > end:
                 raise TimeoutError(f"not finished within {timeout:g} s, {len(bubble.frames)} frames")
             time.sleep(every)
-            shrank = self._shrank(shown, self.polls(bubble))
-            bubble.shrunk += shrank
-            replacements -= shrank
+            shrank = [each for each in self.polls(bubble).broken if each.rule == SHRUNK]
+            bubble.shrunk += len(shrank)
+            replacements -= len(shrank)
             if replacements < 0:
-                raise RuleBroken(f"the text shrank from {shown.size} to {bubble.last.size} bytes")
+                raise RuleBroken(str(shrank[0]))
         return bubble.content
 
     def enters(self) -> str:
@@ -211,8 +212,13 @@ class WeComUser:
         return self.wire.verify()
 
     def sends(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send a raw message, completed with the common fields; return the reply, None for an empty one."""
-        return self.wire.post(self.seals(message))
+        """Send a raw message, completed with the common fields; return the reply, None for an empty one.
+
+        Raises:
+            CallbackFailed: the gateway did not reply.
+            RuleBroken: the reply breaks a rule.
+        """
+        return self.delivers(message).reply
 
     def seals(self, message: Mapping[str, Any]) -> Callback:
         """Return the callback that `sends` would post, for `wire.post` to send twice, late or forged."""
@@ -228,52 +234,54 @@ class WeComUser:
         return self._responses.of(bubble.msgid) if self._responses else []
 
     def _response_url(self, msgid: str) -> str:
-        return self._responses.url_for(msgid) if self._responses else f"{RESPONSE_URL}?response_code={msgid}"
+        if self._responses:
+            return self._responses.issue(msgid, group=bool(self.chatid))
+        return f"{RESPONSE_URL}?response_code={msgid}"
+
+    def delivers(self, message: Mapping[str, Any], shown: Shown | None = None) -> Delivery:
+        """Send a message as `sends` does; `shown` is what its bubble shows so far."""
+        reply, broken, seconds = self.wire.deliver(self.seals(message))
+        broken += tuple(violations(message, reply, shown=shown, seconds=seconds))
+        serious = [str(each) for each in broken if each.rule != SHRUNK]
+        if serious and self.strict:
+            raise RuleBroken("; ".join(serious))
+        return Delivery(reply, broken, seconds)
 
     def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
         sent = time.monotonic()
-        reply = self.sends(message)
+        reply, broken, _ = self.delivers(message, self._shown(bubble))
         now = time.monotonic()
-        stream = {} if reply is None else _stream(reply)
+        stream = {} if reply is None else _stream(reply, broken)
         return BubbleFrame(
             stream.get("id", ""),
-            stream.get("finish", False),
+            stream.get("finish", False) is True,
             stream.get("content", ""),
             at=now - bubble.asked,
             ms=(now - sent) * 1000,
             empty=reply is None,
             raw=stream,
+            broken=broken,
         )
 
-    def _shrank(self, old: BubbleFrame, new: BubbleFrame) -> bool:
-        if old.content in self._placeholders or names_step(old.content):
-            return False
-        return len(_CLOSED.sub("", new.content)) < len(_CLOSED.sub("", old.content))
+    def _shown(self, bubble: Bubble) -> Shown:
+        if not bubble.frames:
+            return Shown()
+        waits = bubble.content in self._placeholders or names_step(bubble.content)
+        content = "" if waits and not bubble.finish else bubble.content
+        feedback = bubble.frames[0].raw.get("feedback")
+        feedback_id = str(feedback.get("id", "")) if isinstance(feedback, dict) else ""
+        return Shown(bubble.stream_id, content, bubble.finish, feedback_id)
 
 
-def names_step(content: str) -> bool:
-    """Return whether a bubble shows the sentence that names the running step."""
-    return any(sentence.fullmatch(content) for sentence in _STEPS)
-
-
-def product_placeholders() -> list[str]:
-    """Return the product's placeholders in all its languages."""
-    return [sentences[key] for sentences in LOCALES.values() for key in PLACEHOLDERS]
-
-
-def _stream(reply: Mapping[str, Any]) -> dict[str, Any]:
+def _stream(reply: Mapping[str, Any], broken: Sequence[Violation]) -> dict[str, Any]:
     """Return the reply's stream.
 
     Raises:
-        RuleBroken: WeCom would not show it.
+        RuleBroken: no bubble can show it.
     """
     stream = reply.get("stream")
-    if reply.get("msgtype") != "stream" or not isinstance(stream, dict):
+    if not isinstance(stream, dict):
         raise RuleBroken("the reply is not a stream")
-    if not isinstance(stream.get("id"), str) or not stream["id"]:
-        raise RuleBroken("the stream has no id")
-    if not isinstance(stream.get("finish"), bool) or not isinstance(stream.get("content"), str):
-        raise RuleBroken("a frame needs finish and content")
-    if len(stream["content"].encode()) > FRAME_BYTES:
-        raise RuleBroken(f"a frame of more than {FRAME_BYTES} bytes")
+    if not (isinstance(stream.get("id"), str) and stream["id"] and isinstance(stream.get("content", ""), str)):
+        raise RuleBroken("; ".join(map(str, broken)))
     return stream

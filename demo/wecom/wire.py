@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from demo.wecom.rules import Violation, envelope_violations
 from services.wecom.crypto import WXBizJsonMsgCrypt
 
 #: WeCom cuts the connection after this many seconds without an answer.
@@ -43,6 +44,27 @@ class Callback:
     body: bytes = b""
 
 
+@dataclass(frozen=True)
+class WireReply:
+    """An HTTP response as it came."""
+
+    status: int
+    body: bytes
+    #: Seconds until all of it was there.
+    seconds: float
+
+
+class Delivery(NamedTuple):
+    """One decrypted reply of the gateway."""
+
+    #: None for an empty one.
+    reply: dict[str, Any] | None
+    #: The rules of WeCom that it breaks.
+    broken: tuple[Violation, ...]
+    #: Seconds of this request, without those of earlier tries.
+    seconds: float
+
+
 class WeComWire:
     """Sends messages of one bot to its callback; `urls` are used in turn, as by a load balancer."""
 
@@ -55,15 +77,16 @@ class WeComWire:
         *,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
+        proxies: bool = False,
     ) -> None:
+        """`proxies` uses the proxies that the environment names."""
         self._urls = itertools.cycle(urls)
         self._lock = threading.Lock()
         self._crypt = WXBizJsonMsgCrypt(token, aes_key, receive_id)
         self._timeout = timeout
         self._clock = clock
         self._http = requests.Session()
-        # Ignore proxies from the environment: the callback is on this machine.
-        self._http.trust_env = False
+        self._http.trust_env = proxies
         self._http.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True))
 
     def close(self) -> None:
@@ -81,8 +104,16 @@ class WeComWire:
             CallbackFailed: the gateway did not reply with 200.
             RuleBroken: WeCom would not accept the reply.
         """
-        body = self._exchange("POST", callback)
-        return self._opened(body, callback.params["nonce"]) if body else None
+        delivery = self.deliver(callback)
+        if delivery.broken:
+            raise RuleBroken("; ".join(map(str, delivery.broken)))
+        return delivery.reply
+
+    def deliver(self, callback: Callback) -> Delivery:
+        """Do the same as `post`, but return the undocumented rules that the reply's envelope breaks."""
+        reply = self._accepted("POST", callback)
+        opened, broken = self.open(reply.body, callback.params["nonce"]) if reply.body else (None, [])
+        return Delivery(opened, tuple(broken), reply.seconds)
 
     def verify(self) -> str:
         """Verify the URL as WeCom's console does on Save; return the plaintext that the callback replied.
@@ -91,12 +122,17 @@ class WeComWire:
             CallbackFailed: the gateway did not reply with 200.
             RuleBroken: the reply is not the plaintext of echostr.
         """
-        plain = str(secrets.randbelow(10**19))
-        ciphertext, params = self._sealed(plain)
-        body = self._exchange("GET", Callback({**params, "echostr": ciphertext}))
+        plain, callback = self.seal_echo()
+        body = self._accepted("GET", callback).body
         if body != plain.encode():
             raise RuleBroken("the answer to the verification is not the plaintext of echostr, byte for byte")
         return plain
+
+    def seal_echo(self) -> tuple[str, Callback]:
+        """Return the plaintext of a verification and its request."""
+        plain = str(secrets.randbelow(10**19))
+        ciphertext, params = self._sealed(plain)
+        return plain, Callback({**params, "echostr": ciphertext})
 
     def _sealed(self, plain: str) -> tuple[str, dict[str, str]]:
         nonce = str(secrets.randbelow(10**10))
@@ -107,30 +143,44 @@ class WeComWire:
         params = {"msg_signature": reply["msgsignature"], "timestamp": str(reply["timestamp"]), "nonce": nonce}
         return reply["encrypt"], params
 
-    def _exchange(self, method: str, callback: Callback) -> bytes:
+    def _accepted(self, method: str, callback: Callback) -> WireReply:
+        reply = self.exchange(method, callback)
+        if reply.status != 200:
+            raise CallbackFailed(f"the callback answered {reply.status}", status=reply.status)
+        return reply
+
+    def exchange(self, method: str, callback: Callback) -> WireReply:
+        """Send a request and return the response, whatever its status.
+
+        Raises:
+            CallbackFailed: there is no response.
+        """
         with self._lock:
             url = next(self._urls)
+        began = time.monotonic()
         try:
             reply = self._http.request(
                 method, url, params=callback.params, data=callback.body, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as exc:
             raise CallbackFailed(f"no answer from the callback: {type(exc).__name__}") from exc
-        if reply.status_code != 200:
-            raise CallbackFailed(f"the callback answered {reply.status_code}", status=reply.status_code)
-        return reply.content
+        return WireReply(reply.status_code, reply.content, time.monotonic() - began)
 
-    def _opened(self, body: bytes, nonce: str) -> dict[str, Any]:
+    def open(self, body: bytes, nonce: str) -> tuple[dict[str, Any], list[Violation]]:
+        """Decrypt a reply; return it with the rules that its envelope breaks, but only undocumented ones.
+
+        Raises:
+            RuleBroken: WeCom would not accept the reply.
+        """
         envelope = _object(body, "the reply")
-        if envelope.get("nonce") != nonce:
-            raise RuleBroken("the reply does not carry the nonce of the request")
-        if type(envelope.get("timestamp")) is not int:
-            raise RuleBroken("the reply's timestamp is not a number")
-        signature = str(envelope.get("msgsignature", ""))
+        broken = envelope_violations(envelope, nonce)
+        if serious := [str(each) for each in broken if each.documented]:
+            raise RuleBroken("; ".join(serious))
+        signature = str(envelope["msgsignature"])
         code, plain = self._crypt.DecryptMsg(body, signature, str(envelope["timestamp"]), nonce)
         if code or plain is None:
             raise RuleBroken(f"the reply cannot be opened: {code}")
-        return _object(plain, "the decrypted reply")
+        return _object(plain, "the decrypted reply"), broken
 
 
 def _object(text: bytes | str, what: str) -> dict[str, Any]:

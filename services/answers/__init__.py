@@ -26,6 +26,8 @@ depends on what the old owner had stored:
 - asked twice, or five owners lost: look the answer up, else end with the text so far and a sentence. The eighth lost
   owner ends the stream without a look-up.
 
+**Forms.** A run that pauses for a person ends its stream with a form, and a later question continues it: `forms/`.
+
 **Late messages.** `late_answers.py` sends what a frame could not carry, once: docs/architecture.md says why not twice.
 
 A stream of a newer schema version is left to replicas of that version until its time is over.

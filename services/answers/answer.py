@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
+from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
 from services.answers.extras.answer_extras import AnswerExtras, Asked
+from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.models import Identity, Past, ProviderIds, Query, Question
+from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
@@ -54,10 +56,11 @@ class Backend:
 
 
 class QueueEntry(NamedTuple):
-    """A question's stream, and the key of the conversation whose queue it is in; "" for none."""
+    """A question's stream, the key of the conversation whose queue it is in ("" for none), and its forms."""
 
     key: str
     stream_id: str
+    forms: ConversationForms
 
 
 class Answerer:
@@ -71,20 +74,22 @@ class Answerer:
         memory: MemoryStores,
         streams: StreamStore,
         channels: Channels,
+        forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
         extras: AnswerExtras | None = None,
-        met: Callable[[Question, Identity], None] = lambda question, identity: None,
+        askers: Askers | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
 
-        `met` is called with each authenticated person of the bots' directory.
+        `askers` tells the provider who asks; None takes only what question and user record say.
         """
         self._auth = auth
         self._callers = callers
         self._extras = extras or AnswerExtras()
-        self._met = met
+        self._askers = askers or Askers()
+        self._forms = forms
         self._backends = backends
         self._stores = memory
         self._conversations = memory.conversations
@@ -133,8 +138,7 @@ class Answerer:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
         asked = Asked(question, self._channels.of(question), self._backends[question.bot].provider)
-        events = self._events(question, stream_id, deadline, past, turn)
-        yield from self._extras.added(events, asked, deadline, past)
+        yield from self._extras.added(self._events(question, stream_id, deadline, past, turn), asked, deadline, past)
 
     def _events(
         self, question: Question, stream_id: str, deadline: Deadline, past: Past | None, turn: Memory | None
@@ -143,23 +147,29 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity
+        # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then.
+        asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id)
-        if past and past.asks:
+        forms = self._forms.of(question, stream_id, key)
+        query, entry = _query(question, identity, channel, asker), QueueEntry(key, stream_id, forms)
+        if question.chat and backend.shared_groups:
+            query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
+        rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
+        if rest:
+            yield from rest
+        elif past and past.asks:
             yield from self._go_on(backend, query, entry, deadline, past)
         else:
             memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
-            yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
+            yield Asking(1, "", backend.provider.name, memory.resets, asked_in, query.speaker)
             yield from self._ask(backend, query, memory, entry, deadline)
 
     def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
         if channel.authenticates == "directory":
-            identity = self._auth.authenticate(question.principal, backend.corp)
-            self._met(question, identity)
-            return identity
+            return self._auth.authenticate(question.principal, backend.corp)
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
@@ -170,7 +180,7 @@ class Answerer:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
                     self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
@@ -180,7 +190,8 @@ class Answerer:
             if past.asks >= MAX_ASKS or not past.may_ask:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
+            asked_in = memory.conversation_id
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, asked_in, query.speaker)
             # Only now is it certain that this replica owns the stream: another owner could be reading the run.
             backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, memory, entry, deadline), past.text)
@@ -226,13 +237,13 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Ask in the remembered conversation; once more in a new one when the provider has forgotten it."""
         try:
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory.forget()
-            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry, deadline)
 
     def _memory(
         self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
@@ -241,23 +252,35 @@ class Answerer:
         return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
 
     def _run(
-        self, backend: Backend, query: Query, memory: ConversationMemory, stream_id: str, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
-        return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
+        run = ProviderRun(backend.provider, query, memory, entry.stream_id, deadline, show=entry.forms.show)
+        return run.events()
 
 
-def _query(question: Question, identity: Identity, channel: Channel) -> Query:
+def _user(question: Question, identity: Identity, channel: Channel) -> str:
+    """Return the provider's name of the user."""
+    return identity.user.user_code if identity.user else channel.end_user(question)
+
+
+def _spoken(query: Query, speaker: str) -> Query:
+    """Return a query that begins with its speaker's name; unchanged without a name."""
+    return replace(query, text=f"{speaker}: {query.text}", speaker=speaker) if speaker else query
+
+
+def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
     """Return what the provider is asked, before anything of the conversation is known."""
     return Query(
         question.text,
-        identity.user.user_code if identity.user else channel.end_user(question),
+        _user(question, identity, channel),
         inputs=question.inputs,
         files=question.files,
         identity=identity,
         channel=channel.name,
         waits_for_provider=channel.waits_for_provider,
         mock_language=channel.mock_language,
+        asker=asker,
     )
 
 

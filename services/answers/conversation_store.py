@@ -4,6 +4,7 @@
     {dify_conversation:…}:turns                               list of stream ids, the queue; the head has the turn
     {dify_conversation:…}:resets                              how often the user began the conversation anew
     {dify_conversation:…}:reset_by                            list of the stream ids of the last reset commands
+    {dify_conversation:…}:forms                               open forms, see forms/form_store.py; a reset deletes them
 
 `app` names the provider's app, `chat` the group or a client's session. The last three parts are keyed hashes, so that
 the keys do not show which users talk in which chats. After a change of secrets, the first question that finds nothing
@@ -44,6 +45,8 @@ class Memory(NamedTuple):
     resets: str
     #: The former key that still has the conversation; "" where nothing has to be carried over.
     former: str = ""
+    #: Whether forms of the conversation wait for an answer.
+    forms: bool = False
 
 
 class QueuePosition(NamedTuple):
@@ -59,9 +62,9 @@ class QueuePosition(NamedTuple):
     @classmethod
     def from_replies(cls, reply: Sequence[Any], former: Mapping[str, int] | None = None) -> QueuePosition:
         """Take the reply of `turn_call`, and the replies of `former_calls` by key."""
-        position, entered, head, conversation_id, resets, unused = reply
+        position, entered, head, conversation_id, resets, unused, forms = reply
         found = _first(former or {}) if unused else ""
-        return cls(position, entered == 1, head, Memory(conversation_id, resets, found))
+        return cls(position, entered == 1, head, Memory(conversation_id, resets, found, forms == 1))
 
 
 class ConversationStore:
@@ -105,7 +108,7 @@ class ConversationStore:
 
     def turn_call(self, key: str, stream_id: str) -> Call:
         """Return the call that enters a stream into the queue; `QueuePosition.from_replies` reads its reply."""
-        keys = (turns_key(key), key, resets_key(key))
+        keys = (turns_key(key), key, resets_key(key), forms_key(key))
         return Call(script("turn"), keys, (stream_id, self._queue, self._queue_ttl, self._ttl))
 
     def former_calls(self, key: str) -> dict[str, Call]:
@@ -120,7 +123,7 @@ class ConversationStore:
 
         `stream_id` is the command's own stream: a redelivery of the same command resets nothing.
         """
-        keys = (key, resets_key(key), reset_by_key(key), history_key(key))
+        keys = (key, resets_key(key), reset_by_key(key), history_key(key), forms_key(key))
         return Call(script("reset"), keys, (self._ttl, stream_id))
 
     def reset_calls(self, key: str, stream_id: str) -> list[Call]:
@@ -149,7 +152,7 @@ class ConversationStore:
         """
         turns_call = Call(None, ("LRANGE", history_key(former)), (-MAX_TURNS, -1))
         known, turns = self._runner.run([_memory_call(former), turns_call])
-        conversation_id, resets, _ = _memory(known)
+        conversation_id, resets, *_ = _memory(known)
         call = Call(
             script("carry"),
             (key, resets_key(key), history_key(key)),
@@ -195,3 +198,7 @@ def resets_key(key: str) -> str:
 
 def reset_by_key(key: str) -> str:
     return f"{{{key}}}:reset_by"
+
+
+def forms_key(key: str) -> str:
+    return f"{{{key}}}:forms"

@@ -3,36 +3,65 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from services.answers.conversation_memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.forms import PendingForm
+from services.models import Complete, Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
-from services.streams.answer_events import AnswerEvent, Resumed, difference
+from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
+#: Return the text that goes after an answer so far, for the forms that its run asks; they are kept before.
+ShowForms = Callable[[str, Sequence[PendingForm]], str]
+
 
 def looked_up(
-    provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, reason: str
+    provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, reason: str, show: ShowForms
 ) -> Iterator[AnswerEvent]:
-    """Yield the part of the provider's answer that the text `query.said` lacks.
+    """Yield the part of the provider's answer that the text `query.said` lacks; a paused run's ends with its forms.
 
     Raises:
         Unrecoverable: the provider has no answer; nothing was yielded.
         ProviderError: as `BaseRAGProvider.recover` does.
     """
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
-    rest = difference(query.said, found.text, reason)
+    whole = found.text + show(found.text, found.forms) if found.forms else found.text
+    rest = difference(query.said, whole, reason)
     if found.ids.findable and not ids.findable:
         yield found.ids
     yield from rest
+    if found.forms:
+        yield AskedBack()
     yield found.usage
+
+
+def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[AnswerEvent]:
+    """Yield an answer's events with the text of its forms in their place, after the text of the answer."""
+    said, forms = "", list[PendingForm]()
+    for event in events:
+        match event:
+            case PendingForm():
+                forms.append(event)
+                yield AskedBack()
+                continue
+            case Delta(text):
+                # Only whether there is any text matters.
+                said = said or text.strip()
+            case Replacement(text):
+                said = text
+            case Complete() if forms:
+                yield Delta(show(said, forms))
+                forms = []
+        yield event
+    if forms:
+        yield Delta(show(said, forms))
 
 
 class ProviderRun:
@@ -46,9 +75,11 @@ class ProviderRun:
         stream_id: str,
         deadline: Deadline,
         *,
+        show: ShowForms,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the query, the memory of its conversation and its stream; `clock` returns seconds since 1970."""
+        self._show = show
         self._provider = provider
         self._query = query
         self._memory = memory
@@ -74,7 +105,7 @@ class ProviderRun:
         self._asked_at = self._clock()
         try:
             with closing(self._heard()) as heard:
-                for event in heard:
+                for event in with_forms(heard, self._show):
                     self._take(event)
                     yield event
             if not self._said:
@@ -112,7 +143,7 @@ class ProviderRun:
         query = replace(self._query, said=said, sources=self._sources, asked_at=self._asked_at)
         ids = self._ids if self._ids.findable else ProviderIds(self._query.conversation_id)
         try:
-            yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken")
+            yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken", self._show)
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "stream_broken")
             if isinstance(exc, RunFailed):

@@ -8,7 +8,6 @@ own (a proxy's page, a redirect, a 5xx, a timeout) is `auth_unavailable`, never 
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from services.errors import AuthError, ProviderError
+from services.http.logs import hide_parameters
 from services.http.service import Exchange, HTTPService
 from services.identity.user_store import UserRecord
 from utils.deadline import Deadline
@@ -55,7 +55,7 @@ class AuthApi:
         self._slots = threading.BoundedSemaphore(pool_size)
         self._http = HTTPService(pool_size=pool_size)
         if method == "get":
-            logging.getLogger("urllib3.connection").addFilter(_without_parameters)
+            hide_parameters()
 
     def token(self, record: UserRecord) -> tuple[str, float]:
         """Return a new token and its life in seconds, infinite if the API names none.
@@ -195,10 +195,3 @@ def _reason(exc: ProviderError) -> str:
 
 def _unavailable(cause: str) -> AuthError:
     return AuthError(cause, code="auth_unavailable")
-
-
-def _without_parameters(record: logging.LogRecord) -> bool:
-    """Cut the parameters off the address that urllib3 logs of a reply whose headers it cannot read."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
-    return True

@@ -62,6 +62,13 @@ class Keys:
         safe = (*secrets, *of_bots) or (self._of_this_process,)
         return _fixed(*safe, former_own(self._settings, "callers"))
 
+    def contacts(self) -> Keyring:
+        """Return the keys that seal what WeCom's directory says, and its access token: never one stored in Redis."""
+        bots = self._settings.bots.values()
+        return _fixed(
+            *self._secrets("contacts"), *(derive_key(key, "contacts") for bot in bots for key in bot.aes_keys)
+        )
+
     def _of_bot(self, purpose: str, bot: BotSettings, derived: Callable[[str, str], bytes], *former: bytes) -> Keyring:
         secrets = self._secrets(f"{purpose}:{bot.name}")
         return _fixed(*secrets, *(derived(aes_key, purpose) for aes_key in bot.aes_keys), *former)

@@ -1,8 +1,8 @@
-"""The names of the bots' users, as the user directory had them when they asked.
+"""The names of the bots' users, as WeCom's directory or the user table had them when they asked.
 
     dify_user_name:<bot>:<principal>   string, the name; 7 days from the last question
 
-A callback may not ask the directory, so each question leaves the name here for the callbacks of later ones.
+A callback may wait for neither, so each question leaves the name here for the callbacks of later ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from services.errors import StoreUnavailable
-from services.models import Identity, Question
+from services.models import Question
 from services.redis.store import Call, ScriptRunner
 
 #: Seconds a name is kept, and seconds after which a question writes an unchanged name again.
@@ -21,6 +21,10 @@ TTL = 604_800
 FRESH = 3600.0
 #: Users whose last write this process remembers.
 MOST_KNOWN = 4096
+
+
+#: Pattern of all keys of the store.
+EVERY_NAME = "dify_user_name:*"
 
 
 class NameStore:
@@ -32,9 +36,8 @@ class NameStore:
         #: Key → the name that this process wrote, and when.
         self._written: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def note(self, question: Question, identity: Identity) -> None:
+    def note(self, question: Question, name: str) -> None:
         """Store the name of the person who asks, unless this process did so lately. An outage of Redis is ignored."""
-        name = identity.user.user_name if identity.user else ""
         key, now = _key(question), self._clock()
         written, at = self._written.get(key, ("", 0.0))
         if not name or (written == name and now - at < FRESH):
@@ -64,3 +67,9 @@ class NameStore:
 
 def _key(question: Question) -> str:
     return f"dify_user_name:{question.bot}:{question.principal}"
+
+
+def bot_and_person(key: str) -> tuple[str, str]:
+    """Return the bot and the userid of a key that `EVERY_NAME` matches."""
+    _, bot, person = key.split(":", 2)
+    return bot, person

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.errors import Unrecoverable
+from services.forms import FormChoice, PendingForm
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
 from utils.deadline import Deadline
 
@@ -35,6 +36,35 @@ class QueryResult:
 Suggest = Callable[[Query, ProviderIds, Deadline], Sequence[str]]
 
 
+class BaseForms(ABC):
+    """The forms of a provider whose runs may pause until a person answers. Thread-safe."""
+
+    @abstractmethod
+    def submit(self, form: PendingForm, choice: FormChoice, query: Query, deadline: Deadline) -> None:
+        """Submit a person's answer, once: it is sent again only if no byte of it can have left.
+
+        Raises:
+            FormRefused: the provider did not take it.
+            ProviderError: `unsent` tells that it cannot have left; else the provider may have taken it.
+        """
+
+    @abstractmethod
+    def is_open(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:
+        """Return whether the provider still waits for an answer to the form.
+
+        Raises:
+            ProviderError: the provider could not be asked.
+        """
+
+    @abstractmethod
+    def resume(self, form: PendingForm, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Yield the rest of the answer of a run whose form was submitted, as `stream_query` does.
+
+        Raises:
+            ProviderError: the answer failed.
+        """
+
+
 class BaseRAGProvider(ABC):
     """An answer provider. There is one instance per process and app; it must be thread-safe."""
 
@@ -48,6 +78,8 @@ class BaseRAGProvider(ABC):
     search_provider: BaseSearchProvider | None = None
     #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
     suggest: Suggest | None = None
+    #: Submits forms; None if the provider's runs never pause for a person.
+    forms: BaseForms | None = None
     #: Whether `rate` reaches the provider; if False, people's ratings are kept here only.
     takes_ratings = False
     #: Whether requests carry the user's own token; then `rate` gets it too.

@@ -123,6 +123,7 @@ def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProv
         api_url=settings.custom_rag_api_url or "",
         api_key=_revealed(settings.custom_rag_api_key),
         headers=settings.custom_rag_headers.get_secret_value(),
+        inputs=settings.custom_rag_inputs,
         health_url=settings.custom_rag_health_url or "",
         timeout=settings.custom_rag_timeout,
         pool_size=pool_size,

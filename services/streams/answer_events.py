@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.errors import Unrecoverable
-from services.models import Complete, Delta, Identity, ProviderEvent, Replacement, Usage
+from services.models import Complete, Delta, Identity, ProviderEvent, ProviderIds, Replacement, Usage
 
 #: The number of sources kept with an answer, and their bytes as JSON.
 MAX_SOURCES = 20
@@ -39,6 +39,11 @@ class Asking:
     resets: str = ""
     #: The provider's conversation id; "" for a new conversation.
     conversation_id: str = ""
+    #: The name that the question begins with in a shared group; "" elsewhere.
+    speaker: str = ""
+    #: The ids of the run, where it goes on with a person's answer to a form, and that form, sealed.
+    ids: ProviderIds = field(default_factory=ProviderIds)
+    form: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,11 @@ class Resumed:
     cause: str = ""
     #: Why it was looked up: `owner_lost` or `stream_broken`.
     reason: str = "owner_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedBack:
+    """The answer ends with forms that wait for the person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ class Suggested:
     lines: str
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Progress | Suggested
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | AskedBack | Progress | Suggested
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

@@ -269,7 +269,9 @@ def past_of(stream: NewStream) -> Past:
     text = Backlog(stream.chunks, stream.start).text
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
-    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets, asked_at=asked_at)
+    count, speaker = int(asks) if asks.isdecimal() else 1, fields.get("speaker", "")
+    form = fields.get("form", "")
+    return Past(count, ids, text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
 
 
 def is_whole(stream: NewStream) -> bool:

@@ -217,9 +217,12 @@ class Producer:
     def _note_asking(self, asking: Asking) -> None:
         """Store the count of requests before the provider is asked, so that a crash cannot exceed the limit."""
         asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
+        asks |= {"speaker": asking.speaker} if asking.speaker else {}
         # The ids of an earlier run are not those of this one.
-        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
-        self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
+        ids = {"message_id": asking.ids.message_id, "task_id": asking.ids.task_id, "run_id": asking.ids.run_id}
+        self._stream.set(
+            **asks, **ids, whole="", form=asking.form, conversation_id=asking.conversation_id, resets=asking.resets
+        )
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()

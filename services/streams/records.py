@@ -74,10 +74,10 @@ class Snapshot:
     start: int = 0
     #: The sources of the answer as a few lines of Markdown.
     cited: str = ""
-    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
-    note: str = ""
     #: Whether what the frame cannot carry follows as a message of its own.
     late: bool = False
+    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
+    note: str = ""
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
     #: A provider answers the question, or has; known only where it was asked just now.
@@ -85,9 +85,9 @@ class Snapshot:
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, *seen = reply
-        marks = (epoch, owner, lapsed == 1, over % 2 == 1)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *seen, late=over >= 2)
+        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited, *note = reply
+        marks = (epoch, owner, lapsed == 1, over % 2 == 1, text, size, length, start, cited, over >= 2)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *note)
 
 
 @dataclass(frozen=True, slots=True)

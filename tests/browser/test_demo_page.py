@@ -17,7 +17,7 @@ from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.browser.stage import TIMEOUT, screenshot
-from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
+from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
@@ -119,6 +119,16 @@ def test_a_message_after_the_bubbles_end_is_shown_below_it(person: Person) -> No
     expect(answer.locator(".failure")).to_have_count(0)
 
 
+def test_the_app_learns_who_asks(person: Person) -> None:
+    """The app lists the inputs that it was sent: name and department come from the directory, as `/whoami` has them."""
+    shown = person.sees_finish(person.asks("我是谁"))
+    known = person.sees_finish(person.asks("/whoami"))
+
+    assert "name：张三" in shown
+    assert "department：研发部" in shown
+    assert "张三" in known
+
+
 def test_every_frame_is_listed_for_developers(person: Person) -> None:
     """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))
@@ -202,6 +212,32 @@ def test_a_failing_callback_is_shown_in_the_chat(page: Page) -> None:
 
         expect(page.locator(".failure").last).to_have_text("网关拒绝了回调 (the callback answered 403)")
         assert person.broken == []
+
+
+def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
+    """A frame over WeCom's limit is shown, with the rule's words in red below it, once for all frames."""
+    with (
+        StubCallback() as callback,
+        page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
+    ):
+        long = "x" * 20_481
+        callback.reply = lambda message: (
+            None if message["msgtype"] == "event" else frame(long, finish=message["msgtype"] == "stream")
+        )
+        person = Person(page, url)
+        page.get_by_role("textbox").fill("hello")
+        page.keyboard.press("Enter")
+
+        answer = page.locator(".line.theirs").last
+        rule = answer.locator(".rule")
+        expect(answer).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
+        expect(rule).to_have_count(1)
+        expect(rule).to_have_text("网关的回复不合企业微信的规则: a frame of more than 20480 bytes: 20481")
+        expect(rule).to_have_css("color", "rgb(192, 42, 42)")
+        expect(page.locator(".bubble.broken")).to_have_count(1)
+        assert person.broken == []
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "broken-rule.png")
 
 
 def test_with_a_real_dify_the_mocks_behaviour_is_hidden(page: Page) -> None:

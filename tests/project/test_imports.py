@@ -24,9 +24,10 @@ FLOORS = {
     "services.batches": 4, "services.realtime": 4,
     "services.answers": 3, "services.feedback": 3,
     "services.streams": 2, "services.identity": 2, "services.wecom": 2, "services.providers": 2,
-    "services.sockets": 2, "services.limits": 2, "services.ops": 2,
+    "services.sockets": 2, "services.limits": 2, "services.ops": 2, "services.contacts": 2,
     "services.redis": 1, "services.sql": 1, "services.http": 1,
-    "services.errors": 0, "services.models": 0, "services.channels": 0, "services.metrics": 0, "services.rounds": 0,
+    "services.errors": 0, "services.forms": 0, "services.models": 0, "services.channels": 0, "services.metrics": 0,
+    "services.rounds": 0,
     "config": 0, "utils": 0,
 }  # fmt: skip
 #: Names of earlier versions, kept as re-exports for other people's code. The product does not import them.

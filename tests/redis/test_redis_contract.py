@@ -18,12 +18,14 @@ import redis
 from services.answers.asked_store import Asked, AskedStore
 from services.answers.claim_store import ClaimStore
 from services.answers.conversation_store import ConversationStore, Memory
+from services.answers.forms.form_store import FormStore, form_id
 from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
 from services.feedback.answered_store import AnsweredStore, note_call
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
+from services.forms import PendingForm
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.limits.rate_limiter import RateLimiter
 from services.models import Question, Turn, UserInfo
@@ -31,6 +33,7 @@ from services.redis.client import all_scripts
 from services.redis.lock_store import LockStore
 from services.redis.store import Call, ScriptRunner, connect
 from services.sockets.store import OpenSocket, SocketStore
+from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, stream_keys
 
@@ -191,6 +194,33 @@ def lanes(runner: ScriptRunner) -> None:
     assert (store.look().suspect, store.pause(30.0), store.paused().seconds) == (1, 30.0, 30.0)
 
 
+def forms(runner: ScriptRunner) -> None:
+    """A form is kept, found, claimed by one question and settled; a claim that is given up opens it again."""
+    access = Access({"default": b"k" * 32})
+    question, form = Question("1", "wecom", "default", "zhangsan"), PendingForm("secret-token", "run", expires=NOW + 60)
+    store, later, after = (
+        FormStore(runner, access, clock=lambda: NOW, now=str(NOW + seconds)) for seconds in (0.0, 61.0, 4000.0)
+    )
+    name = form_id(form)
+
+    assert [store.open("key", question, form), store.open("key", question, form)] == [True, False]
+    assert store.look("key", replace(question, principal="lisi")) == []
+    assert [store.claim("key", name, *attempt) for attempt in (("s", "a"), ("s", "a"), ("s", "b"), ("t", "c"))] == [
+        "claimed",
+        "claimed",
+        "before",
+        "taken",
+    ]
+    assert [store.settle("key", name, stream_id, "open") for stream_id in ("t", "s")] == [False, True]
+    assert [(kept.state, kept.form) for kept in store.look("key", question)] == [("open", form)]
+    assert [kept.state for kept in later.look("key", question)] == ["expired"]
+    assert [later.claim("key", name, "s", "a"), store.claim("key", "other", "s", "a")] == ["expired", "gone"]
+    assert store.claim("key", name, "s", "a") == "claimed"
+    store.settle("key", name, "s", "done")
+    assert [kept.stream_id for kept in store.look("key", question)] == ["s"]
+    assert after.look("key", question) == []
+
+
 def claims(runner: ScriptRunner) -> None:
     """The end of an answer that overflows its frame claims its late message; the claim ends sent or lost."""
     store, later = store_at(runner, 0.0), store_at(runner, 61.0)
@@ -261,7 +291,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, claims, ratings, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, commands, forms, claims, ratings, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 

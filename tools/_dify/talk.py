@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from services.errors import ProviderError
+from services.forms import PendingForm
 from services.models import Delta, ProviderEvent, Replacement
 from services.providers.client.json_fields import count, mapping, mappings, text
 from services.providers.dify.service import DifyService
@@ -106,6 +107,9 @@ class DifyTalk:
             if isinstance(event, Replacement):
                 self._printer.line("[replaced] the answer is now:")
                 asked.answer = ""
+            if isinstance(event, PendingForm):
+                choices = " / ".join(action.title for action in event.actions)
+                self._printer.line(f"[form] the run waits for a choice: {choices}")
             if isinstance(event, (Delta, Replacement)):
                 if asked.first_word is None:
                     asked.first_word = time.monotonic() - self._began

@@ -73,7 +73,7 @@ def check_callback(
     except requests.RequestException as exc:
         yield Finding(check, "failed", f"{url}: {_words(exc)}", explained(_cause(exc), _FAILURES, "correct --url"))
         return
-    text, remedy = _judged(plain, answer, limit)
+    text, remedy = judged(plain, answer, limit)
     if remedy:
         yield Finding(check, "failed", f"{url}: {text}", remedy)
     else:
@@ -103,7 +103,7 @@ def _get(url: str, params: Mapping[str, str], clock: Callable[[], float]) -> Ech
         return EchoReply(reply.status_code, body, clock() - began, reply.headers.get("Location", ""))
 
 
-def _judged(plain: str, answer: EchoReply, limit: float) -> tuple[str, str]:
+def judged(plain: str, answer: EchoReply, limit: float) -> tuple[str, str]:
     """Return the problem and its remedy, both "" if there is none."""
     if answer.status != 200:
         return _status(answer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
@@ -36,7 +38,16 @@ OA → 财务 → 费用报销 → 新建 → 上传发票
 
 _OPENING_HOURS = "周一至周五 9:00-18:00 🙂"
 
-_HANDBOOK = (("年假", _ANNUAL_LEAVE), ("报销", _EXPENSES), ("营业时间", _OPENING_HOURS))
+#: The answer to 我是谁 and Who am I; the mock puts the request's inputs in.
+_WHO = "应用收到的 inputs：\n\n{inputs}"
+
+_HANDBOOK = (
+    ("年假", _ANNUAL_LEAVE),
+    ("报销", _EXPENSES),
+    ("营业时间", _OPENING_HOURS),
+    ("我是谁", _WHO),
+    ("Who am I", _WHO),
+)
 
 _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息：
 
@@ -80,3 +91,9 @@ def answer_to(question: str) -> str:
     plain = _MARKER.sub("", question).strip()
     known = next((answer for word, answer in _HANDBOOK if word in plain), _ANYTHING)
     return known.replace("{question}", plain)
+
+
+def with_inputs(answer: str, inputs: Mapping[str, Any]) -> str:
+    """Return an answer with the inputs of its request, one a line, where it asks for them."""
+    listed = "\n".join(f"- {name}：{value}" for name, value in inputs.items())
+    return answer.replace("{inputs}", listed or "（无）")

@@ -26,6 +26,12 @@ class Broadcast:
             for listener in self._listeners:
                 listener.put(words)
 
+    def pause(self) -> None:
+        """End the streams of the current listeners; later ones hear the events after that."""
+        with self._lock:
+            for listener in self._listeners:
+                listener.put(None)
+
     @contextmanager
     def listening(self) -> Iterator[Heard]:
         """Yield a queue of all later events; it holds None at once if the run has ended."""

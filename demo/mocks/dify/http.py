@@ -79,6 +79,8 @@ class DifyHandler(Handler):
                 self._look_up("conversations", query, lambda: conversations(dify, query))
             case ["v1", "workflows", "run", run_id]:
                 self._look_up("run", query, lambda: run_result(dify, run_id))
+            case ["v1", "form", "human_input", token]:
+                self._look_up("form", query, lambda: dify.forms.find(token))
             case ["v1", "workflow", run_id, "events"]:
                 self._look_up("events", query, lambda: run_to_follow(dify, run_id, query.get("user", "")))
             case _:
@@ -93,16 +95,17 @@ class DifyHandler(Handler):
             case MockErrorReply() as reply:
                 self._send_error_reply(reply)
             case Run() as run:
-                self._follow(run)
+                self._follow(run, snapshot=query.get("include_state_snapshot") == "true")
             case payload:
                 self.reply(payload)
 
-    def _follow(self, run: Run) -> None:
+    def _follow(self, run: Run, *, snapshot: bool) -> None:
         dify = self.mock
         client = StreamClient(self.connection, limit=dify.limit)
         self._begin_stream(chunked=True)
         with dify.listening():
-            follow(run, client, ping_every=dify.ping_every, limit=dify.limit, closing=dify.closing)
+            bounds: dict[str, Any] = {"ping_every": dify.ping_every, "limit": dify.limit, "closing": dify.closing}
+            follow(run, client, snapshot=snapshot, **bounds)
 
     def post(self) -> None:
         body = self.json_body(_MAX_BODY)
@@ -112,6 +115,8 @@ class DifyHandler(Handler):
             self._chat(body)
         elif self.path.startswith("/v1/chat-messages/") and self.path.endswith("/stop"):
             self._stop(body)
+        elif self.path.startswith("/v1/form/human_input/"):
+            self._submit(self.path.split("/")[-1], body)
         elif self.path.startswith("/v1/messages/") and self.path.endswith("/feedbacks"):
             self._rate(body)
         else:
@@ -121,6 +126,13 @@ class DifyHandler(Handler):
         scheme, _, key = self.authorization.partition(" ")
         wanted = self.mock.api_key
         return scheme.lower() == "bearer" and bool(key) and (not wanted or key.split(" ")[0] == wanted)
+
+    def _submit(self, token: str, body: Any) -> None:
+        taken = self.mock.submit(token, body)
+        if taken is None:
+            self.reply({})
+        else:
+            self._send_error_reply(taken)
 
     def _stop(self, body: Any) -> None:
         user = body.get("user") if isinstance(body, dict) else None

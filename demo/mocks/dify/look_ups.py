@@ -30,7 +30,7 @@ Outputs = Literal["object", "string", "none"]
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A request about an earlier question; `kind` is `messages`, `conversations`, `suggested`, `run` or `events`."""
+    """A request about an earlier question; `kind` is messages, conversations, suggested, run, events or form."""
 
     kind: str
     query: Mapping[str, str]

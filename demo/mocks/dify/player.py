@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from demo.mocks.dify.broadcast import Heard
+from demo.mocks.dify.forms import Pause, paused_events
 from demo.mocks.dify.plays import stopped
 from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
 from demo.mocks.http import ClientGone
@@ -62,9 +63,9 @@ class StreamClient:
 class Player:
     """Plays a run's steps until the steps end, the client is gone, the limit is reached or the mock closes."""
 
-    def __init__(self, run: Run, client: StreamClient, *, limit: float, closing: threading.Event) -> None:
+    def __init__(self, run: Run, client: StreamClient | None, *, limit: float, closing: threading.Event) -> None:
         self._run = run
-        self._client: StreamClient | None = client
+        self._client = client
         self._closing = closing
         self._ends = time.monotonic() + limit
         self._silent = False
@@ -76,6 +77,9 @@ class Player:
                 for last in stopped(self._run):
                     self._write(last)
                 break
+            if isinstance(step, Pause):
+                self._pause(step, steps)
+                return True
             if not self._step(step):
                 return False
         self._run.end()
@@ -84,6 +88,15 @@ class Player:
         if self._client is not None:
             self._client.finish()
         return True
+
+    def _pause(self, step: Pause, rest: Iterator[Step]) -> None:
+        """Tell of the pause, and end the streams of all listeners."""
+        self._run.pause(step.forms, rest)
+        for event in paused_events(self._run):
+            self._write(event)
+        self._run.live.pause()
+        if self._client is not None:
+            self._client.finish()
 
     def play_on(self, steps: Iterator[Step]) -> None:
         """Play the remaining steps for the run's listeners, at the same pace, after the client is gone."""
@@ -136,15 +149,22 @@ class Player:
         return time.monotonic() < self._ends and not self._closing.is_set()
 
 
-def follow(run: Run, client: StreamClient, *, ping_every: float, limit: float, closing: threading.Event) -> None:
+def follow(
+    run: Run, client: StreamClient, *, ping_every: float, limit: float, closing: threading.Event, snapshot: bool = False
+) -> None:
     """Write a run's later events to a client; for a run that has ended, its last event.
+
+    A `snapshot` of a paused run has its forms and its pause, which ends the stream.
 
     Raises:
         ClientGone: the client closed the connection meanwhile.
     """
     with run.live.listening() as heard:
         # The status is checked after the queue is registered, so a run that ends in between is not missed.
-        if run.status != "running":
+        if run.status == "paused" and run.forms and snapshot:
+            for event in paused_events(run):
+                client.write(event)
+        elif run.status != "running" and not (run.status == "paused" and run.forms):
             client.write(run.workflow_finished(run.status, **run.outputs))
         else:
             _follow(heard, client, ping_every=ping_every, ends=time.monotonic() + limit, closing=closing)

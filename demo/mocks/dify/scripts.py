@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from demo.mocks.dify import faults, plays
+from demo.mocks.dify import asking_back, faults, plays
 from demo.mocks.dify.answers import answer_to, whole_handbook
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
 from demo.mocks.dify.plays import MODERATED, Play
@@ -152,6 +152,19 @@ TRANSPORTS: dict[str, DifyScript] = {
     "think": says(think, "reasoning tags within the text"),
 }
 
+#: Each of them pauses, and goes on when its form is submitted. `answer` is "": a client also receives our sentences.
+ASKING_BACK: dict[str, DifyScript] = {
+    "form": fails(asking_back.form, "a form with three choices"),
+    "form-comment": fails(asking_back.form_with_comment, "a form with choices and a text"),
+    "form-inputs": fails(asking_back.form_with_inputs, "a form with choices, a text and a selection"),
+    "form-file": fails(asking_back.form_with_file, "a form that wants a file"),
+    "form-mail": fails(asking_back.form_by_mail, "a form that is sent by e-mail: no token"),
+    "form-expires": fails(asking_back.form_expires, "a form that expires after a second"),
+    "form-twice": fails(asking_back.form_twice, "a form, and another one after it"),
+    "form-two": fails(asking_back.two_forms, "two forms at once"),
+    "form-first": fails(asking_back.form_without_words, "a form before any text"),
+}
+
 RETRIED: dict[str, DifyScript] = {
     "429-once": replies_with_error("429-too_many_requests", times=1),
     "500-once": replies_with_error("500-internal_server_error", times=1),
@@ -176,10 +189,11 @@ SCRIPTS: dict[str, DifyScript] = {
     **TRANSPORTS,
     **RETRIED,
     **BROKEN,
+    **ASKING_BACK,
     **{name: replies_with_error(name) for name in ERROR_REPLIES},
     "normal": CLOSINGS["chatflow"],
     "error": CLOSINGS["error-without-code"],
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "steps", "slow", "long", "error", "silent")
+CHOICES = ("normal", "steps", "slow", "long", "form", "error", "silent")

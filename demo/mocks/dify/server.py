@@ -11,14 +11,15 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from demo.mocks.command import answering_arguments, serve_until_interrupted
-from demo.mocks.dify.answers import marker
+from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
+from demo.mocks.dify.forms import Forms, MockForm, paused_events, resumed_events
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
@@ -78,8 +79,16 @@ class MockDify(HttpMock):
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     open_listeners: int = 0
+    #: Seconds from a submission to the run's first event.
+    resume_after: float = 0.2
+    #: The reply to every submission while it is set.
+    refuses_forms: MockErrorReply | None = None
+    #: Called before a submission is taken, and before its reply. `ClientGone` drops the request, or its reply.
+    before_submit: Callable[[], None] = lambda: None
+    after_submit: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
+        self.forms = Forms()
         self.runs = Runs()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
@@ -130,16 +139,17 @@ class MockDify(HttpMock):
         """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
-            script.text(body["query"]),
+            with_inputs(script.text(body["query"]), body["inputs"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=script.answer(body["query"]) if answers else "",
+            final=with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,
             ping_every=self.ping_every,
             slow=self.slow,
+            known_forms=self.forms,
         )
         with self._lock:
             self.conversations.setdefault(conversation_id, body["user"])
@@ -154,6 +164,32 @@ class MockDify(HttpMock):
             run.abort()
         else:
             threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
+
+    def submit(self, token: str, body: Any) -> MockErrorReply | None:
+        """Take the submission of a form; return the error reply, None for a form that was submitted."""
+        self.before_submit()
+        if self.refuses_forms:
+            self.forms.refused += 1
+            return self.refuses_forms
+        taken = self.forms.submit(token, body)
+        if isinstance(taken, MockErrorReply):
+            return taken
+        threading.Thread(target=self._go_on, args=taken, name="mock-dify-run", daemon=True).start()
+        self.after_submit()
+        return None
+
+    def _go_on(self, form: MockForm, run: Run) -> None:
+        """Play a run that was resumed, for its listeners."""
+        self.closing.wait(self.resume_after)
+        run.go_on()
+        for event in resumed_events(run, form):
+            run.live.say(event)
+        if all(each.submitted for each in run.forms):
+            Player(run, None, limit=self.limit, closing=self.closing).play(run.rest)
+            return
+        for event in paused_events(run):
+            run.live.say(event)
+        run.live.pause()
 
     def stop(self, task_id: str, user: str) -> None:
         """Stop a run. Like Dify, ignore an unknown run and another user's run."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demo.mocks.dify.broadcast import Broadcast
+from demo.mocks.dify.forms import Forms, MockForm, Pause
 
 #: Dify's keep-alive: a named event without data, not a comment.
 PING = b"event: ping\n\n"
@@ -63,7 +64,7 @@ class Break:
 
 
 HANG = Gap(float("inf"))
-Step = bytes | Gap | Cut | Break
+Step = bytes | Gap | Cut | Break | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ class Run:
     #: What its user says of the answer.
     feedback: Feedback | None = None
     live: Broadcast = field(default_factory=Broadcast)
+    #: The mock's forms, those that this run waits for, and the steps after their submission.
+    known_forms: Forms = field(default_factory=Forms)
+    forms: list[MockForm] = field(default_factory=list)
+    rest: Iterator[Step] = field(default_factory=lambda: iter(()))
 
     def save(self) -> None:
         """Fill the history's row. The text of a stopped run is lost, as it often is with Dify."""
@@ -130,6 +135,14 @@ class Run:
             self.stopped = True
             self.live.say(self.workflow_finished("stopped"))
             self.live.say(None)
+
+    def pause(self, forms: list[MockForm], rest: Iterator[Step]) -> None:
+        """Wait for these forms; `rest` is played when all of them were submitted."""
+        self.forms, self.rest = forms, rest
+        self.known_forms.add(self, forms)
+
+    def go_on(self) -> None:
+        self.status, self.message_status = "running", "normal"
 
     def event(self, name: str, **fields: Any) -> bytes:
         """Return an event with the fields that every event of a chat app has."""

@@ -39,7 +39,7 @@ const WORDS = {
     rule_broken: "网关的回复不合企业微信的规则",
     bad_request: "请求不正确",
     offline: "演示程序已经停止",
-    suggestions: ["年假怎么申请", "报销需要哪些材料", "新对话", "停止", "帮助"],
+    suggestions: ["年假怎么申请", "报销需要哪些材料", "我是谁", "新对话", "停止", "帮助"],
   },
   en: {
     lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
@@ -70,7 +70,7 @@ const WORDS = {
     rule_broken: "The gateway's reply breaks WeCom's rules",
     bad_request: "Bad request",
     offline: "The demo has stopped",
-    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "/reset", "/stop", "/help"],
+    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "Who am I", "/reset", "/stop", "/help"],
   },
 };
 
@@ -154,12 +154,20 @@ function addAnswer(number) {
   const text = element("div", "text");
   const meta = element("div", "meta");
   let frames = 0;
+  const broken = new Set();
   fold.hidden = true;
   fold.append(element("summary", "", word("thinking")), thinking);
   bubble.append(fold, text);
   column.append(bubble, meta);
   line.append(avatar(), column);
   append(line);
+  /** Show a rule that a frame breaks in red below the bubble, once. */
+  function complainHere(rule) {
+    if (broken.has(rule)) return;
+    broken.add(rule);
+    bubble.classList.add("broken");
+    column.append(element("div", "meta failure rule", `${word("rule_broken")}: ${rule}`));
+  }
   return {
     show(frame) {
       const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
@@ -172,6 +180,7 @@ function addAnswer(number) {
       const state = word(line.dataset.state);
       meta.textContent = `${state} · ${frames} ${word("framesUnit")} · ${frame.at.toFixed(1)} ${word("seconds")}`;
       addRow(number, frame);
+      frame.broken.forEach(complainHere);
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
     /** Show a message that came after the bubble's end below it; red if it breaks a rule of WeCom. */

@@ -11,7 +11,7 @@ from services.answers.extras.suggestions import SUGGESTION_SECONDS, suggested_li
 from services.channels import Channel
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Replacement, Step
 from services.providers.base import BaseRAGProvider
-from services.streams.answer_events import AnswerEvent, Asking, Suggested
+from services.streams.answer_events import AnswerEvent, AskedBack, Asking, Suggested
 from utils.deadline import Deadline
 
 
@@ -73,17 +73,22 @@ class AnswerExtras:
     def _with_suggestions(
         self, events: Iterator[AnswerEvent], asked: Asked, deadline: Deadline, ids: ProviderIds
     ) -> Iterator[AnswerEvent]:
-        """Yield the events, then the suggestions. An answer that failed, or that the built-in mock gave, has none."""
-        identity, mocked = Identity("none"), False
+        """Yield the events, then the suggestions.
+
+        An answer that failed, that the built-in mock gave, or that ends with a form to be answered has none.
+        """
+        identity, unfit = Identity("none"), False
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, ProviderIds):
                     ids = event
+                elif isinstance(event, Asking):
+                    ids = event.ids
                 elif isinstance(event, Identity):
                     identity = event
-                mocked = mocked or isinstance(event, Mocked)
+                unfit = unfit or isinstance(event, Mocked | AskedBack)
                 yield event
-        if mocked:
+        if unfit:
             return
         user = identity.user.user_code if identity.user else asked.channel.end_user(asked.question)
         query = Query(asked.question.text, user, identity=identity, channel=asked.channel.name)

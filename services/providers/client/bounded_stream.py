@@ -36,6 +36,10 @@ class BoundedStream(Generic[Piece]):
         """Decode the bytes of `_next_chunk` into pieces; set `_silent_since` after each one that resets the timeout."""
         raise NotImplementedError
 
+    def wait_up_to(self, seconds: float) -> None:
+        """Change the longest wait for a piece."""
+        self._timeout = seconds
+
     def end_within(self, seconds: float) -> None:
         """End the stream after this many seconds, without an error, as if the server had closed it."""
         ends = self._clock() + seconds

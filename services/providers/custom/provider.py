@@ -12,6 +12,7 @@ from services.errors import ProviderError, SettingsError
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.asking_service import AskingService, checked_headers, checked_url
+from services.providers.client.inputs import InputsTemplate
 from services.providers.client.record_events import record_events
 from services.providers.client.retries import LONGEST_WAIT
 from services.providers.custom.service import CustomService
@@ -37,6 +38,7 @@ class CustomProvider(BaseRAGProvider):
         api_url: str,
         api_key: str = "",
         headers: Mapping[str, str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         health_url: str = "",
         timeout: float = 30.0,
         pool_size: int = 100,
@@ -47,12 +49,13 @@ class CustomProvider(BaseRAGProvider):
     ) -> None:
         """Configure the service's URL and headers. Does not connect.
 
-        A key is sent as `Authorization: Bearer`, unless `headers` contain an Authorization. The default health URL is
-        `/health` below `api_url`. `timeout` is the longest wait for a record. After an answer's end the last record may
-        take `end_grace` to arrive, and the stream `linger` to close. All in seconds.
+        A key is sent as `Authorization: Bearer`, unless `headers` contain an Authorization. `inputs` is the template of
+        every question's inputs. The default health URL is `/health` below `api_url`. `timeout` is the longest wait for
+        a record. After an answer's end the last record may take `end_grace` to arrive, and the stream `linger` to
+        close. All in seconds.
 
         Raises:
-            SettingsError: an invalid URL, or a header that cannot be sent.
+            SettingsError: an invalid URL, a header that cannot be sent, or an unknown placeholder.
         """
         url = checked_url("CUSTOM_RAG_API_URL", api_url)
         sent = _headers(api_key, headers or {})
@@ -62,6 +65,7 @@ class CustomProvider(BaseRAGProvider):
             health_url=checked_url("CUSTOM_RAG_HEALTH_URL", health_url) if health_url else "",
             headers=sent,
         )
+        self._inputs = InputsTemplate(inputs or {}, setting="CUSTOM_RAG_INPUTS")
         self._end_grace = end_grace
         self._linger = linger
         self.app = hashlib.sha256(json.dumps([url, sorted(sent.items())]).encode()).hexdigest()[:12]
@@ -76,7 +80,8 @@ class CustomProvider(BaseRAGProvider):
         turn = CustomTurn()
         try:
             longest_wait = LONGEST_WAIT if query.waits_for_provider else 0.0
-            with self._service.ask(_body(query), deadline=deadline, longest_wait=longest_wait) as stream:
+            body = _body(query, self._inputs.fill(query))
+            with self._service.ask(body, deadline=deadline, longest_wait=longest_wait) as stream:
                 yield from record_events(stream, turn, end_grace=self._end_grace, linger=self._linger)
                 yield from turn.close(cut_off=stream.cut_off)
         except ProviderError as exc:
@@ -105,8 +110,8 @@ def _headers(api_key: str, more: Mapping[str, str]) -> dict[str, str]:
     return checked_headers("CUSTOM_RAG_API_KEY", key) | checked_headers("CUSTOM_RAG_HEADERS", more)
 
 
-def _body(query: Query) -> dict[str, Any]:
+def _body(query: Query, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request's body. Empty fields are left out, because a strict service may reject them."""
     turns = [{"question": turn.question, "answer": fold_thinking(turn.answer, "hide")} for turn in query.history]
-    more = {"user": query.user, "inputs": dict(query.inputs), "history": turns}
+    more = {"user": query.user, "inputs": inputs, "history": turns}
     return {"question": query.text, "stream": True, **{name: value for name, value in more.items() if value}}

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.errors import ConversationGone, ProviderError
+from services.errors import ConversationGone, FormRefused, ProviderError
 from services.http.service import TransientError
 from services.providers.client.json_fields import json_object
 
 #: Part of Dify's message. In some replies Flask appends a sentence to it (langgenius/dify#28481).
 _GONE = "Conversation Not Exists"
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
+#: Our codes by Dify's, for a form that takes no answer any more.
+_FORM_ENDED = {"human_input_form_submitted": "form_answered", "human_input_form_expired": "form_expired"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ def http_error(status: int, body: bytes, retry_after: float = 0.0) -> ProviderEr
     reply = DifyErrorReply.from_body(status, body)
     if reply.conversation_gone and status in (400, 404):
         return ConversationGone(str(reply), http_status=status)
+    if reply.code in _FORM_ENDED and status == 412:
+        return FormRefused(str(reply), code=_FORM_ENDED[reply.code], http_status=status)
     kind = TransientError if status >= 500 or reply.code == "too_many_requests" else ProviderError
     wait = retry_after if status >= 500 or status == 429 else 0.0
     return kind(str(reply), code=_code_for(status), http_status=status, retry_after=wait)
@@ -75,7 +79,7 @@ def stream_error(event: Mapping[str, Any]) -> ProviderError:
 
 
 def paused_error() -> ProviderError:
-    """Return the error of a run that waits for a person's approval, which this product cannot give."""
+    """Return the error of a run that waits for a person by other means: by e-mail, or with a form that wants files."""
     return ProviderError("the workflow waits for a person", code="provider_paused")
 
 

@@ -14,7 +14,8 @@ from services.errors import ConversationGone, ProviderError, SettingsError, Stre
 from services.http.service import TransientError
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
-from services.providers.dify.inputs import InputsTemplate
+from services.providers.client.inputs import InputsTemplate
+from services.providers.dify.forms import DifyForms
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
@@ -90,6 +91,7 @@ class DifyProvider(BaseRAGProvider):
             backoff=backoff,
         )
         self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after
+        self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -234,8 +236,8 @@ class DifyProvider(BaseRAGProvider):
 
         Raises:
             Unrecoverable: there is no answer, or Dify does not return it in time.
-            ProviderError: `provider_paused` if the run waits for a person, because a new run would pause again;
-                `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
+            ProviderError: `provider_paused` if the run waits for a person by other means, because a new run would pause
+                again; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
         """
         try:
             recovered = self._recovery(query, ids, deadline).answer()

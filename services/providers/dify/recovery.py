@@ -14,14 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 from services.errors import ProviderError, RunFailed, Unrecoverable
+from services.forms import PendingForm
 from services.models import ProviderIds, Recovered
 from services.providers.client.json_fields import mapping, text
 from services.providers.client.retries import pause
 from services.providers.dify.errors import may_pass, paused_error, stream_error
+from services.providers.dify.form_events import after
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
 from services.providers.dify.records import DifyMessage, DifyRun
 from services.providers.dify.search import SentQuestion, search
 from services.providers.dify.service import DifyService
+from services.providers.dify.turn import DifyTurn
 from utils.deadline import Deadline
 
 _SUCCESS = ("succeeded", "partial-succeeded")
@@ -55,11 +58,21 @@ class DifyRecovery:
     def answer(self) -> Recovered:
         """Return the answer. Waits as long as the run or the history shows that it will come.
 
+        Of a run that has paused for a person it is the answer so far, with the forms.
+
         Raises:
             Unrecoverable: there will be no answer, or nothing shows within the timeouts that there will be one.
-            ProviderError: `provider_paused` if the run waits for a person, because a new run would pause again;
-                `interrupted` or `answer_timeout`, by the deadline.
+            ProviderError: `provider_paused` if the run waits for a person by other means, because a new run would pause
+                again; `interrupted` or `answer_timeout`, by the deadline.
         """
+        try:
+            return self._whole()
+        except ProviderError as exc:
+            if exc.code != "provider_paused" or not self._asked.ids.run_id:
+                raise
+            return self._paused(exc)
+
+    def _whole(self) -> Recovered:
         found = ProviderIds()
         if not self._asked.ids.findable:
             found = self._found()
@@ -74,6 +87,37 @@ class DifyRecovery:
                 raise
             return Recovered(run.answer, run.usage)
         return Recovered(message.with_images(run.answer), message.usage, found)
+
+    def _paused(self, paused: ProviderError) -> Recovered:
+        """Return the answer of a paused run so far, and its forms: only a snapshot of the run's events has these."""
+        asked, turn, forms = self._asked, DifyTurn(), list[PendingForm]()
+        limits: dict[str, Any] = {"deadline": self._deadline, "silence": self._timeouts.listening, "snapshot": True}
+        try:
+            with self._service.workflow_events(
+                asked.ids.run_id, asked.user, authorization=asked.authorization, **limits
+            ) as stream:
+                for event in stream:
+                    forms += [each for each in turn.take(event) if isinstance(each, PendingForm)]
+                    if turn.state != "running":
+                        break
+        except ProviderError as exc:
+            self._poller.check_deadline()
+            raise paused from exc
+        if not forms and turn.state != "running":
+            # A person has answered meanwhile, elsewhere or through another question.
+            return self._whole()
+        if not forms:
+            raise paused
+        said = self._said_before_pause() or turn.text
+        return Recovered(said, forms=tuple(after(said, each) for each in forms))
+
+    def _said_before_pause(self) -> str:
+        try:
+            message = self._fetch_message() if self._asked.in_history else None
+        except ProviderError:
+            self._poller.check_deadline()
+            return ""
+        return message.answer if message and message.status == "paused" else ""
 
     def _found(self) -> ProviderIds:
         """Find the ids of a message by its text. Searches up to twice: Dify may be about to insert the row."""

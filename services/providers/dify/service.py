@@ -66,6 +66,8 @@ class DifyService:
         self.clock_skew: float | None = None
         self._slots = Slots(max_concurrent)
         self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
+        # For submissions: a kept connection may break, and nobody can say then whether the request had left.
+        self._unshared = HTTPService(pool_size=1, connect_timeout=connect_timeout, keeps_connections=False)
 
     @contextmanager
     def chat_messages(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
@@ -191,12 +193,21 @@ class DifyService:
 
     @contextmanager
     def workflow_events(
-        self, run_id: str, user: str, *, authorization: str, deadline: Deadline, silence: float
+        self,
+        run_id: str,
+        user: str,
+        *,
+        authorization: str,
+        deadline: Deadline,
+        silence: float,
+        snapshot: bool = False,
     ) -> Iterator[ChatStream]:
         """Yield the stream of a run's events from now on; of a run that has ended, its last event.
 
-        Dify does not repeat earlier events. `silence` is the longest wait for an event, in seconds, including the wait
-        for a slot: a listener takes one of the `max_concurrent`, because Dify limits its connections like chats.
+        Dify does not repeat earlier events. A `snapshot` before them has the state of the run's nodes and, of a run
+        that has paused, its forms and its pause; never text. `silence` is the longest wait for an event, in seconds,
+        including the wait for a slot: a listener takes one of the `max_concurrent`, because Dify limits its connections
+        like chats.
 
         Raises:
             ProviderError: `provider_busy` if no slot is free, `provider_not_found` before Dify 1.13.
@@ -210,10 +221,24 @@ class DifyService:
                 deadline=deadline,
                 timeout=silence,
                 headers={"Accept": "text/event-stream"} | _headers(authorization),
-                params={"user": user},
+                params={"user": user} | ({"include_state_snapshot": "true"} if snapshot else {}),
             ) as exchange:
                 self._raise_for_status(exchange)
                 yield ChatStream(exchange, timeout=silence, started=self._clock(), clock=self._clock)
+
+    def form(self, token: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
+        """Return the definition of a form that waits for an answer; 412 for one that was submitted or has expired."""
+        return self._look_up(self.urls.form(token), authorization, deadline)
+
+    def submit_form(self, token: str, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> None:
+        """Submit a form, without retries.
+
+        Raises:
+            ProviderError: 412 for a form that was submitted before or has expired, 404 for an unknown one, 400 for an
+                answer that Dify does not take. `unsent` tells that it cannot have left.
+        """
+        url = self.urls.form(token)
+        self._call("POST", url, authorization, deadline=deadline, http=self._unshared, json=body)
 
     @contextmanager
     def _slot(self, seconds: float, deadline: Deadline) -> Iterator[bool]:
@@ -235,10 +260,11 @@ class DifyService:
         deadline: Deadline | None = None,
         timeout: float = SHORT_CALL,
         max_bytes: int = _MAX_BODY,
+        http: HTTPService | None = None,
         **options: Any,
     ) -> Mapping[str, Any]:
         until = deadline or Deadline(timeout, clock=self._clock)
-        with self._http.exchange(
+        with (http or self._http).exchange(
             method, url, deadline=until, timeout=timeout, headers=_headers(authorization), **options
         ) as exchange:
             self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
@@ -255,6 +281,7 @@ class DifyService:
     def close(self) -> None:
         """Close the pooled connections."""
         self._http.close()
+        self._unshared.close()
 
 
 def _no_slot(deadline: Deadline) -> ProviderError:

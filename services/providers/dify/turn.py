@@ -1,7 +1,8 @@
 """The state machine of one answer of a Dify app, without I/O. It decides when the answer is over.
 
 Which events arrive, and which is the last, differs by app type and Dify version. All are handled alike: `message_end`
-is success, `error` and `workflow_paused` are failures, `workflow_finished` may be either, and events may follow it.
+is success, `error` is a failure, `workflow_finished` may be either, and events may follow it. `workflow_paused` ends an
+answer with its forms; it is a failure where a form cannot be answered in words.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
+from services.providers.dify.form_events import forms_of, is_form
 from services.providers.dify.steps import started_node, used_tools
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
@@ -33,6 +35,9 @@ class DifyTurn:
         self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
         self._outputs_answer = ""
+        self._asked_for: list[Mapping[str, Any]] = []
+        #: Whether the run has paused until a person answers its forms.
+        self.paused = False
         self._handlers: Mapping[str, _Handler] = {
             "message": self._message,
             "agent_message": self._agent_message,
@@ -44,6 +49,7 @@ class DifyTurn:
             "workflow_paused": self._workflow_paused,
             "node_started": _node_started,
             "agent_thought": _agent_thought,
+            "human_input_required": self._human_input_required,
         }
 
     def take(self, event: Mapping[str, Any]) -> Iterable[ProviderEvent]:
@@ -67,7 +73,7 @@ class DifyTurn:
         yield from handler(event)
 
     @property
-    def _text(self) -> str:
+    def text(self) -> str:
         """The text so far. Joined on access, because appending to a string would copy it with each delta."""
         return "".join(self._said)
 
@@ -83,6 +89,8 @@ class DifyTurn:
         if self.state == "running":
             code = "provider_truncated" if self._said else "provider_error"
             raise StreamBroken("the stream ended before the answer did", code=code)
+        if self.paused:
+            return
         if not self._said and self._outputs_answer:
             yield self._append(self._outputs_answer)
         if not self._said:
@@ -102,7 +110,7 @@ class DifyTurn:
         answer = text(event.get("answer"))
         # A `message` after `agent_message` events is the last one of a New Agent and repeats the whole answer.
         if self._from_agent:
-            return (self._replacement(answer),) if answer and answer != self._text else ()
+            return (self._replacement(answer),) if answer and answer != self.text else ()
         return (self._append(answer),) if answer else ()
 
     def _agent_message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
@@ -137,11 +145,22 @@ class DifyTurn:
         run = mapping(event.get("data"))
         if run.get("status") == "paused":
             yield from self._workflow_paused(event)
+            return
         self.state = "failing" if run.get("status") == "failed" else "finishing"
         self._outputs_answer = text(mapping(run.get("outputs")).get("answer"))
 
+    def _human_input_required(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+        self._asked_for.append(mapping(event.get("data")))
+        return ()
+
     def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        raise paused_error()
+        # The reasons repeat the forms. They are needed where Dify's event bus has lost the forms' own events.
+        reasons = [reason for reason in mappings(mapping(event.get("data")).get("reasons")) if is_form(reason)]
+        forms = forms_of(self._asked_for or reasons, self.ids, self.text)
+        if not forms:
+            raise paused_error()
+        self.state, self.paused = "done", True
+        yield from forms
 
 
 def _node_started(event: Mapping[str, Any]) -> Sequence[Step]:

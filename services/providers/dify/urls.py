@@ -53,3 +53,6 @@ class DifyUrls:
     def events(self, run_id: str) -> str:
         # Dify's API has "workflow" in this URL and "workflows" in the one of `run`.
         return f"{self.root}/workflow/{quote(run_id, safe='')}/events"
+
+    def form(self, token: str) -> str:
+        return f"{self.root}/form/human_input/{quote(token, safe='')}"

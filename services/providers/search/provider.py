@@ -75,7 +75,7 @@ class SearchFirst(ProviderWrapper):
             ConversationGone: raised by the provider; asking again does not repeat the search.
             ProviderError: the provider failed, or the deadline has passed.
         """
-        wanted = self._wants(query.text)
+        wanted = self._wants(query.words)
         if not wanted:
             with closing_events(self._wrapped.stream_query(query, deadline)) as events:
                 yield from events

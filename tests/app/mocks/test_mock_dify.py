@@ -358,3 +358,10 @@ def test_the_mock_runs_as_a_program() -> None:
             process.terminate()
 
     assert reply.json()["name"] == "mock"
+
+
+def test_the_app_shows_who_asks(dify: MockDify) -> None:
+    """The question 我是谁 is answered with the request's inputs, in the stream and in the history."""
+    reply = post(dify, body("我是谁", inputs={"name": "张三", "department": ""}, response_mode="blocking")).json()
+
+    assert "- name：张三\n- department：" in reply["answer"]

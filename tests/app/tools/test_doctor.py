@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from config.settings import Settings, load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
@@ -26,10 +27,11 @@ from services.container import Container
 from services.errors import ProviderError, SettingsError
 from services.providers.dify.service import DifyService
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
-from tests.support.servers.processes import MariaServer, RedisServer, free_port
+from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for
 from tests.support.servers.raw_server import RawServer, self_signed
 from tests.support.wecom_stub import StubCallback
 from tools import doctor
+from tools._doctor.askers import check_askers
 from tools._doctor.callback import callback_urls, check_callback
 from tools._doctor.checks import Finding, findings, judge_clock
 from tools._doctor.dify import check_dify
@@ -183,6 +185,50 @@ def test_a_check_that_raises_is_a_failure(error: Exception) -> None:
 
     assert failure.outcome == "failed"
     assert "odd" in failure.text
+
+
+# Askers
+
+
+def test_a_bot_with_one_asker_gets_the_hint_about_creator_only_bots(redis_url: str) -> None:
+    """The hint names the person; a second asker, on another replica or days ago by name, ends it."""
+    env = settings_for(redis_url)
+    bots = settings_of(env).bots.values()
+    look = partial(check_askers, bots=bots)
+
+    assert examine(look, env) == []
+    with AppServer(redis_url) as app_server:
+        for userid in ("zhangsan", "zhangsan"):
+            with app_server.user(userid) as user:
+                user.sees_finish(user.says("年假怎么申请"), every=0.05)
+    finding = only(examine(look, env), "warning")
+    with redis_client_for(redis_url) as client:
+        client.set("dify_user_name:hr:wangwu", "王五")
+        assert examine(look, env) == [finding]
+        client.set("dify_user_name:default:lisi", "李四")
+
+    assert (finding.check, "only zhangsan has asked" in finding.text) == ("askers default", True)
+    assert "permissions" in finding.remedy
+    assert examine(look, env) == []
+
+
+def test_people_of_other_channels_are_no_askers_of_the_bot(redis_url: str) -> None:
+    """A stream of the default bot that came over HTTP says nothing about WeCom's permissions."""
+    env = settings_for(redis_url, API_KEYS="not-a-real-api-key")
+    look = partial(check_askers, bots=settings_of(env).bots.values())
+    with AppServer(redis_url, API_KEYS="not-a-real-api-key") as app_server:
+        headers = {"Authorization": "Bearer not-a-real-api-key"}
+        body = {"query": "hello"}
+        requests.post(f"{app_server.url}/api/chat", json=body, headers=headers, timeout=30).raise_for_status()
+
+    assert examine(look, env) == []
+
+
+def test_without_redis_the_askers_are_not_known() -> None:
+    """An outage is one warning."""
+    env = settings_for(NO_REDIS)
+
+    only(examine(partial(check_askers, bots=settings_of(env).bots.values()), env), "warning")
 
 
 # Redis

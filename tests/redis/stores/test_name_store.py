@@ -8,7 +8,7 @@ import redis
 from services.errors import StoreUnavailable
 from services.identity import name_store
 from services.identity.name_store import FRESH, TTL, NameStore
-from services.models import Identity, Question, UserInfo
+from services.models import Question
 from services.redis.store import ScriptRunner, connect
 from tests.support.servers.processes import FakeClock, free_port
 
@@ -16,13 +16,9 @@ ZHANGSAN = Question("?", "wecom", "default", "zhangsan")
 KEY = "dify_user_name:default:zhangsan"
 
 
-def named(name: str) -> Identity:
-    return Identity("cached", UserInfo("E1001", name), "not-a-real-token")
-
-
 def test_a_name_is_known_to_every_replica(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """It expires, and belongs to a bot's user."""
-    NameStore(runner).note(ZHANGSAN, named("张三"))
+    NameStore(runner).note(ZHANGSAN, "张三")
 
     other = NameStore(runner)
     assert other.name(ZHANGSAN) == "张三"
@@ -35,27 +31,24 @@ def test_an_unchanged_name_is_written_once_an_hour(
 ) -> None:
     """A changed one is written at once."""
     names = NameStore(runner, clock=clock)
-    names.note(ZHANGSAN, named("张三"))
+    names.note(ZHANGSAN, "张三")
     redis_client.delete(KEY)
 
-    names.note(ZHANGSAN, named("张三"))
+    names.note(ZHANGSAN, "张三")
     seen = [names.name(ZHANGSAN)]
-    names.note(ZHANGSAN, named("章三"))
+    names.note(ZHANGSAN, "章三")
     seen.append(names.name(ZHANGSAN))
     redis_client.delete(KEY)
     clock.advance(FRESH + 1)
-    names.note(ZHANGSAN, named("章三"))
+    names.note(ZHANGSAN, "章三")
     seen.append(names.name(ZHANGSAN))
 
     assert seen == ["", "章三", "章三"]
 
 
-@pytest.mark.parametrize("identity", [Identity("none"), Identity("none", UserInfo("zhangsan")), named("")])
-def test_a_user_without_a_name_costs_nothing(
-    identity: Identity, runner: ScriptRunner, redis_client: redis.Redis
-) -> None:
-    """Modes without a user table know no names."""
-    NameStore(runner).note(ZHANGSAN, identity)
+def test_a_user_without_a_name_costs_nothing(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Without directory and user table no name is known."""
+    NameStore(runner).note(ZHANGSAN, "")
 
     assert not redis_client.exists(KEY)
 
@@ -66,11 +59,11 @@ def test_the_process_remembers_a_bounded_number(
     """The user whose name was written longest ago is forgotten, and written again."""
     monkeypatch.setattr(name_store, "MOST_KNOWN", 1)
     names = NameStore(runner)
-    names.note(ZHANGSAN, named("张三"))
-    names.note(Question("?", "wecom", "default", "lisi"), named("李四"))
+    names.note(ZHANGSAN, "张三")
+    names.note(Question("?", "wecom", "default", "lisi"), "李四")
     redis_client.delete(KEY)
 
-    names.note(ZHANGSAN, named("张三"))
+    names.note(ZHANGSAN, "张三")
 
     assert names.name(ZHANGSAN) == "张三"
 
@@ -80,7 +73,7 @@ def test_an_outage_costs_no_question() -> None:
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)
     names = NameStore(ScriptRunner(client))
 
-    names.note(ZHANGSAN, named("张三"))
+    names.note(ZHANGSAN, "张三")
 
     with pytest.raises(StoreUnavailable):
         names.name(ZHANGSAN)

@@ -14,6 +14,8 @@ from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend, LateHead
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore, Memory
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.history_store import HistoryStore
 from services.channels import Channels
 from services.errors import (
@@ -45,6 +47,7 @@ from services.models import (
 )
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
+from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
@@ -106,6 +109,7 @@ class Replica:
             memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.3),
             streams=self.streams,
             channels=Channels(CHANNELS, {}),
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
             sleep=self._sleep,
         )
         self.key = self.answerer.conversation(QUESTION)
@@ -688,6 +692,7 @@ def test_an_independent_question_has_no_history(replica: Replica) -> None:
         memory=MemoryStores(replica.conversations, HistoryStore(ScriptRunner(replica.client), ttl=100.0)),
         streams=replica.streams,
         channels=Channels(CHANNELS, {}),
+        forms=AnswerForms(FormStore(ScriptRunner(replica.client), Access({}), clock=time.time), str),
         callers=callers,
     )
     question = Question("年假?", "http", "default", "anonymous")

@@ -17,7 +17,9 @@ from services.feedback.answered_store import AnsweredStore
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import Rating
-from services.models import Question
+from services.forms import FormChoice, PendingForm
+from services.models import ProviderEvent, Query, Question
+from services.providers.base import BaseForms
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
@@ -97,6 +99,19 @@ def desk(relay: CountingRelay, talker: Talker) -> Iterator[Desk]:
     relay.hold(nothing)
     talker.lets_go()
     desk.close()
+
+
+class NoForms(BaseForms):
+    """Forms that nobody answers."""
+
+    def submit(self, form: PendingForm, choice: FormChoice, query: Query, deadline: Deadline) -> None:
+        raise AssertionError("nothing is submitted here")
+
+    def is_open(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:
+        raise AssertionError("no form is answered here")
+
+    def resume(self, form: PendingForm, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        raise AssertionError("no run goes on here")
 
 
 def nothing(names: Names) -> bool:
@@ -218,6 +233,29 @@ def test_a_question_costs_a_fixed_number_of_round_trips(relay: CountingRelay, de
     assert set(before[1:-1]) == {("append",)}
     assert len(before[1:-1]) <= WRITES_BEFORE
     assert relay.names[len(before) - 1 :] == AFTER
+
+
+def test_open_forms_cost_their_conversation_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """The callback costs what it does without; only the producer looks whether the words are a choice."""
+    talker.forms = NoForms()
+    answered(relay, desk, talker)
+    question = Question("年假?", "wecom", "default", "zhangsan")
+    key = desk.gateway._answerer.conversation(question)
+    desk.forms.open(key, question, PendingForm("token", "run"))
+    talker.lets_go()
+    relay.forget()
+
+    desk.asks(msgid="m2")
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+    asked = relay.names
+    relay.forget()
+    desk.asks(msgid="m3", principal="lisi")
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+
+    assert asked[0] == ASKING
+    assert ("form_look",) in asked
+    assert relay.names[0] == ASKING
+    assert ("form_look",) not in relay.names
 
 
 def test_a_redelivered_message_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,8 @@ from services.answers.answer import Answerer, Backend
 from services.answers.claim_store import ClaimStore
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
 from services.channels import Channels
 from services.errors import ProviderError, StoreUnavailable, Unrecoverable
@@ -22,6 +25,7 @@ from services.identity.auth_service import AuthService
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Recovered
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
+from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Chunk, NewStream, Snapshot, Write, taken_stream
 from services.streams.store import StreamStore, stream_keys
@@ -77,6 +81,7 @@ class Replica:
             memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
             streams=self.store,
             channels=Channels(CHANNELS, {}),
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
         )
         self.manager = StreamManager(
             self.store,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.wecom.simulator import Callback, CallbackFailed, ResponseServer, SimulatedBot, WeComUser, WeComWire
+from demo.wecom.wire import Delivery
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.replicas import AES_KEY, TOKEN, Replica
 
@@ -137,7 +138,7 @@ class Service(WeComWire):
         self._path = path
         self._wires: dict[str, WeComWire] = {}
 
-    def post(self, callback: Callback) -> dict[str, Any] | None:
+    def deliver(self, callback: Callback) -> Delivery:
         """Post a callback; if no member takes it, try again, as WeCom does, for at most `TIMEOUT` seconds.
 
         Raises: CallbackFailed, at once for any HTTP status but 200; RuleBroken.
@@ -145,7 +146,7 @@ class Service(WeComWire):
         end = time.monotonic() + TIMEOUT
         for tries in itertools.count(1):
             try:
-                return self._next().post(callback)
+                return self._next().deliver(callback)
             except CallbackFailed as exc:
                 if exc.status or time.monotonic() > end:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,8 @@ from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.extras.answer_extras import AnswerExtras
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
@@ -24,6 +27,7 @@ from services.identity.name_store import NameStore
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
+from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import Snapshot
@@ -96,12 +100,14 @@ class Desk:
             ("batch", "default"): programs,
         }
         channels = Channels(CHANNELS, rules)
+        self.forms = FormStore(runner, Access({"default": KEY, "hr": KEY}), clock=time.time)
         answerer = Answerer(
             auth=AuthService("none"),
             backends=backends,
             memory=MemoryStores(conversations),
             streams=self.streams,
             channels=channels,
+            forms=AnswerForms(self.forms, lambda key: f"<{key}>"),
             callers=Callers("key", api_keys=[API_KEY]),
             extras=extras,
         )

@@ -14,7 +14,9 @@ from channels.wecom.rules import WECOM
 from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.extras.steps import STEP_SECONDS, TITLE_CHARACTERS, StepNotes
 from services.answers.extras.suggestions import SUGGESTION_CHARACTERS
+from services.answers.provider_run import with_forms
 from services.errors import ProviderError
+from services.forms import PendingForm
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Step, UserInfo
 from services.providers.mock import MockProvider
 from services.streams.answer_events import AnswerEvent, Asking, Progress, Suggested
@@ -159,6 +161,26 @@ def test_a_failed_or_mocked_answer_has_no_suggestions() -> None:
         )
 
     assert mocked.seen == failed.seen == []
+
+
+def test_an_answer_that_asks_back_has_no_suggestions() -> None:
+    """Its form waits for an answer: the next question is that one."""
+    provider = Suggesting()
+
+    form = PendingForm("f1", "r1")
+    added(list(with_forms(iter([IDS, form]), lambda said, forms: "请选择")), provider=provider)
+
+    assert provider.seen == []
+
+
+def test_the_ids_of_a_lost_run_are_not_those_of_the_next() -> None:
+    """The second run has ids of its own, or none yet; a run that goes on after a form has the ids of its first part."""
+    again, continued = Suggesting(), Suggesting()
+
+    added([Asking(2, "lost"), Delta("五天")], provider=again, past=Past(1, IDS, ""))
+    added([Asking(ids=IDS), Delta("五天")], provider=continued)
+
+    assert [ids for _, ids in again.seen + continued.seen] == [ProviderIds(), IDS]
 
 
 def test_an_answers_end_is_delayed_for_a_short_time_only() -> None:

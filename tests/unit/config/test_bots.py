@@ -103,6 +103,8 @@ def test_a_bot_may_switch_the_mock_on() -> None:
         ("hr", {"WECHAT_TOKEN": "x"}, "WECHAT_BOTS: hr.WECHAT_ENCODING_AES_KEY is missing"),
         ("hr", {**HR, "RAG_PROVIDER": "openai"}, "WECHAT_BOTS: hr.OPENAI_API_KEY is missing"),
         ("hr", {**HR, "WECHAT_TOKEN": ""}, "WECHAT_BOTS: hr.WECHAT_TOKEN is missing"),
+        ("hr", {**HR, "WECOM_CORP_ID": "ww1"}, "WECHAT_BOTS: hr.WECOM_CONTACT_SECRET is missing"),
+        ("hr", {**HR, "WECOM_CONTACT_SECRET": "s"}, "WECHAT_BOTS: hr.WECOM_CORP_ID is missing"),
     ],
 )
 def test_an_error_in_a_bot_names_the_bot_and_the_variable(name: str, own: dict[str, Any], line: str) -> None:
@@ -113,3 +115,35 @@ def test_an_error_in_a_bot_names_the_bot_and_the_variable(name: str, own: dict[s
 def test_a_misspelt_variable_of_a_bot_gets_a_suggestion() -> None:
     """The error proposes the known variable with the most similar name."""
     assert refusal(WECHAT_BOTS=bots(hr={**HR, "WECHAT_TOKN": "x"})).endswith("did you mean WECHAT_TOKEN?")
+
+
+def test_bots_of_one_company_share_its_directory() -> None:
+    """A bot inherits the whole directory or none of it: in another company the same userid is another person."""
+    company = {
+        "WECOM_CORP_ID": "ww1",
+        "WECOM_CONTACT_SECRET": "not-a-real-secret",
+        "WECOM_API_URL": "http://wecom.example",
+    }
+    other = {"WECOM_CORP_ID": "ww2", "WECOM_CONTACT_SECRET": "not-a-real-one"}
+
+    found = settings(WECHAT_BOTS=bots(hr=HR, acme={**HR, "corp": "acme"}, it={**HR, **other}), **company)
+
+    told = {
+        name: (bot.wecom_corp_id, bool(bot.wecom_contact_secret), bot.wecom_api_url) for name, bot in found.bots.items()
+    }
+    assert told == {
+        "default": ("ww1", True, "http://wecom.example"),
+        "hr": ("ww1", True, "http://wecom.example"),
+        "acme": ("", False, "https://qyapi.weixin.qq.com"),
+        "it": ("ww2", True, "https://qyapi.weixin.qq.com"),
+    }
+    assert {"not-a-real-secret", "not-a-real-one"} <= set(found.secrets)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [({"WECOM_CORP_ID": "ww1"}, "WECOM_CONTACT_SECRET"), ({"WECOM_CONTACT_SECRET": "s"}, "WECOM_CORP_ID")],
+)
+def test_the_directory_needs_corp_id_and_secret(given: dict[str, str], missing: str) -> None:
+    """One without the other stops the start."""
+    assert refusal(**given).startswith(f"{missing} is missing")

@@ -140,6 +140,8 @@ class TestRefusals:
             ("DIFY_CHAT_ENDPOINT", "chat-messages", "begins with /"),
             ("DIFY_INPUTS", '["a"]', "a JSON object"),
             ("DIFY_INPUTS", '{"who": "{usercode}"}', "got {usercode}"),
+            ("CUSTOM_RAG_INPUTS", '{"who": "{chat_id}"}', "got {chat_id}"),
+            ("WECOM_API_URL", "qyapi.example", "an address like https://"),
             ("WECHAT_COMMANDS", "{", "a JSON object"),
             ("AUTH_ALLOWLIST", '["a"', "a list: comma-separated or JSON"),
             ("AUTH_USER_QUERY", "SELECT 1", "SQL with :userid"),

@@ -12,7 +12,7 @@ import pytest
 from demo.mocks.custom.plays import METADATA, SOURCE
 from demo.mocks.custom.server import ERROR_REPLIES, SCRIPTS, MockCustom
 from services.errors import SettingsError
-from services.models import Delta, Query, Replacement, Turn, Usage
+from services.models import Asker, Delta, Query, Replacement, Turn, Usage
 from services.providers.custom.provider import CustomProvider
 from tests.support.answers import BOUNDS, TIMEOUT, ask
 from utils.deadline import Deadline
@@ -189,6 +189,21 @@ def test_the_request_has_only_fields_with_values(make: Make, service: MockCustom
         },
         {"question": "四", "stream": True},
     ]
+
+
+def test_the_inputs_of_the_template_tell_who_asks(make: Make, service: MockCustom) -> None:
+    """CUSTOM_RAG_INPUTS has the placeholders of DIFY_INPUTS; a question's own inputs go along."""
+    provider = make(inputs={"who": "{name} ({userid})", "from": "{department}", "chat": "{chattype}", "lang": "zh"})
+    asker = Asker("zhangsan", "张三", "研发部", "wr1", "group", "default", "m-1")
+
+    ask(provider, "三", inputs={"lang": "en", "who": "boss"}, asker=asker)
+
+    assert service.asked[0].body["inputs"] == {
+        "who": "张三 (zhangsan)",
+        "from": "研发部",
+        "chat": "group",
+        "lang": "en",
+    }
 
 
 def test_configured_headers_are_sent_with_questions_and_health_checks(make: Make, service: MockCustom) -> None:

@@ -34,6 +34,7 @@ NAMES = {
     "wechatlaibao_price_total": ("counter", {"bot", "provider", "currency"}),
     "wechatlaibao_sources_total": ("counter", {"bot", "provider"}),
     "wechatlaibao_late_answers_total": ("counter", {"outcome"}),
+    "wechatlaibao_forms_total": ("counter", {"outcome"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
@@ -63,6 +64,7 @@ NAMES = {
     "wechatlaibao_batch_tasks_max": ("gauge", set()),
     "wechatlaibao_batch_tasks_total": ("counter", {"status"}),
     "wechatlaibao_batch_refused_total": ("counter", {"code"}),
+    "wechatlaibao_contact_lookups_total": ("counter", {"outcome"}),
     "wechatlaibao_redis_away": ("gauge", set()),
 }  # fmt: skip
 

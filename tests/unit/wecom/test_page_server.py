@@ -121,7 +121,7 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     choices = browser.get("/choices").json()
 
     assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
-    assert [mode["id"] for mode in choices["modes"]] == ["normal", "steps", "slow", "long", "error", "silent"]
+    assert [mode["id"] for mode in choices["modes"]] == ["normal", "steps", "slow", "long", "form", "error", "silent"]
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 
 
@@ -150,6 +150,18 @@ def test_a_reply_that_breaks_a_rule_is_reported(callback: StubCallback, browser:
     callback.reply = lambda message: frame("x", stream_id="")
 
     assert browser.send().json() == {"error": "rule_broken", "detail": "the stream has no id"}
+
+
+def test_a_frame_that_breaks_a_rule_is_shown_with_the_rule(callback: StubCallback, browser: Browser) -> None:
+    """A bubble that can be shown keeps growing; its frame names the rules that it breaks."""
+    callback.grows("thinking", "年" * 6827, "short")
+
+    sent = browser.send().json()
+    polls = [browser.post("/poll", bubble=sent["bubble"]).json()["frame"] for _ in range(2)]
+
+    assert sent["frame"]["broken"] == []
+    assert polls[0]["broken"] == ["a frame of more than 20480 bytes: 20481"]
+    assert (polls[1]["broken"], polls[1]["finish"]) == (["the text shrank from 20481 to 5 bytes"], True)
 
 
 def test_a_gateway_that_is_down_is_reported_as_unreachable(callback: StubCallback, browser: Browser) -> None:

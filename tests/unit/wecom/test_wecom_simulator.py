@@ -12,6 +12,7 @@ import pytest
 from flask import request
 
 from config.texts import LOCALES
+from demo.wecom.placeholders import product_placeholders
 from demo.wecom.simulator import (
     Bubble,
     BubbleFrame,
@@ -19,7 +20,6 @@ from demo.wecom.simulator import (
     RuleBroken,
     SimulatedBot,
     WeComUser,
-    product_placeholders,
 )
 from tests.support.servers.processes import FakeClock, free_port
 from tests.support.wecom_stub import AES_KEY, TOKEN, Reply, StubCallback, frame
@@ -185,11 +185,12 @@ def test_an_empty_reply_to_a_question_is_rejected(callback: StubCallback, user: 
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        ({"msgtype": "text", "text": {"content": "hi"}}, "not a stream"),
-        ({"msgtype": "stream"}, "not a stream"),
+        ({"msgtype": "text", "text": {"content": "hi"}}, "text cannot answer a message"),
+        ({"msgtype": "stream"}, "no stream object"),
+        ({"msgtype": "template_card", "template_card": {"card_type": "x"}}, "card_type is unknown"),
         (frame("x", stream_id=""), "no id"),
         ({"msgtype": "stream", "stream": {"id": "s1", "content": "x"}}, "finish and content"),
-        ({"msgtype": "stream", "stream": {"id": "s1", "finish": "true", "content": "x"}}, "finish and content"),
+        ({"msgtype": "stream", "stream": {"id": "s1", "finish": "true", "content": "x"}}, "finish is no boolean"),
         ({"msgtype": "stream", "stream": {"id": "s1", "finish": True}}, "finish and content"),
         (frame("年" * 6827), "more than 20480 bytes"),
         ("[]", "not a JSON object"),
@@ -229,8 +230,8 @@ def test_a_frame_of_another_stream_is_rejected(callback: StubCallback, user: WeC
         (lambda envelope: envelope | {"timestamp": str(envelope["timestamp"])}, "not a number"),
         (lambda envelope: envelope | {"timestamp": envelope["timestamp"] + 1}, "-40001"),
         (lambda envelope: envelope | {"msgsignature": "0" * 40}, "-40001"),
-        (lambda envelope: {k: v for k, v in envelope.items() if k != "msgsignature"}, "-40001"),
-        (lambda envelope: {k: v for k, v in envelope.items() if k != "encrypt"}, "-40002"),
+        (lambda envelope: {k: v for k, v in envelope.items() if k != "msgsignature"}, "no msgsignature"),
+        (lambda envelope: {k: v for k, v in envelope.items() if k != "encrypt"}, "no encrypt"),
         (lambda envelope: "success", "not JSON"),
         (lambda envelope: "[]", "not a JSON object"),
     ],
@@ -290,15 +291,17 @@ def test_entering_shows_the_welcome_text(callback: StubCallback, user: WeComUser
     assert user.enters() == ""
 
     callback.reply = lambda message: frame("x")
-    with pytest.raises(RuleBroken, match="only a text"):
+    with pytest.raises(RuleBroken, match="stream cannot answer enter_chat"):
         user.enters()
 
 
 def test_any_other_message_can_be_sent_raw(callback: StubCallback, user: WeComUser) -> None:
     """The common members are added to a raw message, and the reply is returned unchanged."""
-    callback.reply = lambda message: {"anything": 1}
+    callback.reply = lambda message: frame("x") | {"anything": 1}
 
-    assert user.sends({"msgtype": "image", "image": {"url": "https://example.com/x"}}) == {"anything": 1}
+    reply = user.sends({"msgtype": "image", "image": {"url": "https://example.com/x"}})
+
+    assert reply == frame("x") | {"anything": 1}
     assert callback.messages[0]["image"] == {"url": "https://example.com/x"}
     assert callback.messages[0]["from"] == {"userid": "zhangsan"}
 

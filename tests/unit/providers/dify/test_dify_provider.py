@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
@@ -110,6 +111,8 @@ FAILURES = {
     "chatflow-failed-quietly": "provider_error",
     "chatflow-failed-open": "provider_error",
     "chatflow-paused": "provider_paused",
+    "form-file": "provider_paused",
+    "form-mail": "provider_paused",
     "eof": "provider_truncated",
     "eof-close-delimited": "provider_truncated",
     "eof-without-text": "provider_error",
@@ -168,10 +171,10 @@ def test_an_error_that_dify_reports_is_not_a_broken_stream(make: Make, name: str
 
 
 def test_every_script_of_the_mock_has_an_expectation() -> None:
-    """Every script of the mock has an expectation here, or is an error reply that test_dify_service checks."""
+    """Every script of the mock has an expectation here or in test_dify_forms, or is an error reply."""
     error_replies = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
 
-    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | error_replies == set(SCRIPTS)
+    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | set(ASKING_BACK) | error_replies == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint(FAILURES)
 
 

@@ -294,7 +294,7 @@ def test_message_end_alone_ends_the_wait_for_events(make: Make, dify: MockDify) 
 
 @pytest.mark.parametrize("end", ["failed", "stopped", "error", "paused", "workflow_paused"])
 def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(make: Make, dify: MockDify, end: str) -> None:
-    """Each of these events ends the wait; a pause keeps its own code."""
+    """Each of these events ends the wait; a pause keeps its own code where a snapshot of the run has no form."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -311,7 +311,7 @@ def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(make: Make
     error = outcome()
     assert isinstance(error, Unrecoverable) != ("paused" in end)
     assert (error.code == "provider_paused") == ("paused" in end)
-    assert dify.looked_up() == {"run": 1, "events": 1}
+    assert dify.looked_up() == {"run": 1, "events": 2 if "paused" in end else 1}
 
 
 def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDify) -> None:

@@ -170,6 +170,17 @@ def test_results_are_context_for_the_provider() -> None:
     assert answer(events) == "用深沟球轴承 [1]。"
 
 
+def test_the_speaker_of_a_shared_group_is_not_searched_for() -> None:
+    """The search sees the person's words; the provider still learns who asks."""
+    rag, search = Scripted(Delta("a")), FakeSearch()
+    asked = Query("张三: /search 轴承", "u", speaker="张三")
+
+    list(joined(rag, search).stream_query(asked, Deadline(30.0)))
+
+    assert search.searched == ["轴承"]
+    assert rag.queries[0].text.endswith("问题：张三: /search 轴承")
+
+
 def test_hits_are_added_to_the_sources() -> None:
     """The hits come first, numbered as in the answer; without usage of the provider they are still emitted."""
     own = events_of(joined(Scripted(Delta("a"), OWN_USAGE), FakeSearch()))

@@ -1,4 +1,4 @@
-"""DIFY_INPUTS: the template of an app's inputs, filled with the user's data."""
+"""DIFY_INPUTS and CUSTOM_RAG_INPUTS: the template of the inputs, filled with the user's data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from services.errors import SettingsError
-from services.models import Identity, Query, UserInfo
-from services.providers.dify.inputs import InputsTemplate, time_info
+from services.models import Asker, Identity, Query, UserInfo
+from services.providers.client.inputs import InputsTemplate, time_info
 
 SATURDAY = datetime(2026, 11, 21, 10, 30, 5, tzinfo=UTC)
 LI = Identity("cached", UserInfo("u01", "李雷", "", "男"), token="fake-token")
@@ -31,6 +31,26 @@ def test_placeholders_are_filled_with_the_users_data() -> None:
     assert filled["gender"] == "男"
     assert filled["token"] == "fake-token"
     assert json.loads(filled["t"])["当前日期"] == "2026-11-21"
+
+
+def test_who_asks_where_is_filled() -> None:
+    """The facts of the message and of WeCom's directory have placeholders too; unknown ones are empty."""
+    names = ("userid", "name", "department", "chatid", "chattype", "bot", "msgid")
+    inputs = template({name: f"<{{{name}}}>" for name in names})
+    asker = Asker("zhangsan", "张三", "研发部, 来宝组", "wr1", "group", "hr", "m-1")
+
+    filled = inputs.fill(Query("q", "zhangsan", asker=asker))
+
+    assert list(filled.values()) == ["<zhangsan>", "<张三>", "<研发部, 来宝组>", "<wr1>", "<group>", "<hr>", "<m-1>"]
+    assert inputs.fill(Query("q", ""))["department"] == "<>"
+
+
+def test_a_question_cannot_override_who_asks() -> None:
+    """A caller cannot pass another person's name or department."""
+    inputs = template({"who": "{name}", "department": "{department}"})
+    query = Query("q", "li", inputs={"who": "boss", "department": "board"}, asker=Asker("li", "李雷", "研发部"))
+
+    assert inputs.fill(query) == {"who": "李雷", "department": "研发部"}
 
 
 def test_nothing_but_placeholders_is_formatted() -> None:
@@ -88,6 +108,8 @@ def test_an_unknown_placeholder_stops_the_start() -> None:
     """The error names the misspelt placeholder and the valid ones."""
     with pytest.raises(SettingsError, match=r"DIFY_INPUTS.*\{usercode\}.*\{user_code\}"):
         template({"a": "{usercode}"})
+    with pytest.raises(SettingsError, match=r"^CUSTOM_RAG_INPUTS.*\{username\}.*\{department\}"):
+        InputsTemplate({"a": "{username}"}, setting="CUSTOM_RAG_INPUTS")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Builds an app's inputs from the template DIFY_INPUTS and the person who asks."""
+"""Builds a question's inputs from the template DIFY_INPUTS or CUSTOM_RAG_INPUTS and the person who asks."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any
@@ -12,17 +13,28 @@ from services.errors import SettingsError
 from services.models import Query, UserInfo
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_KNOWN = ("user_code", "user_name", "gender", "token", "time_info")
+#: Placeholders that have the name of a field of `Asker`.
+_OF_ASKER = ("userid", "name", "department", "chatid", "chattype", "bot", "msgid")
+_KNOWN = ("user_code", "user_name", "gender", "token", "time_info", *_OF_ASKER)
 _WEEKDAYS = "一二三四五六日"
 
 
 class InputsTemplate:
-    """A mapping whose string values may hold `{user_code} {user_name} {gender} {token} {time_info}`."""
+    """A mapping whose string values may hold placeholders.
+
+    `{user_code} {user_name} {gender} {token}` are of the user record, `{userid} {name} {department} {chatid}
+    {chattype} {bot} {msgid}` of WeCom's message and directory, `{time_info}` is the time.
+    """
 
     def __init__(
-        self, template: Mapping[str, Any], *, clock: Callable[[], float], timezone: tzinfo | None = None
+        self,
+        template: Mapping[str, Any],
+        *,
+        clock: Callable[[], float] = time.time,
+        timezone: tzinfo | None = None,
+        setting: str = "DIFY_INPUTS",
     ) -> None:
-        """Check and store the template. `timezone` None means the server's local time.
+        """Check and store the template of `setting`. `timezone` None means the server's local time.
 
         Raises:
             SettingsError: a value contains an unknown placeholder.
@@ -31,7 +43,7 @@ class InputsTemplate:
             for name in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
                 if name not in _KNOWN:
                     known = " ".join(f"{{{each}}}" for each in _KNOWN)
-                    raise SettingsError(f"DIFY_INPUTS: unknown placeholder {{{name}}}, expected one of {known}")
+                    raise SettingsError(f"{setting}: unknown placeholder {{{name}}}, expected one of {known}")
         self._template = dict(template)
         #: Inputs with a placeholder, so about the person or the time. A question must not override them.
         self._personal = {name for name, value in template.items() if _PLACEHOLDER.search(json.dumps(value))}
@@ -75,6 +87,7 @@ class InputsTemplate:
             "gender": user.gender,
             "token": query.identity.token,
             "time_info": time_info(datetime.fromtimestamp(self._clock(), self._timezone)),
+            **{name: getattr(query.asker, name) for name in _OF_ASKER},
         }
 
 

@@ -1,0 +1,98 @@
+"""The transcripts of a mock Dify that asks back: chatflows with Human Input nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from demo.mocks.dify.answers import answer_to
+from demo.mocks.dify.forms import MockForm, Pause
+from demo.mocks.dify.wire import PING, Gap, Run, Step, pieces
+
+LEAD = "这笔报销共 **5,000 元**，超过了直属主管的额度。"
+ASKS = "要怎么处理？"
+ACTIONS = (("approve", "同意"), ("reject", "驳回"), ("finance", "转交财务"))
+COMMENT = {"type": "paragraph", "output_variable_name": "comment", "default": {"type": "constant", "value": ""}}
+PRIORITY = {
+    "type": "select",
+    "output_variable_name": "priority",
+    "option_source": {"type": "constant", "selector": [], "value": ["low", "high"]},
+}
+FILE = {"type": "file", "output_variable_name": "attachment", "allowed_file_types": ["document"]}
+
+
+def rest(question: str, title: str, inputs: Mapping[str, Any] | None = None) -> str:
+    """Return the answer after a choice with this title."""
+    given = "".join(f"{name}：{value}\n\n" for name, value in (inputs or {}).items())
+    return f"您选择了“{title}”。\n\n{given}{answer_to(question)}"
+
+
+def form(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS, ACTIONS)])
+
+
+def form_with_comment(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS + "{{#$output.comment#}}", ACTIONS, (COMMENT,))])
+
+
+def form_with_inputs(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS, ACTIONS, (COMMENT, PRIORITY))])
+
+
+def form_with_file(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS, ACTIONS, (FILE,))])
+
+
+def form_by_mail(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS, ACTIONS, token="")])
+
+
+def form_expires(run: Run) -> Iterator[Step]:
+    yield from _asked(run, [MockForm(ASKS, ACTIONS, seconds=1.0)])
+
+
+def form_twice(run: Run) -> Iterator[Step]:
+    """Ask, and after the answer ask again."""
+    yield from _asked(run, [MockForm(ASKS, ACTIONS)], [MockForm("真的吗？", (("yes", "是"), ("no", "否")))])
+
+
+def two_forms(run: Run) -> Iterator[Step]:
+    """Ask two things at once, as parallel branches do."""
+    yield from _asked(run, [MockForm(ASKS, ACTIONS), MockForm("抄送给谁？", (("boss", "主管"),), node_id="cc")])
+
+
+def form_without_words(run: Run) -> Iterator[Step]:
+    """Ask before any text."""
+    yield PING
+    yield run.workflow_started()
+    asked = [MockForm(ASKS, ACTIONS)]
+    yield Pause(asked)
+    yield from _finished(run, "", asked)
+
+
+def _asked(run: Run, *pauses: list[MockForm]) -> Iterator[Step]:
+    yield PING
+    yield run.workflow_started()
+    said = ""
+    for number, forms in enumerate(pauses):
+        lead = LEAD if number == 0 else f"\n\n第 {number + 1} 问。"
+        said += lead
+        for text in pieces(lead, 3):
+            yield run.piece(text)
+            yield Gap(run.delay)
+        run.saved = said
+        yield Pause(forms)
+    yield from _finished(run, said, pauses[-1])
+
+
+def _finished(run: Run, said: str, forms: list[MockForm]) -> Iterator[Step]:
+    """Play the answer after the last pause. The message goes on: its answer begins with what was said before."""
+    titles = "、".join(dict(each.actions)[each.submitted[0]] for each in forms if each.submitted)
+    inputs = {name: value for each in forms if each.submitted for name, value in each.submitted[1].items()}
+    text = rest(run.query, titles, inputs)
+    run.answer = run.final = said + text
+    for piece in pieces(text):
+        yield run.piece(piece)
+        yield Gap(run.delay)
+    yield run.message_end()
+    yield run.workflow_finished(answer=run.answer)

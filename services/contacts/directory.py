@@ -1,0 +1,208 @@
+"""Who a userid is, within a bounded wait: what Redis has, else one look-up in WeCom's directory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services import metrics
+from services.contacts.access import TokenAccess
+from services.contacts.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
+from services.contacts.contact_store import ContactStore
+from services.errors import ProviderError, StoreUnavailable
+from services.models import Contact
+from services.redis.lock_store import LockStore
+from utils.deadline import Deadline, ended_in_time
+
+log = logging.getLogger(__name__)
+
+#: The most departments whose names are looked up for one person.
+MOST_DEPARTMENTS = 5
+#: Characters of the joined names.
+MOST_TEXT = 200
+#: The most look-ups at once in one process; a question does not wait for a place longer than for a look-up.
+MOST_LOOKUPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryTimeouts:
+    """In seconds."""
+
+    #: For which a question waits for a person who is not known yet.
+    wait: float = 1.5
+    #: For one look-up with all its calls.
+    lookup: float = 8.0
+    #: Between two looks at what another thread or replica has found.
+    poll: float = 0.05
+
+    @property
+    def lock(self) -> float:
+        """For which a look-up is taken to go on; after a crash the next question may begin another one then."""
+        return self.lookup + 2.0
+
+
+class DirectoryParts(NamedTuple):
+    """The API and the stores of one directory."""
+
+    api: ContactsApi
+    access: TokenAccess
+    store: ContactStore
+    locks: LockStore
+
+
+class Directory:
+    """The directory of one company. Thread-safe."""
+
+    def __init__(
+        self,
+        parts: DirectoryParts,
+        *,
+        timeouts: DirectoryTimeouts = DirectoryTimeouts(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api, self._access, self._store, self._locks = parts
+        self._timeouts = timeouts
+        self._clock = clock
+        self._places = threading.BoundedSemaphore(MOST_LOOKUPS)
+        #: Whether the last id that was found was an encrypted one: then the next one probably is too.
+        self._encrypted = False
+
+    def find(self, userid: str) -> Contact:
+        """Return what is known about a person, and look the person up if that is due. Never raises.
+
+        A known person is returned at once, and looked up for the next question. For any other person it waits, unless
+        an earlier question waited in vain and the directory has not answered since.
+        """
+        try:
+            return self._find(userid) if userid else Contact()
+        except StoreUnavailable:
+            return Contact()
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._api.close()
+
+    def _find(self, userid: str) -> Contact:
+        end = self._clock() + self._timeouts.wait
+        known = self._store.load(userid)
+        begun = known.due and self._begin(userid, wait=0.0 if known.contact or known.away else self._timeouts.wait)
+        if known.contact or known.away or not (begun or known.running):
+            return known.contact or Contact()
+        while self._clock() < end:
+            time.sleep(self._timeouts.poll)
+            known = self._store.load(userid)
+            if known.contact or not known.running:
+                return known.contact or Contact()
+        self._store.note_late()
+        metrics.CONTACT_LOOKUPS.labels("late").inc()
+        return Contact()
+
+    def _begin(self, userid: str, *, wait: float) -> bool:
+        """Begin a look-up in a thread, unless another replica has; return whether one goes on."""
+        if not self._places.acquire(timeout=wait):
+            metrics.CONTACT_LOOKUPS.labels("full").inc()
+            return False
+        try:
+            held = self._locks.acquire(self._store.lock(userid), self._timeouts.lock)
+        except StoreUnavailable:
+            self._places.release()
+            raise
+        if held is None:
+            self._places.release()
+            return True
+        threading.Thread(target=self._run, args=(userid, held), name="contact", daemon=True).start()
+        return True
+
+    def _run(self, userid: str, held: str) -> None:
+        """Look a person up and store what was found; the lock is released after that, so that waiters find it."""
+        try:
+            metrics.CONTACT_LOOKUPS.labels(self._outcome(userid)).inc()
+        except Exception:
+            log.exception("directory look-up broke off")
+        finally:
+            self._places.release()
+            with suppress(StoreUnavailable):
+                self._locks.release(self._store.lock(userid), held)
+
+    def _outcome(self, userid: str) -> str:
+        try:
+            with ended_in_time(self._timeouts.lookup) as deadline:
+                found = self._look_up(userid, deadline)
+            if found is not None and self._store.note_answer():
+                log.info("directory answers again")
+        except StoreUnavailable:
+            return "failed"
+        except ProviderError as exc:
+            return self._failed(exc)
+        return "found" if found else "skipped" if found is None else "unknown"
+
+    def _look_up(self, userid: str, deadline: Deadline) -> bool | None:
+        """Return whether the person was found; None if this hour's look-up was taken already."""
+        # The token first: a replica that is lost or refused while it renews the token has looked nobody up.
+        self._access.token(deadline)
+        if not self._store.claim(userid):
+            return None
+        try:
+            person = self._access.use(lambda token: self._person(token, userid, deadline), deadline)
+        except ContactsRefused as exc:
+            if exc.errcode in BAD_PERSON:
+                return False
+            raise
+        department = ", ".join(filter(None, self._departments(person, deadline)))[:MOST_TEXT]
+        self._store.save(userid, Contact(person.userid, person.name, department))
+        return True
+
+    def _person(self, token: str, userid: str, deadline: Deadline) -> Person:
+        """Return a person by a plain or an encrypted userid. The form of the last person's id is tried first."""
+        if self._encrypted and (plain := self._plain(token, userid, deadline)):
+            return self._api.person(token, plain, deadline)
+        try:
+            person = self._api.person(token, userid, deadline)
+        except ContactsRefused as exc:
+            plain = self._plain(token, userid, deadline) if exc.errcode in BAD_PERSON else ""
+            if not plain:
+                raise
+            self._encrypted = True
+            return self._api.person(token, plain, deadline)
+        self._encrypted = False
+        return person
+
+    def _plain(self, token: str, userid: str, deadline: Deadline) -> str:
+        """Return the plain form of an encrypted userid; "" where it has none, or WeCom does not convert it for us."""
+        try:
+            return self._api.plain_userid(token, userid, deadline)
+        except ContactsRefused as exc:
+            if exc.errcode in BAD_TOKEN:
+                raise
+            return ""
+
+    def _departments(self, person: Person, deadline: Deadline) -> list[str]:
+        """Return the names of a person's departments. One whose name cannot be had is left out for an hour."""
+        numbers = person.departments[:MOST_DEPARTMENTS]
+        names = self._store.departments(numbers) if numbers else {}
+        found: dict[int, str] = {}
+        for number in (one for one in numbers if one not in names):
+            try:
+                found[number] = self._access.use(self._department(number, deadline), deadline)
+            except ContactsRefused:
+                found[number] = ""
+            except ProviderError:
+                break
+        if found:
+            self._store.save_departments(found)
+        return [(names | found).get(number, "") for number in numbers]
+
+    def _department(self, number: int, deadline: Deadline) -> Callable[[str], str]:
+        return lambda token: self._api.department(token, number, deadline)
+
+    def _failed(self, exc: ProviderError) -> str:
+        """Store that the directory failed, so that nothing is looked up for a while; log the first failure."""
+        with suppress(StoreUnavailable):
+            if self._store.note_failure():
+                log.warning("directory look-up failed", extra={"cause": str(exc)})
+        return "failed"

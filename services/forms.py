@@ -1,0 +1,75 @@
+"""Forms: what a run that has paused asks a person, and the person's answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass(frozen=True, slots=True)
+class FormAction:
+    """One choice of a form."""
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormInput:
+    """A text that a form asks for beside the choice."""
+
+    name: str
+    default: str = ""
+    #: The values that may be given; () for any text.
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingForm:
+    """A form of a run that has paused: the run goes on when a person chooses one of the actions."""
+
+    #: A credential: with it alone the form can be submitted.
+    token: str = field(repr=False)
+    #: The provider's ids of the run, as in `ProviderIds`.
+    run_id: str
+    conversation_id: str = ""
+    message_id: str = ""
+    task_id: str = ""
+    actions: tuple[FormAction, ...] = field(default=(), repr=False)
+    inputs: tuple[FormInput, ...] = field(default=(), repr=False)
+    #: The text that the person reads, Markdown.
+    content: str = field(default="", repr=False)
+    #: When the provider stops accepting it, in seconds since 1970; 0.0 if unknown.
+    expires: float = 0.0
+    #: The run's answer before the pause: its characters, and a digest of them, "" if it is not known.
+    said: int = 0
+    said_digest: str = ""
+    #: The number that the first action is shown with.
+    first: int = 1
+
+    def to_json(self) -> str:
+        """Return what has to be stored to submit the form and to continue its run; its text is left out."""
+        return json.dumps({**asdict(self), "content": ""}, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> PendingForm:
+        """Return the form that a replica of any version wrote. Unknown fields are ignored.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is not a form.
+        """
+        written = json.loads(text)
+        known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
+        known["actions"] = tuple(FormAction(each["id"], each["title"]) for each in written["actions"])
+        inputs = written.get("inputs", ())
+        known["inputs"] = tuple(FormInput(each["name"], each["default"], tuple(each["options"])) for each in inputs)
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class FormChoice:
+    """A person's answer to a form: an action, and a text for each input."""
+
+    action: str
+    inputs: Mapping[str, str] = field(default_factory=dict, repr=False)

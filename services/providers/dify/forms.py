@@ -1,0 +1,274 @@
+"""Submits a person's answer to a form of Dify (chatflow, 1.13 and later), and reads how the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import Any
+
+from services.errors import FormRefused, ProviderError, Unrecoverable
+from services.forms import FormChoice, PendingForm
+from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
+from services.providers.base import BaseForms
+from services.providers.client.json_fields import mapping
+from services.providers.client.retries import pause
+from services.providers.dify.form_events import after, rest_of
+from services.providers.dify.polling import Poller, RecoveryTimeouts
+from services.providers.dify.records import DifyRun
+from services.providers.dify.recovery import DifyRecovery
+from services.providers.dify.search import SentQuestion
+from services.providers.dify.service import DifyService
+from services.providers.dify.stream import ChatStream
+from services.providers.dify.turn import DifyTurn
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+#: Pauses in seconds between attempts whose request cannot have left.
+PAUSES = (0.5, 1.0, 2.0)
+#: Seconds for the first event of a resumed run: after them its status is requested.
+FIRST_EVENT = 5.0
+#: Seconds for which a run may still report the pause that was answered: its worker has not begun.
+BEGIN_SECONDS = 60.0
+
+
+class DifyForms(BaseForms):
+    """The forms of one app."""
+
+    def __init__(
+        self,
+        service: DifyService,
+        *,
+        authorization: Callable[[str], str],
+        user: str,
+        timeouts: RecoveryTimeouts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`authorization` returns the credential for a user's token; `user` is sent for a query without a person."""
+        self._service = service
+        self._authorization = authorization
+        self._user = user
+        self._timeouts = timeouts
+        self._clock = clock
+
+    def submit(self, form: PendingForm, choice: FormChoice, query: Query, deadline: Deadline) -> None:
+        body = {"inputs": dict(choice.inputs), "action": choice.action, "user": query.user or self._user}
+        for seconds in (*PAUSES, None):
+            try:
+                return self._submit(form, body, query, deadline)
+            except ProviderError as exc:
+                if not exc.unsent or seconds is None or deadline.remaining() <= seconds:
+                    raise
+                log.warning("form not submitted yet: %s", exc)
+            pause(seconds, deadline)
+        raise AssertionError("unreachable")
+
+    def _submit(self, form: PendingForm, body: Mapping[str, Any], query: Query, deadline: Deadline) -> None:
+        authorization = self._authorization(query.identity.token)
+        try:
+            self._service.submit_form(form.token, body, authorization=authorization, deadline=deadline)
+        except FormRefused:
+            raise
+        except ProviderError as exc:
+            if (refused := _refused(exc)) is None:
+                raise
+            raise refused from exc
+
+    def is_open(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:
+        poller = Poller(deadline, self._timeouts, self._clock, pause)
+        return poller.poll(lambda: self._waits(form, query, deadline))
+
+    def _waits(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:
+        authorization = self._authorization(query.identity.token)
+        try:
+            self._service.form(form.token, authorization=authorization, deadline=deadline)
+        except ProviderError as exc:
+            if exc.http_status in (404, 412):
+                return False
+            raise
+        return True
+
+    def resume(self, form: PendingForm, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Yield the rest of the answer: while it is written, if its first event was seen; else when it is whole."""
+        run = _Resumption(self, form, query, deadline)
+        yield from run.live()
+        yield from run.settled()
+        yield Complete()
+
+    @property
+    def timeout(self) -> float:
+        """The longest wait for an event, in seconds."""
+        return self._service.timeout
+
+    def listen(
+        self, form: PendingForm, query: Query, deadline: Deadline, *, silence: float
+    ) -> AbstractContextManager[ChatStream]:
+        """Return the events of the form's run from now on; the first one may take `silence` seconds."""
+        return self._service.workflow_events(
+            form.run_id,
+            query.user or self._user,
+            authorization=self._authorization(query.identity.token),
+            deadline=deadline,
+            silence=min(silence, self.timeout),
+        )
+
+    def status(self, form: PendingForm, query: Query, deadline: Deadline) -> str:
+        """Return the status of the form's run; "" if it is not known."""
+        authorization = self._authorization(query.identity.token)
+        try:
+            return DifyRun.read(
+                self._service.workflow_run(form.run_id, authorization=authorization, deadline=deadline)
+            ).status
+        except ProviderError:
+            return ""
+
+    def whole(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
+        """Return the run's answer; raises what `DifyRecovery.answer` does."""
+        ids = ProviderIds(form.conversation_id, form.message_id, form.task_id, form.run_id)
+        authorization = self._authorization(query.identity.token)
+        asked = SentQuestion(ids, query.user or self._user, authorization)
+        return DifyRecovery(self._service, asked, deadline, timeouts=self._timeouts).answer()
+
+    def wait_begun(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
+        """Return what `whole` does, of a run that has left the pause of this form."""
+        ends, pauses = self._clock() + BEGIN_SECONDS, self._timeouts.pauses()
+        while True:
+            with suppress(_StillPaused):
+                return self._left_pause(form, query, deadline)
+            if self._clock() > ends:
+                raise ProviderError("the run does not go on", code="provider_timeout")
+            pause(min(next(pauses), deadline.remaining()), deadline)
+
+    def _left_pause(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
+        try:
+            found = self.whole(form, query, deadline)
+        except ProviderError as exc:
+            if exc.code == "provider_paused":
+                raise _StillPaused from exc
+            raise
+        if form.token in [each.token for each in found.forms]:
+            raise _StillPaused
+        return found
+
+
+class _StillPaused(Exception):
+    """The run reports the pause that was answered, or one that cannot be told from it."""
+
+
+class _Resumption:
+    """The reading of one resumed run."""
+
+    def __init__(self, forms: DifyForms, form: PendingForm, query: Query, deadline: Deadline) -> None:
+        self._forms, self._form, self._query, self._deadline = forms, form, query, deadline
+        #: The text that was yielded.
+        self._said = ""
+        #: Whether the stream has shown the beginning of the resumed run, so that no text of it is missing.
+        self._from_start = False
+        #: Whether the stream has told of anything, of the answer's end, and whether it is read no more; its last error.
+        self._began = self._ended = self._heard_all = False
+        self._broke: ProviderError | None = None
+        #: The forms of another pause.
+        self._next: list[PendingForm] = []
+
+    def live(self) -> Iterator[ProviderEvent]:
+        """Yield the events of the run's stream. A stream that breaks off is no error: `settled` finds the answer."""
+        turn, first = DifyTurn(), FIRST_EVENT
+        while not self._heard_all:
+            try:
+                with self._forms.listen(self._form, self._query, self._deadline, silence=first) as stream:
+                    yield from self._heard(stream, turn)
+                self._heard_all, self._ended = True, turn.state != "running"
+            except ProviderError as exc:
+                if self._deadline.over or exc.code == "provider_paused":
+                    raise
+                # Nothing is heard of a run that has paused again before this began to listen.
+                self._heard_all = self._began or first > FIRST_EVENT or not self._works(exc)
+                first = self._forms.timeout
+
+    def _works(self, exc: ProviderError) -> bool:
+        """Tell whether the run is at work although nothing was heard of it; note the error if it is not known."""
+        if exc.code == "provider_timeout" and self._forms.status(self._form, self._query, self._deadline) == "running":
+            return True
+        log.warning("resumed run not heard: %s: %s", exc.code, exc)
+        self._broke = exc
+        return False
+
+    def _heard(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
+        for event in stream:
+            stream.wait_up_to(self._forms.timeout)
+            self._began = True
+            self._from_start = self._from_start or _begins(event)
+            for each in turn.take(event):
+                yield from self._shown(each)
+            if turn.state != "running":
+                return
+
+    def _shown(self, event: ProviderEvent) -> Iterator[ProviderEvent]:
+        match event:
+            case Delta(text):
+                # The text before the pause ended with a form: leading line breaks belong to neither.
+                text = text if self._said else text.lstrip()
+                if self._from_start and text:
+                    self._said += text
+                    yield Delta(text)
+            case Replacement(text):
+                self._said = rest_of(self._form, text)
+                yield Replacement(self._said)
+            case PendingForm():
+                self._next.append(event)
+            case _:
+                yield event
+
+    def settled(self) -> Iterator[ProviderEvent]:
+        """Yield what the stream lacked of the whole answer, and the forms of another pause.
+
+        Dify repeats no event, so text may be missing, or the stream may have ended before the answer did.
+        """
+        found = self._found()
+        rest = rest_of(self._form, found.text)
+        if rest.strip() and rest.strip() != self._said.strip():
+            begins = rest.startswith(self._said)
+            yield Delta(rest[len(self._said) :]) if begins else Replacement(rest)
+            self._said = rest
+        if not (self._said or found.forms):
+            raise ProviderError("the answer has no text", code="provider_empty")
+        yield found.usage
+        yield from found.forms
+
+    def _found(self) -> Recovered:
+        try:
+            found = self._forms.wait_begun(self._form, self._query, self._deadline)
+        except Unrecoverable as exc:
+            if not (self._ended and (self._said or self._next)):
+                code = "provider_truncated" if self._said else "provider_error"
+                raise self._broke or ProviderError(str(exc), code=code) from exc
+            found = Recovered("")
+        if self._next and not found.forms:
+            # The run's snapshot cannot be read here; its events have told of the pause.
+            found = replace(found, forms=tuple(self._continued(each) for each in self._next))
+        return found
+
+    def _continued(self, form: PendingForm) -> PendingForm:
+        """Return the form of a later pause: the answer so far is longer than what this stream has heard of it."""
+        if not self._form.said:
+            return after(self._said, form)
+        return replace(form, said=self._form.said + len(self._said), said_digest="")
+
+
+def _begins(event: Mapping[str, Any]) -> bool:
+    """Tell whether an event is among the first ones after a pause."""
+    name = event.get("event")
+    resumed = name == "workflow_started" and mapping(event.get("data")).get("reason") == "resumption"
+    return resumed or name == "human_input_form_filled"
+
+
+def _refused(exc: ProviderError) -> FormRefused | None:
+    """Return the refusal that Dify's reply to a submission means; None if Dify may have taken it."""
+    codes = {400: ("form_rejected", True), 404: ("form_gone", False), 412: ("form_answered", False)}
+    codes |= {401: ("provider_unauthorized", True), 403: ("provider_unauthorized", True), 422: ("form_rejected", True)}
+    codes |= {429: ("provider_busy", True)}
+    known = codes.get(exc.http_status)
+    return FormRefused(str(exc), code=known[0], http_status=exc.http_status, still_open=known[1]) if known else None

@@ -1,0 +1,121 @@
+"""Which words answer which form, and what a person reads of one."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.answers.forms.form_store import KeptForm, State
+from services.answers.forms.words import chosen, shown
+from services.forms import FormAction, FormChoice, FormInput, PendingForm
+
+ACTIONS = (FormAction("yes", "同意"), FormAction("no", "Refuse"), FormAction("later", "同意，但稍后"))
+COMMENT, PRIORITY = FormInput("comment", "无"), FormInput("priority", options=("low", "High"))
+
+
+def form(
+    *inputs: FormInput, run: str = "run", first: int = 1, actions: tuple[FormAction, ...] = ACTIONS
+) -> PendingForm:
+    return PendingForm(f"token-{run}-{first}", run, actions=actions, inputs=inputs, content="要怎么办？", first=first)
+
+
+def kept(one: PendingForm, opened: float = 1.0, state: State = "open") -> KeptForm:
+    return KeptForm(one.token, opened, state, "", one)
+
+
+def answer(text: str, *forms: KeptForm) -> tuple[str, FormChoice] | None:
+    found = chosen(text, forms)
+    return (found.kept.form_id, found.choice) if found else None
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [("1", "yes"), (" 2\n", "no"), ("３", "later"), ("同意", "yes"), ("REFUSE ", "no"), ("同意，但稍后", "later")],
+)
+def test_a_choice_is_its_number_or_its_words(text: str, action: str) -> None:
+    """Spaces around, upper case and full-width characters do not count."""
+    assert answer(text, kept(form())) == ("token-run-1", FormChoice(action, {}))
+
+
+@pytest.mark.parametrize("text", ["", "0", "4", "12", "1.5", "1 吗", "第1", "我同意", "同意吧", "refused", "1\n2"])
+def test_any_other_text_is_a_question(text: str) -> None:
+    """Words beside a choice are one as well, where the form asks for no text."""
+    assert answer(text, kept(form())) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("1 尽快", {"comment": "尽快"}),
+        ("1、尽快，\n谢谢", {"comment": "尽快，\n谢谢"}),
+        ("同意：尽快", {"comment": "尽快"}),
+        ("1", {"comment": "无"}),
+    ],
+)
+def test_one_text_is_the_rest_of_the_message(text: str, inputs: dict[str, str]) -> None:
+    """Without a rest the form's own default is given."""
+    assert answer(text, kept(form(COMMENT))) == ("token-run-1", FormChoice("yes", inputs))
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("1\n尽快\nhigh", {"comment": "尽快", "priority": "High"}),
+        ("1 尽快", {"comment": "尽快", "priority": ""}),
+    ],
+)
+def test_several_texts_are_lines(text: str, inputs: dict[str, str]) -> None:
+    """They are in the form's order; an offered value is compared like a choice's words."""
+    assert answer(text, kept(form(COMMENT, PRIORITY))) == ("token-run-1", FormChoice("yes", inputs))
+
+
+@pytest.mark.parametrize("text", ["1\n尽快\nmiddle", "1\n一\nlow\n三", "1尽快", "10 尽快", "同意吗"])
+def test_texts_that_do_not_fit_make_a_question(text: str) -> None:
+    """A value that is not offered, a line too many, or no space after the choice."""
+    assert answer(text, kept(form(COMMENT, PRIORITY))) is None
+
+
+def test_a_number_means_the_newest_run_and_words_the_newest_form_that_has_them() -> None:
+    """An older form is meant by words that only it has."""
+    newer = kept(form(run="new", actions=(FormAction("ok", "好"),)), 2.0)
+    older = kept(form(run="old"))
+
+    assert answer("1", newer, older) == ("token-new-1", FormChoice("ok", {}))
+    assert answer("2", newer, older) is None
+    assert answer("同意", newer, older) == ("token-old-1", FormChoice("yes", {}))
+
+
+def test_forms_of_one_pause_have_numbers_of_their_own() -> None:
+    """The second one goes on counting."""
+    forms = kept(form(first=4), 1.0), kept(form(), 1.0)
+
+    assert answer("2", *forms) == ("token-run-1", FormChoice("no", {}))
+    assert answer("5", *forms) == ("token-run-4", FormChoice("no", {}))
+
+
+def test_an_expired_form_is_meant_where_no_other_is() -> None:
+    """An older form that is open is chosen before it."""
+    expired, older = kept(form(run="new"), 2.0, "expired"), kept(form(run="old"))
+
+    assert answer("1", expired, older) == ("token-old-1", FormChoice("yes", {}))
+    assert answer("1", expired) == ("token-new-1", FormChoice("yes", {}))
+
+
+def test_a_form_is_shown_with_its_choices_and_how_to_answer() -> None:
+    """Texts it asks for are listed; where it cannot be answered, a sentence says so."""
+    plain = shown([form()], str, answerable=True)
+    texts = shown([form(COMMENT, PRIORITY)], str, answerable=True)
+
+    assert plain == "要怎么办？\n\n1. 同意\n2. Refuse\n3. 同意，但稍后\n\nform_choose"
+    assert texts.endswith("form_wanted\n\n- comment\n- priority（low / High）\n\nform_inputs")
+    assert shown([form()], str, answerable=False).endswith("form_elsewhere")
+
+
+def test_a_stored_form_is_read_back_and_shows_no_token() -> None:
+    """Only its text is left out; a newer version's field is ignored."""
+    one = form(COMMENT, PRIORITY, first=3)
+    written = one.to_json().replace("{", '{"newer": 1, ', 1)
+
+    assert PendingForm.from_json(written) == PendingForm(
+        one.token, "run", actions=ACTIONS, inputs=(COMMENT, PRIORITY), first=3
+    )
+    assert "token" not in repr(one).replace("PendingForm(", "")
