@@ -138,7 +138,11 @@ class MoreWeComSettings(Group):
         "hosts that late answers may be sent to: WeCom's by https, any other also by http; .name: any host below it",
     )
     media_max_bytes: Bytes = setting(20 * 1024 * 1024, "bytes of the largest image or file taken from a message")
-    media_hosts: Names = setting((".myqcloud.com",), "hosts media may be fetched from; .name means any host below it")
+    media_hosts: Hosts = setting(
+        (".myqcloud.com",),
+        "hosts whose files may also be fetched by http, at any port and from private addresses; others by https from "
+        "public ones; .name: any host below it",
+    )
 
 
 class RedisSettings(Group):

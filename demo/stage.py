@@ -14,7 +14,7 @@ from demo.gateway_process import GatewayProcess
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.contacts import CORP_ID, SECRET, MockContacts
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
+from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 
 #: Public values; they protect nothing and must not be used elsewhere.
 TOKEN = "demo-token-not-secret"
@@ -44,13 +44,16 @@ class Stage:
     set_mode: Callable[[str], None] | None
     #: Takes the messages that come after a bubble's end.
     responses: ResponseServer
+    #: Keeps the files of messages.
+    store: MediaStore
 
     @property
     def callback_url(self) -> str:
         return f"{self.gateway.url}/wechat/callback"
 
     def user(self, userid: str) -> WeComUser:
-        return WeComUser(self.callback_url, SimulatedBot(TOKEN, AES_KEY), userid, responses=self.responses)
+        bot = SimulatedBot(TOKEN, AES_KEY)
+        return WeComUser(self.callback_url, bot, userid, responses=self.responses, store=self.store)
 
 
 @contextmanager
@@ -65,14 +68,14 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         auth = stack.enter_context(MockAuth())
-        responses = stack.enter_context(ResponseServer())
+        responses, store = stack.enter_context(ResponseServer()), stack.enter_context(MediaStore())
         contacts = stack.enter_context(MockContacts())
         dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= _directory_settings(contacts)
         settings |= real_dify if dify is None else _dify_settings(dify)
         gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port or free_port()))
-        yield Stage(gateway, None if dify is None else _mode_setter(dify), responses)
+        yield Stage(gateway, None if dify is None else _mode_setter(dify), responses, store)
 
 
 def real_dify(environ: Mapping[str, str]) -> dict[str, str]:
@@ -102,6 +105,8 @@ def _own_settings(redis_url: str) -> dict[str, str]:
         "WECHAT_RESPONSE_HOSTS": "127.0.0.1",
         "WECHAT_PROGRESS": "true",
         "WECHAT_SUGGESTIONS": "true",
+        # The host of its `MediaStore`.
+        "MEDIA_HOSTS": "127.0.0.1",
         "DRAIN_SECONDS": "0",
         "LOG_LEVEL": "WARNING",
         "LOG_FORMAT": "plain",

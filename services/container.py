@@ -43,6 +43,7 @@ from services.factories import (
     make_feedback,
     make_frames,
     make_history,
+    make_media,
     make_providers,
     make_streams,
     make_users,
@@ -55,6 +56,7 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.media.intake import MediaIntake
 from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
@@ -109,6 +111,7 @@ class Container:
             key=self.keys.tokens(),
         )
         self.names = NameStore(self.runner)
+        self.media = make_media(settings)
         self.directories = make_directories(settings, self.runner, self.keys)
         self.answerer = Answerer(
             auth=self.auth,
@@ -119,6 +122,7 @@ class Container:
             forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
             extras=make_extras(settings),
+            intake=MediaIntake(self.media, Access(self.keys.streams())),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )
         self.frames = make_frames(settings, self.texts)
@@ -203,6 +207,7 @@ class Container:
         self.feedback.close()
         self.manager.close()
         self.responses.close()
+        self.media.close()
         self.own_secret.close()
         for provider in self.providers.values():
             provider.close()

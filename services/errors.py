@@ -13,6 +13,7 @@ LaibaoError                     code, status
 ├── BatchQueueFull              too many unfinished batch tasks
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
+    ├── FetchError              a file cannot be fetched: its size, its age, its address, or a failure
     └── ProviderError           the answer provider failed
         ├── ConversationGone    the provider no longer knows the conversation
         ├── FormRefused         the provider did not take a person's answer to a form
@@ -127,6 +128,12 @@ class AuthError(AnswerError):
 
     code = "auth_refused"
     status = 403
+
+
+class FetchError(AnswerError):
+    """A file cannot be fetched: `media_too_large`, `media_too_old`, `media_not_allowed`, `media_failed`."""
+
+    code = "media_failed"
 
 
 class ProviderError(AnswerError):

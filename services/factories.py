@@ -28,10 +28,13 @@ from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
+from services.http.addresses import AddressRules
+from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
+from services.media.media_service import MediaService
 from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
@@ -60,6 +63,12 @@ def make_wechat(bot: BotSettings) -> WechatService:
         aibotid=bot.bot_id,
         timestamp_window=bot.timestamp_window,
     )
+
+
+def make_media(settings: Settings) -> MediaService:
+    fetcher = Fetcher(AddressRules(settings.media_hosts))
+    keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
+    return MediaService(fetcher, keys, max_bytes=settings.media_max_bytes)
 
 
 def make_frames(settings: Settings, texts: Texts) -> WeComFrames:

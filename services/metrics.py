@@ -104,6 +104,11 @@ LATE_ANSWERS = _counter(
     "Messages with what a WeCom frame could not carry, by outcome: sent, refused (host not listed), failed, lost.",
     ["outcome"],
 )
+MEDIA = _counter(
+    "wechatlaibao_media_total",
+    "Files of messages by kind (image, file, video) and outcome: taken, or the code of the sentence.",
+    ["kind", "outcome"],
+)
 FORMS = _counter(
     "wechatlaibao_forms_total",
     "Forms of runs that paused for a person, by what became of them: asked, submitted, unsent, or an error code.",

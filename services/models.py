@@ -25,6 +25,31 @@ AuthState = Literal[
 ]
 
 
+MediaKind = Literal["image", "file", "video"]
+#: Dify's words.
+FileType = Literal["image", "document", "audio", "video", "custom"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file of a message where the platform stores it; the address is a secret."""
+
+    kind: MediaKind
+    url: str = field(repr=False)
+    #: The name of the key that decrypts it; "" for the bot's first one.
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFile:
+    """A file of a message, fetched and decrypted. Its repr shows its type and size only."""
+
+    name: str = field(repr=False)
+    type: FileType
+    mime: str
+    content: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question with everything a replica needs to ask it, also for the second time."""
@@ -40,8 +65,10 @@ class Question:
     #: The client's own message id, used to find duplicates; "" without one.
     msgid: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    #: The provider's ids of uploaded files.
+    #: The provider's ids of uploaded files as "<type>:<id>"; an id without a type is a "custom" file.
     files: tuple[str, ...] = ()
+    #: The files of the message that have to be fetched, as sealed JSON; "" for none. Those uploaded are in `files`.
+    media: str = field(default="", repr=False)
     #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
     #: "" asks without conversation memory.
     session: str = ""
@@ -133,6 +160,8 @@ class Query:
     conversation_id: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    #: Files that are sent within the question, by a provider that takes them so.
+    media: tuple[MediaFile, ...] = ()
     identity: Identity = Identity("none")
     #: The name of the channel the question came through.
     channel: str = ""

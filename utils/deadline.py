@@ -66,3 +66,16 @@ def ended_in_time(seconds: float) -> Iterator[Deadline]:
         yield deadline
     finally:
         timer.cancel()
+
+
+@contextmanager
+def ended_within(outer: Deadline, seconds: float) -> Iterator[Deadline]:
+    """Give a deadline for a part of some work: aborted after `seconds`, and as soon as `outer` ends or is aborted.
+
+    `outer` itself is not aborted when the part's time is over.
+    """
+    with (
+        ended_in_time(min(seconds, outer.remaining())) as inner,
+        outer.interrupting(lambda: inner.abort(outer.aborted)),
+    ):
+        yield inner

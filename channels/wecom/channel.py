@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,7 @@ from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
 from channels.wecom.commands import BotCommands
+from channels.wecom.contents import MOST_FILES, is_readable, question_text
 from channels.wecom.feedback import feedback_id, read_feedback
 from channels.wecom.rules import WECOM
 from config.texts import Texts
@@ -125,10 +127,8 @@ class WeComChannel:
                 return self._refresh(bot, message)
             case "event":
                 return self._event(bot, message)
-            case "text":
-                snapshot = self._text(self._question(bot, message), message.response_url)
             case _:
-                snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
+                snapshot = self._asked(bot, message)
         return self._first_frame(bot, snapshot), snapshot.error_code or snapshot.status
 
     def _first_frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
@@ -138,11 +138,18 @@ class WeComChannel:
             reply["stream"]["feedback"] = {"id": feedback_id(snapshot.stream_id)}
         return reply
 
-    def _text(self, question: Question, response_url: str) -> Snapshot:
-        """Ask a question, or carry out a command."""
-        commands = self._commands.get(question.bot)
-        shown = commands.carry_out(question, reply=response_url) if commands else None
-        return shown or self._gateway.ask(question, reply=response_url)
+    def _asked(self, bot: str, message: Message) -> Snapshot:
+        """Ask a message's question, or carry out a command, which may come with a quote but has no files."""
+        question, media = self._question(bot, message), self._service(bot).media(message)
+        if not is_readable(message):
+            return self._gateway.say(question, "unsupported_message")
+        if len(media) > MOST_FILES:
+            return self._gateway.say(question, "media_too_many")
+        commands = None if message.media else self._commands.get(bot)
+        if commands and (shown := commands.carry_out(question, reply=message.response_url)):
+            return shown
+        text = question_text(message, self._texts.get("media_question"))
+        return self._gateway.ask(replace(question, text=text), reply=message.response_url, media=media)
 
     def _question(self, bot: str, message: Message) -> Question:
         return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks of whether the client of a waiting script is still connected.
 _LOOK = 0.05
+#: Bytes of the largest question: it may have pictures in it.
+_MAX_BODY = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class AnsweringHandler(Handler):
 
     def post(self) -> None:
         mock = self.mock
-        body = self.json_body()
+        body = self.json_body(_MAX_BODY)
         question = mock.question(body) if isinstance(body, dict) else None
         if self.path == mock.generating:
             mock.record(

@@ -19,7 +19,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.page.media import SENDS
 from demo.wecom.feedback import RATES, Rate, feedback_id, rates
+from demo.wecom.samples import photo
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
@@ -52,10 +54,10 @@ class Conversations:
         """Return the welcome text."""
         return self._users[userid].enters()
 
-    def send(self, userid: str, text: str) -> tuple[str, BubbleFrame]:
-        """Send a question; return the key of its bubble and the first frame."""
+    def send(self, userid: str, text: str, kind: str = "") -> tuple[str, BubbleFrame]:
+        """Send a question, or a message of a kind of `SENDS`; return the key of its bubble and the first frame."""
         user, key = self._users[userid], secrets.token_urlsafe(12)
-        bubble = user.says(text)
+        bubble = SENDS[kind](user, text) if kind else user.says(text)
         with self._lock:
             self._bubbles[key] = user, bubble
             while len(self._bubbles) > MAX_BUBBLES:
@@ -121,6 +123,20 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
         key, frame = conversations.send(userid, text)
         return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
 
+    @app.post("/media")
+    def media() -> Response:
+        userid, kind, words = _choice("user", PEOPLE), _text("kind"), _words("text")
+        if kind not in SENDS:
+            raise BadRequest("unknown kind")
+        if set_mode:
+            set_mode(_choice("mode", modes))
+        key, frame = conversations.send(userid, words, kind)
+        return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
+
+    @app.get("/photo.png")
+    def sample() -> Response:
+        return Response(photo(), mimetype="image/png")
+
     @app.post("/poll")
     def poll() -> Response:
         try:
@@ -171,10 +187,18 @@ def _guard(response: Response) -> Response:
 
 
 def _text(name: str) -> str:
+    value = _words(name)
+    if not value:
+        raise BadRequest(f"{name} is missing")
+    return value
+
+
+def _words(name: str) -> str:
+    """Return a text of the request, "" for none."""
     body = request.get_json()
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"{name} is missing")
+        return ""
     # JSON may contain a lone surrogate, which a message cannot be encoded with.
     return value.encode("utf-8", "replace").decode()
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
+from demo.wecom.media_messages import MediaMessages
+from demo.wecom.media_store import MediaStore, StoreFaults
 from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
@@ -27,11 +29,13 @@ __all__ = [
     "BubbleFrame",
     "Callback",
     "CallbackFailed",
+    "MediaStore",
     "ResponsePost",
     "ResponseServer",
     "RuleBroken",
     "Shown",
     "SimulatedBot",
+    "StoreFaults",
     "Violation",
     "WeComUser",
     "WeComWire",
@@ -104,12 +108,13 @@ class SimulatedBot:
     receive_id: str = ""
 
 
-class WeComUser:
+class WeComUser(MediaMessages):
     """One user in one chat with one bot.
 
     Several URLs in `callback_url` are used in turn, as by a load balancer. A `chatid` makes the chat a group.
     `placeholders` are texts that a bubble may show before the answer; None stands for the product's own. `responses`
-    takes the messages that come after a bubble has ended. Unless `strict`, broken rules are only kept in the frames.
+    takes the messages that come after a bubble has ended, `store` keeps the user's files. Unless `strict`, broken rules
+    are only kept in the frames.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class WeComUser:
         *,
         placeholders: Collection[str] | None = None,
         responses: ResponseServer | None = None,
+        store: MediaStore | None = None,
         strict: bool = True,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
@@ -133,6 +139,7 @@ class WeComUser:
         self.chatid = chatid
         self._bot_id = bot.bot_id
         self._responses = responses
+        self._store, self._aes_key = store, bot.aes_key
         self.strict = strict
         self._placeholders = frozenset(product_placeholders() if placeholders is None else placeholders)
         self._clock = clock

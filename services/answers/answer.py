@@ -15,10 +15,11 @@ from services.answers.conversation_memory import ConversationMemory, MemoryStore
 from services.answers.conversation_store import Memory
 from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
-from services.answers.provider_run import ProviderRun, looked_up
+from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
+from services.media.intake import MediaIntake, taken_in
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
@@ -29,8 +30,6 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: How often a question may be sent to the provider, over all owners of its stream.
-MAX_ASKS = 2
 #: Leases for which a waiting question sees the head of its queue without an owner before it removes the head. Until
 #: then another replica may take the head over.
 EVICT_LEASES = 3
@@ -77,17 +76,20 @@ class Answerer:
         forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
         extras: AnswerExtras | None = None,
+        intake: MediaIntake | None = None,
         askers: Askers | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
 
+        `intake` takes in the files of questions; None if no channel has any.
         `askers` tells the provider who asks; None takes only what question and user record say.
         """
         self._auth = auth
         self._callers = callers
         self._extras = extras or AnswerExtras()
+        self._intake = intake
         self._askers = askers or Askers()
         self._forms = forms
         self._backends = backends
@@ -147,13 +149,17 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity
-        # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then.
+        # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
+        # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
+        query = _query(question, identity, channel, asker)
+        if question.media and may_ask(past):
+            query = yield from taken_in(self._intake, question, backend.provider, query, deadline)
         key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
         forms = self._forms.of(question, stream_id, key)
-        query, entry = _query(question, identity, channel, asker), QueueEntry(key, stream_id, forms)
+        entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
             query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
         rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
@@ -187,7 +193,7 @@ class Answerer:
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
-            if past.asks >= MAX_ASKS or not past.may_ask:
+            if not may_ask(past):
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._memory(backend, entry, past.resets)
             asked_in = memory.conversation_id

@@ -17,7 +17,8 @@ from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
 from services.errors import StoreUnavailable
-from services.models import Question
+from services.media.listed import written
+from services.models import Media, Question
 from services.redis.store import Call
 from services.streams.access import Access
 from services.streams.following import Following
@@ -80,15 +81,17 @@ class Gateway:
         self._max_bytes = max_bytes
         self._log_content = log_content
 
-    def ask(self, question: Question, *, reply: str = "") -> Snapshot:
+    def ask(self, question: Question, *, reply: str = "", media: Sequence[Media] = ()) -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
 
-        `reply` is the secret address for a late answer; it is stored sealed. A question that cannot be answered gets a
-        finished stream with the reason. Another text under a client's own id is refused with `id_conflict`.
+        `reply` is the secret address for a late answer, `media` are the message's files; both are stored sealed. A
+        question that cannot be answered gets a finished stream with the reason. Another text under a client's own id is
+        refused with `id_conflict`.
         """
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
+            question = replace(question, media=self._access.sealed(question, written(media)))
             return self._refusals.compared(question, self._open(question, stream_id, reply))
         except StoreUnavailable as exc:
             return refused(stream_id, exc.code)

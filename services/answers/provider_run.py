@@ -11,7 +11,7 @@ from typing import Any
 from services.answers.conversation_memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
-from services.models import Complete, Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
 from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference
@@ -20,6 +20,15 @@ from utils.deadline import Deadline
 
 #: Return the text that goes after an answer so far, for the forms that its run asks; they are kept before.
 ShowForms = Callable[[str, Sequence[PendingForm]], str]
+
+
+#: How often a question may be sent to the provider, over all owners of its stream.
+MAX_ASKS = 2
+
+
+def may_ask(past: Past | None) -> bool:
+    """Return whether the provider may be asked, for the first time or once more."""
+    return past is None or (past.asks < MAX_ASKS and past.may_ask)
 
 
 def looked_up(

@@ -208,17 +208,34 @@ class Pools:
         found = Session().merge_environment_settings(url, {}, None, None, None)
         proxy = select_proxy(url, found["proxies"]) or ""
         verify = found["verify"]
-        bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+        bundle = _bundle(verify)
         pool = self._manager(proxy, bundle).connection_from_url(url)
         address = parse_url(url)
         if proxy and address.scheme == "http":
             return RequestRoute(pool, address._replace(auth=None, fragment=None).url, pool.proxy_headers)
         return RequestRoute(pool, address.request_uri, {})
 
+    def exact(self, url: str, target: str) -> RequestRoute:
+        """Return the route to an address whose path and query are sent as `target` says, not normalized."""
+        route = self.route(url)
+        # A proxy gets the whole address.
+        return route if route.target.startswith("http") else route._replace(target=target)
+
+    def pinned(self, url: str, target: str, address: str) -> RequestRoute:
+        """Return the route to an https address that connects to the IP `address`, for one request and without a proxy.
+
+        The certificate has to be the one of the host in `url`.
+        """
+        verify = Session().merge_environment_settings(url, {}, None, None, None)["verify"]
+        parts = parse_url(url)
+        options: dict[str, Any] = {**_trusting(verify), "socket_options": _probed_socket()}
+        pool = _TLSPool(address, parts.port, server_hostname=(parts.host or "").strip("[]"), **options)
+        return RequestRoute(pool, target, {"Host": parts.netloc or ""})
+
     def _manager(self, proxy: str, bundle: str) -> PoolManager:
         found = self._managers.get((proxy, bundle))
         if found is None:
-            options = {**self._options, "ca_cert_dir" if os.path.isdir(bundle) else "ca_certs": bundle}
+            options = {**self._options, **_trusting(bundle)}
             made = _proxied(proxy, options) if proxy else PoolManager(**options)
             made.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
             # Two threads may make one at the same time; both then use the first.
@@ -229,6 +246,16 @@ class Pools:
         """Close the idle connections. Connections in use are closed when they are given back."""
         self._managers.clear()
         self.route.cache_clear()
+
+
+def _bundle(verify: Any) -> str:
+    return verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+
+
+def _trusting(verify: Any) -> dict[str, str]:
+    """Return the pool option that names the trusted certificates: a file or a folder."""
+    bundle = _bundle(verify)
+    return {"ca_cert_dir" if os.path.isdir(bundle) else "ca_certs": bundle}
 
 
 def _proxied(proxy: str, options: dict[str, Any]) -> ProxyManager:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from http.client import HTTPResponse as HTTPReply
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,7 +26,7 @@ from urllib3 import exceptions as urllib3_errors
 
 from services.errors import ProviderError
 from services.http.body import BrokenBody, ChunkedBody
-from services.http.connections import Lease, Pools
+from services.http.connections import Lease, Pools, RequestRoute
 from utils.deadline import Deadline
 from utils.formats.retry_after import retry_after
 
@@ -163,10 +164,13 @@ class HTTPService:
         headers: Mapping[str, str],
         json: Any = None,
         params: Mapping[str, Any] | None = None,
+        body: tuple[str, bytes] | None = None,
+        route: RequestRoute | None = None,
     ) -> Iterator[Exchange]:
         """Send a request and give its response to the block, whatever its status; it is closed after the block.
 
-        The reply's head may take `timeout` seconds. `json` is the body, None for no body. Redirects are not followed.
+        The reply's head may take `timeout` seconds. `json` is the body, or `body` is its content type and its bytes;
+        with neither none is sent. Redirects are not followed. `route` is how `url` is reached, where the caller chose.
 
         Raises:
             TransientError: no connection could be made.
@@ -174,9 +178,10 @@ class HTTPService:
         """
         with foreign_errors(deadline):
             _left(deadline)
-            route = self._pools.route(f"{url}{'&' if '?' in url else '?'}{urlencode(params)}" if params else url)
-            sent, kind = (None, {}) if json is None else (_json(json), {"Content-Type": "application/json"})
-            merged = _merged(_DEFAULT_HEADERS, kind, headers, route.headers, self._ends)
+            if route is None:
+                route = self._pools.route(f"{url}{'&' if '?' in url else '?'}{urlencode(params)}" if params else url)
+            sent, typed = _sent(("application/json", _json(json)) if json is not None else body)
+            merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers, self._ends)
             lease = Lease(route.pool, kept=self._keeps_connections)
         try:
             with deadline.interrupting(lease.interrupt):
@@ -192,6 +197,14 @@ class HTTPService:
             raise
         finally:
             lease.give_back(reusable=False)
+
+    def route(self, url: str, target: str) -> RequestRoute:
+        """Return the route to `url` whose path and query are sent as `target` says."""
+        return self._pools.exact(url, target)
+
+    def pinned_route(self, url: str, target: str, address: str) -> RequestRoute:
+        """Return the route to an https `url` that connects to the IP `address` and checks the host's certificate."""
+        return self._pools.pinned(url, target, address)
 
     def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> Exchange:
         """Send a request, and return its reply as soon as the head has been read."""
@@ -212,6 +225,17 @@ class HTTPService:
 def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
     """Return each header once, with the last name and value given; names are compared without regard to case."""
     return dict({name.lower(): (name, value) for part in parts for name, value in part.items()}.values())
+
+
+def _sent(body: tuple[str, bytes] | None) -> tuple[Any, dict[str, str]]:
+    """Return what is sent as the body, and its headers."""
+    if body is None:
+        return None, {}
+    kind, content = body
+    if len(content) <= READ_BYTES:
+        return content, {"Content-Type": kind}
+    # Sent in pieces: the socket's timeout is for each call, however much it sends.
+    return BytesIO(content), {"Content-Type": kind, "Content-Length": str(len(content))}
 
 
 def _json(value: Any) -> bytes:

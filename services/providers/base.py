@@ -7,9 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from services.errors import Unrecoverable
+from services.errors import AnswerError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
+from services.models import (
+    Delta,
+    MediaFile,
+    Mocked,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Recovered,
+    Replacement,
+    Told,
+    Usage,
+)
 from utils.deadline import Deadline
 
 
@@ -74,6 +85,8 @@ class BaseRAGProvider(ABC):
     provider_type = "RAG"
     #: Whether the provider stores conversations itself; if False, each question carries the earlier turns.
     keeps_conversations = True
+    #: How the provider takes a message's files: "" not at all, "upload" before the question, "inline" within it.
+    takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
     #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
@@ -145,6 +158,23 @@ class BaseRAGProvider(ABC):
         names = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
         metadata = {**told, **names, "mock": True} if mocked else {**told, **names}
         return QueryResult(text, metadata, usage.sources, counted)
+
+    def check_file(self, file: MediaFile) -> None:  # noqa: B027 - optional by contract
+        """Check that a file can be part of a question, before it is uploaded or asked about.
+
+        Raises:
+            AnswerError: `media_wrong_type` or `media_too_large`.
+        """
+
+    def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
+        """Store a file at the provider, for the person who asks `query`; return its entry for `Query.files`.
+
+        Called only where `takes_files` is "upload".
+
+        Raises:
+            AnswerError: `media_wrong_type`, `media_too_large`, or a `ProviderError`.
+        """
+        raise AnswerError(f"{self.name} takes no files", code="media_unsupported")
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         """Return the complete answer of a run that an earlier owner started. Waits while the run is in progress.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from services.models import ProviderIds, Query, Recovered
+from services.models import MediaFile, ProviderIds, Query, Recovered
 from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
 
@@ -16,6 +16,7 @@ class ProviderWrapper(BaseRAGProvider):
         self.name = wrapped.name
         self.app = wrapped.app
         self.keeps_conversations = wrapped.keeps_conversations
+        self.takes_files = wrapped.takes_files
         self.search_provider = wrapped.search_provider
         self.suggest = wrapped.suggest
         self.forms = wrapped.forms
@@ -34,6 +35,12 @@ class ProviderWrapper(BaseRAGProvider):
 
     def clock_skew(self) -> float | None:
         return self._wrapped.clock_skew()
+
+    def check_file(self, file: MediaFile) -> None:
+        self._wrapped.check_file(file)
+
+    def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
+        return self._wrapped.upload(file, query, deadline)
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         return self._wrapped.recover(query, ids, deadline)

@@ -78,7 +78,15 @@ class Suggested:
     lines: str
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | AskedBack | Progress | Suggested
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file of the question was uploaded; the receiver must store this before it continues."""
+
+    #: The provider's ids of all files so far, as in `Question.files`.
+    files: tuple[str, ...]
+
+
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded | AskedBack | Progress | Suggested
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

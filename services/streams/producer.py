@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from services import metrics
@@ -17,6 +18,7 @@ from services.streams.answer_events import (
     Progress,
     Resumed,
     Suggested,
+    Uploaded,
     Waiting,
     written_sources,
     written_told,
@@ -202,6 +204,8 @@ class Producer:
                 stream.set(auth_state=event.state, user_info=user_info, token=fingerprint(event.token))
             case Asking():
                 self._note_asking(event)
+            case Uploaded(files):
+                self._note_upload(files)
             case Resumed():
                 self._note_recovery(event)
             case Usage():
@@ -213,6 +217,12 @@ class Producer:
             case Complete():
                 # Written with the last chunk: if the owner is lost before the end, the next one need not ask again.
                 stream.set(whole=str(stream.figures["bytes"]))
+
+    def _note_upload(self, files: tuple[str, ...]) -> None:
+        """Store the ids of uploaded files with the question, so that another owner does not upload them again."""
+        self._question = replace(self._question, files=files)
+        self._stream.set(question=self._question.to_json())
+        self._stream.wait_stored()
 
     def _note_asking(self, asking: Asking) -> None:
         """Store the count of requests before the provider is asked, so that a crash cannot exceed the limit."""

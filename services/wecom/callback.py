@@ -16,11 +16,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
 
 from services.errors import CallbackRefused, LaibaoError, SettingsError
+from services.models import Media
 from services.wecom.crypto import CryptError, WXBizJsonMsgCrypt, decode_key
 from services.wecom.message import ANY_MENTION, UNUSABLE, Message, json_object, mention_of, read_message, unusable
 from utils.keyring import derive
@@ -60,7 +62,9 @@ class WechatService:
         self._window = timestamp_window
         self._clock = clock
         _check(bot, tokens, aes_keys)
-        self._pairs = [WXBizJsonMsgCrypt(*pair, receive_id) for pair in itertools.product(tokens, aes_keys)]
+        pairs = list(itertools.product(tokens, aes_keys))
+        self._pairs = [WXBizJsonMsgCrypt(*pair, receive_id) for pair in pairs]
+        self._key_names = [key_name(aes_key) for _, aes_key in pairs]
         self._mention = mention_of(bot_name) if bot_name else ANY_MENTION
 
     def verify_url(self, args: Mapping[str, str]) -> str:
@@ -85,6 +89,11 @@ class WechatService:
             return self._pairs[pair].seal(text, nonce, int(self._clock()))
         except CryptError as exc:
             raise LaibaoError(f"the reply could not be encrypted: {exc.code}", code="seal_failed") from exc
+
+    def media(self, message: Message) -> tuple[Media, ...]:
+        """Return the files of a message and of its quote, each once, with the name of the key that decrypts them."""
+        found = dict.fromkeys((*message.media, *message.quoted_media))
+        return tuple(replace(media, key=self._key_names[message.pair]) for media in found)
 
     def _signed(self, args: Mapping[str, str]) -> tuple[str, str, str]:
         """Return signature, timestamp and nonce of the URL, and check the timestamp."""
@@ -124,6 +133,11 @@ class WechatService:
 def derive_key(aes_key: str, purpose: str) -> bytes:
     """Derive 32 secret bytes from a bot's AES key for one purpose; equal in every process."""
     return derive(decode_key(aes_key), purpose)
+
+
+def key_name(aes_key: str) -> str:
+    """Return a name of a bot's AES key that does not reveal it; equal in every process."""
+    return derive_key(aes_key, "name").hex()[:8]
 
 
 def _echo(text: str, pair: int) -> str:

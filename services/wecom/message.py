@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from services.errors import CallbackRefused
+from services.models import Media
+from services.wecom.contents import Content, content_of, without_mention
 
 #: A mention by a name without spaces: no other can be recognised without WECHAT_BOT_NAME.
 ANY_MENTION = re.compile(r"^\s*@\S+\s*")
@@ -32,8 +34,14 @@ class Message:
     #: The id of the group; "" in a single chat.
     chatid: str = ""
     aibotid: str = ""
-    #: The words of a text message, in a group without the mention of the bot; "" for every other type.
+    #: The words of a text, voice or mixed message, in a group without the mention of the bot.
     text: str = field(default="", repr=False)
+    #: The words of the quoted message; "" for none.
+    quoted: str = field(default="", repr=False)
+    #: The message's own files.
+    media: tuple[Media, ...] = ()
+    #: The files of the quoted message.
+    quoted_media: tuple[Media, ...] = ()
     #: The stream id of a stream refresh, as this product made it.
     stream_id: str = ""
     #: The eventtype of an event.
@@ -93,6 +101,7 @@ def read_message(text: str, *, mention: re.Pattern[str], pair: int) -> Message:
     msgtype = _required(payload, "msgtype")
     chattype = _optional(payload, "chattype") or "single"
     chatid = _optional(payload, "chatid") if msgtype == "event" else _chatid(payload, chattype)
+    said, quoted = _contents(payload, msgtype, mention if chatid else None)
     return Message(
         # Refreshes and events are never deduplicated, so they need no id.
         msgid=(_optional if msgtype in ("stream", "event") else _required)(payload, "msgid"),
@@ -101,7 +110,10 @@ def read_message(text: str, *, mention: re.Pattern[str], pair: int) -> Message:
         chattype=chattype,
         chatid=chatid,
         aibotid=_optional(payload, "aibotid"),
-        text=_words(payload, mention if chatid else None) if msgtype == "text" else "",
+        text=said.words,
+        quoted=quoted.words,
+        media=said.media,
+        quoted_media=quoted.media,
         stream_id=_required(_member(payload, "stream"), "id") if msgtype == "stream" else "",
         event=_required(_member(payload, "event"), "eventtype") if msgtype == "event" else "",
         response_url=_optional(payload, "response_url"),
@@ -126,10 +138,16 @@ def _userid(payload: dict[str, Any], msgtype: str) -> str:
     return "" if userid == "sys" else userid
 
 
-def _words(payload: dict[str, Any], mention: re.Pattern[str] | None) -> str:
-    """Return the words of a text message, in a group without the first mention of the bot."""
-    content = _optional(_member(payload, "text"), "content")
-    return mention.sub("", content, count=1).strip() if mention else content
+def _contents(payload: dict[str, Any], msgtype: str, mention: re.Pattern[str] | None) -> tuple[Content, Content]:
+    """Return the content of the message and of the one it quotes."""
+    if msgtype in ("stream", "event"):
+        return Content(), Content()
+    if msgtype == "text":
+        # The type of nearly all messages is the only one whose members are checked.
+        said = Content(without_mention(_optional(_member(payload, "text"), "content"), mention))
+    else:
+        said = content_of(payload, mention)
+    return said, content_of(payload["quote"]) if "quote" in payload else Content()
 
 
 def _member(payload: dict[str, Any], name: str) -> dict[str, Any]:

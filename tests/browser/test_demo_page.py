@@ -188,6 +188,22 @@ def test_the_page_is_usable_on_a_phone(person: Person) -> None:
     expect(person.page.get_by_role("button", name="发送")).to_be_visible()
 
 
+@pytest.mark.full
+def test_every_kind_of_message_has_a_button(person: Person) -> None:
+    """A picture with the typed words, a file, voice and a quoted picture are answered; the sample picture is shown."""
+    answers = person.page.locator("#chat .theirs[data-state]")
+    person.page.get_by_role("textbox").fill("图里是什么")
+    for number, kind in enumerate(("photo", "file", "voice", "quote")):
+        person.page.locator(f"button[name={kind}]").click()
+        said = person.sees_finish(answers.nth(number))
+        assert ("我看到了" in said) == (kind != "voice")
+
+    picture = person.page.locator("#chat img.attached").first
+    assert picture.evaluate("image => image.naturalWidth") == 320
+    expect(person.page.locator("#chat .mine .bubble").first).to_contain_text("图里是什么")
+    assert (person.foreign, person.broken) == ([], [])
+
+
 def test_the_page_is_translated_to_english(person: Person) -> None:
     """Labels and accessible names change with the language."""
     person.page.get_by_role("button", name="English").click()

@@ -24,7 +24,7 @@ FLOORS = {
     "services.batches": 4, "services.realtime": 4,
     "services.answers": 3, "services.feedback": 3,
     "services.streams": 2, "services.identity": 2, "services.wecom": 2, "services.providers": 2,
-    "services.sockets": 2, "services.limits": 2, "services.ops": 2, "services.contacts": 2,
+    "services.media": 2, "services.sockets": 2, "services.limits": 2, "services.ops": 2, "services.contacts": 2,
     "services.redis": 1, "services.sql": 1, "services.http": 1,
     "services.errors": 0, "services.forms": 0, "services.models": 0, "services.channels": 0, "services.metrics": 0,
     "services.rounds": 0,

@@ -19,7 +19,7 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from config.settings import load_settings
-from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
+from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 from services.container import Container
 from tests.support.servers.forked_process import ForkedProcess
 from tests.support.servers.processes import free_port, wait_until
@@ -66,9 +66,14 @@ class AppServer:
         self._thread.start()
 
     def user(
-        self, userid: str = "zhangsan", chatid: str = "", bot: str = "", responses: ResponseServer | None = None
+        self,
+        userid: str = "zhangsan",
+        chatid: str = "",
+        bot: str = "",
+        responses: ResponseServer | None = None,
+        store: MediaStore | None = None,
     ) -> WeComUser:
-        return wecom_user([self.url], userid, chatid, bot, responses)
+        return wecom_user([self.url], userid, chatid, bot, responses, store)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -185,7 +190,9 @@ def wecom_user(
     chatid: str = "",
     bot: str = "",
     responses: ResponseServer | None = None,
+    store: MediaStore | None = None,
 ) -> WeComUser:
     """Return a WeCom user whose callbacks go to the replicas in turn."""
     path = f"/wechat/callback/{bot}" if bot else "/wechat/callback"
-    return WeComUser([url + path for url in urls], SimulatedBot(TOKEN, AES_KEY), userid, chatid, responses=responses)
+    bot_known = SimulatedBot(TOKEN, AES_KEY)
+    return WeComUser([url + path for url in urls], bot_known, userid, chatid, responses=responses, store=store)

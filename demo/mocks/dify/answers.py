@@ -87,8 +87,9 @@ def marker(question: str) -> str:
 
 
 def answer_to(question: str) -> str:
-    """Return the handbook's answer to a question. The marker `[[script]]` is removed from the question."""
+    """Return the handbook's answer to a question, without its marker `[[script]]` and without what it quotes."""
     plain = _MARKER.sub("", question).strip()
+    plain = "\n".join(line for line in plain.splitlines() if not line.startswith(">")).strip() or plain
     known = next((answer for word, answer in _HANDBOOK if word in plain), _ANYTHING)
     return known.replace("{question}", plain)
 

@@ -18,13 +18,21 @@ class Broadcast:
         self._lock = threading.Lock()
         self._listeners: list[Heard] = []
         self._closed = False
+        #: Number of events so far.
+        self.events = 0
 
     def say(self, words: bytes | None) -> None:
         """Send an event to all current listeners; None marks the end."""
         with self._lock:
             self._closed = self._closed or words is None
+            self.events += words is not None
             for listener in self._listeners:
                 listener.put(words)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens now."""
+        return bool(self._listeners)
 
     def pause(self) -> None:
         """End the streams of the current listeners; later ones hear the events after that."""

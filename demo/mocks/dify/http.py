@@ -30,6 +30,7 @@ from demo.mocks.dify.look_ups import (
 from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
 from demo.mocks.dify.scripts import SCRIPTS, DifyScript
+from demo.mocks.dify.uploads import read_upload
 from demo.mocks.dify.wire import METADATA, Run
 from demo.mocks.http import ClientGone, Handler
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from demo.mocks.dify.server import MockDify
 
 _MAX_BODY = 1024 * 1024
+#: Bytes of the largest upload, as of the proxy before Dify.
+_MAX_UPLOAD = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,9 @@ class DifyHandler(Handler):
             follow(run, client, snapshot=snapshot, **bounds)
 
     def post(self) -> None:
+        if self.path == "/v1/files/upload":
+            self._upload()
+            return
         body = self.json_body(_MAX_BODY)
         if not self._authorized():
             self._send_error_reply(UNAUTHORIZED)
@@ -121,6 +127,18 @@ class DifyHandler(Handler):
             self._rate(body)
         else:
             self._send_error_reply(NO_ADDRESS)
+
+    def _upload(self) -> None:
+        dify, length = self.mock, int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(min(length, _MAX_UPLOAD))
+        found = dify.refuses_uploads or read_upload(self.headers.get("Content-Type", ""), body)
+        if not self._authorized():
+            found = UNAUTHORIZED
+        if isinstance(found, MockErrorReply):
+            self._send_error_reply(found)
+            return
+        dify.store(found)
+        self.reply(found.reply(), 201)
 
     def _authorized(self) -> bool:
         scheme, _, key = self.authorization.partition(" ")
@@ -157,6 +175,9 @@ class DifyHandler(Handler):
         if isinstance(body, dict) and body:
             dify.record(ReceivedRequest(body, self.authorization, time.monotonic()))
         problem = _problem(body)
+        files = dify.files_of(body) if problem is None else problem
+        if isinstance(files, MockErrorReply):
+            problem = files
         if problem is not None:
             self._send_error_reply(problem)
             return

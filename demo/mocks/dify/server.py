@@ -25,6 +25,7 @@ from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
+from demo.mocks.dify.uploads import MockUpload, files_of, seen
 from demo.mocks.dify.wire import Run, Step
 from demo.mocks.http import HttpMock
 
@@ -78,6 +79,12 @@ class MockDify(HttpMock):
     ratings: list[tuple[str, str | None, str]] = field(default_factory=list)
     #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
+    #: Uploaded files, in order.
+    uploads: list[MockUpload] = field(default_factory=list)
+    #: The reply to every upload while it is set.
+    refuses_uploads: MockErrorReply | None = None
+    #: Called with each file that is stored, before the reply; a test may block or kill here.
+    before_upload_reply: Callable[[MockUpload], None] = lambda upload: None
     open_listeners: int = 0
     #: Seconds from a submission to the run's first event.
     resume_after: float = 0.2
@@ -89,6 +96,9 @@ class MockDify(HttpMock):
 
     def __post_init__(self) -> None:
         self.forms = Forms()
+        #: Runs go on after a submission while it is set.
+        self.goes_on = threading.Event()
+        self.goes_on.set()
         self.runs = Runs()
         self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
@@ -119,6 +129,16 @@ class MockDify(HttpMock):
         with self._lock:
             self.requests.append(request)
 
+    def store(self, upload: MockUpload) -> None:
+        with self._lock:
+            self.uploads.append(upload)
+        self.before_upload_reply(upload)
+
+    def files_of(self, body: Mapping[str, Any]) -> list[MockUpload] | MockErrorReply:
+        """Return the files of a question, or Dify's error."""
+        with self._lock:
+            return files_of(body, self.uploads)
+
     def record_look_up(self, look_up: LookUp) -> None:
         with self._lock:
             self.look_ups.append(look_up)
@@ -138,12 +158,14 @@ class MockDify(HttpMock):
     def begin(self, script: DifyScript, body: Mapping[str, Any], *, answers: bool = True) -> Run:
         """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
+        files = self.files_of(body)
+        about = seen(files) if isinstance(files, list) else ""
         run = Run(
-            with_inputs(script.text(body["query"]), body["inputs"]),
+            about + with_inputs(script.text(body["query"]), body["inputs"]),
             user=body["user"],
             conversation_id=conversation_id,
             query=body["query"],
-            final=with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
+            final=about + with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
             delay=self.delay,
@@ -181,6 +203,7 @@ class MockDify(HttpMock):
     def _go_on(self, form: MockForm, run: Run) -> None:
         """Play a run that was resumed, for its listeners."""
         self.closing.wait(self.resume_after)
+        self.goes_on.wait(self.limit)
         run.go_on()
         for event in resumed_events(run, form):
             run.live.say(event)

@@ -46,7 +46,7 @@ class MockOpenAI(MockAnswering):
     def question(self, body: Mapping[str, Any]) -> str | None:
         messages = body.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else None
-        text = last.get("content") if isinstance(last, dict) and last.get("role") == "user" else None
+        text = _said(last.get("content")) if isinstance(last, dict) and last.get("role") == "user" else None
         return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
 
     def field_error(self, body: Mapping[str, Any]) -> WholeReply | None:
@@ -62,6 +62,14 @@ class MockOpenAI(MockAnswering):
 
     def error_reply(self, status: int, code: str) -> WholeReply:
         return error_reply(status, code)
+
+
+def _said(content: Any) -> Any:
+    """Return a message's text: its content, or the first part of a content with pictures."""
+    if not isinstance(content, list):
+        return content
+    known = all(isinstance(part, dict) and part.get("type") in ("text", "image_url") for part in content)
+    return content[0].get("text") if content and known else None
 
 
 def error_reply(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> WholeReply:

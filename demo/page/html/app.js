@@ -39,6 +39,11 @@ const WORDS = {
     rule_broken: "网关的回复不合企业微信的规则",
     bad_request: "请求不正确",
     offline: "演示程序已经停止",
+    media: "发送其他消息",
+    kinds: { photo: "图片", file: "文件", voice: "语音", quote: "引用图片" },
+    spoken: "（语音）年假怎么申请",
+    sheet: "年假天数.csv",
+    quoted: "引用：这是去年的统计",
     suggestions: ["年假怎么申请", "报销需要哪些材料", "我是谁", "新对话", "停止", "帮助"],
   },
   en: {
@@ -70,6 +75,11 @@ const WORDS = {
     rule_broken: "The gateway's reply breaks WeCom's rules",
     bad_request: "Bad request",
     offline: "The demo has stopped",
+    media: "Send another kind of message",
+    kinds: { photo: "Picture", file: "File", voice: "Voice", quote: "Quote a picture" },
+    spoken: "(voice) 年假怎么申请",
+    sheet: "年假天数.csv",
+    quoted: "Quote: 这是去年的统计",
     suggestions: ["How do I ask for annual leave", "What does an expense claim need", "Who am I", "/reset", "/stop", "/help"],
   },
 };
@@ -137,11 +147,25 @@ function avatar(who) {
   return made;
 }
 
-function addQuestion(text, who) {
+function addQuestion(text, who, kind) {
   const line = element("li", "line mine");
-  line.append(element("div", "bubble", text), avatar(who));
+  const bubble = element("div", "bubble");
+  bubble.append(...shownMedia(kind), text || (kind === "voice" ? word("spoken") : ""));
+  line.append(bubble, avatar(who));
   append(line);
   chat.scrollTop = chat.scrollHeight;
+}
+
+/** What a message has beside its words: a picture, a file, or a quote of a picture. */
+function shownMedia(kind) {
+  if (kind === "file") return [element("div", "attached", `📄 ${word("sheet")}`)];
+  if (kind !== "photo" && kind !== "quote") return [];
+  const picture = element("img", "attached");
+  Object.assign(picture, { src: "photo.png", alt: word("kinds").photo });
+  if (kind === "photo") return [picture];
+  const quote = element("blockquote", "", word("quoted"));
+  quote.append(picture);
+  return [quote];
 }
 
 /** The bot's bubble: `show` draws a frame into it. */
@@ -251,14 +275,14 @@ async function awaitLate(key, answer) {
   }
 }
 
-async function ask(text) {
+async function ask(text, kind = "") {
   const user = chosen("user");
   asked += 1;
   const number = asked;
-  addQuestion(text, person(user));
+  addQuestion(text, person(user), kind);
   let answer = null;
   try {
-    const sent = await post("/send", { user, text, mode: chosen("mode") });
+    const sent = await post(kind ? "/media" : "/send", { user, text, kind, mode: chosen("mode") });
     answer = addAnswer(number);
     answer.show(sent.frame);
     const last = sent.frame.finish ? sent.frame : await follow(sent.bubble, answer);
@@ -318,6 +342,21 @@ function suggest() {
   byId("suggestions").replaceChildren(...buttons);
 }
 
+/** A button for each other kind of message; what was typed goes along. */
+function offerMedia() {
+  const buttons = Object.entries(word("kinds")).map(([kind, label]) => {
+    const button = element("button", "", label);
+    Object.assign(button, { type: "button", name: kind });
+    button.addEventListener("click", () => {
+      const text = byId("question").value.trim();
+      byId("question").value = "";
+      ask(text, kind);
+    });
+    return button;
+  });
+  byId("media").replaceChildren(...buttons);
+}
+
 function speak(chosenLanguage) {
   language = chosenLanguage;
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
@@ -330,6 +369,7 @@ function speak(chosenLanguage) {
   relabel("user", choices.people);
   relabel("mode", choices.modes);
   suggest();
+  offerMedia();
 }
 
 async function start() {

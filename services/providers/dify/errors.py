@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.errors import ConversationGone, FormRefused, ProviderError
+from services.errors import ConversationGone, FormRefused, ProviderError, StreamBroken
 from services.http.service import TransientError
 from services.providers.client.json_fields import json_object
 
@@ -76,6 +76,19 @@ def stream_error(event: Mapping[str, Any]) -> ProviderError:
     if reply.conversation_gone:
         return ConversationGone(f"in the stream: {reply}", http_status=reply.status)
     return ProviderError(f"in the stream: {reply}", code="provider_error", http_status=reply.status)
+
+
+#: Codes of a stream that ended before its answer did, although the run at Dify may go on.
+_BREAKS = ("provider_timeout", "provider_unreachable")
+
+
+def as_break(exc: ProviderError, *, running: bool) -> ProviderError:
+    """Return a `StreamBroken` for an error that cut off the stream of a run in progress, else the error itself.
+
+    After a `StreamBroken` Dify may have the answer.
+    """
+    broken = exc.code in _BREAKS and running and not isinstance(exc, TransientError)
+    return StreamBroken(str(exc), code=exc.code) if broken else exc
 
 
 def paused_error() -> ProviderError:

@@ -10,11 +10,11 @@ from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, Literal
 
-from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
-from services.http.service import TransientError
-from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
+from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.client.inputs import InputsTemplate
+from services.providers.dify.errors import as_break
 from services.providers.dify.forms import DifyForms
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
@@ -23,6 +23,7 @@ from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.suggestions import SuggestedQuestions
 from services.providers.dify.turn import DifyTurn
+from services.providers.dify.uploads import local_file
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class DifyProvider(BaseRAGProvider):
     """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
 
     name = "dify"
+    takes_files = "upload"
     takes_ratings = True
 
     def __init__(
@@ -130,7 +132,7 @@ class DifyProvider(BaseRAGProvider):
         except ProviderError as exc:
             # The response is closed here, before the question is asked again: two runs of it must not overlap.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
-                raise _as_break(exc, turn) from exc.__cause__
+                raise as_break(exc, running=turn.state == "running") from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
 
     def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
@@ -157,8 +159,17 @@ class DifyProvider(BaseRAGProvider):
         if query.conversation_id:
             body["conversation_id"] = query.conversation_id
         if query.files:
-            body["files"] = [_local_file(each) for each in query.files]
+            body["files"] = [local_file(each) for each in query.files]
         return body
+
+    def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
+        """Upload a file as the user who will ask about it; return its type and id.
+
+        Raises:
+            AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
+        """
+        authorization, user = self._authorization(query.identity.token), query.user or self._user
+        return f"{file.type}:{self._service.upload(file, user, authorization=authorization, deadline=deadline)}"
 
     def _authorization(self, token: str) -> str:
         if self._auth_mode == "app_key":
@@ -277,24 +288,9 @@ class DifyProvider(BaseRAGProvider):
         self._service.close()
 
 
-#: Codes of a stream that ended before its answer did, although the run at Dify may go on.
-_BREAKS = ("provider_timeout", "provider_unreachable")
-
-
-def _as_break(exc: ProviderError, turn: DifyTurn) -> ProviderError:
-    """Return a `StreamBroken` for an error that cut the stream off, else the error: Dify may have the answer."""
-    broken = exc.code in _BREAKS and turn.state == "running" and not isinstance(exc, TransientError)
-    return StreamBroken(str(exc), code=exc.code) if broken else exc
-
-
 def _joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
 def _cost(usage: Usage) -> tuple[int, str, str]:
     return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
-
-
-def _local_file(file_id: str) -> dict[str, str]:
-    # The question carries only the file's id; Dify knows the real type from the upload.
-    return {"type": "custom", "transfer_method": "local_file", "upload_file_id": file_id}

@@ -11,9 +11,11 @@ from typing import Any
 
 from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService, aborted_error
+from services.models import MediaFile
 from services.providers.client.retries import attempts
 from services.providers.dify.errors import http_error
 from services.providers.dify.stream import ChatStream
+from services.providers.dify.uploads import upload
 from services.providers.dify.urls import DifyUrls
 from utils.clocks import seconds_ahead
 from utils.deadline import Deadline
@@ -116,6 +118,15 @@ class DifyService:
             asked = {**body, "response_mode": "blocking"}
             bounds: dict[str, Any] = {"deadline": deadline, "timeout": self.timeout, "max_bytes": _MAX_HISTORY}
             return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
+
+    def upload(self, file: MediaFile, user: str, *, authorization: str, deadline: Deadline) -> str:
+        """Upload a file as this user and return its id. Retried like a question.
+
+        Raises:
+            AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
+        """
+        sent = (self.urls.uploads, _headers(authorization), file, user)
+        return upload(self._http, *sent, deadline=deadline, timeout=self.timeout, tries=(self._retries, self._backoff))
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
         """Tell Dify to stop a run. Dify replies with success even for an unknown run."""

@@ -41,6 +41,10 @@ class DifyUrls:
         return f"{self.root}/messages/{quote(message_id, safe='')}/feedbacks"
 
     @property
+    def uploads(self) -> str:
+        return f"{self.root}/files/upload"
+
+    @property
     def conversations(self) -> str:
         return f"{self.root}/conversations"
 

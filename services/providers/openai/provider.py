@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from services.errors import ProviderError, SettingsError
-from services.models import ProviderEvent, Query
+from services.models import MediaFile, ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.asking_service import AskingService, checked_headers, checked_url
 from services.providers.client.record_events import record_events
 from services.providers.client.retries import LONGEST_WAIT
+from services.providers.openai.files import asked_content, file_part
 from services.providers.openai.service import OpenAIService, endpoint
 from services.providers.openai.turn import OpenAITurn
 from utils.deadline import Deadline
@@ -26,6 +27,7 @@ class OpenAIProvider(BaseRAGProvider):
     """Streams chat completions. The server stores no conversations, so each request carries the earlier turns."""
 
     keeps_conversations = False
+    takes_files = "inline"
 
     def __init__(
         self,
@@ -105,8 +107,12 @@ class OpenAIProvider(BaseRAGProvider):
         for turn in query.history:
             # Earlier thoughts are not sent back: they cost tokens, and some servers reject them.
             said += [("user", turn.question), ("assistant", fold_thinking(turn.answer, "hide"))]
-        messages = [{"role": role, "content": content} for role, content in (*said, ("user", query.text))]
-        return {**self._options, "messages": messages}
+        messages: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in said]
+        return {**self._options, "messages": [*messages, {"role": "user", "content": asked_content(query)}]}
+
+    def check_file(self, file: MediaFile) -> None:
+        """Accept pictures that every vision model knows, and texts of `MOST_TEXT` characters."""
+        file_part(file)
 
     def health_check(self) -> bool:
         """Check network and key by requesting the list of models: within 5 seconds and free of charge."""

@@ -348,12 +348,12 @@ def test_other_events_get_an_empty_reply(user: WeComUser, event: str, stored: re
     assert stored.dbsize() == 0
 
 
-@pytest.mark.parametrize("msgtype", ["image", "voice", "file", "video", "mixed", "sticker"])
+@pytest.mark.parametrize("msgtype", ["image", "file", "video", "sticker"])
 def test_other_messages_get_a_friendly_sentence(
     user: WeComUser, dify: MockDify, stored: redis.Redis, msgtype: str
 ) -> None:
     """The reply is a finished stream, the same one for a redelivery, and the provider is not asked."""
-    message = {"msgtype": msgtype, msgtype: {"url": "https://media.invalid/x", "content": "语音", "msg_item": []}}
+    message = {"msgtype": msgtype, msgtype: {"name": "without an address"}}
 
     first = user.shows(message, "m-media")
     again = user.shows(message, "m-media")
@@ -363,6 +363,19 @@ def test_other_messages_get_a_friendly_sentence(
     assert user.polls(first).content == ZH["unsupported_message"]
     assert dify.requests == []
     assert stored.hget(f"dify_stream:{first.stream_id}", "status") == "completed"
+
+
+def test_voice_and_quoted_words_are_asked(app_server: AppServer, dify: MockDify) -> None:
+    """Voice is its words; quoted words go before the question; a command may quote something."""
+    quote = {"msgtype": "text", "text": {"content": "第一行\n第二行"}}
+    with app_server.user(chatid="wrGROUP") as user:
+        sees_finish(user, user.shows({"msgtype": "voice", "voice": {"content": QUESTION}}))
+        sees_finish(user, user.shows({"msgtype": "text", "text": {"content": f"@来宝 {QUESTION}"}, "quote": quote}))
+        told = user.shows({"msgtype": "text", "text": {"content": "@来宝 /help"}, "quote": quote})
+
+    assert [each.body["query"] for each in dify.requests] == [QUESTION, f"> 第一行\n> 第二行\n\n{QUESTION}"]
+    assert told.finish
+    assert "/help" in told.content
 
 
 @pytest.mark.parametrize(("chatid", "text"), [("wrGROUP", "@来宝"), ("wrGROUP", "@来宝 \u2005 "), ("", "   \n")])

@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo.wecom.simulator import Callback, CallbackFailed, ResponseServer, SimulatedBot, WeComUser, WeComWire
+from demo.wecom.simulator import (
+    Callback,
+    CallbackFailed,
+    MediaStore,
+    ResponseServer,
+    SimulatedBot,
+    WeComUser,
+    WeComWire,
+)
 from demo.wecom.wire import Delivery
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.replicas import AES_KEY, TOKEN, Replica
@@ -85,9 +93,18 @@ class Fleet:
                 os.kill(pid, signal.SIGCONT)
         self.members.append(member)
 
-    def person(self, userid: str, *, at: int = 0, bot: str = "", responses: ResponseServer | None = None) -> WeComUser:
+    def person(
+        self,
+        userid: str,
+        *,
+        at: int = 0,
+        bot: str = "",
+        responses: ResponseServer | None = None,
+        store: MediaStore | None = None,
+    ) -> WeComUser:
         """Return a WeCom user whose first callback goes to member number `at`, and later ones to all in turn."""
-        person = WeComUser("http://127.0.0.1:9", SimulatedBot(TOKEN, AES_KEY), userid, responses=responses)
+        ours = SimulatedBot(TOKEN, AES_KEY)
+        person = WeComUser("http://127.0.0.1:9", ours, userid, responses=responses, store=store)
         person.wire = Service(self, at, f"/wechat/callback/{bot}" if bot else "/wechat/callback")
         self._people.append(person)
         return person

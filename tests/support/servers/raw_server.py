@@ -19,10 +19,11 @@ from cryptography.x509.oid import NameOID
 
 
 class RawServer:
-    """Reads a request's head, sends `reply`, then closes or, with `hang`, waits until the client closes."""
+    """Reads a request's head, sends a reply, then closes or, with `hang`, waits until the client closes."""
 
-    def __init__(self, reply: bytes, *, hang: bool = False, tls: ssl.SSLContext | None = None) -> None:
-        self._reply, self._hang, self._tls = reply, hang, tls
+    def __init__(self, *replies: bytes, hang: bool = False, tls: ssl.SSLContext | None = None) -> None:
+        """Take the reply of each connection in turn; the last one is repeated."""
+        self._replies, self._hang, self._tls = replies, hang, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         #: The heads of the requests, as received.
@@ -52,13 +53,15 @@ class RawServer:
             sock = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
             with sock:
                 self.heads.append(sock.recv(65536))
-                sock.sendall(self._reply)
+                sock.sendall(self._replies[min(len(self.heads), len(self._replies)) - 1])
                 while self._hang and sock.recv(65536):
                     pass
 
 
-def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return a server's TLS context for 127.0.0.1, and the certificate file that a client must trust."""
+def self_signed(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
+    """Return a server's TLS context for 127.0.0.1 or for `hosts`, and the certificate that a client must trust."""
+    names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+    names = names or [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -70,7 +73,7 @@ def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -323,7 +323,7 @@ class Dripping(RawServer):
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
             connection.recv(65536)
-            connection.sendall(self._reply)
+            connection.sendall(self._replies[0])
             while True:
                 time.sleep(TIMEOUT / 5)
                 connection.sendall(b"0")

@@ -34,6 +34,7 @@ NAMES = {
     "wechatlaibao_price_total": ("counter", {"bot", "provider", "currency"}),
     "wechatlaibao_sources_total": ("counter", {"bot", "provider"}),
     "wechatlaibao_late_answers_total": ("counter", {"outcome"}),
+    "wechatlaibao_media_total": ("counter", {"kind", "outcome"}),
     "wechatlaibao_forms_total": ("counter", {"outcome"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),

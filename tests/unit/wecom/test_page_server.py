@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from demo.page.server import MAX_BUBBLES, Conversations, PageServer, create_page
-from demo.wecom.simulator import ResponseServer, SimulatedBot, WeComUser
+from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 
@@ -55,9 +55,10 @@ def responses() -> Iterator[ResponseServer]:
 @pytest.fixture
 def browser(callback: StubCallback, modes: list[str], responses: ResponseServer) -> Iterator[Browser]:
     """A browser with the page of a gateway whose mock Dify has modes."""
-    bot = SimulatedBot(TOKEN, AES_KEY)
-    conversations = Conversations(lambda userid: WeComUser(callback.url, bot, userid, responses=responses))
+    bot, store = SimulatedBot(TOKEN, AES_KEY), MediaStore()
+    conversations = Conversations(lambda userid: WeComUser(callback.url, bot, userid, responses=responses, store=store))
     with (
+        store,
         closing(conversations),
         socket.create_server(("127.0.0.1", 0)) as listener,
         PageServer(create_page(conversations, modes.append), listener) as page,
@@ -97,6 +98,36 @@ def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
     assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": []}
     assert second["broken"] == ["the address was used before"]
     assert browser.post("/late", bubble="unknown").json() == {"messages": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "msgtype"),
+    [
+        ("photo", "", "image"),
+        ("photo", "什么", "mixed"),
+        ("file", "", "file"),
+        ("file", "什么", "text"),
+        ("voice", "", "voice"),
+        ("quote", "", "text"),
+    ],
+)
+def test_a_button_sends_another_kind_of_message(
+    callback: StubCallback, browser: Browser, kind: str, words: str, msgtype: str
+) -> None:
+    """What was typed goes along; a file has no words, so with words it is quoted."""
+    reply = browser.post("/media", kind=kind, text=words, user="zhangsan", mode="normal")
+
+    (message,) = callback.messages
+    assert reply.json()["bubble"]
+    assert message["msgtype"] == msgtype
+    assert ("quote" in message) == (kind == "quote" or bool(words and kind == "file"))
+    assert words in str(message)
+
+
+def test_a_kind_that_the_page_lacks_is_refused(browser: Browser) -> None:
+    """The sample picture is served, so that the page can show it."""
+    assert browser.post("/media", kind="dance", text="", user="zhangsan", mode="normal").status_code == 400
+    assert browser.http.get(f"{browser.url}/photo.png", timeout=10).content.startswith(b"\x89PNG")
 
 
 def test_a_question_has_its_user_and_the_mode_of_dify(

@@ -110,6 +110,7 @@ def test_text_message_is_read_completely() -> None:
         userid="zhangsan",
         aibotid="aibEXAMPLE",
         text="你好\n world ",
+        quoted="the earlier message",
         response_url=RESPONSE_URL,
     )
     assert message.payload["quote"] == quote

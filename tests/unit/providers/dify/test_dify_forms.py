@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -158,9 +159,16 @@ def test_a_submitted_form_continues_the_run(provider: DifyProvider, forms: BaseF
 
 def test_the_text_is_shown_while_it_is_written(provider: DifyProvider, forms: BaseForms, dify: MockDify) -> None:
     """The stream has the resumed run's first event, so no text before it is missing."""
+
+    def go_on() -> None:
+        wait_until(lambda: run.live.heard)
+        dify.goes_on.set()
+
     form = form_of(ask(provider))
-    dify.resume_after = 1.0
+    (run,) = [run for _, run in dify.forms._known.values()]
+    dify.goes_on.clear()
     forms.submit(form, APPROVE, QUERY, within())
+    threading.Thread(target=go_on, daemon=True).start()
 
     events = list(forms.resume(form, QUERY, within()))
 
@@ -176,10 +184,9 @@ def test_a_run_that_was_not_heard_from_its_start_is_shown_whole(
     form = form_of(ask(provider))
     dify.resume_after = 0.0
     (run,) = [run for _, run in dify.forms._known.values()]
-    run.delay = 0.02
+    run.delay, before = 0.02, run.live.events
     forms.submit(form, APPROVE, QUERY, within())
-    wait_until(lambda: run.status == "running")
-    time.sleep(0.1)
+    wait_until(lambda: run.live.events > before + 3)
 
     deltas = [event for event in forms.resume(form, QUERY, within()) if isinstance(event, Delta)]
 

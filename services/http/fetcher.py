@@ -1,0 +1,164 @@
+"""Fetches a file from an address that somebody else wrote: a message's media, a picture of an answer.
+
+The address follows `AddressRules`, each redirect included. The size is bounded while the body arrives, and the time in
+all. Addresses may hold a credential, so they are in no log line and in no error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urljoin
+
+from services.errors import FetchError, ProviderError
+from services.http.addresses import AddressRules, Target
+from services.http.connections import RequestRoute
+from services.http.service import Exchange, HTTPService, aborted_error
+from utils.deadline import Deadline, ended_within
+from utils.formats.file_names import disposition_name
+
+#: Seconds to connect, and between two pieces of a reply.
+CONNECT_SECONDS, SILENT_SECONDS = 5.0, 15.0
+#: Pauses in seconds before the second and the third try; a server's Retry-After counts up to `MOST_PAUSE`.
+PAUSES = (0.5, 1.5)
+MOST_PAUSE = 10.0
+#: The most redirects followed for one file.
+MOST_REDIRECTS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: Statuses of an address that is no longer valid: its time is over, or its file was removed.
+_GONE = (401, 403, 404, 410)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file as it was sent. Its repr has no content."""
+
+    content: bytes = field(repr=False)
+    #: The name of `Content-Disposition` without a path; "" for none.
+    name: str = field(default="", repr=False)
+    #: The media type as the server says it, without parameters, in lower case; "" for none. It may be wrong.
+    content_type: str = ""
+
+
+class _Again(Exception):
+    """This try failed in a way that the next one may not; `pause` is the server's wish in seconds."""
+
+    def __init__(self, cause: str, pause: float = 0.0) -> None:
+        super().__init__(cause)
+        self.pause = pause
+
+
+class Fetcher:
+    """Fetches files by one set of rules. Thread-safe; close it at the end."""
+
+    def __init__(self, rules: AddressRules, *, pauses: Sequence[float] = PAUSES) -> None:
+        self._rules = rules
+        self._pauses = pauses
+        self._http = HTTPService(pool_size=10, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
+
+    def fetch(self, url: str, deadline: Deadline, max_bytes: int, *, also: Collection[str] = ()) -> Fetched:
+        """Return the file at `url`, of `max_bytes` at most. Tries three times where another try may help.
+
+        `also` are places (`scheme://host[:port]/path/`) that are allowed for this file beside the listed hosts; they
+        may be http and private, like listed hosts. The whole fetch ends with the deadline; the caller chooses it.
+
+        Raises:
+            FetchError: code `media_too_large`; `media_too_old`: the server refuses the address (401, 403, 404, 410);
+                `media_not_allowed`: the address or a redirect breaks the rules; `media_failed`: anything else.
+            ProviderError: `interrupted` after `deadline.abort`.
+        """
+        try:
+            # A head that comes byte by byte never times out itself.
+            with ended_within(deadline, deadline.remaining()) as bounded:
+                return self._tries(url, bounded, max_bytes, also)
+        except FetchError:
+            if deadline.aborted:
+                raise aborted_error(deadline) from None
+            raise
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._http.close()
+
+    def _tries(self, url: str, deadline: Deadline, max_bytes: int, also: Collection[str]) -> Fetched:
+        for pause in (*self._pauses, None):
+            try:
+                return self._follow(url, deadline, max_bytes, also)
+            except _Again as exc:
+                wait = max(pause or 0.0, min(exc.pause, MOST_PAUSE))
+                if pause is None or deadline.remaining() <= wait:
+                    raise FetchError(str(exc)) from exc
+                _pause(wait, deadline)
+        raise AssertionError("unreachable")
+
+    def _follow(self, url: str, deadline: Deadline, max_bytes: int, also: Collection[str]) -> Fetched:
+        for _ in range(MOST_REDIRECTS + 1):
+            found = self._once(self._rules.allowed(url, also), deadline, max_bytes)
+            if isinstance(found, Fetched):
+                return found
+            url = urljoin(url, found)
+        raise FetchError("too many redirects")
+
+    def _once(self, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
+        """Return the file, or the address of a redirect."""
+        routes = self._routes(target)
+        for route in routes[:-1]:
+            try:
+                return self._get(route, target, deadline, max_bytes)
+            except ProviderError as exc:
+                if not exc.unsent:
+                    raise _Again(str(exc)) from exc
+        try:
+            return self._get(routes[-1], target, deadline, max_bytes)
+        except ProviderError as exc:
+            raise _Again(str(exc)) from exc
+
+    def _routes(self, target: Target) -> list[RequestRoute]:
+        """Return the ways to a target: one for each checked address, or the one of its name."""
+        pinned = [self._http.pinned_route(target.url, target.path, address) for address in target.addresses]
+        return pinned or [self._http.route(target.url, target.path)]
+
+    def _get(self, route: RequestRoute, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
+        # No Content-Type: WeCom's store answers 400 to a GET that has one.
+        headers = {"Accept-Encoding": "identity"}
+        with self._http.exchange(
+            "GET", target.url, deadline=deadline, timeout=SILENT_SECONDS, headers=headers, route=route
+        ) as reply:
+            if reply.status in _REDIRECTS:
+                return reply.headers.get("Location", "")
+            _check_status(reply)
+            content = _body(reply, max_bytes)
+            kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            return Fetched(content, disposition_name(reply.headers.get("Content-Disposition", "")), kind)
+
+
+def _pause(seconds: float, deadline: Deadline) -> None:
+    aborted = threading.Event()
+    with deadline.interrupting(aborted.set):
+        aborted.wait(seconds)
+
+
+def _check_status(reply: Exchange) -> None:
+    if reply.status == 200:
+        return
+    if reply.status == 429 or reply.status >= 500:
+        raise _Again(f"HTTP {reply.status}", reply.retry_after)
+    code = "media_too_old" if reply.status in _GONE else "media_failed"
+    raise FetchError(f"HTTP {reply.status}", code=code)
+
+
+def _body(reply: Exchange, max_bytes: int) -> bytes:
+    """Return the whole body; stop as soon as it is too large."""
+    length = reply.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise FetchError("too large", code="media_too_large")
+    pieces, size = [], 0
+    while piece := reply.read(SILENT_SECONDS):
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise FetchError("too large", code="media_too_large")
+    if reply.broken:
+        raise _Again("the connection broke")
+    return b"".join(pieces)

@@ -1,0 +1,23 @@
+"""Writes a message's files as text, to be sealed, and reads them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
+
+from services.models import Media
+
+
+def written(media: Sequence[Media]) -> str:
+    """Return the files as JSON, "" for none. It holds their addresses: seal it before it is stored."""
+    return json.dumps([astuple(each) for each in media]) if media else ""
+
+
+def read(text: str) -> tuple[Media, ...]:
+    """Return the files that `written` wrote.
+
+    Raises:
+        ValueError, TypeError: the text is something else.
+    """
+    return tuple(Media(*each) for each in json.loads(text)) if text else ()

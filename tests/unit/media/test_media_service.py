@@ -1,0 +1,149 @@
+"""MediaService: fetched files are decrypted with the right key, or not passed on."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from demo.wecom.media_store import MediaStore, StoreFaults, encrypt_media
+from services.errors import AnswerError, FetchError
+from services.http.addresses import AddressRules
+from services.http.fetcher import Fetcher
+from services.media.listed import read, written
+from services.media.media_service import MediaService
+from services.models import Media, MediaFile, MediaKind
+from services.wecom.callback import key_name
+from services.wecom.crypto import decode_key, decrypt_media
+from tests.support.pictures import png
+from tests.unit.wecom.test_wechat_service import KEY, NEW_KEY
+from utils.deadline import Deadline
+
+#: Vector of a media file under the key of the bytes 0 to 31.
+PLAIN = b"plain-file-content-no-header"
+CIPHERTEXT = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
+
+
+@pytest.fixture
+def store() -> Iterator[MediaStore]:
+    with MediaStore() as store:
+        yield store
+
+
+@pytest.fixture
+def service() -> Iterator[MediaService]:
+    fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
+    made = MediaService(fetcher, {"default": (NEW_KEY, KEY)}, max_bytes=1000)
+    yield made
+    made.close()
+
+
+def fetched(service: MediaService, url: str, kind: MediaKind = "file", key: str = KEY) -> MediaFile:
+    return service.fetch("default", Media(kind, url, key_name(key)), Deadline(30.0))
+
+
+def code_of(service: MediaService, url: str, kind: MediaKind = "file", key: str = KEY) -> str:
+    with pytest.raises(AnswerError) as caught:
+        fetched(service, url, kind, key)
+    assert "sign" not in str(caught.value)
+    return caught.value.code
+
+
+def test_the_documented_vector() -> None:
+    """The simulator's encryption and the product's decryption agree with bytes that neither made."""
+    assert encrypt_media(PLAIN, decode_key(KEY)) == CIPHERTEXT
+    assert decrypt_media(CIPHERTEXT, decode_key(KEY)) == PLAIN
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 31, 32, 33, 999, 1000])
+@pytest.mark.parametrize("block", [16, 32])
+def test_a_file_of_any_size_is_decrypted(store: MediaStore, service: MediaService, size: int, block: int) -> None:
+    """The pad is checked by its value: lengths that are no multiple of 32 occur."""
+    content = bytes(range(1, 251)) * 4
+    url = store.put(content[:size], KEY, name="x.bin", faults=StoreFaults(block=block))
+
+    assert fetched(service, url).content == content[:size]
+
+
+def test_the_name_of_the_store_is_kept(store: MediaStore, service: MediaService) -> None:
+    """A Chinese name, which is percent-encoded in the header."""
+    file = fetched(service, store.put(b"a,b", KEY, name="年假 报表.csv"))
+
+    assert (file.name, file.type, file.mime) == ("年假 报表.csv", "document", "text/csv")
+    assert store.broken == []
+
+
+def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: MediaService) -> None:
+    """While keys are rotated either may be in use; a key that is not set any more decrypts nothing."""
+    assert fetched(service, store.put(b"new", NEW_KEY), key=NEW_KEY).content == b"new"
+    assert code_of(service, store.put(b"old", KEY), key="z" * 43) == "media_undecryptable"
+    with pytest.raises(AnswerError):
+        service.fetch("another", Media("file", "https://x.invalid/", key_name(KEY)), Deadline(1.0))
+
+
+def test_faults_that_pass_are_tried_again(store: MediaStore, service: MediaService) -> None:
+    """A reset and a 503, and then the file."""
+    url = store.put(b"here", KEY, faults=StoreFaults(resets=1, busy=1))
+
+    assert fetched(service, url).content == b"here"
+
+
+@pytest.mark.parametrize(
+    ("content", "faults", "kind", "code"),
+    [
+        (b"x" * 1001, StoreFaults(), "file", "media_too_large"),
+        (b"x" * 5000, StoreFaults(), "file", "media_too_large"),
+        (b"x", StoreFaults(expired=True), "file", "media_too_old"),
+        (b"x", StoreFaults(busy=3), "file", "media_failed"),
+        (b"x", StoreFaults(resets=3), "file", "media_failed"),
+        (b"x", StoreFaults(redirect="http://localhost:1/"), "file", "media_not_allowed"),
+        (b"no picture", StoreFaults(), "image", "media_wrong_type"),
+    ],
+)
+def test_every_failure_has_a_code(
+    store: MediaStore, service: MediaService, content: bytes, faults: StoreFaults, kind: MediaKind, code: str
+) -> None:
+    """Each code has a sentence that says what to do."""
+    assert code_of(service, store.put(content, KEY, faults=faults), kind) == code
+
+
+def test_a_picture_of_a_wrong_key_is_not_passed_on(store: MediaStore, service: MediaService) -> None:
+    """Nearly every wrong key is found by the pad; one in 256 by the picture's first bytes."""
+    codes = {code_of(service, store.put(png(), KEY, faults=StoreFaults(wrong_key=True)), "image") for _ in range(20)}
+
+    assert codes <= {"media_undecryptable", "media_wrong_type"}
+
+
+@pytest.mark.parametrize("encrypted", [b"", b"<Error>Denied</Error>", b"x" * 16])
+def test_a_body_that_was_never_encrypted_is_not_passed_on(encrypted: bytes) -> None:
+    """An error page, or a file that somebody put there."""
+
+    class Source(Fetcher):
+        def fetch(self, *args: object, **options: object):  # type: ignore[no-untyped-def]
+            from services.http.fetcher import Fetched
+
+            return Fetched(encrypted)
+
+    service = MediaService(Source(AddressRules(())), {"default": (KEY,)}, max_bytes=1000)
+
+    assert code_of(service, "https://x.invalid/") == "media_undecryptable"
+
+
+def test_a_refused_address_is_an_error(service: MediaService) -> None:
+    """The address of a message is written by who sent the message."""
+    with pytest.raises(FetchError) as caught:
+        fetched(service, "http://169.254.169.254/latest/meta-data")
+
+    assert caught.value.code == "media_not_allowed"
+
+
+def test_files_are_written_and_read() -> None:
+    """What is sealed in a question can be read again; anything else is an error."""
+    media = (Media("image", "https://a.x/1?s=%2f", "k1"), Media("video", "https://a.x/2"))
+
+    assert read(written(media)) == media
+    assert (read(""), written(())) == ((), "")
+    for damaged in ("{", '"x"', "[[1,2,3,4,5]]"):
+        with pytest.raises((ValueError, TypeError)):
+            read(damaged)
