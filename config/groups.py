@@ -109,9 +109,9 @@ class WeComSettings(Group):
     )
     wechat_timestamp_window: Seconds = setting(600, "seconds a callback's timestamp may differ from our clock")
     wechat_thinking: Annotated[Literal["show", "hide"], Lower] = setting("show", "the model's thinking: show or hide")
-    wechat_progress: bool = setting(False, "name the running workflow step while there is no text yet")
+    wechat_progress: bool = setting(False, "name the running workflow node or tool while there is no text yet")
     wechat_sources: bool = setting(False, "add the answer's sources")
-    wechat_suggestions: bool = setting(False, "add Dify's suggested next questions")
+    wechat_suggestions: bool = setting(False, "list up to three questions that the Dify app suggests after an answer")
     wechat_group_conversation: Annotated[Literal["user", "shared"], Lower] = setting(
         "user", "conversation memory in a group: one per user, or one shared by the group"
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Settings that are validated but have no effect in this version; docs/settings.md marks them.
 LATER = """
-    debug wechat_bot_secret wechat_progress wechat_suggestions
+    debug wechat_bot_secret
 """.split()  # noqa: SIM905 - names read better as words
 #: Seconds by which STREAM_TTL must exceed STREAM_MAX_SECONDS: the producer writes the end into the record, and polls
 #: may read it after that.

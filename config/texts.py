@@ -1,7 +1,7 @@
 """Every sentence that users can see, in Chinese (the default) and in English.
 
 A sentence says what happened and what to do next; it never contains an address, an error code or an exception's text.
-The keys up to `sources_heading` are for conversations, those up to `rag_error` for sockets, those up to
+The keys up to `suggestions_heading` are for conversations, those up to `rag_error` for sockets, those up to
 `batch_conflict` for searches and REST; all others are error codes. `TEXTS_FILE` can replace any sentence.
 """
 
@@ -20,6 +20,7 @@ FALLBACK = "answer_failed"
 ZH: Mapping[str, str] = {
     "thinking": "思考中...",
     "queued": "排在上一个问题之后，请稍候...",
+    "step": "正在执行：{step}...",
     "welcome": "您好，我是来宝，有什么问题直接问我就好。想换个话题时，发送“新对话”即可重新开始。",
     "reset_done": "已开始新对话，之前的内容不会再影响接下来的回答。请提问吧。",
     "stop_done": "好的，您在这里的提问都已停止回答。需要时可以重新提问。",
@@ -64,6 +65,7 @@ ZH: Mapping[str, str] = {
     "form_wanted": "需要填写以下内容。",
     "form_elsewhere": "（这里无法回复。请在企业微信或网页聊天中提问，再选择。）",
     "sources_heading": "参考资料：",
+    "suggestions_heading": "您还可以问：",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "无效的JSON格式",
     "invalid_message": "消息格式不对：{what}",
@@ -162,6 +164,7 @@ ZH: Mapping[str, str] = {
 EN: Mapping[str, str] = {
     "thinking": "Thinking...",
     "queued": "Waiting behind your previous question...",
+    "step": "Working on: {step}...",
     "welcome": "Hello, I am Laibao. Just ask me anything. To change the subject, send “/reset” and we start anew.",
     "reset_done": "A new conversation has begun; what was said before no longer counts. Go ahead and ask.",
     "stop_done": "All answers to your questions here have been stopped. Ask again whenever you like.",
@@ -206,6 +209,7 @@ EN: Mapping[str, str] = {
     "form_wanted": "Please give the following.",
     "form_elsewhere": "(This cannot be answered here. Please ask in WeCom or in the web chat, and choose there.)",
     "sources_heading": "Sources:",
+    "suggestions_heading": "You could ask next:",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "Invalid message format. Please send valid JSON.",
     "invalid_message": "The message is not well-formed: {what}",

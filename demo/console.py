@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser, product_placeholders
+from demo.wecom.placeholders import names_step, product_placeholders
+from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0
@@ -50,7 +51,7 @@ def _print_change(shown: str, frame: BubbleFrame, show: Callable[[str], None]) -
     """Print the text that the frame adds, or the whole text if it replaces the shown one; return the new text."""
     if frame.content == shown:
         return shown
-    if frame.content in product_placeholders():
+    if frame.content in product_placeholders() or names_step(frame.content):
         added, mark = frame.content, "…"
     elif shown and frame.content.startswith(shown):
         added, mark = frame.content[len(shown) :], "+"

@@ -27,6 +27,9 @@ SILENCE_SECONDS = 8
 #: Seconds between the thirty pieces of an answer, so that it grows over a few polls.
 PIECE_SECONDS = 0.12
 
+#: What the demo's app suggests after each answer.
+SUGGESTED = ("年假怎么申请", "报销需要哪些材料", "营业时间是什么时候")
+
 
 class CannotBegin(Exception):
     """The demo cannot start because of its settings or a busy port; the message is one line."""
@@ -67,7 +70,7 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
         auth = stack.enter_context(MockAuth())
         responses, store = stack.enter_context(ResponseServer()), stack.enter_context(MediaStore())
         contacts = stack.enter_context(MockContacts())
-        dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS))
+        dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= _directory_settings(contacts)
         settings |= real_dify if dify is None else _dify_settings(dify)
@@ -103,6 +106,8 @@ def _own_settings(redis_url: str) -> dict[str, str]:
         "WEBSOCKET_AUTH": "none",
         # The host of the simulator's `ResponseServer`.
         "WECHAT_RESPONSE_HOSTS": "127.0.0.1",
+        "WECHAT_PROGRESS": "true",
+        "WECHAT_SUGGESTIONS": "true",
         # The host of its `MediaStore`.
         "MEDIA_HOSTS": "127.0.0.1",
         "DRAIN_SECONDS": "0",

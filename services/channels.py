@@ -83,6 +83,8 @@ class Channel:
     mock_language: Literal["zh", "en"] = "zh"
     #: Whether pictures and files of answers are fetched and kept for its readers.
     keeps_files: bool = False
+    #: Whether it shows the running step and the suggested questions, for bots that want them.
+    shows_extras: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
     #: Whether people may rate its answers.

@@ -40,6 +40,7 @@ from services.factories import (
     make_batch_store,
     make_collector,
     make_directories,
+    make_extras,
     make_feedback,
     make_files,
     make_frames,
@@ -123,6 +124,7 @@ class Container:
             channels=self.channels,
             forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
             callers=self.callers,
+            extras=make_extras(settings),
             intake=MediaIntake(self.media, access),
             askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
         )

@@ -13,6 +13,7 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.answer import Backend
+from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.channels import Channels
@@ -115,6 +116,13 @@ def make_frames(settings: Settings, texts: Texts, offers: FileOffers) -> WeComFr
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
     sources = {name for name, bot in settings.bots.items() if bot.sources}
     return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers)
+
+
+def make_extras(settings: Settings) -> AnswerExtras:
+    bots = settings.bots.items()
+    progress = {name for name, bot in bots if bot.progress}
+    suggestions = {name for name, bot in bots if bot.suggestions}
+    return AnswerExtras(progress=progress, suggestions=suggestions, language=settings.locale)
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

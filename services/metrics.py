@@ -35,16 +35,13 @@ RECOVERIES = _counter(
     ["outcome", "reason"],
 )
 REASKS = _counter(
-    "wechatlaibao_reasks_total",
-    "Questions asked again because the provider had no answer to the first request.",
+    "wechatlaibao_reasks_total", "Questions asked again because the provider had no answer to the first request."
 )
 HANDOVERS = _counter(
-    "wechatlaibao_handovers_total",
-    "Unfinished streams that a draining replica released to other replicas.",
+    "wechatlaibao_handovers_total", "Unfinished streams that a draining replica released to other replicas."
 )
 OWNERS_REFUSED = _counter(
-    "wechatlaibao_owners_refused_total",
-    "Late writes refused because another owner has the stream.",
+    "wechatlaibao_owners_refused_total", "Late writes refused because another owner has the stream."
 )
 STREAMS_RUNNING = Gauge(
     "wechatlaibao_streams_running",
@@ -117,10 +114,7 @@ FORMS = _counter(
     "Forms of runs that paused for a person, by what became of them: asked, submitted, unsent, or an error code.",
     ["outcome"],
 )
-REWRITTEN = _counter(
-    "wechatlaibao_streams_rewritten_total",
-    "Streams that Redis lost and their owner wrote again.",
-)
+REWRITTEN = _counter("wechatlaibao_streams_rewritten_total", "Streams that Redis lost and their owner wrote again.")
 CALLBACK_SECONDS = Histogram(
     "wechatlaibao_callback_seconds",
     "Seconds to answer a WeCom callback that passed all checks.",
@@ -129,15 +123,9 @@ CALLBACK_SECONDS = Histogram(
     registry=REGISTRY,
 )
 CALLBACKS_REFUSED = _counter(
-    "wechatlaibao_callbacks_refused_total",
-    "Callbacks refused, by the check that failed.",
-    ["check"],
+    "wechatlaibao_callbacks_refused_total", "Callbacks refused, by the check that failed.", ["check"]
 )
-COMMANDS = _counter(
-    "wechatlaibao_commands_total",
-    "Commands of WeCom users, without redeliveries.",
-    ["command"],
-)
+COMMANDS = _counter("wechatlaibao_commands_total", "Commands of WeCom users, without redeliveries.", ["command"])
 HANDOFFS = _counter(
     "wechatlaibao_handoffs_total",
     "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
@@ -149,9 +137,7 @@ FEEDBACK = _counter(
     ["bot", "rating"],
 )
 FEEDBACK_REFUSED = _counter(
-    "wechatlaibao_feedback_refused_total",
-    "Ratings that changed nothing, by reason.",
-    ["reason"],
+    "wechatlaibao_feedback_refused_total", "Ratings that changed nothing, by reason.", ["reason"]
 )
 FEEDBACK_DELIVERED = _counter(
     "wechatlaibao_feedback_delivered_total",
@@ -165,9 +151,7 @@ FEEDBACK_WAITING = Gauge(
     registry=REGISTRY,
 )
 REST_REFUSED = _counter(
-    "wechatlaibao_rest_refused_total",
-    "Requests refused because of their Origin or Host header.",
-    ["check"],
+    "wechatlaibao_rest_refused_total", "Requests refused because of their Origin or Host header.", ["check"]
 )
 CREDENTIALS_REFUSED = _counter(
     "wechatlaibao_credentials_refused_total",
@@ -193,9 +177,7 @@ SOCKETS_ENDED = _counter(
     ["door", "code"],
 )
 SOCKETS_REFUSED = _counter(
-    "wechatlaibao_sockets_refused_total",
-    "Handshakes refused, by the check that failed.",
-    ["door", "check"],
+    "wechatlaibao_sockets_refused_total", "Handshakes refused, by the check that failed.", ["door", "check"]
 )
 CONNECTIONS_REFUSED = _counter(
     "wechatlaibao_connections_refused_total",
@@ -215,19 +197,16 @@ HTTP_WAITS_MAX = Gauge(
     registry=REGISTRY,
 )
 SEARCHES = _counter(
-    "wechatlaibao_searches_total",
-    "Web searches, by outcome: found, empty, failed.",
-    ["provider", "outcome"],
+    "wechatlaibao_searches_total", "Web searches, by outcome: found, empty, failed.", ["provider", "outcome"]
+)
+SUGGESTIONS = _counter(
+    "wechatlaibao_suggestions_total", "Requests for suggested questions, by outcome.", ["provider", "outcome"]
 )
 BATCH_ITEMS = _counter(
-    "wechatlaibao_batch_items_total",
-    "Batch items that ended, by outcome: completed, or an error code.",
-    ["outcome"],
+    "wechatlaibao_batch_items_total", "Batch items that ended, by outcome: completed, or an error code.", ["outcome"]
 )
 BATCH_RETRIES = _counter(
-    "wechatlaibao_batch_retries_total",
-    "Batch items scheduled to be asked again, by error code.",
-    ["code"],
+    "wechatlaibao_batch_retries_total", "Batch items scheduled to be asked again, by error code.", ["code"]
 )
 BATCH_LANES_BUSY = Gauge(
     "wechatlaibao_batch_lanes_busy",
@@ -253,16 +232,8 @@ BATCH_TASKS_MAX = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
-BATCH_TASKS = _counter(
-    "wechatlaibao_batch_tasks_total",
-    "Batch tasks that ended, by status.",
-    ["status"],
-)
-BATCH_REFUSED = _counter(
-    "wechatlaibao_batch_refused_total",
-    "Batch tasks refused, by error code.",
-    ["code"],
-)
+BATCH_TASKS = _counter("wechatlaibao_batch_tasks_total", "Batch tasks that ended, by status.", ["status"])
+BATCH_REFUSED = _counter("wechatlaibao_batch_refused_total", "Batch tasks refused, by error code.", ["code"])
 ANSWER_FILES = _counter(
     "wechatlaibao_answer_files_total",
     "Pictures and files of answers, by outcome: picture, file, or the code of what went wrong.",
@@ -273,10 +244,7 @@ CONTACT_LOOKUPS = _counter(
     "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",
     ["outcome"],
 )
-REDIS_OUTAGES = _counter(
-    "wechatlaibao_redis_outages_total",
-    "Times a replica found Redis unreachable.",
-)
+REDIS_OUTAGES = _counter("wechatlaibao_redis_outages_total", "Times a replica found Redis unreachable.")
 REDIS_AWAY = Gauge(
     "wechatlaibao_redis_away",
     "1 while a replica finds Redis unreachable, else 0.",

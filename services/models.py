@@ -281,7 +281,16 @@ class Told:
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Complete
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node of a workflow or a tool of an agent has begun; somebody else's words of any length."""
+
+    title: str
+    #: The title by language ("zh", "en"), where the app has it in more than one.
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Step | Complete
 
 
 @dataclass(frozen=True, slots=True)

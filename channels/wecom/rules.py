@@ -38,4 +38,5 @@ WECOM = Channel(
     needs_session=False,
     keeps_files=True,
     end_user=_userid,
+    shows_extras=True,
 )

@@ -24,6 +24,7 @@ PEOPLE = (
 
 DIFY_MODES = (
     Choice("normal", "正常", "Normal", "边写边答", "streams an answer"),
+    Choice("steps", "分步", "Steps", "先显示正在执行的步骤", "names the running step"),
     Choice("slow", "慢", "Slow", "字一个个来", "drips an answer"),
     Choice("long", "长", "Long", "一条消息装不下", "needs a second message"),
     Choice("pictures", "画图", "Pictures", "带图片和文件", "draws, and links a file"),

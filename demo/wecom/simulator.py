@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from config.texts import LOCALES
 from demo.wecom.media_messages import MediaMessages
 from demo.wecom.media_store import MediaStore, StoreFaults
 from demo.wecom.pictures import pictures_of
+from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
@@ -44,8 +44,6 @@ __all__ = [
 
 #: The address without a `ResponseServer`: a host name that never resolves, so no answer can reach the real WeCom.
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
-#: Keys of the texts that a bubble shows before there is an answer.
-PLACEHOLDERS = ("thinking", "queued")
 #: The rule that `sees_finish` counts: an answer may be replaced by a shorter one.
 SHRUNK = "shrinking text"
 
@@ -279,15 +277,11 @@ class WeComUser(MediaMessages):
     def _shown(self, bubble: Bubble) -> Shown:
         if not bubble.frames:
             return Shown()
-        content = "" if bubble.content in self._placeholders and not bubble.finish else bubble.content
+        waits = bubble.content in self._placeholders or names_step(bubble.content)
+        content = "" if waits and not bubble.finish else bubble.content
         feedback = bubble.frames[0].raw.get("feedback")
         feedback_id = str(feedback.get("id", "")) if isinstance(feedback, dict) else ""
         return Shown(bubble.stream_id, content, bubble.finish, feedback_id)
-
-
-def product_placeholders() -> list[str]:
-    """Return the product's placeholders in all its languages."""
-    return [sentences[key] for sentences in LOCALES.values() for key in PLACEHOLDERS]
 
 
 def _stream(reply: Mapping[str, Any], broken: Sequence[Violation]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
+from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
@@ -74,6 +75,7 @@ class Answerer:
         channels: Channels,
         forms: AnswerForms,
         callers: CallerAuthenticator | None = None,
+        extras: AnswerExtras | None = None,
         intake: MediaIntake | None = None,
         askers: Askers | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -86,6 +88,7 @@ class Answerer:
         """
         self._auth = auth
         self._callers = callers
+        self._extras = extras or AnswerExtras()
         self._intake = intake
         self._askers = askers or Askers()
         self._forms = forms
@@ -136,6 +139,13 @@ class Answerer:
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
+        asked = Asked(question, self._channels.of(question), self._backends[question.bot].provider)
+        yield from self._extras.added(self._events(question, stream_id, deadline, past, turn), asked, deadline, past)
+
+    def _events(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None, turn: Memory | None
+    ) -> Iterator[AnswerEvent]:
+        """Yield the events of `answer` without extras."""
         backend, channel = self._backends[question.bot], self._channels.of(question)
         identity = self._identity(question, backend, channel)
         yield identity

@@ -131,4 +131,5 @@ def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
         "overflow": ended(text, code, late=promised, stream_id=stream.stream_id),
         "frame": replace(ended(late.shown, "", late=promised), frame_over=True),
     }
-    return EndedAnswer(text, seen.get(late.cause), code, stream.field("cited"), stream.stream_id)
+    cited, suggested = stream.field("cited"), stream.field("suggested")
+    return EndedAnswer(text, seen.get(late.cause), code, cited, suggested, stream.stream_id)

@@ -25,7 +25,7 @@ from services.models import (
 )
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
-from services.streams.answer_events import AnswerEvent, Resumed, difference
+from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
@@ -57,6 +57,8 @@ def looked_up(
     if found.ids.findable and not ids.findable:
         yield found.ids
     yield from rest
+    if found.forms:
+        yield AskedBack()
     yield found.usage
 
 
@@ -67,6 +69,7 @@ def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[Answe
         match event:
             case PendingForm():
                 forms.append(event)
+                yield AskedBack()
                 continue
             case Delta(text):
                 # Only whether there is any text matters.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,6 +41,10 @@ class QueryResult:
             "sources": [dict(source) for source in self.sources],
             "usage": dict(self.usage),
         }
+
+
+#: Returns the questions that the app suggests after an answer with these ids, before the deadline.
+Suggest = Callable[[Query, ProviderIds, Deadline], Sequence[str]]
 
 
 class BaseForms(ABC):
@@ -87,6 +91,8 @@ class BaseRAGProvider(ABC):
     takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
+    #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
+    suggest: Suggest | None = None
     #: Submits forms; None if the provider's runs never pause for a person.
     forms: BaseForms | None = None
     #: Whether `rate` reaches the provider; if False, people's ratings are kept here only.

@@ -19,6 +19,7 @@ class ProviderWrapper(BaseRAGProvider):
         self.keeps_conversations = wrapped.keeps_conversations
         self.takes_files = wrapped.takes_files
         self.search_provider = wrapped.search_provider
+        self.suggest = wrapped.suggest
         self.forms = wrapped.forms
         self.takes_ratings = wrapped.takes_ratings
         self.sends_user_tokens = wrapped.sends_user_tokens

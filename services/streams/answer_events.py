@@ -89,6 +89,27 @@ class AnswerFiles(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AskedBack:
+    """The answer ends with forms that wait for the person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The step to name while there is no text, "" for none; never part of the text."""
+
+    title: str
+    #: Whether it is worth a write of its own; else it goes along with the stream's next one.
+    soon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """The questions suggested after the answer, one per line; never part of the text."""
+
+    lines: str
+
+
+@dataclass(frozen=True, slots=True)
 class Uploaded:
     """A file of the question was uploaded; the receiver must store this before it continues."""
 
@@ -96,7 +117,7 @@ class Uploaded:
     files: tuple[str, ...]
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded | AskedBack | Progress | Suggested
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

@@ -103,13 +103,13 @@ class OwnedState:
         self.backlog.begin_anew()
         self.urgent = True
 
-    def set_fields(self, fields: Mapping[str, str]) -> bool:
-        """Set fields; return whether any value changed."""
+    def set_fields(self, fields: Mapping[str, str], *, urgent: bool = True) -> bool:
+        """Set fields; return whether any value changed. Those that are not `urgent` may wait for the next write."""
         written = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
         news = {name: value for name, value in written.items() if self.fields.get(name) != value}
         self.fields |= news
         self.dirty_fields |= news
-        self.urgent = self.urgent or bool(news)
+        self.urgent = self.urgent or (urgent and bool(news))
         return bool(news)
 
     def next_write(self, *, renew: bool, stamp: str) -> Write | None:

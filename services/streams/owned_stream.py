@@ -132,6 +132,16 @@ class OwnedStream:
         if news:
             self._changed(self)
 
+    def mention(self, *, soon: bool = False, **fields: str) -> None:
+        """Set fields that may wait for the stream's next write, which a lease's renewal is at the latest.
+
+        With `soon` they are written like further text.
+        """
+        with self._lock:
+            news = self._state.set_fields(fields, urgent=False)
+        if news and soon:
+            self._changed(self)
+
     def finish(self, status: Status, *, error_code: str = "", sentence: str = "", overflows: bool = False) -> None:
         """End the stream in one write with the remaining text, and an error chunk if there is a sentence.
 
@@ -188,7 +198,8 @@ class OwnedStream:
                 return None
             text = self._state.backlog.acked_text
             access, late = self._state.access, self._state.field("late") == "1"
-        return Snapshot(self.stream_id, "processing", access=access, text=text, size=len(text.encode()), late=late)
+            seen = {"text": text, "size": len(text.encode()), "note": self._state.field("step")}
+        return Snapshot(self.stream_id, "processing", access=access, late=late, **seen)  # type: ignore[arg-type]
 
     def page(self, cursor: int) -> ChunkPage | None:
         """Return the chunks from `cursor` that Redis is known to have; None once another owner may write.

@@ -29,7 +29,9 @@ from services.streams.answer_events import (
     AnswerFiles,
     Asking,
     LateDelivery,
+    Progress,
     Resumed,
+    Suggested,
     Uploaded,
     Waiting,
     written_sources,
@@ -198,6 +200,11 @@ class Producer:
             case ProviderIds():
                 ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
                 stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
+            case Progress(title, soon):
+                stream.mention(soon=soon, step=title)
+            case Suggested(lines):
+                # Written together with the end, so that the finished frame has them the first time it is shown.
+                stream.mention(suggested=lines)
             case Waiting(waiting):
                 stream.set(waiting="1" if waiting else "")
             case Identity():

@@ -78,6 +78,8 @@ class Snapshot:
     late: bool = False
     #: Whether pictures or files are stored with the answer.
     has_files: bool = False
+    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
+    note: str = ""
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
     #: A provider answers the question, or has; known only where it was asked just now.
@@ -85,9 +87,9 @@ class Snapshot:
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited = reply
+        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start, cited, *note = reply
         marks = (epoch, owner, lapsed == 1, bool(over & 1), text, size, length, start, cited)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, bool(over & 2), bool(over & 4))
+        return cls(stream_id, status, code, waiting == "1", access, *marks, bool(over & 2), bool(over & 4), *note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class EndedAnswer:
     error_code: str = ""
     #: The sources as a few lines of Markdown.
     cited: str = ""
+    #: The suggested questions, one per line.
+    suggested: str = ""
     stream_id: str = ""
     #: Its pictures and files.
     files: tuple[StoredFile, ...] = ()
@@ -67,18 +69,25 @@ class WeComFrames:
     def content(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile] = ()) -> str:
         """Return the content of a snapshot's frame; `files` are those of an answer that has ended in time."""
         snapshot = self._worded(snapshot)
-        finish, truncated = is_over(snapshot), self._truncated(snapshot)
-        content = render_frame(
+        sources, suggestions = ("", "") if _beyond(snapshot) else self._footnotes(bot, snapshot)
+        footnote = _paragraphs(sources, suggestions)
+        content = self._rendered(bot, snapshot, footnote, files)
+        if suggestions and footnote not in content:
+            # The sources may fit alone.
+            content = self._rendered(bot, snapshot, sources, files)
+        if not content and files and is_over(snapshot):
+            return self._texts.get("picture_unnamed")
+        return content or self._placeholder(snapshot, is_over(snapshot))
+
+    def _rendered(self, bot: str, snapshot: Snapshot, footnote: str, files: Sequence[StoredFile]) -> str:
+        return render_frame(
             snapshot.text,
-            growing=not finish,
+            growing=not is_over(snapshot),
             suffix=self._suffix(snapshot, files),
             thinking=self._thinking[bot],
-            truncated=truncated,
-            footnote="" if _beyond(snapshot) else self._footnote(bot, snapshot),
+            truncated=self._truncated(snapshot),
+            footnote=footnote,
         )
-        if finish and not content and files:
-            return self._texts.get("picture_unnamed")
-        return content or self._placeholder(snapshot, finish)
 
     def overflows(
         self, bot: str, text: str, error_code: str, *, stream_id: str = "", files: Sequence[StoredFile] = ()
@@ -96,14 +105,17 @@ class WeComFrames:
         sentence = self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
             sentence = self._texts.get("late_complete") if whole else self._texts.error("provider_empty")
-        heading = self._texts.get("sources_heading")
-        listed = answer.cited and not answer.error_code and bot in self._sources
-        footnote = f"{heading}\n\n{answer.cited}" if listed else ""
-        shown = answer.snapshot and not answer.snapshot.frame_over
-        files = "" if shown else self._offers.lines(answer.stream_id, answer.files, pictures=True)
-        ending = "\n\n".join(filter(None, (files, sentence)))
+        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.suggested)
+        sources, suggestions = self._footnotes(bot, shown)
+        footnote = _paragraphs(sources, suggestions)
+        in_frame = answer.snapshot and not answer.snapshot.frame_over
+        files = "" if in_frame else self._offers.lines(answer.stream_id, answer.files, pictures=True)
+        ending = _paragraphs(files, sentence)
         truncated = answer.whole or self._texts.get("late_truncated")
-        return second_part(rest, mark=MARK, footnote=footnote, ending=ending, truncated=truncated)
+        message = second_part(rest, mark=MARK, footnote=footnote, ending=ending, truncated=truncated)
+        if suggestions and footnote not in message:
+            return second_part(rest, mark=MARK, footnote=sources, ending=ending, truncated=truncated)
+        return message
 
     def _worded(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot with words for its pictures; a text that ends within one is cut before it."""
@@ -146,17 +158,28 @@ class WeComFrames:
             return self._texts.get("frame_ended_late" if snapshot.late else "frame_ended")
         return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
 
-    def _footnote(self, bot: str, snapshot: Snapshot) -> str:
-        """Return the list of sources of a completed answer, "" for bots that do not show it."""
-        if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
-            return ""
-        return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
+    def _footnotes(self, bot: str, snapshot: Snapshot) -> tuple[str, str]:
+        """Return the lists of sources and of suggested questions of a completed answer, each "" for none."""
+        if snapshot.status != "completed" or snapshot.frame_over:
+            return "", ""
+        sources = snapshot.cited if bot in self._sources else ""
+        suggestions = "\n".join(f"- {question}" for question in snapshot.note.split("\n") if question)
+        return self._under("sources_heading", sources), self._under("suggestions_heading", suggestions)
+
+    def _under(self, heading: str, lines: str) -> str:
+        return f"{self._texts.get(heading)}\n\n{lines}" if lines else ""
 
     def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
         """Return the sentence shown while there is no visible text, e.g. when all of it is hidden thinking."""
         if finish:
             return self._texts.error("provider_empty")
+        if snapshot.note and not snapshot.waiting:
+            return self._texts.get("step", step=snapshot.note)
         return self._texts.get("queued" if snapshot.waiting else "thinking")
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
 
 
 def ended(text: str, error_code: str, *, late: bool = True, stream_id: str = "") -> Snapshot:

@@ -31,6 +31,7 @@ class MockErrorReply:
 INVALID_USER = MockErrorReply.api(400, "invalid_param", "Arg user must be provided.")
 NO_CONVERSATION = MockErrorReply.api(404, "not_found", "Conversation Not Exists.")
 NO_MESSAGE = MockErrorReply.api(404, "not_found", "Message Not Exists.")
+NO_SUGGESTIONS = MockErrorReply.api(400, "bad_request", "Suggested Questions Is Disabled.")
 NO_ADDRESS = MockErrorReply.html(404, "Not Found")
 NO_RUN = MockErrorReply.api(404, "not_found", "Workflow run not found")
 NOT_A_WORKFLOW = MockErrorReply.api(

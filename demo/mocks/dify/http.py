@@ -18,7 +18,16 @@ from demo.mocks.dify.error_replies import (
     MockErrorReply,
 )
 from demo.mocks.dify.files import FOLDER, file, is_signed
-from demo.mocks.dify.look_ups import LookUp, conversations, is_uuid, messages, rate, run_result, run_to_follow
+from demo.mocks.dify.look_ups import (
+    LookUp,
+    conversations,
+    is_uuid,
+    messages,
+    rate,
+    run_result,
+    run_to_follow,
+    suggested,
+)
 from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
 from demo.mocks.dify.scripts import SCRIPTS, DifyScript
@@ -71,6 +80,8 @@ class DifyHandler(Handler):
                 self.reply(form)
             case ["v1", "messages"]:
                 self._look_up("messages", query, lambda: messages(dify, query))
+            case ["v1", "messages", message_id, "suggested"]:
+                self._look_up("suggested", query, lambda: suggested(dify, message_id, query.get("user", "")))
             case ["v1", "conversations"]:
                 self._look_up("conversations", query, lambda: conversations(dify, query))
             case ["v1", "workflows", "run", run_id]:

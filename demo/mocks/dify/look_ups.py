@@ -15,6 +15,7 @@ from demo.mocks.dify.error_replies import (
     NO_CONVERSATION,
     NO_MESSAGE,
     NO_RUN,
+    NO_SUGGESTIONS,
     NOT_A_WORKFLOW,
     MockErrorReply,
 )
@@ -29,7 +30,7 @@ Outputs = Literal["object", "string", "none"]
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A request about an earlier question; `kind` is `messages`, `conversations`, `run`, `events` or `form`."""
+    """A request about an earlier question; `kind` is messages, conversations, suggested, run, events or form."""
 
     kind: str
     query: Mapping[str, str]
@@ -50,6 +51,19 @@ def messages(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[
     turns = dify.runs.turns(conversation_id)
     rows = [_row(run, turns[place - 1] if place else None) for place, run in enumerate(turns)]
     return {"limit": limit, "has_more": len(rows) > limit, "data": rows[-limit:]}
+
+
+def suggested(dify: MockDify, message_id: str, user: str) -> MockErrorReply | dict[str, Any]:
+    """Return the questions suggested after a message; another user's message is reported as unknown."""
+    if not user:
+        return INVALID_USER
+    run = dify.runs.find(message_id, user)
+    if run is None or run.message_id != message_id:
+        return NO_MESSAGE
+    if dify.suggested is None:
+        return NO_SUGGESTIONS
+    dify.closing.wait(dify.suggested_after)
+    return {"result": "success", "data": list(dify.suggested)}
 
 
 def conversations(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:

@@ -163,6 +163,28 @@ def chatflow_moderated(run: Run) -> Iterator[Step]:
 MODERATED = "这个问题我不能回答。"
 
 
+#: The nodes of a chatflow that takes its time: type and title.
+NODES = (
+    ("start", "开始"),
+    ("question-classifier", "理解问题"),
+    ("knowledge-retrieval", "查知识库"),
+    ("llm", "撰写回答"),
+)
+
+
+def steps(run: Run) -> Iterator[Step]:
+    """Play a chatflow whose nodes run for a while before the first text."""
+    yield run.workflow_started()
+    for index, (kind, title) in enumerate(NODES, 1):
+        node = {"id": f"ne{index}", "node_id": f"n{index}", "node_type": kind, "title": title, "index": index}
+        yield run.node("node_started", **node, inputs=None)
+        yield Gap(0.0 if kind == "start" else 4 * run.slow)
+        yield run.node("node_finished", **node, status="succeeded", error=None, outputs=None, files=[])
+    yield from run.say()
+    yield run.message_end()
+    yield run.workflow_finished(answer=run.answer)
+
+
 def slow(run: Run) -> Iterator[Step]:
     yield PING
     yield Gap(2 * run.slow)

@@ -128,6 +128,7 @@ TRANSPORTS: dict[str, DifyScript] = {
     "silent": fails(faults.silent, "headers and nothing else"),
     "no-headers": fails(faults.silent, "not even headers", headers_after=float("inf")),
     "slow": DifyScript(plays.slow, "an answer that takes its time"),
+    "steps": DifyScript(plays.steps, "nodes that run for a while, then text"),
     "drip-bytes": fails(faults.drip_bytes, "an event that never ends"),
     "drip-events": fails(faults.drip_events, "an answer that never ends"),
     "drop": fails(faults.drop, "connection reset after text"),
@@ -202,4 +203,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "slow", "long", "pictures", "form", "error", "silent")
+CHOICES = ("normal", "steps", "slow", "long", "pictures", "form", "error", "silent")

@@ -65,6 +65,9 @@ class MockDify(HttpMock):
     outputs: Outputs = "object"
     #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
+    #: The questions suggested after every answer, None for an app without that feature, and the seconds they take.
+    suggested: tuple[str, ...] | None = None
+    suggested_after: float = 0.0
     #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     #: Seconds for which signed addresses of files are valid after a run began.
@@ -138,7 +141,7 @@ class MockDify(HttpMock):
         return [request for request in list(self.requests) if request.body.get("query") == text]
 
     def looked_up(self) -> Counter[str]:
-        """Return how often each of `messages`, `conversations`, `run` and `events` was called."""
+        """Return how often each kind of look-up was called."""
         return Counter(look_up.kind for look_up in list(self.look_ups))
 
     def forget_conversations(self) -> None:

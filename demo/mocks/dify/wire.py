@@ -188,7 +188,7 @@ class Run:
 
     def node(self, name: str, **data: Any) -> bytes:
         node = {"id": "ne1", "node_id": "kr", "node_type": "knowledge-retrieval", "title": "查知识库", "index": 2}
-        return self.workflow(name, **node, **data)
+        return self.workflow(name, **node | data)
 
     def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:
         """Set the run's status and outputs, and return the event."""

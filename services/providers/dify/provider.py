@@ -21,6 +21,7 @@ from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
+from services.providers.dify.suggestions import SuggestedQuestions
 from services.providers.dify.turn import DifyTurn
 from services.providers.dify.uploads import local_file
 from utils.deadline import Deadline
@@ -92,6 +93,7 @@ class DifyProvider(BaseRAGProvider):
             backoff=backoff,
         )
         self.files_root = self._service.urls.root.removesuffix("/v1")
+        self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after
         self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 

@@ -183,6 +183,16 @@ class DifyService:
         rows = self._look_up(self.urls.messages, authorization, deadline, params=query).get("data")
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
+    def suggested(self, message_id: str, user: str, *, authorization: str, deadline: Deadline) -> list[Any]:
+        """Return the questions that the app suggests after an answer. Dify has a model write them.
+
+        Raises:
+            ProviderError: 400 or 403 if the app suggests none; any other error reply or failure.
+        """
+        url = self.urls.suggested(message_id)
+        found = self._call("GET", url, authorization, deadline=deadline, params={"user": user}).get("data")
+        return found if isinstance(found, list) else []
+
     def conversations(self, user: str, *, authorization: str, limit: int = CONVERSATION_ROWS) -> Mapping[str, Any]:
         """Return a user's conversations in `data`, latest first; `has_more` is whether there are more."""
         query = {"user": user, "limit": limit}

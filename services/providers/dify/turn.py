@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from services.errors import ConversationGone, ProviderError, StreamBroken
-from services.models import Attached, Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.models import Attached, Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
 from services.providers.dify.files import answer_files
 from services.providers.dify.form_events import forms_of, is_form
+from services.providers.dify.steps import started_node, used_tools
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 DifyState = Literal["running", "finishing", "failing", "done"]
@@ -49,11 +50,13 @@ class DifyTurn:
             "workflow_started": self._workflow_started,
             "workflow_finished": self._workflow_finished,
             "workflow_paused": self._workflow_paused,
+            "node_started": _node_started,
+            "agent_thought": _agent_thought,
             "human_input_required": self._human_input_required,
         }
 
     def take(self, event: Mapping[str, Any]) -> Iterable[ProviderEvent]:
-        """Return the provider events of a Dify event. Nodes, thoughts, speech and unknown events yield at most ids.
+        """Return the provider events of a Dify event. Speech and unknown events yield at most ids.
 
         Raises:
             ConversationGone: Dify does not know the conversation, and no text has arrived.
@@ -173,6 +176,14 @@ class DifyTurn:
             raise paused_error()
         self.state, self.paused = "done", True
         yield from forms
+
+
+def _node_started(event: Mapping[str, Any]) -> Sequence[Step]:
+    return started_node(mapping(event.get("data")))
+
+
+def _agent_thought(event: Mapping[str, Any]) -> Sequence[Step]:
+    return used_tools(event)
 
 
 def _nothing(_event: Mapping[str, Any]) -> Sequence[ProviderEvent]:

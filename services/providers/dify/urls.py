@@ -48,6 +48,9 @@ class DifyUrls:
     def conversations(self) -> str:
         return f"{self.root}/conversations"
 
+    def suggested(self, message_id: str) -> str:
+        return f"{self.messages}/{quote(message_id, safe='')}/suggested"
+
     def run(self, run_id: str) -> str:
         return f"{self.root}/workflows/run/{quote(run_id, safe='')}"
 

@@ -25,7 +25,7 @@ from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
 from services.streams.shared_reads import SharedReads
-from services.streams.store import READ_BYTES
+from services.streams.store import READ_BYTES, stream_keys
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay, Names, commands
@@ -178,6 +178,31 @@ def test_pictures_cost_the_finished_frame_one_round_trip(relay: CountingRelay) -
     assert growing == [("read",)]
     assert finished == [("read",), ("HGETALL", "MGET")]
     assert len(bubble.last.pictures) == 3
+
+
+@pytest.mark.parametrize("field", ["step", "suggested"])
+def test_the_step_and_the_suggestions_cost_a_poll_their_bytes(
+    field: str, relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis
+) -> None:
+    """No command and no round trip; an answer without them costs no byte more than the test below allows."""
+    owned = running(relay, desk, talker)
+    words = "查" * 40
+    server.hset(stream_keys(owned.stream_id).hash, field, words)
+    if field == "suggested":
+        talker.lets_go()
+        desk.sees_end(owned.stream_id)
+        wait_until(lambda: desk.manager.running == 0)
+    relay.forget()
+    commands(server)
+
+    snapshot = desk.reads(owned.stream_id)
+
+    assert snapshot
+    assert snapshot.note == words
+    assert commands(server) == POLL
+    (trip,) = relay.trips
+    assert trip.sent == POLL_SENT
+    assert trip.received - len(snapshot.text.encode()) - len(words.encode()) <= POLL_FRAME
 
 
 @pytest.mark.parametrize("size", [1024, 30 * 1024])

@@ -15,6 +15,7 @@ from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
+from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
@@ -71,7 +72,14 @@ class Desk:
     """A replica without HTTP."""
 
     def __init__(
-        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, slots: int = 3, lease: float = 6.0
+        self,
+        url: str,
+        provider: BaseRAGProvider,
+        *,
+        max_streams: int = 20,
+        slots: int = 3,
+        lease: float = 6.0,
+        extras: AnswerExtras | None = None,
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
         self._provider = provider
@@ -101,6 +109,7 @@ class Desk:
             channels=channels,
             forms=AnswerForms(self.forms, lambda key: f"<{key}>"),
             callers=Callers("key", api_keys=[API_KEY]),
+            extras=extras,
         )
         self.manager = StreamManager(
             self.streams,

@@ -530,6 +530,6 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_a_setting_that_is_not_implemented_yet_warns() -> None:
     """The warning says that the setting has no effect in this version."""
-    (warning,) = settings(WECHAT_PROGRESS="true").warnings
+    (warning,) = settings(WECHAT_BOT_SECRET="not-a-real-secret").warnings
 
-    assert warning == "WECHAT_PROGRESS has no effect in this version"
+    assert warning == "WECHAT_BOT_SECRET has no effect in this version"

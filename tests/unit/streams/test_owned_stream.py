@@ -251,13 +251,13 @@ def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     stream = owner.stream
     set_fields = stream._state.set_fields
 
-    def slow_set(fields: Mapping[str, str]) -> bool:
+    def slow_set(fields: Mapping[str, str], *, urgent: bool = True) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
         looking.start()
         looking.join(0.3)
         if not seen:
             threads.append(looking)
-        return set_fields(fields)
+        return set_fields(fields, urgent=urgent)
 
     threads: list[threading.Thread] = []
     stream._state.set_fields = slow_set  # type: ignore[method-assign]
@@ -278,6 +278,33 @@ def test_fields_are_sent_until_redis_has_them(owner: Owner) -> None:
     assert owner.sends().fields == {"auth_state": "renewed"}
     owner.stream.set(auth_state="renewed")
     assert owner.stream.next_write() is None
+
+
+def test_a_mentioned_field_waits_for_the_next_write(owner: Owner) -> None:
+    """It goes along with a lease's renewal, and asks for a write only when it is to come soon, which is not urgent."""
+    owner.stream.set(auth_state="cached")
+    owner.sends()
+    before = owner.changes
+
+    owner.stream.mention(step="一")
+    assert (owner.changes, owner.stream.urgent) == (before, False)
+    write = owner.stream.next_write(renew=True)
+    assert write
+    assert write.fields == {"step": "一"}
+    owner.stream.mention(soon=True, step="二")
+    owner.stream.mention(soon=True, step="二")
+
+    assert (owner.changes, owner.stream.urgent) == (before + 1, False)
+
+
+def test_a_mentioned_field_is_written_with_the_end(owner: Owner) -> None:
+    """In the same step."""
+    owner.stream.mention(suggested="病假呢")
+    owner.stream.finish("completed")
+
+    write = owner.write()
+
+    assert (write.op, write.fields["suggested"]) == ("finish", "病假呢")
 
 
 def test_wait_stored_returns_when_redis_has_the_field(clock: FakeClock) -> None:

@@ -57,6 +57,7 @@ NAMES = {
     "wechatlaibao_http_waits": ("gauge", set()),
     "wechatlaibao_http_waits_max": ("gauge", set()),
     "wechatlaibao_searches_total": ("counter", {"provider", "outcome"}),
+    "wechatlaibao_suggestions_total": ("counter", {"provider", "outcome"}),
     "wechatlaibao_batch_items_total": ("counter", {"outcome"}),
     "wechatlaibao_batch_retries_total": ("counter", {"code"}),
     "wechatlaibao_batch_lanes_busy": ("gauge", set()),

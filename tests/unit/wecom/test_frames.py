@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.texts import ZH, Texts
+from config.texts import LOCALES, ZH, Texts
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.frames import SMALL_BYTES, EndedAnswer, WeComFrames, ended
@@ -107,3 +107,80 @@ def test_the_message_lists_the_sources() -> None:
     assert FRAMES.late_message("shows", answer) == f"(2/2)\n\n五天\n\n{ZH['sources_heading']}\n\n1. 手册"
     assert "手册" not in FRAMES.late_message("hides", answer)
     assert "手册" not in FRAMES.late_message("shows", replace(answer, error_code="provider_timeout"))
+
+
+STEP = Snapshot("s", "processing", note="查知识库")
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_the_placeholder_names_the_running_step(language: str) -> None:
+    """Only while nothing of the text can be seen, and not in a finished frame."""
+    frames, sentences = WeComFrames(Texts(language), thinking={"shows": "show", "hides": "hide"}), LOCALES[language]
+    named, thinks = sentences["step"].format(step="查知识库"), replace(STEP, text="<think>想")
+
+    assert frames.content("shows", STEP) == frames.content("hides", thinks) == named
+    assert frames.content("shows", thinks) == "<think>想</think>"
+    assert frames.content("shows", replace(STEP, waiting=True)) == sentences["queued"]
+    assert frames.content("shows", replace(STEP, note="")) == sentences["thinking"]
+    assert frames.content("shows", replace(STEP, text="五天")) == "五天"
+    assert frames.content("shows", replace(STEP, frame_over=True)) == sentences["frame_ended"]
+
+
+def test_a_title_with_braces_is_not_filled_in() -> None:
+    """It is somebody else's text."""
+    assert "{step} {x}" in FRAMES.content("shows", replace(STEP, note="{step} {x}"))
+
+
+ANSWERED = Snapshot("s", "completed", text="五天", size=6, cited="1. 手册", note="病假呢\n婚假呢")
+LISTED = f"{ZH['suggestions_heading']}\n\n- 病假呢\n- 婚假呢"
+CITED = f"{ZH['sources_heading']}\n\n1. 手册"
+
+
+def test_suggestions_follow_a_completed_answer() -> None:
+    """After the sources, in the frame that finishes; not below an answer that was cut off, stopped or failed."""
+    cancelled, failed = replace(ANSWERED, status="cancelled"), replace(ANSWERED, status="error")
+
+    assert FRAMES.content("shows", ANSWERED) == f"五天\n\n{CITED}\n\n{LISTED}"
+    assert FRAMES.content("hides", ANSWERED) == f"五天\n\n{LISTED}"
+    assert FRAMES.content("hides", replace(ANSWERED, note="")) == "五天"
+    for other in (replace(ANSWERED, frame_over=True), cancelled, failed):
+        assert "病假" not in FRAMES.content("shows", other)
+
+
+def footnote_of(note: str) -> str:
+    return "\n".join([f"{ZH['suggestions_heading']}\n", *(f"- {question}" for question in note.split("\n"))])
+
+
+@settings(max_examples=examples(60))
+@given(missing=st.integers(-200, 500), note=st.sampled_from([ANSWERED.note, "问" * 100]))
+def test_suggestions_count_towards_the_frames_limit(missing: int, note: str) -> None:
+    """Where they do not fit they are left out, before the sources, and nothing of the answer is."""
+    text = "a" * (FRAME_BYTES - missing)
+    answered = replace(ANSWERED, text=text[:READ_BYTES], size=len(text), note=note, late=True)
+
+    content = FRAMES.content("shows", answered)
+    listed, cited, cut = (words in content for words in (ZH["suggestions_heading"], CITED, ZH["truncated_late"]))
+
+    assert len(content.encode()) <= FRAME_BYTES
+    assert cut is (missing < 0)
+    assert cut or content.startswith(text)
+    assert cited is (missing >= 2 + len(CITED.encode()))
+    assert listed is (missing >= 4 + len(CITED.encode()) + len(footnote_of(note).encode()))
+
+
+def test_a_late_message_lists_the_suggestions() -> None:
+    """What a frame could not carry ends there; a failed answer has none."""
+    answer = EndedAnswer("五天", None, cited="1. 手册", suggested="病假呢\n婚假呢")
+
+    assert FRAMES.late_message("shows", answer) == f"(2/2)\n\n五天\n\n{CITED}\n\n{LISTED}"
+    assert "病假呢" not in FRAMES.late_message("shows", replace(answer, error_code="provider_timeout"))
+
+
+def test_a_late_message_without_room_for_suggestions_lists_the_sources() -> None:
+    """The message has a limit of its own."""
+    answer = EndedAnswer("a" * (FRAME_BYTES - 60), None, cited="1. 手册", suggested="病假呢\n婚假呢")
+
+    message = FRAMES.late_message("shows", answer)
+
+    assert message.endswith(CITED)
+    assert len(message.encode()) <= FRAME_BYTES

@@ -152,7 +152,7 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     choices = browser.get("/choices").json()
 
     assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
-    shown = ["normal", "slow", "long", "pictures", "form", "error", "silent"]
+    shown = ["normal", "steps", "slow", "long", "pictures", "form", "error", "silent"]
     assert [mode["id"] for mode in choices["modes"]] == shown
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 

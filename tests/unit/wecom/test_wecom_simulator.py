@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from flask import request
 
+from config.texts import LOCALES
+from demo.wecom.placeholders import product_placeholders
 from demo.wecom.simulator import (
     Bubble,
     BubbleFrame,
@@ -18,7 +20,6 @@ from demo.wecom.simulator import (
     RuleBroken,
     SimulatedBot,
     WeComUser,
-    product_placeholders,
 )
 from tests.support.servers.processes import FakeClock, free_port
 from tests.support.wecom_stub import AES_KEY, TOKEN, Reply, StubCallback, frame
@@ -138,6 +139,20 @@ def test_the_products_own_placeholders_may_be_longer_than_the_answer(callback: S
         callback.grows(placeholder, "x", "xy")
         with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
             assert user.sees_finish(user.says("hello"), every=0.01) == "xy"
+
+
+@pytest.mark.parametrize("sentences", LOCALES.values(), ids=LOCALES)
+def test_a_step_may_be_longer_than_the_answer(
+    sentences: Mapping[str, str], callback: StubCallback, user: WeComUser
+) -> None:
+    """The sentence that names it is a placeholder; the same words with more after them are none."""
+    step = sentences["step"].format(step="查知识库 (2) [x]")
+    callback.grows(step, "x", "xy")
+    assert user.sees_finish(user.says("hello"), every=0.01) == "xy"
+
+    callback.grows(step + "\n答", "x")
+    with pytest.raises(RuleBroken, match="shrank"):
+        user.sees_finish(user.says("hello"), every=0.01)
 
 
 def test_an_answer_that_never_ends_times_out(user: WeComUser) -> None:

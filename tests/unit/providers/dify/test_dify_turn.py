@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import ConversationGone, ProviderError
-from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.dify.turn import DifyTurn
 
 Event = Mapping[str, Any]
@@ -80,6 +80,43 @@ def test_moderation_replaces_the_text_and_later_deltas_are_appended() -> None:
 def test_an_answer_that_moderation_empties_is_an_error() -> None:
     """An answer that was replaced by an empty text raises `provider_empty`."""
     assert failure(message("坏"), message("", "message_replace"), END).code == "provider_empty"
+
+
+def node(kind: Any, title: Any) -> Event:
+    return {"event": "node_started", "data": {"node_type": kind, "title": title}}
+
+
+def test_a_node_that_starts_is_a_step() -> None:
+    """Nodes that do no work of their own, and those without a title, are none."""
+    quiet = [
+        node("start", "开始"),
+        node("answer", "直接回复"),
+        node("llm", ""),
+        node("llm", 5),
+        {"event": "node_started"},
+    ]
+
+    assert events_of(*quiet, node("llm", "撰写\n回答"), node(None, "x"), message("答"), END) == [
+        Step("撰写\n回答"),
+        Step("x"),
+        Delta("答"),
+        Usage(),
+    ]
+
+
+def thought(tool: Any, labels: Any = None) -> Event:
+    return {"event": "agent_thought", "thought": "private", "tool": tool, "tool_labels": labels}
+
+
+def test_a_tool_is_a_step_in_every_language_it_has() -> None:
+    """A label that is missing falls back to the tool's name; thoughts without a tool are no step."""
+    labels = {"dalle3": {"en_US": "DALL-E 3", "zh_Hans": "绘画"}, "search": {"en_US": "Web"}, "odd": 3}
+    several = thought("dalle3;search;odd;fourth", labels)
+
+    assert events_of(thought(""), thought(None), several, thought("plain"), message("答"), END)[:-2] == [
+        Step("dalle3, search, odd", {"zh": "绘画, search, odd", "en": "DALL-E 3, Web, odd"}),
+        Step("plain", {"zh": "plain", "en": "plain"}),
+    ]
 
 
 def test_ids_are_emitted_as_they_become_known() -> None:
