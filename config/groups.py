@@ -59,7 +59,7 @@ class ServerSettings(Group):
     )
     locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
     texts_file: str | None = setting(
-        None, 'JSON file {"key": "sentence"} that replaces built-in sentences; keys are in config/texts.py'
+        None, 'JSON file {"key": "sentence"} that replaces built-in sentences; keys are in config/texts/'
     )
     secret_key: SecretKeys = setting(
         (),

@@ -32,7 +32,7 @@ from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchLimits, BatchManager, Retention
 from services.channels import Channel, Channels
-from services.errors import ProviderError, StoreUnavailable
+from services.errors import StoreUnavailable
 from services.factories import (
     batches_mode,
     make_auth,
@@ -60,7 +60,7 @@ from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
 from services.media.intake import MediaIntake
 from services.ops.health import Health, Probe
-from services.probes import clock_probe, clock_window, folder_probe, probe
+from services.probes import clock_probe, clock_window, folder_probe, probe, warn_of_missing_inputs
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import SocketStore
 from services.streams.access import Access
@@ -122,7 +122,7 @@ class Container:
             memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
-            forms=AnswerForms(FormStore(self.runner, Access(self.keys.streams()), clock=time.time), self.texts.get),
+            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts.get),
             callers=self.callers,
             extras=make_extras(settings),
             intake=MediaIntake(self.media, access),
@@ -187,7 +187,7 @@ class Container:
         for lifecycle in self._lifecycles:
             lifecycle.start()
         self._started = True
-        threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
+        threading.Thread(target=warn_of_missing_inputs, args=(self.providers,), daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
         modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
         log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **modes})
@@ -271,13 +271,6 @@ class Container:
         if address is None:
             return self.redis
         return connect(address.get_secret_value(), pool_size=self.settings.redis_pool_size)
-
-    def _warn_of_missing_inputs(self) -> None:
-        """Warn of required inputs without a value: a run that lacks one may hang instead of failing."""
-        for bot, provider in self.providers.items():
-            with suppress(ProviderError):
-                for name in provider.missing_inputs():
-                    log.warning("the app requires an input that DIFY_INPUTS lacks", extra={"bot": bot, "input": name})
 
     def _rag_ok(self) -> bool:
         return all(provider.health_check() for provider in self.providers.values())

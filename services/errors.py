@@ -11,7 +11,7 @@ LaibaoError                     code, status
 ├── BatchConflict               the idempotency key was used for a different submission
 ├── AddressBlocked              too many wrong credentials came from this address
 ├── BatchQueueFull              too many unfinished batch tasks
-└── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
+└── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts/)
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
     ├── FetchError              a file cannot be fetched: its size, its age, its address, or a failure
     └── ProviderError           the answer provider failed

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from services.attachments import Attached, MediaFile
 from services.forms import PendingForm
 
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -23,31 +24,6 @@ AuthState = Literal[
     "not_allowed",
     "none",
 ]
-
-
-MediaKind = Literal["image", "file", "video"]
-#: Dify's words.
-FileType = Literal["image", "document", "audio", "video", "custom"]
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """A file of a message where the platform stores it; the address is a secret."""
-
-    kind: MediaKind
-    url: str = field(repr=False)
-    #: The name of the key that decrypts it; "" for the bot's first one.
-    key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaFile:
-    """A file of a message, fetched and decrypted. Its repr shows its type and size only."""
-
-    name: str = field(repr=False)
-    type: FileType
-    mime: str
-    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,25 +229,6 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class Mocked:
     """The text after this comes from the built-in mock: the provider failed and `MOCK_FALLBACK` is on."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerFile:
-    """A picture or file that the provider made for an answer. Its repr has no address: it may hold a signature."""
-
-    url: str = field(repr=False)
-    name: str = field(default="", repr=False)
-    is_picture: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """Pictures and files of the answer beside its text; the addresses may be valid for minutes only.
-
-    None at all takes back those told before: the answer was replaced.
-    """
-
-    files: tuple[AnswerFile, ...]
 
 
 @dataclass(frozen=True, slots=True)

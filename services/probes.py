@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from config.bots import BotSettings
 from services.batches.files import writable
-from services.errors import LaibaoError, StoreUnavailable
+from services.errors import LaibaoError, ProviderError, StoreUnavailable
 from services.ops.health import Probe
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner
@@ -67,3 +67,11 @@ def folder_probe(folder: str) -> Probe:
         return True
 
     return run
+
+
+def warn_of_missing_inputs(providers: Mapping[str, BaseRAGProvider]) -> None:
+    """Warn of each bot's required inputs without a value: a run that lacks one may hang instead of failing."""
+    for bot, provider in providers.items():
+        with suppress(ProviderError):
+            for name in provider.missing_inputs():
+                log.warning("the app requires an input that DIFY_INPUTS lacks", extra={"bot": bot, "input": name})

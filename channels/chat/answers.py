@@ -12,7 +12,7 @@ from channels.sockets.answer_queue import AnswerCallbacks, Shown
 from channels.sockets.peer import FrameSocket
 from config.texts import Texts
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 from utils.formats.json_slices import text_member
 from utils.markdown.blocks import RenderedBlock
 

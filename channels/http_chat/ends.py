@@ -8,7 +8,7 @@ from typing import Any
 from channels.web.errors import OF_REASON, UNKNOWN_CODE
 from channels.web.rest import STORE_CODE, RestError
 from config.texts import Texts
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 from utils.formats.json_slices import Slices, text_member
 
 #: HTTP status by error code, for codes that end or prevent an answer; codes not listed have 502.

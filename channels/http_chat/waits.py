@@ -11,7 +11,7 @@ from channels.sockets.answer_queue import FollowedStream
 from services import metrics
 from services.errors import StoreUnavailable
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 
 #: Seconds of one wait for news; a request whose client has disconnected ends within about this time.
 SLICE = 1.0

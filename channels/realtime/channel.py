@@ -29,7 +29,7 @@ from services.models import Question
 from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, SessionAnswer, UnwatchTask, WatchTask
 from services.realtime.session import MOST, RealtimeSession
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 from utils.questions.detection import Detection
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from config.bots import DEFAULT_BOT
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 
 log = logging.getLogger(__name__)
 

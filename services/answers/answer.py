@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from services import metrics
 from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
-from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
+from services.answers.conversation_memory import ConversationMemory, LateHead, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
 from services.answers.extras.answer_extras import AnswerExtras, Asked
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
@@ -288,19 +288,3 @@ def _query(question: Question, identity: Identity, channel: Channel, asker: Aske
         mock_language=channel.mock_language,
         asker=asker,
     )
-
-
-class LateHead:
-    """Measures for how long one waiting question has seen the head of its queue without a lease."""
-
-    def __init__(self, timeout: float, clock: Callable[[], float]) -> None:
-        self._timeout = timeout
-        self._clock = clock
-        self._head = ""
-        self._since = 0.0
-
-    def over(self, head: str, late: float) -> bool:
-        """Note that the head's lease ended `late` seconds ago; return whether this was seen for over `timeout`."""
-        if late <= 0.0 or head != self._head:
-            self._head, self._since = head if late > 0.0 else "", self._clock()
-        return bool(self._head) and self._clock() - self._since > self._timeout

@@ -15,10 +15,11 @@ from services.answers.conversation_store import ConversationStore, Memory, Queue
 from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
+from services.attachments import Media
 from services.channels import ChannelRules, Channels
 from services.errors import StoreUnavailable
 from services.media.listed import written
-from services.models import Media, Question
+from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
 from services.streams.following import Following

@@ -9,20 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from services.answers.conversation_memory import ConversationMemory
+from services.attachments import Attached
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
-from services.models import (
-    Attached,
-    Complete,
-    Delta,
-    Mocked,
-    Past,
-    ProviderEvent,
-    ProviderIds,
-    Query,
-    Replacement,
-    Usage,
-)
+from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
 from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference

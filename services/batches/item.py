@@ -18,7 +18,8 @@ from services.batches.records import Claimed, Order
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Question
 from services.streams.following import Following
-from services.streams.records import Snapshot, Whole
+from services.streams.long_text import Whole
+from services.streams.records import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from services import metrics
+from services.attachments import AnswerFile
 from services.channels import Channels
 from services.errors import AnswerError, FetchError, StoreUnavailable
 from services.files.pictures import PictureConverter, looks_like_picture
 from services.files.sources import Source, read_files, sources_of, written_files
 from services.files.store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
 from services.http.fetcher import Fetched, Fetcher
-from services.models import AnswerFile, Question
+from services.models import Question
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from utils.deadline import Deadline

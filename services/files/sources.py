@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from services.models import AnswerFile
+from services.attachments import AnswerFile
 from utils.formats.file_names import plain_name
 from utils.markdown.pictures import FOLDER, is_signed, references
 

@@ -10,10 +10,11 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from services import metrics
+from services.attachments import Media, MediaFile
 from services.errors import AnswerError, FetchError, ProviderError
 from services.media.listed import read
 from services.media.media_service import MediaService
-from services.models import Media, MediaFile, Query, Question
+from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded

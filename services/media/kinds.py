@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.models import FileType, MediaFile, MediaKind
+from services.attachments import FileType, MediaFile, MediaKind
 
 #: Media types by ending, in Dify's four lists. An ending that none has is of the type "custom".
 _TYPES: dict[FileType, dict[str, str]] = {

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import astuple
 
-from services.models import Media
+from services.attachments import Media
 
 
 def written(media: Sequence[Media]) -> str:

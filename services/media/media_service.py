@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from services.attachments import Media, MediaFile
 from services.errors import AnswerError
 from services.http.fetcher import Fetcher
 from services.media.kinds import file_of, recognized
-from services.models import Media, MediaFile
 from services.wecom.callback import key_name
 from services.wecom.crypto import CryptError, decode_key, decrypt_media
 from utils.deadline import Deadline

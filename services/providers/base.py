@@ -7,20 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from services.attachments import MediaFile
 from services.errors import AnswerError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.models import (
-    Delta,
-    MediaFile,
-    Mocked,
-    ProviderEvent,
-    ProviderIds,
-    Query,
-    Recovered,
-    Replacement,
-    Told,
-    Usage,
-)
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
 from utils.deadline import Deadline
 
 

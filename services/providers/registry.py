@@ -26,7 +26,7 @@ def build_provider(
 ) -> BaseRAGProvider:
     """Build a bot's answer provider. It connects when it is asked its first question.
 
-    `sentence` maps a key of config/texts.py, such as `search_failed`, to the text that people read.
+    `sentence` maps a key of config/texts/, such as `search_failed`, to the text that people read.
 
     Raises:
         SettingsError: the provider's name is unknown, or its settings are invalid.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from services.models import MediaFile, ProviderIds, Query, Recovered
+from services.attachments import MediaFile
+from services.models import ProviderIds, Query, Recovered
 from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
 

@@ -8,18 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from services.attachments import AnswerFile
 from services.errors import Unrecoverable
-from services.models import (
-    AnswerFile,
-    Complete,
-    Delta,
-    Identity,
-    ProviderEvent,
-    ProviderIds,
-    Question,
-    Replacement,
-    Usage,
-)
+from services.models import Complete, Delta, Identity, ProviderEvent, ProviderIds, Question, Replacement, Usage
 from services.streams.owned_stream import OwnedStream
 
 #: The number of sources kept with an answer, and their bytes as JSON.

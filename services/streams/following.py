@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Status
+from services.streams.long_text import Whole
 from services.streams.readers import StreamReaders
-from services.streams.records import Chunk, ChunkPage, Standing, Whole
+from services.streams.records import Chunk, ChunkPage, Standing
 
 #: Seconds between reads of a stream that Redis lacks, and between attempts while Redis is away.
 PAUSE = 0.2

@@ -1,12 +1,15 @@
-"""The long text of an ended stream, read in slices, so that no reader holds more than one slice."""
+"""The text of an ended stream; a long one is read in slices, so that no reader holds more than one slice."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
+from services.models import Status, Usage
 
 #: Seconds of a Redis outage that a reader waits through within a text, and between two attempts.
 OUTAGE_SECONDS = 20.0
@@ -63,3 +66,58 @@ class LongText:
                 if self._clock() > end:
                     raise
                 self._sleep(PAUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A stream's whole text, and the other fields that go with it."""
+
+    #: The text if it is short, else "".
+    short: str
+    status: Status
+    error_code: str = ""
+    #: The sources as the provider gives them: title, content, score, position.
+    sources: tuple[Mapping[str, Any], ...] = ()
+    #: Whether the built-in mock answered instead of the provider.
+    mock: bool = False
+    #: The usage, without the sources.
+    usage: Usage = field(default_factory=Usage)
+    #: The provider's name and its ids; "" for none.
+    provider: str = ""
+    message_id: str = ""
+    conversation_id: str = ""
+    #: The provider's other fields as JSON.
+    told: str = ""
+    #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
+    retry_after: float = 0.0
+    #: A long text, read from Redis; None if it is short.
+    long: LongText | None = None
+
+    @property
+    def text(self) -> str:
+        """The whole text.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return "".join(self.slices())
+
+    @property
+    def size(self) -> int:
+        """Size of the whole text in bytes."""
+        return self.long.size if self.long else len(self.short.encode())
+
+    def slices(self) -> Iterator[str]:
+        """Yield the text in slices, each read when it is requested; raises what `text` does."""
+        yield from self.long or (self.short,)
+
+    def complete(self) -> Whole:
+        """Return a copy whose text is a short one; raises what `text` does."""
+        return replace(self, short=self.text, long=None) if self.long else self
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the provider, its ids and its other fields."""
+        names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
+        told = json.loads(self.told) if self.told else {}
+        return {**told, **{name: value for name, value in names.items() if value}}

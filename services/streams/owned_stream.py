@@ -133,10 +133,7 @@ class OwnedStream:
             self._changed(self)
 
     def mention(self, *, soon: bool = False, **fields: str) -> None:
-        """Set fields that may wait for the stream's next write, which a lease's renewal is at the latest.
-
-        With `soon` they are written like further text.
-        """
+        """Set fields that wait for the next write, the lease's renewal at the latest; `soon`: as further text does."""
         with self._lock:
             news = self._state.set_fields(fields, urgent=False)
         if news and soon:

@@ -10,20 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from services import metrics
+from services.attachments import Attached
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
-from services.models import (
-    Attached,
-    Complete,
-    Delta,
-    Identity,
-    Mocked,
-    Past,
-    ProviderIds,
-    Question,
-    Replacement,
-    Told,
-    Usage,
-)
+from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.streams.answer_events import (
     AnswerEvent,
     AnswerFiles,

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from services.errors import StoreUnavailable
+from services.streams.long_text import Whole
 from services.streams.manager import StreamManager
-from services.streams.records import ChunkPage, Standing, Whole
+from services.streams.records import ChunkPage, Standing
 from services.streams.store import StreamStore
 
 log = logging.getLogger(__name__)

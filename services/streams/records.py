@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from services.models import Status, Usage
-from services.streams.long_text import LongText
+from services.models import Status
 
 Op = Literal["", "finish", "release"]
 #: Why a frame does not carry all of an answer: the text is too large; a poll ended the frame before the answer's end;
@@ -126,61 +125,6 @@ class Write:
     def size(self) -> int:
         """Size of its text in bytes."""
         return sum([len(chunk.content.encode()) for chunk in self.chunks])
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A stream's whole text, and the other fields that go with it."""
-
-    #: The text if it is short, else "".
-    short: str
-    status: Status
-    error_code: str = ""
-    #: The sources as the provider gives them: title, content, score, position.
-    sources: tuple[Mapping[str, Any], ...] = ()
-    #: Whether the built-in mock answered instead of the provider.
-    mock: bool = False
-    #: The usage, without the sources.
-    usage: Usage = field(default_factory=Usage)
-    #: The provider's name and its ids; "" for none.
-    provider: str = ""
-    message_id: str = ""
-    conversation_id: str = ""
-    #: The provider's other fields as JSON.
-    told: str = ""
-    #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
-    retry_after: float = 0.0
-    #: A long text, read from Redis; None if it is short.
-    long: LongText | None = None
-
-    @property
-    def text(self) -> str:
-        """The whole text.
-
-        Raises:
-            StoreUnavailable: Redis is away.
-        """
-        return "".join(self.slices())
-
-    @property
-    def size(self) -> int:
-        """Size of the whole text in bytes."""
-        return self.long.size if self.long else len(self.short.encode())
-
-    def slices(self) -> Iterator[str]:
-        """Yield the text in slices, each read when it is requested; raises what `text` does."""
-        yield from self.long or (self.short,)
-
-    def complete(self) -> Whole:
-        """Return a copy whose text is a short one; raises what `text` does."""
-        return replace(self, short=self.text, long=None) if self.long else self
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Return the provider, its ids and its other fields."""
-        names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
-        told = json.loads(self.told) if self.told else {}
-        return {**told, **{name: value for name, value in names.items() if value}}
 
 
 class Appended(NamedTuple):

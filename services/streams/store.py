@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from services.errors import StoreUnavailable
 from services.redis.store import Call, ScriptRunner, script
 from services.streams.answer_events import read_sources, read_usage
-from services.streams.long_text import LongText, TextSlice
+from services.streams.long_text import LongText, TextSlice, Whole
 from services.streams.records import (
     PAGE_BYTES,
     PAGE_CHUNKS,
@@ -41,7 +41,6 @@ from services.streams.records import (
     NewStream,
     Snapshot,
     Takeover,
-    Whole,
     Write,
 )
 

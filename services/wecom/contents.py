@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from services.models import Media, MediaKind
+from services.attachments import Media, MediaKind
 
 #: The message types that are one file, and its kind.
 _FILES: Mapping[str, MediaKind] = {"image": "image", "file": "file", "video": "video"}

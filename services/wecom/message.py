@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
+from services.attachments import Media
 from services.errors import CallbackRefused
-from services.models import Media
 from services.wecom.contents import Content, content_of, without_mention
 
 #: A mention by a name without spaces: no other can be recognised without WECHAT_BOT_NAME.

@@ -27,7 +27,8 @@ FLOORS = {
     "services.files": 2, "services.media": 2, "services.sockets": 2, "services.limits": 2, "services.ops": 2,
     "services.contacts": 2,
     "services.redis": 1, "services.sql": 1, "services.http": 1,
-    "services.errors": 0, "services.forms": 0, "services.models": 0, "services.channels": 0, "services.metrics": 0,
+    "services.errors": 0, "services.attachments": 0, "services.forms": 0, "services.models": 0,
+    "services.channels": 0, "services.metrics": 0,
     "services.rounds": 0,
     "config": 0, "utils": 0,
 }  # fmt: skip

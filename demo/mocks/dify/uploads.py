@@ -89,6 +89,9 @@ def files_of(body: Mapping[str, Any], uploads: Sequence[MockUpload]) -> list[Moc
     """Return the files of a question, or the error for one that its user did not upload or that has another type."""
     found: list[MockUpload] = []
     for file in body.get("files") or ():
+        # Dify fetches such a file itself.
+        if file.get("transfer_method") == "remote_url" and file.get("url"):
+            continue
         known = next((each for each in uploads if each.id == file.get("upload_file_id")), None)
         if known is None or known.user != body["user"] or file.get("transfer_method") != "local_file":
             return UNKNOWN_FILE

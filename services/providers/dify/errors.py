@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.errors import ConversationGone, FormRefused, ProviderError, StreamBroken
-from services.http.service import TransientError
+from services.http.service import TransientError, aborted_error
 from services.providers.client.json_fields import json_object
+from utils.deadline import Deadline
 
 #: Part of Dify's message. In some replies Flask appends a sentence to it (langgenius/dify#28481).
 _GONE = "Conversation Not Exists"
@@ -99,3 +100,10 @@ def paused_error() -> ProviderError:
 def may_pass(error: ProviderError) -> bool:
     """Return whether a repeated call may succeed: Dify was unreachable, busy or failing, or its reply was damaged."""
     return error.http_status in (0, 200, 429) or error.http_status >= 500
+
+
+def no_slot(deadline: Deadline) -> ProviderError:
+    """Return the error of a question that got none of the slots in time."""
+    if deadline.aborted:
+        return aborted_error(deadline)
+    return ProviderError("too many questions in flight", code="provider_busy")

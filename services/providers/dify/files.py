@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.models import AnswerFile
+from services.attachments import AnswerFile
 from services.providers.client.json_fields import text
 
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, Literal
 
+from services.attachments import MediaFile
 from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
-from services.models import Complete, MediaFile, ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.errors import as_break

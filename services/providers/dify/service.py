@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from services.attachments import MediaFile
 from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService, aborted_error
-from services.models import MediaFile
 from services.providers.client.retries import attempts
-from services.providers.dify.errors import http_error
+from services.providers.dify.errors import http_error, no_slot
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.uploads import upload
-from services.providers.dify.urls import DifyUrls
+from services.providers.dify.urls import DifyUrls, app_headers
 from utils.clocks import seconds_ahead
 from utils.deadline import Deadline
 from utils.slots import Slots
@@ -83,7 +83,7 @@ class DifyService:
         """
         with self._slots.held(deadline) as taken, ExitStack() as stack:
             if not taken:
-                raise _no_slot(deadline)
+                raise no_slot(deadline)
             for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff):
                 with attempt:
                     stream = stack.enter_context(self._asked(body, authorization, deadline))
@@ -92,7 +92,7 @@ class DifyService:
     @contextmanager
     def _asked(self, body: Mapping[str, Any], authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
         started = self._clock()
-        headers = {"Accept": "text/event-stream"} | _headers(authorization)
+        headers = {"Accept": "text/event-stream"} | app_headers(authorization)
         with self._http.exchange(
             "POST", self.urls.chat, deadline=deadline, timeout=self.timeout, headers=headers, json=body
         ) as exchange:
@@ -114,7 +114,7 @@ class DifyService:
         """
         with self._slots.held(deadline) as taken:
             if not taken:
-                raise _no_slot(deadline)
+                raise no_slot(deadline)
             asked = {**body, "response_mode": "blocking"}
             bounds: dict[str, Any] = {"deadline": deadline, "timeout": self.timeout, "max_bytes": _MAX_HISTORY}
             return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
@@ -125,7 +125,7 @@ class DifyService:
         Raises:
             AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
         """
-        sent = (self.urls.uploads, _headers(authorization), file, user)
+        sent = (self.urls.uploads, app_headers(authorization), file, user)
         return upload(self._http, *sent, deadline=deadline, timeout=self.timeout, tries=(self._retries, self._backoff))
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
@@ -158,7 +158,7 @@ class DifyService:
         """
         until = Deadline(SHORT_CALL, clock=self._clock)
         with self._http.exchange(
-            "POST", self.urls.chat, deadline=until, timeout=SHORT_CALL, headers=_headers(authorization), json={}
+            "POST", self.urls.chat, deadline=until, timeout=SHORT_CALL, headers=app_headers(authorization), json={}
         ) as exchange:
             body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
         if exchange.status < 400:
@@ -225,13 +225,13 @@ class DifyService:
         """
         with self._slot(silence, deadline) as taken:
             if not taken:
-                raise _no_slot(deadline)
+                raise no_slot(deadline)
             with self._http.exchange(
                 "GET",
                 self.urls.events(run_id),
                 deadline=deadline,
                 timeout=silence,
-                headers={"Accept": "text/event-stream"} | _headers(authorization),
+                headers={"Accept": "text/event-stream"} | app_headers(authorization),
                 params={"user": user} | ({"include_state_snapshot": "true"} if snapshot else {}),
             ) as exchange:
                 self._raise_for_status(exchange)
@@ -276,7 +276,7 @@ class DifyService:
     ) -> Mapping[str, Any]:
         until = deadline or Deadline(timeout, clock=self._clock)
         with (http or self._http).exchange(
-            method, url, deadline=until, timeout=timeout, headers=_headers(authorization), **options
+            method, url, deadline=until, timeout=timeout, headers=app_headers(authorization), **options
         ) as exchange:
             self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
             self._raise_for_status(exchange)
@@ -293,16 +293,3 @@ class DifyService:
         """Close the pooled connections."""
         self._http.close()
         self._unshared.close()
-
-
-def _no_slot(deadline: Deadline) -> ProviderError:
-    if deadline.aborted:
-        return aborted_error(deadline)
-    return ProviderError("too many questions in flight", code="provider_busy")
-
-
-def _headers(authorization: str) -> dict[str, str]:
-    if not (authorization.isascii() and authorization.isprintable()):
-        raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
-    # A proxy that compresses holds pieces back until a compression block is full.
-    return {"Authorization": authorization, "Accept-Encoding": "identity"}

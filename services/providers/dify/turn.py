@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from services.attachments import Attached
 from services.errors import ConversationGone, ProviderError, StreamBroken
-from services.models import Attached, Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
 from services.providers.dify.files import answer_files

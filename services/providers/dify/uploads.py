@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from urllib3 import encode_multipart_formdata
 
+from services.attachments import MediaFile
 from services.errors import AnswerError, ProviderError
 from services.http.service import Exchange, HTTPService
-from services.models import MediaFile
 from services.providers.client.json_fields import json_object, text
 from services.providers.client.retries import attempts
 from services.providers.dify.errors import http_error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from services.errors import SettingsError
+from services.errors import ProviderError, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,15 @@ class DifyUrls:
 
     def form(self, token: str) -> str:
         return f"{self.root}/form/human_input/{quote(token, safe='')}"
+
+
+def app_headers(authorization: str) -> dict[str, str]:
+    """Return the headers of each request.
+
+    Raises:
+        ProviderError: the credential cannot be sent in a header.
+    """
+    if not (authorization.isascii() and authorization.isprintable()):
+        raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
+    # A proxy that compresses holds pieces back until a compression block is full.
+    return {"Authorization": authorization, "Accept-Encoding": "identity"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from services.attachments import MediaFile
 from services.errors import AnswerError
-from services.models import MediaFile, Query
+from services.models import Query
 from utils.formats.encodings import decoded
 
 #: The pictures that the API documents.

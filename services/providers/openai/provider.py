@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from services.attachments import MediaFile
 from services.errors import ProviderError, SettingsError
-from services.models import MediaFile, ProviderEvent, Query
+from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.asking_service import AskingService, checked_headers, checked_url
 from services.providers.client.record_events import record_events

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Show = Literal["list", "context"]
 Sources = tuple[Mapping[str, Any], ...]
-#: Keys in config/texts.py of the sentences put before an answer for which the search returned no results.
+#: Keys in config/texts/ of the sentences put before an answer for which the search returned no results.
 NOTES = ("search_failed", "search_empty")
 #: Separates such a sentence from the answer.
 BREAK = "\n\n"

@@ -17,7 +17,8 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question, Status, Usage
 from services.streams.following import News
-from services.streams.records import Chunk, Snapshot, Whole
+from services.streams.long_text import Whole
+from services.streams.records import Chunk, Snapshot
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import LINES, ChatClient, Limit
 from tests.support.streams.told_stream import Stream

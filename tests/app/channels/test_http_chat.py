@@ -21,8 +21,7 @@ from config.texts import ZH, Texts
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Callers
 from services.models import Status, Usage
-from services.streams.long_text import LongText, TextSlice
-from services.streams.records import Whole
+from services.streams.long_text import LongText, TextSlice, Whole
 from tests.app.channels.test_chat import FakeGateway, FakeStream, ended, grown, rejected_count
 from tests.support.sockets.chat_room import Limit
 from tests.support.sockets.event_reader import Event, events

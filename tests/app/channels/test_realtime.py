@@ -22,7 +22,8 @@ from services.identity.callers import Caller
 from services.models import Question, Usage
 from services.realtime.session import MOST as MOST_ANSWERS
 from services.streams.following import News
-from services.streams.records import Chunk, Snapshot, Whole
+from services.streams.long_text import Whole
+from services.streams.records import Chunk, Snapshot
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.realtime_desk import detect, stages
 from tests.support.streams.told_stream import Stream

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend, LateHead
-from services.answers.conversation_memory import MemoryStores
+from services.answers.answer import Answerer, Backend
+from services.answers.conversation_memory import LateHead, MemoryStores
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore

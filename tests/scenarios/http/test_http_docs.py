@@ -99,7 +99,7 @@ def parted(command: str, number: int) -> str:
 
 
 def test_the_documented_errors_match_the_code() -> None:
-    """Each documented reason has the status and code of its row, and a sentence in config/texts.py."""
+    """Each documented reason has the status and code of its row, and a sentence in config/texts/."""
     rows = re.findall(r"^\| (\d+) \| (\d+) \| (.*?) \|", TEXT, re.MULTILINE)
     named = {
         reason: (int(status), int(code))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 
 
 class Stream:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from demo.mocks.dify.files import signed
+from services.attachments import AnswerFile
 from services.files.sources import MOST_SOURCES, Source, read_files, sources_of, written_files
-from services.models import AnswerFile
 
 ROOT = "http://dify.example:5001"
 

@@ -9,13 +9,14 @@ import pytest
 
 from demo.mocks.dify.server import MockDify
 from demo.wecom.media_store import MediaStore, StoreFaults
+from services.attachments import Media
 from services.errors import AnswerError, ProviderError
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.media.intake import INLINE_BYTES, MediaIntake
 from services.media.listed import written
 from services.media.media_service import MediaService
-from services.models import Media, Query, Question
+from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from demo.wecom.media_store import MediaStore, StoreFaults, encrypt_media
+from services.attachments import Media, MediaFile, MediaKind
 from services.errors import AnswerError, FetchError
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.media.listed import read, written
 from services.media.media_service import MediaService
-from services.models import Media, MediaFile, MediaKind
 from services.wecom.callback import key_name
 from services.wecom.crypto import decode_key, decrypt_media
 from tests.support.pictures import png

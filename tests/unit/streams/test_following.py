@@ -15,9 +15,10 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
 from services.streams.following import Following, Misses, News
+from services.streams.long_text import Whole
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
-from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
+from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
 from tests.support.servers.processes import wait_until

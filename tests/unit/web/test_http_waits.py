@@ -20,7 +20,7 @@ from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
-from services.streams.records import Whole
+from services.streams.long_text import Whole
 from tests.app.channels.test_chat import ended, grown
 from tests.support.servers.processes import FakeClock, wait_until
 

@@ -9,7 +9,7 @@ import pytest
 
 from channels.wecom.contents import is_readable, question_text
 from config.texts import EN
-from services.models import Media
+from services.attachments import Media
 from services.wecom.callback import key_name
 from services.wecom.message import ANY_MENTION, Message, mention_of, read_message
 from tests.unit.wecom.test_wechat_service import KEY, NEW_KEY, WeCom, service

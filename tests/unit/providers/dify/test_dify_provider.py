@@ -19,8 +19,9 @@ from demo.mocks.dify.files import signed
 from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
+from services.attachments import AnswerFile, Attached
 from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
-from services.models import AnswerFile, Attached, Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify.files import answer_files
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import wait_until, when

@@ -10,8 +10,9 @@ import requests
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.uploads import MockUpload
+from services.attachments import MediaFile
 from services.errors import AnswerError
-from services.models import Identity, MediaFile, Query
+from services.models import Identity, Query
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import when
 from utils.deadline import Deadline

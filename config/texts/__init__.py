@@ -1,0 +1,71 @@
+"""Every sentence that users can see, in Chinese (the default) and in English.
+
+A sentence says what happened and what to do next; it never contains an address, an error code or an exception's text.
+The keys up to `suggestions_heading` are for conversations, those up to `rag_error` for sockets, those up to
+`batch_conflict` for searches and REST; all others are error codes. `TEXTS_FILE` can replace any sentence.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from config.environment import did_you_mean
+from config.texts.en import EN
+from config.texts.zh import ZH
+from services.errors import SettingsError
+
+__all__ = ["EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
+
+#: Key of the sentence for errors without one of their own.
+FALLBACK = "answer_failed"
+
+LOCALES: Mapping[str, Mapping[str, str]] = {"zh": ZH, "en": EN}
+
+
+class Texts:
+    """The sentences of one locale, with `overrides` applied."""
+
+    def __init__(self, locale: str = "zh", overrides: Mapping[str, str] | None = None) -> None:
+        self._sentences = {**LOCALES[locale], **check_overrides(overrides or {})}
+
+    def get(self, key: str, **params: object) -> str:
+        """Return the sentence for `key` with `params` filled in.
+
+        Raises:
+            KeyError: the key is unknown, which is a bug.
+        """
+        return self._sentences[key].format(**params)
+
+    def known(self, code: str) -> str:
+        """Return the sentence for a code, or "" if there is none."""
+        return self._sentences.get(code, "")
+
+    def error(self, code: str) -> str:
+        """Return the sentence for an error code; for an unknown code that of `FALLBACK`."""
+        return self.get(code if code in self._sentences else FALLBACK)
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> Mapping[str, str]:
+    """Check the sentences of `TEXTS_FILE` and return them unchanged.
+
+    Raises:
+        SettingsError: a key is unknown, or a sentence is empty, not a string, or has a placeholder that the built-in
+            sentence does not have.
+    """
+    for key, sentence in overrides.items():
+        if key not in ZH:
+            raise SettingsError(f"TEXTS_FILE: {key} is not the key of a sentence{did_you_mean(key, ZH)}")
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise SettingsError(f"TEXTS_FILE: {key} is wrong: expected a sentence, got {sentence!r}")
+        if not _placeholders(key, sentence) <= _placeholders(key, ZH[key]):
+            raise SettingsError(f"TEXTS_FILE: {key} is wrong: expected no {{…}} that our own sentence lacks")
+    return overrides
+
+
+def _placeholders(key: str, sentence: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
+    except ValueError as exc:
+        raise SettingsError(f"TEXTS_FILE: {key} is wrong: {exc}; a brace is written twice") from exc

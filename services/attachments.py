@@ -1,0 +1,51 @@
+"""Files of messages, and files of answers, as they pass between packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+MediaKind = Literal["image", "file", "video"]
+
+
+#: Dify's words.
+FileType = Literal["image", "document", "audio", "video", "custom"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file of a message where the platform stores it; the address is a secret."""
+
+    kind: MediaKind
+    url: str = field(repr=False)
+    #: The name of the key that decrypts it; "" for the bot's first one.
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFile:
+    """A file of a message, fetched and decrypted. Its repr shows its type and size only."""
+
+    name: str = field(repr=False)
+    type: FileType
+    mime: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A picture or file that the provider made for an answer. Its repr has no address: it may hold a signature."""
+
+    url: str = field(repr=False)
+    name: str = field(default="", repr=False)
+    is_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Pictures and files of the answer beside its text; the addresses may be valid for minutes only.
+
+    None at all takes back those told before: the answer was replaced.
+    """
+
+    files: tuple[AnswerFile, ...]
