@@ -22,7 +22,7 @@ from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
 from demo.page.media import SENDS
 from demo.wecom.feedback import RATES, Rate, feedback_id, rates
-from demo.wecom.pictures import media_type
+from demo.wecom.picture_rules import media_type
 from demo.wecom.samples import photo
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
 

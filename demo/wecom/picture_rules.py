@@ -1,4 +1,4 @@
-"""The rules of `msg_item`, the pictures of the last frame."""
+"""The pictures of the last frame, `msg_item`, and their rules."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from demo.wecom.violation import Violation
 #: Pictures of a frame at most, and bytes of one picture before Base64.
 MOST_PICTURES = 10
 PICTURE_BYTES = 10 * 1024 * 1024
-#: The first bytes of JPG and PNG.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+#: The first bytes of the formats that WeCom shows, and their media types.
+_FORMATS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+def pictures_of(stream: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Return the pictures of a stream reply that breaks no rule."""
+    return tuple(base64.b64decode(item["image"]["base64"]) for item in stream.get("msg_item", ()))
+
+
+def media_type(picture: bytes) -> str:
+    """Return a picture's media type, "" for a format that WeCom does not show."""
+    return next((media for start, media in _FORMATS.items() if picture.startswith(start)), "")
 
 
 def picture_violations(items: Any, *, finish: bool) -> Iterator[Violation]:
@@ -41,7 +51,7 @@ def _item_violations(item: Any) -> Iterator[Violation]:
         return
     if len(raw) > PICTURE_BYTES:
         yield Violation("msg_item", f"a picture of more than {PICTURE_BYTES} bytes: {len(raw)}")
-    if not raw.startswith(_MAGIC):
+    if not media_type(raw):
         yield Violation("msg_item", "a picture is neither JPG nor PNG")
     if image.get("md5") != hashlib.md5(raw, usedforsecurity=False).hexdigest():
         yield Violation("msg_item", "the md5 of a picture is not that of its bytes")

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from demo.wecom.media_messages import MediaMessages
 from demo.wecom.media_store import MediaStore, StoreFaults
-from demo.wecom.pictures import pictures_of
+from demo.wecom.picture_rules import pictures_of
 from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
@@ -269,7 +269,7 @@ class WeComUser(MediaMessages):
             at=now - bubble.asked,
             ms=(now - sent) * 1000,
             empty=reply is None,
-            pictures=() if broken else tuple(pictures_of(stream)),
+            pictures=() if broken else pictures_of(stream),
             raw=stream,
             broken=broken,
         )
