@@ -20,6 +20,9 @@ PRIORITY = {
 }
 FILE = {"type": "file", "output_variable_name": "attachment", "allowed_file_types": ["document"]}
 
+#: The token of a form that can be answered by mail only.
+BY_MAIL = ""
+
 
 def rest(question: str, title: str, inputs: Mapping[str, Any] | None = None) -> str:
     """Return the answer after a choice with this title."""
@@ -44,7 +47,7 @@ def form_with_file(run: Run) -> Iterator[Step]:
 
 
 def form_by_mail(run: Run) -> Iterator[Step]:
-    yield from _asked(run, [MockForm(ASKS, ACTIONS, token="")])
+    yield from _asked(run, [MockForm(ASKS, ACTIONS, token=BY_MAIL)])
 
 
 def form_expires(run: Run) -> Iterator[Step]:
