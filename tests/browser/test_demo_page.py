@@ -282,7 +282,10 @@ def test_with_a_real_dify_the_mocks_behaviour_is_hidden(page: Page) -> None:
         expect(page.locator("#modes")).to_be_hidden()
 
 
-@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the README's picture")
+TAKES_PICTURES = pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the pictures")
+
+
+@TAKES_PICTURES
 def test_the_screenshot_of_the_readme(person: Person) -> None:
     """A finished answer and a growing one."""
     person.page.set_viewport_size({"width": 1280, "height": 860})
@@ -291,9 +294,30 @@ def test_the_screenshot_of_the_readme(person: Person) -> None:
     answer = person.asks("年假怎么申请")
     expect(answer.locator(".text > ol > li")).to_have_count(4, timeout=TIMEOUT)
 
-    folder = Path(os.environ["SCREENSHOTS"])
-    folder.mkdir(parents=True, exist_ok=True)
-    person.page.screenshot(path=folder / "simulator.png")
+    screenshot(person.page, "simulator")
+
+
+@TAKES_PICTURES
+def test_the_screenshot_of_a_photo_question(person: Person) -> None:
+    """A picture with words, and its answer."""
+    person.page.set_viewport_size({"width": 1280, "height": 1060})
+    person.page.get_by_role("textbox").fill("图里是什么")
+    person.page.locator("button[name=photo]").click()
+    person.sees_finish(person.page.locator("#chat .theirs[data-state]").first)
+
+    screenshot(person.page, "photo")
+
+
+@TAKES_PICTURES
+def test_the_screenshot_of_a_late_answer(person: Person) -> None:
+    """The end of a full bubble, and the message with the rest."""
+    person.chooses("long")
+    answer = person.asks("整本手册")
+    late = answer.locator(".late").first
+    expect(late.locator(".text")).to_contain_text("(2/2)", timeout=TIMEOUT)
+    late.evaluate("late => { late.scrollIntoView(); document.querySelector('#chat').scrollBy(0, -260) }")
+
+    screenshot(person.page, "late")
 
 
 @pytest.mark.full
