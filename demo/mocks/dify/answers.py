@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from demo.mocks.dify.files import signed
+from demo.mocks.dify.features.files import signed
 
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 

@@ -17,7 +17,8 @@ from demo.mocks.dify.error_replies import (
     UNAUTHORIZED,
     MockErrorReply,
 )
-from demo.mocks.dify.files import FOLDER, file, is_signed
+from demo.mocks.dify.features.files import FOLDER, file, is_signed
+from demo.mocks.dify.features.uploads import read_upload
 from demo.mocks.dify.look_ups import (
     LookUp,
     conversations,
@@ -31,7 +32,6 @@ from demo.mocks.dify.look_ups import (
 from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
 from demo.mocks.dify.scripts import SCRIPTS, DifyScript
-from demo.mocks.dify.uploads import read_upload
 from demo.mocks.dify.wire import METADATA, Run
 from demo.mocks.http import ClientGone, Handler
 

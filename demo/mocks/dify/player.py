@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from demo.mocks.dify.broadcast import Heard
-from demo.mocks.dify.forms import Pause, paused_events
+from demo.mocks.dify.features.forms import Pause, paused_events
 from demo.mocks.dify.plays import stopped
 from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
 from demo.mocks.http import ClientGone

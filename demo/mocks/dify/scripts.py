@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from demo.mocks.dify import asking_back, faults, plays
+from demo.mocks.dify import faults, plays
 from demo.mocks.dify.answers import answer_to, drawings, echo, whole_handbook, whole_library
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
+from demo.mocks.dify.features import asking_back
 from demo.mocks.dify.plays import MODERATED, Play
 from demo.mocks.dify.wire import Loss, pieces
 

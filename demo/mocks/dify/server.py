@@ -20,14 +20,14 @@ from typing import Any, get_args
 from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker, with_inputs
 from demo.mocks.dify.error_replies import MockErrorReply
-from demo.mocks.dify.files import FOLDER
-from demo.mocks.dify.forms import Forms, MockForm, paused_events, resumed_events
+from demo.mocks.dify.features.files import FOLDER
+from demo.mocks.dify.features.forms import Forms, MockForm, paused_events, resumed_events
+from demo.mocks.dify.features.uploads import MockUpload, files_of, seen
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
-from demo.mocks.dify.uploads import MockUpload, files_of, seen
 from demo.mocks.dify.wire import Run, Step
 from demo.mocks.http import HttpMock
 

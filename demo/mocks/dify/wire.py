@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demo.mocks.dify.broadcast import Broadcast
-from demo.mocks.dify.files import signed
-from demo.mocks.dify.forms import Forms, MockForm, Pause
+from demo.mocks.dify.features.files import signed
+from demo.mocks.dify.features.forms import Forms, MockForm, Pause
 
 #: Dify's keep-alive: a named event without data, not a comment.
 PING = b"event: ping\n\n"

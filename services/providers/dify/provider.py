@@ -16,15 +16,15 @@ from services.models import Complete, ProviderEvent, ProviderIds, Query, Recover
 from services.providers.base import BaseRAGProvider
 from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.errors import as_break
-from services.providers.dify.forms import DifyForms
+from services.providers.dify.features.forms import DifyForms
+from services.providers.dify.features.suggestions import SuggestedQuestions
+from services.providers.dify.features.uploads import local_file
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.suggestions import SuggestedQuestions
 from services.providers.dify.turn import DifyTurn
-from services.providers.dify.uploads import local_file
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)

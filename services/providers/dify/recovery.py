@@ -19,7 +19,7 @@ from services.models import ProviderIds, Recovered
 from services.providers.client.json_fields import mapping, text
 from services.providers.client.retries import pause
 from services.providers.dify.errors import may_pass, paused_error, stream_error
-from services.providers.dify.form_events import after
+from services.providers.dify.features.form_events import after
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
 from services.providers.dify.records import DifyMessage, DifyRun
 from services.providers.dify.search import SentQuestion, search

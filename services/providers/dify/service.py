@@ -14,8 +14,8 @@ from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService, aborted_error
 from services.providers.client.retries import attempts
 from services.providers.dify.errors import http_error, no_slot
+from services.providers.dify.features.uploads import upload
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.uploads import upload
 from services.providers.dify.urls import DifyUrls, app_headers
 from utils.clocks import seconds_ahead
 from utils.deadline import Deadline

@@ -16,9 +16,9 @@ from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
-from services.providers.dify.files import answer_files
-from services.providers.dify.form_events import forms_of, is_form
-from services.providers.dify.steps import started_node, used_tools
+from services.providers.dify.features.files import answer_files
+from services.providers.dify.features.form_events import forms_of, is_form
+from services.providers.dify.features.steps import started_node, used_tools
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 DifyState = Literal["running", "finishing", "failing", "done"]

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from config.texts import ZH
-from demo.mocks.dify.asking_back import ASKS, LEAD, rest
+from demo.mocks.dify.features.asking_back import ASKS, LEAD, rest
 from demo.mocks.dify.server import MockDify
 from services.models import Question
 from tests.support.replicas import AppServer, dify_settings

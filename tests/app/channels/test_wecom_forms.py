@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from config.texts import ZH
-from demo.mocks.dify.asking_back import ASKS, LEAD, rest
 from demo.mocks.dify.error_replies import MockErrorReply
+from demo.mocks.dify.features.asking_back import ASKS, LEAD, rest
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import WeComUser
 from tests.support.replicas import AppServer, dify_settings

@@ -12,7 +12,7 @@ import requests
 from PIL import Image
 
 from config.texts import ZH
-from demo.mocks.dify.files import file, signed
+from demo.mocks.dify.features.files import file, signed
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, ResponseServer, WeComUser
 from services.streams.store import stream_keys

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config.texts import ZH
-from demo.mocks.dify.asking_back import ASKS, LEAD, rest
+from demo.mocks.dify.features.asking_back import ASKS, LEAD, rest
 from demo.mocks.dify.server import MockDify
 from demo.mocks.http import ClientGone
 from demo.wecom.simulator import Bubble, CallbackFailed, WeComUser

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from config.texts import ZH
-from demo.mocks.dify.files import signed
+from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, WeComUser
 from services.streams.store import stream_keys

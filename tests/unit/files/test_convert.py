@@ -8,7 +8,7 @@ import os
 import pytest
 from PIL import Image
 
-from demo.mocks.dify.files import drawn, encoded, file
+from demo.mocks.dify.features.files import drawn, encoded, file
 from services.errors import FetchError
 from services.files.convert import MOST_SIDE, NoPicture, converted, opened
 from services.files.pictures import PictureConverter, looks_like_picture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo.mocks.dify.files import signed
+from demo.mocks.dify.features.files import signed
 from services.attachments import AnswerFile
 from services.files.sources import MOST_SOURCES, Source, read_files, sources_of, written_files
 

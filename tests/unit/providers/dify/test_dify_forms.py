@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from demo.mocks.dify.asking_back import ACTIONS, ASKS, LEAD, rest
 from demo.mocks.dify.error_replies import MockErrorReply
+from demo.mocks.dify.features.asking_back import ACTIONS, ASKS, LEAD, rest
 from demo.mocks.dify.server import MockDify
 from demo.mocks.http import ClientGone
 from services.errors import FormRefused, ProviderError
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseForms
-from services.providers.dify.form_events import after, forms_of, rest_of
+from services.providers.dify.features.form_events import after, forms_of, rest_of
 from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.turn import DifyTurn
@@ -277,7 +277,7 @@ def test_a_lost_reply_is_not_repeated(provider: DifyProvider, forms: BaseForms, 
 
 def test_a_submission_that_cannot_have_left_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dify cannot be reached: the form may be answered again."""
-    monkeypatch.setattr("services.providers.dify.forms.PAUSES", (0.01,))
+    monkeypatch.setattr("services.providers.dify.features.forms.PAUSES", (0.01,))
     provider = DifyProvider(base_url=f"http://127.0.0.1:{free_port()}", api_keys=["app-fake-key"], timeouts=QUICK)
     assert provider.forms
     form = PendingForm("token", "run")

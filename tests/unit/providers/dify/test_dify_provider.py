@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from demo.mocks.dify.files import signed
+from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.attachments import AnswerFile, Attached
 from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
 from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
-from services.providers.dify.files import answer_files
+from services.providers.dify.features.files import answer_files
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed

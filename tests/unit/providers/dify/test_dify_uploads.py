@@ -8,8 +8,8 @@ import pytest
 import requests
 
 from demo.mocks.dify.error_replies import ERROR_REPLIES
+from demo.mocks.dify.features.uploads import MockUpload
 from demo.mocks.dify.server import MockDify
-from demo.mocks.dify.uploads import MockUpload
 from services.attachments import MediaFile
 from services.errors import AnswerError
 from services.models import Identity, Query

@@ -15,7 +15,7 @@ from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, 
 from services.providers.base import BaseForms
 from services.providers.client.json_fields import mapping
 from services.providers.client.retries import pause
-from services.providers.dify.form_events import after, rest_of
+from services.providers.dify.features.form_events import after, rest_of
 from services.providers.dify.polling import Poller, RecoveryTimeouts
 from services.providers.dify.records import DifyRun
 from services.providers.dify.recovery import DifyRecovery

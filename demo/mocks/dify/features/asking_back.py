@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from demo.mocks.dify.answers import answer_to
-from demo.mocks.dify.forms import MockForm, Pause
+from demo.mocks.dify.features.forms import MockForm, Pause
 from demo.mocks.dify.wire import PING, Gap, Run, Step, pieces
 
 LEAD = "这笔报销共 **5,000 元**，超过了直属主管的额度。"
