@@ -14,7 +14,7 @@ from demo.mocks.dify.server import MockDify
 from services.feedback.rating_store import QUEUE, RatingStore
 from services.models import Question
 from services.streams.store import stream_keys
-from tests.app.channels.test_wecom_feedback import Office
+from tests.app.wecom.test_wecom_feedback import Office
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 
