@@ -94,7 +94,7 @@ def test_traffic_reaches_the_pods(folder: Path) -> None:
     people, programs = paths_of(one(manifests, "Ingress", "wechatlaibao")), paths_of(api_in(folder))
 
     assert list(callbacks) == ["/wechat/callback"]
-    assert list(people) == ["/ws", "/chat", "/realtime", "/batch", "/docs", "/openapi.json"]
+    assert list(people) == ["/ws", "/chat", "/realtime", "/batch", "/files", "/docs", "/openapi.json"]
     assert list(programs) == ["/api/chat", "/api/batch"]
     assert {*callbacks.values(), *people.values(), *programs.values()} == {"wechatlaibao"}
     assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
