@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from config.texts import ZH, Texts
 from services.files.links import FOLDER, FileLinks, FileRef
 from services.files.offered import FileOffers
@@ -63,6 +65,23 @@ def test_a_long_text_leaves_room_for_the_links() -> None:
     assert len(content.encode()) <= FRAME_BYTES
     late = FRAMES.late_message("default", EndedAnswer(text, answer, stream_id="s", files=(REPORT,)))
     assert content.count("字") + late.count("字") == 6800
+
+
+def test_sources_suggestions_and_links_have_their_order() -> None:
+    """All three are below the text, as in the late message; without room for all, the suggestions are left out."""
+    frames = WeComFrames(TEXTS, thinking={"default": "show"}, sources={"default"}, offers=FileOffers(TEXTS, LINKS))
+    answer = replace(ended("好了", "", stream_id="s"), cited="1. 手册", note="病假呢\n婚假呢")
+    file_link = ZH["file_link"].format(name="报告.pdf", url=url(REPORT, ".pdf"))
+    suggestions = f"{ZH['suggestions_heading']}\n\n- 病假呢\n- 婚假呢"
+    parts = [ZH["sources_heading"], "1. 手册", suggestions, file_link]
+
+    content = frames.content("default", answer, (REPORT,))
+    others = len("\n\n".join(["", *parts]).encode()) - len(suggestions.encode()) // 2
+    full = frames.content("default", replace(answer, text="a" * (FRAME_BYTES - others)), (REPORT,))
+
+    assert content == "\n\n".join(["好了", *parts])
+    assert [part in full for part in parts] == [True, True, False, True]
+    assert len(full.encode()) <= FRAME_BYTES
 
 
 def test_a_frame_that_ended_early_shows_no_files_and_the_late_message_all() -> None:
