@@ -27,6 +27,9 @@ COPY services/ services/
 COPY utils/ utils/
 COPY tools/ tools/
 COPY demo/__init__.py demo/ierror.py demo/WXBizJsonMsgCrypt.py demo/
+# WeCom's side of a conversation, for `python -m tools.wecom`.
+COPY demo/wecom/ demo/wecom/
+COPY demo/mocks/__init__.py demo/mocks/http.py demo/mocks/
 RUN python -m compileall -q .
 
 # By number, so that Kubernetes can see it is not root. It owns no file of the image.

@@ -148,7 +148,9 @@ def test_every_frame_is_listed_for_developers(person: Person) -> None:
 
     cells = person.page.locator("#rows tr").first.locator("td").all_inner_texts()
     assert cells[0] == "#1"
-    assert cells[2:4] == ["true", "31"]
+    assert cells[2] == "true"
+    # 31 without the suggested questions, which may come too late.
+    assert int(cells[3]) >= 31
     assert re.fullmatch(r"\d+", cells[4])
 
 

@@ -78,8 +78,8 @@ def in_words(text: str, words: Callable[[Reference], str], *, growing: bool) -> 
 
 
 def _settled(text: str) -> str:
-    if text.endswith("!"):
-        return text[:-1]
+    # An "!" may begin a picture, and stand within the words of one that has begun before it.
+    text = text.removesuffix("!")
     start = text.rfind("[", text.rfind("\n") + 1)
     begun = _BEGUN.match(text, start) if start >= 0 else None
     if not begun:

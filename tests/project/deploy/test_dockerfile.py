@@ -71,14 +71,15 @@ def user_of(pid: int) -> int:
 
 
 def test_the_image_holds_the_product_only(image: Image) -> None:
-    """It has no tests, no simulator, no cache, no database and no .env."""
+    """It has no tests, no page that plays WeCom, no mock of a provider, no cache, no database and no .env."""
     here = {path.name for path in image.workdir.iterdir()} - {"__pycache__"}
     demo = {path.name for path in (image.workdir / "demo").iterdir()} - {"__pycache__"}
     files = [path.name for path in image.workdir.rglob("*")]
 
     code = {"app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo"}
     assert here == {*code, "requirements.lock", "wheels"}
-    assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py"}
+    assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py", "wecom", "mocks"}
+    assert sorted(path.name for path in (image.workdir / "demo/mocks").glob("*.py")) == ["__init__.py", "http.py"]
     assert [name for name in files if name.startswith(".env") or name.endswith(".db")] == []
 
 

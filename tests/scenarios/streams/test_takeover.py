@@ -48,7 +48,7 @@ RUNNING = {
 }
 UNPOLLED = "Dify's run goes on, nobody polls"
 QUEUED, UNKNOWN = "the question waits for its turn", "its person is being authenticated"
-UNASKED = {QUEUED: Case("events", "user000", "然后呢？"), UNKNOWN: Case("events", "user006", "我是谁？")}
+UNASKED = {QUEUED: Case("events", "user000", "然后呢？"), UNKNOWN: Case("events", "user006", "有人吗？")}
 #: The usercode of the user in `UNKNOWN`.
 UNKNOWN_CODE = "E0006"
 

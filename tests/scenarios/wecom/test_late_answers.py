@@ -77,7 +77,8 @@ class Stage:
             try:
                 self.asked[question] = bubble = person.says(question)
                 person.sees_finish(bubble, TIMEOUT, POLL, replacements=SHRINKS)
-                wait_until(lambda: self.fields(bubble)["status"] != "processing", TIMEOUT)  # noqa: B023 - called here
+                # Its owner may be killed again and again.
+                wait_until(lambda: self.fields(bubble)["status"] != "processing", 3 * TIMEOUT)  # noqa: B023 - called here
             except (CallbackFailed, RuleBroken, TimeoutError) as exc:
                 self.broken.append(f"{question}: {exc}")
 

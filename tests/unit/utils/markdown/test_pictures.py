@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from utils.markdown.pictures import Reference, in_words, is_signed, references, replaced
@@ -66,6 +66,7 @@ def test_signed_addresses(url: str, signed: bool) -> None:
     assert is_signed(url) is signed
 
 
+@example(pieces=["[", "!", "字"])
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
 def test_a_growing_text_only_grows(pieces: list[str]) -> None:
     """Whatever comes next, the words shown so far stay; at the end nothing is held back."""
