@@ -22,7 +22,8 @@ from types import FrameType
 from demo.console import ask
 from demo.gateway_process import GatewayFailed
 from demo.page.cast import DIFY_MODES, PEOPLE
-from demo.page.server import Conversations, PageServer, create_page
+from demo.page.conversations import Conversations
+from demo.page.server import PageServer, create_page
 from demo.stage import AES_KEY, TOKEN, CannotBegin, Stage, real_dify, running_stage
 from demo.wecom.simulator import CallbackFailed, RuleBroken
 from tools._pipes import until_nobody_reads

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
@@ -142,3 +142,15 @@ class Channels:
             KeyError: this replica does not have the channel, or the channel does not reach the bot.
         """
         return self._rules[question.channel, question.bot]
+
+
+class Lifecycle(Protocol):
+    """A set of long-lived connections that starts and drains with the replica."""
+
+    def start(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def close_all(self) -> None: ...
+
+    def stop(self) -> None: ...

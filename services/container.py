@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
 
 import redis
 
@@ -31,7 +30,7 @@ from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchLimits, BatchManager, Retention
-from services.channels import Channel, Channels
+from services.channels import Channel, Channels, Lifecycle
 from services.errors import StoreUnavailable
 from services.factories import (
     batches_mode,
@@ -71,18 +70,6 @@ from services.wecom.response_service import ResponseService
 log = logging.getLogger(__name__)
 
 
-class Lifecycle(Protocol):
-    """A set of long-lived connections that starts and drains with the replica."""
-
-    def start(self) -> None: ...
-
-    def leave(self) -> None: ...
-
-    def close_all(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 class Container:
     """All long-lived objects of one replica. None of them connects before it is used."""
 
@@ -116,18 +103,7 @@ class Container:
         self.media = make_media(settings)
         self.directories = make_directories(settings, self.runner, self.keys)
         access = Access(self.keys.streams())
-        self.answerer = Answerer(
-            auth=self.auth,
-            backends=make_backends(settings, self.providers),
-            memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
-            streams=self.streams,
-            channels=self.channels,
-            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts.get),
-            callers=self.callers,
-            extras=make_extras(settings),
-            intake=MediaIntake(self.media, access),
-            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
-        )
+        self.answerer = self._answerer(access)
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self.frames = make_frames(settings, self.texts, self.files.offers)
         self.responses = ResponseService(settings.wechat_response_hosts)
@@ -136,17 +112,7 @@ class Container:
         self.late_answers = LateAnswers(
             self.claims, access, self.frames, self.responses, files=files.store, offers=files.offers, ttl=ttl
         )
-        self.manager = StreamManager(
-            self.streams,
-            self.answerer.answer,
-            sentence=self.texts.error,
-            limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
-            writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
-            late=self.late_answers,
-            files=make_collector(settings, self.files, self.keys, self.channels, self.providers),
-            replica=socket.gethostname(),
-            log_content=settings.log_content,
-        )
+        self.manager = self._manager()
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
@@ -231,6 +197,34 @@ class Container:
         if self.batch_store:
             self.batch_store.close()
         log.info("stopped")
+
+    def _answerer(self, access: Access) -> Answerer:
+        return Answerer(
+            auth=self.auth,
+            backends=make_backends(self.settings, self.providers),
+            memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
+            streams=self.streams,
+            channels=self.channels,
+            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts.get),
+            callers=self.callers,
+            extras=make_extras(self.settings),
+            intake=MediaIntake(self.media, access),
+            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
+        )
+
+    def _manager(self) -> StreamManager:
+        settings = self.settings
+        return StreamManager(
+            self.streams,
+            self.answerer.answer,
+            sentence=self.texts.error,
+            limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
+            writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
+            late=self.late_answers,
+            files=make_collector(settings, self.files, self.keys, self.channels, self.providers),
+            replica=socket.gethostname(),
+            log_content=settings.log_content,
+        )
 
     def _gateway(self) -> Gateway:
         return Gateway(

@@ -34,7 +34,7 @@ from tools._command import checked_address, json_object, run, seconds
 from tools._page import Printer, printer_on
 from tools._pipes import until_nobody_reads
 from tools._wecom.bots import bot_of, callback_address
-from tools._wecom.check import Conformance, Words
+from tools._wecom.check import CheckWords, Conformance
 from tools._wecom.talk import EVERY, WeComTalk, message_of
 
 #: The question of --check without one.
@@ -70,7 +70,7 @@ def talk(url: str, question: str, bot_name: str, userid: str, group: str, check:
     page, errors = printer_on(key=bot.aes_keys[0]), printer_on(sys.stderr, key=bot.aes_keys[0])
     address = callback_address(url, bot_name)
     if check:
-        words = Words(question or HELLO, bot.bot_name or "Bot")
+        words = CheckWords(question or HELLO, bot.bot_name or "Bot")
         return _check(page, errors, bot, address, userid, words, options)
     message = message_of(question, options["quote"], options["event"], options["raw"])
     if "msgtype" not in message:
@@ -115,7 +115,7 @@ def _check(
     bot: BotSettings,
     address: str,
     userid: str,
-    words: Words,
+    words: CheckWords,
     options: dict[str, Any],
 ) -> int:
     """Check a deployed bot; print one line per check, or one JSON object."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
 
 from flask import Blueprint, Response, request
 
@@ -15,6 +14,7 @@ from channels.web.envelope import envelope
 from channels.web.rest import Operation
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
+from services.feedback.inbox import FeedbackInbox
 from services.feedback.records import Outcome, Rating
 
 #: Bytes of the largest request body: the longest words, escaped.
@@ -28,13 +28,7 @@ CODES: dict[Outcome, str] = {
 }
 
 
-class Inbox(Protocol):
-    """Takes ratings, as `services.feedback.inbox.FeedbackInbox` does."""
-
-    def rate(self, stream_id: str, rating: Rating, *, bot: str, principal: str, running: bool) -> Outcome: ...
-
-
-def feedback_blueprint(inbox: Inbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+def feedback_blueprint(inbox: FeedbackInbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/chat/<stream_id>/feedback."""
     routes = Blueprint("http_chat_feedback", __name__)
 

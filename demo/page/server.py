@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import secrets
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -20,11 +18,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.page.conversations import Conversations
 from demo.page.media import SENDS
-from demo.wecom.feedback import RATES, Rate, feedback_id, rates
+from demo.wecom.feedback import RATES, Rate
 from demo.wecom.picture_rules import media_type
 from demo.wecom.samples import photo
-from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, ResponsePost, RuleBroken, WeComUser
+from demo.wecom.simulator import BubbleFrame, CallbackFailed, ResponsePost, RuleBroken
 
 PAGES = Path(__file__).parent / "html"
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
@@ -35,66 +34,6 @@ POLICY = (
 GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 #: The largest request body, in bytes.
 MAX_BODY = 64 * 1024
-#: Maximum number of bubbles that can be polled; the oldest is dropped first.
-MAX_BUBBLES = 200
-
-
-class Conversations:
-    """The open bubbles of all users of the page, each under a random key."""
-
-    def __init__(self, user_for: Callable[[str], WeComUser]) -> None:
-        self._users = {person.id: user_for(person.id) for person in PEOPLE}
-        for user in self._users.values():
-            # The page shows broken rules at the bubble.
-            user.strict = False
-        self._bubbles: OrderedDict[str, tuple[WeComUser, Bubble]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        for user in self._users.values():
-            user.close()
-
-    def enter(self, userid: str) -> str:
-        """Return the welcome text."""
-        return self._users[userid].enters()
-
-    def send(self, userid: str, text: str, kind: str = "") -> tuple[str, BubbleFrame]:
-        """Send a question, or a message of a kind of `SENDS`; return the key of its bubble and the first frame."""
-        user, key = self._users[userid], secrets.token_urlsafe(12)
-        bubble = SENDS[kind](user, text) if kind else user.says(text)
-        with self._lock:
-            self._bubbles[key] = user, bubble
-            while len(self._bubbles) > MAX_BUBBLES:
-                self._bubbles.popitem(last=False)
-        return key, bubble.last
-
-    def poll(self, key: str) -> BubbleFrame:
-        """Poll a bubble and return its new frame.
-
-        Raises:
-            KeyError: the bubble is unknown or was dropped.
-        """
-        user, bubble = self._known(key)
-        return user.polls(bubble)
-
-    def rateable(self, key: str) -> bool:
-        """Return whether a bubble has thumbs; raises `KeyError` as `poll` does."""
-        return bool(feedback_id(self._known(key)[1]))
-
-    def rate(self, key: str, rating: Rate, content: str, reasons: list[int]) -> None:
-        """Press a thumb below a bubble, or withdraw that; raises `KeyError` as `poll` does."""
-        user, bubble = self._known(key)
-        rates(user, bubble, rating, content, reasons)
-
-    def _known(self, key: str) -> tuple[WeComUser, Bubble]:
-        with self._lock:
-            return self._bubbles[key]
-
-    def late(self, key: str) -> list[ResponsePost]:
-        """Return the messages that came for a bubble after its end; none for an unknown bubble."""
-        with self._lock:
-            user, bubble = self._bubbles.get(key, (None, None))
-        return user.late(bubble) if user and bubble else []
 
 
 def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
@@ -141,6 +80,15 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
     def sample() -> Response:
         return Response(photo(), mimetype="image/png")
 
+    _add_bubbles(app, conversations)
+    for path in GATEWAY_PAGES if gateway else ():
+        app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
+    _add_errors(app)
+    app.after_request(_guard)
+    return app
+
+
+def _add_bubbles(app: Flask, conversations: Conversations) -> None:
     @app.post("/poll")
     def poll() -> Response:
         try:
@@ -160,12 +108,6 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
     @app.post("/late")
     def late() -> Response:
         return jsonify(messages=[_message(post) for post in conversations.late(_text("bubble"))])
-
-    for path in GATEWAY_PAGES if gateway else ():
-        app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
-    _add_errors(app)
-    app.after_request(_guard)
-    return app
 
 
 def _add_errors(app: Flask) -> None:

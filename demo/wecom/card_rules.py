@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from demo.wecom.violation import Violation
+from demo.wecom.violation import RuleViolation
 
 #: The members that each kind of card needs.
 REQUIRED = {
@@ -31,7 +31,7 @@ RATIO = (1.3, 2.25)
 _TASK_ID = re.compile(r"[A-Za-z0-9_@-]+")
 
 
-def card_violations(card: Any) -> Iterator[Violation]:
+def card_violations(card: Any) -> Iterator[RuleViolation]:
     """Yield the rules that a template card breaks."""
     if not isinstance(card, Mapping):
         yield _broken("template_card is no object")
@@ -51,7 +51,7 @@ def card_violations(card: Any) -> Iterator[Violation]:
     yield from _option_violations(card)
 
 
-def _title_violations(kind: str, card: Mapping[str, Any]) -> Iterator[Violation]:
+def _title_violations(kind: str, card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     title = _member(card, "main_title").get("title")
     if kind == "text_notice" and not (title or card.get("sub_title_text")):
         yield _broken("a text_notice needs main_title.title or sub_title_text")
@@ -64,7 +64,7 @@ def _title_violations(kind: str, card: Mapping[str, Any]) -> Iterator[Violation]
         yield _broken(f"card_image.aspect_ratio is not between {RATIO[0]} and {RATIO[1]}")
 
 
-def _count_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
+def _count_violations(card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     for name, (least, most) in COUNTS.items():
         if name in card:
             yield from _counted(name, card[name], least, most)
@@ -76,12 +76,12 @@ def _count_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
         yield from _counted("select_list.option_list", select.get("option_list"), 1, 10)
 
 
-def _counted(name: str, value: Any, least: int, most: int) -> Iterator[Violation]:
+def _counted(name: str, value: Any, least: int, most: int) -> Iterator[RuleViolation]:
     if not isinstance(value, list) or not least <= len(value) <= most:
         yield _broken(f"{name} has not {least} to {most} entries")
 
 
-def _action_violations(kind: str, card: Mapping[str, Any]) -> Iterator[Violation]:
+def _action_violations(kind: str, card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     if "card_action" not in card:
         return
     allowed = (1, 2) if kind in ("text_notice", "news_notice") else (0, 1, 2)
@@ -89,7 +89,7 @@ def _action_violations(kind: str, card: Mapping[str, Any]) -> Iterator[Violation
         yield _broken(f"card_action.type is not one of {allowed}")
 
 
-def _task_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
+def _task_violations(card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     task_id = card.get("task_id")
     if card.get("action_menu") and not task_id:
         yield _broken("a card with action_menu needs task_id")
@@ -99,7 +99,7 @@ def _task_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
         yield _broken(f"task_id is no 1 to {TASK_BYTES} letters, digits and _-@")
 
 
-def _entry_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
+def _entry_violations(card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     for button in _entries(card, "button_list"):
         if not button.get("text"):
             yield _broken("a button needs a text")
@@ -116,7 +116,7 @@ def _entry_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
         yield _broken("checkbox.mode is neither 0 nor 1")
 
 
-def _option_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
+def _option_violations(card: Mapping[str, Any]) -> Iterator[RuleViolation]:
     boxes = [_member(card, name) for name in ("checkbox", "button_selection") if name in card]
     for box in [*boxes, *_entries(card, "select_list")]:
         yield from _bounded("question_key", box.get("question_key"), KEY_BYTES)
@@ -124,7 +124,7 @@ def _option_violations(card: Mapping[str, Any]) -> Iterator[Violation]:
             yield from _bounded("option id", option.get("id"), OPTION_BYTES)
 
 
-def _bounded(name: str, value: Any, most: int) -> Iterator[Violation]:
+def _bounded(name: str, value: Any, most: int) -> Iterator[RuleViolation]:
     if not isinstance(value, str) or not 0 < len(value.encode("utf-8", "replace")) <= most:
         yield _broken(f"a {name} is no text of 1 to {most} bytes")
 
@@ -139,5 +139,5 @@ def _member(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return member if isinstance(member, Mapping) else {}
 
 
-def _broken(text: str) -> Violation:
-    return Violation("card", text)
+def _broken(text: str) -> RuleViolation:
+    return RuleViolation("card", text)

@@ -1,7 +1,7 @@
 """WeCom's documented rules of replies: a pure function of a callback and its reply returns the rules that are broken.
 
     violations({"msgtype": "text", …}, {"msgtype": "stream", …})                 the reply to a message
-    violations({"msgtype": "stream", …}, reply, shown=Shown("s1", "first words"))  the reply to a poll
+    violations({"msgtype": "stream", …}, reply, shown=ShownFrame("s1", "first words"))  the reply to a poll
     violations({"msgtype": "event", …}, None, seconds=0.2)                       an empty reply
 
 The rules of envelopes and of messages through `response_url` are `envelope_violations` and `message_violations`. The
@@ -17,9 +17,9 @@ from typing import Any
 
 from demo.wecom.card_rules import card_violations
 from demo.wecom.picture_rules import picture_violations
-from demo.wecom.violation import Violation
+from demo.wecom.violation import RuleViolation
 
-__all__ = ["FRAME_BYTES", "Shown", "Violation", "envelope_violations", "message_violations", "violations"]
+__all__ = ["FRAME_BYTES", "RuleViolation", "ShownFrame", "envelope_violations", "message_violations", "violations"]
 
 #: WeCom's limit for the text of one frame and of one message, in bytes of UTF-8.
 FRAME_BYTES = 20_480
@@ -42,7 +42,7 @@ POLL_REPLIES = ("stream", "stream_with_template_card")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """What the bubble shows before a reply. The default is a message that has no bubble yet."""
 
     stream_id: str = ""
@@ -56,24 +56,28 @@ class Shown:
 
 
 def violations(
-    callback: Mapping[str, Any], reply: Mapping[str, Any] | None, *, shown: Shown | None = None, seconds: float = 0.0
-) -> list[Violation]:
+    callback: Mapping[str, Any],
+    reply: Mapping[str, Any] | None,
+    *,
+    shown: ShownFrame | None = None,
+    seconds: float = 0.0,
+) -> list[RuleViolation]:
     """Return the rules that a decrypted reply breaks. `reply` is None for an empty one, `seconds` its delay."""
-    return list(_violations(callback, reply, shown or Shown(), seconds))
+    return list(_violations(callback, reply, shown or ShownFrame(), seconds))
 
 
 def _violations(
-    callback: Mapping[str, Any], reply: Mapping[str, Any] | None, shown: Shown, seconds: float
-) -> Iterator[Violation]:
+    callback: Mapping[str, Any], reply: Mapping[str, Any] | None, shown: ShownFrame, seconds: float
+) -> Iterator[RuleViolation]:
     if seconds > REPLY_SECONDS:
         # Documented for events and for applications; assumed for messages and polls.
-        yield Violation("in time", f"the reply came after {seconds:.1f} s; WeCom waits 5 s")
+        yield RuleViolation("in time", f"the reply came after {seconds:.1f} s; WeCom waits 5 s")
     if not reply:
         return
     kind = str(reply.get("msgtype") or reply.get("response_type") or "")
     allowed = _allowed(callback)
     if kind not in allowed:
-        yield Violation("kind of reply", _not_allowed(callback, kind, allowed))
+        yield RuleViolation("kind of reply", _not_allowed(callback, kind, allowed))
         return
     if kind == "text":
         yield from _text_violations(reply)
@@ -96,14 +100,14 @@ def _not_allowed(callback: Mapping[str, Any], kind: str, allowed: Iterable[str])
     return f"{kind or 'a reply without msgtype'} cannot answer {to}; allowed: {kinds + ', ' if kinds else ''}empty"
 
 
-def _text_violations(reply: Mapping[str, Any]) -> Iterator[Violation]:
+def _text_violations(reply: Mapping[str, Any]) -> Iterator[RuleViolation]:
     if not _text(_member(reply, "text"), "content").strip():
-        yield Violation("welcome text", "text.content is missing or empty")
+        yield RuleViolation("welcome text", "text.content is missing or empty")
 
 
-def _stream_violations(stream: Any, shown: Shown) -> Iterator[Violation]:
+def _stream_violations(stream: Any, shown: ShownFrame) -> Iterator[RuleViolation]:
     if not isinstance(stream, Mapping):
-        yield Violation("stream", "the reply has no stream object")
+        yield RuleViolation("stream", "the reply has no stream object")
         return
     yield from _id_violations(stream.get("id"), shown)
     yield from _shape_violations(stream)
@@ -112,67 +116,69 @@ def _stream_violations(stream: Any, shown: Shown) -> Iterator[Violation]:
     yield from _feedback_violations(stream.get("feedback"), shown)
 
 
-def _id_violations(stream_id: Any, shown: Shown) -> Iterator[Violation]:
+def _id_violations(stream_id: Any, shown: ShownFrame) -> Iterator[RuleViolation]:
     if not isinstance(stream_id, str) or not stream_id:
-        yield Violation("stream id", "the stream has no id")
+        yield RuleViolation("stream id", "the stream has no id")
     elif shown.stream_id and stream_id != shown.stream_id:
-        yield Violation("stream id", "the frame carries the id of another stream")
+        yield RuleViolation("stream id", "the frame carries the id of another stream")
     elif not _STREAM_ID.fullmatch(stream_id):
         text = "the stream's id is no 1 to 128 letters, digits and _.@-"
-        yield Violation("stream id", text, documented=False)
+        yield RuleViolation("stream id", text, documented=False)
 
 
-def _shape_violations(stream: Mapping[str, Any]) -> Iterator[Violation]:
+def _shape_violations(stream: Mapping[str, Any]) -> Iterator[RuleViolation]:
     for name, kind in (("finish", bool), ("content", str)):
         if name in stream and not isinstance(stream[name], kind):
-            yield Violation("stream", f"{name} is no {'boolean' if kind is bool else 'text'}")
+            yield RuleViolation("stream", f"{name} is no {'boolean' if kind is bool else 'text'}")
         elif name not in stream:
-            yield Violation("stream", f"a frame needs finish and content: it has no {name}", documented=False)
+            yield RuleViolation("stream", f"a frame needs finish and content: it has no {name}", documented=False)
 
 
-def _content_violations(stream: Mapping[str, Any], shown: Shown) -> Iterator[Violation]:
+def _content_violations(stream: Mapping[str, Any], shown: ShownFrame) -> Iterator[RuleViolation]:
     content, finish = _text(stream, "content"), stream.get("finish") is True
     size = len(content.encode("utf-8", "replace"))
     if size > FRAME_BYTES:
-        yield Violation("content bytes", f"a frame of more than {FRAME_BYTES} bytes: {size}")
+        yield RuleViolation("content bytes", f"a frame of more than {FRAME_BYTES} bytes: {size}")
     if shown.finish and (not finish or content != shown.content):
-        yield Violation("after finish", "the frame changed after finish")
+        yield RuleViolation("after finish", "the frame changed after finish")
     elif len(_CLOSED.sub("", content)) < len(_CLOSED.sub("", shown.content)):
         before = len(shown.content.encode("utf-8", "replace"))
-        yield Violation("shrinking text", f"the text shrank from {before} to {size} bytes", documented=False)
+        yield RuleViolation("shrinking text", f"the text shrank from {before} to {size} bytes", documented=False)
     if content.count("<think>") > content.count("</think>"):
-        yield Violation("thinking", "the frame leaves <think> open", documented=False)
+        yield RuleViolation("thinking", "the frame leaves <think> open", documented=False)
 
 
-def _picture_violations(stream: Mapping[str, Any]) -> Iterator[Violation]:
+def _picture_violations(stream: Mapping[str, Any]) -> Iterator[RuleViolation]:
     if "msg_item" in stream:
         yield from picture_violations(stream["msg_item"], finish=stream.get("finish") is True)
 
 
-def _feedback_violations(feedback: Any, shown: Shown) -> Iterator[Violation]:
+def _feedback_violations(feedback: Any, shown: ShownFrame) -> Iterator[RuleViolation]:
     if feedback is None:
         return
     yield from _id_of_feedback(feedback)
     feedback_id = _text(feedback, "id") if isinstance(feedback, Mapping) else ""
     # The id of the first reply may be repeated: it has no further effect.
     if shown.stream_id and feedback_id and feedback_id != shown.feedback_id:
-        yield Violation("feedback.id", "feedback.id has an effect only in the first reply of a stream")
+        yield RuleViolation("feedback.id", "feedback.id has an effect only in the first reply of a stream")
 
 
-def _id_of_feedback(feedback: Any) -> Iterator[Violation]:
+def _id_of_feedback(feedback: Any) -> Iterator[RuleViolation]:
     feedback_id = _text(feedback, "id") if isinstance(feedback, Mapping) else ""
     if not feedback_id:
-        yield Violation("feedback.id", "feedback has no id")
+        yield RuleViolation("feedback.id", "feedback has no id")
     elif len(feedback_id.encode("utf-8", "replace")) > FEEDBACK_BYTES:
-        yield Violation("feedback.id", f"feedback.id has more than {FEEDBACK_BYTES} bytes")
+        yield RuleViolation("feedback.id", f"feedback.id has more than {FEEDBACK_BYTES} bytes")
 
 
-def _card_violations(callback: Mapping[str, Any], reply: Mapping[str, Any], shown: Shown) -> Iterator[Violation]:
+def _card_violations(
+    callback: Mapping[str, Any], reply: Mapping[str, Any], shown: ShownFrame
+) -> Iterator[RuleViolation]:
     card = reply.get("template_card")
     if card is None and reply.get("msgtype") == "stream_with_template_card":
         return
     if shown.card:
-        yield Violation("card", "a message gets one card at most")
+        yield RuleViolation("card", "a message gets one card at most")
     yield from card_violations(card)
     members = card if isinstance(card, Mapping) else {}
     if "feedback" in members:
@@ -183,34 +189,34 @@ def _card_violations(callback: Mapping[str, Any], reply: Mapping[str, Any], show
 
 def _update_violations(
     callback: Mapping[str, Any], reply: Mapping[str, Any], card: Mapping[str, Any]
-) -> Iterator[Violation]:
+) -> Iterator[RuleViolation]:
     asked = _text(_member(_member(callback, "event"), "template_card_event"), "task_id")
     if card.get("task_id") != asked:
-        yield Violation("card update", "task_id is not that of the event")
+        yield RuleViolation("card update", "task_id is not that of the event")
     userids = reply.get("userids", [])
     if not isinstance(userids, list) or not all(isinstance(userid, str) and userid for userid in userids):
-        yield Violation("card update", "userids is no list of userids")
+        yield RuleViolation("card update", "userids is no list of userids")
 
 
-def envelope_violations(envelope: Mapping[str, Any], nonce: str) -> list[Violation]:
+def envelope_violations(envelope: Mapping[str, Any], nonce: str) -> list[RuleViolation]:
     """Return the rules that the envelope of a reply breaks. Its signature is checked by `wire.py`."""
     found = [
-        Violation("envelope", f"the reply's envelope has no {name}")
+        RuleViolation("envelope", f"the reply's envelope has no {name}")
         for name in ("encrypt", "msgsignature", "timestamp", "nonce")
         if name not in envelope
     ]
     if "nonce" in envelope and envelope["nonce"] != nonce:
-        found.append(Violation("envelope nonce", "the reply does not carry the nonce of the request"))
+        found.append(RuleViolation("envelope nonce", "the reply does not carry the nonce of the request"))
     if "timestamp" in envelope and type(envelope["timestamp"]) is not int:
-        found.append(Violation("envelope timestamp", "the reply's timestamp is not a number", documented=False))
+        found.append(RuleViolation("envelope timestamp", "the reply's timestamp is not a number", documented=False))
     if "msgsignature" in envelope and not re.fullmatch(r"[0-9a-f]{40}", str(envelope["msgsignature"])):
-        found.append(Violation("envelope signature", "msgsignature is no lower-case SHA-1"))
+        found.append(RuleViolation("envelope signature", "msgsignature is no lower-case SHA-1"))
     return found
 
 
 def message_violations(
     message: Any, *, code: str, media: str, used: bool = False, group: bool = False, age: float = 0.0
-) -> list[Violation]:
+) -> list[RuleViolation]:
     """Return the rules that a POST to a `response_url` breaks.
 
     `media` is its Content-Type, `used` whether the address was used before, `age` the seconds since it was issued.
@@ -222,24 +228,24 @@ def message_violations(
         "Content-Type is not application/json": media.partition(";")[0].strip() != "application/json",
         "the body is not a JSON object": not isinstance(message, Mapping),
     }
-    broken = [Violation("response_url", rule) for rule, is_broken in rules.items() if is_broken]
+    broken = [RuleViolation("response_url", rule) for rule, is_broken in rules.items() if is_broken]
     return [*broken, *_body_violations(message if isinstance(message, Mapping) else {}, group=group)]
 
 
-def _body_violations(message: Mapping[str, Any], *, group: bool) -> Iterator[Violation]:
+def _body_violations(message: Mapping[str, Any], *, group: bool) -> Iterator[RuleViolation]:
     if message.get("msgtype") == "template_card":
         if group:
-            yield Violation("response_url", "a template_card is allowed in a single chat only")
+            yield RuleViolation("response_url", "a template_card is allowed in a single chat only")
         yield from card_violations(message.get("template_card"))
         return
     if message.get("msgtype") != "markdown":
-        yield Violation("response_url", "msgtype is not markdown")
+        yield RuleViolation("response_url", "msgtype is not markdown")
     markdown = _member(message, "markdown")
     content = _text(markdown, "content")
     if not content.strip():
-        yield Violation("response_url", "markdown.content is not a text")
+        yield RuleViolation("response_url", "markdown.content is not a text")
     if len(content.encode("utf-8", "replace")) > FRAME_BYTES:
-        yield Violation("response_url", f"more than {FRAME_BYTES} bytes")
+        yield RuleViolation("response_url", f"more than {FRAME_BYTES} bytes")
     if "feedback" in markdown:
         yield from _id_of_feedback(markdown["feedback"])
 

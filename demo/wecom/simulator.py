@@ -21,7 +21,7 @@ from demo.wecom.media_store import MediaStore, StoreFaults
 from demo.wecom.picture_rules import pictures_of
 from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
-from demo.wecom.rules import FRAME_BYTES, Shown, Violation, violations
+from demo.wecom.rules import FRAME_BYTES, RuleViolation, ShownFrame, violations
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
 
 __all__ = [
@@ -34,10 +34,10 @@ __all__ = [
     "ResponsePost",
     "ResponseServer",
     "RuleBroken",
-    "Shown",
+    "RuleViolation",
+    "ShownFrame",
     "SimulatedBot",
     "StoreFaults",
-    "Violation",
     "WeComUser",
     "WeComWire",
 ]
@@ -66,7 +66,7 @@ class BubbleFrame:
     #: The stream object as received, with members that have no field here (`feedback`).
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     #: The rules of WeCom that the reply breaks.
-    broken: tuple[Violation, ...] = ()
+    broken: tuple[RuleViolation, ...] = ()
 
     @property
     def size(self) -> int:
@@ -248,7 +248,7 @@ class WeComUser(MediaMessages):
             return self._responses.issue(msgid, group=bool(self.chatid))
         return f"{RESPONSE_URL}?response_code={msgid}"
 
-    def delivers(self, message: Mapping[str, Any], shown: Shown | None = None) -> Delivery:
+    def delivers(self, message: Mapping[str, Any], shown: ShownFrame | None = None) -> Delivery:
         """Send a message as `sends` does; `shown` is what its bubble shows so far."""
         reply, broken, seconds = self.wire.deliver(self.seals(message))
         broken += tuple(violations(message, reply, shown=shown, seconds=seconds))
@@ -274,17 +274,17 @@ class WeComUser(MediaMessages):
             broken=broken,
         )
 
-    def _shown(self, bubble: Bubble) -> Shown:
+    def _shown(self, bubble: Bubble) -> ShownFrame:
         if not bubble.frames:
-            return Shown()
+            return ShownFrame()
         waits = bubble.content in self._placeholders or names_step(bubble.content)
         content = "" if waits and not bubble.finish else bubble.content
         feedback = bubble.frames[0].raw.get("feedback")
         feedback_id = str(feedback.get("id", "")) if isinstance(feedback, dict) else ""
-        return Shown(bubble.stream_id, content, bubble.finish, feedback_id)
+        return ShownFrame(bubble.stream_id, content, bubble.finish, feedback_id)
 
 
-def _stream(reply: Mapping[str, Any], broken: Sequence[Violation]) -> dict[str, Any]:
+def _stream(reply: Mapping[str, Any], broken: Sequence[RuleViolation]) -> dict[str, Any]:
     """Return the reply's stream.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
+class RuleViolation:
     """A broken rule: its name, and what is wrong in words."""
 
     rule: str

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import requests
 from requests.adapters import HTTPAdapter
 
-from demo.wecom.rules import Violation, envelope_violations
+from demo.wecom.rules import RuleViolation, envelope_violations
 from services.wecom.crypto import WXBizJsonMsgCrypt
 
 #: WeCom cuts the connection after this many seconds without an answer.
@@ -60,7 +60,7 @@ class Delivery(NamedTuple):
     #: None for an empty one.
     reply: dict[str, Any] | None
     #: The rules of WeCom that it breaks.
-    broken: tuple[Violation, ...]
+    broken: tuple[RuleViolation, ...]
     #: Seconds of this request, without those of earlier tries.
     seconds: float
 
@@ -166,7 +166,7 @@ class WeComWire:
             raise CallbackFailed(f"no answer from the callback: {type(exc).__name__}") from exc
         return WireReply(reply.status_code, reply.content, time.monotonic() - began)
 
-    def open(self, body: bytes, nonce: str) -> tuple[dict[str, Any], list[Violation]]:
+    def open(self, body: bytes, nonce: str) -> tuple[dict[str, Any], list[RuleViolation]]:
         """Decrypt a reply; return it with the rules that its envelope breaks, but only undocumented ones.
 
         Raises:

@@ -13,7 +13,7 @@ from services.answers.askers import Askers, speaker_of
 from services.answers.conversation_memory import PAUSE as TURN_POLL
 from services.answers.conversation_memory import ConversationMemory, LateHead, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
-from services.answers.extras.answer_extras import AnswerExtras, Asked
+from services.answers.extras.answer_extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
@@ -139,7 +139,7 @@ class Answerer:
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
-        asked = Asked(question, self._channels.of(question), self._backends[question.bot].provider)
+        asked = QuestionContext(question, self._channels.of(question), self._backends[question.bot].provider)
         yield from self._extras.added(self._events(question, stream_id, deadline, past, turn), asked, deadline, past)
 
     def _events(

@@ -16,7 +16,7 @@ from typing import Literal
 from services import metrics
 from services.errors import AuthError, LaibaoError, ProviderError, SettingsError, StoreUnavailable
 from services.feedback.answered_store import AnsweredStore
-from services.feedback.rating_store import Claimed, RatingStore
+from services.feedback.rating_store import ClaimedRatings, RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.feedback.sql_store import SqlFeedbackStore
 from services.models import Question
@@ -116,7 +116,7 @@ class FeedbackDelivery:
             self._try(claimed)
         return 0.0
 
-    def _try(self, claimed: Claimed) -> None:
+    def _try(self, claimed: ClaimedRatings) -> None:
         """Deliver an answer's ratings; what cannot be read must not keep others from being delivered."""
         try:
             self._deliver(claimed)
@@ -126,7 +126,7 @@ class FeedbackDelivery:
             log.exception("feedback failed", extra={"stream_id": claimed.stream_id})
             self._ratings.settle(claimed.stream_id, 0, saved=False, told=False, delay=LONGEST_DELAY)
 
-    def _deliver(self, claimed: Claimed) -> None:
+    def _deliver(self, claimed: ClaimedRatings) -> None:
         stream_id, ratings = claimed.stream_id, self._ratings.load(claimed.stream_id)
         answer = self._answered.find(stream_id) if ratings else None
         if ratings is None or answer is None:

@@ -26,7 +26,7 @@ TTL = 691_200.0
 LEASE = 45.0
 
 
-class Claimed(NamedTuple):
+class ClaimedRatings(NamedTuple):
     """The reply of lua/feedback_claim.lua."""
 
     #: Seconds since 1970 by Redis's clock.
@@ -55,11 +55,11 @@ class RatingStore:
         outcome: Outcome = self._runner.run([call])[0]
         return outcome
 
-    def claim(self) -> Claimed:
+    def claim(self) -> ClaimedRatings:
         """Claim the answer that is due first; it is due again after `LEASE` seconds."""
         call = Call(script("feedback_claim"), (QUEUE,), (self.now, LEASE))
         now, waiting, stream_id, wait = self._runner.run([call])[0]
-        return Claimed(float(now), waiting, stream_id, float(wait) if wait else math.inf)
+        return ClaimedRatings(float(now), waiting, stream_id, float(wait) if wait else math.inf)
 
     def load(self, stream_id: str) -> Ratings | None:
         """Return the ratings of an answer; None if there are none any more."""

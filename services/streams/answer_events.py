@@ -85,7 +85,7 @@ class AskedBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepNote:
     """The step to name while there is no text, "" for none; never part of the text."""
 
     title: str
@@ -108,7 +108,7 @@ class Uploaded:
     files: tuple[str, ...]
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded | AskedBack | Progress | Suggested
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded | AskedBack | StepNote | Suggested
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

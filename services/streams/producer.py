@@ -18,8 +18,8 @@ from services.streams.answer_events import (
     AnswerFiles,
     Asking,
     LateDelivery,
-    Progress,
     Resumed,
+    StepNote,
     Suggested,
     Uploaded,
     Waiting,
@@ -189,7 +189,7 @@ class Producer:
             case ProviderIds():
                 ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
                 stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
-            case Progress(title, soon):
+            case StepNote(title, soon):
                 stream.mention(soon=soon, step=title)
             case Suggested(lines):
                 # Written together with the end, so that the finished frame has them the first time it is shown.

@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from config.texts import ZH
-from demo.page.server import Conversations, PageServer, create_page
+from demo.page.conversations import Conversations
+from demo.page.server import PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.browser.stage import TIMEOUT, screenshot

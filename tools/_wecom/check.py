@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, Shown, Violation, WeComUser
+from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, RuleViolation, ShownFrame, WeComUser
 from demo.wecom.wire import Callback, WireReply
 from tools._doctor.callback import LIMIT, EchoReply, judged
 from tools._doctor.checks import Finding
@@ -31,7 +31,7 @@ SILENT = "reply with a sentence: the person sees nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class CheckWords:
     """What is asked, and the name that a group's question mentions."""
 
     question: str
@@ -45,7 +45,7 @@ class MakeUser(Protocol):
 class Conformance:
     """Runs the checks in order. Every one ends in one finding."""
 
-    def __init__(self, make: MakeUser, words: Words, *, timeout: float, every: float) -> None:
+    def __init__(self, make: MakeUser, words: CheckWords, *, timeout: float, every: float) -> None:
         """`make` returns a user; `timeout` is in seconds for an answer, `every` between two polls."""
         self._make = make
         self._user = make()
@@ -168,7 +168,7 @@ class Conformance:
 
     def _unknown_stream(self, name: str) -> Finding:
         """A poll of a stream that does not exist may get empty replies first: a replica may be restoring it."""
-        shown = Shown(secrets.token_hex(16))
+        shown = ShownFrame(secrets.token_hex(16))
         began = time.monotonic()
         while True:
             reply, broken, _ = self._user.delivers(_poll(shown.stream_id), shown)
@@ -243,7 +243,7 @@ def _failed(name: str, exc: CallbackFailed | RuleBroken) -> Finding:
     return Finding(name, "failed", str(exc), failure_hint(exc))
 
 
-def _judged(name: str, broken: Iterable[Violation], seen: str) -> Finding:
+def _judged(name: str, broken: Iterable[RuleViolation], seen: str) -> Finding:
     """Return the first documented violation as a failure, the first undocumented one as a warning, else ok."""
     found = sorted(broken, key=lambda violation: not violation.documented)
     if not found:

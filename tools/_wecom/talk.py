@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from demo.wecom.simulator import Bubble, BubbleFrame, Violation, WeComUser
+from demo.wecom.simulator import Bubble, BubbleFrame, RuleViolation, WeComUser
 from tools._page import Printer
 
 #: Seconds between two polls, as WeCom was seen to poll.
@@ -85,11 +85,11 @@ class WeComTalk:
         self._page.line(f"{time.monotonic() - self._began:9.3f}  {grown}  {state}".rstrip())
         self._complain(frame.broken)
 
-    def _complain(self, broken: tuple[Violation, ...]) -> None:
+    def _complain(self, broken: tuple[RuleViolation, ...]) -> None:
         for rule in self._noted(broken):
             self._page.line(f"           rule broken: {rule}")
 
-    def _noted(self, broken: tuple[Violation, ...]) -> list[str]:
+    def _noted(self, broken: tuple[RuleViolation, ...]) -> list[str]:
         self.broken += [str(each) for each in broken if each.documented]
         return [str(each) if each.documented else f"{each} (not documented)" for each in broken]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from demo.mocks.dify.broadcast import Heard
-from demo.mocks.dify.features.forms import Pause, paused_events
+from demo.mocks.dify.features.forms import RunPause, paused_events
 from demo.mocks.dify.plays import stopped
 from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
 from demo.mocks.http import ClientGone
@@ -77,7 +77,7 @@ class Player:
                 for last in stopped(self._run):
                     self._write(last)
                 break
-            if isinstance(step, Pause):
+            if isinstance(step, RunPause):
                 self._pause(step, steps)
                 return True
             if not self._step(step):
@@ -89,7 +89,7 @@ class Player:
             self._client.finish()
         return True
 
-    def _pause(self, step: Pause, rest: Iterator[Step]) -> None:
+    def _pause(self, step: RunPause, rest: Iterator[Step]) -> None:
         """Tell of the pause, and end the streams of all listeners."""
         self._run.pause(step.forms, rest)
         for event in paused_events(self._run):

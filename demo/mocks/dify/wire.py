@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from demo.mocks.dify.broadcast import Broadcast
 from demo.mocks.dify.features.files import signed
-from demo.mocks.dify.features.forms import Forms, MockForm, Pause
+from demo.mocks.dify.features.forms import Forms, MockForm, RunPause
 
 #: Dify's keep-alive: a named event without data, not a comment.
 PING = b"event: ping\n\n"
@@ -65,7 +65,7 @@ class Break:
 
 
 HANG = Gap(float("inf"))
-Step = bytes | Gap | Cut | Break | Pause
+Step = bytes | Gap | Cut | Break | RunPause
 
 
 @dataclass(frozen=True, slots=True)

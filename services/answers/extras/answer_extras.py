@@ -16,7 +16,7 @@ from utils.deadline import Deadline
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionContext:
     """A question, where it came through, and the provider that answers it."""
 
     question: Question
@@ -45,7 +45,7 @@ class AnswerExtras:
         self._seconds = seconds
 
     def added(
-        self, events: Iterator[AnswerEvent], asked: Asked, deadline: Deadline, past: Past | None
+        self, events: Iterator[AnswerEvent], asked: QuestionContext, deadline: Deadline, past: Past | None
     ) -> Iterator[AnswerEvent]:
         """Return an answer's events with its extras; the same iterator where there are none to add."""
         bot = asked.question.bot
@@ -71,7 +71,7 @@ class AnswerExtras:
                 yield event
 
     def _with_suggestions(
-        self, events: Iterator[AnswerEvent], asked: Asked, deadline: Deadline, ids: ProviderIds
+        self, events: Iterator[AnswerEvent], asked: QuestionContext, deadline: Deadline, ids: ProviderIds
     ) -> Iterator[AnswerEvent]:
         """Yield the events, then the suggestions.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from services.models import Step
-from services.streams.answer_events import Progress
+from services.streams.answer_events import StepNote
 from utils.markdown.plain import plain_line
 
 #: Characters of a step's title.
@@ -26,7 +26,7 @@ class StepNotes:
         #: Whether text has arrived: then a step is hardly seen any more, and is not worth a write.
         self.has_text = False
 
-    def note(self, step: Step) -> Iterator[Progress]:
+    def note(self, step: Step) -> Iterator[StepNote]:
         """Yield what is to be stored for a step; nothing for a title that is stored already, or is empty."""
         title = plain_line(step.labels.get(self._language) or step.title, TITLE_CHARACTERS)
         if not title or title == self._title:
@@ -35,9 +35,9 @@ class StepNotes:
         soon = not self.has_text and self._clock() - self._written >= STEP_SECONDS
         if soon:
             self._written = self._clock()
-        yield Progress(title, soon)
+        yield StepNote(title, soon)
 
-    def begin_anew(self) -> Iterator[Progress]:
+    def begin_anew(self) -> Iterator[StepNote]:
         """Yield what is to be stored when the question is asked again: the steps so far belong to another run."""
         self._title = ""
-        yield Progress("")
+        yield StepNote("")

@@ -11,7 +11,7 @@ import pytest
 
 from channels.chat.rules import CHAT
 from channels.wecom.rules import WECOM
-from services.answers.extras.answer_extras import AnswerExtras, Asked
+from services.answers.extras.answer_extras import AnswerExtras, QuestionContext
 from services.answers.extras.steps import STEP_SECONDS, TITLE_CHARACTERS, StepNotes
 from services.answers.extras.suggestions import SUGGESTION_CHARACTERS
 from services.answers.provider_run import with_forms
@@ -19,7 +19,7 @@ from services.errors import ProviderError
 from services.forms import PendingForm
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Step, UserInfo
 from services.providers.mock import MockProvider
-from services.streams.answer_events import AnswerEvent, Asking, Progress, Suggested
+from services.streams.answer_events import AnswerEvent, Asking, StepNote, Suggested
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -54,7 +54,7 @@ def added(
 ) -> list[AnswerEvent]:
     """Return an answer's events with the extras of a bot that wants all of them."""
     wanted = extras or AnswerExtras(progress={"default"}, suggestions={"default"})
-    asked = Asked(QUESTION, changes.get("channel", WECOM), provider or Suggesting())
+    asked = QuestionContext(QUESTION, changes.get("channel", WECOM), provider or Suggesting())
     return list(wanted.added((event for event in events), asked, deadline or Deadline(20.0), past))
 
 
@@ -65,7 +65,7 @@ def test_only_bots_that_want_extras_get_them() -> None:
     for wanted in (AnswerExtras(), AnswerExtras(progress={"hr"}, suggestions={"hr"})):
         assert added(events, extras=wanted) == events
     assert added(events, channel=CHAT) == events
-    assert added(events, extras=AnswerExtras(progress={"default"})) == [Progress("查", True), IDS, Delta("五天")]
+    assert added(events, extras=AnswerExtras(progress={"default"})) == [StepNote("查", True), IDS, Delta("五天")]
     assert added(events, extras=AnswerExtras(suggestions={"default"})) == [*events, Suggested("病假呢")]
 
 
@@ -81,7 +81,7 @@ def test_a_step_is_worth_a_write_once_a_second(clock: FakeClock) -> None:
     clock.advance(STEP_SECONDS)
     later = list(notes.note(Step("三")))
 
-    assert (first, fast, later) == ([Progress("一", True)], [Progress("二")], [Progress("三", True)])
+    assert (first, fast, later) == ([StepNote("一", True)], [StepNote("二")], [StepNote("三", True)])
 
 
 def test_a_step_that_is_stored_is_not_stored_again(clock: FakeClock) -> None:
@@ -95,7 +95,7 @@ def test_a_title_is_one_short_plain_line_in_the_persons_language(clock: FakeCloc
     """It is somebody else's text."""
     tool = Step("dalle3", {"zh": "**绘画**\n<font>", "en": "x" * 100})
 
-    assert list(notes_of(clock).note(tool)) == [Progress("绘画 font", True)]
+    assert list(notes_of(clock).note(tool)) == [StepNote("绘画 font", True)]
     (english,) = notes_of(clock, "en").note(tool)
     assert english.title == "x" * (TITLE_CHARACTERS - 1) + "…"
 
@@ -104,15 +104,15 @@ def test_after_the_first_text_a_step_costs_no_write() -> None:
     """It is shown only if the text is hidden thinking. A takeover knows the text so far."""
     taken = Past(1, IDS, "五")
 
-    assert added([Delta("<think>想"), Step("查")])[1] == Progress("查")
-    assert added([Step("查")], past=taken)[0] == Progress("查")
+    assert added([Delta("<think>想"), Step("查")])[1] == StepNote("查")
+    assert added([Step("查")], past=taken)[0] == StepNote("查")
 
 
 def test_a_question_that_is_asked_again_has_no_step_yet() -> None:
     """The stored step belongs to the run that was lost."""
     again = Asking(2, "lost")
 
-    assert added([again, Step("查")])[:2] == [Progress(""), again]
+    assert added([again, Step("查")])[:2] == [StepNote(""), again]
 
 
 def test_suggestions_are_asked_for_as_the_person_who_asked() -> None:
@@ -157,7 +157,9 @@ def test_a_failed_or_mocked_answer_has_no_suggestions() -> None:
     added([IDS, Mocked(), Delta("五天")], provider=mocked)
     with pytest.raises(ProviderError):
         list(
-            AnswerExtras(suggestions={"default"}).added(failing(), Asked(QUESTION, WECOM, failed), Deadline(9.0), None)
+            AnswerExtras(suggestions={"default"}).added(
+                failing(), QuestionContext(QUESTION, WECOM, failed), Deadline(9.0), None
+            )
         )
 
     assert mocked.seen == failed.seen == []
@@ -201,7 +203,7 @@ def test_an_answers_end_is_delayed_for_a_short_time_only() -> None:
         stopped.abort("cancelled")
 
     assert added([IDS], extras=short, provider=Slow()) == [IDS]
-    assert list(long.added(aborting(), Asked(QUESTION, WECOM, Slow()), stopped, None)) == [IDS]
+    assert list(long.added(aborting(), QuestionContext(QUESTION, WECOM, Slow()), stopped, None)) == [IDS]
 
 
 def test_closing_the_events_closes_the_answer() -> None:
@@ -217,7 +219,7 @@ def test_closing_the_events_closes_the_answer() -> None:
 
     provider = Suggesting()
     wanted = AnswerExtras(progress={"default"}, suggestions={"default"})
-    events = wanted.added(answer(), Asked(QUESTION, WECOM, provider), Deadline(9.0), None)
+    events = wanted.added(answer(), QuestionContext(QUESTION, WECOM, provider), Deadline(9.0), None)
     next(events)
     events.close()  # type: ignore[attr-defined]
 

@@ -9,7 +9,8 @@ from contextlib import closing
 import pytest
 import requests
 
-from demo.page.server import MAX_BUBBLES, Conversations, PageServer, create_page
+from demo.page.conversations import MAX_BUBBLES, Conversations
+from demo.page.server import PageServer, create_page
 from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 

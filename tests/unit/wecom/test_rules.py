@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo.wecom.rules import Shown, envelope_violations, message_violations, violations
+from demo.wecom.rules import ShownFrame, envelope_violations, message_violations, violations
 from demo.wecom.simulator import ResponseServer
 from tests.support.servers.processes import FakeClock
 from tests.support.wecom_stub import frame
@@ -59,7 +59,7 @@ def update(**members: object) -> Json:
 
 
 def rules_of(callback: Json, reply: Json | None, **shown: object) -> list[str]:
-    found = violations(callback, reply, shown=Shown(**shown))  # type: ignore[arg-type]
+    found = violations(callback, reply, shown=ShownFrame(**shown))  # type: ignore[arg-type]
     assert all(rule_hint(each.rule) for each in found)
     return [each.rule for each in found]
 
@@ -202,7 +202,7 @@ def test_a_late_reply_breaks_a_rule_also_when_it_is_empty() -> None:
 
 def test_undocumented_rules_are_marked() -> None:
     """The bounds of a stream id, a shrinking text and an open <think> come from other services, not from WeCom."""
-    found = violations(POLL, stream(id="a b", content="<think>"), shown=Shown("", "a longer text"))
+    found = violations(POLL, stream(id="a b", content="<think>"), shown=ShownFrame("", "a longer text"))
 
     assert [each.rule for each in found] == ["stream id", "shrinking text", "thinking"]
     assert not any(each.documented for each in found)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from demo.mocks.dify.answers import answer_to
-from demo.mocks.dify.features.forms import MockForm, Pause
+from demo.mocks.dify.features.forms import MockForm, RunPause
 from demo.mocks.dify.wire import PING, Gap, Run, Step, pieces
 
 LEAD = "这笔报销共 **5,000 元**，超过了直属主管的额度。"
@@ -69,7 +69,7 @@ def form_without_words(run: Run) -> Iterator[Step]:
     yield PING
     yield run.workflow_started()
     asked = [MockForm(ASKS, ACTIONS)]
-    yield Pause(asked)
+    yield RunPause(asked)
     yield from _finished(run, "", asked)
 
 
@@ -84,7 +84,7 @@ def _asked(run: Run, *pauses: list[MockForm]) -> Iterator[Step]:
             yield run.piece(text)
             yield Gap(run.delay)
         run.saved = said
-        yield Pause(forms)
+        yield RunPause(forms)
     yield from _finished(run, said, pauses[-1])
 
 

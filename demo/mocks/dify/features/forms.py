@@ -91,7 +91,7 @@ class MockForm:
 
 
 @dataclass(eq=False)
-class Pause:
+class RunPause:
     """A step: the run pauses until every form of it was submitted. The steps after it are its answer."""
 
     forms: list[MockForm]
