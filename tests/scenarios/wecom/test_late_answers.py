@@ -89,6 +89,12 @@ class Stage:
         """Return the state of the late message, without a claim's details."""
         return self.fields(bubble).get("delivered", "").partition(" ")[0]
 
+    def gave_up(self, bubble: Bubble) -> bool:
+        """Return whether the answer ended with the sentence for one that lost too many owners, and lost two or more."""
+        fields = self.fields(bubble)
+        ended = (fields["status"], fields.get("error_code"))
+        return ended == ("error", "interrupted") and int(fields.get("takeovers", "0")) >= 2
+
     def wait_delivered(self) -> None:
         """Wait until every living owner has stored its outcome: what then stays claimed belongs to killed ones."""
         end = time.monotonic() + 25.0
@@ -130,7 +136,7 @@ def verdicts(stage: Stage) -> Counter[str]:
         posts, state = stage.responses.of(bubble.msgid), stage.delivered(bubble)
         if len(posts) > 1:
             counted["sent twice"] += 1
-        elif stage.fields(bubble)["status"] == "error":
+        elif stage.gave_up(bubble) and (posts or state in CUT_OFF):
             counted["interrupted"] += 1
         elif posts and not stage.is_whole(question, bubble, posts[0]):
             print(f"not whole: {question}: shown {bubble.content[-200:]!r}, late {posts[0].content!r}")
@@ -179,8 +185,8 @@ def test_200_late_answers_over_20_kills_are_sent_once(tmp_path: Path) -> None:
     assert killer.kills == 20
     assert len(here.asked) >= 200
     assert set(counted) <= {"whole", "cut off, not sent", "cut off, sent", "interrupted"}
-    # An answer whose owners are killed again and again is given up: takeovers are bounded.
-    assert counted["interrupted"] <= 10
+    # An answer that lost several owners is given up: takeovers, and how often the provider is asked, are bounded.
+    assert counted["interrupted"] <= 4
     # A kill cuts off the messages that one replica is sending; most kills meet few of them.
     assert counted["whole"] > len(here.asked) / 2
 
