@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all chaos check-dify check-ws batch-run bench lint format venv clean
+.PHONY: help demo test test-all chaos check-dify check-ws batch-run bench lint format venv clients clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --retrie
 
 # A value given on the command line reaches the demo and the checks as it was typed, dollar signs and all.
 verbatim = $(if $(filter command%,$(origin $(1))),$(eval override export $(1) := $$(value $(1))))
-$(foreach name,ASK DIFY_BASE_URL DIFY_API_KEY PORT,$(call verbatim,$(name)))
+$(foreach name,ASK DIFY_BASE_URL DIFY_API_KEY PORT WECHAT_MODE,$(call verbatim,$(name)))
 
 # Stop with one line and nothing else: a recipe that fails adds make's own line to it.
 stop_if = $(if $(strip $(1)),$(error $(1)))
@@ -55,7 +55,7 @@ new_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app; PORT= is the page's, the gateway has the next one
+demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; WECHAT_MODE=websocket uses the long connection; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app; PORT= is the page's, the gateway has the next one
 	@exec $(VENV)/bin/python -m demo
 
 # Most tests wait for something: more processes than cores keep the cores busy. $(1): how many more.
@@ -65,7 +65,7 @@ pytest = $(VENV)/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + $(1
 # which takes longer than everything else of their collection.
 test test-all: export PYTHONDONTWRITEBYTECODE :=
 
-test: $(VENV)/dev.stamp ## the quick suite, on several cores: five minutes on two; PYTEST_ARGS="-k name -n 0" chooses
+test: $(VENV)/dev.stamp ## the quick suite, on several cores: seven minutes on two; PYTEST_ARGS="-k name -n 0" chooses
 	@exec $(call pytest,1) -m "not full" $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev.stamp ## every test: what `make test` leaves out too; PYTEST_ARGS="-k name -n 0" chooses
@@ -98,8 +98,10 @@ format: $(VENV)/dev.stamp ## put the code into its form
 
 venv: $(VENV)/dev.stamp ## make the virtual environment, tests and checks included
 
+clients: .clients/made.stamp ## install the clients that tests run, in an environment of their own; needs npm
+
 clean: ## remove the virtual environment and every cache
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@rm -rf $(VENV) .clients .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew whenever a pin changes, so that nothing older lingers in it.
@@ -112,4 +114,12 @@ $(VENV)/demo.stamp: requirements.txt requirements-demo.txt constraints.txt
 $(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt requirements-fast.txt
 	$(call stop_if,$(call install,requirements-dev.txt))
 	$(if $(call install_fast),$(info No C compiler, or no headers of Python: gunicorn parses HTTP in Python here))
+	@touch $@
+
+# Their packages do not fit beside the product's. npm runs no script of a package.
+.clients/made.stamp: $(VENV)/demo.stamp requirements-clients.txt requirements-clients.lock tests/clients/package-lock.json
+	@$(VENV)/bin/python -m venv --clear .clients/venv
+	@.clients/venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install $(if $(LOCK),--require-hashes --requirement requirements-clients.lock,--requirement requirements-clients.txt)
+	@cp tests/clients/package.json tests/clients/package-lock.json .clients/
+	@cd .clients && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

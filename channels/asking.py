@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 from channels.sockets.answer_queue import StreamSource
+from services.attachments import SentFile
+from services.identity.callers import Caller
 from services.models import Question
 from services.streams.records import Snapshot
 
 #: Maximum characters of a question (sockets, inputs over HTTP), and of an id chosen by the client.
 MAX_CONTENT = 10_000
 MAX_ID = 64
+#: Files of one question, as of one message of WeCom, and the form of their ids.
+MAX_FILES = 10
+FILE_ID = r"[0-9a-f]{32}"
 #: The largest cursor accepted; no stream may have so many chunks.
 MAX_CURSOR = 2**31 - 1
 
@@ -25,17 +31,34 @@ class QuestionGateway(StreamSource, Protocol):
 
 
 class FindingGateway(QuestionGateway, Protocol):
-    """The gateway, for channels that also look up questions asked before."""
+    """The gateway, for channels that also look up questions asked before, and that send files with a question."""
+
+    def ask(self, question: Question, *, media: Sequence[SentFile] = ()) -> Snapshot: ...
 
     def find(self, question: Question) -> Snapshot | None: ...
 
     def person(self, question: Question) -> str: ...
 
 
+class UploadedFiles(Protocol):
+    """Finds the files that a caller has uploaded for a question, as `services.media.inbox.FileInbox` does."""
+
+    def claim(self, principal: str, file_ids: Sequence[str]) -> Sequence[SentFile]: ...
+
+
 class QuestionLimiter(Protocol):
     """Counts a person's questions; False means that the limit is reached."""
 
     def question(self, principal: str, client_id: str) -> bool: ...
+
+
+def on_behalf_of(caller: Caller, end_user: str, address: str) -> tuple[Caller, str]:
+    """Return the caller for one of its own users, and the address by which its questions are counted.
+
+    An end user is counted alone, "" as the address; a caller without one, or a person, by the address.
+    """
+    asker = caller.on_behalf_of(end_user.strip())
+    return asker, address if asker == caller else ""
 
 
 def iso_now() -> str:

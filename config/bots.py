@@ -17,8 +17,13 @@ from config.provider_group import MOCK_SWITCHES, ProviderSettings
 DEFAULT_BOT = "default"
 #: Values that WeCom issues per bot; a named bot never inherits them from the default bot.
 OWN = ("token", "encoding_aes_key", "receive_id", "bot_name", "bot_id", "bot_secret")
+#: What a named bot has beside variables.
+BOT_FIELDS = ("corp", "api")
 #: How WeCom's directory is reached; a bot of another corp, or with any of these, inherits none from the default bot.
 DIRECTORY = ("wecom_corp_id", "wecom_contact_secret", "wecom_api_url")
+
+#: Seconds after which an answer's frame is ended by default: WeCom gives it up after 360 and 600.
+ANSWER_SECONDS = {"callback": 330, "websocket": 570}
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -29,6 +34,8 @@ class BotSettings(Group):
     name: str = DEFAULT_BOT
     #: WeCom corporation of the bot. Bots of the same corp share user identities and tokens.
     corp: str = ""
+    #: Whether programs may ask the bot, over HTTP and as a model of the OpenAI endpoint.
+    api: bool = False
     tokens: tuple[str, ...] = Field((), repr=False)
     aes_keys: tuple[str, ...] = Field((), repr=False)
     receive_id: str = ""
@@ -37,6 +44,9 @@ class BotSettings(Group):
     mode: str = "callback"
     bot_id: str = ""
     bot_secret: SecretStr | None = None
+    ws_url: str = ""
+    ws_retry: float = 0
+    ws_frame_seconds: float = 1
     answer_seconds: float = 330
     timestamp_window: float = 600
     thinking: Literal["show", "hide"] = "show"
@@ -53,12 +63,16 @@ class BotSettings(Group):
     provider: ProviderSettings = ProviderSettings()
 
 
-def bot_settings(name: str, wecom: WeComSettings, provider: ProviderSettings, corp: str = "") -> BotSettings:
+def bot_settings(
+    name: str, wecom: WeComSettings, provider: ProviderSettings, *, corp: str = "", api: bool = False
+) -> BotSettings:
     given = {field.removeprefix("wechat_"): getattr(wecom, field) for field in WeComSettings.model_fields}
     tokens, aes_keys = given.pop("token"), given.pop("encoding_aes_key")
+    given["answer_seconds"] = given["answer_seconds"] or ANSWER_SECONDS[wecom.wechat_mode]
     return BotSettings(
         name=name,
         corp=corp,
+        api=api,
         tokens=tuple(token.get_secret_value() for token in tokens),
         aes_keys=tuple(key.get_secret_value() for key in aes_keys),
         provider=provider,
@@ -73,12 +87,13 @@ def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provide
         Invalid: a variable has a wrong value; the message calls it `WECHAT_BOTS: <bot>.<VARIABLE>`.
     """
     where = f"WECHAT_BOTS: {name}."
-    own = {key.lower(): value for key, value in given.items() if key != "corp"}
+    own = {key.lower(): value for key, value in given.items() if key not in BOT_FIELDS}
     return bot_settings(
         name,
         validated(WeComSettings, {**_inherited_wecom(wecom, given), **_only(WeComSettings, own)}, where),
         validated(ProviderSettings, {**_inherited_provider(provider, own), **_only(ProviderSettings, own)}, where),
-        str(given.get("corp", "")),
+        corp=str(given.get("corp", "")),
+        api=given.get("api", False),
     )
 
 
@@ -86,11 +101,16 @@ def name_problems(name: str, given: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a problem if the bot's name is invalid, and one for each unknown variable of the bot."""
     if not _NAME.fullmatch(name) or name == DEFAULT_BOT:
         yield Problem("WECHAT_BOTS", name, f"bot names of a-z, 0-9, _ and -, other than {DEFAULT_BOT}")
-    known = ["corp", *(field.upper() for group in (WeComSettings, ProviderSettings) for field in group.model_fields)]
+    known = [
+        *BOT_FIELDS,
+        *(field.upper() for group in (WeComSettings, ProviderSettings) for field in group.model_fields),
+    ]
     for key in given:
         if key not in known:
             meant = did_you_mean(key, known)
-            yield Problem("WECHAT_BOTS", f"{name}.{key}", f"WECHAT_* and provider variables, or corp{meant}")
+            yield Problem("WECHAT_BOTS", f"{name}.{key}", f"WECHAT_* and provider variables, corp or api{meant}")
+    if not isinstance(given.get("api", False), bool):
+        yield Problem("WECHAT_BOTS", f"{name}.api", "true or false")
 
 
 def _only(group: type[Group], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from config.fields import (
     UrlPath,
     UserQuery,
     WholeSeconds,
+    WsUrl,
     setting,
 )
 from utils.questions.commands import BUILT_IN
@@ -64,7 +65,7 @@ class ServerSettings(Group):
     secret_key: SecretKeys = setting(
         (),
         "random secret for the names and the encryption of data in Redis; a list: the first encrypts, all decrypt; "
-        "empty: derived from the bots' AES keys",
+        "empty: derived from the bots' AES keys, in websocket mode from their Secrets",
     )
     admin_token: AdminToken | None = setting(
         None,
@@ -98,14 +99,23 @@ class WeComSettings(Group):
     wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is removed from questions")
     wechat_welcome: str = setting("", "greeting when a chat is opened; empty: the sentence `welcome`")
     wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
-        "callback", "how WeCom reaches the bot: callback (websocket, the long connection, comes later)"
+        "callback", "how WeCom reaches the bot: callback, or websocket (the long connection, without a public address)"
     )
     wechat_bot_id: str = setting(
         "", "the bot's own id; websocket mode needs it, callbacks of another bot are refused when it is set"
     )
-    wechat_bot_secret: SecretStr | None = setting(None, "websocket mode: Secret")
-    wechat_answer_seconds: Annotated[float, Field(gt=0, lt=360)] = setting(
-        330, "seconds until an answer's frame is ended; WeCom itself stops polling after 360"
+    wechat_bot_secret: SecretStr | None = setting(None, "the Secret of the long connection, for websocket mode")
+    wechat_ws_url: WsUrl = setting(
+        "wss://openws.work.weixin.qq.com", "address of the long connection; another one for a private WeCom"
+    )
+    wechat_ws_retry: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
+        0, "seconds after which a bot subscribes again that another program has taken over; 0: never by itself"
+    )
+    wechat_ws_frame_seconds: Seconds = setting(1, "websocket mode: seconds between two frames of a growing answer")
+    wechat_answer_seconds: Annotated[float, Field(gt=0, lt=600)] | None = setting(
+        None,
+        "seconds until an answer's frame is ended, less than 360 (600 in websocket mode), when WeCom gives it up; "
+        "empty: 330 (570)",
     )
     wechat_timestamp_window: Seconds = setting(600, "seconds a callback's timestamp may differ from our clock")
     wechat_thinking: Annotated[Literal["show", "hide"], Lower] = setting("show", "the model's thinking: show or hide")
@@ -137,7 +147,8 @@ class WeComSettings(Group):
 class MoreWeComSettings(Group):
     wechat_bots: Bots = setting(
         Secret({}),
-        'JSON {"hr": {"WECHAT_TOKEN": "…", "DIFY_API_KEY": "…", "corp": "acme"}}: bots at /wechat/callback/<name>',
+        'JSON {"hr": {"WECHAT_TOKEN": "…", "DIFY_API_KEY": "…", "corp": "acme"}}: bots at /wechat/callback/<name>; '
+        'programs may ask those with "api": true',
     )
     wechat_response_hosts: Hosts = setting(
         ("qyapi.weixin.qq.com",),
@@ -231,7 +242,7 @@ class StreamSettings(Group):
 
 class SocketSettings(Group):
     sockets_max: Count = setting(1000, "open WebSockets per process")
-    http_waits_max: Count = setting(500, "requests of /api/chat that wait for an answer at once, per process")
+    http_waits_max: Count = setting(500, "requests of /api/chat and /v1 that wait for an answer at once, per process")
     ws_path: UrlPath = setting("/ws/realtime-asr", "path of the realtime socket")
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
@@ -240,6 +251,12 @@ class SocketSettings(Group):
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
+    )
+    web_suggestions: bool = setting(
+        True, "send up to three questions that the Dify app suggests with answers of the chat page and of /api/chat"
+    )
+    web_thinking: Annotated[Literal["show", "fold", "hide"], Lower] = setting(
+        "fold", "the model's thinking in answers that are rendered for pages: show, fold or hide"
     )
     rate_limit_user: Rate = setting(
         "20/minute", "questions per person at sockets and REST, batches included; several with ';', or off"
@@ -263,6 +280,11 @@ class BatchSettings(Group):
         "embedded", "where batches run: embedded (this process), or external (a Deployment of its own)"
     )
     batch_retention_days: Count = setting(7, "days a finished task is kept")
+    webhook_hosts: Hosts = setting(
+        (),
+        "hosts whose webhooks may also be called by http, at any port and at private addresses; others by https at "
+        "public ones; .name: any host below it",
+    )
 
 
 class LogSettings(Group):

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
+from utils.tracing.context import current_trace
+
 _fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 HOST = socket.gethostname()
@@ -31,14 +33,15 @@ def log_fields(**fields: object) -> Iterator[None]:
 
 
 class FieldsFilter(logging.Filter):
-    """Adds the current thread's fields, and to lines with a `stream_id` the `replica`.
+    """Adds the current thread's fields and its request's ids, and to lines with a `stream_id` the `replica`.
 
     The replica is `host:pid`, the prefix of the stream's `owner` field in Redis.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         given = vars(record)
-        given.update({name: value for name, value in _fields.get().items() if name not in given})
+        known = {**current_trace().log_fields, **_fields.get()}
+        given.update({name: value for name, value in known.items() if name not in given})
         if "stream_id" in given:
             given.setdefault("replica", f"{HOST}:{record.process}")
         return True

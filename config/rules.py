@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Settings that are validated but have no effect in this version; docs/settings.md marks them.
 LATER = """
-    debug wechat_bot_secret
+    debug
 """.split()  # noqa: SIM905 - names read better as words
 #: Seconds by which STREAM_TTL must exceed STREAM_MAX_SECONDS: the producer writes the end into the record, and polls
 #: may read it after that.
@@ -25,7 +25,9 @@ TAKEN_PATHS = (
     "/", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz", "/realtime",
     "/ws/chat",
 )  # fmt: skip
-TAKEN_FOLDERS = ("/api/", "/docs/", "/files/", "/wechat/", "/ws/chat/")
+TAKEN_FOLDERS = ("/api/", "/docs/", "/files/", "/v1/", "/wechat/", "/ws/chat/")
+#: Seconds after which WeCom gives an answer's frame up, by the bot's mode.
+MOST_ANSWER_SECONDS = {"callback": 360, "websocket": 600}
 #: Provider → the setting it requires, and the description of that setting.
 NEEDED = {
     "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),
@@ -145,7 +147,6 @@ def _dify(provider: ProviderSettings, auth_mode: str | None, where: str) -> Iter
 def _limits(settings: Settings) -> Iterator[Problem]:
     for smaller, larger in (
         ("stream_lease", "stream_max_seconds"),
-        ("wechat_answer_seconds", "stream_ttl"),
         ("websocket_heartbeat_interval", "websocket_heartbeat_timeout"),
     ):
         least, most = getattr(settings, smaller), getattr(settings, larger)
@@ -167,13 +168,24 @@ def _sockets(settings: Settings) -> Iterator[Problem]:
 
 
 def _bots(settings: Settings) -> Iterator[Problem]:
+    yield from _subscribed_twice(settings)
     for bot in settings.bots.values():
-        yield from _bot(bot, "" if bot.name == "default" else f"WECHAT_BOTS: {bot.name}.")
+        yield from _bot(bot, settings.stream_ttl, "" if bot.name == "default" else f"WECHAT_BOTS: {bot.name}.")
         if bot.name != "default":
             yield from _provider(bot.provider, settings.auth_mode, f"WECHAT_BOTS: {bot.name}.")
 
 
-def _bot(bot: BotSettings, where: str) -> Iterator[Problem]:
+def _subscribed_twice(settings: Settings) -> Iterator[Problem]:
+    """Two subscriptions of one bot would end each other for ever."""
+    seen: dict[str, str] = {}
+    for bot in settings.bots.values():
+        if bot.mode == "websocket" and bot.bot_id and seen.setdefault(bot.bot_id, bot.name) != bot.name:
+            yield Problem(
+                "WECHAT_BOTS", f"{bot.name}.WECHAT_BOT_ID", f"another bot than {seen[bot.bot_id]}, which has this id"
+            )
+
+
+def _bot(bot: BotSettings, stream_ttl: float, where: str) -> Iterator[Problem]:
     needed: dict[str, dict[str, object]] = {
         "callback": {"WECHAT_TOKEN": bot.tokens, "WECHAT_ENCODING_AES_KEY": bot.aes_keys},
         "websocket": {"WECHAT_BOT_ID": bot.bot_id, "WECHAT_BOT_SECRET": bot.bot_secret},
@@ -181,6 +193,12 @@ def _bot(bot: BotSettings, where: str) -> Iterator[Problem]:
     for name, value in needed[bot.mode].items():
         if not value:
             yield Problem(where + name, "", f"what WeCom's console shows for the bot, because its mode is {bot.mode}")
+    most = MOST_ANSWER_SECONDS[bot.mode]
+    if bot.answer_seconds >= most:
+        yield Problem(f"{where}WECHAT_ANSWER_SECONDS", f"{bot.answer_seconds:g}", f"less than {most}")
+    if bot.answer_seconds > stream_ttl:
+        expected = f"at most STREAM_TTL, which is {stream_ttl:g}"
+        yield Problem(f"{where}WECHAT_ANSWER_SECONDS", f"{bot.answer_seconds:g}", expected)
     if bool(bot.wecom_corp_id) != bool(bot.wecom_contact_secret):
         given, missing = ("WECOM_CORP_ID", "WECOM_CONTACT_SECRET")[:: 1 if bot.wecom_corp_id else -1]
         yield Problem(where + missing, "", f"a value too, because {given} is set")

@@ -19,12 +19,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from flask import Flask
+
 from demo.console import ask
 from demo.gateway_process import GatewayFailed
 from demo.page.cast import DIFY_MODES, PEOPLE
 from demo.page.conversations import Conversations
 from demo.page.server import PageServer, create_page
-from demo.stage import AES_KEY, TOKEN, CannotBegin, Stage, real_dify, running_stage
+from demo.stage import AES_KEY, BOT_ID, TOKEN, CannotBegin, Stage, real_dify, running_stage, websocket_chosen
 from demo.wecom.simulator import CallbackFailed, RuleBroken
 from tools._pipes import until_nobody_reads
 
@@ -58,7 +60,11 @@ def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse
 
 
 def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str]) -> int:
-    with running_stage(folder, real_dify(environ)) as stage, closing(stage.user(options.user)) as user:
+    websocket = websocket_chosen(environ)
+    with (
+        running_stage(folder, real_dify(environ), websocket=websocket) as stage,
+        closing(stage.user(options.user)) as user,
+    ):
         if stage.set_mode:
             stage.set_mode(options.dify)
         if ask(user, options.ask, show=_say):
@@ -68,29 +74,33 @@ def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
 
 
 def _serve(folder: Path, environ: Mapping[str, str]) -> int:
-    settings = real_dify(environ)
+    settings, websocket = real_dify(environ), websocket_chosen(environ)
     port = _port(environ.get("PORT") or PORT)
-    with _listener(port) as listener, running_stage(folder, settings, port=_gateway_port(port)) as stage:
-        with (
-            closing(Conversations(stage.user)) as talks,
-            PageServer(create_page(talks, stage.set_mode, gateway=stage.gateway.url), listener) as page,
-        ):
+    with (
+        _listener(port) as listener,
+        running_stage(folder, settings, port=_gateway_port(port), websocket=websocket) as stage,
+    ):
+        with closing(Conversations(stage.user)) as talks, PageServer(_page(talks, stage), listener) as page:
             _say(_addresses(page.url, stage))
             while stage.gateway.running:
                 time.sleep(0.2)
         raise stage.gateway.failure()
 
 
+def _page(talks: Conversations, stage: Stage) -> Flask:
+    return create_page(talks, stage.set_mode, gateway=stage.gateway.url, push=stage.push)
+
+
 def _addresses(page: str, stage: Stage) -> str:
+    callback = {"callback": stage.callback_url, "token": TOKEN, "AES key": AES_KEY}
+    bot = {"WeCom": stage.long_connection.url, "bot": BOT_ID} if stage.long_connection else callback
     lines = {
         "page": page,
         "chat": f"{stage.gateway.url}/chat",
         "realtime": f"{stage.gateway.url}/realtime",
         "batch": f"{stage.gateway.url}/batch",
         "docs": f"{stage.gateway.url}/docs",
-        "callback": stage.callback_url,
-        "token": TOKEN,
-        "AES key": AES_KEY,
+        **bot,
         "log": str(stage.gateway.log),
         "Dify": "simulated" if stage.set_mode else "real",
     }

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom.placeholders import names_step, product_placeholders
-from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser
+from demo.wecom.bubble import names_step, product_placeholders
+from demo.wecom.card_clicks import buttons_of
+from demo.wecom.long_connection.user import SimulatedUser
+from demo.wecom.simulator import Bubble, BubbleFrame
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0
@@ -19,7 +21,7 @@ CONVERSATION = (
 
 
 def ask(
-    user: WeComUser,
+    user: SimulatedUser,
     text: str,
     *,
     show: Callable[[str], None] = print,
@@ -35,10 +37,12 @@ def ask(
     show(f"{user.userid}: {text}")
     bubble = user.says(text)
     shown = _print_change("", bubble.last, show)
-    while not bubble.finish and bubble.last.at < timeout:
+    frame = bubble.last
+    while not frame.finish and frame.at < timeout:
         time.sleep(every)
-        shown = _print_change(shown, user.polls(bubble), show)
-    _print_end(bubble, show)
+        frame = user.polls(bubble)
+        shown = _print_change(shown, frame, show)
+    _print_end(bubble, frame, show)
     return bubble.finish and not ends_in_error(bubble.content)
 
 
@@ -62,7 +66,8 @@ def _print_change(shown: str, frame: BubbleFrame, show: Callable[[str], None]) -
     return frame.content
 
 
-def _print_end(bubble: Bubble, show: Callable[[str], None]) -> None:
-    last = bubble.last
-    end = "finish" if last.finish else "no finish: WeCom polls no more"
-    show(f"{last.at:6.1f}s = {end} ({len(bubble.frames)} frames, {last.size} bytes)")
+def _print_end(bubble: Bubble, frame: BubbleFrame, show: Callable[[str], None]) -> None:
+    if card := bubble.card:
+        show(f"{'':10}{card['main_title']['title']} [{'] ['.join(buttons_of(card))}]")
+    end = "finish" if frame.finish else "no finish: WeCom polls no more"
+    show(f"{frame.at:6.1f}s = {end} ({len(bubble.frames)} frames, {frame.size} bytes)")

@@ -18,18 +18,27 @@ class Media:
 
     kind: MediaKind
     url: str = field(repr=False)
-    #: The name of the key that decrypts it; "" for the bot's first one.
+    #: The name of the bot's key that decrypts it.
     key: str = ""
+    #: The key itself, where the message has one for each file (the long connection); "" where the bot's is used.
+    aeskey: str = field(default="", repr=False)
+    #: "wecom": encrypted at the address; "web": at the address as it is; "redis": it came with the question, and the
+    #: address is its name in Redis; "upload": the same, but it was uploaded before, and stays when the answer ends.
+    place: Literal["wecom", "web", "redis", "upload"] = "wecom"
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """A file of a message, fetched and decrypted. Its repr shows its type and size only."""
+    """A file of a message with its content, fetched or sent within it. Its repr shows its type and size only."""
 
     name: str = field(repr=False)
     type: FileType
     mime: str
     content: bytes = field(repr=False)
+
+
+#: A file of a message as a channel hands it over: where it is, or the file itself.
+SentFile = Media | MediaFile
 
 
 @dataclass(frozen=True, slots=True)

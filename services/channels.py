@@ -8,7 +8,7 @@ never compares a channel's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from config.bots import DEFAULT_BOT
@@ -53,6 +53,19 @@ def client_rules(settings: Settings) -> dict[str, ChannelRules]:
     return {DEFAULT_BOT: ChannelRules(resets=resets, resends=True, compares_ids=True)}
 
 
+def api_client_rules(settings: Settings) -> dict[str, ChannelRules]:
+    """Return `client_rules` for each bot that programs may ask, with the commands of that bot."""
+    rules = client_rules(settings)
+    own = rules[DEFAULT_BOT]
+    offered = {name: bot for name, bot in settings.bots.items() if name in api_bots(settings)}
+    return rules | {name: replace(own, resets=reset_texts(bot.commands)) for name, bot in offered.items()}
+
+
+def api_bots(settings: Settings) -> tuple[str, ...]:
+    """Return the bots that programs may ask: the default one, and those of `WECHAT_BOTS` with `"api": true`."""
+    return (DEFAULT_BOT, *(name for name, bot in settings.bots.items() if bot.api))
+
+
 def no_name(question: Question) -> str:
     """Return "": the provider is told no name for the user."""
     return ""
@@ -81,10 +94,14 @@ class Channel:
     waits_for_provider: bool = True
     #: The language of the built-in mock's answer.
     mock_language: Literal["zh", "en"] = "zh"
-    #: Whether pictures and files of answers are fetched and kept for its readers.
-    keeps_files: bool = False
+    #: Which pictures and files of an answer's text are fetched and kept for its readers: "signed" for those whose
+    #: addresses are valid for minutes, "all" for all pictures too. With either, files beside the text are kept; with ""
+    #: none is.
+    keeps_files: Literal["", "signed", "all"] = ""
     #: Whether it shows the running step and the suggested questions, for bots that want them.
     shows_extras: bool = False
+    #: Whether it shows suggested questions where WEB_SUGGESTIONS says so.
+    suggests: bool = False
     #: Whether its clients connect by WebSocket.
     sockets: bool = False
     #: Whether people may rate its answers.

@@ -7,13 +7,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import redis
 
 from channels.registry import CHANNELS
-from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
 from services import metrics
@@ -29,14 +28,12 @@ from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
-from services.batches.manager import BatchLimits, BatchManager, Retention
+from services.batch_factories import batches_mode, make_batch_store, make_batches
 from services.channels import Channel, Channels, Lifecycle
 from services.errors import StoreUnavailable
 from services.factories import (
-    batches_mode,
     make_auth,
     make_backends,
-    make_batch_store,
     make_collector,
     make_directories,
     make_extras,
@@ -44,22 +41,26 @@ from services.factories import (
     make_files,
     make_frames,
     make_history,
+    make_long_stores,
     make_media,
     make_providers,
     make_streams,
+    make_turns,
     make_users,
     make_wechat,
     user_tokens,
 )
+from services.files.linked import AnswerLinks
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.long_connection.lease_store import LeaseStore
 from services.media.intake import MediaIntake
-from services.ops.health import Health, Probe
-from services.probes import clock_probe, clock_window, folder_probe, probe, warn_of_missing_inputs
+from services.ops.health import Health
+from services.probes import make_health, warn_of_missing_inputs
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import SocketStore
 from services.streams.access import Access
@@ -77,13 +78,15 @@ class Container:
         self.settings = settings
         self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
-        self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items()}
+        self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         address = settings.redis_address.get_secret_value()
         self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1))
         #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
         self.redis_of_flusher = connect(address, pool_size=1)
         self.runner = ScriptRunner(self.redis)
         self.redis_of_batches = self._redis_of_batches()
+        own = self.redis_of_batches is not self.redis
+        self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
         self.batch_store = make_batch_store(settings)
         self.users = make_users(settings)
         self.auth = make_auth(settings, self.runner, self.users)
@@ -93,14 +96,10 @@ class Container:
         self.keys = Keys(settings, self.own_secret)
         lives = {"ttl": settings.conversation_ttl, "queue_ttl": settings.stream_ttl}
         self.conversations = ConversationStore(self.runner, secret=self.keys.conversations(), **lives)
-        self.callers = Callers(
-            settings.websocket_auth,
-            api_keys=[key.get_secret_value() for key in settings.api_keys],
-            tokens=TokenStore(self.runner),
-            key=self.keys.tokens(),
-        )
+        self.turns = make_turns(settings, self.runner, self.keys)
+        self.callers = self._callers()
         self.names = NameStore(self.runner)
-        self.media = make_media(settings)
+        self.media = make_media(settings, self.runner, self.keys)
         self.directories = make_directories(settings, self.runner, self.keys)
         access = Access(self.keys.streams())
         self.answerer = self._answerer(access)
@@ -123,19 +122,29 @@ class Container:
         names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
-        self.batches = self._batches()
+        self.long_stores = make_long_stores(settings, self.runner, self.keys)
+        self.batches = make_batches(
+            settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts
+        )
+        self.leases = LeaseStore(self.runner)
         self.health = self._health()
         self._lifecycles: list[Lifecycle] = []
+        self._handovers: list[Callable[[float], None]] = []
         self._started = False
+        self._closing = False
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Start and drain a set of connections together with this replica."""
         self._lifecycles.append(lifecycle)
 
+    def attach_handover(self, hand_over: Callable[[float], None]) -> None:
+        """Call this when the replica closes, before it refuses questions, with the seconds that it may take."""
+        self._handovers.append(hand_over)
+
     @property
     def ready(self) -> bool:
         """Whether this replica may get traffic. False while it starts or drains."""
-        return self._started and not self.manager.draining
+        return self._started and not (self._closing or self.manager.draining)
 
     def start(self) -> None:
         """Start the threads of this process. Redis may be unreachable; it is used once it answers."""
@@ -156,7 +165,7 @@ class Container:
         threading.Thread(target=warn_of_missing_inputs, args=(self.providers,), daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
         modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
-        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **modes})
+        log.info("started", extra={"bots": sorted(self.settings.bots), "providers": sorted(names), **modes})
 
     def leave(self) -> None:
         """Stop taking new work, and close idle connections so that their clients go to another replica."""
@@ -167,9 +176,13 @@ class Container:
 
     def close(self) -> None:
         """Drain, then close everything."""
+        self._closing = True
+        end = time.monotonic() + self.settings.drain_seconds
+        for hand_over in self._handovers:
+            hand_over(max(0.0, end - time.monotonic()))
         self.manager.draining = True
         self.leave()
-        self.manager.drain(self.settings.drain_seconds)
+        self.manager.drain(max(0.0, end - time.monotonic()))
         for lifecycle in self._lifecycles:
             lifecycle.close_all()
             lifecycle.stop()
@@ -221,7 +234,7 @@ class Container:
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             late=self.late_answers,
-            files=make_collector(settings, self.files, self.keys, self.channels, self.providers),
+            files=make_collector(settings, self.files, self.keys, self.channels, self.providers).of,
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
@@ -234,59 +247,34 @@ class Container:
             notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
             keys=self.keys.streams(),
             channels=self.channels,
+            links=AnswerLinks(self.files.links, self.files.store),
+            sent=self.media.sent,
             sentence=self.texts.get,
             promises=self.responses.allows,
             max_bytes=self.settings.question_max_bytes,
             log_content=self.settings.log_content,
         )
 
-    def _batches(self) -> BatchManager | None:
-        """Return the batch manager; None without SQL, or if batches are disabled."""
-        settings = self.settings
-        if self.batch_store is None:
-            return None
-        return BatchManager(
-            self.batch_store,
-            self.gateway,
-            runner=self.runner if self.redis_of_batches is self.redis else ScriptRunner(self.redis_of_batches),
-            limits=BatchLimits(
-                settings.batch_max_concurrent,
-                settings.batch_max_queue_size,
-                threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
-                works=settings.batch_worker == "embedded",
-            ),
-            sentence=self.texts.error,
-            replica=f"{socket.gethostname()}:{os.getpid()}",
-            retention=Retention(settings.batch_storage_path, settings.batch_retention_days),
+    def _health(self) -> Health:
+        return make_health(
+            self.settings,
+            self.runner,
+            self.providers,
+            users=self.users,
+            auth=self.auth,
+            batches=self.batches,
+            batch_redis=None if self.runner_of_batches is self.runner else self.runner_of_batches,
+            leases=self.leases,
+        )
+
+    def _callers(self) -> Callers:
+        return Callers(
+            self.settings.websocket_auth,
+            api_keys=[key.get_secret_value() for key in self.settings.api_keys],
+            tokens=TokenStore(self.runner),
+            key=self.keys.tokens(),
         )
 
     def _redis_of_batches(self) -> redis.Redis:
         address = self.settings.batch_redis_url
-        if address is None:
-            return self.redis
-        return connect(address.get_secret_value(), pool_size=self.settings.redis_pool_size)
-
-    def _rag_ok(self) -> bool:
-        return all(provider.health_check() for provider in self.providers.values())
-
-    def _health(self) -> Health:
-        search = self.providers[DEFAULT_BOT].search_provider
-        return Health(
-            rag=(self.providers[DEFAULT_BOT].name, self._rag_ok),
-            search=(search.name, search.health_check) if search else None,
-            batch=probe(self.batches.check) if self.batches else None,
-            dependencies=self._probes(),
-        )
-
-    def _probes(self) -> dict[str, Probe]:
-        clock = clock_probe(self.runner, self.providers.values(), clock_window(self.settings.bots.values()))
-        probes = {"redis": probe(self.runner.ping), "clock": clock}
-        if self.users:
-            probes["sql"] = probe(self.users.check)
-        if self.auth.mode == "external":
-            probes["auth"] = probe(self.auth.check)
-        if self.batches and self.redis_of_batches is not self.redis:
-            probes["batch_redis"] = probe(ScriptRunner(self.redis_of_batches).ping)
-        if self.batches and self.settings.batch_storage_path:
-            probes["batch_storage"] = folder_probe(self.settings.batch_storage_path)
-        return probes
+        return connect(address.get_secret_value(), pool_size=self.settings.redis_pool_size) if address else self.redis

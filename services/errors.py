@@ -8,9 +8,13 @@ LaibaoError                     code, status
 ├── StreamUnknown               the stream does not exist or belongs to another caller
 ├── BatchUnknown                the batch task does not exist or belongs to another caller
 ├── BatchFinished               the batch task has ended and cannot be changed
+├── BatchUnfinished             the batch task has not ended yet, which this change needs
+├── WebhookRefused              the webhook of a batch task cannot be called
 ├── BatchConflict               the idempotency key was used for a different submission
 ├── AddressBlocked              too many wrong credentials came from this address
 ├── BatchQueueFull              too many unfinished batch tasks
+├── LinkLost, AckMissing        a frame of the long connection has no acknowledgement (long_connection/protocol.py)
+├── ConnectFailed               no connection to another party (http/tunnel.py)
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts/)
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
     ├── FetchError              a file cannot be fetched: its size, its age, its address, or a failure
@@ -91,6 +95,20 @@ class BatchFinished(LaibaoError):
     status = 409
 
 
+class BatchUnfinished(LaibaoError):
+    """The task has not ended: it cannot be asked again or removed."""
+
+    code = "batch_unfinished"
+    status = 409
+
+
+class WebhookRefused(LaibaoError):
+    """The webhook's address is not allowed, or its calls could not be signed."""
+
+    code = "webhook_not_allowed"
+    status = 422
+
+
 class BatchConflict(LaibaoError):
     """The same idempotency key was used before for a different submission."""
 
@@ -114,6 +132,21 @@ class BatchQueueFull(LaibaoError):
 
     code = "batch_queue_full"
     status = 429
+
+
+class PushRefused(LaibaoError):
+    """A push is unknown or is not taken: `push_unknown`, `push_bot_unknown`, `push_bot_callback`, `push_conflict`,
+    `push_limited`, `push_queue_full`.
+
+    `seconds` is the time after which it may be sent again, 0.0 where that does not help.
+    """
+
+    code = "push_unknown"
+    status = 404
+
+    def __init__(self, message: str = "", *, code: str = "", seconds: float = 0.0) -> None:
+        super().__init__(message, code=code)
+        self.seconds = seconds
 
 
 class AnswerError(LaibaoError):

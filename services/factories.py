@@ -15,32 +15,39 @@ from config.texts import Texts
 from services.answers.answer import Backend
 from services.answers.extras.answer_extras import AnswerExtras
 from services.answers.history_store import HistoryStore
-from services.batches.store import SqlBatchStore
 from services.channels import Channels
 from services.contacts.access import TokenAccess
 from services.contacts.access_token_store import AccessTokenStore
 from services.contacts.api_service import ContactsApi
 from services.contacts.contact_store import ContactStore
 from services.contacts.directory import Directory, DirectoryParts
-from services.errors import SettingsError
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
-from services.files.collector import CollectorLimits, FileCollector
+from services.files.collection import CollectionLimits
+from services.files.collector import FileCollector
 from services.files.delivery import FileDelivery
+from services.files.foreign import ForeignPictures
 from services.files.links import FileLinks
 from services.files.offered import FileOffers
+from services.files.reading import FileReader
 from services.files.store import FileStore
+from services.histories.turn_store import TurnStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
+from services.long_connection.allowance_store import AllowanceStore
+from services.long_connection.open_answers_store import OpenAnswersStore
+from services.long_connection.push_store import PushStore
+from services.long_connection.upload_store import UploadStore
 from services.media.media_service import MediaService
+from services.media.sent_store import SentFileStore
 from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
@@ -50,16 +57,11 @@ from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames
+from utils.keyring import Keyring
 
 
 def make_wechat(bot: BotSettings) -> WechatService:
-    """Return the callback service of a bot.
-
-    Raises:
-        SettingsError: this version does not support the bot's mode.
-    """
-    if bot.mode != "callback":
-        raise SettingsError(f"WECHAT_MODE: {bot.mode}, expected callback: this version has no other")
+    """Return the callback service of a bot in callback mode."""
     return WechatService(
         bot.name,
         tokens=bot.tokens,
@@ -71,10 +73,11 @@ def make_wechat(bot: BotSettings) -> WechatService:
     )
 
 
-def make_media(settings: Settings) -> MediaService:
+def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaService:
     fetcher = Fetcher(AddressRules(settings.media_hosts))
-    keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
-    return MediaService(fetcher, keys, max_bytes=settings.media_max_bytes)
+    sent = SentFileStore(runner, keys.streams(), ttl=settings.stream_ttl)
+    aes_keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
+    return MediaService(fetcher, aes_keys, sent, max_bytes=settings.media_max_bytes)
 
 
 class Files(NamedTuple):
@@ -85,13 +88,16 @@ class Files(NamedTuple):
     offers: FileOffers
     delivery: FileDelivery
     fetcher: Fetcher
+    foreign: ForeignPictures
 
 
 def make_files(settings: Settings, streams: StreamStore, runner: ScriptRunner, keys: Keys, texts: Texts) -> Files:
     store, fetcher = FileStore(runner), Fetcher(AddressRules(settings.media_hosts))
     links = FileLinks(keys.files(), settings.public_url or "")
     offers = FileOffers(texts, links)
-    return Files(store, links, offers, FileDelivery(streams, store, links, offers), fetcher)
+    # A reader of its own: pages that show many pictures do not keep answers from their files.
+    foreign = ForeignPictures(keys.pictures(), FileReader(fetcher), max_bytes=settings.media_max_bytes)
+    return Files(store, links, offers, FileDelivery(streams, store, links, offers, foreign), fetcher, foreign)
 
 
 def make_collector(
@@ -107,22 +113,23 @@ def make_collector(
         Access(keys.streams()),
         channels,
         roots={bot: provider.files_root for bot, provider in providers.items()},
-        limits=CollectorLimits(settings.media_max_bytes, settings.stream_ttl),
+        limits=CollectionLimits(settings.media_max_bytes, settings.stream_ttl),
         expiry=files.links.expiry,
     )
 
 
-def make_frames(settings: Settings, texts: Texts, offers: FileOffers) -> WeComFrames:
+def make_frames(settings: Settings, texts: Texts, offers: FileOffers, *, in_parts: bool = False) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
     sources = {name for name, bot in settings.bots.items() if bot.sources}
-    return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers)
+    return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers, in_parts=in_parts)
 
 
 def make_extras(settings: Settings) -> AnswerExtras:
     bots = settings.bots.items()
     progress = {name for name, bot in bots if bot.progress}
     suggestions = {name for name, bot in bots if bot.suggestions}
-    return AnswerExtras(progress=progress, suggestions=suggestions, language=settings.locale)
+    web = settings.web_suggestions
+    return AnswerExtras(progress=progress, suggestions=suggestions, web_suggestions=web, language=settings.locale)
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:
@@ -138,6 +145,10 @@ def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
         max_tokens=settings.history_max_tokens,
         max_seconds=settings.history_max_seconds,
     )
+
+
+def make_turns(settings: Settings, runner: ScriptRunner, keys: Keys) -> TurnStore:
+    return TurnStore(runner, secret=keys.names(), ttl=settings.conversation_ttl, request_ttl=settings.stream_ttl)
 
 
 def sql_pools(settings: Settings) -> tuple[int, int]:
@@ -182,18 +193,6 @@ def _external_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore
     )
 
 
-def make_batch_store(settings: Settings) -> SqlBatchStore | None:
-    """Return the batch store; None without SQL, or if batches are disabled."""
-    if not settings.batch_enabled or settings.sql_url is None:
-        return None
-    return SqlBatchStore(
-        settings.sql_url.get_secret_value(),
-        max_unfinished=settings.batch_max_queue_size,
-        max_per_owner=settings.batch_max_per_key,
-        pool_size=sql_pools(settings)[1],
-    )
-
-
 def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Callable[[RatedAnswer], str]:
     """Return what gets the token of the person who asked, as for a question; "" for channels without a directory."""
 
@@ -222,11 +221,20 @@ def make_feedback(
     return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
-def batches_mode(settings: Settings) -> str:
-    """Return for the log where batches are processed: embedded, external, or off with the reason."""
-    if not settings.batch_enabled:
-        return "off"
-    return settings.batch_worker if settings.sql_url else "off: they need MYSQL_HOST or DATABASE_PATH"
+class LongStores(NamedTuple):
+    """What is kept in Redis of messages and files that go out over long connections."""
+
+    answers: OpenAnswersStore
+    pushes: PushStore
+    allowance: AllowanceStore
+    uploads: UploadStore
+    #: Each bot's, for names and secrets in Redis.
+    keys: Mapping[str, Keyring]
+
+
+def make_long_stores(settings: Settings, runner: ScriptRunner, keys: Keys) -> LongStores:
+    rings, answers = keys.streams(), OpenAnswersStore(runner, ttl=settings.stream_ttl)
+    return LongStores(answers, PushStore(runner, rings), AllowanceStore(runner, rings), UploadStore(runner), rings)
 
 
 def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvider]:

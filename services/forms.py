@@ -1,10 +1,11 @@
-"""Forms: what a run that has paused asks a person, and the person's answer."""
+"""Forms: what a run that has paused asks a person, and the person's answer in words or by a click."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +74,24 @@ class FormChoice:
 
     action: str
     inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class OfferedChoices(NamedTuple):
+    """The choices of a form that one click answers, for a card."""
+
+    #: The form's id, which does not tell its token.
+    form_id: str
+    titles: tuple[str, ...]
+
+    def to_json(self) -> str:
+        return json.dumps([self.form_id, *self.titles], ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> OfferedChoices:
+        form_id, *titles = json.loads(text)
+        return cls(form_id, tuple(titles))
+
+
+def clicked_choice(form_id: str, place: int) -> str:
+    """Return the text that names the action at this place of a form, from 0 on."""
+    return f"{form_id} {place}"

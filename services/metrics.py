@@ -106,7 +106,7 @@ LATE_ANSWERS = _counter(
 )
 MEDIA = _counter(
     "wechatlaibao_media_total",
-    "Files of messages by kind (image, file, video) and outcome: taken, or the code of the sentence.",
+    "Files of messages by kind (image, file, video) and outcome: taken, uploaded, or the sentence's code.",
     ["kind", "outcome"],
 )
 FORMS = _counter(
@@ -115,6 +115,11 @@ FORMS = _counter(
     ["outcome"],
 )
 REWRITTEN = _counter("wechatlaibao_streams_rewritten_total", "Streams that Redis lost and their owner wrote again.")
+PUSHES = _counter(
+    "wechatlaibao_pushes_total",
+    "Pushes by outcome: queued; limited, refused (queue full) when asked for; sent, failed, unknown, expired.",
+    ["outcome"],
+)
 CALLBACK_SECONDS = Histogram(
     "wechatlaibao_callback_seconds",
     "Seconds to answer a WeCom callback that passed all checks.",
@@ -208,6 +213,9 @@ BATCH_ITEMS = _counter(
 BATCH_RETRIES = _counter(
     "wechatlaibao_batch_retries_total", "Batch items scheduled to be asked again, by error code.", ["code"]
 )
+BATCH_WEBHOOKS = _counter(
+    "wechatlaibao_batch_webhooks_total", "Attempts to deliver webhooks of batch tasks, by outcome.", ["outcome"]
+)
 BATCH_LANES_BUSY = Gauge(
     "wechatlaibao_batch_lanes_busy",
     "Batch items being answered now.",
@@ -261,6 +269,8 @@ for _outcome in ("extended", "replaced", "unchanged", "lost"):
 for _target in ("sql", "provider"):
     for _outcome in ("done", "retried", "lost"):
         FEEDBACK_DELIVERED.labels(_target, _outcome)
+for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
+    PUSHES.labels(_outcome)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from services.attachments import Attached, MediaFile
 from services.forms import PendingForm
+from utils.tracing.context import Trace
 
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -48,8 +49,30 @@ class Question:
     #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
     #: "" asks without conversation memory.
     session: str = ""
+    #: What the client says came before the question, as JSON (`services/histories`); "" for nothing.
+    earlier: str = field(default="", repr=False)
     #: A socket user's sealed token, so that another replica can ask as this user.
     credential: str = field(default="", repr=False)
+    #: The id of the card on which it was clicked; "" for a message. A click has no frame: its answer is a late message.
+    card: str = ""
+    #: The choice of a form that was clicked, as `services.forms.clicked_choice` writes it; "" for words.
+    choice: str = ""
+    #: The model and the temperature that the client asks for; "" and None leave them to the settings.
+    model: str = ""
+    temperature: float | None = None
+    #: The ids of the request that asked it (`utils.tracing.context`).
+    request_id: str = ""
+    traceparent: str = ""
+
+    @property
+    def trace(self) -> Trace:
+        return Trace(self.request_id, self.traceparent)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that the client gave for this question, by name; they go to the provider."""
+        given = {"inputs": self.inputs or None, "model": self.model or None, "temperature": self.temperature}
+        return {name: value for name, value in given.items() if value is not None}
 
     def to_json(self) -> str:
         # Not asdict: it makes deep copies.
@@ -64,7 +87,7 @@ class Question:
         """
         written = json.loads(text)
         known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
-        words = [value for name, value in known.items() if name not in ("inputs", "files")]
+        words = [value for name, value in known.items() if name not in ("inputs", "files", "temperature")]
         if not all(isinstance(word, str) for word in words):
             raise TypeError("a question's words are strings")
         return cls(**{**known, "files": tuple(written.get("files", ()))})
@@ -90,17 +113,6 @@ class Identity:
     state: AuthState
     user: UserInfo | None = None
     token: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """What WeCom's directory says about a person; each field is "" where it is unknown."""
-
-    #: The plain userid; a callback may have an encrypted one.
-    userid: str = ""
-    name: str = ""
-    #: The names of the departments, the main one first, joined by ", ".
-    department: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,10 @@ class Query:
     channel: str = ""
     #: The conversation's earlier turns, oldest first; only for providers that keep no conversations themselves.
     history: tuple[Turn, ...] = ()
+    #: What the client says came before: instructions and turns, oldest first; `before` is what of it is in `text`.
+    instructions: str = field(default="", repr=False)
+    earlier: tuple[Turn, ...] = ()
+    before: str = field(default="", repr=False)
     #: The text and the sources that an earlier owner of the stream stored; for `recover` only.
     said: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
@@ -155,11 +171,19 @@ class Query:
     asker: Asker = Asker()
     #: The name that `text` begins with, before ": ", in a group that shares one conversation; "" in every other chat.
     speaker: str = ""
+    #: The model and the temperature that the client asks for; "" and None leave them to the settings.
+    model: str = ""
+    temperature: float | None = None
+
+    @property
+    def question(self) -> str:
+        """The question alone, with the name of its speaker."""
+        return self.text.removeprefix(self.before)
 
     @property
     def words(self) -> str:
         """The question as the person wrote it."""
-        return self.text.removeprefix(f"{self.speaker}: ") if self.speaker else self.text
+        return self.question.removeprefix(f"{self.speaker}: ") if self.speaker else self.question
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,18 +272,6 @@ class Step:
 
 
 ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Step | Complete
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """The whole answer to a question asked before, as the provider stored it."""
-
-    text: str
-    usage: Usage = Usage()
-    #: The run's ids, if it was found without them.
-    ids: ProviderIds = ProviderIds()
-    #: The forms that the run waits for, if it has paused; `text` is the answer so far then.
-    forms: tuple[PendingForm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

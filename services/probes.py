@@ -1,4 +1,4 @@
-"""The probes behind /health. A probe returns True while a dependency works and takes at most one round trip."""
+"""The report of /health, and its probes: each is True while a dependency works, and takes one round trip at most."""
 
 from __future__ import annotations
 
@@ -6,17 +6,62 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from config.bots import BotSettings
+from config.bots import DEFAULT_BOT, BotSettings
+from config.settings import Settings
 from services.batches.files import writable
+from services.batches.manager import BatchManager
 from services.errors import LaibaoError, ProviderError, StoreUnavailable
-from services.ops.health import Probe
+from services.identity.auth_service import AuthService
+from services.identity.user_store import SqlUserStore
+from services.long_connection.lease_store import LeaseStore
+from services.long_connection.protocol import WRONG_SECRET
+from services.ops.health import Health, Probe
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner
 
 log = logging.getLogger(__name__)
 
+#: What is wrong with a long connection, by the lease's `problem`; other codes are told as they are.
+PROBLEMS = {str(WRONG_SECRET): f"wrong WECHAT_BOT_ID or WECHAT_BOT_SECRET ({WRONG_SECRET})"}
 #: Seconds the clocks may differ if no bot has WECHAT_TIMESTAMP_WINDOW.
 CLOCK_WINDOW = 600.0
+
+
+def make_health(
+    settings: Settings,
+    runner: ScriptRunner,
+    providers: Mapping[str, BaseRAGProvider],
+    *,
+    users: SqlUserStore | None,
+    auth: AuthService,
+    batches: BatchManager | None,
+    batch_redis: ScriptRunner | None,
+    leases: LeaseStore,
+) -> Health:
+    """Return the report on all dependencies; `batch_redis` is the Redis of batches if it is another one."""
+    probes: dict[str, Probe] = {
+        "redis": probe(runner.ping),
+        "clock": clock_probe(runner, providers.values(), clock_window(settings.bots.values())),
+    }
+    if users:
+        probes["sql"] = probe(users.check)
+    if auth.mode == "external":
+        probes["auth"] = probe(auth.check)
+    if batches and batch_redis:
+        probes["batch_redis"] = probe(batch_redis.ping)
+    if batches and settings.batch_storage_path:
+        probes["batch_storage"] = folder_probe(settings.batch_storage_path)
+    for bot in settings.bots.values():
+        if bot.mode == "websocket":
+            probes[f"long_connection:{bot.name}"] = subscription_probe(leases, bot.name)
+    default = providers[DEFAULT_BOT]
+    search = default.search_provider
+    return Health(
+        rag=(default.name, lambda: all(provider.health_check() for provider in providers.values())),
+        search=(search.name, search.health_check) if search else None,
+        batch=probe(batches.check) if batches else None,
+        dependencies=probes,
+    )
 
 
 def probe(check: Callable[[], None]) -> Probe:
@@ -28,6 +73,26 @@ def probe(check: Callable[[], None]) -> Probe:
         except LaibaoError:
             return False
         return True
+
+    return run
+
+
+def subscription_probe(leases: LeaseStore, bot: str) -> Probe:
+    """Return a probe that tells why no replica has a bot's long connection.
+
+    Without Redis it is True: Redis's own probe reports that.
+    """
+
+    def run() -> bool | str:
+        try:
+            state = leases.look(bot)
+        except StoreUnavailable:
+            return True
+        if state.evicted:
+            return f"another program runs this bot; then: python -m tools.wecom resume {bot}"
+        if state.problem:
+            return f"not subscribed: {PROBLEMS.get(state.problem, state.problem)}"
+        return state.is_held or "no replica holds the connection"
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,10 +16,13 @@ import click
 #: Query parameters in which people put keys. An address with one is refused: proxies log addresses.
 KEYS = {"key", "api_key", "apikey", "token", "access_token", "auth", "authorization"}
 INTERRUPTED = 130
+WRONG_USAGE = 2
 
 
-def run(command: click.Command, argv: Sequence[str] | None, *, wrong_usage: int = 2) -> int:
-    """Run a command and return its exit status. `argv` is without the program's name; None means `sys.argv`.
+def run(command: click.Command, argv: Sequence[str] | None) -> int:
+    """Run a command and return its exit status, 2 for wrong usage.
+
+    `argv` is without the program's name; None means `sys.argv`.
 
     Unlike click's `main` it does not catch BrokenPipeError, for which the caller has an exit status of its own.
     """
@@ -31,7 +35,7 @@ def run(command: click.Command, argv: Sequence[str] | None, *, wrong_usage: int 
         return exc.exit_code
     except click.UsageError as exc:
         exc.show()
-        return wrong_usage
+        return WRONG_USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -92,3 +96,19 @@ def checked_address(url: str, *schemes: str) -> str:
     if "@" in parts.netloc or KEYS & {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}:
         raise ValueError("a key goes into the environment or --key, never into an address")
     return url
+
+
+def service_url(url: str) -> str:
+    """Convert an option to the address of a running service."""
+    parts = urlsplit(checked_address(url, "http", "https"))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def api_key(text: str) -> str:
+    """Convert the option `--key` to an API key: "-" reads standard input, "" LAIBAO_KEY."""
+    if text == "":
+        return checked_key(os.environ.get("LAIBAO_KEY", ""))
+    if text == "-":
+        return checked_key(key_from_stdin())
+    # The message does not repeat the value: it is probably a key.
+    raise ValueError("expected -, and the key on standard input: others see a command line")

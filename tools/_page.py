@@ -28,8 +28,12 @@ class Printer:
 
     def line(self, text: str = "") -> None:
         """Print one line. Line breaks in the text become spaces."""
-        self.words("\n" if self._within_line else "")
+        self.end_line()
         self._write(self._clean(" ".join(text.split("\n"))) + "\n")
+
+    def end_line(self) -> None:
+        """End a line that `words` has begun."""
+        self.words("\n" if self._within_line else "")
 
     def field(self, name: str, value: str) -> None:
         self.line(f"{name:<13} {value}")

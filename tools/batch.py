@@ -3,59 +3,48 @@
     python -m tools.batch run questions.xlsx --out answers.csv    submit, watch, save; questions .txt .csv .xlsx .jsonl
     python -m tools.batch submit questions.txt                    only submit; prints the task's id
     python -m tools.batch results ID --out answers.jsonl          wait for a submitted task, and save
-    python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID
+    python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID | retry ID | purge ID
     python -m tools.batch work                                    process batches, for BATCH_WORKER=external
     python -m tools.batch tables [mysql | sqlite]                 print the SQL that creates the tables
 
-The key comes from LAIBAO_KEY, else from a hidden prompt if the service requires one; `--key -` reads it from standard
+Standard output has what was asked for alone, with --json as JSON lines; progress and errors are on standard error. The
+key comes from LAIBAO_KEY, else from a hidden prompt if the service requires one; `--key -` reads it from standard
 input. During an outage calls are retried; a submission that is sent again creates no second task.
-Exit status: 0 done, with every question of a task answered; 2 some failed; 1 any other error; 130 interrupted, after a
-line on how to continue; 141 the reader of the output closed the pipe.
+Exit status: 0 done, with every question of a task answered; 1 not; 2 wrong usage; 3 some failed, or all; 130
+interrupted, after a line on how to continue; 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from tools._batch.client import URL, BatchClient
 from tools._batch.questions import submission
-from tools._command import checked_address, checked_key, json_object, key_from_stdin, run, seconds_or_none
+from tools._command import api_key, json_object, run, seconds_or_none, service_url
 from tools._pipes import until_nobody_reads
 
 #: Seconds calls are retried during an outage.
 OUTAGE_TIMEOUT = 600.0
-FORMATS = ("csv", "jsonl")
+FORMATS = ("csv", "jsonl", "xlsx")
 STATUSES = ("pending", "running", "paused", "completed", "failed", "cancelled")
+PRIORITIES = ("low", "normal", "high")
 #: Tasks shown by `list`.
 LISTED = 100
+#: The exit status for a task of which some questions failed, or all.
+SOME_FAILED = 3
 STATUS = (
-    "Exit status: 0 done, and every question of the task answered; 2 some failed; 1 anything else; 130 interrupted."
+    "Exit status: 0 done, and every question of the task answered; 1 not; 2 wrong usage; 3 some failed; "
+    "130 interrupted."
 )
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(checked_address(url, "http", "https"))
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
-
-
-def _key(text: str) -> str:
-    if text == "":
-        return checked_key(os.environ.get("LAIBAO_KEY", ""))
-    if text == "-":
-        return checked_key(key_from_stdin())
-    # The message does not repeat the value: it is probably a key.
-    raise ValueError("expected -, and the key on standard input: others see a command line")
 
 
 def _task_id(text: str) -> str:
@@ -67,7 +56,7 @@ def _task_id(text: str) -> str:
 def _output(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower().removeprefix(".") not in FORMATS:
-        raise ValueError("expected a name that ends in .csv or .jsonl")
+        raise ValueError("expected a name that ends in .csv, .jsonl or .xlsx")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {path.absolute().parent}")
     return path
@@ -79,8 +68,9 @@ def _many(*options: Callable[..., Any]) -> Callable[[Callable[..., int]], Callab
 
 
 _of_server = _many(
-    click.option("--url", type=_address, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
-    click.option("--key", type=_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY."),
+    click.option("--url", type=service_url, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
+    click.option("--key", type=api_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY."),
+    click.option("--json", "as_json", is_flag=True, help="Print what the service says as JSON, an object a line."),
     click.option(
         "--patience",
         "outage_timeout",
@@ -95,13 +85,15 @@ _of_file = _many(
     click.option("--name", default="", help="The task's name; else the file's."),
     click.option("--description", default=""),
     click.option("--column", default="", help="The column's name or number; else a column with a usual name."),
+    click.option("--id-column", default="", help="The column with your own ids, by name or number."),
     click.option("--sheet", default="", help="The sheet of a workbook."),
     click.option("--inputs", type=json_object, metavar="JSON", help="The app's variables, an object."),
     click.option("--max-attempts", type=int, metavar="N", help="Attempts per question."),
     click.option("--max-concurrent", type=int, metavar="N", help="Questions of this task at once."),
+    click.option("--priority", type=click.Choice(PRIORITIES), help="Before or after other tasks that wait."),
     click.option("--id", "submission_id", default="", help="Your own id of this submission: twice is one task."),
 )
-_out = click.option("--out", type=_output, metavar="FILE", help="A .csv or .jsonl; else JSONL on standard output.")
+_out = click.option("--out", type=_output, metavar="FILE", help="A .csv, .jsonl or .xlsx; else JSONL on stdout.")
 _one = click.argument("task_id", type=_task_id, metavar="ID")
 
 
@@ -110,8 +102,8 @@ def _client(command: Callable[..., int]) -> Callable[..., int]:
 
     @_of_server
     @functools.wraps(command)
-    def run_it(url: str, key: str, outage_timeout: float, **options: Any) -> int:
-        return BatchClient(url, key, outage_timeout).run(command, **options)
+    def run_it(url: str, key: str, outage_timeout: float, as_json: bool, **options: Any) -> int:
+        return BatchClient(url, key, outage_timeout, as_json=as_json).run(command, **options)
 
     return run_it
 
@@ -138,11 +130,11 @@ def batch() -> None:
 def _run(client: BatchClient, submission_id: str, out: Path | None, **chosen: Any) -> int:
     """Submit a file, wait, save the results."""
     body = _body(**chosen)
-    with client.view(out) as view:
+    with client.view() as view:
         task_id = client.submit(body, submission_id)
         view.note(f"task {task_id}")
         task = client.wait(task_id, view, out)
-        client.save(task_id, out)
+        client.save(task, out)
     return _status_of(task)
 
 
@@ -151,7 +143,8 @@ def _run(client: BatchClient, submission_id: str, out: Path | None, **chosen: An
 @_client
 def _submit(client: BatchClient, submission_id: str, **chosen: Any) -> int:
     """Submit a file and print the task's id."""
-    client.say(client.submit(_body(**chosen), submission_id))
+    task_id = client.submit(_body(**chosen), submission_id)
+    client.show(task_id, {"task_id": task_id})
     return 0
 
 
@@ -162,9 +155,9 @@ def _submit(client: BatchClient, submission_id: str, **chosen: Any) -> int:
 @_client
 def _results(client: BatchClient, task_id: str, out: Path | None, now: bool) -> int:
     """Wait for a task, save its results."""
-    with client.view(out) as view:
+    with client.view() as view:
         task = client.ask("GET", f"/tasks/{task_id}") if now else client.wait(task_id, view, out)
-        client.save(task_id, out)
+        client.save(task, out)
     return 0 if now else _status_of(task)
 
 
@@ -172,7 +165,7 @@ def _status_of(task: Mapping[str, Any]) -> int:
     """Return the exit status for an ended task."""
     if task["status"] == "cancelled":
         return 1
-    return 2 if task["progress"]["failed"] else 0
+    return SOME_FAILED if task["progress"]["failed"] else 0
 
 
 @batch.command("status")
@@ -185,10 +178,11 @@ def _status(client: BatchClient, task_id: str | None) -> int:
         return 0
     status = client.ask("GET", "/status")
     queue = status["queue"]
-    client.say(
+    client.show(
         f"{status['workers']} workers, {status['running_items']} of {status['max_concurrent']} questions at once; "
         f"tasks: {queue['pending']} pending, {queue['running']} running, {queue['paused']} paused, "
-        f"room for {queue['available_slots']} more"
+        f"room for {queue['available_slots']} more",
+        status,
     )
     return 0
 
@@ -220,6 +214,17 @@ def _change(name: str, method: str, path: str, words: str) -> None:
 _change("pause", "POST", "/pause", "Start no more items of a task.")
 _change("resume", "POST", "/resume", "Resume a task.")
 _change("cancel", "DELETE", "", "Cancel a task.")
+_change("retry", "POST", "/retry", "Ask the failed questions of an ended task again.")
+
+
+@batch.command("purge")
+@_one
+@_client
+def _purge(client: BatchClient, task_id: str) -> int:
+    """Remove an ended task with its results."""
+    removed = client.ask("DELETE", f"/tasks/{task_id}", params={"purge": "true"})
+    client.show(f"{task_id}  removed", removed)
+    return 0
 
 
 @batch.command("work")
@@ -234,16 +239,17 @@ def _work(port: int | None) -> int:
 
 @batch.command("tables")
 @click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
-def _tables(kind: str) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of statements.")
+def _tables(kind: str, as_json: bool) -> int:
     """Print the SQL that creates the tables; needs no running service."""
     from tools._batch.tables import print_tables
 
-    return print_tables(kind)
+    return print_tables(kind, as_json=as_json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status. Wrong usage is 1, because 2 means that questions failed."""
-    return run(batch, argv, wrong_usage=1)
+    """Run the command line and return its exit status."""
+    return run(batch, argv)
 
 
 if __name__ == "__main__":

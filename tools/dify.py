@@ -5,9 +5,10 @@
     python -m tools.dify --list-conversations --user zhangsan   the conversations of a user, latest first
     python -m tools.dify --check                                stream, blocking, two turns, list: one line each
 
-The key comes from DIFY_API_KEY, else from a hidden prompt; `--api-key -` reads it from standard input. It is never
-printed. Exit status: 0 answered; 1 failed, standard error says what to do; 2 wrong usage or no key; 130 interrupted;
-141 the reader of the output closed the pipe. In the last two cases the run is stopped in Dify.
+Standard output has the answer, the list or the check alone, with --json as JSON; the request, steps, cost, ids and
+sources are on standard error. The key comes from DIFY_API_KEY, else from a hidden prompt; `--api-key -` reads it from
+standard input. It is never printed. Exit status: 0 answered; 1 failed, standard error says what to do; 2 wrong usage or
+no key; 130 interrupted; 141 the reader of the output closed the pipe. In the last two cases the run is stopped in Dify.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,21 +83,23 @@ def _files(text: str) -> list[Any]:
 @click.option("--files", type=_files, default="[]", metavar="JSON", help="A list of file objects as in Dify's API.")
 @click.option("--no-auto-name", is_flag=True, help="Do not let Dify name the conversation, which costs a call.")
 @click.option("--check", is_flag=True, help="Check streaming, blocking, two turns and the list; one line each.")
-def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, check: bool, **question: Any) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print the answer, the list or the check as JSON, at its end.")
+def ask(
+    api_key: str, base_url: str, timeout: float, list_conversations: bool, check: bool, as_json: bool, **question: Any
+) -> int:
     if not (question["query"] or list_conversations or check):
         raise click.UsageError("nothing to ask: give --query, or --list-conversations")
     _never_fail_to_print()
     key = _key(api_key)
-    page, errors = printer_on(key=key), printer_on(sys.stderr, key=key)
-    shown = Printer(lambda text: None) if check else page
-    with closing(DifyTalk(base_url, shown, key=key, user=question["user"], timeout=timeout)) as talk:
+    page, errors, silent = printer_on(key=key), printer_on(sys.stderr, key=key), Printer(lambda text: None)
+    shown, notes = silent if check or as_json else page, silent if check else errors
+    with closing(DifyTalk(base_url, shown, notes, key=key, user=question["user"], timeout=timeout)) as talk:
         try:
             if check:
-                return _check(talk, page, partial(_body, question))
-            if list_conversations:
-                talk.conversations()
-            else:
-                _ask(talk, page, question)
+                return _check(talk, page, errors, partial(_body, question), as_json=as_json)
+            made = talk.conversations() if list_conversations else _ask(talk, errors, question)
+            if as_json:
+                page.line(json.dumps(made, ensure_ascii=False))
         except KeyboardInterrupt:
             # A second Ctrl-C ends the program at once.
             with suppress(KeyboardInterrupt):
@@ -147,31 +151,40 @@ def _body(question: Mapping[str, Any], mode: str, conversation_id: str = "") -> 
     return {name: value for name, value in body.items() if value or name not in ("conversation_id", "files")}
 
 
-def _ask(talk: DifyTalk, page: Printer, question: Mapping[str, Any]) -> None:
+def _ask(talk: DifyTalk, notes: Printer, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask, and return the answer as a JSON object."""
     mode, conversation_id = "blocking" if question["blocking"] else "streaming", question["conversation_id"]
-    page.line(f"POST {talk.urls.chat}, {mode}")
-    page.field("user", talk.user)
-    page.field("conversation", conversation_id or "a new one")
+    notes.line(f"POST {talk.urls.chat}, {mode}")
+    notes.field("user", talk.user)
+    notes.field("conversation", conversation_id or "a new one")
     for name in ("inputs", "files"):
         if value := question[name]:
-            page.field(name, json.dumps(value, ensure_ascii=False))
-    page.field("question", question["query"])
-    page.line()
-    talk.ask(_body(question, mode, conversation_id))
+            notes.field(name, json.dumps(value, ensure_ascii=False))
+    notes.field("question", question["query"])
+    notes.line()
+    return talk.ask(_body(question, mode, conversation_id)).to_dict()
 
 
 #: Builds the request body of a question from the mode and an optional conversation id.
 Body = Callable[..., dict[str, Any]]
 
 
-def _check(talk: DifyTalk, page: Printer, body: Body) -> int:
-    """Check all calls the product makes, and blocking mode; print one line each. Costs the tokens of four questions."""
-    page.line(f"{talk.urls.root}, user {talk.user}")
+def _check(talk: DifyTalk, page: Printer, notes: Printer, body: Body, *, as_json: bool) -> int:
+    """Check all calls the product makes, and blocking mode; print one line each, or one JSON object.
+
+    Costs the tokens of four questions.
+    """
+    notes.line(f"{talk.urls.root}, user {talk.user}")
     findings = []
     for name, look in {"stream": _stream, "blocking": _block, "two turns": _take_two_turns, "list": _list}.items():
         findings.append(_finding(name, partial(look, name, talk, body), talk))
-        page.line(str(findings[-1]))
-    return 1 if any(finding.outcome == "failed" for finding in findings) else 0
+        if not as_json:
+            page.line(str(findings[-1]))
+    failed = any(finding.outcome == "failed" for finding in findings)
+    if as_json:
+        told = {"ok": not failed, "findings": [asdict(finding) for finding in findings]}
+        page.line(json.dumps(told, ensure_ascii=False))
+    return 1 if failed else 0
 
 
 def _finding(name: str, look: Callable[[], Finding], talk: DifyTalk) -> Finding:
@@ -203,7 +216,7 @@ def _take_two_turns(name: str, talk: DifyTalk, body: Body) -> Finding:
 
 def _list(name: str, talk: DifyTalk, body: Body) -> Finding:
     wanted = talk.asked.turn.ids.conversation_id
-    found = talk.conversations()
+    found = [conversation["id"] for conversation in talk.conversations()]
     if wanted in found:
         return Finding(name, "ok", f"{len(found)} conversations of the user {talk.user}, this one among them")
     wrong = f"the conversation {wanted or 'just begun'} is not among {len(found)} of the user {talk.user}"

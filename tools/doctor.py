@@ -1,8 +1,8 @@
 """`python -m tools.doctor`: finds problems of a deployment and prints their remedies.
 
 Reads the settings as the product does, then checks Redis, the user query, the auth API, and every bot's access to
-WeCom's directory, Dify app and callback address, in this order, each for at most ten seconds. Prints one line per check
-and never a secret.
+WeCom's directory, Dify app, and callback address or long connection, in this order, each for at most ten seconds.
+Prints one line per check and never a secret.
 Exit status: 0 no check failed (there may be warnings), 1 a check failed.
 """
 
@@ -27,6 +27,7 @@ from tools._doctor.callback import callback_urls, check_callback
 from tools._doctor.checks import Finding, Look, findings
 from tools._doctor.dify import check_dify
 from tools._doctor.directory import check_directory
+from tools._doctor.long_connection import check_long_connection
 from tools._doctor.redis import check_batch_redis, check_redis
 from tools._doctor.users import check_auth_api, check_users
 from tools._pipes import until_nobody_reads
@@ -56,6 +57,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--userid", default="", help="WeCom's userid of a user to look up")
     parser.add_argument("--corp", default="", help="the corp of that user, if bots have one")
     parser.add_argument("--url", default="", help="the callback's public address; else this machine's port")
+    parser.add_argument(
+        "--subscribe",
+        action="store_true",
+        help="try BotID and Secret of bots that no replica runs; ends the connection of another program that runs one",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return parser.parse_args(argv)
 
@@ -94,6 +100,12 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
     url = options.url or f"http://127.0.0.1:{settings.port}/wechat/callback"
     for name, address in callback_urls(url, settings.bots).items():
         yield f"callback {name}", partial(check_callback, name, settings.bots[name], address)
+    for name, bot in settings.bots.items():
+        if bot.mode == "websocket":
+            yield (
+                f"long connection {name}",
+                partial(check_long_connection, bot, container.leases, subscribe=options.subscribe),
+            )
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:

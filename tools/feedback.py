@@ -2,12 +2,14 @@
 
     python -m tools.feedback tables [mysql | sqlite]    print the SQL that creates the table
 
-For administrators whose service user may not create tables. mysql is also for MariaDB.
+For administrators whose service user may not create tables. mysql is also for MariaDB. With --json the statements are
+an array of strings.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="tables")
     tables = commands.add_parser("tables", help="print the SQL that creates the table")
     tables.add_argument("kind", nargs="?", choices=("mysql", "sqlite"), default="mysql")
+    tables.add_argument("--json", action="store_true", help="print a JSON array of statements")
     options = parser.parse_args(argv)
-    print(*statements(options.kind), sep=";\n\n", end=";\n")
+    made = list(statements(options.kind))
+    print(json.dumps(made, indent=2) if options.json else ";\n\n".join(made) + ";")
     return 0
 
 

@@ -3,12 +3,16 @@
     python -m tools.wecom https://laibao.example.com/wechat/callback 年假怎么申请    one line per poll, then the answer
     python -m tools.wecom URL '@Bot hello' --group wrTEST --quote 'an older message'
     python -m tools.wecom URL --event enter_chat
-    python -m tools.wecom URL --raw '{"msgtype": "image", "image": {"url": "https://…"}}'
+    python -m tools.wecom URL 这是什么 --image photo.jpg          a mixed message; --file and --video go without words
+    python -m tools.wecom URL --raw '{"msgtype": "location"}'
     python -m tools.wecom URL --check                                           what WeCom needs, one line each
+    python -m tools.wecom create               create a bot for the long connection by a QR code, and write it to .env
+    python -m tools.wecom resume [BOT]         subscribe a bot again that another program had taken over
 
-Token and EncodingAESKey come from WECHAT_TOKEN and WECHAT_ENCODING_AES_KEY, those of another bot from WECHAT_BOTS by
---bot; both are also read from `.env`, and never printed. Exit status: 0 answered, 1 not, or a rule of WeCom is broken;
-2 wrong usage or no keys; 130 interrupted; 141 the reader of the output closed the pipe.
+Standard output has the answer, the check or the bot, with --json as JSON; all else is on standard error. Token and
+EncodingAESKey come from WECHAT_TOKEN and WECHAT_ENCODING_AES_KEY, those of another bot from WECHAT_BOTS by --bot; both
+are also read from `.env`, and never printed. Exit status: 0 answered, 1 not, or a rule of WeCom is broken; 2 wrong
+usage or no keys; 130 interrupted; 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +39,9 @@ from tools._page import Printer, printer_on
 from tools._pipes import until_nobody_reads
 from tools._wecom.bots import bot_of, callback_address
 from tools._wecom.check import CheckWords, Conformance
+from tools._wecom.create import create
+from tools._wecom.media import media_of, spoken
+from tools._wecom.resume import resume
 from tools._wecom.talk import EVERY, WeComTalk, message_of
 
 #: The question of --check without one.
@@ -55,6 +62,16 @@ def _address(url: str) -> str:
 @click.option("--as", "userid", default="test-user", metavar="USERID", show_default=True, help="Who asks.")
 @click.option("--group", default="", metavar="CHATID", help="Ask in this group.")
 @click.option("--quote", default="", metavar="TEXT", help="Quote this text.")
+@click.option("--image", default="", metavar="FILE", help="Send this picture, with the question if there is one.")
+@click.option("--file", default="", metavar="FILE", help="Send this file.")
+@click.option("--video", default="", metavar="FILE", help="Send this video.")
+@click.option("--voice", is_flag=True, help="Send the question as a voice message that WeCom transcribed.")
+@click.option(
+    "--media-url",
+    default="",
+    metavar="URL",
+    help="Where a store has the file, encrypted; by default the tool serves it on this machine.",
+)
 @click.option("--event", default="", metavar="NAME", help="Send this event, such as enter_chat.")
 @click.option("--raw", type=json_object, default="{}", metavar="JSON", help="Members to add to the message or replace.")
 @click.option("--msgid", default="", help="The message's id; the same one again is a redelivery.")
@@ -72,12 +89,16 @@ def talk(url: str, question: str, bot_name: str, userid: str, group: str, check:
     if check:
         words = CheckWords(question or HELLO, bot.bot_name or "Bot")
         return _check(page, errors, bot, address, userid, words, options)
-    message = message_of(question, options["quote"], options["event"], options["raw"])
+    media = media_of(options, question, bot.aes_keys[0])
+    shown = media.message(question) if media else spoken(question) if options["voice"] else {}
+    message = message_of("" if shown else question, options["quote"], options["event"], {**shown, **options["raw"]})
     if "msgtype" not in message:
-        raise click.UsageError("nothing to send: give a question, --event, --raw with a msgtype, or --check")
+        raise click.UsageError("nothing to send: give a question, a file, --event, --raw with a msgtype, or --check")
     message.setdefault("msgid", options["msgid"] or secrets.token_hex(16))
-    with closing(_user(bot, address, userid, group)) as user:
-        teller = WeComTalk(user, page, as_json=options["as_json"], every=options["every"])
+    with media.serving if media else nullcontext(), closing(_user(bot, address, userid, group)) as user:
+        if media and media.is_served:
+            errors.line(f"serves the file at {urlsplit(media.url).netloc}: the bot needs 127.0.0.1 in MEDIA_HOSTS")
+        teller = WeComTalk(user, page, errors, as_json=options["as_json"], every=options["every"])
         return _send(teller, errors, message, options["timeout"])
 
 
@@ -139,9 +160,15 @@ def _check(
     return 1 if failed else 0
 
 
+#: Commands that take no address, by their first word.
+COMMANDS = {"create": create, "resume": resume}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    return run(talk, argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(words[0]) if words else None
+    return run(command, words[1:]) if command else run(talk, words)
 
 
 if __name__ == "__main__":

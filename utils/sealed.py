@@ -15,10 +15,13 @@ TAG_BYTES = 16
 
 def seal(key: bytes, text: str) -> str:
     """Encrypt `text` with a 32-byte key; return base64, or "" for ""."""
-    if not text:
-        return ""
+    return seal_bytes(key, text.encode()) if text else ""
+
+
+def seal_bytes(key: bytes, content: bytes) -> str:
+    """Encrypt `content` with a 32-byte key; return base64."""
     nonce = os.urandom(NONCE_BYTES)
-    sealed = AESGCM(key).encrypt(nonce, text.encode(), None)
+    sealed = AESGCM(key).encrypt(nonce, content, None)
     return base64.b64encode(nonce + sealed[-TAG_BYTES:] + sealed[:-TAG_BYTES]).decode()
 
 
@@ -28,12 +31,19 @@ def unseal(key: bytes, sealed: str) -> str:
     Raises:
         ValueError: the text was encrypted with another key, or is damaged.
     """
-    if not sealed:
-        return ""
+    return unseal_bytes(key, sealed).decode() if sealed else ""
+
+
+def unseal_bytes(key: bytes, sealed: str) -> bytes:
+    """Decrypt the result of `seal_bytes`.
+
+    Raises:
+        ValueError: it was encrypted with another key, or is damaged.
+    """
     raw = base64.b64decode(sealed, validate=True)
     nonce, tag, body = raw[:NONCE_BYTES], raw[NONCE_BYTES : NONCE_BYTES + TAG_BYTES], raw[NONCE_BYTES + TAG_BYTES :]
     try:
-        return AESGCM(key).decrypt(nonce, body + tag, None).decode()
+        return AESGCM(key).decrypt(nonce, body + tag, None)
     except InvalidTag:
         raise ValueError("MAC check failed") from None
 

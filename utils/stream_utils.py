@@ -103,10 +103,17 @@ class Composed(NamedTuple):
 def compose(text: str, suffix: str, truncated: str, *, max_bytes: int, growing: bool, thinking: Thinking) -> Composed:
     """Return how much of a `settled` text is shown in a frame with these sentences; see `render_frame`."""
     parts = _parts(text, thinking, max_bytes // THINKING_SHARE)
-    room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
-    kept = _compose(parts, room - reserve, followed=bool(suffix))
-    whole = _compose(parts, room, followed=bool(suffix)) if kept.cut else kept
-    return (kept if growing or whole.cut else whole)._replace(cut=whole.cut)
+    return _composed(parts, suffix, truncated, max_bytes=max_bytes, growing=growing)
+
+
+def compose_rest(text: str, suffix: str, truncated: str, *, max_bytes: int) -> Composed:
+    """Do what `compose` does, for a part of an `answer_text`: a tag in it is no thinking, but a word of the answer.
+
+    The cut before it may have parted the tag from the code that it stands in.
+    """
+    rendered = Passage(False, [render_markdown(text.encode("utf-8", "replace").decode())])
+    parts = [] if rendered.blank else [rendered]
+    return _composed(parts, suffix, truncated, max_bytes=max_bytes, growing=False)
 
 
 def answer_text(text: str) -> str:
@@ -150,6 +157,13 @@ def _parts(text: str, thinking: Thinking, thinking_bytes: int) -> list[Passage]:
             thinking_bytes -= _size(head + closer) + _TAG_BYTES
             parts.append(Passage(True, [head, closer]))
     return [part for part in parts if not part.blank]
+
+
+def _composed(parts: Sequence[Passage], suffix: str, truncated: str, *, max_bytes: int, growing: bool) -> Composed:
+    room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
+    kept = _compose(parts, room - reserve, followed=bool(suffix))
+    whole = _compose(parts, room, followed=bool(suffix)) if kept.cut else kept
+    return (kept if growing or whole.cut else whole)._replace(cut=whole.cut)
 
 
 def _compose(parts: Sequence[Passage], room: int, *, followed: bool) -> Composed:

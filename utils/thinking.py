@@ -17,7 +17,8 @@ from utils.markdown.lines import FenceTracker, code_spans
 Thinking = Literal["show", "hide"]
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning")
-_TAG = re.compile(rf"<(/?)(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
+#: An opening or closing tag; group 1 is "/" for a closing one.
+TAG = re.compile(rf"<(/?)(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
 _TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
 
 
@@ -45,7 +46,7 @@ def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) 
     tag at the end.
     """
     text = without_partial_tag(text) if growing else text
-    if not _TAG.search(text):
+    if not TAG.search(text):
         return text
     shown = [part for part in split_thinking(text) if mode == "show" or not part.thinking]
     return "\n\n".join(f"<think>{part.text}</think>" if part.thinking else part.text for part in shown)
@@ -53,13 +54,13 @@ def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) 
 
 def has_tags(text: str) -> bool:
     """Return whether `text` contains a thinking tag, inside code or not."""
-    return "<" in text and _TAG.search(text) is not None
+    return "<" in text and TAG.search(text) is not None
 
 
 def split_thinking(text: str) -> list[Passage]:
     """Return the passages of `text` in order, without tags and blank passages."""
     parts = [Passage(False, [text])]
-    if first := _TAG.search(text):
+    if first := TAG.search(text):
         splitter = _Splitter(begins_within=bool(first[1]))
         for line in io.StringIO(text, newline=""):
             splitter.take(line)
@@ -91,7 +92,7 @@ class _Splitter:
             return
         spans = code_spans(line)
         position = 0
-        for tag in _TAG.finditer(line):
+        for tag in TAG.finditer(line):
             if not self.parts[-1].thinking and _within(tag.start(), spans):
                 continue
             self.parts[-1].pieces.append(line[position : tag.start()])

@@ -31,6 +31,8 @@ TEXT = 1024
 BATCH, POLLED = 500, 5_000
 #: Rounds, slices of polls in a round, and seconds of a slice.
 ROUNDS, SLICES, SLICE = 3, 8, 0.5
+#: The shortest slice in seconds: at least one poll has to be answered in it.
+SHORTEST = 0.2
 #: Timeout for the product's first delta, in seconds.
 TIMEOUT = 30.0
 #: The user id of all questions.
@@ -57,7 +59,7 @@ def measure(scale: float = 1.0, counts: Mapping[str, int] = COUNTS) -> Iterator[
         for _ in range(max(1, round(ROUNDS * scale))):
             slices = {name: Costs() for name in counts}
             for name in [*counts] * SLICES:
-                crowds[name].poll(SLICE * scale, slices[name])
+                crowds[name].poll(max(SHORTEST, SLICE * scale), slices[name])
             for name in counts:
                 rounds[name].end_round(slices[name])
     yield from table("growth.live", COSTS, rounds)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from channels.batch.models import Options
+from channels.web.answer_models import AnswerSource
 from channels.web.rest import RestModel
-from services.batches.records import UNFINISHED, ItemStatus, QueueStatus, Task, TaskStatus, utc_text
+from services.batches.records import (
+    UNFINISHED,
+    ItemStatus,
+    Priority,
+    QueueStatus,
+    Task,
+    TaskStatus,
+    WebhookState,
+    utc_text,
+)
 
 
 class Submitted(RestModel):
@@ -36,6 +45,18 @@ class Progress(RestModel):
     rate: float = Field(description="Items per second since the start, without pauses.")
 
 
+class UsageSum(RestModel):
+    total_tokens: int
+    total_price: str = Field(description="A decimal number; empty if the provider reported no price.")
+    currency: str
+
+
+class WebhookDelivery(RestModel):
+    state: WebhookState
+    attempts: int
+    last_error: str = Field(description="Why the last attempt failed; empty if none did.")
+
+
 class TaskState(RestModel):
     """A task. completed, failed and cancelled are final; failed means that it ended without a completed item."""
 
@@ -52,6 +73,21 @@ class TaskState(RestModel):
     estimated_completion: datetime | None
     error_message: str | None
     options: Options
+    priority: Priority
+    usage: UsageSum | list[UsageSum] | None = Field(
+        description="The sums of all results once the task has ended; a list if they have several currencies, null "
+        "without figures."
+    )
+    webhook: WebhookDelivery
+
+
+class Purged(RestModel):
+    task_id: str
+    purged: Literal[True]
+
+
+class Removed(RootModel[TaskState | Purged]):
+    """The cancelled task or, with `purge=true`, the removed one."""
 
 
 class Tasks(RestModel):
@@ -70,16 +106,37 @@ class Result(RestModel):
     """One text and its result so far."""
 
     index: int = Field(description="Position in the submission, from 0.")
+    id: str = Field(description="Your own id of the text; empty without one.")
     text: str
     status: ItemStatus
     attempts: int
     content: str
     metadata: dict[str, Any]
-    sources: list[dict[str, Any]]
+    sources: list[AnswerSource]
     usage: dict[str, Any]
     error: ItemError | None = Field(description="The error of the last attempt.")
     started_at: datetime | None
     completed_at: datetime | None
+    columns: dict[str, str] = Field(description="The other cells of the text's row in the file, by their columns.")
+    html: str | None = Field(None, description="The content as safe HTML; only with `render=html`.")
+
+
+class Column(RestModel):
+    index: int = Field(description="Its number from 1, which `column` and `id_column` take.")
+    name: str = Field(description="Its name in the header, or its number; no two are equal.")
+    samples: list[str] = Field(description="Up to five cells, each cut at 200 characters.")
+
+
+class Preview(RestModel):
+    """A file before it is submitted. Columns without any cell are left out."""
+
+    sheets: list[str] = Field(description="The visible sheets of a workbook; empty for other files.")
+    columns: list[Column]
+    rows: int = Field(description="Rows below the header that have any text.")
+    column: int | None = Field(description="The column that would be asked, null if it has to be chosen.")
+    id_column: int | None = Field(description="A column that looks like ids. It has to be chosen to count as such.")
+    header: bool = Field(description="Whether the first row is a header.")
+    max_bytes: int = Field(description="The largest file that is taken.")
 
 
 class Summary(RestModel):
@@ -117,6 +174,7 @@ class Processor(RestModel):
     max_concurrent: int
     running_items: int
     queue: Queue
+    max_bytes: int = Field(description="The largest submission that is taken, file or JSON.")
 
 
 def submitted_json(task: Task, unvalued: int) -> dict[str, Any]:
@@ -125,29 +183,12 @@ def submitted_json(task: Task, unvalued: int) -> dict[str, Any]:
     return {**told, "formulas_without_value": unvalued}
 
 
-def task_json(task: Task) -> dict[str, Any]:
-    """Return the data of `TaskState`."""
-    counts = ("total", "completed", "failed", "cancelled", "running", "pending", "percentage")
-    moments = ("created_at", "started_at", "completed_at", "cancelled_at", "estimated_completion")
-    return {
-        "task_id": task.task_id,
-        "name": task.name,
-        "description": task.description,
-        "status": task.status,
-        "progress": {**{name: getattr(task, name) for name in counts}, "rate": round(task.rate, 3)},
-        "total_items": task.total,
-        **{name: utc_text(getattr(task, name)) for name in moments},
-        "error_message": task.error_message or None,
-        "options": asdict(task.options),
-    }
-
-
 def summary_json(task: Task) -> dict[str, int]:
     """Return the data of `Summary`."""
     return {"total": task.total, "success": task.completed, "failed": task.failed}
 
 
-def processor_json(status: QueueStatus) -> dict[str, Any]:
+def processor_json(status: QueueStatus, max_bytes: int) -> dict[str, Any]:
     """Return the data of `Processor`."""
     waiting = {name: status.totals.get(name, 0) for name in UNFINISHED}
     return {
@@ -161,4 +202,5 @@ def processor_json(status: QueueStatus) -> dict[str, Any]:
             "max_size": status.max_size,
             "available_slots": status.available_slots,
         },
+        "max_bytes": max_bytes,
     }

@@ -9,15 +9,16 @@ from typing import Any, Protocol
 from flask import Blueprint, Response, request
 
 from channels.asking import QuestionLimiter
-from channels.batch.answers import processor_json, submitted_json, task_json
+from channels.batch.answers import processor_json, submitted_json
 from channels.batch.downloads import download, page
-from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
-from channels.batch.operations import KEY, OPERATIONS, STATUS, TASKS
-from channels.batch.uploads import FORM, uploaded
+from channels.batch.models import FileSubmission, ListQuery, Options, RemovalQuery, ResultsQuery, Submission
+from channels.batch.operations import KEY, OPERATIONS, PREVIEW, STATUS, TASKS
+from channels.batch.uploads import previewed, uploaded
 from channels.web.envelope import envelope
+from channels.web.forms import FORM
 from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
 from services import metrics
-from services.batches.records import BatchOptions, Item, QueueStatus, Task, TaskStatus
+from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus
 from services.errors import BatchUnknown
 from services.identity.callers import Caller
 from utils.sizes import is_longer
@@ -26,6 +27,9 @@ __all__ = ["OPERATIONS", "BatchEndpoints", "TaskManager", "batch_blueprint"]
 
 #: Seconds after which a caller over the rate limit may submit again.
 RETRY_AFTER = {"Retry-After": "30"}
+
+#: Results on a page by default, and at most on a page with HTML.
+MAX_RENDERED = 100
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -42,6 +46,7 @@ class TaskManager(Protocol):
         owner: str,
         name: str,
         texts: Sequence[str],
+        given: Sequence[Given] = (),
         credential: str = "",
         description: str = "",
         options: BatchOptions | None = None,
@@ -54,13 +59,19 @@ class TaskManager(Protocol):
         self, owner: str, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
     ) -> tuple[list[Task], int]: ...
 
-    def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]: ...
+    def rows(
+        self, task_id: str, owner: str, *, first: int = 0, limit: int | None = None, status: ItemStatus | None = None
+    ) -> Iterator[Item]: ...
 
     def cancel(self, task_id: str, owner: str) -> Task: ...
 
     def pause(self, task_id: str, owner: str) -> Task: ...
 
     def resume(self, task_id: str, owner: str) -> Task: ...
+
+    def retry(self, task_id: str, owner: str, *, credential: str = "") -> Task: ...
+
+    def purge(self, task_id: str, owner: str) -> None: ...
 
     def status(self) -> QueueStatus: ...
 
@@ -75,6 +86,7 @@ class BatchEndpoints:
         limiter: QuestionLimiter,
         *,
         sentence: Callable[[str], str],
+        html: Callable[[str], str],
         max_bytes: int,
         question_max_bytes: int,
     ) -> None:
@@ -82,6 +94,7 @@ class BatchEndpoints:
         self._callers = callers
         self._limiter = limiter
         self._sentence = sentence
+        self._html = html
         self._max_bytes = max_bytes
         self._question_max_bytes = question_max_bytes
 
@@ -96,44 +109,61 @@ class BatchEndpoints:
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
         return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
 
+    def preview(self) -> Response:
+        self._enter()
+        return envelope({**previewed(max_bytes=self._max_bytes), "max_bytes": self._max_bytes})
+
     def list(self) -> Response:
         batches, client = self._enter()
         asked = params(ListQuery)
         tasks, total = batches.list(client.principal, asked.status, page=asked.page, size=asked.size)
         page = {"total": total, "page": asked.page, "size": asked.size}
-        return envelope({"tasks": [task_json(task) for task in tasks], **page})
+        return envelope({"tasks": [task.to_dict() for task in tasks], **page})
 
     def show(self, task_id: str) -> Response:
         batches, client = self._enter(task_id)
-        return envelope(task_json(batches.get(task_id, client.principal)))
+        return envelope(batches.get(task_id, client.principal).to_dict())
 
-    def cancel(self, task_id: str) -> Response:
+    def remove(self, task_id: str) -> Response:
+        """Cancel a task or, with `purge`, remove an ended one."""
         batches, client = self._enter(task_id)
-        return envelope(task_json(batches.cancel(task_id, client.principal)))
+        if params(RemovalQuery).purge == "true":
+            batches.purge(task_id, client.principal)
+            return envelope({"task_id": task_id, "purged": True})
+        return envelope(batches.cancel(task_id, client.principal).to_dict())
+
+    def retry(self, task_id: str) -> Response:
+        batches, client = self._enter(task_id)
+        return envelope(batches.retry(task_id, client.principal, credential=client.credential).to_dict())
 
     def pause(self, task_id: str) -> Response:
         batches, client = self._enter(task_id)
-        return envelope(task_json(batches.pause(task_id, client.principal)))
+        return envelope(batches.pause(task_id, client.principal).to_dict())
 
     def resume(self, task_id: str) -> Response:
         batches, client = self._enter(task_id)
-        return envelope(task_json(batches.resume(task_id, client.principal)))
+        return envelope(batches.resume(task_id, client.principal).to_dict())
 
     def results(self, task_id: str) -> Response:
         batches, client = self._enter(task_id)
         asked = params(ResultsQuery)
         task = batches.get(task_id, client.principal)
         if asked.format == "json":
-            number, size = asked.page or 1, asked.size or 100
-            items = batches.rows(task_id, client.principal, after=(number - 1) * size - 1, limit=size)
-            return page(task, items, number=number, size=size)
-        if asked.page or asked.size:
-            raise _wrong("page" if asked.page else "size", "a download has all results, and no pages")
-        return download(task, batches.rows(task_id, client.principal), asked.format)
+            number, size = asked.page or 1, asked.size or MAX_RENDERED
+            if asked.render and size > MAX_RENDERED:
+                raise _wrong("size", f"at most {MAX_RENDERED} results are rendered at once")
+            first = (number - 1) * size
+            items = batches.rows(task_id, client.principal, first=first, limit=size, status=asked.status)
+            total = getattr(task, asked.status) if asked.status else task.total
+            html = self._html if asked.render else None
+            return page(task, items, number=number, size=size, total=total, html=html)
+        if of_page := next((name for name in ("page", "size", "render") if getattr(asked, name)), ""):
+            raise _wrong(of_page, "a download has all results, and no pages")
+        return download(task, batches.rows(task_id, client.principal, status=asked.status), asked.format)
 
     def status(self) -> Response:
         batches, _ = self._enter()
-        return envelope(processor_json(batches.status()))
+        return envelope(processor_json(batches.status(), self._max_bytes))
 
     def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
         """Return the manager and the caller; raise early for a malformed task id."""
@@ -150,13 +180,19 @@ class BatchEndpoints:
         if request.mimetype == FORM:
             sent, reading = uploaded(max_bytes=self._max_bytes)
             texts, unvalued = reading.texts, reading.unvalued
+            given = [Given(row.id, row.columns) for row in reading.rows]
         else:
-            sent = body(Submission, max_bytes=self._max_bytes)
-            texts, unvalued = sent.texts, 0
+            sent, unvalued = body(Submission, max_bytes=self._max_bytes), 0
+            texts = sent.texts or [item.text for item in sent.items or ()]
+            given = [Given(item.id, {}, item.inputs) for item in sent.items or ()]
         self._check(texts)
-        options = (sent.options or Options()).record()
-        told = {"name": sent.name, "texts": texts, "description": sent.description or "", "options": options}
-        return told, unvalued
+        return {
+            "name": sent.name,
+            "texts": texts,
+            "given": given if any(one.to_json() for one in given) else [],
+            "description": sent.description or "",
+            "options": (sent.options or Options()).record(),
+        }, unvalued
 
     def _check(self, texts: Sequence[str]) -> None:
         """Refuse a task that contains a text longer than a question may be."""
@@ -175,23 +211,32 @@ def batch_blueprint(
     limiter: QuestionLimiter,
     *,
     sentence: Callable[[str], str],
+    html: Callable[[str], str],
     max_bytes: int,
     question_max_bytes: int,
 ) -> Blueprint:
     """Return the addresses of batches; without `batches` they answer 503.
 
     `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `sentence` returns the text
-    of a code.
+    of a code, `html` an answer as safe HTML.
     """
     endpoints = BatchEndpoints(
-        batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
+        batches,
+        callers,
+        limiter,
+        sentence=sentence,
+        html=html,
+        max_bytes=max_bytes,
+        question_max_bytes=question_max_bytes,
     )
     routes = Blueprint("batch", __name__)
     one = f"{TASKS}/<task_id>"
     routes.add_url_rule(TASKS, "submit", endpoints.submit, methods=["POST"])
+    routes.add_url_rule(PREVIEW, "preview", endpoints.preview, methods=["POST"])
     routes.add_url_rule(TASKS, "list", endpoints.list, methods=["GET"])
     routes.add_url_rule(one, "show", endpoints.show, methods=["GET"])
-    routes.add_url_rule(one, "cancel", endpoints.cancel, methods=["DELETE"])
+    routes.add_url_rule(one, "remove", endpoints.remove, methods=["DELETE"])
+    routes.add_url_rule(f"{one}/retry", "retry", endpoints.retry, methods=["POST"])
     routes.add_url_rule(f"{one}/pause", "pause", endpoints.pause, methods=["POST"])
     routes.add_url_rule(f"{one}/resume", "resume", endpoints.resume, methods=["POST"])
     routes.add_url_rule(f"{one}/results", "results", endpoints.results, methods=["GET"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Json, StrictBool, StrictFloat, StrictInt, StrictStr, StringConstraints
+from pydantic import Field, Json, StrictBool, StrictFloat, StrictInt, StrictStr, StringConstraints, model_validator
 
 from channels.web.rest import RestModel
-from services.batches.records import BatchOptions, TaskStatus
-from utils.questions.columns import Header
-from utils.questions.files import MAX_CHARS, MAX_TEXTS, Encoding
+from services.batches.records import BatchOptions, ItemStatus, Priority, TaskStatus
+from utils.questions.files.columns import Header
+from utils.questions.files.reading import MAX_CHARS, MAX_ID, MAX_TEXTS
+from utils.questions.files.rows import Encoding
 
 #: Maximum characters of a task's name.
 MAX_NAME = 100
@@ -25,6 +26,7 @@ Description = Annotated[StrictStr, StringConstraints(max_length=500)]
 InputName = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_INPUT_NAME)]
 InputText = Annotated[StrictStr, StringConstraints(max_length=MAX_CHARS)]
 InputNumber = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+ColumnName = Annotated[str, StringConstraints(max_length=200)]
 BatchInput = StrictBool | InputNumber | InputText
 
 
@@ -39,36 +41,75 @@ class Options(RestModel):
         None, description="Maximum texts of this task asked at once; null: as many as the server allows."
     )
 
+    priority: Priority = Field(
+        "normal", description="Of the tasks that wait, those of a higher priority get more of the answers at once."
+    )
+
+    webhook_url: Annotated[StrictStr, StringConstraints(max_length=2000)] = Field(
+        "", description="Address that is told of the task's end by a signed POST; empty for none."
+    )
+
     def record(self) -> BatchOptions:
-        return BatchOptions(dict(self.inputs), self.max_attempts, self.max_concurrent)
+        return BatchOptions(dict(self.inputs), self.max_attempts, self.max_concurrent, self.priority, self.webhook_url)
+
+
+class SubmittedItem(RestModel):
+    """A text with what belongs to it."""
+
+    text: Text
+    id: Annotated[StrictStr, StringConstraints(max_length=MAX_ID)] = Field(
+        "", description="Your own id of the text; its result has it."
+    )
+    inputs: dict[InputName, BatchInput] = Field(
+        {}, max_length=MAX_INPUTS, description="Inputs of the app for this text; they come before those of the task."
+    )
 
 
 class Submission(RestModel):
-    """A task as JSON."""
+    """A task as JSON, with either `texts` or `items`."""
 
     name: TaskName = Field(examples=["常见问题"])
-    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, examples=[["年假有几天？", "怎么报销？"]])
+    texts: list[Text] | None = Field(
+        None, min_length=1, max_length=MAX_TEXTS, examples=[["年假有几天？", "怎么报销？"]]
+    )
+    items: list[SubmittedItem] | None = Field(
+        None, min_length=1, max_length=MAX_TEXTS, description="Instead of `texts`: texts with your own ids and inputs."
+    )
     description: Description | None = None
     options: Options | None = None
 
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.texts is None) == (self.items is None):
+            raise ValueError("either texts or items is needed")
+        return self
 
-class FileSubmission(RestModel):
-    """A task as a form with a file: `.txt` (one text per line), `.csv`, `.tsv` or `.xlsx`."""
+
+class FilePreview(RestModel):
+    """A form with a file: `.txt` (one text per line), `.csv`, `.tsv` or `.xlsx`."""
 
     file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with a BOM, or GBK.")
-    name: TaskName | None = Field(None, description="Name of the task; by default the file's name.")
-    description: Description = ""
-    options: Json[Options] | None = Field(None, description="The object `options` as JSON text.")
-    column: Annotated[str, StringConstraints(max_length=200)] = Field(
-        "",
-        description="Name or number (from 1) of the column with the texts. By default it is found by its name or its "
-        "content; a file with more than one candidate is refused.",
-    )
     header: Header = Field("auto", description="Whether the first row contains the column names.")
     sheet: Annotated[str, StringConstraints(max_length=100)] = Field(
         "", description="Name of the sheet; by default the first one."
     )
     encoding: Encoding = "auto"
+
+
+class FileSubmission(FilePreview):
+    """A task as a form with a file: `.txt` (one text per line), `.csv`, `.tsv` or `.xlsx`."""
+
+    name: TaskName | None = Field(None, description="Name of the task; by default the file's name.")
+    description: Description = ""
+    options: Json[Options] | None = Field(None, description="The object `options` as JSON text.")
+    column: ColumnName = Field(
+        "",
+        description="Name or number (from 1) of the column with the texts. By default it is found by its name or its "
+        "content; a file with more than one candidate is refused.",
+    )
+    id_column: ColumnName = Field(
+        "", description="Name or number (from 1) of the column with your own ids; by default there is none."
+    )
 
 
 class ListQuery(RestModel):
@@ -77,9 +118,17 @@ class ListQuery(RestModel):
     size: Annotated[int, Field(ge=1, le=100)] = 20
 
 
+class RemovalQuery(RestModel):
+    purge: Literal["true", "false"] = Field("false", description="true: remove an ended task with its results.")
+
+
 class ResultsQuery(RestModel):
-    format: Literal["json", "csv", "jsonl"] = Field(
-        "json", description="json: one page; csv, jsonl: a file of all results."
+    format: Literal["json", "csv", "jsonl", "xlsx"] = Field(
+        "json", description="json: one page; csv, jsonl, xlsx: a file of all results."
     )
+    status: ItemStatus | None = Field(None, description="Only the results of this status.")
     page: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="Default 1; for json only.")
     size: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Default 100; for json only.")
+    render: Literal["html"] | None = Field(
+        None, description="html: each result has its answer as safe HTML too; for json only, with a `size` up to 100."
+    )

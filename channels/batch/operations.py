@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
-from channels.batch.answers import Processor, Results, Submitted, Tasks, TaskState
+from channels.batch.answers import Preview, Processor, Removed, Results, Submitted, Tasks, TaskState
 from channels.batch.downloads import MEDIA
-from channels.batch.models import FileSubmission, ListQuery, ResultsQuery, Submission
-from channels.batch.uploads import FORM
+from channels.batch.models import FilePreview, FileSubmission, ListQuery, RemovalQuery, ResultsQuery, Submission
+from channels.web.forms import FORM
 from channels.web.rest import Operation
 
 TASKS = "/api/batch/tasks"
 ONE = f"{TASKS}/{{task_id}}"
 STATUS = "/api/batch/status"
+PREVIEW = "/api/batch/preview"
 #: A valid Idempotency-Key.
 KEY = re.compile(r"[\x21-\x7e]{1,64}")
 
@@ -35,17 +36,37 @@ OPERATIONS = (
         },
         description="As JSON, or as a form with a file of plain text, CSV or Excel. Each text is answered by itself.",
     ),
+    Operation(
+        "POST",
+        PREVIEW,
+        "Show the columns of a file before it is submitted",
+        "batch",
+        forms={FORM: FilePreview},
+        answers={200: Preview},
+        description="Nothing is stored. Errors are those of a submission; a column that is unclear is none.",
+    ),
     Operation("GET", TASKS, "List your tasks, newest first", "batch", query=ListQuery, answers={200: Tasks}),
     Operation("GET", ONE, "Show a task and its progress", "batch", answers={200: TaskState, 404: None}),
     Operation(
         "DELETE",
         ONE,
-        "Cancel a task and its running answers",
+        "Cancel a task and its running answers, or remove an ended one",
         "batch",
-        answers=_CHANGED,
-        description="Completed results are kept. A task that has already ended answers 409.",
+        query=RemovalQuery,
+        answers={**_CHANGED, 200: Removed},
+        description="Completed results are kept, and a task that has already ended answers 409. With `purge=true` an "
+        "ended task is removed with its results, and one that has not ended answers 409.",
     ),
     Operation("POST", f"{ONE}/pause", "Pause a task: start no more texts", "batch", answers=_CHANGED),
+    Operation(
+        "POST",
+        f"{ONE}/retry",
+        "Ask the failed texts of an ended task again",
+        "batch",
+        answers={**_CHANGED, 429: None},
+        description="They are pending again, and the task runs. 409 while it runs, after it was cancelled, and if no "
+        "text failed.",
+    ),
     Operation("POST", f"{ONE}/resume", "Resume a paused task", "batch", answers=_CHANGED),
     Operation(
         "GET",

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from channels.asking import iso_now
 from channels.chat.frames import names_of
+from channels.options import ThinkingMode
 from channels.sockets.answer_queue import AnswerCallbacks, Shown
 from channels.sockets.peer import FrameSocket
+from channels.thinking import ShownText, text_members
 from config.texts import Texts
+from services.models import Question
 from services.streams.following import News
 from services.streams.long_text import Whole
-from utils.formats.json_slices import text_member
+from utils.formats.json_slices import Slices, text_member
 from utils.markdown.blocks import RenderedBlock
+from utils.markdown.pictures import with_pictures
 
 
 class Blocks(Protocol):
@@ -29,6 +34,9 @@ class Html:
 
     blocks: Callable[[], Blocks]
     whole: Callable[[Iterable[str]], Iterator[str]]
+    #: Returns the address of the gateway's copy of an answer's picture, by the answer's stream and the picture's
+    #: address; "" for none.
+    picture: Callable[[str, str], str]
 
 
 @dataclass(eq=False)
@@ -39,8 +47,25 @@ class ChatAnswer(Shown):
     blocks: Blocks | None = None
     #: The client must discard what it has and start again.
     anew: bool = False
-    #: The question's text, "" when it was not asked on this socket.
-    question: str = ""
+    thinking: ThinkingMode = "show"
+    #: None when it was not asked on this socket.
+    question: Question | None = None
+
+    def __post_init__(self) -> None:
+        #: The text since the beginning or the last reset.
+        self.text = ShownText(self.thinking)
+
+    def has_id_of(self, question: Question) -> bool:
+        """Tell whether its question was asked here with the same id, by the same user, of the same bot."""
+        own = self.question
+        if not (own and question.msgid):
+            return False
+        return (own.bot, own.principal, own.msgid) == (question.bot, question.principal, question.msgid)
+
+    def asks(self, question: Question) -> bool:
+        """Tell whether its question has this text and these options."""
+        own = self.question
+        return own is not None and (own.text, own.options) == (question.text, question.options)
 
     @property
     def names(self) -> dict[str, str]:
@@ -73,12 +98,17 @@ class ChatDisplay:
         """Send new text; return False when the socket is closed."""
         if news.reset:
             self._reset(shown)
-        if not news.chunks:
+        pieces = [*shown.text.feed("".join(chunk.content for chunk in news.chunks))]
+        pieces += shown.text.end() if news.ended else ()
+        reasoning, content = ("".join(text for thinking, text in pieces if thinking is kind) for kind in (True, False))
+        if not (content or reasoning):
             return not self._socket.closing
-        text = "".join(chunk.content for chunk in news.chunks)
-        frame = {"type": "chat_delta", **shown.names, "cursor": news.cursor, "content": text}
-        if shown.blocks:
-            frame["html"] = [{"block": changed.block, "html": changed.html} for changed in shown.blocks.add(text)]
+        frame = {"type": "chat_delta", **shown.names, "cursor": news.cursor, "content": content}
+        if reasoning:
+            frame["reasoning"] = reasoning
+        if shown.blocks and content:
+            changed, pictured = shown.blocks.add(content), self._pictured(shown)
+            frame["html"] = [{"block": block.block, "html": pictured(block.html)} for block in changed]
         return self._socket.send(frame)
 
     def ended(self, shown: ChatAnswer, news: News, whole: Whole) -> None:
@@ -92,29 +122,27 @@ class ChatDisplay:
         self.error(code, **shown.names)
         self._typing(shown, False)
 
-    def error(self, code: str, sentence: str = "", **names: str) -> None:
-        """Send an `error` frame. `sentence` defaults to the text of the code; empty names are left out."""
+    def error(self, code: str, sentence: str = "", **members: object) -> None:
+        """Send an `error` frame. `sentence` defaults to the text of the code; empty members are left out."""
         words = {"code": code.upper(), "content": sentence or self._texts.error(code)}
-        self._socket.send({"type": "error", **words, **{name: value for name, value in names.items() if value}})
+        self._socket.send({"type": "error", **words, **{name: value for name, value in members.items() if value}})
 
     def _reset(self, shown: ChatAnswer) -> None:
         """Tell the client to discard the text; a client that disconnects now resumes from the beginning."""
         shown.blocks = self.blocks(shown.blocks is not None)
+        shown.text = ShownText(shown.thinking)
         self._socket.send({"type": "reset", **shown.names, "cursor": 0})
 
     def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
         # A long answer is read from Redis while it is sent: once for the text, once for its HTML.
-        long = whole.long is not None
-        content = text_member(whole.slices, long=long)
-        frame: dict[str, Any] = {
-            "type": "chat",
-            "role": "assistant",
-            "content": content,
-            **shown.names,
-            "cursor": news.cursor,
-        }
+        said = text_members(whole, shown.thinking)
+        frame: dict[str, Any] = {"type": "chat", "role": "assistant", **said, **shown.names, "cursor": news.cursor}
         frame |= {"status": whole.status, "sources": list(whole.sources)}
         frame |= {"client_id": self._client_id, "timestamp": iso_now()}
+        if whole.files:
+            frame["files"] = list(whole.files)
+        if whole.suggestions:
+            frame["suggestions"] = whole.suggestions
         if whole.error_code:
             frame["code"] = whole.error_code.upper()
         if whole.usage.known:
@@ -122,8 +150,21 @@ class ChatDisplay:
         if whole.mock:
             frame["mock"] = True
         if shown.blocks:
-            frame["html"] = text_member(lambda: self._html.whole(whole.slices()), long=long)
+            frame["html"] = self._rendered(shown, said["content"])
         return frame
+
+    def _rendered(self, shown: ChatAnswer, content: str | Slices) -> str | Slices:
+        """Return the HTML of the answer's text, in slices where the text is."""
+
+        def slices() -> Iterator[str]:
+            texts = iter((content,)) if isinstance(content, str) else iter(content)
+            return map(self._pictured(shown), self._html.whole(texts))
+
+        return text_member(slices, long=isinstance(content, Slices))
+
+    def _pictured(self, shown: ChatAnswer) -> Callable[[str], str]:
+        """Return what puts the gateway's copies of other hosts' pictures into an answer's HTML."""
+        return partial(with_pictures, address=partial(self._html.picture, shown.stream_id))
 
     def _typing(self, shown: ChatAnswer, status: bool) -> None:
         self._socket.send({"type": "typing", "status": status, **shown.names})

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 from flask import Blueprint, Response
 
-from channels.asking import FindingGateway, QuestionLimiter, iso_now
+from channels.asking import FindingGateway, QuestionLimiter, UploadedFiles, iso_now
 from channels.chat.answers import ChatAnswer, ChatDisplay, Html
-from channels.chat.frames import ChatAsk, ChatFrame, ChatPing, ChatResume, ChatStop, FrameRefused, names_of, read_frame
+from channels.chat.frames import (
+    ChatAsk,
+    ChatFeedback,
+    ChatFrame,
+    ChatPing,
+    ChatResume,
+    ChatStop,
+    FrameRefused,
+    names_of,
+    read_frame,
+)
 from channels.chat.rules import CHAT
+from channels.options import AskableBots, ChatReader, Reader
+from channels.rating import RatingInbox, rate
 from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.endpoint import add_socket_rule
 from channels.sockets.peer import Closed, FrameSocket, SocketServer
-from config.bots import DEFAULT_BOT
+from channels.web.rest import RestError
 from config.texts import Texts
 from services import metrics
-from services.errors import StoreUnavailable
+from services.attachments import SentFile
+from services.errors import AnswerError, StoreUnavailable
 from services.identity.callers import Caller
 from services.models import Question
 from services.streams.records import Snapshot
@@ -44,20 +58,27 @@ class ChatChannel:
         *,
         gateway: FindingGateway,
         limiter: QuestionLimiter,
+        ratings: RatingInbox,
+        bots: AskableBots,
         texts: Texts,
+        words: Callable[[str], str],
         html: Html,
+        files: UploadedFiles,
     ) -> None:
+        """`words` translates the sentences about wrong options."""
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
         self._gateway = gateway
         self._limiter = limiter
+        self._ratings = ratings
+        self._files = files
+        self._bots = bots
         self._texts = texts
+        self._words = words
         self._display = ChatDisplay(socket, client_id, texts=texts, html=html)
         self._receiving = False
-        self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(
-            gateway, caller.principal, self._display.callbacks, most=MOST
-        )
+        self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(gateway, self._display.callbacks, most=MOST)
 
     @property
     def busy(self) -> bool:
@@ -75,7 +96,7 @@ class ChatChannel:
             if incoming := read_frame(text):
                 self._do(incoming)
         except FrameRefused as refused:
-            self._display.error(refused.code, self._texts.get(refused.code, **refused.params), id=refused.id)
+            self._refuse(refused)
         except StoreUnavailable:
             self._display.error("service_unavailable")
         except Exception:
@@ -96,18 +117,28 @@ class ChatChannel:
                 self._resume(incoming)
             case ChatStop():
                 self._stop(incoming)
+            case ChatFeedback():
+                self._rate(incoming)
             case ChatPing():
                 self._socket.send({"type": "pong", "timestamp": incoming.timestamp, "server_time": iso_now()})
 
+    def _refuse(self, refused: FrameRefused) -> None:
+        if refused.error:
+            told = refused.error.translated(self._words)
+            self._display.error(refused.code, told.message, errors=told.data.get("errors", ()), id=refused.id)
+        else:
+            self._display.error(refused.code, self._texts.get(refused.code, **refused.params), id=refused.id)
+
     def _ask(self, ask: ChatAsk) -> None:
-        if known := self._unfinished(id=ask.id):
-            if known.question != ask.content:
+        question, counted = self._question(ask)
+        if known := next((shown for shown in self._answers.unfinished() if shown.has_id_of(question)), None):
+            if not known.asks(question):
                 raise self._refused("id_conflict", ask)
             self._echo(ask, known.stream_id)
             return
-        asked = self._stream_of(ask)
+        asked = self._stream_of(ask, question, counted)
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
-        about = {"bot": DEFAULT_BOT, "person": self._gateway.person(self._question(ask))}
+        about = {"bot": question.bot, "person": self._gateway.person(question)}
         log.info("chat question", extra={**ids, **about, "outcome": asked.error_code or asked.status})
         if asked.error_code == "id_conflict":
             raise FrameRefused(asked.error_code, ask.id)
@@ -116,76 +147,112 @@ class ChatChannel:
             self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)
             return
         self._echo(ask, asked.stream_id)
-        if not self._unfinished(stream_id=asked.stream_id):
-            self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html), question=ask.content))
+        if not self._unfinished(asked.stream_id):
+            shown = ChatAnswer(
+                asked.stream_id,
+                question.bot,
+                question.principal,
+                ask.id,
+                self._display.blocks(ask.html),
+                thinking=ask.options.thinking,
+                question=question,
+            )
+            self._answers.add(shown)
 
-    def _stream_of(self, ask: ChatAsk) -> Snapshot:
+    def _stream_of(self, ask: ChatAsk, question: Question, counted: str) -> Snapshot:
         """Return the question's stream. Over the rate limit, a repeated question still finds its existing stream."""
         if self._answers.full:
             raise self._refused("too_many_questions", ask)
-        question = self._question(ask)
-        if self._limiter.question(self._caller.principal, self._client_id):
-            return self._gateway.ask(question)
+        if self._limiter.question(question.principal, counted):
+            return self._gateway.ask(question, media=self._uploaded(ask))
         if known := self._gateway.find(question):
             return known
         raise self._refused("rate_limited", ask)
+
+    def _uploaded(self, ask: ChatAsk) -> Sequence[SentFile]:
+        try:
+            return self._files.claim(self._caller.principal, ask.files)
+        except AnswerError as exc:
+            raise self._refused(exc.code, ask) from exc
 
     def _refused(self, code: str, ask: ChatAsk) -> FrameRefused:
         metrics.QUESTIONS_REFUSED.labels(code).inc()
         return FrameRefused(code, ask.id)
 
-    def _question(self, ask: ChatAsk) -> Question:
-        return Question(
-            ask.content,
-            CHAT.name,
-            DEFAULT_BOT,
-            self._caller.principal,
-            msgid=f"{self._client_id}/{ask.id}" if ask.id else "",
-            session=self._client_id if ask.conversation else "",
-            credential=self._caller.credential,
-        )
+    def _question(self, ask: ChatAsk) -> tuple[Question, str]:
+        """Return the question, and the client id by which it is counted: "" for one of an end user.
+
+        Raises:
+            FrameRefused: an option is wrong.
+        """
+        text = ask.content or self._texts.get("media_question")
+        ids = {
+            "channel": CHAT.name,
+            "msgid": f"{self._client_id}/{ask.id}" if ask.id else "",
+            "session": self._client_id if ask.conversation else "",
+        }
+        try:
+            return self._bots.question(text, ask.options, self._caller, self._client_id, **ids)
+        except RestError as exc:
+            raise FrameRefused.of(exc, ask.id) from exc
+
+    def _reader(self, asked: ChatReader) -> Reader:
+        try:
+            return self._bots.reader(asked, self._caller)
+        except RestError as exc:
+            raise FrameRefused.of(exc) from exc
 
     def _echo(self, ask: ChatAsk, stream_id: str) -> None:
         said = {"type": "chat", "role": "user", "content": ask.content, **names_of(stream_id, ask.id)}
         self._socket.send({**said, **self._now()})
 
     def _resume(self, resume: ChatResume) -> None:
-        if self._unfinished(stream_id=resume.stream_id):
+        if self._unfinished(resume.stream_id):
             return
-        anew = resume.html and resume.cursor > 0
-        shown = ChatAnswer(resume.stream_id, blocks=self._display.blocks(resume.html), anew=anew)
+        reader, thinking = self._reader(resume.view), resume.view.thinking
+        anew = (resume.html or thinking != "show") and resume.cursor > 0
+        blocks = self._display.blocks(resume.html)
+        shown = ChatAnswer(resume.stream_id, **reader, blocks=blocks, anew=anew, thinking=thinking)
         if not self._answers.add(shown, 0 if anew else resume.cursor):
             self._display.error("too_many_questions", stream_id=resume.stream_id)
 
     def _stop(self, stop: ChatStop) -> None:
         """Cancel one answer, or all unfinished ones; their end is shown like every other."""
-        ids = [stop.stream_id] if stop.stream_id else [shown.stream_id for shown in self._answers.unfinished()]
-        for stream_id in ids:
+        shown = self._answers.unfinished()
+        readers = {one.stream_id: Reader(bot=one.bot, principal=one.principal) for one in shown}
+        if stop.stream_id:
+            readers = {stop.stream_id: readers.get(stop.stream_id) or self._reader(stop.reader)}
+        for stream_id, reader in readers.items():
             # `cancel` returns "" only for an unknown stream; one that has just ended is no error.
-            if not self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
+            if not self._gateway.cancel(stream_id, **reader):
                 self._display.error("stream_unknown", stream_id=stream_id)
 
-    def _unfinished(self, *, stream_id: str = "", id: str = "") -> ChatAnswer | None:
-        """Return the answer with this stream id or client id that is being shown here or waiting."""
-        for shown in self._answers.unfinished():
-            if shown.stream_id == stream_id or (id and shown.id == id):
-                return shown
-        return None
+    def _rate(self, feedback: ChatFeedback) -> None:
+        """Take a rating, and confirm it."""
+        stream_id, rating = feedback.stream_id, feedback.rating
+        reader = self._reader(feedback.reader)
+        try:
+            code = rate(self._ratings, stream_id, rating, feedback.content, **reader)
+        except StoreUnavailable:
+            code = "service_unavailable"
+        if code:
+            self._display.error(code, stream_id=stream_id)
+        else:
+            self._socket.send({"type": "feedback", "stream_id": stream_id, "rating": rating})
+
+    def _unfinished(self, stream_id: str) -> ChatAnswer | None:
+        """Return the answer with this stream id that is being shown here or waiting."""
+        return next((shown for shown in self._answers.unfinished() if shown.stream_id == stream_id), None)
 
     def _now(self) -> dict[str, str]:
         return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
-def chat_blueprint(
-    sockets: SocketServer, *, gateway: FindingGateway, limiter: QuestionLimiter, texts: Texts, html: Html
-) -> Blueprint:
+def chat_blueprint(sockets: SocketServer, open: Callable[[FrameSocket, Caller, str], ChatChannel]) -> Blueprint:
     """Return the channel's two addresses: with a client id in the path, and without (one is generated)."""
 
-    def opened(socket: FrameSocket, caller: Caller, client_id: str) -> ChatChannel:
-        return ChatChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, texts=texts, html=html)
-
     def chat(client_id: str) -> Response:
-        return sockets.serve("chat", client_id, opened)
+        return sockets.serve("chat", client_id, open)
 
     routes = Blueprint("chat", __name__)
     add_socket_rule(routes, "/ws/chat", chat, defaults={"client_id": ""})

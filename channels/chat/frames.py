@@ -6,32 +6,48 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, TypeVar
 
-from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
+from channels.asking import FILE_ID, MAX_CONTENT, MAX_CURSOR, MAX_FILES, MAX_ID
+from channels.options import ChatReader, ChatView, QuestionOptions
+from channels.rating import MAX_WORDS
+from channels.web import rest
+from channels.web.rest import RestError
 from services.errors import LaibaoError
 
 #: Frames that need no reply: WebRTC signalling of old clients, and `pong` and `auth`.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FILE_ID = re.compile(FILE_ID)
+
+Options = TypeVar("Options", QuestionOptions, ChatReader, ChatView)
 
 
 class FrameRefused(LaibaoError):
-    """An invalid frame. `code` and `params` select the sentence; `id` is the frame's id, "" for none."""
+    """An invalid frame. `code` and `params` select the sentence; `id` is the frame's id, "" for none.
+
+    `error` is what `POST /api/chat` answers where an option is wrong; its sentence and its `errors` are shown.
+    """
 
     status = 400
 
-    def __init__(self, code: str, id: str = "", **params: str) -> None:
+    def __init__(self, code: str, id: str = "", *, error: RestError | None = None, **params: str) -> None:
         super().__init__(code=code)
         self.id = id
+        self.error = error
         self.params = params
+
+    @classmethod
+    def of(cls, error: RestError, id: str = "") -> FrameRefused:
+        """Return the refusal of a frame with wrong options."""
+        return cls(error.data["reason"], id, error=error)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAsk:
-    """A question, without white space around it."""
+    """A question, without white space around it; "" asks about its files alone."""
 
     content: str
     #: The id the client gave it, "" for none.
@@ -39,6 +55,9 @@ class ChatAsk:
     #: Whether it belongs to the client's conversation; otherwise it has no history.
     conversation: bool = False
     html: bool = False
+    #: The ids of uploaded files.
+    files: tuple[str, ...] = ()
+    options: QuestionOptions = field(default_factory=QuestionOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,7 @@ class ChatResume:
     stream_id: str
     cursor: int = 0
     html: bool = False
+    view: ChatView = field(default_factory=ChatView)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,18 @@ class ChatStop:
     """A request to cancel a stream; "" means all unfinished ones of this socket."""
 
     stream_id: str = ""
+    reader: ChatReader = field(default_factory=ChatReader)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFeedback:
+    """A rating of an answer; None withdraws an earlier one."""
+
+    stream_id: str
+    rating: Literal["like", "dislike"] | None
+    #: What the reader says about it.
+    content: str = field(default="", repr=False)
+    reader: ChatReader = field(default_factory=ChatReader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +96,7 @@ class ChatPing:
     timestamp: str | float | None = None
 
 
-ChatFrame = ChatAsk | ChatResume | ChatStop | ChatPing
+ChatFrame = ChatAsk | ChatResume | ChatStop | ChatFeedback | ChatPing
 
 
 def read_frame(text: str) -> ChatFrame | None:
@@ -105,12 +137,13 @@ def names_of(stream_id: str, id: str) -> dict[str, str]:
 def _ask(frame: Mapping[str, Any]) -> ChatAsk:
     id = _word(frame, "id", most=MAX_ID)
     try:
-        content = _string(frame, "content").strip()
-        if not content:
+        content, files = _string(frame, "content").strip(), _files(frame)
+        if not content and not files:
             raise FrameRefused("message_empty")
         if len(content) > MAX_CONTENT:
             raise FrameRefused("message_too_long", limit=str(MAX_CONTENT))
-        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame))
+        options = _options(frame, QuestionOptions)
+        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame), files, options)
     except FrameRefused as refused:
         refused.id = id
         raise
@@ -120,11 +153,23 @@ def _resume(frame: Mapping[str, Any]) -> ChatResume:
     cursor = 0 if frame.get("cursor") is None else frame["cursor"]
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= MAX_CURSOR:
         raise FrameRefused("invalid_message", what="cursor")
-    return ChatResume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
+    return ChatResume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame), _options(frame, ChatView))
 
 
 def _stop(frame: Mapping[str, Any]) -> ChatStop:
-    return ChatStop() if frame.get("stream_id") is None else ChatStop(_stream_id(_string(frame, "stream_id")))
+    if frame.get("stream_id") is None:
+        return ChatStop()
+    return ChatStop(_stream_id(_string(frame, "stream_id")), _options(frame, ChatReader))
+
+
+def _feedback(frame: Mapping[str, Any]) -> ChatFeedback:
+    rating = frame.get("rating")
+    if "rating" not in frame or rating not in ("like", "dislike", None):
+        raise FrameRefused("invalid_message", what="rating")
+    content = "" if frame.get("content") is None else _string(frame, "content")
+    if len(content) > MAX_WORDS:
+        raise FrameRefused("invalid_message", what="content")
+    return ChatFeedback(_stream_id(_string(frame, "stream_id")), rating, content, _options(frame, ChatReader))
 
 
 def _ping(frame: Mapping[str, Any]) -> ChatPing:
@@ -141,8 +186,19 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], ChatFrame]] = {
     "chat": _ask,
     "resume": _resume,
     "stop": _stop,
+    "feedback": _feedback,
     "ping": _ping,
 }
+
+
+def _options(frame: Mapping[str, Any], model: type[Options]) -> Options:
+    """Return the options among a frame's members; null is none, and members that are no options are left out."""
+    given = {name: frame[name] for name in model.model_fields if frame.get(name) is not None}
+    try:
+        # As JSON again, so that the same rules find the same faults in the same words.
+        return rest.parsed(model, json.dumps(given).encode())
+    except RestError as exc:
+        raise FrameRefused.of(exc) from exc
 
 
 def _string(frame: Mapping[str, Any], name: str) -> str:
@@ -172,6 +228,15 @@ def _flag(frame: Mapping[str, Any], name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise FrameRefused("invalid_message", what=name)
     return bool(value)
+
+
+def _files(frame: Mapping[str, Any]) -> tuple[str, ...]:
+    named = [] if frame.get("files") is None else frame["files"]
+    if not isinstance(named, list) or not all(isinstance(one, str) and _FILE_ID.fullmatch(one) for one in named):
+        raise FrameRefused("invalid_message", what="files")
+    if len(named) > MAX_FILES:
+        raise FrameRefused("media_too_many")
+    return tuple(named)
 
 
 def _html(frame: Mapping[str, Any]) -> bool:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from channels.asking import MAX_ID, FindingGateway, QuestionLimiter
+from channels.asking import MAX_ID, UploadedFiles
 from channels.http_chat.ends import answered, failed, refusal
-from channels.http_chat.line import ClientConnection
-from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed, ChatPlace, ChatQuestion
-from channels.http_chat.requests import checked, client_id, last_event, question_of, wants_events
+from channels.http_chat.models import (
+    ChatAnswered,
+    ChatCancelled,
+    ChatFailed,
+    ChatPiece,
+    ChatPlace,
+    ChatQuestion,
+    ChatStarted,
+)
+from channels.http_chat.requests import checked, client_id, last_event, wants_events
+from channels.http_chat.rules import HTTP
 from channels.http_chat.stream import END, HEADERS, MEDIA_TYPE, EventStream
-from channels.http_chat.waits import AnswerWait, Ended, WaitingRequests
+from channels.options import AskableBots, ChatReader, Reader, ThinkingMode
+from channels.waiting.line import ClientConnection
+from channels.waiting.questions import WaitingQuestions
+from channels.waiting.waits import AnswerWait, Ended
 from channels.web import rest
 from channels.web.envelope import SlicedResponse, envelope
 from channels.web.errors import refused
-from channels.web.rest import Operation, RestError, RestModel
-from config.bots import DEFAULT_BOT
+from channels.web.rest import Operation, RestModel
 from config.texts import Texts
-from services import metrics
+from services.attachments import SentFile
+from services.errors import AnswerError
 from services.identity.callers import Caller
 from services.models import Question
-
-log = logging.getLogger(__name__)
 
 #: Bytes of the largest request body.
 MAX_BYTES = 1024 * 1024
@@ -34,36 +42,49 @@ MAX_BYTES = 1024 * 1024
 class HttpChat:
     """Asks questions and returns their answers. An answer goes on when its client disconnects."""
 
-    def __init__(
-        self,
-        *,
-        gateway: FindingGateway,
-        limiter: QuestionLimiter,
-        waits: WaitingRequests,
-        texts: Texts,
-        ready: Callable[[], bool],
-    ) -> None:
-        """`ready` is false while the process starts or drains."""
-        self._gateway = gateway
-        self._limiter = limiter
-        self._waits = waits
+    def __init__(self, questions: WaitingQuestions, texts: Texts, files: UploadedFiles) -> None:
+        self._questions = questions
         self._texts = texts
-        self._ready = ready
+        self._files = files
 
-    def ask(self, caller: Caller, question: Question, *, address: str, cursor: int | None, events: bool) -> Response:
-        """Ask a question, or find the one with the same id, and return its answer from `cursor` on.
+    def uploaded(self, caller: Caller, file_ids: Sequence[str]) -> Sequence[SentFile]:
+        """Return the files that this caller has uploaded for its question.
 
-        A `cursor` of None means that the client has the whole answer.
+        Raises:
+            RestError: one has expired, or is not this caller's.
+        """
+        try:
+            return self._files.claim(caller.principal, file_ids)
+        except AnswerError as exc:
+            raise refusal(exc.code, self._texts) from exc
+
+    def ask(
+        self,
+        question: Question,
+        *,
+        media: Sequence[SentFile],
+        address: str,
+        cursor: int | None,
+        events: bool,
+        thinking: ThinkingMode,
+    ) -> Response:
+        """Ask a question with its files, or find the one with the same id, and return its answer from `cursor` on.
+
+        A `cursor` of None means that the client has the whole answer. The question is counted by `address`, by its
+        principal alone where that is "".
 
         Raises:
             RestError: the question was refused, or its answer was not completed.
         """
         if cursor is None:
             return nothing_more()
-        with self._slot() as slot:
-            return self._answer(self._asked(question, address), caller, cursor, events, slot)
+        with self._questions.slot() as slot:
+            reader = Reader(bot=question.bot, principal=question.principal)
+            return self._answer(self._questions.ask(question, address, media), reader, cursor, events, thinking, slot)
 
-    def show(self, caller: Caller, stream_id: str, *, cursor: int | None, events: bool) -> Response:
+    def show(
+        self, stream_id: str, reader: Reader, *, cursor: int | None, events: bool, thinking: ThinkingMode
+    ) -> Response:
         """Return the answer of a stream from `cursor` on; None means that the client has all of it.
 
         Raises:
@@ -72,86 +93,59 @@ class HttpChat:
         """
         if cursor is None and events:
             return nothing_more()
-        with self._slot() as slot:
-            return self._answer(stream_id, caller, cursor or 0, events, slot)
+        with self._questions.slot() as slot:
+            return self._answer(stream_id, reader, cursor or 0, events, thinking, slot)
 
-    def cancel(self, caller: Caller, stream_id: str) -> Response:
+    def cancel(self, stream_id: str, reader: Reader) -> Response:
         """Cancel an answer; one that has ended stays as it is.
 
         Raises:
             RestError: there is no such stream.
             StoreUnavailable: Redis is unavailable.
         """
-        status = self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=caller.principal)
+        status = self._questions.cancel(stream_id, **reader)
         if not status:
             raise refusal("stream_unknown", self._texts)
         return envelope({"stream_id": stream_id, "status": "cancelled" if status == "processing" else status})
 
-    def _slot(self) -> ExitStack:
-        if not self._waits.enter():
-            raise self._refused("http_full")
-        slot = ExitStack()
-        slot.callback(self._waits.exit)
-        return slot
-
-    def _asked(self, question: Question, address: str) -> str:
-        """Return a stream id. A repeated question finds its stream also over the limit or while draining."""
-        hindrance = self._hindrance(question, address)
-        asked = self._gateway.find(question) if hindrance else self._gateway.ask(question)
-        if asked is None:
-            raise self._refused(hindrance)
-        if not hindrance:
-            ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
-            log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})
-        if asked.status == "error" and not asked.length:
-            # No provider was asked: the client may repeat the same question with this id.
-            raise refusal(asked.error_code, self._texts)
-        return asked.stream_id
-
-    def _hindrance(self, question: Question, address: str) -> str:
-        """Return the error code for which a new question is refused, "" when it is accepted."""
-        if not self._ready():
-            return "draining"
-        return "" if self._limiter.question(question.principal, address) else "rate_limited"
-
-    def _refused(self, code: str) -> RestError:
-        metrics.QUESTIONS_REFUSED.labels(code).inc()
-        return refusal(code, self._texts)
-
-    def _answer(self, stream_id: str, caller: Caller, cursor: int, events: bool, slot: ExitStack) -> Response:
+    def _answer(
+        self, stream_id: str, reader: Reader, cursor: int, events: bool, thinking: ThinkingMode, slot: ExitStack
+    ) -> Response:
         connection = ClientConnection(request.environ)
-        person = caller.principal
-        following = self._gateway.follow(stream_id, cursor, bot=DEFAULT_BOT, principal=person, text=events)
-        wait = self._waits.along(following)
-        wait.begin()
+        # Where the thinking is separated, an event need not end where a chunk does: the text is sent again.
+        anew = cursor > 0 and thinking != "show"
+        wait = self._questions.follow(stream_id, 0 if anew else cursor, **reader, text=events)
         if not events:
-            return self._whole(stream_id, wait, connection, slot)
-        stream = EventStream(stream_id, cursor, wait, connection, self._texts)
+            return self._whole(stream_id, wait, connection, thinking, slot)
+        stream = EventStream(stream_id, cursor, wait, connection, self._texts, thinking=thinking, anew=anew)
         reply = Response(stream, headers=HEADERS, mimetype=MEDIA_TYPE)
         # The server closes every reply, also a broken one, and this releases the slot.
         reply.call_on_close(slot.pop_all().close)
         return reply
 
-    def _whole(self, stream_id: str, wait: AnswerWait, connection: ClientConnection, slot: ExitStack) -> Response:
+    def _whole(
+        self, stream_id: str, wait: AnswerWait, connection: ClientConnection, thinking: ThinkingMode, slot: ExitStack
+    ) -> Response:
         for step in wait.steps():
             if step is None and connection.gone:
                 # The client has disconnected; this reply is not read.
                 return Response(status=400)
             if isinstance(step, Ended):
-                reply = self._ended(stream_id, step)
+                reply = self._ended(stream_id, step, thinking)
                 if isinstance(reply, SlicedResponse):
                     reply.response = paced(reply.iter_encoded(), connection)
                     reply.call_on_close(slot.pop_all().close)
                 return reply
         raise refusal("draining", self._texts, stream_id=stream_id)
 
-    def _ended(self, stream_id: str, end: Ended) -> Response:
+    def _ended(self, stream_id: str, end: Ended, thinking: ThinkingMode) -> Response:
         if end.whole.status == "completed":
-            return envelope(answered(stream_id, end.whole), headers={"Cache-Control": "no-store"})
-        return refused(failed(stream_id, end.whole, end.sentence, self._texts))
+            whole = answered(stream_id, end.whole, thinking=thinking)
+            return envelope(whole, headers={"Cache-Control": "no-store"})
+        return refused(failed(stream_id, end.whole, end.sentence, self._texts, thinking=thinking))
 
 
-def http_chat_blueprint(chat: HttpChat, callers: rest.ProgramChecker) -> Blueprint:
+def http_chat_blueprint(chat: HttpChat, bots: AskableBots, callers: rest.ProgramChecker) -> Blueprint:
     """Return POST /api/chat, and GET and DELETE /api/chat/<stream_id>."""
     routes = Blueprint("http_chat", __name__)
 
@@ -159,13 +153,14 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.ProgramChecker) -> Bluepri
     def ask() -> Response:
         caller = rest.caller(callers, request)
         asked = rest.body(ChatQuestion, max_bytes=MAX_BYTES)
-        msgid = client_id(asked)
+        ids = {"channel": HTTP.name, "msgid": client_id(asked), "session": asked.conversation or ""}
+        question, counted = bots.question(asked.query, asked, caller, request.remote_addr or "", **ids)
         events = wants_events() if asked.stream is None else asked.stream
         # A cursor only makes sense for an existing answer; a question without an id is always new.
         last = last_event()
-        cursor = last if msgid and events else 0
-        question = question_of(asked, caller, msgid)
-        return chat.ask(caller, question, address=request.remote_addr or "", cursor=cursor, events=events)
+        cursor = last if question.msgid and events else 0
+        media = chat.uploaded(caller, asked.files)
+        return chat.ask(question, media=media, address=counted, cursor=cursor, events=events, thinking=asked.thinking)
 
     @routes.get("/api/chat/<stream_id>")
     def show(stream_id: str) -> Response:
@@ -174,11 +169,18 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.ProgramChecker) -> Bluepri
         cursor = last_event() if "Last-Event-ID" in request.headers else shown.cursor
         # A HEAD request must not wait for the answer.
         events = wants_events() or request.method == "HEAD"
-        return chat.show(caller, checked(stream_id), cursor=cursor, events=events)
+        reader = bots.reader(shown, caller)
+        return chat.show(checked(stream_id), reader, cursor=cursor, events=events, thinking=shown.thinking)
 
     @routes.delete("/api/chat/<stream_id>")
     def cancel(stream_id: str) -> Response:
-        return chat.cancel(rest.caller(callers, request), checked(stream_id))
+        caller = rest.caller(callers, request)
+        return chat.cancel(checked(stream_id), bots.reader(rest.params(ChatReader), caller))
+
+    @routes.after_request
+    def negotiated(reply: Response) -> Response:
+        reply.vary.add("Accept")
+        return reply
 
     return routes
 
@@ -194,7 +196,7 @@ def nothing_more() -> Response:
     return Response(status=204, headers=HEADERS)
 
 
-_FAILURES: dict[int, type[RestModel] | None] = dict.fromkeys((403, 409, 429, 502, 503, 504), ChatFailed)
+_FAILURES: dict[int, type[RestModel] | None] = dict.fromkeys((403, 409, 413, 415, 422, 429, 502, 503, 504), ChatFailed)
 _MEDIA: dict[int, str | tuple[str, ...]] = {200: MEDIA_TYPE}
 _LAST = {
     "Last-Event-ID": {
@@ -204,10 +206,22 @@ _LAST = {
 }
 _KEY = {"description": "The same as `id`, as a header.", "minLength": 1, "maxLength": MAX_ID}
 _EVENTS = (
-    "As `text/event-stream`: `start` {stream_id}, any number of `delta` {content}, possibly `reset` (discard the text "
-    "received so far), and at the end `done` with the data of the JSON answer, or `error` with an envelope. "
-    "An event's id is a cursor: if the stream ends without `done` or `error`, send it as Last-Event-ID to continue."
+    "As `text/event-stream`: `start` {stream_id}, any number of `delta` {content} and, if `thinking` is `separate`, "
+    "`reasoning` {content}, possibly `reset` (discard the text received so far), and at the end `done` with the data "
+    "of the JSON answer, or `error` with an envelope. An event's id is a cursor: if the stream ends without `done` or "
+    "`error`, send it as Last-Event-ID to continue; the text comes again, after a `reset`, unless `thinking` is `show`."
+    "\n\nOf two questions with one id the second is refused with 409 if its text, `inputs`, `model` or `temperature` "
+    "differ. Ids of different bots and users are different ids."
 )
+
+_EVENT_MODELS: dict[str, type[RestModel] | None] = {
+    "start": ChatStarted,
+    "delta": ChatPiece,
+    "reasoning": ChatPiece,
+    "reset": None,
+    "done": ChatAnswered,
+    "error": ChatFailed,
+}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -216,8 +230,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "Ask a question, and wait for the answer or stream it",
         "chat",
         body=ChatQuestion,
-        answers={200: ChatAnswered, 204: None, **_FAILURES},
+        answers={200: ChatAnswered, 204: None, 404: None, **_FAILURES},
         media=_MEDIA,
+        events=_EVENT_MODELS,
         headers={"Idempotency-Key": _KEY, **_LAST},
         description=_EVENTS,
     ),
@@ -229,6 +244,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=ChatPlace,
         answers={200: ChatAnswered, 204: None, 404: None, **_FAILURES},
         media=_MEDIA,
+        events=_EVENT_MODELS,
         headers=_LAST,
         description=_EVENTS,
     ),
@@ -237,6 +253,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/api/chat/{stream_id}",
         "Cancel an answer, also at the provider",
         "chat",
+        query=ChatReader,
         answers={200: ChatCancelled, 404: None},
     ),
 )

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
-
 from flask import Blueprint, Response, request
 
 from channels.http_chat.ends import refusal
 from channels.http_chat.models import ChatRated, ChatRating
 from channels.http_chat.requests import checked
+from channels.options import AskableBots, ChatReader
+from channels.rating import RatingInbox
+from channels.rating import rate as take
 from channels.web import rest
 from channels.web.envelope import envelope
 from channels.web.rest import Operation
-from config.bots import DEFAULT_BOT
 from config.texts import Texts
-from services.feedback.inbox import FeedbackInbox
-from services.feedback.records import Outcome, Rating
 
 #: Bytes of the largest request body: the longest words, escaped.
 MAX_BYTES = 64 * 1024
-#: Error codes by what became of a rating; every other outcome is a success.
-CODES: dict[Outcome, str] = {
-    "unknown": "stream_unknown",
-    "running": "answer_running",
-    "no_answer": "not_rateable",
-    "full": "feedback_full",
-}
 
 
-def feedback_blueprint(inbox: FeedbackInbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+def feedback_blueprint(inbox: RatingInbox, bots: AskableBots, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/chat/<stream_id>/feedback."""
     routes = Blueprint("http_chat_feedback", __name__)
 
@@ -36,10 +27,8 @@ def feedback_blueprint(inbox: FeedbackInbox, callers: rest.ProgramChecker, texts
     def rate(stream_id: str) -> Response:
         caller = rest.caller(callers, request)
         asked = rest.body(ChatRating, max_bytes=MAX_BYTES)
-        rating = Rating(asked.rating or "", asked.content if asked.rating else "", event_id=secrets.token_hex(8))
-        reader = {"bot": DEFAULT_BOT, "principal": caller.principal}
-        outcome = inbox.rate(checked(stream_id), rating, **reader, running=False)
-        if code := CODES.get(outcome):
+        reader = bots.reader(rest.params(ChatReader), caller)
+        if code := take(inbox, checked(stream_id), asked.rating, asked.content, **reader):
             raise refusal(code, texts)
         return envelope({"stream_id": stream_id, "rating": asked.rating})
 
@@ -53,6 +42,7 @@ OPERATIONS = (
         "Rate an answer, or withdraw the rating, also when the answer itself has expired",
         "chat",
         body=ChatRating,
+        query=ChatReader,
         answers={200: ChatRated, 404: None, 409: None, 503: None},
     ),
 )

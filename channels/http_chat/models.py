@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
+from channels.asking import FILE_ID, MAX_CURSOR, MAX_FILES
+from channels.options import ChatView, QuestionOptions, ShortName
+from channels.rating import MAX_WORDS
+from channels.web.answer_models import AnswerSource
 from channels.web.rest import RestModel
 
-#: The largest integer that all JSON parsers represent exactly; larger numbers are refused.
-MAX_NUMBER = 2**53 - 1
 
-#: Maximum characters of what a reader says about an answer.
-MAX_CONTENT_OF_RATING = 2000
-
-ShortName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
-InputValue = (
-    Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
-    | bool
-    | Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-    | Annotated[FiniteFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-)
-
-
-class ChatQuestion(RestModel):
-    """A question; `question` is accepted as another name of `query`."""
+class _Asked(RestModel):
+    """The question itself, which the schema lists before its options."""
 
     @model_validator(mode="before")
     @classmethod
-    def _other_name(cls, given: Any) -> Any:
+    def _other_name(cls, given: object) -> object:
         """Rename `question` to `query`; a body with both is refused."""
         if isinstance(given, dict) and "question" in given and "query" not in given:
             return {("query" if name == "question" else name): value for name, value in given.items()}
@@ -47,13 +36,50 @@ class ChatQuestion(RestModel):
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
         None, description="The conversation it belongs to; without one it has no history.", examples=["desk-7"]
     )
-    inputs: Annotated[dict[ShortName, InputValue], Field(max_length=50)] = Field(
-        default_factory=dict, description="Inputs of the provider's app.", examples=[{"department": "HR"}]
+
+
+class ChatQuestion(QuestionOptions, _Asked):
+    """A question; `question` is accepted as another name of `query`."""
+
+    files: Annotated[list[Annotated[str, StringConstraints(pattern=f"^{FILE_ID}$")]], Field(max_length=MAX_FILES)] = (
+        Field(default_factory=list, description="Ids of files from `POST /api/files`, uploaded with the same key.")
     )
     stream: bool | None = Field(None, description="Answer as server-sent events; by default the Accept header decides.")
 
 
-class ChatPlace(RestModel):
+class FileForm(RestModel):
+    """A picture or file for a later question."""
+
+    file: bytes = Field(description="Up to `MEDIA_MAX_BYTES`. Its name and its first bytes tell its type.")
+
+
+class FileTaken(RestModel):
+    """An uploaded file. It is kept for ten minutes, and longer once a question names it."""
+
+    file_id: str = Field(description="Name it in `files` of a question.", examples=["0f6e7c1d8b3a4f5e9c2d1a0b7e6f5d4c"])
+    name: str = Field(examples=["report.pdf"])
+    type: Literal["image", "document", "audio", "video", "custom"]
+    size: int = Field(description="Bytes.")
+
+
+class FileLimits(RestModel):
+    """What files a question may have."""
+
+    allowed: bool = Field(description="Whether the provider takes files.")
+    max_bytes: int = Field(description="Bytes of the largest one, `MEDIA_MAX_BYTES`.")
+    max_files: int = Field(description="Files of one question.")
+
+
+class ChatOpening(RestModel):
+    """How the provider's app opens a chat."""
+
+    opening: str = Field(description='The opening statement in Markdown, "" for none.', examples=["您好，请问。"])
+    html: str = Field(description="The same as safe HTML.", examples=["<p>您好，请问。</p>"])
+    suggested_questions: list[str] = Field(description="Questions to begin with.", examples=[["年假怎么申请？"]])
+    files: FileLimits
+
+
+class ChatPlace(ChatView):
     """A reader's position; the header Last-Event-ID takes precedence."""
 
     cursor: Annotated[int, Field(ge=0, le=MAX_CURSOR)] = Field(0, description="The id of the last event received.")
@@ -63,7 +89,7 @@ class ChatRating(RestModel):
     """A reader's rating of an answer; the last one counts."""
 
     rating: Literal["like", "dislike"] | None = Field(description="null withdraws an earlier rating and its words.")
-    content: Annotated[str, StringConstraints(max_length=MAX_CONTENT_OF_RATING)] = Field(
+    content: Annotated[str, StringConstraints(max_length=MAX_WORDS)] = Field(
         "", description="What the reader says about it.", examples=["请更具体一点"]
     )
 
@@ -95,13 +121,32 @@ class ChatMetadata(BaseModel):
     conversation_id: str = ""
 
 
+class ChatFile(RestModel):
+    """A picture or file of the answer, from the provider or from the answer's text."""
+
+    name: str = Field(examples=["report.pdf"])
+    type: str = Field(description="The media type.", examples=["application/pdf"])
+    size: int = Field(description="Bytes.")
+    url: str = Field(
+        description="A path on this host; it works for as long as the answer is kept.",
+        examples=["/files/0f6e7c1d.s0123456789abcdef.0.00112233445566778899aabbccddeeff.pdf"],
+    )
+
+
 class ChatAnswered(RestModel):
     """A whole answer."""
 
     stream_id: str
     content: str
+    reasoning: str = Field("", description="The model's thinking; left out unless `thinking` is `separate`.")
     status: Literal["completed"]
-    sources: list[dict[str, Any]] = Field(description="The documents it is based on, as reported by the provider.")
+    sources: list[AnswerSource] = Field(description="The documents and pages it is based on.")
+    files: list[ChatFile] = Field(description="Its pictures and files, those that `content` links too.")
+    suggestions: list[str] = Field(
+        default_factory=list,
+        description="Questions that the provider's app suggests after it, with `WEB_SUGGESTIONS`.",
+        examples=[["病假需要什么材料？"]],
+    )
     usage: ChatUsage
     metadata: ChatMetadata
     mock: bool = Field(False, description="True when the built-in mock answered instead of a provider; else left out.")
@@ -113,8 +158,21 @@ class ChatFailed(RestModel):
     reason: str = Field(description="A stable error code.", examples=["provider_timeout"])
     stream_id: str = Field("", description="Left out when no stream was opened.")
     content: str = ""
+    reasoning: str = Field("", description="The model's thinking; left out unless `thinking` is `separate`.")
     usage: ChatUsage | None = Field(None, description="Left out when the provider reported none.")
     retry_after: int = Field(0, description="The provider's Retry-After in seconds; left out when it sent none.")
+
+
+class ChatStarted(RestModel):
+    """The first event of a stream."""
+
+    stream_id: str
+
+
+class ChatPiece(RestModel):
+    """A piece of the answer's text, or of the model's thinking."""
+
+    content: str
 
 
 class ChatCancelled(RestModel):

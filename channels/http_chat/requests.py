@@ -8,29 +8,12 @@ from flask import request
 
 from channels.asking import MAX_ID
 from channels.http_chat.models import ChatQuestion
-from channels.http_chat.rules import HTTP
 from channels.http_chat.stream import END, MEDIA_TYPE
-from channels.web.rest import RestError
-from config.bots import DEFAULT_BOT
-from services.identity.callers import Caller
-from services.models import Question
+from channels.web.rest import RestError, wrong_field
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: As documented; no stream has more chunks.
 _CURSOR = re.compile(r"[0-9]{1,9}")
-
-
-def question_of(asked: ChatQuestion, caller: Caller, msgid: str) -> Question:
-    return Question(
-        asked.query,
-        HTTP.name,
-        DEFAULT_BOT,
-        caller.principal,
-        msgid=msgid,
-        inputs=asked.inputs,
-        session=asked.conversation or "",
-        credential=caller.credential,
-    )
 
 
 def client_id(asked: ChatQuestion) -> str:
@@ -77,8 +60,3 @@ def checked(stream_id: str) -> str:
     if not _STREAM_ID.fullmatch(stream_id):
         raise RestError(404, reason="stream_unknown")
     return stream_id
-
-
-def wrong_field(field: str, problem: str) -> RestError:
-    errors = [{"field": field, "problem": problem}]
-    return RestError(422, "Some fields are wrong.", reason="invalid_fields", data={"errors": errors})

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from channels.http_chat.ends import answered, failed, refusal
-from channels.http_chat.line import ClientConnection
-from channels.http_chat.waits import AnswerWait, Ended, WaitStep
+from channels.options import ThinkingMode
+from channels.thinking import ShownText
+from channels.waiting.line import ClientConnection
+from channels.waiting.waits import AnswerWait, Ended, WaitStep
 from channels.web.envelope import enveloped
 from channels.web.rest import RestError
 from config.texts import Texts
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
 from utils.formats.json_slices import json_pieces
+from utils.markdown.thinking_stream import Piece
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +46,19 @@ class EventStream:
         connection: ClientConnection,
         texts: Texts,
         *,
+        thinking: ThinkingMode = "show",
+        anew: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the client's cursor and the steps of the answer after it; with `anew` they begin with the text."""
         self._stream_id = stream_id
         self._cursor = cursor
         self._wait = wait
         self._connection = connection
         self._texts = texts
+        self._thinking = thinking
+        self._anew = anew
+        self._text = ShownText(thinking)
         self._clock = clock
         self._said_at = clock()
 
@@ -58,6 +68,8 @@ class EventStream:
 
     def _said(self) -> Iterator[bytes]:
         yield RETRY + event("start", {"stream_id": self._stream_id}, self._cursor)
+        if self._anew:
+            yield RESET
         try:
             for step in self._wait.steps():
                 if step is None and self._connection.gone:
@@ -84,11 +96,22 @@ class EventStream:
                 yield PING
 
     def _news(self, news: News) -> Iterator[bytes]:
-        # The reset has id 0: a client that loses the connection before the new text resumes from the beginning.
-        reset = event("reset", {}, 0) if news.reset else b""
+        if news.reset:
+            self._text = ShownText(self._thinking)
         text = "".join(chunk.content for chunk in news.chunks)
-        if said := reset + event("delta", {"content": text}, news.cursor) if text else reset:
+        pieces = self._text.feed(text)
+        self._cursor = news.cursor
+        if said := (RESET if news.reset else b"") + self._said_pieces(pieces):
             yield said
+
+    def _said_pieces(self, pieces: Iterable[Piece]) -> bytes:
+        """Return the events of a text's pieces."""
+        said = b""
+        for thinking, group in groupby(pieces, key=lambda piece: piece.thinking):
+            text = "".join(piece.text for piece in group)
+            if text:
+                said += event("reasoning" if thinking else "delta", {"content": text}, self._cursor)
+        return said
 
     def _end(self, end: Ended) -> Iterator[bytes]:
         """Yield the last event.
@@ -96,12 +119,17 @@ class EventStream:
         Raises:
             BrokenPipeError: it broke off. The client discards an incomplete event and reconnects.
         """
+        if rest := self._said_pieces(self._text.end()):
+            yield rest
+        yield from self._connection.unless_missing(self._last(end))
+
+    def _last(self, end: Ended) -> Iterator[bytes]:
         if end.whole.status == "completed":
-            pieces = event_pieces("done", answered(self._stream_id, end.whole, most=0), END)
+            data = answered(self._stream_id, end.whole, thinking=self._thinking, most=0)
+            yield from event_pieces("done", data, END)
         else:
-            error = failed(self._stream_id, end.whole, end.sentence, self._texts, most=0)
-            pieces = event_pieces("error", self._enveloped(error), END)
-        yield from self._connection.unless_missing(pieces)
+            error = failed(self._stream_id, end.whole, end.sentence, self._texts, thinking=self._thinking, most=0)
+            yield from event_pieces("error", self._enveloped(error), END)
 
     def _error(self, error: RestError) -> bytes:
         return b"".join(event_pieces("error", self._enveloped(error), END))
@@ -124,3 +152,8 @@ def event_pieces(name: str, data: Mapping[str, Any], id: int | str) -> Iterator[
             waiting = b""
         waiting += piece
     yield waiting + b"\n\n"
+
+
+#: Tells the client to discard the text. It has id 0: a client that loses the connection before the new text resumes
+#: from the beginning.
+RESET = event("reset", {}, 0)

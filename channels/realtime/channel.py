@@ -6,30 +6,24 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
 
 from channels.asking import QuestionGateway, QuestionLimiter, iso_now
+from channels.realtime.answers import ShownAnswers
 from channels.realtime.batch_news import BatchNews
-from channels.realtime.rules import REALTIME
-from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from channels.sockets.endpoint import add_socket_rule
 from channels.sockets.outbox import Goodbye, Outbox
 from channels.sockets.peer import ClosableSocket, Closed, SocketServer
-from config.bots import DEFAULT_BOT
 from config.texts import Texts
-from services import metrics
 from services.batches.records import Task
 from services.errors import BatchUnknown, StoreUnavailable
 from services.identity.callers import Caller
-from services.models import Question
-from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, SessionAnswer, UnwatchTask, WatchTask
-from services.realtime.session import MOST, RealtimeSession
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, UnwatchTask, WatchTask
+from services.realtime.session import RealtimeSession
+from utils.markdown.blocks import BlockRenderer
 from utils.questions.detection import Detection
 
 log = logging.getLogger(__name__)
@@ -46,18 +40,15 @@ class RealtimeSocket(ClosableSocket, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeOptions:
-    """Question detection, texts, and what `stop` does."""
+    """Question detection, texts, what `stop` does, and how answers become HTML."""
 
     detect: Callable[[str], Detection]
     texts: Texts
     stop: Literal["idle", "close"] = "idle"
-
-
-@dataclass(eq=False)
-class _QueuedAnswer(Shown):
-    """An answer in the queue of those to be shown."""
-
-    answer: SessionAnswer = field(kw_only=True)
+    #: Makes the renderer of an answer for a client that wants HTML.
+    blocks: Callable[[], BlockRenderer] = BlockRenderer
+    #: Returns the link to the gateway's copy of a picture, by the answer's stream and the picture's address.
+    picture: Callable[[str, str], str] = lambda stream_id, url: ""
 
 
 class RealtimeChannel:
@@ -82,22 +73,34 @@ class RealtimeChannel:
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
-        self._gateway = gateway
-        self._limiter = limiter
         self._session = RealtimeSession(
-            client_id, detect=options.detect, texts=options.texts, now=iso_now, stop=options.stop
+            client_id,
+            detect=options.detect,
+            texts=options.texts,
+            now=iso_now,
+            stop=options.stop,
+            blocks=options.blocks,
+            picture=options.picture,
         )
         self._receiving = False
-        # Serializes the session's steps; held briefly, never during a send or a call to Redis.
+        # Serializes the session's steps; held briefly, e.g. while a block is rendered, never during I/O.
         self._step = threading.Lock()
         self._outbox = Outbox(socket)
-        self._queue = self._answers()
+        self._answers = ShownAnswers(
+            gateway,
+            limiter,
+            caller,
+            client_id,
+            session=self._session.answers,
+            tell=self._tell,
+            closing=lambda: socket.closing,
+        )
         self._follower = news.follower(caller.principal, self._progress) if news else None
 
     @property
     def busy(self) -> bool:
         """Whether a question is being asked or an answer shown."""
-        return self._receiving or self._queue.busy
+        return self._receiving or self._answers.busy
 
     def opened(self) -> None:
         self._do(self._session.open)
@@ -115,25 +118,10 @@ class RealtimeChannel:
 
     def closed(self, closed: Closed) -> None:
         """Stop showing answers. An orderly close cancels running answers; otherwise they go on and can be resumed."""
-        self._queue.close()
+        self._answers.close()
         if self._follower:
             self._follower.close()
         self._do(lambda: self._session.closed(orderly=closed.by_peer and closed.code in ORDERLY))
-
-    def _answers(self) -> AnswerQueue[_QueuedAnswer]:
-        return AnswerQueue(
-            self._gateway,
-            self._caller.principal,
-            AnswerCallbacks(
-                begun=lambda queued: self._tell(lambda: self._session.begun(queued.answer)),
-                show=self._show,
-                ended=self._ended,
-                failed=lambda queued, code: self._tell(lambda: self._session.failed(queued.answer, code)),
-                closing=lambda: self._socket.closing,
-            ),
-            # Answers that the session has just given up may still be in the queue.
-            most=2 * MOST,
-        )
 
     def _take(self, text: str) -> None:
         try:
@@ -150,10 +138,10 @@ class RealtimeChannel:
                 case AskQuestion():
                     self._ask(command)
                 case Follow():
-                    answer = command.answer
-                    self._queue.add(_QueuedAnswer(answer.stream_id, answer=answer), answer.cursor)
+                    self._answers.follow(command.answer)
                 case Cancel():
-                    self._cancel(command)
+                    for answer in command.answers:
+                        self._answers.cancel(answer)
                 case WatchTask():
                     self._watch(command.task_id)
                 case UnwatchTask() if self._follower:
@@ -174,43 +162,11 @@ class RealtimeChannel:
         return [effect for effect in effects if not isinstance(effect, dict | Close)]
 
     def _ask(self, ask: AskQuestion) -> None:
-        try:
-            code, stream_id = self._put(ask)
-        except Exception:
-            log.exception("realtime question failed", extra={"client_id": self._client_id})
-            code, stream_id = "server_error", ""
+        code, stream_id = self._answers.ask(ask)
         if stream_id:
             self._do(lambda: self._session.asked(ask.answer, stream_id))
         else:
-            self._do(lambda: self._session.refused(ask.answer, code))
-
-    def _put(self, ask: AskQuestion) -> tuple[str, str]:
-        """Ask a question; return an error code ("" for none) and the stream id ("" when no stream was opened)."""
-        if not self._limiter.question(self._caller.principal, self._client_id):
-            metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
-            return "rate_limited", ""
-        asked = self._gateway.ask(self._question(ask))
-        ids = {"client_id": self._client_id, "stream_id": asked.stream_id, "kind": ask.answer.kind}
-        log.info("realtime question", extra={**ids, "outcome": asked.error_code or asked.status})
-        return asked.error_code, "" if asked.error_code == "store_unavailable" else asked.stream_id
-
-    def _question(self, ask: AskQuestion) -> Question:
-        return Question(
-            ask.text,
-            REALTIME.name,
-            DEFAULT_BOT,
-            self._caller.principal,
-            session=ask.answer.session_id,
-            credential=self._caller.credential,
-        )
-
-    def _cancel(self, cancel: Cancel) -> None:
-        for answer in cancel.answers:
-            self._queue.drop(answer.stream_id)
-            try:
-                self._gateway.cancel(answer.stream_id, bot=DEFAULT_BOT, principal=self._caller.principal)
-            except StoreUnavailable:
-                log.warning("answer not cancelled", extra={"stream_id": answer.stream_id})
+            self._do(lambda: self._session.answers.refused(ask.answer, code))
 
     def _watch(self, task_id: str) -> None:
         code = "unsupported"
@@ -229,27 +185,6 @@ class RealtimeChannel:
         if task is None:
             return self._tell(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
         return self._tell(lambda: self._session.progressed(task))
-
-    def _show(self, queued: _QueuedAnswer, news: News) -> bool:
-        """Send the news chunk by chunk: the next frame is built after the one before it was sent."""
-        chunks = news.chunks
-        if not chunks:
-            grew = partial(self._session.grew, queued.answer, (), first=news.first, cursor=news.cursor)
-            return self._tell(lambda: grew(reset=news.reset))
-        for number, chunk in enumerate(chunks):
-            after = news.index + number + 1
-            cursor = news.cursor if number + 1 == len(chunks) else after
-            grew = partial(
-                self._session.grew, queued.answer, ((chunk.content, after),), first=news.first, cursor=cursor
-            )
-            if not self._tell(partial(grew, reset=news.reset and not number)):
-                return False
-        return True
-
-    def _ended(self, queued: _QueuedAnswer, news: News, whole: Whole) -> None:
-        told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
-        told |= {"usage": whole.usage.known, "sources": whole.sources}
-        self._tell(lambda: self._session.ended(queued.answer, whole.status, **told))
 
 
 def realtime_blueprint(

@@ -10,4 +10,4 @@ def _name_of_session(question: Question) -> str:
     return f"ws-user-{question.session}"
 
 
-REALTIME = Channel("realtime", end_user=_name_of_session, sockets=True)
+REALTIME = Channel("realtime", end_user=_name_of_session, sockets=True, keeps_files="all")

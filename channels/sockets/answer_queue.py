@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from config.bots import DEFAULT_BOT
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
 from services.streams.long_text import Whole
@@ -28,6 +27,9 @@ class Shown:
     """A queued answer; a channel's subclass adds what it needs to show it."""
 
     stream_id: str
+    #: For whom it is read: the bot and the principal of its question.
+    bot: str
+    principal: str
     #: The id the client gave its question, "" for none.
     id: str = ""
 
@@ -77,7 +79,6 @@ class AnswerQueue(Generic[S]):
     def __init__(
         self,
         gateway: StreamSource,
-        principal: str,
         callbacks: AnswerCallbacks[S],
         *,
         most: int = 8,
@@ -86,7 +87,6 @@ class AnswerQueue(Generic[S]):
     ) -> None:
         """Create an empty queue for `most` answers; one without news for `timeout` seconds fails."""
         self._gateway = gateway
-        self._principal = principal
         self._callbacks = callbacks
         self._most = most
         self._timeout = timeout
@@ -174,7 +174,7 @@ class AnswerQueue(Generic[S]):
             self._callbacks.failed(shown, code)
 
     def _follow(self, shown: S, cursor: int) -> None:
-        following = self._gateway.follow(shown.stream_id, cursor, bot=DEFAULT_BOT, principal=self._principal)
+        following = self._gateway.follow(shown.stream_id, cursor, bot=shown.bot, principal=shown.principal)
         last = self._last(shown, following)
         whole = self._whole(shown, following) if last else None
         if last and whole:

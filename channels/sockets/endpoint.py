@@ -63,8 +63,9 @@ def add_socket_rule(
 class Sockets:
     """Opens and closes the sockets of this process.
 
-    `sentence` returns the text of a key; `ready` is false while the process starts or drains. While Redis is
-    unavailable, clients with an API key may still open sockets; clients with a token may not.
+    `sentence` returns the text of a key, `words` translates the message of a refused handshake; `ready` is false while
+    the process starts or drains. While Redis is unavailable, clients with an API key may still open sockets; clients
+    with a token may not.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Sockets:
         limiter: RateLimiter,
         store: SocketStore,
         sentence: Callable[[str], str],
+        words: Callable[[str], str] = str,
         origins: Sequence[str] = (),
         limits: SocketLimits | None = None,
         ready: Callable[[], bool] = lambda: True,
@@ -85,6 +87,7 @@ class Sockets:
         self._store = store
         self._registry = SocketRegistry(store, sentence=sentence, renewal=limits.renewal, clock=clock)
         self._sentence = sentence
+        self._words = words
         self._limits = limits
         self._ready = ready
         self._clock = clock
@@ -107,7 +110,7 @@ class Sockets:
         except AdmissionRefused as refused:
             metrics.SOCKETS_REFUSED.labels(channel, refused.check).inc()
             self._refusals.warning({"door": channel, "check": refused.check, **refused.extra})
-            return refused.reply()
+            return refused.reply(self._words)
 
     def connections(self) -> list[dict[str, Any]]:
         """Return the sockets of all replicas, the oldest first; `idle_time` is in seconds.

@@ -14,6 +14,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from services.errors import LaibaoError
+from utils.tracing.context import current_trace
 
 # The library logs message contents at DEBUG and every connection at INFO.
 PROTOCOL_LOG = logging.getLogger("channels.sockets.socket.protocol")
@@ -80,6 +81,7 @@ def answer_handshake(environ: Mapping[str, Any], subprotocol: str = "") -> bytes
     response = ServerProtocol(select_subprotocol=select, logger=PROTOCOL_LOG).accept(_request(environ))
     if response.status_code != 101:
         raise HandshakeRefused(response.body.decode().strip(), response.status_code)
+    response.headers.update(current_trace().headers)
     return response.serialize()
 
 

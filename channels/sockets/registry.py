@@ -27,6 +27,8 @@ DISCONNECTED = 4410
 RENEWAL = 2.0
 #: Seconds between two checks for sockets that are no longer busy, while this replica drains.
 LOOK = 0.2
+#: Seconds of `LAST_SECONDS` in which the ends of answers are shown before the last sockets are closed.
+SHOWN_SECONDS = 2.0
 #: Seconds the last sockets have to close, and the registry's thread to end.
 LAST_SECONDS = 3.0
 #: Minimum seconds between the `since` of two sockets of one client, where this process sets it without Redis.
@@ -120,12 +122,17 @@ class SocketRegistry:
         self._wake.set()
 
     def close_all(self) -> None:
-        """Close all sockets and wait up to `LAST_SECONDS` for their end."""
-        self.leaving = True
+        """Close all sockets: idle ones now, busy ones when they become idle, after `SHOWN_SECONDS` at the latest.
+
+        An answer that has just ended is still to be shown. Takes up to `LAST_SECONDS` in all.
+        """
+        self.leave()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._sessions, SHOWN_SECONDS)
         for session in self.sessions():
             session.socket.close(RESTARTING, "restarting")
         with self._changed:
-            self._changed.wait_for(lambda: not self._sessions, LAST_SECONDS)
+            self._changed.wait_for(lambda: not self._sessions, LAST_SECONDS - SHOWN_SECONDS)
 
     def stop(self) -> None:
         """Stop the thread and remove the last ended sockets from Redis."""

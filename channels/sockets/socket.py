@@ -6,19 +6,18 @@ of the WSGI request.
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import OPEN
+from websockets.frames import CloseCode, Frame
+from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.server import ServerProtocol
 
 from channels.sockets.handshake import (
@@ -29,10 +28,10 @@ from channels.sockets.handshake import (
     over_read,
     raw_socket,
 )
-from channels.sockets.inbox import Inbox, Violation
+from channels.sockets.inbox import RATE, Inbox, Violation
 from channels.sockets.peer import Closed, Peer
-from channels.sockets.wire import SocketWriter
-from utils.formats.json_slices import is_sliced, json_pieces
+from channels.sockets.wire import SocketWriter, json_fragments, json_frame
+from utils.formats.json_slices import is_sliced
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
 
@@ -65,9 +64,15 @@ class Socket:
         heartbeat_timeout: float = 120.0,
         send_seconds: float = 30.0,
         max_bytes: int = MAX_BYTES,
+        rate: float = RATE,
+        protocol: Protocol | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use `sock` after its handshake. Times are seconds; `early` holds bytes already read from the connection."""
+        """Use `sock` after its handshake. Times are seconds; `early` holds bytes already read from the connection.
+
+        `rate` is the number of frames per second that the peer may send on average. `protocol` is the state after the
+        handshake of a client; None is a server's.
+        """
         #: A random name of this connection.
         self.token = secrets.token_hex(8)
         self.connected_at = time.time()
@@ -83,9 +88,11 @@ class Socket:
         self._next_beat = self.last_received + heartbeat_interval
         # Held briefly, never during a write.
         self._guard = threading.Lock()
-        self._protocol = ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
+        self._protocol = protocol or ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
+        # Clients mask their frames (RFC 6455, 5.1).
+        self._mask = self._protocol.side is CLIENT
         self._wire = SocketWriter(sock, send_seconds=send_seconds, clock=clock)
-        self._inbox = Inbox(clock=clock)
+        self._inbox = Inbox(clock=clock, rate=rate)
         self._deaf = False
         #: The heartbeat timeout has passed, but unread bytes may still lie in the kernel.
         self._suspect = False
@@ -105,7 +112,9 @@ class Socket:
 
         A text that comes in slices is read while it is sent; the message then has several WebSocket frames.
         """
-        return self._wire.send_all(_fragments(frame)) if is_sliced(frame) else self._wire.send(_text(frame))
+        if is_sliced(frame):
+            return self._wire.send_all(json_fragments(frame, self._mask))
+        return self._wire.send(json_frame(frame, self._mask))
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin the close without waiting for it; the peer has `CLOSE_SECONDS` to answer. Repeated calls do nothing."""
@@ -127,6 +136,9 @@ class Socket:
             return self._verdict()
         finally:
             self._wire.lose()
+            if self._mask:
+                # A client's connection belongs to nobody else.
+                self._sock.close()
 
     def _begin_close(self, code: int, reason: str) -> bool:
         """Queue the close frame and ignore further messages; return False when the close had already begun."""
@@ -164,7 +176,9 @@ class Socket:
             return self._wire.end - now
         if now >= self._next_beat:
             self._next_beat = now + self._heartbeat_interval
-            self._wire.send_if_free(_text({"type": "heartbeat", "timestamp": _now(), **self.heartbeat}))
+            self._wire.send_if_free(
+                json_frame({"type": "heartbeat", "timestamp": _now(), **self.heartbeat}, self._mask)
+            )
         return min(self._next_beat, self.last_received + self._heartbeat_timeout) - now
 
     def _receive(self, wait: float) -> bytes | None:
@@ -174,7 +188,8 @@ class Socket:
             return self._sock.recv(_READ_BYTES)
         except TimeoutError:
             return None
-        except OSError:
+        except (OSError, ValueError):
+            # ValueError: a TLS connection that another thread has shut down.
             return b""
 
     def _take(self, data: bytes, on_text: Callable[[str], None]) -> None:
@@ -270,23 +285,6 @@ def _tell(sock: Socket, peer: Peer, closed: Closed) -> None:
         peer.closed(closed)
     except Exception:
         log.exception("socket's end failed", extra={"socket": sock.token})
-
-
-def _text(frame: Mapping[str, Any]) -> bytes:
-    # A client's JSON may contain half of a surrogate pair, which UTF-8 cannot encode.
-    words = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return Frame(Opcode.TEXT, words).serialize(mask=False)
-
-
-def _fragments(frame: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the WebSocket frames of one message (RFC 6455, 5.4); each is built when it is requested."""
-    opcode, words = Opcode.TEXT, b""
-    for piece in json_pieces(frame):
-        if words:
-            yield Frame(opcode, words, fin=False).serialize(mask=False)
-            opcode = Opcode.CONT
-        words = piece
-    yield Frame(opcode, words).serialize(mask=False)
 
 
 def _now() -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
+from typing import Any
 
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
+
+from utils.formats.json_slices import json_pieces
 
 #: Seconds one message may take in total, also when the peer keeps reading slowly.
 FRAME_SECONDS = 300.0
@@ -162,3 +166,21 @@ class SocketWriter:
             with suppress(TimeoutError):
                 if sent := self._sock.send(rest):
                     rest, moved = rest[sent:], self._clock()
+
+
+def json_frame(frame: Mapping[str, Any], mask: bool) -> bytes:
+    """Return a message as one WebSocket frame; clients `mask` theirs."""
+    # A client's JSON may contain half of a surrogate pair, which UTF-8 cannot encode.
+    words = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return Frame(Opcode.TEXT, words).serialize(mask=mask)
+
+
+def json_fragments(frame: Mapping[str, Any], mask: bool) -> Iterator[bytes]:
+    """Yield the WebSocket frames of one message (RFC 6455, 5.4); each is built when it is requested."""
+    opcode, words = Opcode.TEXT, b""
+    for piece in json_pieces(frame):
+        if words:
+            yield Frame(opcode, words, fin=False).serialize(mask=mask)
+            opcode = Opcode.CONT
+        words = piece
+    yield Frame(opcode, words).serialize(mask=mask)

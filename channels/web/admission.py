@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from flask import Request, Response
@@ -41,8 +41,9 @@ class AdmissionRefused(Exception):
         #: Further log fields.
         self.extra = {"origin": origin[:_LOGGED_ORIGIN]} if origin else {}
 
-    def reply(self) -> Response:
-        return envelope(status=self.status, code=self._code, message=self._message, headers=self._headers)
+    def reply(self, words: Callable[[str], str]) -> Response:
+        """Return the reply; `words` translates its message."""
+        return envelope(status=self.status, code=self._code, message=words(self._message), headers=self._headers)
 
 
 class CredentialChecker(Protocol):

@@ -1,20 +1,22 @@
-"""Refuses requests of other sites' pages, by `Origin` at REST addresses, and by `Host` (DNS rebinding).
+"""Lets pages of allowed origins ask at REST addresses (CORS); refuses other pages by `Origin` and `Host`.
 
 A foreign page in a user's browser reaches servers in that user's network, but cannot forge `Origin` and `Host`.
-Programs send no `Origin` and are not affected.
+Programs send no `Origin` and are not affected. Keys are headers, so no reply ever allows cookies to be sent along.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 
 from flask import Flask, Response, request
 
-from channels.web.envelope import envelope
 from channels.web.ports import is_for_operators
+from channels.web.rest import RestError
 from services import metrics
 from utils.origins import is_host_of, may_open
+from utils.tracing.context import REQUEST_ID, TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,11 @@ log = logging.getLogger(__name__)
 REST = ("/api/", "/v1/")
 #: Addresses accepted with any `Host`: WeCom's callbacks, and probes, which use the pod's IP.
 ANY_HOST = ("/wechat/callback", "/healthz", "/readyz")
+#: What pages of other origins may send and read, and the seconds for which a browser remembers it.
+METHODS = "GET, HEAD, POST, DELETE"
+EXPOSED = f"{REQUEST_ID}, {TRACEPARENT}, Retry-After, WWW-Authenticate, Content-Disposition, Location"
+MAX_AGE = "600"
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
 #: Maximum characters of a refused origin or host in the log.
 LOGGED = 200
 
@@ -36,18 +43,43 @@ def keep_pages_out(app: Flask, *, origins: Collection[str], hosts: Collection[st
     def check() -> Response | None:
         host = request.headers.get("Host", "")
         if hosts and not is_host_of(host, hosts) and not _is_open(ops_port):
-            return _refused("host", 400, "This server has another name.", host)
+            raise _refused("host", 400, "This server has another name.", host)
         origin = request.headers.get("Origin")
         if origin is not None and request.path.startswith(REST) and not may_open(origin, host, origins):
-            return _refused("origin", 403, "Pages of this origin may not ask here.", origin)
-        return None
+            raise _refused("origin", 403, "Pages of this origin may not ask here.", origin)
+        return _preflight_reply() if _is_preflight() else None
 
     def after(response: Response) -> Response:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if request.path.startswith(REST):
+            response.vary.add("Origin")
+            origin = request.headers.get("Origin", "")
+            if may_open(origin, request.headers.get("Host", ""), origins):
+                response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Access-Control-Expose-Headers"] = EXPOSED
         return response
 
     app.before_request(check)
     app.after_request(after)
+
+
+def _is_preflight() -> bool:
+    """Tell whether a browser asks if a page of an allowed origin may send a request."""
+    asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    return asks and "Origin" in request.headers and request.path.startswith(REST)
+
+
+def _preflight_reply() -> Response:
+    # Any header may come: clients add their own (OpenAI's package does), and none of them grants anything here.
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    allowed = asked if _HEADER_NAMES.fullmatch(asked) else ""
+    reply = Response(status=204)
+    reply.headers["Access-Control-Allow-Methods"] = METHODS
+    reply.headers["Access-Control-Max-Age"] = MAX_AGE
+    if allowed:
+        reply.headers["Access-Control-Allow-Headers"] = allowed
+    reply.vary.update(("Access-Control-Request-Headers", "Access-Control-Request-Method"))
+    return reply
 
 
 def _is_open(ops_port: int | None) -> bool:
@@ -55,7 +87,7 @@ def _is_open(ops_port: int | None) -> bool:
     return path in ANY_HOST or path.startswith(f"{ANY_HOST[0]}/") or (bool(ops_port) and is_for_operators(ops_port))
 
 
-def _refused(check: str, status: int, message: str, shown: str) -> Response:
+def _refused(check: str, status: int, message: str, shown: str) -> RestError:
     metrics.REST_REFUSED.labels(check).inc()
     log.warning("request refused", extra={"check": check, "path": request.path[:LOGGED], check: shown[:LOGGED]})
-    return envelope({"reason": check}, status=status, message=message)
+    return RestError(status, message, reason=check)

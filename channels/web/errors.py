@@ -1,12 +1,14 @@
 """Maps every error to an envelope with a code of the documented table, without revealing the cause.
 
-Health, metrics and WeCom's callbacks have their own error format: the stable code alone.
+Health, metrics and WeCom's callbacks have their own error format: the stable code alone. A channel may have another
+format for all errors below its addresses, also for those of the framework.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -42,11 +44,59 @@ OF_REASON = {
     "draining": 503,
     "cancelled": 409,
     "id_conflict": 409,
+    "push_bot_callback": 409,
+    "push_conflict": 409,
+    "push_limited": 429,
+    "push_queue_full": 429,
+}
+#: HTTP status by error code, for all codes that end or prevent an answer; codes not listed have 502.
+STATUS = {
+    **OF_REASON,
+    "provider_busy": 429,
+    "rate_limited": 429,
+    "http_full": 503,
+    "store_unavailable": 503,
+    "service_unavailable": 503,
+    "stream_unknown": 404,
+    "bot_unknown": 404,
+    "answer_running": 409,
+    "not_rateable": 409,
+    "feedback_full": 503,
+    "empty_question": 422,
+    "form_rejected": 422,
+    "form_answered": 409,
+    "form_expired": 409,
+    "form_gone": 409,
+    "form_unsent": 409,
+    "question_too_large": 413,
+    "media_too_large": 413,
+    "media_wrong_type": 415,
+    "media_unsupported": 422,
+    "file_unknown": 422,
+    "files_full": 429,
+    "answer_failed": 500,
+    "server_error": 500,
 }
 
+#: Returns the reply of an error in another format than the envelope.
+ErrorFormat = Callable[[RestError], Response]
 
-def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda code: "") -> None:
-    """Register the error handlers; `sentence` returns the text of a code, "" for none."""
+
+def register_rest_errors(
+    app: Flask,
+    sentence: Callable[[str], str] = lambda code: "",
+    formats: Mapping[str, ErrorFormat] = MappingProxyType({}),
+    words: Callable[[str], str] = str,
+) -> None:
+    """Register the error handlers.
+
+    `sentence` returns the text of a code, "" for none; `formats` are the formats of addresses, by the beginning of the
+    address; `words` translates the sentences about wrong requests.
+    """
+
+    def shown(error: RestError) -> Response:
+        own = next((one for prefix, one in formats.items() if request.path.startswith(prefix)), refused)
+        return own(error.translated(words))
 
     def ours(error: LaibaoError) -> Response:
         log.warning("request failed", extra={"code": error.code, "cause": str(error), "path": request.path})
@@ -55,13 +105,32 @@ def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda cod
             return _alone(error.code, status)
         code = STORE_CODE if isinstance(error, StoreUnavailable) else 0
         later = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
-        message = sentence(error.code)
-        return envelope({"reason": error.code}, status=status, code=code, message=message, headers=later)
+        return shown(RestError(status, sentence(error.code), code=code, reason=error.code, headers=later))
 
-    app.register_error_handler(RestError, refused)
+    def of_framework(error: HTTPException) -> Response | HTTPException:
+        """Answer errors such as an unknown address, a wrong method or a body that is too large."""
+        if error.response is not None:
+            return error
+        status = error.code or 500
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        if keeps_own_format(request.path):
+            return _alone((error.name or "error").lower().replace(" ", "_"), status, headers)
+        return shown(RestError(status, headers=headers))
+
+    def unexpected(error: Exception) -> Response:
+        """Answer an unexpected exception and log its traceback."""
+        log.error("unexpected error", exc_info=error)
+        own = keeps_own_format(request.path)
+        return _alone("unknown", 500) if own else shown(RestError(500, code=UNKNOWN_CODE))
+
+    app.register_error_handler(RestError, shown)
     app.register_error_handler(LaibaoError, ours)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(HTTPException, of_framework)
+    app.register_error_handler(Exception, unexpected)
+
+
+def status_of_code(code: str) -> int:
+    return STATUS.get(code, 502)
 
 
 def status_of(error: LaibaoError) -> int:
@@ -74,25 +143,8 @@ def keeps_own_format(path: str) -> bool:
 
 
 def refused(error: RestError) -> Response:
-    """Return the reply of a `RestError`."""
+    """Return the reply of a `RestError` as an envelope."""
     return envelope(error.data, status=error.status, code=error.code, message=error.message, headers=error.headers)
-
-
-def _http(error: HTTPException) -> Response | HTTPException:
-    """Answer the framework's errors, such as an unknown address, a wrong method or a body that is too large."""
-    if error.response is not None:
-        return error
-    status = error.code or 500
-    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    if keeps_own_format(request.path):
-        return _alone((error.name or "error").lower().replace(" ", "_"), status, headers)
-    return envelope(status=status, headers=headers)
-
-
-def _unexpected(error: Exception) -> Response:
-    """Answer an unexpected exception and log its traceback."""
-    log.error("unexpected error", exc_info=error)
-    return _alone("unknown", 500) if keeps_own_format(request.path) else envelope(status=500, code=UNKNOWN_CODE)
 
 
 def _alone(code: str, status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -22,8 +22,9 @@ OPERATIONS = (
         answers={404: None},
         auth="none",
         description=(
-            "Links come with answers, end with them (`STREAM_TTL`) and need no key. A link that is wrong and one that "
-            "has expired get the same 404. The reply is always an attachment."
+            "Links come with answers, end with them (`STREAM_TTL`) and need no key; those to pictures in results of "
+            "batches work for an hour. A link that is wrong and one that has expired get the same 404. The reply is "
+            "always an attachment."
         ),
         media={200: (*sorted(SAFE_TYPES), "application/octet-stream")},
     ),

@@ -67,7 +67,8 @@ class Report(BaseModel):
     timestamp: str | None = None
     services: Services | None = None
     providers: Parts | None = None
-    dependencies: dict[str, Literal["ok", "unavailable"]] | None = None
+    #: "ok", "unavailable", or what is wrong.
+    dependencies: dict[str, str] | None = None
 
 
 TAG = "operations"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, Protocol, TypeVar
@@ -62,6 +62,13 @@ class RestError(Exception):
         self.data = {"reason": reason, **(data or {})} if reason else data
         self.headers = headers or {}
 
+    def translated(self, words: Callable[[str], str]) -> RestError:
+        """Return the same error with its message, and the problems of its fields, in other words."""
+        data = self.data
+        if isinstance(data, dict) and "errors" in data:
+            data = {**data, "errors": [{**each, "problem": words(each["problem"])} for each in data["errors"]]}
+        return RestError(self.status, words(self.message), code=self.code, data=data, headers=self.headers)
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -76,16 +83,22 @@ class Operation:
     query: type[BaseModel] | None = None
     #: The model of `data` by HTTP status; None means null, and for an error the data common to all errors.
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
-    auth: Literal["key", "admin", "none"] = "key"
+    #: "key": as WEBSOCKET_AUTH says. "api_key": one of API_KEYS in every mode.
+    auth: Literal["key", "api_key", "admin", "none"] = "key"
     description: str = ""
     #: Media types of an answer besides JSON, by status, such as "text/csv"; JSON is listed too if there is a model.
     media: Mapping[int, str | tuple[str, ...]] = field(default_factory=dict)
+    #: The models of the data of server-sent events, by the event's name; None is an empty object. The data of `error`
+    #: is the model's error reply.
+    events: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
     #: Other media types accepted for the body, and their models.
     forms: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     #: The request headers used: a description, or a JSON Schema with one.
     headers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     #: Whether answers are the models without the envelope, as those of health are.
     bare: bool = False
+    #: The model of every error, where errors have neither the envelope nor, being bare, the code alone.
+    error: type[BaseModel] | None = None
 
 
 class ProgramChecker(Protocol):
@@ -101,9 +114,26 @@ def body(model: type[M], *, max_bytes: int) -> M:
         RestError: 415 its content type is not JSON, 413 it is longer than `max_bytes`, 400 it is not JSON, 422 its
             fields are invalid.
     """
+    return parsed(model, json_body(max_bytes=max_bytes))
+
+
+def json_body(*, max_bytes: int) -> bytes:
+    """Return the raw body of a Flask request that says it is JSON.
+
+    Raises:
+        RestError: 415 its content type is not JSON, and what `raw_body` raises.
+    """
     if not request.is_json:
         raise RestError(415, "Send the body as application/json.", code=10000, reason="not_json")
-    sent = raw_body(max_bytes=max_bytes)
+    return raw_body(max_bytes=max_bytes)
+
+
+def parsed(model: type[M], sent: bytes) -> M:
+    """Return a JSON body as the model.
+
+    Raises:
+        RestError: 400 it is not JSON, 422 its fields are invalid.
+    """
     try:
         # Strict, as the documented JSON Schema: "true" is not true, and "5" is not 5.
         return model.model_validate_json(sent, strict=True)
@@ -151,6 +181,11 @@ def params(model: type[M]) -> M:
         return model.model_validate({name: values[0] for name, values in given.items()}, extra="forbid")
     except ValidationError as exc:
         raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
+
+
+def wrong_field(field: str, problem: str) -> RestError:
+    """Return the error for one wrong field."""
+    return _wrong([(field, problem)])
 
 
 def wrong_fields(problems: Sequence[Mapping[str, Any]]) -> RestError:

@@ -1,4 +1,6 @@
-"""WeCom's callbacks: `channel.py` asks and renders frames, `callbacks.py` answers requests before Flask.
+"""WeCom's callbacks: `channel.py` reads and renders frames, `callbacks.py` answers requests before Flask.
+
+`messages.py` asks questions, welcomes people and takes ratings, for callbacks and for the long connection alike.
 
 `commands.py` finds commands among texts and answers them; `handoff.py` tells a group of those who want a human.
 

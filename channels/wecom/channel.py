@@ -5,26 +5,23 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
-from channels.wecom.commands import BotCommands
-from channels.wecom.contents import MOST_FILES, is_readable, question_text
-from channels.wecom.feedback import feedback_id, read_feedback
+from channels.wecom.clicks import CardClicks
+from channels.wecom.feedback import feedback_id
+from channels.wecom.messages import WeComMessages
 from channels.wecom.pictures import picture_items, shown_files
-from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
-from services.feedback.inbox import FeedbackInbox
 from services.files.store import FileStore
-from services.models import Question
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames, is_over
@@ -43,28 +40,20 @@ class WeComChannel:
         self,
         *,
         gateway: Gateway,
+        messages: WeComMessages,
         bots: Mapping[str, WechatService],
         texts: Texts,
-        welcomes: Mapping[str, str],
         frames: WeComFrames,
-        commands: Mapping[str, BotCommands] = MappingProxyType({}),
         files: FileStore | None = None,
-        person: Callable[[Question], str] = lambda question: "",
-        feedback: FeedbackInbox | None = None,
     ) -> None:
-        """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
-
-        `person` returns a user's pseudonym for the log; `feedback` takes ratings of answers, None ignores them.
-        """
+        """Take the callback service of each bot, by its name."""
         self._gateway = gateway
+        self._messages = messages
         self._bots = bots
         self._texts = texts
-        self._welcomes = welcomes
-        self._commands = commands
         self._frames = frames
         self._files = files
-        self._person = person
-        self._feedback = feedback
+        self._clicks = CardClicks(texts)
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's URL verification with the decrypted echo."""
@@ -98,21 +87,27 @@ class WeComChannel:
         if log.isEnabledFor(level):
             stream_id = stream.get("id") or message.stream_id
             ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream_id}
-            ids["person"] = self._person(self._question(bot, message))
+            ids["person"] = self._messages.person(bot, message)
             told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
             log.log(level, "callback", extra={**ids, **told})
 
-    def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
-        """Render a snapshot as a stream reply: a pure function of it and its files, so repeated polls show the same."""
+    def frame(self, bot: str, snapshot: Snapshot, chat: str = "") -> dict[str, Any]:
+        """Render a snapshot as the reply for a single chat, or for the group `chat`.
+
+        It is a pure function of the snapshot and its files, so repeated polls show the same, the card included.
+        """
         try:
             shown = shown_files(self._files, snapshot)
         except StoreUnavailable:
             # The frame must not end without its pictures: the next poll reads them.
             growing = replace(snapshot, status="processing")
             return _stream(snapshot.stream_id, False, self._frames.content(bot, growing))
-        reply = _stream(snapshot.stream_id, is_over(snapshot), self._frames.content(bot, snapshot, shown.files))
+        content = self._frames.content(bot, snapshot, shown.files, single=not chat)
+        reply = _stream(snapshot.stream_id, is_over(snapshot), content)
         if items := picture_items(shown):
             reply["stream"]["msg_item"] = items
+        if card := self._frames.card(snapshot, single=not chat):
+            return {**reply, "msgtype": "stream_with_template_card", "template_card": card}
         return reply
 
     def _service(self, bot: str) -> WechatService:
@@ -141,31 +136,16 @@ class WeComChannel:
             case "event":
                 return self._event(bot, message)
             case _:
-                snapshot = self._asked(bot, message)
-        return self._first_frame(bot, snapshot), snapshot.error_code or snapshot.status
+                media = self._service(bot).media(message)
+                snapshot = self._messages.ask(bot, message, media, reply=message.response_url)
+        return self._first_frame(bot, message, snapshot), snapshot.error_code or snapshot.status
 
-    def _first_frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
+    def _first_frame(self, bot: str, message: Message, snapshot: Snapshot) -> dict[str, Any]:
         """Render the reply to a message: only there a `feedback.id` has an effect. Sentences of ours have none."""
-        reply = self.frame(bot, snapshot)
+        reply = self.frame(bot, snapshot, chat=message.chatid)
         if snapshot.is_answer:
             reply["stream"]["feedback"] = {"id": feedback_id(snapshot.stream_id)}
         return reply
-
-    def _asked(self, bot: str, message: Message) -> Snapshot:
-        """Ask a message's question, or carry out a command, which may come with a quote but has no files."""
-        question, media = self._question(bot, message), self._service(bot).media(message)
-        if not is_readable(message):
-            return self._gateway.say(question, "unsupported_message")
-        if len(media) > MOST_FILES:
-            return self._gateway.say(question, "media_too_many")
-        commands = None if message.media else self._commands.get(bot)
-        if commands and (shown := commands.carry_out(question, reply=message.response_url)):
-            return shown
-        text = question_text(message, self._texts.get("media_question"))
-        return self._gateway.ask(replace(question, text=text), reply=message.response_url, media=media)
-
-    def _question(self, bot: str, message: Message) -> Question:
-        return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)
 
     def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
         try:
@@ -175,29 +155,21 @@ class WeComChannel:
         if snapshot is None:
             return _stream(message.stream_id, True, self._texts.get("stream_unknown")), "stream_unknown"
         self._debug(snapshot)
-        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+        return self.frame(bot, snapshot, chat=message.chatid), snapshot.error_code or snapshot.status
 
     def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
         if message.event == "feedback_event":
-            return {}, self._rate(bot, message)
+            return {}, self._messages.rate(bot, message)
+        if message.event == "template_card_event":
+            return self._click(bot, message)
         if message.event != "enter_chat" or not message.userid:
             return {}, message.event
-        welcome = self._welcomes.get(bot) or self._texts.get("welcome")
-        return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
+        return {"msgtype": "text", "text": {"content": self._messages.welcome(bot)}}, "enter_chat"
 
-    def _rate(self, bot: str, message: Message) -> str:
-        """Take a person's rating; return its outcome. Only an empty reply may answer it."""
-        if self._feedback is None:
-            return "unknown"
-        try:
-            stream_id, rating = read_feedback(message)
-        except ValueError:
-            metrics.FEEDBACK_REFUSED.labels("malformed").inc()
-            return "malformed"
-        try:
-            return self._feedback.rate(stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid)
-        except StoreUnavailable as exc:
-            return exc.code
+    def _click(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        promised = self._gateway.promises(message.response_url)
+        ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
+        return self._clicks.take(self._messages.question(bot, message), message, ask)
 
     def _debug(self, snapshot: Snapshot) -> None:
         """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""

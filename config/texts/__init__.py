@@ -16,7 +16,10 @@ from config.texts.en import EN
 from config.texts.zh import ZH
 from services.errors import SettingsError
 
-__all__ = ["EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
+__all__ = ["ANSWER_CODES", "EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
+
+#: The codes of answers that failed or were refused.
+ANSWER_CODES = tuple(ZH)[tuple(ZH).index("batch_conflict") + 1 :]
 
 #: Key of the sentence for errors without one of their own.
 FALLBACK = "answer_failed"
@@ -28,6 +31,7 @@ class Texts:
     """The sentences of one locale, with `overrides` applied."""
 
     def __init__(self, locale: str = "zh", overrides: Mapping[str, str] | None = None) -> None:
+        self.locale = locale
         self._sentences = {**LOCALES[locale], **check_overrides(overrides or {})}
 
     def get(self, key: str, **params: object) -> str:
@@ -37,6 +41,10 @@ class Texts:
             KeyError: the key is unknown, which is a bug.
         """
         return self._sentences[key].format(**params)
+
+    def template(self, key: str) -> str:
+        """Return the sentence for `key` with its placeholders."""
+        return self._sentences[key]
 
     def known(self, code: str) -> str:
         """Return the sentence for a code, or "" if there is none."""

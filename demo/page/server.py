@@ -12,23 +12,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from flask import Flask, Response, jsonify, redirect, request
+from flask import Flask, Response, jsonify, redirect, request, send_from_directory
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from demo.page.bubble_html import render, split_thinking
+from channels.web.pages.pages import HTML
+from demo.page.cards import shown_card
 from demo.page.cast import DIFY_MODES, PEOPLE
 from demo.page.conversations import Conversations
 from demo.page.media import SENDS
+from demo.page.messages import message_json
 from demo.wecom.feedback import RATES, Rate
 from demo.wecom.picture_rules import media_type
 from demo.wecom.samples import photo
-from demo.wecom.simulator import BubbleFrame, CallbackFailed, ResponsePost, RuleBroken
+from demo.wecom.simulator import BubbleFrame, CallbackFailed, RuleBroken
+from utils.markdown.blocks import render_markdown
 
 PAGES = Path(__file__).parent / "html"
+#: Files that the gateway's pages are made of, too: the looks of answers, and what both kinds of pages do with them.
+SHARED = ("theme.css", "answer.css", "preferences.js", "elements.js", "answer_html.js")
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; require-trusted-types-for 'script'; trusted-types answers"
 )
 #: Paths of the gateway's pages, which this server redirects to.
 GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
@@ -36,27 +42,31 @@ GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 MAX_BODY = 64 * 1024
 
 
-def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
+def create_page(
+    conversations: Conversations,
+    set_mode: Callable[[str], None] | None,
+    *,
+    gateway: str = "",
+    push: Callable[[str, str], tuple[str, str]] | None = None,
+) -> Flask:
     """Build the page's application. `set_mode` selects the mock Dify's mode; None if a real Dify answers.
 
-    `gateway` is the gateway's URL; requests for its pages are redirected there.
+    `gateway` is the gateway's URL; requests for its pages are redirected there. `push` sends a text to a person and
+    returns the push's state and error; None with callbacks, which have no pushes.
     """
     app = Flask("demo", static_folder=str(PAGES), static_url_path="")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     modes = DIFY_MODES if set_mode else ()
 
-    @app.get("/")
-    def index() -> Response:
-        return app.send_static_file("index.html")
-
     @app.get("/choices")
     def choices() -> Response:
-        return jsonify(people=[asdict(person) for person in PEOPLE], modes=[asdict(mode) for mode in modes])
+        people, shown = [asdict(person) for person in PEOPLE], [asdict(mode) for mode in modes]
+        return jsonify(people=people, modes=shown, connection="websocket" if push else "callback")
 
     @app.post("/enter")
     def enter() -> Response:
         welcome = conversations.enter(_choice("user", PEOPLE))
-        return jsonify(html=render(welcome))
+        return jsonify(html=render_markdown(welcome))
 
     @app.post("/send")
     def send() -> Response:
@@ -76,16 +86,29 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
         key, frame = conversations.send(userid, words, kind)
         return jsonify(bubble=key, frame=_shown(frame), rateable=conversations.rateable(key))
 
-    @app.get("/photo.png")
-    def sample() -> Response:
-        return Response(photo(), mimetype="image/png")
-
+    _add_files(app)
     _add_bubbles(app, conversations)
+    if push:
+        _add_pushes(app, conversations, push)
     for path in GATEWAY_PAGES if gateway else ():
         app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
     _add_errors(app)
     app.after_request(_guard)
     return app
+
+
+def _add_files(app: Flask) -> None:
+    @app.get("/")
+    def index() -> Response:
+        return app.send_static_file("index.html")
+
+    @app.get(f"/shared/<any({','.join(map(repr, SHARED))}):name>")
+    def shared(name: str) -> Response:
+        return send_from_directory(HTML / "shared", name)
+
+    @app.get("/photo.png")
+    def sample() -> Response:
+        return Response(photo(), mimetype="image/png")
 
 
 def _add_bubbles(app: Flask, conversations: Conversations) -> None:
@@ -105,9 +128,30 @@ def _add_bubbles(app: Flask, conversations: Conversations) -> None:
             raise NotFound("unknown bubble") from None
         return jsonify(rating=rating)
 
+    @app.post("/click")
+    def click() -> Response:
+        try:
+            key, clicked = conversations.click(_text("bubble"), _text("button"), _selected())
+        except LookupError:
+            raise NotFound("unknown bubble or button") from None
+        broken = [str(violation) for violation in clicked.broken]
+        return jsonify(click=key, card=shown_card(clicked.card), broken=broken)
+
     @app.post("/late")
     def late() -> Response:
-        return jsonify(messages=[_message(post) for post in conversations.late(_text("bubble"))])
+        return jsonify(messages=[message_json(each) for each in conversations.late(_text("bubble"))[_count("since") :]])
+
+
+def _add_pushes(app: Flask, conversations: Conversations, push: Callable[[str, str], tuple[str, str]]) -> None:
+    @app.post("/push")
+    def send_push() -> Response:
+        state, error = push(_choice("user", PEOPLE), _text("text"))
+        return jsonify(state=state, error=error)
+
+    @app.post("/pushes")
+    def pushes() -> Response:
+        found = conversations.pushes(_choice("user", PEOPLE))
+        return jsonify(messages=[message_json(each) for each in found[_count("since") :]])
 
 
 def _add_errors(app: Flask) -> None:
@@ -149,6 +193,15 @@ def _words(name: str) -> str:
     return value.encode("utf-8", "replace").decode()
 
 
+def _count(name: str) -> int:
+    """Return a number of messages that the page has already."""
+    body = request.get_json()
+    count = body.get(name, 0) if isinstance(body, dict) else 0
+    if type(count) is not int or count < 0:
+        raise BadRequest(f"{name} is no number")
+    return count
+
+
 def _choice(name: str, choices: tuple[Any, ...]) -> str:
     value = _text(name)
     if value not in {choice.id for choice in choices}:
@@ -167,12 +220,19 @@ def _rating() -> tuple[Rate, str, list[int]]:
     return next(one for one in RATES if one == rating), content.encode("utf-8", "replace").decode(), reasons
 
 
+def _selected() -> dict[str, list[str]]:
+    """Return the ids of the options that are selected, by their lists."""
+    selected = request.get_json().get("selected", {})
+    if not isinstance(selected, dict) or not all(isinstance(ids, list) for ids in selected.values()):
+        raise BadRequest("selected is wrong")
+    return {key: [str(each) for each in ids] for key, ids in selected.items()}
+
+
 def _shown(frame: BubbleFrame) -> dict[str, Any]:
-    thinking, answer = split_thinking(frame.content)
     return {
-        "html": render(answer),
+        "html": render_markdown(frame.content),
         "pictures": [_data_url(picture) for picture in frame.pictures],
-        "thinking": render(thinking),
+        "card": shown_card(frame.card),
         "finish": frame.finish,
         "bytes": frame.size,
         "at": round(frame.at, 1),
@@ -184,10 +244,6 @@ def _shown(frame: BubbleFrame) -> dict[str, Any]:
 
 def _data_url(picture: bytes) -> str:
     return f"data:{media_type(picture)};base64,{base64.b64encode(picture).decode()}"
-
-
-def _message(post: ResponsePost) -> dict[str, Any]:
-    return {"html": render(post.content), "bytes": len(post.content.encode()), "broken": list(post.broken)}
 
 
 class PageServer:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from demo.wecom.simulator import Bubble, RuleBroken, WeComUser
+from demo.wecom.long_connection.user import SimulatedUser
+from demo.wecom.simulator import Bubble, RuleBroken
 
 #: WeCom's limit for a `feedback.id`, in bytes of UTF-8.
 FEEDBACK_ID_BYTES = 256
@@ -34,7 +35,7 @@ def feedback_id(bubble: Bubble) -> str:
 
 
 def rates(
-    user: WeComUser,
+    user: SimulatedUser,
     bubble: Bubble,
     rating: Rate,
     content: str = "",

@@ -19,7 +19,16 @@ from demo.wecom.card_rules import card_violations
 from demo.wecom.picture_rules import picture_violations
 from demo.wecom.violation import RuleViolation
 
-__all__ = ["FRAME_BYTES", "RuleViolation", "ShownFrame", "envelope_violations", "message_violations", "violations"]
+__all__ = [
+    "FRAME_BYTES",
+    "RuleViolation",
+    "ShownFrame",
+    "envelope_violations",
+    "markdown_violations",
+    "message_violations",
+    "stream_violations",
+    "violations",
+]
 
 #: WeCom's limit for the text of one frame and of one message, in bytes of UTF-8.
 FRAME_BYTES = 20_480
@@ -51,8 +60,8 @@ class ShownFrame:
     finish: bool = False
     #: The `feedback.id` of the first reply.
     feedback_id: str = ""
-    #: Whether a card came with an earlier reply.
-    card: bool = False
+    #: The card of an earlier reply.
+    card: Mapping[str, Any] | None = None
 
 
 def violations(
@@ -82,7 +91,7 @@ def _violations(
     if kind == "text":
         yield from _text_violations(reply)
     if "stream" in kind:
-        yield from _stream_violations(reply.get("stream"), shown)
+        yield from stream_violations(reply.get("stream"), shown)
     if "template_card" in kind:
         yield from _card_violations(callback, reply, shown)
 
@@ -105,7 +114,8 @@ def _text_violations(reply: Mapping[str, Any]) -> Iterator[RuleViolation]:
         yield RuleViolation("welcome text", "text.content is missing or empty")
 
 
-def _stream_violations(stream: Any, shown: ShownFrame) -> Iterator[RuleViolation]:
+def stream_violations(stream: Any, shown: ShownFrame) -> Iterator[RuleViolation]:
+    """Yield the rules that the stream object of a frame breaks."""
     if not isinstance(stream, Mapping):
         yield RuleViolation("stream", "the reply has no stream object")
         return
@@ -177,7 +187,8 @@ def _card_violations(
     card = reply.get("template_card")
     if card is None and reply.get("msgtype") == "stream_with_template_card":
         return
-    if shown.card:
+    # A poll after the end repeats what the last one showed, the card included.
+    if shown.card is not None and not (shown.finish and card == shown.card):
         yield RuleViolation("card", "a message gets one card at most")
     yield from card_violations(card)
     members = card if isinstance(card, Mapping) else {}
@@ -240,12 +251,17 @@ def _body_violations(message: Mapping[str, Any], *, group: bool) -> Iterator[Rul
         return
     if message.get("msgtype") != "markdown":
         yield RuleViolation("response_url", "msgtype is not markdown")
+    yield from markdown_violations(message, "response_url")
+
+
+def markdown_violations(message: Mapping[str, Any], rule: str) -> Iterator[RuleViolation]:
+    """Yield the rules that the Markdown of a message breaks, under the name `rule`."""
     markdown = _member(message, "markdown")
     content = _text(markdown, "content")
     if not content.strip():
-        yield RuleViolation("response_url", "markdown.content is not a text")
+        yield RuleViolation(rule, "markdown.content is not a text")
     if len(content.encode("utf-8", "replace")) > FRAME_BYTES:
-        yield RuleViolation("response_url", f"more than {FRAME_BYTES} bytes")
+        yield RuleViolation(rule, f"more than {FRAME_BYTES} bytes")
     if "feedback" in markdown:
         yield from _id_of_feedback(markdown["feedback"])
 

@@ -15,6 +15,9 @@ _LEFT, _BOTTOM, _STEP, _BROAD, _DAY = 40, 150, 65, 40, 8
 SHEET_NAME = "年假天数.csv"
 SHEET = "姓名,年假天数\n张三,10\n李四,5\n".encode("gb18030")
 
+#: The first box of an MP4 file, by which its type is told; there is nothing to play.
+CLIP = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp42")
+
 
 def photo() -> bytes:
     """Return a PNG of a column chart."""

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
+from demo.wecom.bubble import SHRUNK, Bubble, BubbleFrame, product_placeholders, shown_frame
+from demo.wecom.card_clicks import Card, CardClick, Selected, click_event
 from demo.wecom.media_messages import MediaMessages
 from demo.wecom.media_store import MediaStore, StoreFaults
 from demo.wecom.picture_rules import pictures_of
-from demo.wecom.placeholders import names_step, product_placeholders
 from demo.wecom.responses import ResponsePost, ResponseServer
 from demo.wecom.rules import FRAME_BYTES, RuleViolation, ShownFrame, violations
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, Delivery, RuleBroken, WeComWire
@@ -44,61 +45,6 @@ __all__ = [
 
 #: The address without a `ResponseServer`: a host name that never resolves, so no answer can reach the real WeCom.
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
-#: The rule that `sees_finish` counts: an answer may be replaced by a shorter one.
-SHRUNK = "shrinking text"
-
-
-@dataclass(frozen=True)
-class BubbleFrame:
-    """The content of a bubble after one reply."""
-
-    stream_id: str
-    finish: bool
-    content: str
-    #: Seconds from the question to this frame.
-    at: float = 0.0
-    #: Response time of the gateway in milliseconds.
-    ms: float = 0.0
-    #: Whether the reply was empty, so that the bubble is unchanged.
-    empty: bool = False
-    #: The pictures below the text.
-    pictures: tuple[bytes, ...] = field(default=(), repr=False)
-    #: The stream object as received, with members that have no field here (`feedback`).
-    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    #: The rules of WeCom that the reply breaks.
-    broken: tuple[RuleViolation, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Return the bytes that count against `FRAME_BYTES`."""
-        return len(self.content.encode())
-
-
-@dataclass
-class Bubble:
-    """The bot's answer on the user's screen, with the frames received for it."""
-
-    msgid: str
-    frames: list[BubbleFrame] = field(default_factory=list)
-    asked: float = field(default_factory=time.monotonic)
-    #: How often a poll made its text shorter.
-    shrunk: int = 0
-
-    @property
-    def stream_id(self) -> str:
-        return self.frames[0].stream_id
-
-    @property
-    def last(self) -> BubbleFrame:
-        return self.frames[-1]
-
-    @property
-    def content(self) -> str:
-        return self.last.content
-
-    @property
-    def finish(self) -> bool:
-        return self.last.finish
 
 
 @dataclass(frozen=True)
@@ -207,6 +153,18 @@ class WeComUser(MediaMessages):
                 raise RuleBroken(str(shrank[0]))
         return bubble.content
 
+    def clicks(self, card: Card, text: str, msgid: str | None = None, *, selected: Selected | None = None) -> CardClick:
+        """Click the card's button with this text; a repeated `msgid` is a replay. Return what the card becomes.
+
+        Raises:
+            CallbackFailed: the gateway did not reply.
+            RuleBroken: the reply breaks a rule.
+        """
+        msgid = msgid or secrets.token_hex(16)
+        event = {"msgid": msgid, "create_time": int(self._clock()), **click_event(card, text, selected)}
+        reply, broken, _ = self.delivers(event)
+        return CardClick(msgid, reply.get("template_card") if reply else None, broken)
+
     def enters(self) -> str:
         """Open the chat for the first time today and return the welcome text, or "" if there is none."""
         event = {"create_time": int(self._clock()), "event": {"eventtype": "enter_chat"}}
@@ -235,13 +193,13 @@ class WeComUser(MediaMessages):
         chat = {"chattype": "group", "chatid": self.chatid} if self.chatid else {"chattype": "single"}
         common: dict[str, Any] = {"msgid": secrets.token_hex(16), "aibotid": self._bot_id, **chat}
         complete = {**common, "from": {"userid": self.userid}, **message}
-        if complete["msgtype"] not in ("stream", "event"):
+        if complete["msgtype"] not in ("stream", "event") or is_click(complete):
             complete.setdefault("response_url", self._response_url(complete["msgid"]))
         return self.wire.seal(complete)
 
-    def late(self, bubble: Bubble) -> list[ResponsePost]:
-        """Return the messages sent for a bubble through its `response_url`: one at most, or a rule is broken."""
-        return self._responses.of(bubble.msgid) if self._responses else []
+    def late(self, asked: Bubble | CardClick) -> list[ResponsePost]:
+        """Return the messages sent for a bubble or a click by its `response_url`: one at most, or a rule is broken."""
+        return self._responses.of(asked.msgid) if self._responses else []
 
     def _response_url(self, msgid: str) -> str:
         if self._responses:
@@ -259,7 +217,7 @@ class WeComUser(MediaMessages):
 
     def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
         sent = time.monotonic()
-        reply, broken, _ = self.delivers(message, self._shown(bubble))
+        reply, broken, _ = self.delivers(message, shown_frame(bubble, self._placeholders))
         now = time.monotonic()
         stream = {} if reply is None else _stream(reply, broken)
         return BubbleFrame(
@@ -270,18 +228,16 @@ class WeComUser(MediaMessages):
             ms=(now - sent) * 1000,
             empty=reply is None,
             pictures=() if broken else pictures_of(stream),
+            card=(reply or {}).get("template_card"),
             raw=stream,
             broken=broken,
         )
 
-    def _shown(self, bubble: Bubble) -> ShownFrame:
-        if not bubble.frames:
-            return ShownFrame()
-        waits = bubble.content in self._placeholders or names_step(bubble.content)
-        content = "" if waits and not bubble.finish else bubble.content
-        feedback = bubble.frames[0].raw.get("feedback")
-        feedback_id = str(feedback.get("id", "")) if isinstance(feedback, dict) else ""
-        return ShownFrame(bubble.stream_id, content, bubble.finish, feedback_id)
+
+def is_click(message: Mapping[str, Any]) -> bool:
+    """Return whether a message is the event of a click on a card, which has a `response_url` as questions have."""
+    event = message.get("event")
+    return isinstance(event, Mapping) and event.get("eventtype") == "template_card_event"
 
 
 def _stream(reply: Mapping[str, Any], broken: Sequence[RuleViolation]) -> dict[str, Any]:

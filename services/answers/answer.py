@@ -19,6 +19,7 @@ from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
+from services.histories.earlier import read, told
 from services.media.intake import MediaIntake, taken_in
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
@@ -112,14 +113,16 @@ class Answerer:
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
         """Return the calls that leave the user's slots and the conversation's queue, and note the answer for ratings.
 
-        `key` is the conversation's key, where the caller has it already.
+        They also remove the files that came with the question. `key` is the conversation's key, where the caller has it
+        already.
         """
         slot = self._streams.leave_call(question.bot, question.principal, stream_id)
         channel = self._channels.of(question)
         noted = (note_call(stream_id),) if channel.rated else ()
+        files = self._intake.leave_calls(question) if self._intake and question.media else ()
         if channel.is_independent(question):
-            return (slot, *noted)
-        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id), *noted)
+            return (slot, *noted, *files)
+        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id), *noted, *files)
 
     def answer(
         self,
@@ -184,7 +187,8 @@ class Answerer:
         self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, past: Past
     ) -> Iterator[AnswerEvent]:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
-        named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
+        asked = told(query, backend.provider, knows=bool(past.ids.conversation_id))
+        named = replace(asked, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
             for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
@@ -254,8 +258,7 @@ class Answerer:
     def _memory(
         self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
     ) -> ConversationMemory:
-        tells_turns = not backend.provider.keeps_conversations
-        return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
+        return ConversationMemory(entry.key, self._stores, provider=backend.provider, resets=resets, memory=known)
 
     def _run(
         self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
@@ -277,10 +280,15 @@ def _spoken(query: Query, speaker: str) -> Query:
 
 def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
     """Return what the provider is asked, before anything of the conversation is known."""
+    instructions, turns = read(question.earlier)
     return Query(
         question.text,
         _user(question, identity, channel),
+        instructions=instructions,
+        earlier=turns,
         inputs=question.inputs,
+        model=question.model,
+        temperature=question.temperature,
         files=question.files,
         identity=identity,
         channel=channel.name,

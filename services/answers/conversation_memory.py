@@ -13,7 +13,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
 from services.errors import StoreUnavailable
+from services.histories.earlier import told
 from services.models import Query, Turn
+from services.providers.base import BaseRAGProvider
 from utils.thinking import fold_thinking
 
 log = logging.getLogger(__name__)
@@ -50,19 +52,20 @@ class ConversationMemory:
         key: str,
         stores: MemoryStores,
         *,
-        tells_turns: bool = True,
+        provider: BaseRAGProvider,
         resets: str = "",
         memory: Memory | None = None,
     ) -> None:
         """Load the memory of the conversation `key`, unless `memory` has it already.
 
-        `tells_turns` is False for a provider that keeps conversations itself. `resets` is the reset count that an
+        A `provider` that keeps conversations itself gets no turns. `resets` is the reset count that an
         earlier owner of the stream found: if it differs now, the conversation was begun anew, and this question has
         none.
         """
         self._key = key
         self._conversations = stores.conversations
-        self._history = history = stores.history if tells_turns else None
+        self._history = history = None if provider.keeps_conversations else stores.history
+        self._provider = provider
         self._timeout = stores.timeout
         self._memory = _NOTHING if not key else memory or through_outage(lambda: stores.conversations.load(key))
         if former := self._memory.former:
@@ -82,8 +85,12 @@ class ConversationMemory:
         return self._memory.conversation_id
 
     def recalled(self, query: Query) -> Query:
-        """Return the query with the conversation id and the earlier turns."""
-        return replace(query, conversation_id=self.conversation_id, history=self._turns)
+        """Return the query with the conversation id and the earlier turns.
+
+        Turns of which the client told go along where nothing is remembered.
+        """
+        known = replace(query, conversation_id=self.conversation_id, history=self._turns)
+        return told(known, self._provider, knows=bool(self.conversation_id or self._turns))
 
     def forget(self) -> None:
         """Drop a conversation id that the provider does not know any more."""

@@ -15,10 +15,12 @@ from services.answers.conversation_store import ConversationStore, Memory, Queue
 from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
-from services.attachments import Media
+from services.attachments import SentFile
 from services.channels import ChannelRules, Channels
 from services.errors import StoreUnavailable
+from services.files.linked import AnswerLinks, LinkedFollowing
 from services.media.listed import written
+from services.media.sent_store import SentFileStore
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
@@ -29,6 +31,7 @@ from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
 from utils.keyring import Keyring
 from utils.sizes import is_longer
+from utils.tracing.context import current_trace
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Gateway:
         notes: ChatNotes,
         keys: Mapping[str, Keyring],
         channels: Channels,
+        links: AnswerLinks,
+        sent: SentFileStore,
         sentence: Callable[[str], str],
         promises: Callable[[str], bool] = lambda url: False,
         max_bytes: int = 65536,
@@ -78,24 +83,36 @@ class Gateway:
         stores = (streams.store, streams.manager, notes)
         self.commands = ChatCommands(*stores, self._access, self._refusals, channels, start=self._start)
         self._readers = streams.readers
+        self._links = links
+        self._sent = sent
         self._promises = promises
         self._max_bytes = max_bytes
         self._log_content = log_content
 
-    def ask(self, question: Question, *, reply: str = "", media: Sequence[Media] = ()) -> Snapshot:
+    def ask(self, question: Question, *, reply: str = "", media: Sequence[SentFile] = ()) -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
 
-        `reply` is the secret address for a late answer, `media` are the message's files; both are stored sealed. A
-        question that cannot be answered gets a finished stream with the reason. Another text under a client's own id is
-        refused with `id_conflict`.
+        `reply` is the secret address for a late answer, `media` are the message's files; both are stored sealed, files
+        with their content in round trips of their own. A question that cannot be answered gets a finished stream with
+        the reason. Another text under a client's own id is refused with `id_conflict`.
         """
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            question = replace(question, media=self._access.sealed(question, written(media)))
-            return self._refusals.compared(question, self._open(question, stream_id, reply))
+            if any(trace := current_trace()):
+                question = replace(question, **trace._asdict())
+            kept = self._sent.keep(question.bot, media)
+            question = replace(question, media=self._access.sealed(question, written(kept)))
+            opened = self._open(question, stream_id, reply)
+            if opened.found or opened.status != "processing":
+                self._sent.remove(kept)
+            return self._refusals.compared(question, opened)
         except StoreUnavailable as exc:
             return refused(stream_id, exc.code)
+
+    def promises(self, reply: str) -> bool:
+        """Tell whether a late message may be sent to this address."""
+        return self._promises(reply)
 
     def person(self, question: Question) -> str:
         """Return the log's name of the user: a fingerprint, or the id itself under `LOG_CONTENT`."""
@@ -157,11 +174,21 @@ class Gateway:
             owned.touch()
         return status
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Following:
+    def follow(
+        self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True
+    ) -> LinkedFollowing:
         """Return a reader of the stream that begins at `cursor`, an absolute list index. Nothing is read yet.
 
-        With `text` False it reports the stream's end without the text on the way.
+        It shows links to the gateway in the place of signed addresses. With `text` False it reports the stream's end
+        without the text on the way.
         """
+        return LinkedFollowing(self._following(stream_id, cursor, bot, principal, text=text), self._links)
+
+    def follow_end(self, stream_id: str, *, bot: str, principal: str) -> Following:
+        """Return a reader that waits for the stream's end; its whole text is the provider's."""
+        return self._following(stream_id, 0, bot, principal, text=False)
+
+    def _following(self, stream_id: str, cursor: int, bot: str, principal: str, *, text: bool) -> Following:
         return Following(
             self._readers,
             stream_id,
@@ -176,7 +203,9 @@ class Gateway:
             return self._refusals.open(question, stream_id, "empty_question")
         if is_longer(question.text, self._max_bytes):
             return self._refusals.too_large(question, stream_id)
-        if not self._independent(question) and question.text.strip() in self._channels.rules(question).resets:
+        # The text of a form's choice is no command.
+        is_command = question.text.strip() in self._channels.rules(question).resets and not question.choice
+        if is_command and not self._independent(question):
             return self._reset(question, stream_id)
         if code := self._manager.reserve():
             return self._refusals.no_room(question, stream_id, code, *self.commands.note_calls(question, stream_id))
@@ -206,7 +235,9 @@ class Gateway:
         key = "" if self._independent(question) else self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
         fields |= {"late": "1"} if self._promises(reply) else {}
-        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=rules.frame_seconds)
+        # Nobody polls the answer to a click: all of it is left for the late message.
+        frame_seconds = 0.0 if question.card else rules.frame_seconds
+        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:
             calls = self._enter_calls(question, rules, stream_id, key)

@@ -93,7 +93,8 @@ class LateAnswers:
         if not self._responses.allows(url):
             return _Outcome("refused", "WECHAT_RESPONSE_HOSTS does not have the host")
         assert stream.late
-        content = self._frames.late_message(question.bot, self._answer(stream, stream.late))
+        answer = replace(self._answer(stream, stream.late), framed=not question.card)
+        content = self._frames.late_message(question.bot, answer)
         size = len(content.encode())
         try:
             self._responses.post(url, content)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.answers.conversation_memory import ConversationMemory
+from services.answers.forms.words import offered
 from services.attachments import Attached
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
@@ -48,7 +49,7 @@ def looked_up(
         yield found.ids
     yield from rest
     if found.forms:
-        yield AskedBack()
+        yield AskedBack(offered(found.forms))
     yield found.usage
 
 
@@ -59,7 +60,6 @@ def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[Answe
         match event:
             case PendingForm():
                 forms.append(event)
-                yield AskedBack()
                 continue
             case Delta(text):
                 # Only whether there is any text matters.
@@ -67,11 +67,15 @@ def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[Answe
             case Replacement(text):
                 said = text
             case Complete() if forms:
-                yield Delta(show(said, forms))
+                yield from _asked_back(said, forms, show)
                 forms = []
         yield event
     if forms:
-        yield Delta(show(said, forms))
+        yield from _asked_back(said, forms, show)
+
+
+def _asked_back(said: str, forms: Sequence[PendingForm], show: ShowForms) -> tuple[AskedBack, Delta]:
+    return AskedBack(offered(forms)), Delta(show(said, forms))
 
 
 class ProviderRun:
@@ -125,7 +129,7 @@ class ProviderRun:
             if not self._remembered:
                 memory.note(self._ids.conversation_id, wait=True)
             if not self._mocked and self._said:
-                memory.keep(self._query.text, "".join(self._said), self._stream_id)
+                memory.keep(self._query.question, "".join(self._said), self._stream_id)
         except AnswerError as exc:
             # After a broken stream the run may still go on at the provider.
             ended = not self._deadline.over and not isinstance(exc, StreamBroken)

@@ -147,10 +147,14 @@ class QuestionRefusals:
         return replace(snapshot, found=not created)
 
     def _is_of(self, question: Question, stream_id: str) -> bool:
-        """Tell whether a stream was opened for this question's text; True where it has expired meanwhile."""
-        content = self._store.content(stream_id)
+        """Tell whether a stream was opened for this text with these options; True where it has expired meanwhile."""
+        stored = self._store.question(stream_id)
+        if not stored:
+            return True
+        asked = Question.from_json(stored)
         too_long = is_longer(question.text, self._max_bytes)
-        return content in (None, question.text, question.text[:KEPT] if too_long else None)
+        same = asked.text in (question.text, question.text[:KEPT] if too_long else question.text)
+        return same and asked.options == question.options
 
     def _ending(self, new: NewStream, code: str) -> Write:
         fields = {"status": "error", "error_code": code, "dify_finished": "1"}

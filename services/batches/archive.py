@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from services import metrics
 from services.batches.files import BatchFiles
-from services.batches.records import Item, Task
+from services.batches.records import Item, ItemStatus, Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchUnknown, StoreUnavailable
 from services.redis.lock_store import LockStore
@@ -109,13 +109,21 @@ class BatchArchive:
 
 
 def all_rows(
-    store: SqlBatchStore, task_id: str, *, after: int = -1, limit: int | None = None, page: int = PAGE
+    store: SqlBatchStore,
+    task_id: str,
+    *,
+    first: int = 0,
+    limit: int | None = None,
+    status: ItemStatus | None = None,
+    page: int = PAGE,
 ) -> Iterator[Item]:
-    """Yield a task's items above index `after` in order, at most `limit`, read page by page."""
-    left = math.inf if limit is None else limit
-    while left > 0 and (items := store.rows(task_id, after, int(min(page, left)))):
+    """Yield a task's items in order, or those of a status, from number `first` on; at most `limit`, page by page."""
+    left, after = math.inf if limit is None else limit, -1
+    if not status:
+        after, first = first - 1, 0
+    while left > 0 and (items := store.rows(task_id, after, int(min(page, left)), status=status, skip=first)):
         yield from items
-        after, left = items[-1].index, left - len(items)
+        after, left, first = items[-1].index, left - len(items), 0
 
 
 def report(task: Task) -> None:

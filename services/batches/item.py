@@ -14,7 +14,7 @@ from typing import Any
 
 from config.bots import DEFAULT_BOT
 from services.answers.gateway import Gateway
-from services.batches.records import Claimed, Order
+from services.batches.records import Claimed, Input, Order
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Question
 from services.streams.following import Following
@@ -70,15 +70,17 @@ class Outcome:
         return self.code in RETRYABLE
 
 
-def question_of(order: Order, index: int, attempt: int, text: str = "") -> Question:
-    """Return the question of an item's attempt; without `text` it is enough to find the stream."""
+def question_of(
+    order: Order, index: int, attempt: int, text: str = "", inputs: Mapping[str, Input] | None = None
+) -> Question:
+    """Return the question of an item's attempt; without `text` and `inputs` it is enough to find the stream."""
     return Question(
         text,
         "batch",
         DEFAULT_BOT,
         order.owner,
         msgid=f"{order.task_id}/{index}/{attempt}",
-        inputs=order.options.inputs,
+        inputs={**order.options.inputs, **(inputs or {})},
         credential=order.credential,
     )
 
@@ -104,13 +106,13 @@ class ItemAsker:
 
         `opened` gets the stream's id.
         """
-        question = question_of(claimed.task, claimed.index, claimed.attempt, claimed.text)
+        question = question_of(claimed.task, claimed.index, claimed.attempt, claimed.text, claimed.inputs)
         snapshot = self._open(question, going_on)
         if snapshot is None:
             return None
         opened(snapshot.stream_id)
         person = question.principal
-        following = self._gateway.follow(snapshot.stream_id, bot=question.bot, principal=person, text=False)
+        following = self._gateway.follow_end(snapshot.stream_id, bot=question.bot, principal=person)
         try:
             whole = self._followed(following, going_on)
         except StreamUnknown:

@@ -1,10 +1,12 @@
 """The lanes of batches: one for each item that may run at once over all replicas, each held by one worker at a time.
+Beside them the streams in which the items of a task were asked, which are removed with the task.
 
     {dify_batch}:lanes           sorted set, lane number by the end of its lease
     {dify_batch}:lane_owners     hash, lane number → its owner's token
     {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → creation of the hash
     {dify_batch}:workers         sorted set, name of a worker process by its last renewal
     {dify_batch}:pause           hash while the provider is busy: ends, since, rounds
+    {dify_batch}:streams:<task>  set, ids of the streams of a task's items; as long as the latest stream
 
 Times are seconds by Redis's clock. A lapsed lane can be taken only if its owner stays silent for the grace as well:
 after an outage of Redis all leases are over, and living owners renew first. A lane is a limit and no fence: the
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from services.redis.store import Call, ScriptRunner, script
 
@@ -22,6 +25,8 @@ LANES, OWNERS, SUSPECTS, WORKERS, PAUSE = (
     f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers", "pause")
 )
 
+#: Stream ids that are taken out of a task's set at once.
+STREAMS_AT_ONCE = 500
 #: Seconds a lane or a worker counts after its last renewal, and the grace after that in which its owner may renew.
 LEASE = 10.0
 GRACE = 3.0
@@ -96,14 +101,19 @@ class BatchLanesStore:
         worker: str = "",
         lease: float = LEASE,
         grace: float = GRACE,
+        stream_ttl: float = 1800.0,
         now: str = "",
     ) -> None:
-        """Take the number of lanes and this process's name; tests set `now`, "" is Redis's clock."""
+        """Take the number of lanes, this process's name, and the seconds that an item's stream lives.
+
+        Tests set `now`, "" is Redis's clock.
+        """
         self._runner = runner
         self.lanes = lanes
         self.lease = lease
         self.grace = grace
         self._worker = worker
+        self._stream_ttl = stream_ttl
         self.now = now
 
     def take(self, lane: int, token: str) -> bool:
@@ -150,3 +160,16 @@ class BatchLanesStore:
     def go_on(self) -> None:
         """End the pause: the provider answered an item."""
         self._runner.run([Call(None, ("DEL", PAUSE))])
+
+    def note_stream(self, task_id: str, stream_id: str) -> None:
+        """Note a stream of a task's item, to be removed with the task."""
+        key, seconds = _streams_key(task_id), ceil(self._stream_ttl)
+        self._runner.run([Call(None, ("SADD", key), (stream_id,)), Call(None, ("EXPIRE", key), (seconds,))])
+
+    def take_streams(self, task_id: str) -> list[str]:
+        """Return some streams of a task's items, and forget them; [] if there are no more."""
+        return list(self._runner.run([Call(None, ("SPOP", _streams_key(task_id)), (STREAMS_AT_ONCE,))])[0] or ())
+
+
+def _streams_key(task_id: str) -> str:
+    return f"{{dify_batch}}:streams:{task_id}"

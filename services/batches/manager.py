@@ -6,28 +6,29 @@ single message, wake-up or replica: each may be lost.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from math import ceil
 
 from services import metrics
 from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batches.broker import LaneMessages
+from services.batches.digests import digest_of
 from services.batches.item import ItemAsker
 from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
-from services.batches.records import BatchOptions, Item, Order, QueueStatus, Task, TaskStatus
+from services.batches.limits import KEEP_A_WEEK, BatchLimits, Retention
+from services.batches.records import BatchOptions, Given, Item, ItemStatus, Order, QueueStatus, Task, TaskStatus
 from services.batches.store import SqlBatchStore
+from services.batches.webhooks import LOOK_SECONDS, Webhooks
 from services.batches.worker import LaneWorker
 from services.errors import LaibaoError, SettingsError, StoreUnavailable
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.rounds import Rounds
+from services.streams.store import StreamStore
 
 log = logging.getLogger(__name__)
 
@@ -43,34 +44,6 @@ STOP_SECONDS = 3.0
 STOPPED_AT_ONCE = 50
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How much is worked at the same time."""
-
-    #: Items that all replicas together ask at once: the number of lanes.
-    max_concurrent: int
-    #: Tasks that may be unfinished.
-    max_queue_size: int
-    #: Lanes that this process works at once.
-    threads: int
-    #: Whether this process works lanes; else others do.
-    works: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """Where finished tasks go."""
-
-    #: The folder their files are written into; None for no files.
-    folder: str | None = None
-    #: Days after its end for which a task stays in the store.
-    days: float = 7.0
-
-
-#: No files; finished tasks stay in the store for a week.
-KEEP_A_WEEK = Retention()
-
-
 class BatchManager:
     """What channels need of batches, and the threads that work on them. Methods may raise `StoreUnavailable`."""
 
@@ -78,21 +51,24 @@ class BatchManager:
         self,
         store: SqlBatchStore,
         gateway: Gateway,
+        streams: StreamStore,
         *,
         runner: ScriptRunner,
         limits: BatchLimits,
         sentence: Callable[[str], str],
         replica: str,
+        webhooks: Webhooks,
         retention: Retention = KEEP_A_WEEK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the store, the gateway, and the runner of the batches' Redis; `replica` names this process."""
+        """Take the stores, the gateway, the runner of the batches' Redis; `replica` names this process."""
         self._store = store
+        self._streams = streams
         self._max_concurrent = limits.max_concurrent
         self._max_queue_size = limits.max_queue_size
         self._works = limits.works
         self._asker = ItemAsker(gateway, clock=clock)
-        self._lanes = BatchLanesStore(runner, lanes=limits.max_concurrent, worker=replica)
+        self._lanes = BatchLanesStore(runner, lanes=limits.max_concurrent, worker=replica, stream_ttl=streams.ttl)
         self._worker = LaneWorker(
             store, self._lanes, self._asker, sentence=sentence, retried=lambda: self._sweeps.wake(), clock=clock
         )
@@ -104,7 +80,9 @@ class BatchManager:
         self._tidies = Rounds("batch-tidy", archive.tidy, pause=TIDY_SECONDS)
         self._renewals = Rounds("batch-renew", self._renew, pause=RENEW_PAUSE)
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
-        self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if limits.works else ()))
+        self._webhooks = webhooks
+        self._calls = Rounds("batch-webhooks", webhooks.deliver, pause=LOOK_SECONDS)
+        self._rounds = (self._sweeps, self._tidies, self._calls, *((self._renewals, watches) if limits.works else ()))
         self._prepared = False
         #: Whether the missing tables were logged.
         self._lacking = False
@@ -134,6 +112,7 @@ class BatchManager:
             rounds.stop()
         for rounds in self._rounds:
             rounds.join(STOP_SECONDS)
+        self._webhooks.close()
         if self._works:
             # All lanes are released by now, unless a thread hangs; this also removes the process from the workers.
             with suppress(StoreUnavailable):
@@ -145,6 +124,7 @@ class BatchManager:
         owner: str,
         name: str,
         texts: Sequence[str],
+        given: Sequence[Given] = (),
         credential: str = "",
         description: str = "",
         options: BatchOptions | None = None,
@@ -154,18 +134,22 @@ class BatchManager:
 
         Raises:
             BatchQueueFull, BatchConflict: as `SqlBatchStore.create`.
+            WebhookRefused: as `Webhooks.check`.
         """
         options = options or BatchOptions()
         try:
+            if options.webhook_url:
+                self._webhooks.check(options.webhook_url)
             task, created = self._store.create(
                 owner=owner,
                 name=name,
                 description=description,
                 options=options,
                 texts=texts,
+                given=given,
                 credential=credential,
                 key=key,
-                digest=_digest(name, description, options, texts) if key else "",
+                digest=digest_of(name, description, options, texts, given) if key else "",
             )
         except LaibaoError as exc:
             metrics.BATCH_REFUSED.labels(exc.code).inc()
@@ -189,14 +173,18 @@ class BatchManager:
         """Return a page of the owner's tasks, newest first, and the number on all pages."""
         return self._store.list(owner, status, page=page, size=size)
 
-    def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]:
-        """Return the task's items above index `after`, at most `limit`, read page by page.
+    def rows(
+        self, task_id: str, owner: str, *, first: int = 0, limit: int | None = None, status: ItemStatus | None = None
+    ) -> Iterator[Item]:
+        """Return the task's items in order, those of a status if one is given, read page by page.
+
+        `first` of them are left out, and at most `limit` returned.
 
         Raises:
             BatchUnknown: the owner has no such task; raised before the first item.
         """
         self._store.get(task_id, owner)
-        return all_rows(self._store, task_id, after=after, limit=limit)
+        return all_rows(self._store, task_id, first=first, limit=limit, status=status)
 
     def cancel(self, task_id: str, owner: str) -> Task:
         """Cancel the task, and its running items also at the provider.
@@ -211,6 +199,7 @@ class BatchManager:
             for index, attempt in running[:STOPPED_AT_ONCE]:
                 self._asker.cancel_attempt(order, index, attempt)
         self._tidies.wake()
+        self._calls.wake()
         return task
 
     def pause(self, task_id: str, owner: str) -> Task:
@@ -222,6 +211,22 @@ class BatchManager:
         task = self._store.resume(task_id, owner)
         self._sweeps.wake()
         return task
+
+    def retry(self, task_id: str, owner: str, *, credential: str = "") -> Task:
+        """Ask the failed items of an ended task again. Raises as `SqlBatchStore.retry_failed` does."""
+        task = self._store.retry_failed(task_id, owner, credential=credential)
+        log.info("batch task asked again", extra={"task_id": task_id, "items": task.pending})
+        self._sweeps.wake()
+        return task
+
+    def purge(self, task_id: str, owner: str) -> None:
+        """Remove an ended task with its results; raises `BatchUnknown`, `BatchUnfinished`."""
+        self._store.purge(task_id, owner)
+        # While Redis is away, the streams that it has end by themselves.
+        with suppress(StoreUnavailable):
+            while stream_ids := self._lanes.take_streams(task_id):
+                self._streams.remove(stream_ids)
+        log.info("batch task purged", extra={"task_id": task_id})
 
     def status(self) -> QueueStatus:
         """Return the load of batches over all replicas."""
@@ -276,8 +281,8 @@ class BatchManager:
                 self._messages.send(lane)
         else:
             # A task may have arrived after the worker's last look and before the lane was released.
-            self._sweeps.wake()
-            self._tidies.wake()
+            for rounds in (self._sweeps, self._tidies, self._calls):
+                rounds.wake()
 
     def _renew(self) -> float:
         workers = self._worker.renew()
@@ -287,12 +292,3 @@ class BatchManager:
     def _watch(self) -> float:
         self._worker.watch()
         return WATCH_SECONDS
-
-
-def _digest(name: str, description: str, options: BatchOptions, texts: Sequence[str]) -> str:
-    """Return the digest that distinguishes submissions with the same key."""
-    digest = hashlib.sha256()
-    for part in (name, description, json.dumps(asdict(options), sort_keys=True), *texts):
-        written = part.encode("utf-8", "surrogatepass")
-        digest.update(len(written).to_bytes(8, "big") + written)
-    return digest.hexdigest()

@@ -10,15 +10,19 @@ from typing import Any, Literal, get_args
 
 TaskStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 ItemStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+Priority = Literal["low", "normal", "high"]
 
 TASK_STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
-ITEM_STATUSES: tuple[ItemStatus, ...] = get_args(ItemStatus)
+#: The lowest first.
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 #: Final statuses of a task.
 ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "cancelled")
 #: Statuses of tasks that count against the limit of the queue.
 UNFINISHED: tuple[TaskStatus, ...] = ("pending", "running", "paused")
 
 Input = str | int | float | bool
+#: none: the task has no webhook. pending: the task has not ended, or the delivery is not done.
+WebhookState = Literal["none", "pending", "delivered", "failed"]
 
 
 def utc_text(moment: datetime | None) -> str | None:
@@ -38,6 +42,9 @@ class BatchOptions:
     max_attempts: int = 3
     #: Maximal number of this task's items that run at once; `None` for no limit but the lanes.
     max_concurrent: int | None = None
+    priority: Priority = "normal"
+    #: The address that is told of the task's end; "" for none.
+    webhook_url: str = field(default="", repr=False)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
@@ -47,6 +54,16 @@ class BatchOptions:
         """Parse options of this or another version, whose unknown fields are ignored."""
         written = json.loads(text)
         return cls(**{name: written[name] for name in cls.__slots__ if name in written})
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """How the delivery of a task's end stands."""
+
+    state: WebhookState = "none"
+    attempts: int = 0
+    #: Why the last attempt failed; "" if none did.
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +94,9 @@ class Task:
     paused: timedelta = timedelta()
     #: The owner's credential, encrypted; "" after the task's end.
     credential: str = field(default="", repr=False)
+    #: `{total_tokens, total_price, currency}` for each currency; empty before the task's end, and without figures.
+    usage: tuple[Mapping[str, Any], ...] = ()
+    webhook: Webhook = Webhook()
 
     @property
     def ended(self) -> bool:
@@ -114,6 +134,46 @@ class Task:
             return None
         return self.seen_at + timedelta(seconds=(self.total - self.done) / self.rate)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the task in its JSON shape."""
+        counts = ("total", "completed", "failed", "cancelled", "running", "pending", "percentage")
+        moments = ("created_at", "started_at", "completed_at", "cancelled_at", "estimated_completion")
+        return {
+            "task_id": self.task_id,
+            "name": self.name,
+            "description": self.description,
+            "status": self.status,
+            "priority": self.options.priority,
+            "progress": {**{name: getattr(self, name) for name in counts}, "rate": round(self.rate, 3)},
+            "total_items": self.total,
+            **{name: utc_text(getattr(self, name)) for name in moments},
+            "error_message": self.error_message or None,
+            "options": asdict(self.options),
+            "usage": (self.usage[0] if len(self.usage) == 1 else list(self.usage)) if self.usage else None,
+            "webhook": asdict(self.webhook),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a submission has of a text beside the text."""
+
+    #: The submitter's own id of it; "" for none.
+    id: str = ""
+    #: The other cells of its row in a file, by the names of their columns.
+    columns: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Inputs of the provider's app, for this text only.
+    inputs: Mapping[str, Input] = field(default_factory=dict, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are not empty."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Given:
+        """Return it from `to_json` of this or another version, whose unknown fields are ignored."""
+        return cls(**{name: written[name] for name in cls.__slots__ if name in written})
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -135,11 +195,13 @@ class Item:
     started_at: datetime | None = None
     #: When it was completed, failed, or stopped by the cancellation of its task.
     completed_at: datetime | None = None
+    given: Given = Given()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the item in its JSON shape."""
         return {
             "index": self.index,
+            "id": self.given.id,
             "text": self.text,
             "status": self.status,
             "attempts": self.attempts,
@@ -150,6 +212,7 @@ class Item:
             "error": dict(self.error) if self.error else None,
             "started_at": utc_text(self.started_at),
             "completed_at": utc_text(self.completed_at),
+            "columns": dict(self.given.columns),
         }
 
 
@@ -177,6 +240,8 @@ class Claimed:
     again: bool = False
     #: Number of attempts that do not count, because the provider was busy and asked to come back.
     waits: int = 0
+    #: Inputs of the provider's app for this item, beside those of the task.
+    inputs: Mapping[str, Input] = field(default_factory=dict, repr=False)
 
     @property
     def tries(self) -> int:

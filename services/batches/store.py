@@ -5,77 +5,46 @@ The store keeps no state between calls. Every method raises `StoreUnavailable` w
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from services.batches.records import (
-    ENDED,
-    TASK_STATUSES,
-    UNFINISHED,
-    BatchOptions,
-    Claimed,
-    Item,
-    ItemStatus,
-    Task,
-    TaskStatus,
-)
-from services.batches.sql import claims
+from services.batches.item_store import SqlItemStore
+from services.batches.records import ENDED, TASK_STATUSES, BatchOptions, Given, Task, TaskStatus
 from services.batches.sql import tasks as steps
-from services.batches.sql.expiry import expire
-from services.batches.sql.rows import Row, answer_values, items_of, tasks_of, waits
+from services.batches.sql import webhooks
+from services.batches.sql.claims import micros
+from services.batches.sql.expiry import expire, hide_task, remove
+from services.batches.sql.rows import Row, tasks_of
 from services.batches.sql.setup import prepare
-from services.batches.sql.submission import Bounds, NewTask, submit
+from services.batches.sql.submission import Bounds, NewTask, check_bounds, pass_gate, submit
 from services.batches.sql.tables import TASKS
-from services.sql.database import SqlDatabase
+from services.errors import StoreUnavailable
 
-#: How often a claim is retried after another worker was faster.
-TRIES = 50
 #: Maximal number of tasks that one call of `expire` removes, and that one of `unstored` returns.
 EXPIRED_AT_ONCE = 20
 UNSTORED_AT_ONCE = 100
+#: Characters of the cause of a failed webhook that are kept.
+MOST_ERROR = 64
 # Inside the class `list` is a method.
 Tasks = list[Task]
-Items = list[Item]
 Stopped = list[tuple[int, int]]
 TaskIds = list[str]
 
 
-class SqlBatchStore:
-    """Tasks, their items, and which lane has which item, in MySQL or SQLite.
-
-    At most `max_unfinished` tasks are unfinished at once, and `max_per_owner` of one owner; None for no such limit.
-    Timeouts as in `SqlDatabase`; `clock` returns seconds since 1970.
-    """
+class SqlBatchStore(SqlItemStore):
+    """Tasks, their items, and which lane has which item, in MySQL or SQLite."""
 
     def __init__(
-        self,
-        url: str,
-        *,
-        max_unfinished: int = 1000,
-        max_per_owner: int | None = None,
-        pool_size: int = 5,
-        pool_timeout: float = 5.0,
-        connect_timeout: float = 3.0,
-        read_timeout: float = 10.0,
-        clock: Callable[[], float] = time.time,
+        self, url: str, *, max_unfinished: int = 1000, max_per_owner: int | None = None, **options: Any
     ) -> None:
-        self._database = SqlDatabase(
-            url,
-            pool_size=pool_size,
-            pool_timeout=pool_timeout,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            writes=True,
-        )
+        """Take the limits of unfinished tasks: of all, and of one owner (None: none); `options` as `SqlItemStore`."""
+        super().__init__(url, **options)
         self._bounds = Bounds(max_unfinished, max_per_owner or max_unfinished)
-        self._clock = clock
 
     def prepare(self) -> None:
         """Create missing tables.
@@ -85,20 +54,13 @@ class SqlBatchStore:
         """
         prepare(self._database)
 
-    def check(self) -> None:
-        """Check that the database answers."""
-        self._database.read(lambda connection: connection.scalar(sa.select(1)))
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._database.close()
-
     def create(
         self,
         *,
         owner: str,
         name: str,
         texts: Sequence[str],
+        given: Sequence[Given] = (),
         description: str = "",
         options: BatchOptions | None = None,
         credential: str = "",
@@ -107,7 +69,8 @@ class SqlBatchStore:
     ) -> tuple[Task, bool]:
         """Add a task; return it, and whether it is new.
 
-        `key` is the owner's idempotency key: with the same `digest` it returns the existing task.
+        `given` is empty, or has an entry for each text. `key` is the owner's idempotency key: with the same `digest` it
+        returns the existing task.
 
         Raises:
             BatchConflict: the key belongs to a task with another digest.
@@ -118,7 +81,7 @@ class SqlBatchStore:
             raise ValueError("a task has at least one text")
         chosen = options or BatchOptions()
         task_id = str(uuid.uuid4())
-        new = NewTask(task_id, owner, name, description, chosen, texts, credential, key, digest)
+        new = NewTask(task_id, owner, name, description, chosen, texts, given, credential, key, digest)
         row = submit(self._database, new, self._bounds, self._now())
         return self._tasks([row])[0], row.task_id == task_id
 
@@ -156,64 +119,6 @@ class SqlBatchStore:
         found: dict[TaskStatus, int] = {row.status: row.number for row in rows}
         return {status: found.get(status, 0) for status in TASK_STATUSES}
 
-    def results(self, task_id: str, *, page: int = 1, size: int = 100) -> Items:
-        """Return one page of a task's items in input order, with any status."""
-        return self.rows(task_id, (page - 1) * size - 1, size)
-
-    def rows(self, task_id: str, after: int = -1, limit: int = 100) -> Items:
-        """Return up to `limit` items with an index above `after`, in order; none at the end."""
-        return self._database.read(lambda connection: list(items_of(connection, task_id, after + 1, limit)))
-
-    def ended(self, task_ids: Collection[str]) -> set[str]:
-        """Return those of the tasks that have ended or no longer exist."""
-        going = sa.select(TASKS.c.task_id).where(TASKS.c.task_id.in_(task_ids), TASKS.c.status.in_(UNFINISHED))
-        return {*task_ids} - {*self._database.read(lambda connection: connection.scalars(going).all())}
-
-    def claim(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
-        """Return the item that this lane must ask now, `None` if there is none.
-
-        First an item that is already running in the lane, or in a lane of number `lanes` or above, which no longer
-        exists and has no worker. Then the next item of the task that was served longest ago.
-        """
-        return self._claimed(lane, lanes, begin=True)
-
-    def claim_again(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
-        """Do as `claim` does, but return only an item that is already running."""
-        return self._claimed(lane, lanes, begin=False)
-
-    def complete(
-        self,
-        claimed: Claimed,
-        *,
-        content: str,
-        metadata: Mapping[str, Any] | None = None,
-        sources: Sequence[Mapping[str, Any]] = (),
-        usage: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Store an item's answer; `False` if the item has ended or another attempt has begun."""
-        return self._end(claimed, "completed", answer_values(content, metadata, sources, usage))
-
-    def fail(self, claimed: Claimed, code: str, message: str, **said: Any) -> bool:
-        """Mark the item as failed, with a code and a sentence for the user; `False` as in `complete`.
-
-        `said` is the partial answer, with the keywords of `complete`.
-        """
-        return self._end(claimed, "failed", {**answer_values(**said), **_error(code, message)})
-
-    def retry(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
-        """Ask the item again in `after` seconds, as its next attempt; `False` as in `complete`.
-
-        The caller limits the number of attempts. Items that were never asked come before those to be asked again.
-        """
-        due = claims.micros(self._now() + timedelta(seconds=after))
-        return self._settle(claimed, {"status": "pending", "due": due, **_error(code, message)})
-
-    def wait(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
-        """Do as `retry` does, without counting this attempt."""
-        due = claims.micros(self._now() + timedelta(seconds=after))
-        values = {"status": "pending", "due": due, **waits(claimed.waits + 1), **_error(code, message)}
-        return self._settle(claimed, values)
-
     def cancel(self, task_id: str, owner: str | None = None) -> tuple[Task, Stopped]:
         """Cancel a task; return it, and (index, attempt) of its running items, which the caller stops.
 
@@ -233,22 +138,55 @@ class SqlBatchStore:
         now = self._now()
         return self._database.transact(lambda c: steps.resume(c, steps.owned(c, task_id, owner), now))
 
-    def runnable(self) -> tuple[bool, float | None]:
-        """Return whether a claim would find a waiting item and, if not, the seconds until the first retry is due.
+    def retry_failed(self, task_id: str, owner: str | None = None, *, credential: str = "") -> Task:
+        """Ask the failed items of an ended task again, with the submitter's present `credential`.
 
-        Running items do not count here: see `running_lanes`.
+        Raises:
+            BatchUnknown, BatchUnfinished: the owner has no such task, or it has not ended.
+            BatchFinished: it was cancelled; code "batch_nothing_failed": no item failed.
+            BatchQueueFull: the limit of unfinished tasks is reached, in total or for this owner.
         """
         now = self._now()
 
-        def look(connection: sa.Connection) -> tuple[bool, float | None]:
-            found = claims.next_task(connection, claims.held(connection), now) is not None
-            return found, None if found else claims.next_due(connection, now)
+        def again(connection: sa.Connection) -> Task:
+            pass_gate(connection)
+            row = steps.ended(connection, task_id, owner)
+            check_bounds(connection, row.owner, self._bounds)
+            return steps.retry(connection, row, credential, now)
 
-        return self._database.read(look)
+        return self._database.transact(again)
 
-    def running_lanes(self) -> frozenset[int]:
-        """Return the lanes that have a running item, each of which needs a worker."""
-        return frozenset(item.lane for item in self._database.read(claims.held))
+    def purge(self, task_id: str, owner: str | None = None) -> None:
+        """Remove an ended task with its results; it is hidden at once. Raises `BatchUnknown`, `BatchUnfinished`."""
+
+        def hide(connection: sa.Connection) -> int:
+            row = steps.ended(connection, task_id, owner)
+            hide_task(connection, task_id)
+            return int(row.total)
+
+        total = self._database.transact(hide)
+        # What is left after an outage is removed with the expired tasks.
+        with suppress(StoreUnavailable):
+            remove(self._database, task_id, total)
+
+    def take_webhook(self, lease: float) -> tuple[str, int] | None:
+        """Begin an attempt to deliver the webhook that is due; return its task's id and its number, None if none is.
+
+        No other call returns it within `lease` seconds, or ever if `settle_webhook` is called in that time.
+        """
+        now = self._now()
+        until = micros(now + timedelta(seconds=lease))
+        for found in self._database.read(lambda connection: webhooks.due(connection, micros(now))):
+            if self._database.transact(lambda connection, found=found: webhooks.take(connection, found, until)):  # type: ignore[misc]
+                return found.task_id, found.hook_tries + 1
+        return None
+
+    def settle_webhook(self, task_id: str, attempt: int, *, delivered: bool, again: float | None, error: str) -> None:
+        """Store the end of an attempt: `again` is in how many seconds the next one begins, None for no next one."""
+        due = micros(self._now() + timedelta(seconds=again or 0.0))
+        state = "pending" if again is not None else "delivered" if delivered else "failed"
+        values = {"hook_state": state, "hook_due": due, "hook_error": error[:MOST_ERROR] or None}
+        self._database.transact(lambda connection: webhooks.settle(connection, task_id, attempt, values))
 
     def unstored(self) -> TaskIds:
         """Return ended tasks for which `stored` was not called, oldest end first."""
@@ -267,34 +205,8 @@ class SqlBatchStore:
         now = self._now()
         return expire(self._database, now - timedelta(days=days), now, EXPIRED_AT_ONCE)
 
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
-
     def _one(self, asked: sa.Select[Any]) -> Row | None:
         return self._database.read(lambda connection: connection.execute(asked).first())
 
     def _tasks(self, rows: Sequence[Row]) -> Tasks:
         return self._database.read(lambda connection: tasks_of(connection, rows, self._now()))
-
-    def _claimed(self, lane: int, lanes: int | None, *, begin: bool) -> Claimed | None:
-        for _ in range(TRIES):
-            look = partial(claims.candidate, lane=lane, lanes=lanes, now=self._now(), begin=begin)
-            attempt = self._database.read(look)
-            if attempt is None:
-                break
-            with suppress(claims.Overtaken):
-                if claimed := self._database.transact(attempt):
-                    return claimed
-        return None
-
-    def _end(self, claimed: Claimed, status: ItemStatus, values: Mapping[str, Any]) -> bool:
-        end = {"status": status, "attempts": claimed.tries, "ended_at": self._now()}
-        return self._settle(claimed, {**end, **_error(), **values})
-
-    def _settle(self, claimed: Claimed, values: Mapping[str, Any]) -> bool:
-        now = self._now()
-        return self._database.transact(lambda connection: claims.settle(connection, claimed, values, now))
-
-
-def _error(code: str | None = None, message: str | None = None) -> dict[str, str | None]:
-    return {"error_code": code, "error_message": message}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from services import metrics
 from services.batches.item import ItemAsker, Outcome
@@ -195,7 +196,7 @@ class LaneWorker:
             outcome = self._asker.ask(
                 lane.claimed,
                 going_on=lambda: not (lane.lost or self._stopping.is_set()),
-                opened=lambda stream_id: setattr(lane, "stream_id", stream_id),
+                opened=partial(self._opened, lane, lane.claimed),
             )
         except Exception:
             log.exception("item failed", extra=_ids(lane.claimed))
@@ -205,6 +206,12 @@ class LaneWorker:
             self._go_on()
         lane.claimed = None
         return done
+
+    def _opened(self, lane: Lane, claimed: Claimed, stream_id: str) -> None:
+        """Note an item's stream here and, to be removed with its task, in Redis; without that it ends by itself."""
+        lane.stream_id = stream_id
+        with suppress(StoreUnavailable):
+            self._lanes.note_stream(claimed.task.task_id, stream_id)
 
     def _go_on(self) -> None:
         """End the pause for all lanes: the provider is no longer busy."""

@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
-from services.models import Contact
+from services.contacts.records import Contact
 from services.redis.store import Call, ScriptRunner
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any

@@ -14,8 +14,8 @@ from services import metrics
 from services.contacts.access import TokenAccess
 from services.contacts.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
 from services.contacts.contact_store import ContactStore
+from services.contacts.records import Contact
 from services.errors import ProviderError, StoreUnavailable
-from services.models import Contact
 from services.redis.lock_store import LockStore
 from utils.deadline import Deadline, ended_in_time
 

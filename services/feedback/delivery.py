@@ -39,7 +39,7 @@ STOP_SECONDS = 3.0
 #: HTTP statuses of a provider's reply that a later attempt may change; 0 is no reply.
 MAY_PASS = (0, 200, 401, 403, 408, 429)
 
-Target = Literal["sql", "provider"]
+Receiver = Literal["sql", "provider"]
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ class FeedbackDelivery:
 
         return self._done("provider", f"provider:{answer.bot}", stream_id, tell, over)
 
-    def _done(self, target: Target, party: str, stream_id: str, deliver: Callable[[], None], over: bool) -> bool:
+    def _done(self, target: Receiver, party: str, stream_id: str, deliver: Callable[[], None], over: bool) -> bool:
         """Deliver; return False where it has to be tried again."""
         away = self._away.get(party)
         if away and self._clock() < away.until and not over:
@@ -191,7 +191,7 @@ class FeedbackDelivery:
         metrics.FEEDBACK_DELIVERED.labels(target, "done").inc()
         return True
 
-    def _note_away(self, target: Target, party: str, error: LaibaoError, away: _Away | None) -> None:
+    def _note_away(self, target: Receiver, party: str, error: LaibaoError, away: _Away | None) -> None:
         pause = min(2 * away.pause, LONGEST_AWAY) if away else 1.0
         asked = error.retry_after if isinstance(error, ProviderError) else 0.0
         self._away[party] = _Away(self._clock() + max(pause, min(asked, LONGEST_AWAY)), pause)
@@ -199,7 +199,7 @@ class FeedbackDelivery:
         if away is None:
             log.warning("feedback waits", extra={"target": party, "cause": f"{error.code}: {error}"})
 
-    def _lose(self, target: Target, stream_id: str, cause: str) -> None:
+    def _lose(self, target: Receiver, stream_id: str, cause: str) -> None:
         metrics.FEEDBACK_DELIVERED.labels(target, "lost").inc()
         log.error("feedback lost", extra={"stream_id": stream_id, "target": target, "cause": cause})
 

@@ -1,12 +1,15 @@
-"""Opens the links below `/files/`: a file of an answer, or its whole text."""
+"""Opens the links below `/files/`: a file of an answer, its whole text, or a picture of another host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from services.files.links import TEXT, FileLinks
+from services.files.collection import FETCH_SECONDS
+from services.files.foreign import MARK, ForeignPictures
+from services.files.links import BY_SOURCE, TEXT, FileLinks, FileRef
 from services.files.offered import FileOffers
 from services.files.store import FileStore, StoredFile
 from services.streams.store import StreamStore
@@ -25,6 +28,8 @@ OTHER_TYPE = "application/octet-stream"
 ANSWER_NAME = "answer.md"
 #: Bytes of a text that are sent at a time.
 PIECE_BYTES = 64 * 1024
+#: Seconds between two looks for a file that is being fetched.
+PAUSE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +45,50 @@ class Download:
 class FileDelivery:
     """Returns what links name, on every replica. Raises `StoreUnavailable` when Redis is away."""
 
-    def __init__(self, streams: StreamStore, store: FileStore, links: FileLinks, offers: FileOffers) -> None:
+    def __init__(
+        self,
+        streams: StreamStore,
+        store: FileStore,
+        links: FileLinks,
+        offers: FileOffers,
+        pictures: ForeignPictures,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._streams = streams
         self._store = store
         self.links = links
         self._offers = offers
+        self._pictures = pictures
+        self._clock = clock
+        self._sleep = sleep
 
     def open(self, token: str) -> Download | None:
         """Return the file that a token names; None if the token is not ours, or it or the file has expired."""
         ref = self.links.opened(token)
         if ref is None:
-            return None
+            return self._foreign(token) if token.startswith(MARK) else None
         if ref.entry == TEXT:
             return self._text(ref.stream_id)
-        stored = self._store.file(ref.stream_id, ref.entry)
+        stored = self._stored(ref)
         return self._file(ref.stream_id, stored) if stored and not stored.is_missing else None
+
+    def _foreign(self, token: str) -> Download | None:
+        found = self._pictures.read(token)
+        return Download(found.name, found.type, len(found.content), iter((found.content,))) if found else None
+
+    def _stored(self, ref: FileRef) -> StoredFile | None:
+        """Return what a link names; a file that an unfinished answer names is waited for, `FETCH_SECONDS` at most."""
+        if not ref.entry.startswith(BY_SOURCE):
+            return self._store.file(ref.stream_id, ref.entry)
+        end = self._clock() + FETCH_SECONDS
+        while True:
+            standing = self._streams.standing(ref.stream_id)[0]
+            found = [one for one in self._store.files(ref.stream_id) if BY_SOURCE + one.source == ref.entry]
+            if found or standing != "processing" or self._clock() > end:
+                return found[0] if found else None
+            self._sleep(PAUSE)
 
     def _file(self, stream_id: str, stored: StoredFile) -> Download | None:
         pieces = self._store.slices(stream_id, stored)

@@ -2,8 +2,8 @@
 
     /files/<stream id>.<entry>.<expiry>.<signature>[.<suffix>]
 
-The expiry is in seconds since 1970, as hexadecimal digits. The suffix is for clients that recognize a picture by the
-end of its address; it is not signed and has no effect.
+The expiry is in seconds since 1970, as hexadecimal digits; 0 stands for the end of the stream's record. The suffix is
+for clients that recognize a picture by the end of its address; it is not signed and has no effect.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from utils.keyring import Keyring, keys_of
@@ -20,9 +21,12 @@ from utils.keyring import Keyring, keys_of
 FOLDER = "/files/"
 #: The entry that stands for the stream's text.
 TEXT = "text"
+#: The first character of entries that name a file by its source's digest: such a link is known before the file is
+#: fetched.
+BY_SOURCE = "s"
 
 _TOKEN = re.compile(
-    r"(?P<stream>[A-Za-z0-9_-]{1,64})\.(?P<entry>text|[pf]\d{1,2})\.(?P<expiry>[0-9a-f]{1,10})"
+    r"(?P<stream>[A-Za-z0-9_-]{1,64})\.(?P<entry>text|[pf]\d{1,2}|s[0-9a-f]{16})\.(?P<expiry>[0-9a-f]{1,10})"
     r"\.(?P<tag>[0-9a-f]{32})(?:\.[a-z0-9]{1,5})?"
 )
 
@@ -69,7 +73,13 @@ class FileLinks:
         ref, expiry = FileRef(found["stream"], found["entry"]), int(found["expiry"], 16)
         tags = [_tag(key, ref, expiry) for key in keys_of(self._keys)]
         signed = any(hmac.compare_digest(tag, found["tag"]) for tag in tags)
-        return ref if signed and self._clock() < expiry else None
+        return ref if signed and (not expiry or self._clock() < expiry) else None
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name if a link may end with it, else ""."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
 
 
 def _tag(key: bytes, ref: FileRef, expiry: int) -> str:

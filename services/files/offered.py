@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 
 from config.texts import Texts
-from services.files.links import TEXT, FileLinks, FileRef
+from services.files.links import TEXT, FileLinks, FileRef, suffix_of
 from services.files.store import StoredFile
 from utils.markdown.pictures import Reference
 
@@ -61,9 +60,7 @@ class FileOffers:
             yield self._texts.get("files_missing", names=_names(missing))
 
     def _line(self, stream_id: str, stored: StoredFile) -> str:
-        suffix = PurePosixPath(stored.name).suffix.lower()
-        safe = suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
-        url = self._links.url(FileRef(stream_id, stored.entry), stored.expiry, safe)
+        url = self._links.url(FileRef(stream_id, stored.entry), stored.expiry, suffix_of(stored.name))
         name = _plain(stored.name)
         return f"![{name}]({url})" if stored.is_picture else self._texts.get("file_link", name=name, url=url)
 

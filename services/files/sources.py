@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from markdown_it.common.normalize_url import normalizeLink
+
 from services.attachments import AnswerFile
 from utils.formats.file_names import plain_name
-from utils.markdown.pictures import FOLDER, is_signed, references
+from utils.markdown.pictures import FOLDER, is_signed, references, signed_references
 
 #: Sources of one answer; further ones are left where they are.
 MOST_SOURCES = 20
@@ -29,10 +31,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Identifies it. Dify signs one file anew each time, so a signed address counts without its signature."""
-        parts = urlsplit(self.url)
-        key = parts.path if is_signed(self.url) else self.url
-        return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
+        return digest_of(self.url)
 
     @property
     def public_url(self) -> str:
@@ -52,9 +51,19 @@ class Source:
             yield self.url
 
 
-def sources_of(text: str, told: Iterable[AnswerFile]) -> list[Source]:
-    """Return the sources of an answer without duplicates, those of its text first."""
-    found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in references(text)]
+def digest_of(url: str) -> str:
+    """Return what identifies a source. Dify signs one file anew each time, so its signature does not count.
+
+    Rendered HTML has an address with its characters encoded, the text may have it without.
+    """
+    key = urlsplit(url).path if is_signed(url) else normalizeLink(url)
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def sources_of(text: str, told: Iterable[AnswerFile], *, signed_only: bool = False) -> list[Source]:
+    """Return the sources of an answer without duplicates, those of its text first; of it the signed ones, or all."""
+    written = signed_references(text) if signed_only else references(text)
+    found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in written]
     found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in told]
     unique: dict[str, Source] = {}
     for source in found:

@@ -4,8 +4,8 @@
     {dify_stream:<id>}:file:<entry>   string: the content in base64, as WeCom takes pictures
 
 Entries are `p0` to `p9` for pictures, `f0` to `f9` for other files and `x0` to `x9` for what could not be had. All of
-them live as long as their stream. Only the owner of an unfinished stream writes them, so that they do not change any
-more once a reader sees them. The field `files` of the stream's hash tells readers that there are any.
+them live as long as their stream. Only the owner of an unfinished stream writes them, while the answer grows; they do
+not change any more once it has ended. The field `files` of the stream's hash tells readers that there are any.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class StoredFile:
     source: str = ""
     #: When links to it end, in seconds since 1970.
     expiry: int = 0
+    #: Its place among the files of its kind, where their entries have another order.
+    place: int = 0
     #: Of an entry without content: the address that people may try themselves; "" for none.
     url: str = field(default="", repr=False)
 
@@ -100,13 +102,17 @@ class FileStore:
                 return False
         return True
 
+    def remove(self, owner: Owner, entry: str) -> None:
+        """Remove a file of an unfinished stream; one of a stream that has ended or another owner stays."""
+        self._put(owner, entry, 0, "", "")
+
     def _put(self, owner: Owner, entry: str, offset: int, piece: str, last: str) -> bool:
         keys = (stream_keys(owner.stream_id).hash, *_keys(owner.stream_id, entry))
         call = Call(script("file"), keys, (owner.epoch, owner.owner, entry, offset, piece, last))
         return bool(self._runner.run([call], attempts=3)[0])
 
     def files(self, stream_id: str) -> tuple[StoredFile, ...]:
-        """Return a stream's files in the order of their entries."""
+        """Return a stream's files in the order that people see."""
         return _read(self._runner.run([_list_call(stream_id)])[0])
 
     def shown(self, stream_id: str) -> ShownFiles:
@@ -138,9 +144,10 @@ def _list_call(stream_id: str) -> Call:
 
 
 def _read(written: Any) -> tuple[StoredFile, ...]:
-    """Return the files of an HGETALL's reply."""
+    """Return the files of an HGETALL's reply in the order that people see."""
     pairs = written.items() if isinstance(written, dict) else zip(written[::2], written[1::2], strict=True)
-    return tuple(sorted((StoredFile.read(*pair) for pair in pairs), key=lambda stored: stored.entry))
+    files = (StoredFile.read(*pair) for pair in pairs)
+    return tuple(sorted(files, key=lambda stored: (stored.entry[0], stored.place, stored.entry)))
 
 
 def _keys(stream_id: str, entry: str) -> tuple[str, str]:

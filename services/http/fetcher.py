@@ -102,7 +102,7 @@ class Fetcher:
 
     def _once(self, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
         """Return the file, or the address of a redirect."""
-        routes = self._routes(target)
+        routes = self._http.routes(target)
         for route in routes[:-1]:
             try:
                 return self._get(route, target, deadline, max_bytes)
@@ -113,11 +113,6 @@ class Fetcher:
             return self._get(routes[-1], target, deadline, max_bytes)
         except ProviderError as exc:
             raise _Again(str(exc)) from exc
-
-    def _routes(self, target: Target) -> list[RequestRoute]:
-        """Return the ways to a target: one for each checked address, or the one of its name."""
-        pinned = [self._http.pinned_route(target.url, target.path, address) for address in target.addresses]
-        return pinned or [self._http.route(target.url, target.path)]
 
     def _get(self, route: RequestRoute, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
         # No Content-Type: WeCom's store answers 400 to a GET that has one.

@@ -25,6 +25,7 @@ from urllib3 import HTTPResponse
 from urllib3 import exceptions as urllib3_errors
 
 from services.errors import ProviderError
+from services.http.addresses import Target
 from services.http.body import BrokenBody, ChunkedBody
 from services.http.connections import Lease, Pools, RequestRoute
 from utils.deadline import Deadline
@@ -205,6 +206,11 @@ class HTTPService:
     def pinned_route(self, url: str, target: str, address: str) -> RequestRoute:
         """Return the route to an https `url` that connects to the IP `address` and checks the host's certificate."""
         return self._pools.pinned(url, target, address)
+
+    def routes(self, target: Target) -> list[RequestRoute]:
+        """Return the ways to a target: one for each checked address, or the one of its name."""
+        pinned = [self.pinned_route(target.url, target.path, address) for address in target.addresses]
+        return pinned or [self.route(target.url, target.path)]
 
     def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> Exchange:
         """Send a request, and return its reply as soon as the head has been read."""

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -20,6 +20,8 @@ from utils.sealed import seal, unseal_any
 CallerMode = Literal["key", "token", "none"]
 
 ANONYMOUS = "anonymous"
+#: The beginning of a user's principal. The rest may have any character.
+USER = "user:"
 #: Characters of the longest credential that is checked; a header holds no more.
 MAX_SECRET = 8192
 #: Seconds attempts are repeated during an outage of Redis, as in every producer, and seconds between two of them.
@@ -33,10 +35,19 @@ T = TypeVar("T")
 class Caller:
     """The owner of a credential."""
 
-    #: "key:<fingerprint>", "user:<user_code>" or "anonymous".
+    #: "key:<fingerprint>", "user:<user_code>" or "anonymous"; the first and the last also with "/<end user>".
     principal: str
     #: The user's token, sealed.
     credential: str = field(default="", repr=False)
+
+    def on_behalf_of(self, end_user: str) -> Caller:
+        """Return the caller for one of its own users; "" is the caller itself.
+
+        A user's token names a person already, who cannot ask for another one.
+        """
+        if not end_user or self.principal.startswith(USER):
+            return self
+        return replace(self, principal=f"{self.principal}/{end_user}")
 
 
 class Callers:
@@ -117,10 +128,11 @@ class Callers:
             AuthError: `auth_refused` if the credential is no longer valid, `credential_lost` if it was sealed with a
                 key that this process does not have, `auth_unavailable` while Redis is unreachable.
         """
-        match self.mode, question.principal.partition(":")[0]:
+        owner = question.principal if question.principal.startswith(USER) else question.principal.partition("/")[0]
+        match self.mode, owner.partition(":")[0]:
             case "none", "anonymous":
                 return Identity("none")
-            case _, "key" if question.principal in self._api_keys and (accepts_api_keys or self.mode == "key"):
+            case _, "key" if owner in self._api_keys and (accepts_api_keys or self.mode == "key"):
                 return Identity("none")
             case "token", "user":
                 cached = self._still_valid(question)
@@ -168,13 +180,18 @@ class Callers:
         return retrying(call)
 
 
+def end_user_of(question: Question) -> str:
+    """Return the end user that the principal of a `Caller.on_behalf_of` names, "" for none."""
+    return "" if question.principal.startswith(USER) else question.principal.partition("/")[2]
+
+
 def _key_principal(key: str) -> str:
     return f"key:{_fingerprint(key)}"
 
 
 def _user_principal(cached: Cached) -> str:
     """Return the user's principal: by user_code, or by the token if the auth service stored no readable user."""
-    return f"user:{cached.user.user_code if cached.user else _fingerprint(cached.token)}"
+    return f"{USER}{cached.user.user_code if cached.user else _fingerprint(cached.token)}"
 
 
 def _fingerprint(secret: str) -> str:

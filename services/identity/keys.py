@@ -1,7 +1,7 @@
 """The keys for naming, signing and sealing, derived per purpose and bot, the same on all replicas.
 
     SECRET_KEY                       if set, all keys for writing are derived from it, whatever bots there are
-    a bot's WECHAT_ENCODING_AES_KEY  else, for data of that bot
+    a bot's WECHAT_ENCODING_AES_KEY  else, for data of that bot; without one its WECHAT_BOT_SECRET
     dify_secret:own in Redis         else, for data of no bot that readers of Redis may know
     one of the bots' keys            else, for data of no bot that must be safe from readers of Redis
 
@@ -18,7 +18,7 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from services.identity.former_keys import former_own
 from services.identity.secret_store import SecretStore
-from services.wecom.callback import derive_key
+from services.wecom.crypto import decode_key
 from utils.keyring import Keyring, derive
 
 #: The name of no bot in `Keys.conversations()`.
@@ -40,7 +40,7 @@ class Keys:
 
         The channels without bots use the default bot's name, and its keys if there is one.
         """
-        rings = {name: self._of_bot("stream", bot, derive_key) for name, bot in self._settings.bots.items()}
+        rings = {name: self._of_bot("stream", bot, derive) for name, bot in self._settings.bots.items()}
         return {DEFAULT_BOT: self._of_no_bot("stream", former_own(self._settings, "stream")), **rings}
 
     def conversations(self) -> dict[str, Keyring]:
@@ -51,18 +51,22 @@ class Keys:
         return {NO_BOT: self._of_no_bot("conversation", former), **rings}
 
     def names(self) -> Keyring:
-        """Return the keys that hash clients' names in rate limits and in the registry of sockets."""
+        """Return the keys that hash clients' names in rate limits, in the registry of sockets and in `dify_turns`."""
         return self._of_no_bot("names")
 
     def files(self) -> Keyring:
         """Return the keys that sign links to the files of answers."""
         return self._of_no_bot("files")
 
+    def pictures(self) -> Keyring:
+        """Return the keys that seal links to pictures of other hosts."""
+        return self._of_no_bot("pictures")
+
     def tokens(self) -> Keyring:
         """Return the keys that seal users' tokens: never one that is stored in Redis."""
         secrets = self._secrets("callers")
         bots = self._settings.bots.values()
-        of_bots = [_once_more(aes_key, "callers") for bot in bots for aes_key in bot.aes_keys]
+        of_bots = [_once_more(secret, "callers") for bot in bots for secret in _secrets_of(bot)]
         safe = (*secrets, *of_bots) or (self._of_this_process,)
         return _fixed(*safe, former_own(self._settings, "callers"))
 
@@ -70,12 +74,14 @@ class Keys:
         """Return the keys that seal what WeCom's directory says, and its access token: never one stored in Redis."""
         bots = self._settings.bots.values()
         return _fixed(
-            *self._secrets("contacts"), *(derive_key(key, "contacts") for bot in bots for key in bot.aes_keys)
+            *self._secrets("contacts"), *(derive(secret, "contacts") for bot in bots for secret in _secrets_of(bot))
         )
 
-    def _of_bot(self, purpose: str, bot: BotSettings, derived: Callable[[str, str], bytes], *former: bytes) -> Keyring:
+    def _of_bot(
+        self, purpose: str, bot: BotSettings, derived: Callable[[bytes, str], bytes], *former: bytes
+    ) -> Keyring:
         secrets = self._secrets(f"{purpose}:{bot.name}")
-        return _fixed(*secrets, *(derived(aes_key, purpose) for aes_key in bot.aes_keys), *former)
+        return _fixed(*secrets, *(derived(secret, purpose) for secret in _secrets_of(bot)), *former)
 
     def _of_no_bot(self, purpose: str, *former: bytes) -> Keyring:
         if secrets := self._secrets(purpose):
@@ -86,9 +92,15 @@ class Keys:
         return [derive(key, purpose) for key in self._secret_keys]
 
 
-def _once_more(aes_key: str, purpose: str) -> bytes:
+def _secrets_of(bot: BotSettings) -> list[bytes]:
+    """Return the bot's AES keys; of a bot without any, which is one of the long connection, its Secret."""
+    secret = bot.bot_secret.get_secret_value().encode() if bot.bot_secret else b""
+    return [decode_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
+
+
+def _once_more(secret: bytes, purpose: str) -> bytes:
     """Derive one bot's key as earlier versions did for all bots, so that a gateway with one bot keeps its names."""
-    return hashlib.sha256(derive_key(aes_key, purpose)).digest()
+    return hashlib.sha256(derive(secret, purpose)).digest()
 
 
 def _fixed(*keys: bytes) -> Keyring:

@@ -40,7 +40,8 @@ class RateLimiter:
     def question(self, principal: str, client_id: str) -> bool:
         """Count a question and return whether it is allowed; True while Redis is unreachable.
 
-        A user has one count over all clients. An API key or "anonymous" is shared, so each client id has its own count.
+        A user has one count over all clients. An API key or "anonymous" is shared, so each client id has its own count;
+        a client id of "" is one count for the principal.
         """
         name = principal if principal.startswith("user:") else f"{principal}/{client_id}"
         return self._counts(self._user, "user", name)

@@ -16,6 +16,7 @@ from services.media.listed import read
 from services.media.media_service import MediaService
 from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
+from services.redis.store import Call
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded
 from utils.deadline import Deadline, ended_within
@@ -70,6 +71,13 @@ class MediaIntake:
                     inline.append(taken)
                     _check_size(inline)
         return replace(query, files=tuple(files), media=tuple(inline))
+
+    def leave_calls(self, question: Question) -> tuple[Call, ...]:
+        """Return the calls that remove what is stored of the question's files, for the end of its stream."""
+        try:
+            return self._source.sent.remove_calls(self._listed(question))
+        except AnswerError:
+            return ()
 
     def _listed(self, question: Question) -> tuple[Media, ...]:
         try:

@@ -10,7 +10,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-Probe = Callable[[], bool]
+#: Returns whether a dependency works, or what is wrong with it in a few words.
+Probe = Callable[[], bool | str]
 #: Seconds a probe's result stays valid, and seconds a report waits for running probes.
 FRESH_SECONDS = 10.0
 WAIT_SECONDS = 2.0
@@ -37,13 +38,13 @@ class Health:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
-        self._results: dict[str, tuple[bool, float]] = {}
+        self._results: dict[str, tuple[bool | str, float]] = {}
         self._running: set[str] = set()
 
     def report(self) -> dict[str, Any]:
         """Return the body of /health. A probe without a result in time counts as failed."""
         results = self._refresh()
-        services = {name: results.get(name, False) for name in self._services}
+        services = {name: results.get(name) is True for name in self._services}
         word = "not configured" if self._search is None else _word(services["search"])
         return {
             "status": _status(results),
@@ -55,7 +56,7 @@ class Health:
             "dependencies": {name: _word(ok) for name, ok in results.items() if name not in services},
         }
 
-    def _refresh(self) -> dict[str, bool]:
+    def _refresh(self) -> dict[str, bool | str]:
         with self._changed:
             now = self._clock()
             stale = [n for n in self._probes if now - self._results.get(n, (False, -FRESH_SECONDS))[1] >= FRESH_SECONDS]
@@ -64,11 +65,11 @@ class Health:
                 threading.Thread(target=self._probe, args=(name,), name=f"probe-{name}", daemon=True).start()
             self._changed.wait_for(lambda: not self._running.intersection(stale), timeout=self._wait_seconds)
             late = self._running.intersection(stale)
-            return {name: name not in late and self._results.get(name, (False, 0.0))[0] for name in self._probes}
+            return {n: False if n in late else self._results.get(n, (False, 0.0))[0] for n in self._probes}
 
     def _probe(self, name: str) -> None:
         try:
-            ok = self._probes[name]()
+            ok: bool | str = self._probes[name]()
         except Exception as exc:
             ok = False
             log.warning("probe failed", extra={"probe": name, "cause": type(exc).__name__})
@@ -78,12 +79,14 @@ class Health:
             self._changed.notify_all()
 
 
-def _status(results: Mapping[str, bool]) -> str:
+def _status(results: Mapping[str, bool | str]) -> str:
     """Return "unhealthy" without Redis, which every answer needs; "degraded" if any other dependency fails."""
     if not results.get("redis", True):
         return "unhealthy"
-    return "healthy" if all(results.values()) else "degraded"
+    return "healthy" if all(ok is True for ok in results.values()) else "degraded"
 
 
-def _word(ok: bool) -> str:
+def _word(ok: bool | str) -> str:
+    if isinstance(ok, str):
+        return ok
     return "ok" if ok else "unavailable"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from services.attachments import MediaFile
 from services.errors import AnswerError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Told, Usage
 from utils.deadline import Deadline
 
 
@@ -31,6 +31,26 @@ class QueryResult:
             "sources": [dict(source) for source in self.sources],
             "usage": dict(self.usage),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The whole answer to a question asked before, as the provider stored it."""
+
+    text: str
+    usage: Usage = field(default_factory=Usage)
+    #: The run's ids, if it was found without them.
+    ids: ProviderIds = field(default_factory=ProviderIds)
+    #: The forms that the run waits for, if it has paused; `text` is the answer so far then.
+    forms: tuple[PendingForm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What an app says before the first question: a statement in Markdown, "" for none, and questions to ask."""
+
+    statement: str = ""
+    questions: tuple[str, ...] = ()
 
 
 #: Returns the questions that the app suggests after an answer with these ids, before the deadline.
@@ -75,14 +95,20 @@ class BaseRAGProvider(ABC):
     provider_type = "RAG"
     #: Whether the provider stores conversations itself; if False, each question carries the earlier turns.
     keeps_conversations = True
+    #: Whether `Query.instructions` go along; if False, they are part of the question's text.
+    takes_instructions = False
     #: The address, without a slash, whose folder `/files/` has the files of answers; "" if there is none.
     files_root = ""
+    #: The options of a single question that reach the provider; a channel refuses the others.
+    takes_options: frozenset[str] = frozenset({"inputs"})
     #: How the provider takes a message's files: "" not at all, "upload" before the question, "inline" within it.
     takes_files: Literal["", "upload", "inline"] = ""
     #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
     #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
     suggest: Suggest | None = None
+    #: Fetches what the app says before the first question; None where it says nothing. It may raise `ProviderError`.
+    opening: Callable[[], Opening] | None = None
     #: Submits forms; None if the provider's runs never pause for a person.
     forms: BaseForms | None = None
     #: Whether `rate` reaches the provider; if False, people's ratings are kept here only.

@@ -16,6 +16,7 @@ class MockProvider(BaseRAGProvider):
 
     name = "mock"
     app = "mock"
+    takes_options = frozenset({"inputs", "model", "temperature"})
 
     def __init__(self, *, delay: float = 0.1, pieces: int = 4) -> None:
         """Set the delay before the first piece, in seconds, and the number of pieces."""
@@ -24,7 +25,7 @@ class MockProvider(BaseRAGProvider):
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Yield `Mocked`, the sentence in pieces, and a usage of one token per four characters."""
-        answer = mock_answer(query.text, query.mock_language)
+        answer = mock_answer(query.words, query.mock_language)
         yield Mocked()
         yield ProviderIds(message_id="mock-response-id")
         _wait(self._delay, deadline)

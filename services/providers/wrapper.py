@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from services.attachments import MediaFile
-from services.models import ProviderIds, Query, Recovered
-from services.providers.base import BaseRAGProvider
+from services.models import ProviderIds, Query
+from services.providers.base import BaseRAGProvider, Recovered
 from utils.deadline import Deadline
 
 
@@ -18,9 +18,12 @@ class ProviderWrapper(BaseRAGProvider):
         self.app = wrapped.app
         self.files_root = wrapped.files_root
         self.keeps_conversations = wrapped.keeps_conversations
+        self.takes_instructions = wrapped.takes_instructions
+        self.takes_options = wrapped.takes_options
         self.takes_files = wrapped.takes_files
         self.search_provider = wrapped.search_provider
         self.suggest = wrapped.suggest
+        self.opening = wrapped.opening
         self.forms = wrapped.forms
         self.takes_ratings = wrapped.takes_ratings
         self.sends_user_tokens = wrapped.sends_user_tokens

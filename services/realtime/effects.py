@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from utils.markdown.blocks import BlockRenderer
+
 #: The close code of a socket that ended normally (RFC 6455).
 NORMAL = 1000
 
@@ -28,6 +30,12 @@ class SessionAnswer:
     index: int | None = None
     #: Whether frames of it were sent.
     begun: bool = False
+    #: Renders the answer as HTML; None for a client that wants text only.
+    blocks: BlockRenderer | None = field(default=None, repr=False)
+    #: The HTML of its blocks with a picture of another host, by number.
+    pictured: dict[int, str] = field(default_factory=dict, repr=False)
+    #: Whether the client must discard the text it has, because the answer is sent from its beginning again.
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

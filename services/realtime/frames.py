@@ -1,13 +1,17 @@
-"""The frames of one realtime session. Each carries the session's id."""
+"""The frames of a realtime socket. Each carries the id of the current session."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from config.texts import Texts
 from services.batches.records import Task
 from services.realtime.effects import Frame, SessionAnswer
 from services.realtime.messages import TranscriptPiece, clipped
+from utils.markdown.blocks import BlockRenderer
+from utils.markdown.pictures import with_pictures
 
 #: Characters of a question shown in the note of a status.
 NOTE_CHARACTERS = 50
@@ -25,25 +29,32 @@ _OURS = {
 
 
 class RealtimeFrames:
-    """Build the frames of a session, and remember the last reported stage."""
+    """Builds the frames of a socket from the state of its session: id, last reported stage, and pause."""
 
-    def __init__(self, session_id: str, texts: Texts) -> None:
+    def __init__(self, session_id: str, texts: Texts, picture: Callable[[str, str], str]) -> None:
+        """`picture` returns the link to the gateway's copy of a picture, by the answer's stream and its address."""
+        self._texts = texts
+        self._picture = picture
+        self.begin(session_id)
+
+    def begin(self, session_id: str) -> None:
+        """Start a session, which is not paused."""
         self.session_id = session_id
         #: The stage of the last status frame.
         self.stage = "listening"
-        self._texts = texts
+        self.paused = False
 
     def connected(self) -> Frame:
         return self._frame("ack", message="connected")
 
-    def ack(self, kind: str, piece: TranscriptPiece | None = None, *, paused: bool = False) -> Frame:
+    def ack(self, kind: str, piece: TranscriptPiece | None = None) -> Frame:
         """Acknowledge a message. `piece` is set for pieces of the transcript."""
         members: Frame = {"received_type": clipped(kind)}
         if piece:
             members["is_final"] = piece.is_final
         if piece and piece.timestamp is not None:
             members["timestamp"] = piece.timestamp
-        if piece and paused:
+        if piece and self.paused:
             members["message"] = "paused"
         return self._frame("ack", **members)
 
@@ -54,6 +65,11 @@ class RealtimeFrames:
         """Report a stage. `note` is the key of a sentence."""
         self.stage = stage
         return self._frame("status", stage=stage, note=self._texts.get(note), **members)
+
+    def rest(self) -> list[Frame]:
+        """Report that no answer is shown, and again that the session is paused, if it is."""
+        idle = self.status("idle", "note_idle")
+        return [idle, self.status("paused", "note_paused")] if self.paused else [idle]
 
     def interrupting(self, why: str) -> Frame:
         """Report that answers are cancelled. `why` is a word for programs."""
@@ -88,11 +104,25 @@ class RealtimeFrames:
         return self._frame("reset", stream_id=answer.stream_id, cursor=0)
 
     def answer(self, answer: SessionAnswer, content: str, *, cursor: int, final: bool = False, **members: Any) -> Frame:
-        """Return the next frame of an answer."""
+        """Return the next frame of an answer; for a client that wants HTML, with the blocks that have changed."""
         number = answer.index or 0
         answer.index = number + 1
-        said = {"stream_index": number, "content": content, "final": final}
+        said: Frame = {"stream_index": number, "content": content, "final": final}
+        if answer.blocks:
+            said["html"] = self._html(answer, answer.blocks, content, final=final)
         return self._frame("answer", **said, stream_id=answer.stream_id, cursor=cursor, **members)
+
+    def _html(self, answer: SessionAnswer, blocks: BlockRenderer, content: str, *, final: bool) -> list[Frame]:
+        """Return the changed blocks; in the last frame also those with a picture, which has been fetched by then."""
+        shown: dict[int, str] = {}
+        for block in [*blocks.add(content), *(blocks.finish() if final else ())]:
+            shown[block.block] = with_pictures(block.html, partial(self._picture, answer.stream_id))
+            answer.pictured.pop(block.block, None)
+            if shown[block.block] != block.html:
+                answer.pictured[block.block] = shown[block.block]
+        if final:
+            shown |= answer.pictured
+        return [{"block": number, "html": html} for number, html in sorted(shown.items())]
 
     def error(self, code: str, **params: str) -> Frame:
         """Report an error of a message or its question. `code` is also the key of the sentence."""

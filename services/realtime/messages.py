@@ -40,6 +40,8 @@ class TranscriptPiece:
     is_final: bool = False
     #: Milliseconds of the client's clock; None if not sent.
     timestamp: int | None = None
+    #: Whether the answer to a question in it is sent as HTML too.
+    html: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Control:
     action: str
     #: With stop: also close the connection.
     close: bool = False
+    #: With instant_query: also send the answer as HTML.
+    html: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class ResumeStream:
 
     stream_id: str
     cursor: int = 0
+    html: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,7 @@ def clipped(words: str) -> str:
 
 def _piece(message: Mapping[str, Any]) -> TranscriptPiece:
     text = _string(message, "text")
-    piece = TranscriptPiece(text, _flag(message, "is_final"), _integer(message, "timestamp"))
+    piece = TranscriptPiece(text, _flag(message, "is_final"), _integer(message, "timestamp"), _html(message))
     if len(text) > MAX_TEXT:
         raise MessageRefused("message_too_long", limit=str(MAX_TEXT))
     return piece
@@ -140,7 +145,7 @@ def _control(message: Mapping[str, Any]) -> Control:
     action = message.get("action")
     if action not in ("pause", "resume", "stop", "instant_query"):
         raise MessageRefused("unknown_action", action=clipped(action) if isinstance(action, str) else "")
-    return Control(action, _flag(message, "close"))
+    return Control(action, _flag(message, "close"), _html(message))
 
 
 def _resume(message: Mapping[str, Any]) -> ResumeStream:
@@ -150,7 +155,7 @@ def _resume(message: Mapping[str, Any]) -> ResumeStream:
     stream_id = _string(message, "stream_id", least=1, most=MAX_STREAM_ID)
     if not _STREAM_ID.fullmatch(stream_id):
         raise MessageRefused("invalid_message", what="stream_id")
-    return ResumeStream(stream_id, cursor)
+    return ResumeStream(stream_id, cursor, _html(message))
 
 
 def _ping(message: Mapping[str, Any]) -> PingMessage:
@@ -196,6 +201,13 @@ def _flag(message: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise MessageRefused("invalid_message", what=name)
     return value
+
+
+def _html(message: Mapping[str, Any]) -> bool:
+    """Return whether the message asks for HTML."""
+    if message.get("render") in (None, "html"):
+        return message.get("render") == "html"
+    raise MessageRefused("invalid_message", what="render")
 
 
 def _integer(message: Mapping[str, Any], name: str) -> int | None:

@@ -15,13 +15,13 @@ its stream before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 from config.texts import Texts
 from services.batches.records import Task
-from services.models import Status
-from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, Frame, SessionAnswer
+from services.realtime.answers import SessionAnswers
+from services.realtime.effects import Close, Effect, SessionAnswer
 from services.realtime.frames import RealtimeFrames
 from services.realtime.messages import (
     Control,
@@ -38,10 +38,8 @@ from services.realtime.messages import (
 )
 from services.realtime.tasks import Subscriptions
 from services.realtime.transcript import Transcript, joined
+from utils.markdown.blocks import BlockRenderer
 from utils.questions.detection import Detection
-
-#: Unfinished answers a session may have: one that is shown, and three that wait.
-MOST = 4
 
 
 class RealtimeSession:
@@ -54,26 +52,28 @@ class RealtimeSession:
         detect: Callable[[str], Detection],
         texts: Texts,
         now: Callable[[], str],
+        blocks: Callable[[], BlockRenderer],
+        picture: Callable[[str, str], str],
         stop: Literal["idle", "close"] = "idle",
     ) -> None:
-        """Start with a first session. `now` returns the time in the format of frames; `stop` is the effect of stop."""
+        """Start with a first session. `now` returns the time in the format of frames; `stop` is the effect of stop.
+
+        `blocks` makes the renderer of an answer that is sent as HTML; `picture` returns the link to the gateway's copy
+        of a picture in it, by its stream and the picture's address, "" for none.
+        """
         self._detect = detect
-        self._texts = texts
         self._now = now
         self._stops = stop
-        self._answers: list[SessionAnswer] = []
         self._over = False
         self._tasks = Subscriptions(now)
-        self._begin(session_id)
+        self._frames = RealtimeFrames(session_id, texts, picture)
+        self._transcript = Transcript()
+        #: The steps of its answers; those that are asked begin with `asked`.
+        self.answers = SessionAnswers(self._frames, blocks)
 
     @property
     def session_id(self) -> str:
         return self._frames.session_id
-
-    @property
-    def unfinished(self) -> tuple[SessionAnswer, ...]:
-        """The answers that are being asked, wait in the queue, or are shown."""
-        return tuple(self._answers)
 
     def open(self) -> list[Effect]:
         """Return the first frames of a connection."""
@@ -100,72 +100,13 @@ class RealtimeSession:
             return [*ack, self._frames.error(refused.code, **refused.params)]
         switched = self._switch(session_id)
         piece = incoming if isinstance(incoming, TranscriptPiece) else None
-        return [self._frames.ack(typed["type"], piece, paused=self._paused), *switched, *self._do(incoming)]
+        return [self._frames.ack(typed["type"], piece), *switched, *self._do(incoming)]
 
     def asked(self, answer: SessionAnswer, stream_id: str) -> list[Effect]:
-        """Handle that a question has its stream. If its answer was interrupted meanwhile, the stream is cancelled."""
-        answer.stream_id = stream_id
-        if answer not in self._answers:
-            return [Cancel((answer,))]
-        self._transcript.forget_context()
-        waits = answer is not self._answers[0]
-        return [self._frames.queued(answer), Follow(answer)] if waits else [Follow(answer)]
-
-    def refused(self, answer: SessionAnswer, code: str) -> list[Effect]:
-        """Handle that a question could not be asked. `code` picks the sentence."""
-        if not self._leaves(answer):
-            return []
-        return [self._frames.error(code), *([] if self._answers else self._rest())]
-
-    def begun(self, answer: SessionAnswer) -> list[Effect]:
-        """Handle that an answer is the next to be shown."""
-        if answer not in self._answers:
-            return []
-        answer.begun = True
-        return [*self._frames.begun(answer)]
-
-    def grew(
-        self, answer: SessionAnswer, pieces: Sequence[tuple[str, int]], *, first: int, cursor: int, reset: bool = False
-    ) -> list[Effect]:
-        """Handle new pieces of an answer, each given with the cursor after it.
-
-        `first` is the number of the first piece within the text, `cursor` the cursor after all known chunks. With
-        `reset` the pieces start the text over.
-        """
-        if answer not in self._answers:
-            return []
-        if reset or answer.index is None:
-            answer.index = first
-        answer.cursor = cursor
-        begins: list[Effect] = [self._frames.reset(answer)] if reset else []
-        return [*begins, *(self._frames.answer(answer, content, cursor=after) for content, after in pieces)]
-
-    def ended(
-        self,
-        answer: SessionAnswer,
-        status: Status,
-        *,
-        code: str = "",
-        sentence: str = "",
-        mock: bool = False,
-        usage: Frame | None = None,
-        sources: Sequence[Mapping[str, Any]] = (),
-    ) -> list[Effect]:
-        """Handle the end of an answer. An error has a code and may have its own sentence.
-
-        The last frame carries usage and sources, if the provider sent them.
-        """
-        if status == "error":
-            return self.failed(answer, code or "answer_failed", sentence)
-        told = {"mock": mock, "usage": usage, "sources": list(sources)}
-        members = {name: value for name, value in told.items() if value}
-        return self._finish(answer, **members, **({"error": "CANCELLED"} if status == "cancelled" else {}))
-
-    def failed(self, answer: SessionAnswer, code: str, sentence: str = "") -> list[Effect]:
-        """Handle that an answer failed or cannot be followed any more."""
-        if answer not in self._answers:
-            return []
-        return [self._frames.failed(answer, code, sentence), *self._finish(answer, error=code.upper())]
+        """Handle that a question has its stream: its context was sent with it."""
+        if answer in self.answers.unfinished:
+            self._transcript.forget_context()
+        return self.answers.asked(answer, stream_id)
 
     def progressed(self, task: Task) -> list[Effect]:
         """Handle the progress of a batch task that the client follows."""
@@ -178,19 +119,17 @@ class RealtimeSession:
     def closed(self, *, orderly: bool) -> list[Effect]:
         """Handle the end of the socket. An orderly close cancels the answers; after any other the client may resume."""
         self._over = True
-        answers, self._answers = self._answers, []
-        return [Cancel(tuple(answers))] if orderly and answers else []
+        return self.answers.closed(orderly=orderly)
 
     def _begin(self, session_id: str) -> None:
-        self._frames = RealtimeFrames(session_id, self._texts)
+        self._frames.begin(session_id)
         self._transcript = Transcript()
-        self._paused = False
 
     def _switch(self, session_id: str) -> list[Effect]:
         """Start a new session, with a new conversation, if a message names another one."""
         if not session_id or session_id == self.session_id:
             return []
-        left = self._interrupt("session_switch")
+        left = self.answers.interrupt("session_switch")
         listening = self._frames.stage == "listening"
         self._begin(session_id)
         return left if listening else [*left, self._frames.status("listening", "note_listening")]
@@ -202,7 +141,7 @@ class RealtimeSession:
             case Control():
                 return self._control(incoming)
             case ResumeStream():
-                return self._resume(incoming)
+                return self.answers.resume(incoming.stream_id, incoming.cursor, html=incoming.html)
             case PingMessage():
                 return [self._frames.pong(incoming.timestamp, self._now())]
             case Subscribe():
@@ -212,7 +151,7 @@ class RealtimeSession:
         return []
 
     def _hear(self, piece: TranscriptPiece) -> list[Effect]:
-        if self._paused:
+        if self._frames.paused:
             return [self._frames.status("paused", "note_paused_chunk")]
         text = piece.text.strip()
         if not piece.is_final or not text:
@@ -223,77 +162,36 @@ class RealtimeSession:
             self._transcript.keep(text)
             return [self._frames.status("waiting_for_question", "note_waiting")]
         answer = SessionAnswer(self.session_id, "spoken", found.question.strip() or text, found.confidence)
-        return self._ask(answer, joined(self._transcript.context, text))
+        return self.answers.ask(answer, joined(self._transcript.context, text), html=piece.html)
 
     def _control(self, control: Control) -> list[Effect]:
         match control.action:
             case "pause":
-                self._paused = True
+                self._frames.paused = True
                 return [self._frames.status("paused", "note_paused")]
             case "resume":
-                self._paused = False
+                self._frames.paused = False
                 return [self._frames.status("listening", "note_resumed")]
             case "instant_query":
-                return self._instant()
+                return self._instant(html=control.html)
         return self._stop(close=control.close or self._stops == "close")
 
-    def _instant(self) -> list[Effect]:
+    def _instant(self, *, html: bool) -> list[Effect]:
         """Ask the last final text, and cancel all unfinished answers."""
         question = self._transcript.last
         if not question:
             return [self._frames.error("no_final_asr")]
         if not any(character.isalnum() for character in question):
             return [self._frames.error("empty_question")]
-        left = self._interrupt("instant_query")
-        return [*left, *self._ask(SessionAnswer(self.session_id, "instant", question), question)]
+        left = self.answers.interrupt("instant_query")
+        asked = self.answers.ask(SessionAnswer(self.session_id, "instant", question), question, html=html)
+        return [*left, *asked]
 
     def _stop(self, *, close: bool) -> list[Effect]:
         """Cancel all answers and reset the session."""
-        left = self._interrupt("stop")
+        left = self.answers.interrupt("stop")
         self._begin(self.session_id)
         if not close:
             return [*left, self._frames.status("idle", "note_stopped")]
         self._over = True
         return [*left, self._frames.status("closed", "note_closed"), Close(reason="stopped")]
-
-    def _resume(self, resume: ResumeStream) -> list[Effect]:
-        """Show a stream from the client's cursor on. Ignored if the stream is already queued or shown here."""
-        if any(answer.stream_id == resume.stream_id for answer in self._answers):
-            return []
-        if len(self._answers) >= MOST:
-            return [self._frames.error("too_many_questions")]
-        answer = SessionAnswer(self.session_id, "resumed", stream_id=resume.stream_id, cursor=resume.cursor)
-        self._answers.append(answer)
-        return [Follow(answer)]
-
-    def _ask(self, answer: SessionAnswer, text: str) -> list[Effect]:
-        if len(self._answers) >= MOST:
-            return [self._frames.error("too_many_questions")]
-        self._answers.append(answer)
-        return [AskQuestion(answer, text)]
-
-    def _interrupt(self, why: str) -> list[Effect]:
-        """Cancel all unfinished answers. Answers with frames get a final frame."""
-        answers, self._answers = self._answers, []
-        if not answers:
-            return []
-        ends = [self._final(answer, error="CANCELLED") for answer in answers if answer.begun]
-        cancel = Cancel(tuple(answer for answer in answers if answer.stream_id))
-        return [self._frames.interrupting(why), *ends, cancel]
-
-    def _finish(self, answer: SessionAnswer, **members: Any) -> list[Effect]:
-        return [self._final(answer, **members), *self._rest()] if self._leaves(answer) else []
-
-    def _leaves(self, answer: SessionAnswer) -> bool:
-        """Remove an answer; return whether it was unfinished."""
-        there = answer in self._answers
-        self._answers = [other for other in self._answers if other is not answer]
-        return there
-
-    def _final(self, answer: SessionAnswer, **members: Any) -> Frame:
-        return self._frames.answer(answer, "", cursor=answer.cursor, final=True, **members)
-
-    def _rest(self) -> list[Effect]:
-        """Report that no answer is shown, and again that the session is paused, if it is."""
-        idle = self._frames.status("idle", "note_idle")
-        return [idle, self._frames.status("paused", "note_paused")] if self._paused else [idle]

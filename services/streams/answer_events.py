@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from services.attachments import AnswerFile
 from services.errors import Unrecoverable
 from services.models import Complete, Delta, Identity, ProviderEvent, ProviderIds, Question, Replacement, Usage
 from services.streams.owned_stream import OwnedStream
+from utils.citations import typed_source
 
 #: The number of sources kept with an answer, and their bytes as JSON.
 MAX_SOURCES = 20
@@ -70,18 +72,24 @@ class LateDelivery(Protocol):
 
 
 class AnswerFiles(Protocol):
-    """Keeps the pictures and files of answers."""
+    """Keeps the pictures and files of one answer."""
 
-    def told(self, question: Question, stream: OwnedStream, files: tuple[AnswerFile, ...]) -> None:
+    def told(self, files: tuple[AnswerFile, ...]) -> None:
         """Note files that the provider told of."""
 
-    def collect(self, question: Question, stream: OwnedStream) -> None:
-        """Fetch and store the files of an answer whose text is complete, within seconds. Never raises."""
+    def grew(self, text: str) -> None:
+        """Note that the text grew by `text`."""
+
+    def collect(self) -> None:
+        """Wait, for seconds at most, until the files of the complete answer are stored. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskedBack:
     """The answer ends with forms that wait for the person."""
+
+    #: The choices of its only form as `OfferedChoices` in JSON, "" where one click is not enough to answer.
+    choices: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +173,11 @@ def anew(events: Iterator[AnswerEvent], before: str, *, most: int = MAX_HELD) ->
 
 
 def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return an answer's sources as JSON, "" for none; the last ones are left out beyond the limits."""
-    kept = list(sources[:MAX_SOURCES])
+    """Return an answer's sources as JSON, "" for none; the last ones are left out beyond the limits.
+
+    All readers get them from there, so this is where sources of every provider get the same members.
+    """
+    kept = [typed_source(source) for source in sources[:MAX_SOURCES]]
     while kept:
         written = _json(kept)
         if len(written.encode()) <= SOURCES_BYTES:
@@ -192,6 +203,11 @@ def read_usage(written: str | None) -> Usage:
 
 def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:
     return tuple(json.loads(written)) if written else ()
+
+
+def fingerprint(token: str) -> str:
+    """Return a short hash that stands for a token in Redis, "" for ""."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""
 
 
 def _json(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -88,10 +88,17 @@ class Whole:
     conversation_id: str = ""
     #: The provider's other fields as JSON.
     told: str = ""
+    #: The questions that the app suggests after the answer, one per line.
+    suggested: str = ""
     #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
     retry_after: float = 0.0
     #: A long text, read from Redis; None if it is short.
     long: LongText | None = None
+    #: Whether pictures or files are stored with the answer, and those that this reader is shown.
+    has_files: bool = False
+    files: tuple[Mapping[str, Any], ...] = ()
+    #: Returns what this reader is shown of the text's slices.
+    shown: Callable[[Iterable[str]], Iterator[str]] = iter
 
     @property
     def text(self) -> str:
@@ -107,13 +114,17 @@ class Whole:
         """Size of the whole text in bytes."""
         return self.long.size if self.long else len(self.short.encode())
 
+    @property
+    def suggestions(self) -> list[str]:
+        return self.suggested.splitlines()
+
     def slices(self) -> Iterator[str]:
         """Yield the text in slices, each read when it is requested; raises what `text` does."""
-        yield from self.long or (self.short,)
+        yield from self.shown(self.long or (self.short,))
 
     def complete(self) -> Whole:
         """Return a copy whose text is a short one; raises what `text` does."""
-        return replace(self, short=self.text, long=None) if self.long else self
+        return replace(self, short=self.text, long=None, shown=iter) if self.long else self
 
     @property
     def metadata(self) -> dict[str, Any]:

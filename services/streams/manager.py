@@ -25,6 +25,7 @@ from services.streams.producer import Answer, Producer
 from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
+from utils.tracing.context import Trace, tracing
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class StreamManager:
         limits: StreamLimits,
         writer: StreamStore | None = None,
         late: LateDelivery | None = None,
-        files: AnswerFiles | None = None,
+        files: Callable[[Question, OwnedStream], AnswerFiles | None] = lambda question, stream: None,
         replica: str = "replica",
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -130,7 +131,7 @@ class StreamManager:
             stream.set(waiting="1")
         producer = self._producer(stream, question, answer=answer)
         try:
-            self.start_thread(self._run, stream, producer, producer.run, after)
+            self.start_thread(self._run, stream, question.trace, producer, producer.run, after)
         except RuntimeError:
             producer.end("replica_full")
             raise
@@ -163,7 +164,7 @@ class StreamManager:
         stream = self._own(new, question, seconds_left)
         producer = self._producer(stream, question, past, former_owner)
         work = producer.run if ending is None else lambda: producer.end(ending)
-        self._run(stream, producer, work, after)
+        self._run(stream, question.trace, producer, work, after)
 
     def owned(self, stream_id: str) -> OwnedStream | None:
         """Return a stream that this replica writes, else None."""
@@ -198,7 +199,8 @@ class StreamManager:
 
     def about(self, readers: str, question: Question) -> dict[str, str]:
         """Return the log fields of a stream beside its id; `readers` are the fingerprints of its readers."""
-        return {"bot": question.bot, "person": question.principal if self._log_content else person_of(readers)}
+        person = question.principal if self._log_content else person_of(readers)
+        return {"bot": question.bot, "person": person, **question.trace.log_fields}
 
     def _own(self, new: NewStream, question: Question, seconds: float) -> OwnedStream:
         stream = OwnedStream(
@@ -231,13 +233,15 @@ class StreamManager:
             past=past,
             former_owner=former_owner,
             late=self._late,
-            files=self._files,
+            files=self._files(question, stream),
             log_content=self._log_content,
             clock=self._clock,
         )
 
-    def _run(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:
-        with log_fields(**stream.about):
+    def _run(
+        self, stream: OwnedStream, trace: Trace, producer: Producer, work: Callable[[], str], after: Sequence[Call]
+    ) -> None:
+        with log_fields(**stream.about), tracing(trace):
             self._write(stream, producer, work, after)
 
     def _write(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds
 from services.streams.answer_events import (
     AnswerEvent,
     AnswerFiles,
+    AskedBack,
     Asking,
     LateDelivery,
     Resumed,
@@ -23,6 +23,7 @@ from services.streams.answer_events import (
     Suggested,
     Uploaded,
     Waiting,
+    fingerprint,
     written_sources,
     written_told,
     written_usage,
@@ -82,6 +83,7 @@ class Producer:
         stream = self._stream
         code = ""
         self._debug_question()
+        self._grew(stream.text)
         events = self._answer(self._question, stream.stream_id, stream.deadline, self._past)
         try:
             for event in events:
@@ -107,7 +109,7 @@ class Producer:
     def end(self, code: str = "") -> str:
         """End the stream, with the sentence of `code` unless it is ""; return the code."""
         if self._files:
-            self._files.collect(self._question, self._stream)
+            self._files.collect()
         overflows = self._overflows(code)
         if code:
             self._stream.finish("error", error_code=code, sentence=self._sentence(code), overflows=overflows)
@@ -183,14 +185,18 @@ class Producer:
             case Delta(text):
                 self._note_first_text()
                 stream.emit(text)
+                self._grew(text)
                 self._debug(text)
             case Replacement(text):
                 stream.replace(text)
+                self._grew(text)
             case ProviderIds():
                 ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
                 stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
             case StepNote(title, soon):
                 stream.mention(soon=soon, step=title)
+            case AskedBack(choices):
+                stream.mention(choices=choices)
             case Suggested(lines):
                 # Written together with the end, so that the finished frame has them the first time it is shown.
                 stream.mention(suggested=lines)
@@ -211,12 +217,16 @@ class Producer:
                 stream.set(told=written_told(fields))
             case Attached(files):
                 if self._files:
-                    self._files.told(self._question, stream, files)
+                    self._files.told(files)
             case Mocked():
                 stream.set(mock="1")
             case Complete():
                 # Written with the last chunk: if the owner is lost before the end, the next one need not ask again.
                 stream.set(whole=str(stream.figures["bytes"]))
+
+    def _grew(self, text: str) -> None:
+        if self._files:
+            self._files.grew(text)
 
     def _note_upload(self, files: tuple[str, ...]) -> None:
         """Store the ids of uploaded files with the question, so that another owner does not upload them again."""
@@ -233,6 +243,7 @@ class Producer:
         # The pictures of an earlier run are not those of this one; a run that goes on keeps its own.
         attached = self._stream.field("attached") if asking.form else ""
         kept = {"attached": attached, "form": asking.form, "resets": asking.resets}
+        kept |= {"choices": ""} if self._stream.field("choices") else {}
         self._stream.set(**asks, **ids, **kept, whole="", conversation_id=asking.conversation_id)
         self._stream.wait_stored()
         if asking.cause:
@@ -287,8 +298,3 @@ class Producer:
         log.debug("[调试] Dify返回内容块 (长度: %d): %s", len(text), shown)
         figures = self._stream.figures
         log.debug("[调试] 累计内容长度: %d, 消息队列长度: %d", len(self._stream.text), figures["chunks"])
-
-
-def fingerprint(token: str) -> str:
-    """Return a short hash that stands for a token in Redis, "" for ""."""
-    return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""

@@ -79,6 +79,8 @@ class Snapshot:
     has_files: bool = False
     #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
     note: str = ""
+    #: The choices of the form that an ended answer asks, as `OfferedChoices` in JSON; "" where no card can offer them.
+    choices: str = ""
     #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
     #: A provider answers the question, or has; known only where it was asked just now.

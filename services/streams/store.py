@@ -4,7 +4,7 @@
         content token user_info status conversation_id dify_finished created_time
         v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
-        speaker form step suggested
+        speaker form step suggested choices
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -17,7 +17,7 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
 `files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 `form` is the sealed form that the question answers: its run goes on in this stream. `step` and
-`suggested` are plain words beside the text.
+`suggested` are plain words beside the text, `choices` the choices of the form that the answer asks (JSON, for a card).
 """
 
 from __future__ import annotations
@@ -164,13 +164,15 @@ class StreamStore:
     def whole(self, stream_id: str) -> Whole | None:
         """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
-        words = ("error_code", "provider", "message_id", "conversation_id", "told")
-        fields = ("status", "sources", "mock", "usage", "retry_after", *words)
+        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested")
+        fields = ("status", "sources", "mock", "usage", "retry_after", "files", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
-        (status, sources, mock, usage, retry_after, *told), text = self._runner.run(calls)
+        (status, sources, mock, usage, retry_after, files, *told), text = self._runner.run(calls)
         if not status:
             return None
         begun = TextSlice(*text)
+        # Words have the same name in the hash and in `Whole`.
+        named: dict[str, Any] = {name: word or "" for name, word in zip(words, told, strict=True)}
         is_short = begun.end == begun.size
         return Whole(
             begun.text if is_short else "",
@@ -179,9 +181,9 @@ class StreamStore:
             mock=mock == "1",
             usage=read_usage(usage),
             retry_after=float(retry_after or 0),
+            has_files=files == "1",
             long=None if is_short else LongText(partial(self.text, stream_id), begun.size),
-            # Words have the same name in the hash and in `Whole`.
-            **{name: word or "" for name, word in zip(words, told, strict=True)},
+            **named,
         )
 
     def text(self, stream_id: str, offset: int) -> TextSlice:
@@ -196,11 +198,8 @@ class StreamStore:
         if not writes:
             self._runner.run(others, attempts=3)
             return []
-        replies = self._runner.run_each([*(self._append_call(write) for write in writes), *others])
-        return [
-            reply if isinstance(reply, StoreUnavailable) else Appended.from_reply(reply)
-            for reply in replies[: len(writes)]
-        ]
+        replies = self._runner.run_each([*(self._append_call(write) for write in writes), *others])[: len(writes)]
+        return [reply if isinstance(reply, StoreUnavailable) else Appended.from_reply(reply) for reply in replies]
 
     def takeover(self, stream_id: str, owner: str) -> Takeover:
         """Mark a lapsed stream as suspect or, if the mark is old enough, make `owner` its owner."""
@@ -246,11 +245,6 @@ class StreamStore:
         """Return the calls that remove ended streams from the index."""
         return [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
 
-    def content(self, stream_id: str) -> str | None:
-        """Return the text of a stream's question, None if there is no such stream."""
-        content: str | None = self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "content"))])[0]
-        return content
-
     def question(self, stream_id: str) -> str:
         """Return a stream's question as stored JSON, "" if there is no such stream."""
         return self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "question"))])[0] or ""
@@ -258,10 +252,16 @@ class StreamStore:
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
         """Return a stream's fields and all its chunks, empty if there is no such stream."""
         keys = stream_keys(stream_id)
-        fields, raw = self._runner.run(
-            [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
-        )
+        calls = [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
+        fields, raw = self._runner.run(calls)
         return fields, [Chunk.read(chunk) for chunk in raw]
+
+    def remove(self, stream_ids: Sequence[str]) -> None:
+        """Remove those of the streams that have ended, before their time."""
+        known = [stream_keys(stream_id) for stream_id in stream_ids]
+        statuses = self._runner.run([Call(None, ("HGET", keys.hash), ("status",)) for keys in known])
+        ended = [keys for keys, status in zip(known, statuses, strict=True) if status not in (None, "processing")]
+        self._runner.run([Call(None, ("UNLINK", *keys)) for keys in ended])
 
     def read_call(self, stream_id: str) -> Call:
         return Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))

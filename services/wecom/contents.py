@@ -41,7 +41,7 @@ def content_of(message: Any, mention: re.Pattern[str] | None = None) -> Content:
     if msgtype == "mixed":
         return _mixed(member, mention)
     kind, url = _FILES.get(msgtype or ""), _text(member, "url")
-    return Content(media=(Media(kind, url),)) if kind and url else Content()
+    return Content(media=(Media(kind, url, aeskey=_text(member, "aeskey")),)) if kind and url else Content()
 
 
 def without_mention(words: str, mention: re.Pattern[str] | None) -> str:

@@ -15,7 +15,11 @@ from services.files.offered import FileOffers
 from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
+from services.wecom.cards.block import parted
+from services.wecom.cards.build import Card, free_card
+from services.wecom.cards.choice import CardChoice, ChosenCard, without_block, without_shown_block
 from utils.markdown.late_text import Rest, rest_of, second_part
+from utils.markdown.parts import numbered_parts
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking
@@ -44,6 +48,8 @@ class EndedAnswer:
     files: tuple[StoredFile, ...] = ()
     #: The sentence with a link to the whole text; "" where there is none.
     whole: str = ""
+    #: Whether there was a frame; without one the message is all that the person gets.
+    framed: bool = True
 
 
 class WeComFrames:
@@ -56,20 +62,29 @@ class WeComFrames:
         thinking: Mapping[str, Thinking],
         sources: Collection[str] = (),
         offers: FileOffers | None = None,
+        in_parts: bool = False,
     ) -> None:
         """`thinking` has each bot's mode by its name; `sources` are the bots that list an answer's sources.
 
-        Without `offers` there are no links to files.
+        Without `offers` there are no links to files. `in_parts`: what a frame does not show follows in any number of
+        messages, pictures and files too (the long connection).
         """
         self._texts = texts
         self._offers = offers or FileOffers(texts, FileLinks(b""))
         self._thinking = thinking
         self._sources = sources
+        self._in_parts = in_parts
+        self._cards = CardChoice(texts)
 
-    def content(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile] = ()) -> str:
-        """Return the content of a snapshot's frame; `files` are those of an answer that has ended in time."""
+    def content(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile] = (), *, single: bool = False) -> str:
+        """Return the content of a snapshot's frame; `files` are those of an answer that has ended in time.
+
+        Suggestions that are on its card, as in a `single` chat, are not listed.
+        """
+        chosen = self._chosen(snapshot, single=single)
         snapshot = self._worded(snapshot)
         sources, suggestions = ("", "") if _beyond(snapshot) else self._footnotes(bot, snapshot)
+        suggestions = "" if chosen and chosen.kind == "suggestions" else suggestions
         footnote = _paragraphs(sources, suggestions)
         content = self._rendered(bot, snapshot, footnote, files)
         if suggestions and footnote not in content:
@@ -77,7 +92,22 @@ class WeComFrames:
             content = self._rendered(bot, snapshot, sources, files)
         if not content and files and is_over(snapshot):
             return self._texts.get("picture_unnamed")
+        if not content and chosen:
+            return self._texts.get("card_below")
         return content or self._placeholder(snapshot, is_over(snapshot))
+
+    def card(self, snapshot: Snapshot, *, single: bool) -> Card | None:
+        """Return the template card that goes with a finished frame in a `single` chat or a group; None for none."""
+        chosen = self._chosen(snapshot, single=single)
+        return chosen.card if chosen else None
+
+    def app_card(self, stream_id: str, text: str) -> Card | None:
+        """Return the card that the app wrote into an answer's whole text; None for none."""
+        block = parted(text, growing=False).card
+        return free_card(stream_id, block) if block else None
+
+    def _chosen(self, snapshot: Snapshot, *, single: bool) -> ChosenCard | None:
+        return self._cards.of(snapshot, cut=_goes_on(snapshot), single=single) if is_over(snapshot) else None
 
     def _rendered(self, bot: str, snapshot: Snapshot, footnote: str, files: Sequence[StoredFile]) -> str:
         return render_frame(
@@ -96,30 +126,64 @@ class WeComFrames:
         size = len(text.encode("utf-8", "replace"))
         if size <= SMALL_BYTES and not files and "](" not in text:
             return False
-        return size > READ_BYTES or self._seen(bot, ended(text, error_code, stream_id=stream_id), files)[0]
+        # Only a frame with a late message has a card in the place of its block.
+        frame = ended(text, error_code, late=not self._in_parts, stream_id=stream_id)
+        return size > READ_BYTES or self._seen(bot, frame, files)[0]
 
     def late_message(self, bot: str, answer: EndedAnswer) -> str:
         """Return the message with what readers do not see of an answer: only the rest, if they see its beginning."""
-        whole = answer_text(self._in_words(answer.text, cut=False))
-        rest = rest_of(whole, self._seen(bot, answer.snapshot, answer.files)[1]) if answer.snapshot else Rest(whole)
-        sentence = self._texts.error(answer.error_code) if answer.error_code else ""
-        if not (rest.text or sentence):
-            sentence = self._texts.get("late_complete") if whole else self._texts.error("provider_empty")
-        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.suggested)
-        sources, suggestions = self._footnotes(bot, shown)
+        rest, ending = self._left(bot, answer)
+        sources, suggestions = self._footnotes_of(bot, answer)
         footnote = _paragraphs(sources, suggestions)
-        in_frame = answer.snapshot and not answer.snapshot.frame_over
-        files = "" if in_frame else self._offers.lines(answer.stream_id, answer.files, pictures=True)
-        ending = _paragraphs(files, sentence)
         truncated = answer.whole or self._texts.get("late_truncated")
-        message = second_part(rest, mark=MARK, footnote=footnote, ending=ending, truncated=truncated)
+        mark = MARK if answer.framed else ""
+        message = second_part(rest, mark=mark, footnote=footnote, ending=ending, truncated=truncated)
         if suggestions and footnote not in message:
-            return second_part(rest, mark=MARK, footnote=sources, ending=ending, truncated=truncated)
+            return second_part(rest, mark=mark, footnote=sources, ending=ending, truncated=truncated)
         return message
 
+    def further_messages(self, bot: str, answer: EndedAnswer) -> list[str]:
+        """Return the messages with all that readers do not see of an answer, numbered; none where they see it all."""
+        seen = answer.snapshot
+        sizes = (bot, answer.text, answer.error_code)
+        if seen and not seen.frame_over and not self.overflows(*sizes, stream_id=answer.stream_id, files=answer.files):
+            return []
+        rest, ending = self._left(bot, answer)
+        return numbered_parts(rest, _paragraphs(*self._footnotes_of(bot, answer), ending), shown=1 if seen else 0)
+
+    def _left(self, bot: str, answer: EndedAnswer) -> tuple[Rest, str]:
+        """Return what readers do not see of an answer's text, and its files and the sentence that follow it."""
+        seen = answer.snapshot
+        text = self._beside_card(answer.text, seen)
+        whole = answer_text(self._in_words(text, cut=False))
+        rest = rest_of(whole, self._seen(bot, seen, answer.files)[1]) if seen else Rest(whole)
+        sentence = self._texts.error(answer.error_code) if answer.error_code else ""
+        if not (rest.text or sentence):
+            sentence = self._texts.get("late_complete") if whole else self._without_text(answer.text)
+        in_frame = seen and not seen.frame_over
+        files = "" if in_frame else self._offered(answer.stream_id, answer.files, pictures=True)
+        return rest, _paragraphs(files, sentence)
+
+    def _beside_card(self, text: str, seen: Snapshot | None) -> str:
+        """Return an answer's whole text beside its card, which is in the frame or, `in_parts`, a message."""
+        if self._in_parts:
+            return parted(text, growing=False).text
+        return without_shown_block(text, seen, cut=seen is not None and _goes_on(seen))
+
+    def _without_text(self, text: str) -> str:
+        """Return the sentence for an answer that has no text beside its card, if it has one."""
+        return (
+            self._texts.get("card_below") if parted(text, growing=False).card else self._texts.error("provider_empty")
+        )
+
+    def _footnotes_of(self, bot: str, answer: EndedAnswer) -> tuple[str, str]:
+        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.suggested)
+        return self._footnotes(bot, shown)
+
     def _worded(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot with words for its pictures; a text that ends within one is cut before it."""
-        cut = not is_over(snapshot) or snapshot.frame_over or _beyond(snapshot)
+        """Return a snapshot without its card's block and with words for its pictures, cut before what is incomplete."""
+        cut = _goes_on(snapshot)
+        snapshot = without_block(snapshot, cut=cut)
         text = self._in_words(snapshot.text, cut=cut)
         return snapshot if text is snapshot.text else replace(snapshot, text=text)
 
@@ -144,16 +208,25 @@ class WeComFrames:
         return "" if _beyond(snapshot) else self._cut_sentence(snapshot)
 
     def _cut_sentence(self, snapshot: Snapshot) -> str:
+        if self._in_parts:
+            return self._texts.get("truncated_parts")
         return self._texts.get("truncated_late" if snapshot.late else "truncated")
 
     def _suffix(self, snapshot: Snapshot, files: Sequence[StoredFile]) -> str:
         """Return the sentences after the text and the links to its files, "" for none."""
         beyond = self._cut_sentence(snapshot) if _beyond(snapshot) else ""
         ended = is_over(snapshot) and not snapshot.frame_over
-        offered = self._offers.lines(snapshot.stream_id, files, pictures=False) if ended else ""
+        offered = self._offered(snapshot.stream_id, files, pictures=False) if ended else ""
         return "\n\n".join(filter(None, (beyond, offered, self._ending(snapshot))))
 
+    def _offered(self, stream_id: str, files: Sequence[StoredFile], *, pictures: bool) -> str:
+        """Return links to files; of those that follow as messages only what could not be had."""
+        listed = [stored for stored in files if stored.is_missing] if self._in_parts else files
+        return self._offers.lines(stream_id, listed, pictures=pictures)
+
     def _ending(self, snapshot: Snapshot) -> str:
+        if snapshot.frame_over and self._in_parts:
+            return self._texts.get("frame_ended_parts")
         if snapshot.frame_over:
             return self._texts.get("frame_ended_late" if snapshot.late else "frame_ended")
         return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
@@ -193,6 +266,11 @@ def ended(text: str, error_code: str, *, late: bool = True, stream_id: str = "")
 def is_over(snapshot: Snapshot) -> bool:
     """Return whether a snapshot's frame is finished."""
     return snapshot.status != "processing" or snapshot.frame_over
+
+
+def _goes_on(snapshot: Snapshot) -> bool:
+    """Return whether the answer's text goes on after that of the snapshot, or may."""
+    return not is_over(snapshot) or snapshot.frame_over or _beyond(snapshot)
 
 
 def _beyond(snapshot: Snapshot) -> bool:

@@ -221,6 +221,31 @@ def test_health_shows_the_parts_that_are_used(
         replica.close()
 
 
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({}, "no replica holds the connection"),
+        ({"problem": "853000"}, "not subscribed: wrong WECHAT_BOT_ID or WECHAT_BOT_SECRET (853000)"),
+        ({"problem": "tls_failed"}, "not subscribed: tls_failed"),
+        ({"evicted": "evicted"}, "another program runs this bot; then: python -m tools.wecom resume default"),
+    ],
+    ids=["nobody", "credentials", "network", "evicted"],
+)
+def test_health_says_why_a_bot_is_not_subscribed(redis_url: str, fields: dict[str, str], word: str) -> None:
+    """The words are an operator's next step; while a replica holds the connection the part is ok."""
+    bot = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibTEST", "WECHAT_BOT_SECRET": "fake-secret"}
+    replica, held = container(redis_url, **bot), container(redis_url, **bot)
+    fence = replica.leases.take("default", "a")
+
+    assert held.health.report()["dependencies"]["long_connection:default"] == "ok"
+    replica.leases.give_back("default", "a", fence, **fields)
+
+    report = replica.health.report()
+    assert (report["status"], report["dependencies"]["long_connection:default"]) == ("degraded", word)
+    for each in (replica, held):
+        each.close()
+
+
 def test_health_reports_unreachable_dependencies() -> None:
     """Without Redis the status is unhealthy; an unreachable provider is a failed service."""
     nowhere = f"http://127.0.0.1:{free_port()}"

@@ -20,7 +20,7 @@ from demo.__main__ import main
 from demo.console import ask, ends_in_error
 from demo.mocks.auth import DEMO_USERS, UNKNOWN_USERID
 from demo.mocks.dify.server import CHOICES, MockDify, expected_answer
-from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.page.cast import DIFY_MODES, PEOPLE, place_of
 from demo.wecom.simulator import CallbackFailed, SimulatedBot, WeComUser
 from tests.support.servers.processes import wait_until
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
@@ -138,6 +138,16 @@ def test_a_question_in_the_terminal_shows_the_bubble_growing(capsys: pytest.Capt
     assert expected_answer("年假怎么申请").rpartition("\n")[2] in re.sub(r"\n? +\d+\.\ds \+ ", "", printed)
 
 
+@scenario
+def test_question_over_the_long_connection_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    """With WECHAT_MODE=websocket the gateway has no callback; the terminal shows the same answer."""
+    assert main(["--ask", "营业时间"], {"WECHAT_MODE": "websocket"}) == 0
+
+    printed = capsys.readouterr().out
+    assert "周一至周五" in printed
+    assert "s = finish" in printed
+
+
 @pytest.mark.full
 @scenario
 def test_a_question_without_an_answer_ends_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +177,7 @@ def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]
         ({"DIFY_BASE_URL": "http://127.0.0.1:9"}, "DIFY_API_KEY is missing"),
         ({"DIFY_API_KEY": "app-x"}, "DIFY_BASE_URL is missing"),
         ({"PORT": "http"}, "PORT=http is not a port"),
+        ({"WECHAT_MODE": "socket"}, "WECHAT_MODE=socket is neither callback nor websocket"),
         ({"PORT": "65536"}, "PORT=65536 is not a port"),
         ({"PORT": "65535"}, "PORT=65535 is not a port: a number from 0 to 65534"),
     ],
@@ -345,7 +356,8 @@ def test_the_pages_choices_are_those_of_the_mocks() -> None:
     accounts = {user.userid for user in DEMO_USERS}
 
     assert tuple(mode.id for mode in DIFY_MODES) == CHOICES
-    assert [person.id for person in PEOPLE if person.id not in accounts] == [UNKNOWN_USERID]
+    people = [place_of(person.id)[0] for person in PEOPLE]
+    assert [userid for userid in people if userid not in accounts] == [UNKNOWN_USERID]
 
 
 def test_a_callback_that_is_rejected_raises(console: Console) -> None:

@@ -16,13 +16,14 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from channels.sockets.connections import OPERATIONS
 from channels.web.compression import compress_answers
 from channels.web.errors import register_rest_errors
 from channels.web.guarded import Administrators
 from channels.web.ops import ops_blueprint
 from channels.web.pages.assets import CACHE, Assets
-from channels.web.pages.docs import HTML, addresses, docs_blueprint, operations_of
+from channels.web.pages.docs import addresses, docs_blueprint, operations_of
+from channels.web.pages.pages import HTML
+from config.texts import Texts
 from services.limits.guesses import Guesses
 from services.ops.health import Health
 from tests.support.replicas import AppServer
@@ -32,7 +33,7 @@ from tests.support.replicas import AppServer
 def client() -> FlaskClient:
     """A client of an application that has the documentation and the operations' addresses."""
     app = Flask(__name__, static_folder=None)
-    app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr"))
+    app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr", texts=Texts("en")))
     health = Health(rag=("mock", lambda: True), dependencies={})
     parts: dict[str, Any] = {"health": health, "ready": lambda: True, "metrics": lambda: b"", "ops_port": None}
     parts["administrators"] = Administrators(None, Guesses(), None)
@@ -47,13 +48,14 @@ def linked(page: str) -> list[str]:
     return re.findall(r'<(?:script src|link rel="stylesheet" href)="([^"]+)"', page)
 
 
-def test_the_page_names_every_address(client: FlaskClient) -> None:
+def test_the_page_names_every_address_that_is_not_rest(client: FlaskClient) -> None:
     """Paths are shown as clients write them, with the configured ones; the name's markup is escaped."""
     text = client.get("/docs").get_data(as_text=True)
 
-    for address in addresses("/ws/asr", operations_of(client.application)):
+    for address in addresses("/ws/asr"):
         assert f"<code>{address.path}</code>" in unescape(text)
         assert not address.opens or f'href="{address.path[1:]}"' in text
+        assert f'data-t="{address.text}"' in text
     assert "/ws/asr" in text
     assert 'href="docs/websocket.json"' in text
     assert "Lai&lt;b&gt;ao 1.2.3" in text
@@ -61,46 +63,48 @@ def test_the_page_names_every_address(client: FlaskClient) -> None:
 
 
 def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path) -> None:
-    """The page and the application's URL map have the same addresses."""
+    """The page and the OpenAPI document have the application's URL map, each address once."""
     with AppServer(redis_url, WS_PATH="/ws/asr", DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
         rules = list(app_server.app.url_map.iter_rules())
-        listed = {(address.method, address.path) for address in addresses("/ws/asr", operations_of(app_server.app))}
+        operations = operations_of(app_server.app)
+    listed = [(address.method, address.path) for address in addresses("/ws/asr")]
+    listed += [(one.method, one.path.replace("{", "<").replace("}", ">")) for one in operations]
     endpoints = {rule.rule for rule in rules if rule.websocket}
     methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in endpoints}
 
     served = {(method, path) for method, path in methods if method not in ("HEAD", "OPTIONS")}
-    assert listed == served | {("WS", path) for path in endpoints}
+    assert sorted(listed) == sorted(served | {("WS", path) for path in endpoints})
 
 
-def test_rest_addresses_use_angle_brackets() -> None:
-    """Parameters are in angle brackets; an address that a browser cannot open by a link has none."""
-    (_, closing) = [address for address in addresses("/ws/asr", OPERATIONS) if address.path.startswith("/api/")]
-
-    assert (closing.method, closing.path, closing.opens) == ("POST", "/api/ws/disconnect/<client_id>", False)
+def inline(text: str) -> list[tuple[str, str]]:
+    """Return the inline scripts and styles of a page, each with its tag."""
+    found = re.findall(r"<(script|style)(?: type=\"module\")?>(.*?)</\1>", text, re.DOTALL)
+    return [(tag, content) for tag, content in found if content]
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
 def test_the_content_security_policy_allows_this_host_alone(client: FlaskClient, path: str) -> None:
-    """The policy allows inline script and style by digest and other files from this host; no frames, no eval."""
+    """The policy allows inline scripts and style by digest and other files from this host; no frames, no eval."""
     reply = client.get(path)
     policy = reply.headers["Content-Security-Policy"]
-    digests = [b64encode(sha256((HTML / name).read_bytes()).digest()).decode() for name in ("docs.js", "docs.css")]
+    digests = [b64encode(sha256(part.encode()).digest()).decode() for _, part in inline(reply.get_data(as_text=True))]
 
     assert policy.startswith("default-src 'none'; ")
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert not re.findall(r"https?:|[*]", policy)
+    assert len(digests) == (3 if path == "/docs" else 0)
     assert all(f"'sha256-{digest}'" in policy for digest in digests)
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert reply.headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_the_inline_script_and_style_match_their_digests(client: FlaskClient) -> None:
-    """The inlined script and style are the digested bytes; otherwise the browser would not run them."""
+def test_the_page_has_its_script_and_style_inline(client: FlaskClient) -> None:
+    """They are in the document, which names no other host."""
     text = client.get("/docs").get_data(as_text=True)
 
-    for name, tag in (("docs.js", "script"), ("docs.css", "style")):
-        assert f"<{tag}>{(HTML / name).read_text('utf-8')}</{tag}>" in text
+    for name, tag in (("docs/docs.js", "script"), ("docs/docs.css", "style")):
+        assert any((HTML / name).read_text("utf-8") in content for found, content in inline(text) if found == tag)
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
@@ -163,7 +167,7 @@ def test_other_content_has_another_name(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_served_openapi_document(client: FlaskClient) -> None:
     """The page fetches `openapi.json`, which is served under that address."""
-    assert "openapi.json" in json.dumps((HTML / "docs.js").read_text("utf-8"))
+    assert "openapi.json" in json.dumps((HTML / "docs/docs.js").read_text("utf-8"))
     assert (client.get("/openapi.json").json or {})["info"] == {
         **(client.get("/openapi.json").json or {})["info"],
         "title": "Lai<b>ao",

@@ -70,7 +70,8 @@ def test_a_toy_channels_question_is_stored_like_any_other(app: Flask, redis_serv
     with redis_server.client() as stored:
         written = stored.hget(stream_keys(reply.headers["X-Stream"]).hash, "question")
     assert isinstance(written, str)
-    assert Question.from_json(written) == Question("年假？", "toy", "default", "li", msgid="m1")
+    request = reply.headers["X-Request-Id"]
+    assert Question.from_json(written) == Question("年假？", "toy", "default", "li", msgid="m1", request_id=request)
 
 
 def test_a_channel_takes_less_than_sixty_lines() -> None:

@@ -60,9 +60,10 @@ def open_dify() -> Iterator[MockDify]:
 def open_replica(
     redis_server: RedisServer, open_dify: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
-    """One application without authentication and limits, for tests that do not stop it."""
+    """One application with batches, without authentication and limits, for tests that do not stop it."""
+    folder = tmp_path_factory.mktemp("pages")
     settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
-    settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2"}
+    settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2", "DATABASE_PATH": str(folder / "laibao.db")}
     env = settings_for(redis_server.url(3), **dify_settings(open_dify.base_url), **settings)
-    with replicas(1, env, tmp_path_factory.mktemp("pages")) as (replica,):
+    with replicas(1, env, folder) as (replica,):
         yield replica

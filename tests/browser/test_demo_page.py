@@ -16,6 +16,7 @@ from config.texts import ZH
 from demo.page.conversations import Conversations
 from demo.page.server import PageServer, create_page
 from demo.stage import running_stage
+from demo.wecom.long_connection.user import SimulatedUser
 from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.browser.stage import TIMEOUT, screenshot
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
@@ -31,11 +32,15 @@ def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def page_for(user_for: Callable[[str], WeComUser], set_mode: Callable[[str], None] | None) -> Iterator[str]:
+def page_for(
+    user_for: Callable[[str], SimulatedUser],
+    set_mode: Callable[[str], None] | None,
+    push: Callable[[str, str], tuple[str, str]] | None = None,
+) -> Iterator[str]:
     with (
         closing(Conversations(user_for)) as conversations,
         socket.create_server(("127.0.0.1", 0)) as listener,
-        PageServer(create_page(conversations, set_mode), listener) as server,
+        PageServer(create_page(conversations, set_mode, push=push), listener) as server,
     ):
         yield server.url
 
@@ -133,6 +138,31 @@ def test_pictures_and_files_are_in_the_bubble(person: Person) -> None:
     expect(answer.get_by_role("link", name="年度报告.pdf")).to_have_attribute("href", re.compile(r"/files/\S+\.pdf$"))
 
 
+def test_an_answer_looks_as_on_the_gateways_pages(person: Person) -> None:
+    """Thinking is folded, code has its language, colours and a button; the dark theme follows the system."""
+    person.chooses("formatted")
+    answer = person.asks("年假有几天")
+    person.sees_finish(answer)
+
+    expect(answer.locator(".thinking > p")).to_be_hidden()
+    answer.get_by_text("思考过程").click()
+    expect(answer.locator(".thinking > p")).to_be_visible()
+    expect(answer.get_by_role("link", name="来源 1")).to_have_css("border-radius", "9px")
+    expect(answer.locator("li.task")).to_have_text(["☑ 已转正", "☐ 提前三个工作日申请"])
+    expect(answer.locator("math[display=block] mfrac")).to_be_visible()
+    expect(answer.locator(".code-bar span")).to_have_text("python")
+    expect(answer.locator("pre .k").first).to_have_css("color", "rgb(150, 41, 139)")
+    person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    answer.get_by_role("button", name="复制代码").click()
+    expect(answer.locator(".code-copy")).to_have_text("已复制")
+    assert person.page.evaluate("navigator.clipboard.readText()").startswith("def days(years: int)")
+    screenshot(person.page, "demo-formatted")
+    person.page.emulate_media(color_scheme="dark")
+    expect(answer.locator("pre .k").first).to_have_css("color", "rgb(226, 155, 224)")
+    expect(answer.locator(".bubble")).to_have_css("background-color", "rgb(25, 29, 36)")
+    screenshot(person.page, "demo-formatted-dark")
+
+
 def test_the_app_learns_who_asks(person: Person) -> None:
     """The app lists the inputs that it was sent: name and department come from the directory, as `/whoami` has them."""
     shown = person.sees_finish(person.asks("我是谁"))
@@ -168,6 +198,33 @@ def test_a_user_with_an_expired_token_is_answered(person: Person) -> None:
     person.chooses("wangwu")
 
     assert person.sees_finish(person.asks("营业时间")).startswith("周一至周五")
+
+
+@pytest.mark.full
+def test_an_answer_that_outlasts_its_bubble_goes_on_in_a_message(person: Person) -> None:
+    """The bubble ends after its time, twenty seconds in the demo, and the rest comes when the answer is complete."""
+    person.chooses("late")
+    answer = person.asks("年假怎么申请")
+
+    expect(answer).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
+    shown = answer.locator(".bubble").first.inner_text()
+    rest = answer.locator(".bubble.late")
+    expect(rest).to_contain_text("(2/2)", timeout=2 * TIMEOUT)
+
+    assert "(1/2)" in shown
+    assert "还需要我帮你查一下剩余天数吗" in rest.inner_text()
+
+
+def test_a_group_mentions_the_bot(person: Person) -> None:
+    """The mention is no part of the question; suggestions are a list, because cards are for single chats."""
+    person.chooses("group")
+
+    answer = person.sees_finish(person.asks("年假怎么申请"))
+
+    assert person.page.locator(".mine .bubble").inner_text() == "@来宝助手 年假怎么申请"
+    assert answer.startswith("年假申请")
+    assert "营业时间是什么时候" in answer
+    assert person.page.locator(".card").count() == 0
 
 
 def test_two_questions_at_once_have_a_bubble_each(person: Person) -> None:
@@ -209,7 +266,7 @@ def test_every_kind_of_message_has_a_button(person: Person) -> None:
     """A picture with the typed words, a file, voice and a quoted picture are answered; the sample picture is shown."""
     answers = person.page.locator("#chat .theirs[data-state]")
     person.page.get_by_role("textbox").fill("图里是什么")
-    for number, kind in enumerate(("photo", "file", "voice", "quote")):
+    for number, kind in enumerate(("photo", "file", "video", "voice", "quote")):
         person.page.locator(f"button[name={kind}]").click()
         said = person.sees_finish(answers.nth(number))
         assert ("我看到了" in said) == (kind != "voice")
@@ -226,7 +283,7 @@ def test_the_page_is_translated_to_english(person: Person) -> None:
 
     expect(person.page.get_by_role("button", name="Send")).to_be_visible()
     expect(person.page.get_by_role("textbox", name="Type a question")).to_be_visible()
-    expect(person.page.get_by_role("radio", name="Zhang San")).to_be_checked()
+    expect(person.page.get_by_role("radio", name="Zhang San known user")).to_be_checked()
     expect(person.page.get_by_role("log", name="Chat")).to_be_visible()
     assert person.page.locator("html").get_attribute("lang") == "en"
 
@@ -265,7 +322,7 @@ def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
         expect(answer).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
         expect(rule).to_have_count(1)
         expect(rule).to_have_text("网关的回复不合企业微信的规则: a frame of more than 20480 bytes: 20481")
-        expect(rule).to_have_css("color", "rgb(192, 42, 42)")
+        expect(rule).to_have_css("color", "rgb(180, 35, 35)")
         expect(page.locator(".bubble.broken")).to_have_count(1)
         assert person.broken == []
         if folder := os.environ.get("SCREENSHOTS"):
@@ -291,7 +348,7 @@ TAKES_PICTURES = pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCR
 @TAKES_PICTURES
 def test_the_screenshot_of_the_readme(person: Person) -> None:
     """A finished answer and a growing one."""
-    person.page.set_viewport_size({"width": 1280, "height": 860})
+    person.page.set_viewport_size({"width": 1280, "height": 1040})
     person.sees_finish(person.asks("营业时间"))
     person.chooses("slow")
     answer = person.asks("年假怎么申请")
@@ -343,3 +400,39 @@ def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
     command = person.asks("帮助")
     person.sees_finish(command)
     expect(command.get_by_role("button")).to_have_count(0)
+
+
+@pytest.mark.full
+def test_a_forms_choice_is_clicked_on_its_card(person: Person) -> None:
+    """The card keeps the clicked button, and the rest of the answer is a message below it."""
+    person.chooses("form")
+    answer = person.asks("报销要什么材料")
+    person.sees_finish(answer)
+    card = answer.get_by_role("region", name="卡片")
+    expect(card.get_by_role("button")).to_have_text(["同意", "驳回", "转交财务"])
+    screenshot(person.page, "card")
+
+    card.get_by_role("button", name="驳回").click()
+
+    expect(card.get_by_role("heading")).to_have_text(ZH["card_clicked"])
+    expect(card.get_by_role("button")).to_have_text(["驳回"])
+    expect(answer.locator(".late .text")).to_contain_text("您选择了“驳回”", timeout=TIMEOUT)
+    screenshot(person.page, "card-clicked")
+    expect(person.page.locator(".failure")).to_have_count(0)
+    assert (person.foreign, person.broken) == ([], [])
+
+
+@pytest.mark.full
+def test_an_apps_card_asks_its_question(person: Person) -> None:
+    """The block is not in the bubble; a click is answered by a message."""
+    person.chooses("card")
+    answer = person.asks("有什么")
+    assert "wecom-card" not in person.sees_finish(answer)
+    card = answer.get_by_role("region", name="卡片")
+    expect(card).to_contain_text("部门：人力资源")
+    screenshot(person.page, "card-app")
+
+    card.get_by_role("button", name="年假").click()
+
+    expect(answer.locator(".late .text")).to_contain_text("也可以直接输入问题", timeout=TIMEOUT)
+    expect(person.page.locator(".failure")).to_have_count(0)

@@ -46,6 +46,9 @@ NOT_OURS |= {
     "SIGHUP",
     "SIGKILL",
     "FAILED",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
 }
 
 

@@ -19,13 +19,14 @@ FILES = ("app", "gunicorn.conf")
 #: The floors of docs/architecture.md, of packages and of the modules that lie directly in `services`.
 FLOORS = {
     "app": 6, "gunicorn.conf": 6, "server": 6, "tools": 6, "demo": 6, "bench": 6,
-    "services.container": 6, "services.factories": 6, "services.probes": 6,
+    "services.container": 6, "services.factories": 6, "services.probes": 6, "services.wecom_bots": 6,
+    "services.batch_factories": 6,
     "channels": 5,
     "services.batches": 4, "services.realtime": 4,
     "services.answers": 3, "services.feedback": 3,
     "services.streams": 2, "services.identity": 2, "services.wecom": 2, "services.providers": 2,
     "services.files": 2, "services.media": 2, "services.sockets": 2, "services.limits": 2, "services.ops": 2,
-    "services.contacts": 2,
+    "services.contacts": 2, "services.histories": 2, "services.long_connection": 2,
     "services.redis": 1, "services.sql": 1, "services.http": 1,
     "services.errors": 0, "services.attachments": 0, "services.forms": 0, "services.models": 0,
     "services.channels": 0, "services.metrics": 0,
@@ -35,7 +36,10 @@ FLOORS = {
 #: Names of earlier versions, kept as re-exports for other people's code. The product does not import them.
 FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
 #: Packages of `channels` that are no channels: channels may import these, but not each other.
-SHARED_BY_CHANNELS = ("channels.asking", "channels.web", "channels.sockets")
+SHARED_BY_CHANNELS = (
+    *("channels.asking", "channels.options", "channels.rating", "channels.thinking"),
+    *("channels.web", "channels.sockets", "channels.waiting"),
+)
 #: The list of the channels, which imports each of them.
 CHANNEL_REGISTRY = "channels.registry"
 
@@ -53,10 +57,10 @@ OUTSIDE = {
     "pymysql": ("services.sql.*", "services.batches.sql.*"),
     "requests": ("services.*_service", "services.http.*", "services.providers.*"),
     "urllib3": ("services.*_service", "services.http.*", "services.providers.*"),
-    "flask": ("app", "channels.*", "demo.*"),
+    "flask": ("app", "server.blueprints", "channels.*", "demo.*"),
     "gunicorn": ("server.*", "gunicorn.conf", "app"),
     "gevent": ("server.*", "gunicorn.conf"),
-    "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
+    "prometheus_client": ("services.metrics", "services.long_connection.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
     "PIL": ("services.files.*", "demo.mocks.*"),
 }

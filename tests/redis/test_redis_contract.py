@@ -27,8 +27,13 @@ from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
+from services.histories.turn_store import ClaimedSession, Talk, TextDigest, TurnStore
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.limits.rate_limiter import RateLimiter
+from services.long_connection.allowance_store import AllowanceStore
+from services.long_connection.lease_store import LeaseStore
+from services.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
+from services.long_connection.push_store import LOST_SECONDS, NewPush, PushStore
 from services.models import Question, Turn, UserInfo
 from services.redis.client import all_scripts
 from services.redis.lock_store import LockStore
@@ -37,6 +42,7 @@ from services.sockets.store import OpenSocket, SocketStore
 from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, stream_keys
+from tests.support.long_connection.leases import hold
 
 #: Streams of the steps below: enough for every node of a Cluster to have some.
 STREAMS = [f"s{number}" for number in range(12)]
@@ -239,7 +245,7 @@ def claims(runner: ScriptRunner) -> None:
 
 
 def files(runner: ScriptRunner) -> None:
-    """Files are written by the owner of a running stream, and read whole or in slices."""
+    """Files are written and removed by the owner of a running stream, and read whole or in slices."""
     streams, store, owner = store_at(runner, 0.0), FileStore(runner), Owner("s0", 1, "a")
     streams.open(new("s0"))
     content = bytes(range(256)) * 2000
@@ -249,6 +255,14 @@ def files(runner: ScriptRunner) -> None:
     assert not store.put(owner._replace(owner="b"), StoredFile("p0"), b"x")
     assert store.shown("s0") == ShownFiles((stored,), {})
     assert b"".join(store.slices("s0", stored)) == content
+    store.remove(owner._replace(owner="b"), "f0")
+    assert store.files("s0") == (stored,)
+    store.remove(owner, "f0")
+    assert (store.files("s0"), list(store.slices("s0", stored))) == ((), [])
+    assert store.put(owner, stored)
+    streams.write([Write("s0", 1, "a", 0, 0, fields={"status": "completed"}, op="finish")])
+    store.remove(owner, "f0")
+    assert store.files("s0") == (stored,)
 
 
 def ratings(runner: ScriptRunner) -> None:
@@ -274,6 +288,25 @@ def ratings(runner: ScriptRunner) -> None:
     assert store.claim() == (NOW + 5.1, 0, "", inf)
 
 
+def pushes(runner: ScriptRunner) -> None:
+    """A push is counted for its chat, queued, claimed by the holder and ended; one without an outcome is overdue."""
+    rings = dict.fromkeys(STREAMS, b"k" * 32)
+    store, late = (PushStore(runner, rings, now=str(NOW + seconds)) for seconds in (0.0, LOST_SECONDS))
+    allowance = AllowanceStore(runner, rings, now=str(NOW))
+    for bot in STREAMS:
+        assert allowance.message(bot, "zhangsan", "push:p1") == 0.0
+        assert [store.add(bot, NewPush("p1", "c", "owner", "digest", "{}")) for _ in range(2)] == ["added", "known"]
+        assert (store.due(bot, 9), store.head(bot, "c")) == (["c"], "p1")
+        push, fence = store.find(bot, "p1"), hold(runner, bot)
+        assert push
+        assert store.claim(bot, "c", "p1", fence=fence, claim="a") == "claimed"
+        assert store.settle(push, "a", "queued")
+        assert store.claim(bot, "c", "p1", fence=fence, claim="b") == "claimed"
+        assert late.end_overdue(bot) == {"expired": 0, "unknown": 1}
+        store.next(bot, "c")
+        assert store.due(bot, 9) == []
+
+
 def locks(runner: ScriptRunner) -> None:
     """A lock has one holder, and only the holder can release it."""
     store = LockStore(runner)
@@ -290,6 +323,16 @@ def rates(runner: ScriptRunner) -> None:
     assert [limiter.question("user:E1001", "a") for _ in range(3)] == [True, True, False]
 
 
+def leases(runner: ScriptRunner) -> None:
+    """Take, renew and give back the leases of long connections; a taken one has no second holder."""
+    for bot in STREAMS:
+        store = LeaseStore(runner)
+        fence = store.take(bot, "a")
+        assert (store.take(bot, "b"), store.renew(bot, "a", fence, subscribed="1")) == (0, True)
+        assert (store.look(bot, stands_by=True).fence, store.give_back(bot, "a", fence)) == (fence, True)
+        assert store.take(bot, "b") > fence
+
+
 def tokens(runner: ScriptRunner) -> None:
     """Keys of several nodes are written and read together; a key of another type raises no error."""
     store, user = TokenStore(runner), UserInfo("E1001", "张三", "138", "男")
@@ -304,9 +347,40 @@ def tokens(runner: ScriptRunner) -> None:
     assert (store.load("lisi"), store.load("nobody")) == (Denied("auth_denied"), None)
 
 
+def told_turns(runner: ScriptRunner) -> None:
+    """Find a conversation by its turns once, and by the key of a request as often as it is repeated."""
+    store = TurnStore(runner, secret=lambda: (b"secret",), ttl=100.0, request_ttl=100.0)
+    talk = Talk("default", "key:1/ann", (("user", TextDigest("甲 ？").hex),))
+    store.keep(talk, "s1")
+
+    assert store.take(talk._replace(principal="key:1/ben"), "new") == ClaimedSession("new", found=False)
+    spaced = talk._replace(said=(("user", TextDigest(" 甲？\n").hex),))
+    assert store.take(spaced, "new") == ClaimedSession("s1", found=True)
+    assert store.take(talk, "new") == ClaimedSession("new", found=False)
+    store.keep(talk, "s1")
+    claims = [store.claim("key:1/ann", "k", digest, talk=talk, new=new) for digest, new in (("a", "x"), ("a", "y"))]
+    assert claims == [ClaimedSession("s1", found=True)] * 2
+    assert store.claim("key:1/ann", "k", "b", talk=None, new="z") == ClaimedSession("s1", found=True, same=False)
+    assert store.claim("key:1/ben", "k", "b", talk=None, new="z") == ClaimedSession("z", found=False)
+
+
+def open_answers(runner: ScriptRunner) -> None:
+    """Note open answers and how far they were sent; a former holder changes nothing."""
+    fence = LeaseStore(runner).take("hr", "a")
+    store = OpenAnswersStore(runner, ttl=1800.0)
+    assert store.add("hr", "s1", "sealed")
+    assert store.open("hr", fence) == (["s1"], 0)
+    sent = store.mark_finish(fence, OpenAnswer("hr", "s1", "sealed"), "sent")
+    with pytest.raises(FenceRefused):
+        store.mark_messages(fence - 1, sent, 1, unsure=True)
+    assert store.read("hr", "s1") == sent
+    store.close("hr", "s1")
+    assert store.open("hr", fence) == ([], 0)
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, ratings, sockets,
-    lanes, locks, rates, tokens,
+    pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns,
 ]  # fmt: skip
 
 

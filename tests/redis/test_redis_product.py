@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.app.tools.test_doctor import examine, only
+from tests.app.tools.doctor.test_doctor import examine, only
 from tests.support.replicas import AppServer, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.support.servers.redis_setups import ClusterServers

@@ -1,4 +1,4 @@
-"""Collect a provider's stream of events into one `Answer`, for tests of providers."""
+"""Answers in tests: a provider's stream of events collected into one `Answer`, and sources as they are stored."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from utils.deadline import Deadline
 TIMEOUT = 30.0
 #: For tests of timeouts: the read timeout and the total timeout in seconds, by the error code that the test expects.
 BOUNDS = {"provider_timeout": (0.4, TIMEOUT), "answer_timeout": (TIMEOUT, 1.0)}
+
+
+def typed(title: str) -> dict[str, Any]:
+    """Return a source of which the provider told the title only, as it is stored."""
+    return {"title": title, "url": "", "snippet": "", "score": None}
 
 
 @dataclass

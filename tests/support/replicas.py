@@ -143,7 +143,7 @@ class Replica:
             return False
 
     def wait_ready(self) -> Replica:
-        wait_until(lambda: self.ready or self.process.poll() is not None, timeout=30.0)
+        wait_until(lambda: self.ready or self.process.poll() is not None, timeout=60.0)
         assert self.process.poll() is None, self.log
         return self
 

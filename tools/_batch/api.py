@@ -1,4 +1,4 @@
-"""A client of the batches' REST API: replies, errors in words, and which errors may be retried."""
+"""A client of the REST APIs: replies, errors in words, and which errors may be retried."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Away(Failed):
 
 
 class Api:
-    """The batch API of a server. Each call may raise `Locked`, `Away`, or `Failed` if a retry cannot help."""
+    """The REST API of a server below `root`. Each call may raise `Locked`, `Away`, or `Failed` if no retry can help."""
 
-    def __init__(self, url: str, key: str = "") -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, key: str = "", *, root: str = "/api/batch") -> None:
+        self._root = url.rstrip("/") + root
         self._host = urlsplit(url).netloc
         self._key = key
         self._session = requests.Session()
@@ -76,9 +76,8 @@ class Api:
         return request
 
     def _call(self, method: str, path: str, **more: Any) -> requests.Response:
-        url = f"{self._url}/api/batch{path}"
         with self._reach():
-            reply = self._session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **more)
+            reply = self._session.request(method, f"{self._root}{path}", timeout=TIMEOUT, allow_redirects=False, **more)
         if reply.status_code < 300:
             return reply
         with closing(reply):

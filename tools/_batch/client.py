@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -28,10 +29,11 @@ T = TypeVar("T")
 class BatchClient:
     """The operations of the commands on a running service."""
 
-    def __init__(self, url: str, key: str, outage_timeout: float) -> None:
+    def __init__(self, url: str, key: str, outage_timeout: float, *, as_json: bool = False) -> None:
         self._url = url
         self._key = key
         self._outage_timeout = outage_timeout
+        self._as_json = as_json
         self._api = Api(url, key)
         #: Gets lines about an outage.
         self._note = self.complain
@@ -101,9 +103,12 @@ class BatchClient:
                 return task
             time.sleep(LOOK)
 
-    def save(self, task_id: str, out: Path | None) -> None:
-        """Write the results to standard output, or to a file, which is replaced only when they are complete."""
-        path = f"/tasks/{task_id}/results"
+    def save(self, task: Data, out: Path | None) -> None:
+        """Write the results to standard output, or to a file, which is replaced only when they are complete.
+
+        With a file and `--json`, standard output gets the task.
+        """
+        path = f"/tasks/{task['task_id']}/results"
         if out is None:
             for piece in self._api.download(path, format="jsonl"):
                 sys.stdout.buffer.write(piece)
@@ -117,16 +122,22 @@ class BatchClient:
 
         self._retried(download)
         self._note(f"results in {out}")
+        if self._as_json:
+            self.tell(task)
 
     @contextmanager
-    def view(self, out: Path | None) -> Iterator[Lines]:
-        """Show progress: on standard output if the results go to a file, else on standard error."""
-        with view_on(sys.stdout if out else sys.stderr, self._key) as view:
+    def view(self) -> Iterator[Lines]:
+        """Show progress on standard error."""
+        with view_on(sys.stderr, self._key) as view:
             self._note = view.note
             yield view
 
+    def show(self, words: str, data: Data) -> None:
+        """Print words for people, or with `--json` what the service said."""
+        self.say(json.dumps(data, ensure_ascii=False) if self._as_json else words)
+
     def tell(self, task: Data) -> None:
-        self.say(f"{task['task_id']}  {task['created_at']}  {task['name']}  {sentence(task)}")
+        self.show(f"{task['task_id']}  {task['created_at']}  {task['name']}  {sentence(task)}", task)
 
 
 @contextmanager

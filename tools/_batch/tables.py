@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from services.batches.sql.tables import statements
 
 
-def print_tables(kind: str = "mysql") -> int:
+def print_tables(kind: str = "mysql", *, as_json: bool = False) -> int:
     """Print the statements that create missing tables; `kind` is sqlite or mysql (also for MariaDB). Return 0."""
-    print(*statements(kind), sep=";\n\n", end=";\n")
+    made = statements(kind)
+    print(json.dumps(made, indent=2) if as_json else ";\n\n".join(made) + ";")
     return 0

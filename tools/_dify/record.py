@@ -94,6 +94,20 @@ class AnswerRecord:
         first = "" if self.first_word is None else f", {self.first_word:.2f} s to the first word"
         yield "time", f"{self.seconds:.2f} s{first}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer, its ids, cost and sources as a JSON object; times are in seconds."""
+        usage, ids = self.turn.usage, self.turn.ids
+        names = ("conversation_id", "message_id", "task_id", "run_id")
+        return {
+            "answer": self.answer,
+            **{name: getattr(ids, name) for name in names},
+            "usage": usage.known,
+            "sources": [dict(source) for source in usage.sources],
+            "events": dict(self.counts),
+            "first_word": self.first_word,
+            "seconds": self.seconds,
+        }
+
     def summary(self) -> str:
         """Return the answer's length, time and cost."""
         first = "" if self.first_word is None else f", the first after {self.first_word:.2f} s"

@@ -1,4 +1,4 @@
-"""Asks a Dify app in streaming or blocking mode, and prints the answer as it arrives."""
+"""Asks a Dify app in streaming or blocking mode, prints the answer as it arrives, and notes all else apart from it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ _GRACE, _AFTERWARDS = 4.0, 0.3
 class DifyTalk:
     """The questions of one user to one app."""
 
-    def __init__(self, base_url: str, page: Printer, *, key: str, user: str, timeout: float) -> None:
-        """Connects at the first call. `timeout` is in seconds, between two events or for a whole blocking reply."""
+    def __init__(self, base_url: str, page: Printer, notes: Printer, *, key: str, user: str, timeout: float) -> None:
+        """Connects at the first call. `timeout` is in seconds, between two events or for a whole blocking reply.
+
+        `page` gets the answers and lists, `notes` the steps, the figures and what replaces a part of an answer.
+        """
         # No retries: this tool shows the first error.
         self._service = DifyService(
             base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_error_reply=self._note_error
@@ -37,7 +40,8 @@ class DifyTalk:
         self.urls = self._service.urls
         self.user = user
         self.timeout = timeout
-        self._printer = page
+        self._page = page
+        self._notes = notes
         self._authorization = f"Bearer {key}"
         self._body: Mapping[str, Any] = {}
         self._began = 0.0
@@ -99,29 +103,33 @@ class DifyTalk:
 
     def _note(self, event: Mapping[str, Any]) -> None:
         for line in self.asked.notes(event):
-            self._printer.line(line)
+            self._aside(line)
+
+    def _aside(self, line: str) -> None:
+        """Print a line that is no part of the answer; at a terminal both are on one screen."""
+        self._page.end_line()
+        self._notes.line(line)
 
     def _show(self, events: Iterable[ProviderEvent]) -> None:
         asked = self.asked
         for event in events:
             if isinstance(event, Replacement):
-                self._printer.line("[replaced] the answer is now:")
+                self._aside("[replaced] the answer is now:")
                 asked.answer = ""
             if isinstance(event, PendingForm):
                 choices = " / ".join(action.title for action in event.actions)
-                self._printer.line(f"[form] the run waits for a choice: {choices}")
+                self._aside(f"[form] the run waits for a choice: {choices}")
             if isinstance(event, (Delta, Replacement)):
                 if asked.first_word is None:
                     asked.first_word = time.monotonic() - self._began
                 asked.answer += event.text
-                self._printer.words(event.text)
+                self._page.words(event.text)
 
     def _report(self) -> None:
         if self.asked.counts:
-            if self.asked.answer:
-                self._printer.line()
+            self._page.end_line()
             for name, value in self.asked.report():
-                self._printer.field(name, value)
+                self._notes.field(name, value)
 
     def stop(self) -> str:
         """Ask Dify to stop the last question's run. Return the result in words."""
@@ -134,8 +142,8 @@ class DifyTalk:
             return f"Dify could not be told to stop ({exc})"
         return f"Dify was told to stop task {task}"
 
-    def conversations(self) -> list[str]:
-        """Print the user's conversations, latest first, and return their ids.
+    def conversations(self) -> list[dict[str, Any]]:
+        """Print the user's conversations, latest first, and return them as `{id, name, updated_at}`.
 
         Raises:
             ProviderError: the list could not be read.
@@ -144,10 +152,10 @@ class DifyTalk:
         reply = self._service.conversations(self.user, authorization=self._authorization)
         rows = mappings(reply.get("data"))
         for row in rows:
-            self._printer.line(f"{text(row.get('id'))}  {_when(row)}  {text(row.get('name'))}")
+            self._page.line(f"{text(row.get('id'))}  {_when(row)}  {text(row.get('name'))}")
         more = ", these are the latest" if reply.get("has_more") else ""
-        self._printer.line(f"{len(rows)} conversations of the user {self.user}{more}")
-        return [text(row.get("id")) for row in rows]
+        self._notes.line(f"{len(rows)} conversations of the user {self.user}{more}")
+        return [{"id": text(row.get("id")), "name": text(row.get("name")), "updated_at": _seconds(row)} for row in rows]
 
     @property
     def blocking(self) -> bool:
@@ -171,6 +179,11 @@ class DifyTalk:
         self._service.close()
 
 
+def _seconds(row: Mapping[str, Any]) -> int:
+    """Return when a conversation was last changed, in seconds since 1970; 0 if Dify did not tell."""
+    return count(row.get("updated_at")) or count(row.get("created_at"))
+
+
 def _when(row: Mapping[str, Any]) -> str:
-    seconds = count(row.get("updated_at")) or count(row.get("created_at"))
+    seconds = _seconds(row)
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else "at a time unknown"

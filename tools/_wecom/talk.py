@@ -27,11 +27,14 @@ def message_of(question: str, quote: str = "", event: str = "", raw: Mapping[str
 
 
 class WeComTalk:
-    """Prints one line per reply, or one JSON object."""
+    """Prints the answer on `page` and a line per reply on `notes`; or one JSON object per reply, on `page`."""
 
-    def __init__(self, user: WeComUser, page: Printer, *, as_json: bool = False, every: float = EVERY) -> None:
+    def __init__(
+        self, user: WeComUser, page: Printer, notes: Printer, *, as_json: bool = False, every: float = EVERY
+    ) -> None:
         self._user = user
         self._page = page
+        self._notes = notes
         self._as_json = as_json
         self._every = every
         self._began = time.monotonic()
@@ -56,7 +59,7 @@ class WeComTalk:
         if self._as_json:
             self._dump(ms=round(seconds * 1000), empty=reply is None, reply=reply, broken=self._noted(broken))
             return
-        self._page.line(f"{seconds:9.3f}  {'empty reply' if reply is None else 'reply'}")
+        self._notes.line(f"{seconds:9.3f}  {'empty reply' if reply is None else 'reply'}")
         if reply is not None:
             self._page.line(json.dumps(reply, ensure_ascii=False))
         self._complain(broken)
@@ -70,7 +73,6 @@ class WeComTalk:
             before = bubble.last.size
             self._show(self._user.polls(bubble), before)
         if not self._as_json:
-            self._page.line()
             self._page.words(bubble.content.rstrip("\n") + "\n")
         return True
 
@@ -82,12 +84,12 @@ class WeComTalk:
             return
         state = "finish" if frame.finish else "empty reply" if frame.empty else ""
         grown = f"{frame.size - before:+7d} B {frame.size:6d} B {frame.ms:6.0f} ms"
-        self._page.line(f"{time.monotonic() - self._began:9.3f}  {grown}  {state}".rstrip())
+        self._notes.line(f"{time.monotonic() - self._began:9.3f}  {grown}  {state}".rstrip())
         self._complain(frame.broken)
 
     def _complain(self, broken: tuple[RuleViolation, ...]) -> None:
         for rule in self._noted(broken):
-            self._page.line(f"           rule broken: {rule}")
+            self._notes.line(f"           rule broken: {rule}")
 
     def _noted(self, broken: tuple[RuleViolation, ...]) -> list[str]:
         self.broken += [str(each) for each in broken if each.documented]

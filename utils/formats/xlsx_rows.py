@@ -52,6 +52,15 @@ def sheet_rows(content: bytes, sheet: str = "") -> Iterator[list[str]]:
             raise TooComplex
 
 
+def sheet_names(content: bytes) -> list[str]:
+    """Return the names of the visible sheets.
+
+    Raises:
+        Unreadable, TooComplex: as in `sheet_rows`.
+    """
+    return [sheet.title for sheet in _opened(content).worksheets if sheet.sheet_state == "visible"]
+
+
 def unvalued_formulas(content: bytes, sheet: str, column: int | None) -> int:
     """Return the number of formulas without a cached value in a column, or in all columns for None.
 

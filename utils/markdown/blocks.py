@@ -4,17 +4,15 @@ A top-level block that is followed by another one never changes again, so it is 
 open. It is rendered again after it has grown by a fraction of its size, which keeps the work linear in the text even
 for an endless list. After each rendering there is a pause of several times its duration.
 
-The alternative is to render the whole text again, using at most a tenth of the time. Both were measured with 50 deltas
-of 20 characters a second, on mixed Markdown (CPU per answer, updates seen, longest single rendering):
+Measured with 50 deltas of 20 characters a second, on Markdown with links, tables and coloured code (CPU per answer,
+updates seen, longest single rendering), beside one rendering of the whole text:
 
-    answer     block by block             whole text again
-      2 KB     0.05 s   100    2 ms       0.15 s    45     9 ms
-     20 KB     0.7 s   1000    3 ms       2.0 s    102    90 ms
-    100 KB     2.3 s   4308    7 ms      10.2 s    151   296 ms
+    answer     block by block             whole text, once
+      2 KB     0.05 s    67   2 ms        6 ms
+     20 KB     0.35 s   631   2 ms        65 ms
+    100 KB     1.7 s   3125   2 ms        280 ms
 
-Rendering the whole text costs three to four times the CPU, updates a 100 KB answer only every few seconds towards its
-end, and blocks other greenlets for 0.3 s each time. It is cheaper only for a short answer that is a single list (0.15 s
-instead of 0.28 s).
+To render the whole text with each delta would take a hundred times the CPU, and block other greenlets each time.
 """
 
 from __future__ import annotations
@@ -28,7 +26,9 @@ from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
-from utils.markdown.html import render_html, render_plain, top_level
+from utils.markdown.elements.thinking import CLOSING, PageThinking, ThinkingMarks
+from utils.markdown.elements.thinking import TOKEN as THINKING
+from utils.markdown.html import COUNTERS, render_html, render_plain, top_level
 
 #: Characters of a text that are rendered as Markdown; the rest is shown as plain text. A list or table of this size
 #: takes about a third of a second to render, which blocks all other greenlets of the process.
@@ -51,7 +51,7 @@ _BEFORE = 16
 _NEXT_BLOCK = re.compile(r"\n[ \t]*\n(?=[^\s>*+\-\d])")
 _BEGUN = re.compile(_NEXT_BLOCK.pattern + r".\Z")
 #: An incomplete last line of marks only: it may turn the line before into a heading, or start a list.
-_MARK = re.compile(r"\n[ \t]*(?:[-=]+|[*+#>|`~]+|\d{1,9}[.)]?)[ \t]*\Z")
+_MARK = re.compile(r"\n[ \t]*(?:[-=]+|[*+#>|`~$]+|\d{1,9}[.)]?)[ \t]*\Z")
 _FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 
 
@@ -63,14 +63,14 @@ class RenderedBlock:
     html: str
 
 
-def render_markdown(text: str) -> str:
+def render_markdown(text: str, *, thinking: PageThinking = "fold") -> str:
     """Render Markdown to HTML that is safe to insert into a page."""
-    return "".join(render_slices([text]))
+    return "".join(render_slices([text], thinking=thinking))
 
 
-def render_slices(slices: Iterable[str]) -> Iterator[str]:
+def render_slices(slices: Iterable[str], *, thinking: PageThinking = "fold") -> Iterator[str]:
     """Yield the result of `render_markdown` in pieces for a text in slices; slices are consumed on demand."""
-    coming = _with_line_feeds(slices)
+    coming = _with_line_feeds(_marked(slices, ThinkingMarks(thinking)))
     text = ""
     for text in accumulate(coming, initial=""):
         if len(text) > MOST:
@@ -92,6 +92,11 @@ def render_slices(slices: Iterable[str]) -> Iterator[str]:
 _rendered = lru_cache(maxsize=8)(render_html)
 
 
+def _marked(slices: Iterable[str], marks: ThinkingMarks) -> Iterator[str]:
+    yield from map(marks.feed, slices)
+    yield marks.end()
+
+
 def _with_line_feeds(slices: Iterable[str]) -> Iterator[str]:
     """Yield a text with LF line ends; a CR at the end of a slice is held back until the next slice."""
     held = ""
@@ -110,12 +115,13 @@ class BlockRenderer:
     are not rendered again.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, *, thinking: PageThinking = "fold", clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        #: Earliest time of the next rendering, and the link references that finished blocks define.
+        self._marks = ThinkingMarks(thinking)
+        #: Earliest time of the next rendering, and the link references and counters of finished blocks.
         self._rested = clock()
         self._references: dict[str, Any] = {}
-        self._filled = 0
+        self._counters: dict[str, float] = {}
         #: The open block: its number, its source, and its HTML as last shown.
         self._number = 0
         self._open = ""
@@ -128,7 +134,7 @@ class BlockRenderer:
         self._weight = 0
         #: A CR at the end of the last piece, whose LF may follow.
         self._held = ""
-        #: The marker that opened the open block if it is a code fence, otherwise "".
+        #: The marker that opened the open block if it is a code fence, CLOSING if it is thinking, otherwise "".
         self._fence = ""
         #: Whether the open block seems to be complete.
         self._ended = False
@@ -136,13 +142,17 @@ class BlockRenderer:
 
     def add(self, text: str) -> list[RenderedBlock]:
         """Add the next piece of the text; return the blocks that have changed."""
+        return self._add(self._marks.feed(text))
+
+    def _add(self, text: str) -> list[RenderedBlock]:
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         return self._take(text.removesuffix("\r"))
 
     def finish(self) -> list[RenderedBlock]:
         """Return the last changed blocks; `add` must not be called after this."""
-        changed = self._take("\n" if self._held else "")
+        changed = self._add(self._marks.end())
+        changed += self._take("\n" if self._held else "")
         return changed + self._render(final=True)
 
     def _take(self, piece: str) -> list[RenderedBlock]:
@@ -155,11 +165,17 @@ class BlockRenderer:
 
     def _is_due(self, latest: str) -> bool:
         grown = len(self._open) - self._seen
-        self._ended = self._ended or bool(_ends_fence(latest) if self._fence else _NEXT_BLOCK.search(latest))
+        self._ended = self._ended or bool(self._ends(latest))
         if not grown or self._clock() < self._rested:
             return False
         growth = 0.0 if self._weight <= SMALL else GROWTH if self._weight <= LARGE else LARGE_GROWTH
         return self._ended or grown >= self._weight * growth
+
+    def _ends(self, latest: str) -> bool:
+        """Return whether the open block may end in the latest text."""
+        if not self._fence:
+            return _NEXT_BLOCK.search(latest) is not None
+        return any(_closes(line, self._fence[:1]) for line in latest.split("\n")[1:-1])
 
     def _end_markdown(self) -> list[RenderedBlock]:
         """Finish the text up to `MOST` characters as Markdown; the text after it becomes plain text."""
@@ -188,7 +204,7 @@ class BlockRenderer:
         self._open = "" if final else sources.pop()
         changed = [block for source in sources for block in self._settle(source)]
         if self._open:
-            changed += self._show(self._html(_MARK.sub("", self._open), self._environment()))
+            changed += self._show(self._html(_MARK.sub("", self._open), {**self._environment(), "growing": True}))
         return changed
 
     def _sources(self, final: bool) -> list[str]:
@@ -221,9 +237,9 @@ class BlockRenderer:
             first, end = block.map or (0, 0)
             if index + 1 < len(blocks):
                 yield min(starts[end], len(lines))
-            elif block.type == "fence":
-                closed = end - first > 1 and _closes(lines[starts[end - 1] : starts[end] - 1], block.markup)
-                self._fence = "" if closed else block.markup
+            elif marker := CLOSING if block.type == THINKING else block.markup if block.type == "fence" else "":
+                closed = end - first > 1 and _closes(lines[starts[end - 1] : starts[end] - 1], marker)
+                self._fence = "" if closed else marker
                 if closed:
                     yield min(starts[end], len(lines))
 
@@ -231,7 +247,7 @@ class BlockRenderer:
         """Render a finished block for the last time and start the next one."""
         env = self._environment(self._references)
         changed = self._show(self._html(source, env))
-        self._filled = env.get("filled", 0)
+        self._counters = {name: env[name] for name in COUNTERS if name in env}
         self._settled += len(source)
         self._number += bool(self._shown)
         self._shown = ""
@@ -249,17 +265,15 @@ class BlockRenderer:
     def _environment(self, references: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the parser's environment with earlier references; keeps new ones only in `references`, if given."""
         known = ChainMap({}, self._references) if references is None else references
-        return {"references": known, "filled": self._filled}
+        return {"references": known, **self._counters}
 
 
 def _plain_pieces(text: str) -> Iterator[str]:
     return (text[start : start + PLAIN] for start in range(0, len(text), PLAIN))
 
 
-def _ends_fence(latest: str) -> bool:
-    return any(_FENCE_END.fullmatch(line) for line in latest.split("\n")[1:-1])
-
-
 def _closes(line: str, markup: str) -> bool:
+    if markup == CLOSING:
+        return line == CLOSING
     match = _FENCE_END.fullmatch(line)
     return match is not None and match[1].startswith(markup)

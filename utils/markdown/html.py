@@ -1,4 +1,4 @@
-"""Render Markdown as HTML that is safe to insert into a page: no raw HTML, no images, no scripts.
+"""Render Markdown as HTML that is safe to insert into a page: no raw HTML, no images of other hosts, no scripts.
 
 Two independent defences: the parser does not accept HTML, and its output passes an allow-list of tags, attributes and
 URL schemes.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from html import escape
+from time import thread_time
 from typing import Any
 
-import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
@@ -19,43 +19,47 @@ from markdown_it.rules_block.table import table as unbounded_table
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
+from utils.markdown.allowed import OWN_FILE, clean_html
+from utils.markdown.elements.citations import use_citations
+from utils.markdown.elements.code import render_code
+from utils.markdown.elements.formulas import COUNTER as FORMULAS
+from utils.markdown.elements.formulas import use_formulas
+from utils.markdown.elements.inline import InlineParser
+from utils.markdown.elements.tasks import mark_tasks
+from utils.markdown.elements.thinking import use_thinking, without_marks
+from utils.markdown.pictures import FOREIGN_PICTURE
+
 #: Maximum number of missing cells that a text's tables may be padded with; beyond it, a short row ends its table. A row
 #: of two bytes may otherwise produce hundreds of cells.
 MOST_FILLED = 10_000
 #: Maximum nesting depth of blocks and marks; the parser drops deeper ones. Each level costs a pass over every line.
 NESTING = 20
 
-_TAGS = {"p", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre"}
-_TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
-_SCHEMES = {"http", "https", "mailto"}
-_ALIGNED = {"align": {"left", "center", "right"}}
-_FOLLOWABLE = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
+_FOLLOWABLE = re.compile(rf"(?:https?://|mailto:)[^\s]|{OWN_FILE.pattern}\Z", re.IGNORECASE)
+
+#: Seconds of CPU time after which further blocks of a text's code have no colours. All of a text that is code takes a
+#: quarter of it.
+MOST_COLOURING = 1.0
+
+#: Counters in the parser's environment: what a text has used of its limits.
+FILLED = "filled"
+COLOURING = "colouring"
+COUNTERS = (FILLED, FORMULAS, COLOURING)
 
 Environment = MutableMapping[str, Any]
 
 
 def render_html(source: str, env: Environment | None = None) -> str:
-    """Render Markdown; `env` holds link references of other parts of the text and receives those defined here."""
-    return clean_html(MARKDOWN.render(source, env if env is not None else {}))
+    """Render Markdown; `env` holds link references and counters of earlier parts of the text and receives new ones.
 
-
-def clean_html(html: str) -> str:
-    """Remove every tag, attribute and URL scheme that Markdown does not need; make links open in a new tab."""
-    return nh3.clean(
-        html,
-        tags=_TAGS,
-        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
-        tag_attribute_values={"th": _ALIGNED, "td": _ALIGNED},
-        url_schemes=_SCHEMES,
-        url_relative="deny",
-        link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    )
+    With the item "growing" of `env` set, code has no colours.
+    """
+    return clean_html(without_marks(MARKDOWN.render(source, env if env is not None else {})))
 
 
 def render_plain(text: str) -> str:
     """Return the text as preformatted HTML, without rendering Markdown."""
-    return f"<pre><code>{escape(text, quote=False)}</code></pre>\n"
+    return f"<pre><code>{escape(without_marks(text), quote=False)}</code></pre>\n"
 
 
 def top_level(source: str, env: Environment) -> list[Token]:
@@ -69,7 +73,7 @@ def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     """Parse a table up to the row with which padding exceeds `MOST_FILLED` cells."""
     if silent:
         return unbounded_table(state, first, end, silent)
-    filled = before = state.env.get("filled", 0)
+    filled = before = state.env.get(FILLED, 0)
     for line, missing in _rows(state, first, end):
         if before + missing > MOST_FILLED:
             end = line
@@ -77,7 +81,7 @@ def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
         filled = before + missing
     if not unbounded_table(state, first, end, silent):
         return False
-    state.env["filled"] = filled
+    state.env[FILLED] = filled
     return True
 
 
@@ -100,10 +104,15 @@ def _line(state: StateBlock, line: int) -> str:
 
 
 def _image(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: Environment) -> str:
-    """Render an image as a link: a reader's browser must not fetch a URL that an answer contains."""
+    """Render an image of an answer's own files; any other as a link: a reader's browser must not fetch its URL.
+
+    `with_pictures` of `pictures.py` puts the gateway's copy into such a link.
+    """
     source = str(tokens[index].attrs.get("src", ""))
     words = escape(renderer.renderInlineAsText(tokens[index].children or [], options, env) or source)
-    return words if env.get("in_link") else f'<a href="{escape(source)}">{words}</a>'
+    if OWN_FILE.fullmatch(source):
+        return f'<img src="{source}" alt="{words}">'
+    return words if env.get("in_link") else f'<a class="{FOREIGN_PICTURE}" href="{escape(source)}">{words}</a>'
 
 
 def _link(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: Environment) -> str:
@@ -119,11 +128,32 @@ def _cell(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
     return renderer.renderToken(tokens, index, options, env)
 
 
+def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: Environment) -> str:
+    """Render code with its language; it is coloured when it is complete."""
+    token, spent, began = tokens[index], env.get(COLOURING, 0.0), thread_time()
+    html = render_code(token.content, token.info, coloured=not env.get("growing") and spent < MOST_COLOURING)
+    env[COLOURING] = spent + thread_time() - began
+    return html
+
+
 def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": NESTING}).enable(["table", "strikethrough"])
+    parser = MarkdownIt()
+    parser.inline = InlineParser()
+    parser.configure("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING})
+    parser.enable(["table", "strikethrough", "bare_link", "line_break"])
+    use_formulas(parser)
+    use_thinking(parser)
+    use_citations(parser)
+    parser.core.ruler.before("inline", "tasks", mark_tasks)
     parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.validateLink = lambda url: bool(_FOLLOWABLE.match(url))  # type: ignore[method-assign]
-    for name, rule in (("image", _image), ("link_open", _link), ("link_close", _link)):
+    for name, rule in (
+        ("image", _image),
+        ("link_open", _link),
+        ("link_close", _link),
+        ("fence", _code),
+        ("code_block", _code),
+    ):
         parser.add_render_rule(name, rule)
     for name in ("th_open", "td_open"):
         parser.add_render_rule(name, _cell)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from utils.markdown.lines import Fence, LineKind, LineState, classify
-from utils.stream_utils import FRAME_BYTES, compose, joined
+from utils.stream_utils import FRAME_BYTES, compose_rest, joined
 
 _TABLE = (LineKind.TABLE_HEAD, LineKind.TABLE)
 
@@ -52,7 +52,7 @@ def second_part(
     A rest that does not fit is cut and followed by `truncated`; the footnote is left out where it does not fit.
     """
     room = max_bytes - _bytes(mark)
-    body, cut, _ = compose(rest.whole, ending, truncated, max_bytes=room - 2, growing=False, thinking="show")
+    body, cut, _ = compose_rest(rest.whole, ending, truncated, max_bytes=room - 2)
     parts = [mark, body, truncated if cut else "", ending]
     if footnote and not cut and _bytes(_joined_parts([*parts, footnote])) <= max_bytes:
         parts.insert(2, footnote)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
+from html import escape, unescape
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,12 +19,24 @@ FOLDER = "/files/"
 #: Characters of a description and of an address. What is longer is no picture here.
 MOST_WORDS, MOST_ADDRESS = 300, 2000
 
+#: The class of the link that a picture of another host is rendered as.
+FOREIGN_PICTURE = "picture"
+#: Such a link in rendered HTML.
+_FOREIGN = re.compile(rf'(<a class="{FOREIGN_PICTURE}" href="([^"]*)"[^<>]*>)([^<>]*)</a>')
+
 _REFERENCE = re.compile(
     rf"(?P<mark>!?)\[(?P<words>[^\[\]\n]{{0,{MOST_WORDS}}})\]"
     rf"\([ \t]*<?(?P<url>[^()<>\s]{{1,{MOST_ADDRESS}}})>?(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))?[ \t]*\)"
 )
 #: The beginning of a reference at the end of a text.
 _BEGUN = re.compile(rf"!?\[[^\[\]\n]{{0,{MOST_WORDS}}}(?:\](?:\([^()\n]{{0,{MOST_ADDRESS}}})?)?\Z")
+#: The address of a picture or link, with its words where it has its own.
+_TARGET = re.compile(
+    rf"(?:(?P<mark>!?)\[(?P<words>[^\[\]\n]{{0,{MOST_WORDS}}}))?\]"
+    rf"\([ \t]*<?(?P<url>[^()<>\s]{{1,{MOST_ADDRESS}}})(?=[)>\s]|\Z)"
+)
+#: The part of an address that a text ends with.
+_TARGET_BEGUN = re.compile(rf"\](?:\([ \t]*<?[^()<>\s]{{0,{MOST_ADDRESS}}})?\Z")
 
 
 class Reference(NamedTuple):
@@ -75,6 +89,46 @@ def in_words(text: str, words: Callable[[Reference], str], *, growing: bool) -> 
     if "[" not in text and not text.endswith("!"):
         return text
     return replaced(_settled(text) if growing else text, words)
+
+
+def signed_references(text: str) -> list[Reference]:
+    """Return the pictures and links to signed files whose addresses `relinked` replaces, in their order."""
+    found = ((match["url"], match["words"] or "", bool(match["mark"])) for match in _targets(text))
+    return [Reference(words.strip(), url, is_picture) for url, words, is_picture in found]
+
+
+def relinked(text: str, address: Callable[[str], str]) -> str:
+    """Return the text with another address in the place of each signed file's, also in code."""
+    pieces, end = [], 0
+    for match in _targets(text):
+        pieces += [text[end : match.start("url")], address(match["url"])]
+        end = match.end("url")
+    return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def with_pictures(html: str, address: Callable[[str], str]) -> str:
+    """Return rendered HTML with a picture in each link that stands for one of another host.
+
+    `address` returns the address of the gateway's copy, "" for none. A copy that cannot be shown leaves the words.
+    """
+    return _FOREIGN.sub(partial(_with_picture, address), html)
+
+
+def _with_picture(address: Callable[[str], str], link: re.Match[str]) -> str:
+    copy = address(unescape(link[2]))
+    words = link[3].replace('"', "&quot;")
+    return f'{link[1]}<img src="{escape(copy)}" alt="{words}"></a>' if copy else link[0]
+
+
+def settled_size(text: str) -> int:
+    """Return the size of a growing text without the beginning of an address at its end."""
+    tail = max(0, len(text) - MOST_ADDRESS - MOST_WORDS)
+    begun = _TARGET_BEGUN.search(text, tail)
+    return begun.start() if begun else len(text)
+
+
+def _targets(text: str) -> Iterator[re.Match[str]]:
+    return (match for match in _TARGET.finditer(text) if is_signed(match["url"])) if "](" in text else iter(())
 
 
 def _settled(text: str) -> str:

@@ -7,8 +7,10 @@ from http import HTTPStatus
 
 from pydantic import BaseModel
 
-from channels.web.envelope import CODES
+from channels.web.envelope import CODES, enveloped
+from channels.web.openapi.examples import example_of
 from channels.web.openapi.models import COMPONENT, JSON, JsonObject, Models, identifier, path_names
+from channels.web.openapi.reasons import REASONS
 from channels.web.rest import Operation
 
 #: Error statuses that follow from an operation's body, query or authentication; all others are the `default`.
@@ -25,7 +27,12 @@ _PROBLEM: JsonObject = {
     "type": "object",
     "description": "Details of an error for programs.",
     "properties": {
-        "reason": {**_WORD, "description": "A stable error code.", "examples": ["invalid_fields"]},
+        "reason": {
+            **_WORD,
+            "description": "A stable word, listed in the introduction. Take an unknown one by its HTTP status.",
+            "examples": ["invalid_fields"],
+            "x-status": dict(REASONS),
+        },
         "errors": {
             "type": "array",
             "description": "The wrong fields of a request.",
@@ -48,32 +55,108 @@ def responses(operation: Operation, models: Models) -> JsonObject:
     )
     answers = {**dict.fromkeys(implied), **operation.answers}
     described = {str(status): _response(operation, status, models) for status in sorted(answers)}
-    return {**described, "default": _failure(operation, "Any other error")}
+    described["default"] = _failure(operation, None, models)
+    return {status: {**each, "headers": _headers(status)} for status, each in described.items()}
 
 
 def _response(operation: Operation, status: int, models: Models) -> JsonObject:
     model = operation.answers.get(status)
-    data = models.answered(model) if model else None
     if status >= 400:
-        return _failure(operation, HTTPStatus(status).phrase, data)
-    others = {one: {"schema": _RAW.get(one, _TEXT)} for one in _named(operation.media.get(status, ()))}
+        return _failure(operation, HTTPStatus(status), models, model)
+    if status == HTTPStatus.NO_CONTENT:
+        return {"description": HTTPStatus(status).phrase}
+    others = {one: {"schema": _raw(operation, one, models)} for one in _named(operation.media.get(status, ()))}
     content: JsonObject = {}
     if model or not others:
         # Client generators use the first media type, so JSON comes first.
-        content[JSON] = {"schema": data if data and operation.bare else _envelope(data or _NULL)}
+        content[JSON] = _with_example(_answer(operation, models, model), models)
     content |= {one: schema for one, schema in others.items() if one not in content}
-    return {"description": HTTPStatus(status).phrase, **({"content": content} if status != 204 else {})}
+    return {"description": HTTPStatus(status).phrase, "content": content}
+
+
+def _with_example(schema: JsonObject, models: Models) -> JsonObject:
+    return {"schema": schema, "example": example_of(schema, models.schemas)}
+
+
+def _headers(status: str) -> JsonObject:
+    """Return the headers of a response with this status, as references to `shared_headers`."""
+    names = ["X-Request-Id", "traceparent", *(["Retry-After"] if status in ("429", "503") else [])]
+    names += ["WWW-Authenticate"] if status == "401" else []
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def shared_headers() -> dict[str, JsonObject]:
+    """Return the components that `headers` of responses refer to."""
+    described = {
+        "X-Request-Id": "The request's own id, or a new one; it is in the log.",
+        "traceparent": "The request's own W3C traceparent, if it was well-formed.",
+        "Retry-After": "Seconds after which to ask again.",
+        "WWW-Authenticate": "Bearer.",
+    }
+    return {name: {"description": what, "schema": _TEXT} for name, what in described.items()}
+
+
+def _raw(operation: Operation, media: str, models: Models) -> JsonObject:
+    if media != "text/event-stream" or not operation.events:
+        return _RAW.get(media, _TEXT)
+    kinds = [_event(name, model, operation, models) for name, model in operation.events.items()]
+    return models.named(f"{operation.tag.capitalize()}Event", {"description": "One event.", "oneOf": kinds})
+
+
+def _event(name: str, model: type[BaseModel] | None, operation: Operation, models: Models) -> JsonObject:
+    """Return the schema of one kind of event, whose data is JSON."""
+    data: JsonObject = models.answered(model) if model else {"type": "object", "additionalProperties": False}
+    if name == "error" and model:
+        data = {"$ref": f"{COMPONENT}{model.__name__}Error"}
+    json = {**_TEXT, "contentMediaType": JSON, "contentSchema": data}
+    event = {
+        "type": "object",
+        "required": ["event", "id", "data"],
+        "properties": {"event": {"const": name}, "id": _TEXT, "data": json},
+    }
+    return models.named(f"{operation.tag.capitalize()}Event{name.capitalize()}", event)
 
 
 def _named(media: str | tuple[str, ...]) -> tuple[str, ...]:
     return (media,) if isinstance(media, str) else media
 
 
-def _failure(operation: Operation, description: str, data: JsonObject | None = None) -> JsonObject:
-    """Return an error response with the data of its own model, or with the data common to all errors."""
-    schema: JsonObject = {"$ref": COMPONENT + ("Code" if operation.bare else "Error")}
-    if data:
-        schema = data if operation.bare else _envelope({"anyOf": [data, *_ANY_PROBLEM]}, failed=True)
+def _answer(operation: Operation, models: Models, model: type[BaseModel] | None) -> JsonObject:
+    if model is None:
+        return models.named("EmptyReply", _envelope(_NULL))
+    data = models.answered(model)
+    return data if operation.bare else models.named(f"{model.__name__}Reply", _envelope(data))
+
+
+def _failure(
+    operation: Operation, status: HTTPStatus | None, models: Models, model: type[BaseModel] | None = None
+) -> JsonObject:
+    """Return an error response with the data of its own model, or with the data common to all errors.
+
+    A status of None stands for all others.
+    """
+    description = status.phrase if status else "Any other error"
+    if operation.error:
+        return _described(description, models.answered(operation.error))
+    if model is None and operation.bare:
+        return _described(description, {"$ref": COMPONENT + "Code"})
+    if model is None:
+        return _with_reason(status, _described(description, {"$ref": COMPONENT + "Error"}))
+    data = models.answered(model)
+    if operation.bare:
+        return _described(description, data)
+    failed = _envelope({"anyOf": [data, *_ANY_PROBLEM]}, failed=True)
+    return _described(description, models.named(f"{model.__name__}Error", failed))
+
+
+def _with_reason(status: HTTPStatus | None, described: JsonObject) -> JsonObject:
+    """Add the example of an error, with the first reason that has this status."""
+    if reason := next((word for word, of in REASONS.items() if of == status), ""):
+        described["content"][JSON]["example"] = enveloped({"reason": reason}, status=REASONS[reason])
+    return described
+
+
+def _described(description: str, schema: JsonObject) -> JsonObject:
     return {"description": description, "content": {JSON: {"schema": schema}}}
 
 

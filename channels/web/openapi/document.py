@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from channels.web.envelope import CODES
-from channels.web.openapi.answers import links_of, responses, shared_errors
+from channels.web.openapi.answers import links_of, responses, shared_errors, shared_headers
 from channels.web.openapi.models import JSON, JsonObject, Models, identifier, path_names
+from channels.web.openapi.reasons import reasons_text
 from channels.web.rest import Operation
 
 _SECURITY: Mapping[str, list[JsonObject]] = {
     "key": [{"bearer": []}, {"apiKey": []}],
+    "api_key": [{"bearer": []}, {"apiKey": []}],
     "admin": [{"administrator": []}],
     "none": [],
+}
+#: The groups of addresses in the order in which pages show them: what most programs use comes first.
+TAGS: Mapping[str, str] = {
+    "chat": "Questions and their answers, over plain HTTP",
+    "openai": "The same for every client of OpenAI's API",
+    "files": "Files for questions, and files of answers",
+    "batch": "Many questions at once",
+    "push": "Messages that nobody asked for, over WeCom's long connection",
+    "administration": "Open sockets; for administrators",
+    "operations": "Health, metrics and documents",
 }
 _BEARER = {"type": "http", "scheme": "bearer"}
 _SCHEMES: Mapping[str, JsonObject] = {
@@ -42,8 +54,13 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
         "info": {"title": name, "version": version, "description": _introduction()},
         # Relative to the document's URL, so that it is also right behind a proxy that adds a prefix.
         "servers": [{"url": ".", "description": "this host"}],
+        "tags": [{"name": name, "description": about} for name, about in TAGS.items()],
         "paths": paths,
-        "components": {"schemas": {**models.schemas, **shared_errors()}, "securitySchemes": _SCHEMES},
+        "components": {
+            "schemas": {**models.schemas, **shared_errors()},
+            "headers": shared_headers(),
+            "securitySchemes": _SCHEMES,
+        },
     }
 
 
@@ -51,7 +68,9 @@ def _introduction() -> str:
     codes = ", ".join(f"{code} {meaning}" for code, meaning in CODES.items())
     return (
         "Every answer is `{code, message, data}` with an HTTP status, except those of health and metrics. "
-        f"The codes: {codes}."
+        f"The codes: {codes}.\n\n"
+        "Programs tell errors apart by `data.reason`, a stable word; errors of `/v1` have OpenAI's codes. "
+        f"All words by HTTP status:\n\n{reasons_text()}"
     )
 
 

@@ -39,6 +39,11 @@ class Models:
     def answered(self, model: type[BaseModel]) -> JsonObject:
         return self.refs[model, "serialization"]
 
+    def named(self, name: str, schema: JsonObject) -> JsonObject:
+        """Add a schema to the components, and return a reference: client generators name their classes after it."""
+        self.schemas[name] = schema
+        return {"$ref": COMPONENT + name}
+
     def whole(self, model: type[BaseModel]) -> JsonObject:
         """Return the schema of a request model, not a reference to it."""
         return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
@@ -48,7 +53,7 @@ def _used(operation: Operation) -> Iterator[tuple[type[BaseModel], JsonSchemaMod
     for sent in (operation.body, operation.query, *operation.forms.values()):
         if sent:
             yield sent, "validation"
-    for answered in operation.answers.values():
+    for answered in (*operation.answers.values(), *operation.events.values(), operation.error):
         if answered:
             yield answered, "serialization"
 

@@ -1,5 +1,6 @@
-"""The pages for people and developers, each one document without outside parts; their sources are in `html/`.
+"""The pages for people and developers; their sources are in `html/`, what all of them have in `html/shared/`.
 
-`pages.py` joins a page's parts at its first request. The content security policy names the page's one script and one
-style by hash and allows nothing else; markup enters by one function, which gets what `utils.markdown.html` rendered.
+`pages.py` joins a page's parts to one document at its first request. The content security policy names the page's own
+scripts and style by hash and allows nothing else, on /docs also this host's files; markup enters by one function, which
+gets what `utils.markdown.html` rendered.
 """

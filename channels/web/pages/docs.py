@@ -1,27 +1,24 @@
-"""The page for developers: lists every address, lets them try REST, and serves the OpenAPI and WebSocket schemas."""
+"""The page for developers: lists WeCom's addresses, sockets and pages, lets them try REST, and serves both schemas."""
 
 from __future__ import annotations
 
 import json
 import sys
-from base64 import b64encode
-from collections.abc import Iterable
 from functools import cache
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from flask import Blueprint, Flask, Response, abort, current_app, render_template, request
-from markupsafe import Markup
+from flask import Blueprint, Flask, Response, abort, current_app, request
 
 from channels.web.openapi.document import document
 from channels.web.pages.assets import Assets
+from channels.web.pages.pages import HTML, RenderedPage, page_reply, render_page
 from channels.web.rest import Operation
+from config.texts import Texts
 
 #: JSON Schema 2020-12 of every frame of both WebSocket channels.
 FRAMES = Path(__file__).with_name("schema") / "websocket.json"
-HTML = Path(__file__).with_name("html")
 #: The package that contains Swagger UI's files; none of its Python code is run.
 UI_PACKAGE = "flask_openapi3_swagger"
 UI_FILES = ("templates/swagger/js/swagger-ui-bundle.js", "templates/swagger/css/swagger-ui.css")
@@ -33,34 +30,31 @@ OPERATIONS = (
 
 
 class ListedAddress(NamedTuple):
-    """One row of the page: a method or WS, a path, and a description."""
+    """One row of the page: a method or WS, a path, and the key of its description in docs/words.js."""
 
     method: str
     path: str
-    what: str
+    text: str
     #: Whether it can be opened in a browser.
     opens: bool = False
 
 
-def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[ListedAddress, ...]:
-    """Return all addresses of the product: channels, pages, and REST in the order of its modules."""
+def addresses(realtime_path: str) -> tuple[ListedAddress, ...]:
+    """Return the addresses that are not in the OpenAPI document: WeCom's, sockets and pages."""
     return (
-        ListedAddress("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
-        ListedAddress("POST", "/wechat/callback", "WeCom's messages to the default bot"),
-        ListedAddress("GET", "/wechat/callback/<bot>", "the same for a named bot"),
-        ListedAddress("POST", "/wechat/callback/<bot>", "the same for a named bot"),
-        ListedAddress("WS", "/ws/chat", "chat: questions in, streamed answers out"),
-        ListedAddress("WS", "/ws/chat/<client_id>", "the same with a client id chosen by the client"),
-        ListedAddress("GET", "/chat", "the page of this channel", opens=True),
-        ListedAddress("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
-        ListedAddress("GET", "/realtime", "the page of this channel", opens=True),
-        ListedAddress(
-            "GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True
-        ),
-        ListedAddress("GET", "/docs", "this page"),
-        ListedAddress("GET", "/docs/assets/<name>", "files of this page"),
-        ListedAddress("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
-        *(_address(operation) for operation in operations),
+        ListedAddress("GET", "/wechat/callback", "verifies"),
+        ListedAddress("POST", "/wechat/callback", "messages"),
+        ListedAddress("GET", "/wechat/callback/<bot>", "verifiesNamed"),
+        ListedAddress("POST", "/wechat/callback/<bot>", "messagesNamed"),
+        ListedAddress("WS", "/ws/chat", "chatSocket"),
+        ListedAddress("WS", "/ws/chat/<client_id>", "chatSocketNamed"),
+        ListedAddress("WS", realtime_path, "realtimeSocket"),
+        ListedAddress("GET", "/chat", "chatPage", opens=True),
+        ListedAddress("GET", "/realtime", "realtimePage", opens=True),
+        ListedAddress("GET", "/batch", "batchPage", opens=True),
+        ListedAddress("GET", "/docs", "docsPage"),
+        ListedAddress("GET", "/docs/assets/<name>", "docsFiles"),
+        ListedAddress("GET", "/docs/websocket.json", "socketSchema", opens=True),
     )
 
 
@@ -70,17 +64,19 @@ def operations_of(app: Flask) -> tuple[Operation, ...]:
     return tuple(operation for name in modules for operation in getattr(sys.modules[name], "OPERATIONS", ()))
 
 
-def docs_blueprint(*, name: str, version: str, realtime_path: str, open_to_all: bool = False) -> Blueprint:
+def docs_blueprint(
+    *, name: str, version: str, realtime_path: str, texts: Texts, open_to_all: bool = False
+) -> Blueprint:
     """Return /docs and its assets, /docs/websocket.json and /openapi.json; with `open_to_all` REST needs no key."""
     routes = Blueprint("docs", __name__, template_folder=str(HTML))
     frames = FRAMES.read_bytes()
     assets = cache(_assets)
 
     @cache
-    def page() -> str:
-        listed = addresses(realtime_path, operations_of(current_app))
-        parts = {"style": _part("docs.css"), "script": _part("docs.js"), "assets": assets().names}
-        return render_template("docs.html", name=name, version=version, addresses=listed, **parts)
+    def page() -> RenderedPage:
+        listed = addresses(realtime_path)
+        values = {"app_name": name, "version": version, "addresses": listed, "assets": assets().names}
+        return render_page("docs/docs.html", texts=texts, own_files=True, **values)
 
     @cache
     def openapi() -> str:
@@ -90,7 +86,7 @@ def docs_blueprint(*, name: str, version: str, realtime_path: str, open_to_all: 
 
     @routes.get("/docs")
     def show() -> Response:
-        return _secured(Response(page(), mimetype="text/html"))
+        return page_reply(page())
 
     @routes.get("/docs/assets/<name>")
     def asset(name: str) -> Response:
@@ -115,35 +111,9 @@ def _assets() -> Assets:
     return Assets(folder / name for name in UI_FILES)
 
 
-def _address(operation: Operation) -> ListedAddress:
-    path = operation.path.replace("{", "<").replace("}", ">")
-    opens = operation.method == "GET" and operation.auth == "none"
-    return ListedAddress(operation.method, path, operation.summary, opens)
-
-
-def _part(name: str) -> Markup:
-    return Markup((HTML / name).read_text("utf-8"))
-
-
-@cache
-def _policy() -> str:
-    script, style = (f"'sha256-{_digest(name)}'" for name in ("docs.js", "docs.css"))
-    return (
-        f"default-src 'none'; script-src 'self' {script}; style-src 'self' {style}; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
-def _digest(name: str) -> str:
-    return b64encode(sha256((HTML / name).read_bytes()).digest()).decode()
-
-
 def _secured(response: Response) -> Response:
-    """Restrict the page to this host, its own script and style, and no frames.
-
-    Browsers revalidate it each time, because the page of another version refers to other files.
-    """
-    response.headers["Content-Security-Policy"] = _policy()
+    """Keep browsers from showing a document as anything but text, and let them revalidate it each time."""
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-cache"

@@ -1,4 +1,4 @@
-"""The chat, realtime and batch pages: each is one self-contained document with a hash-based content security policy.
+"""The start, chat, realtime and batch pages: each is one document with a content security policy by hashes.
 
 A page is rendered once and is the same for everybody; its content comes later through its socket or REST.
 """
@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 from flask import Blueprint, Response, render_template, request
 from markupsafe import Markup
+
+from channels.web.pages.sentences import other_sentences
+from config.texts import Texts
 
 HTML = Path(__file__).parent / "html"
 
 #: The address the chat page connects to.
 CHAT_PATH = "/ws/chat/"
 
+#: The policy's word for no source at all.
 NONE = "'none'"
 _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 
@@ -36,39 +39,51 @@ class RenderedPage:
     policy: str
 
 
-def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str) -> Blueprint:
+def pages_blueprint(*, texts: Texts, app_name: str, ws_path: str) -> Blueprint:
     """Return GET /chat, /realtime and /batch; `ws_path` is the address of the realtime channel."""
     routes = Blueprint("pages", __name__, template_folder=str(HTML))
 
     def page(name: str, socket_path: str) -> Callable[[], Response]:
         @cache
         def rendered() -> RenderedPage:
-            values = {"locale": locale, "app_name": app_name, "socket_path": socket_path}
-            return finished(render_template(name, part=_part, **values))
+            return render_page(name, texts=texts, app_name=app_name, socket_path=socket_path)
 
-        return lambda: _reply(rendered())
+        return lambda: page_reply(rendered())
 
-    routes.add_url_rule("/chat", "chat", page("chat.html", CHAT_PATH))
-    routes.add_url_rule("/realtime", "realtime", page("realtime.html", ws_path))
-    routes.add_url_rule("/batch", "batch", page("batch.html", ""))
+    routes.add_url_rule("/chat", "chat", page("chat/chat.html", CHAT_PATH))
+    routes.add_url_rule("/realtime", "realtime", page("realtime/realtime.html", ws_path))
+    routes.add_url_rule("/batch", "batch", page("batch/batch.html", ""))
     return routes
 
 
-def finished(html: str) -> RenderedPage:
-    """Return the page with a policy that allows only its own inline script and style."""
-    allowed = {
-        kind: " ".join(f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind)
+def render_page(name: str, *, texts: Texts, own_files: bool = False, **values: object) -> RenderedPage:
+    """Render a template of `html/` as a page; `texts` are the server's sentences.
+
+    With `own_files` the page may load scripts and styles of this host, which write HTML as they like: Swagger UI.
+    """
+    sentences = other_sentences(texts)
+    html = render_template(name, part=_part, locale=texts.locale, sentences=sentences, **values)
+    return finished(html, own_files=own_files)
+
+
+def finished(html: str, *, own_files: bool = False) -> RenderedPage:
+    """Return the page with a policy that allows only its own inline scripts and style, and what `own_files` says."""
+    hashes = {
+        kind: [f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind and text]
         for kind in ("script", "style")
     }
+    allowed = {kind: " ".join(["'self'"] * own_files + found) or NONE for kind, found in hashes.items()}
+    types = "" if own_files else "require-trusted-types-for 'script'; trusted-types answers; "
     policy = (
-        f"default-src 'none'; script-src {allowed['script'] or NONE}; style-src {allowed['style'] or NONE}; "
+        f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; "
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types answers; connect-src 'self'"
+        f"{types}connect-src 'self'"
     )
     return RenderedPage(html, sha256(html.encode()).hexdigest()[:32], policy)
 
 
-def _reply(page: RenderedPage) -> Response:
+def page_reply(page: RenderedPage) -> Response:
+    """Return the page with its security headers, or 304 if the browser has it."""
     reply = Response(page.html, mimetype="text/html")
     reply.set_etag(page.etag)
     reply.headers["Cache-Control"] = "no-cache"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from demo.mocks.dify.features.files import signed
 
+#: The card of `with_card`: the key of a button is the question that a click asks.
+TOPICS = {
+    "card_type": "button_interaction",
+    "main_title": {"title": "常见问题", "desc": "点一下就能问"},
+    "horizontal_content_list": [{"keyname": "部门", "value": "人力资源"}],
+    "button_list": [
+        {"text": "年假", "key": "年假怎么申请"},
+        {"text": "报销", "key": "报销需要哪些材料", "style": 1},
+    ],
+}
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
 _ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
@@ -101,6 +112,49 @@ def drawings(question: str) -> str:
 白天的照片：![照片]({photo})
 
 完整说明在 [年度报告]({report}) 里。"""
+
+
+def formatted(question: str) -> str:
+    """Return an answer with thinking, a citation, a table, tasks, a formula and code."""
+    return _FORMATTED
+
+
+_FORMATTED = r"""<think>
+先查制度，再按工龄算天数。
+</think>
+
+## 年假天数
+
+**注意：**试用期内不计；入职满一年起算【1】。
+全文见 https://example.com/leave 。
+
+| 工龄 | 天数 |
+|:--|--:|
+| 1–9 年 | 5 |
+| 10–19 年<br>（含中断） | 10 |
+
+- [x] 已转正
+- [ ] 提前三个工作日申请
+
+当年入职的按月折算：
+
+$$\text{天数} = 5 \times \frac{\text{剩余月数}}{12}$$
+
+```python
+def days(years: int) -> int:
+    return 10 if years >= 10 else 5  # 天
+```"""
+
+
+def with_card(question: str) -> str:
+    """Return an answer with a template card of the app's own."""
+    return f"""您想了解哪一项？
+
+```wecom-card
+{json.dumps(TOPICS, ensure_ascii=False, indent=2)}
+```
+
+也可以直接输入问题。"""
 
 
 def echo(question: str) -> str:

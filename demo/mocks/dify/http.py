@@ -76,8 +76,8 @@ class DifyHandler(Handler):
             case ["v1", "info"]:
                 self.reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
             case ["v1", "parameters"]:
-                form = {"opening_statement": "", "suggested_questions": [], "user_input_form": dify.user_input_form}
-                self.reply(form)
+                opening = {"opening_statement": dify.opening, "suggested_questions": list(dify.begins_with)}
+                self.reply({**opening, "user_input_form": dify.user_input_form})
             case ["v1", "messages"]:
                 self._look_up("messages", query, lambda: messages(dify, query))
             case ["v1", "messages", message_id, "suggested"]:

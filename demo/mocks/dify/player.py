@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from demo.mocks.dify.broadcast import Heard
 from demo.mocks.dify.features.forms import RunPause, paused_events
@@ -93,10 +94,13 @@ class Player:
         """Tell of the pause, and end the streams of all listeners."""
         self._run.pause(step.forms, rest)
         for event in paused_events(self._run):
-            self._write(event)
+            # A client that goes meanwhile does not continue the run: it waits for its form.
+            with suppress(ClientGone, OSError):
+                self._write(event)
         self._run.live.pause()
         if self._client is not None:
-            self._client.finish()
+            with suppress(ClientGone, OSError):
+                self._client.finish()
 
     def play_on(self, steps: Iterator[Step]) -> None:
         """Play the remaining steps for the run's listeners, at the same pace, after the client is gone."""

@@ -186,9 +186,18 @@ def steps(run: Run) -> Iterator[Step]:
 
 
 def slow(run: Run) -> Iterator[Step]:
+    yield from _dripped(run, run.slow)
+
+
+def late(run: Run) -> Iterator[Step]:
+    yield from _dripped(run, 2 * run.slow)
+
+
+def _dripped(run: Run, pause: float) -> Iterator[Step]:
+    """Answer with a pause in seconds between two pieces."""
     yield PING
     yield Gap(2 * run.slow)
     yield run.workflow_started()
-    yield from run.say(delay=run.slow)
+    yield from run.say(delay=pause)
     yield run.message_end()
     yield run.workflow_finished(answer=run.answer)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from demo.mocks.dify import faults, plays
-from demo.mocks.dify.answers import answer_to, drawings, echo, whole_handbook, whole_library
+from demo.mocks.dify.answers import answer_to, drawings, echo, formatted, whole_handbook, whole_library, with_card
 from demo.mocks.dify.error_replies import ERROR_REPLIES, MockErrorReply
 from demo.mocks.dify.features import asking_back
 from demo.mocks.dify.plays import MODERATED, Play
@@ -129,6 +129,7 @@ TRANSPORTS: dict[str, DifyScript] = {
     "silent": fails(faults.silent, "headers and nothing else"),
     "no-headers": fails(faults.silent, "not even headers", headers_after=float("inf")),
     "slow": DifyScript(plays.slow, "an answer that takes its time"),
+    "late": DifyScript(plays.late, "an answer that takes twice as long"),
     "steps": DifyScript(plays.steps, "nodes that run for a while, then text"),
     "drip-bytes": fails(faults.drip_bytes, "an event that never ends"),
     "drip-events": fails(faults.drip_events, "an answer that never ends"),
@@ -156,6 +157,8 @@ TRANSPORTS: dict[str, DifyScript] = {
         plays.picture_moderated, "a picture, message_replace", "agent-chat", lambda question: MODERATED
     ),
     "only-picture": fails(plays.only_picture, "a picture and no text"),
+    "card": says(with_card, "a block with a template card"),
+    "formatted": says(formatted, "every element of Markdown that pages show"),
     "echo": says(echo, "the question"),
     "think": says(think, "reasoning tags within the text"),
 }
@@ -204,4 +207,4 @@ SCRIPTS: dict[str, DifyScript] = {
 }
 
 #: The scripts that the demo page offers for questions that name none.
-CHOICES = ("normal", "steps", "slow", "long", "pictures", "form", "error", "silent")
+CHOICES = ("normal", "steps", "slow", "late", "long", "formatted", "pictures", "form", "card", "error", "silent")

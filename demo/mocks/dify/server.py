@@ -55,6 +55,9 @@ class MockDify(HttpMock):
     #: The replies of /info and /parameters; `mode` also applies to blocking replies.
     mode: str = "advanced-chat"
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
+    #: What the app says before the first question, and the questions it suggests to begin with.
+    opening: str = ""
+    begins_with: tuple[str, ...] = ()
     #: Seconds by which the header `Date` is ahead.
     clock_ahead: float = 0.0
     #: The only accepted key; "" accepts any.
@@ -131,6 +134,12 @@ class MockDify(HttpMock):
     def fetched(self, name: str) -> int:
         """Return how often a file was sent or refused."""
         return sum(count for call, count in self.calls.copy().items() if f"{FOLDER}{name}?" in call)
+
+    def hurry(self) -> None:
+        """Let the running answers go on without pauses between their pieces."""
+        for conversation in self.conversations.copy():
+            for run in self.runs.turns(conversation):
+                run.delay = 0.0
 
     def expected_answer(self, question: str) -> str:
         """Return the complete answer a client must receive, by the question's script or the current default."""

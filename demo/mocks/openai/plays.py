@@ -63,12 +63,32 @@ class Chat:
         return WholeReply.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
 
 
+CITED = {"title": "员工手册", "url": "https://hr.example/leave"}
+
 Play = Callable[[Chat], Iterator[Step] | WholeReply]
 
 
 def normal(chat: Chat) -> Iterator[Step]:
     yield chat.begin()
     yield from chat.say()
+    yield from chat.end()
+
+
+def cited(chat: Chat) -> Iterator[Step]:
+    """OpenAI's and OpenRouter's search models: each annotation comes with a delta, and again with the last message."""
+    annotation = {"type": "url_citation", "url_citation": {**CITED, "start_index": 0, "end_index": 2}}
+    yield chat.begin()
+    yield from chat.say()
+    yield chat.piece(annotations=[annotation])
+    yield chat.piece(annotations=[annotation])
+    yield from chat.end()
+
+
+def search_results(chat: Chat) -> Iterator[Step]:
+    """Perplexity: each record repeats all results."""
+    for piece in chat.pieces:
+        choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
+        yield chat.chunk([choice], search_results=[{**CITED, "date": "2026-01-01"}])
     yield from chat.end()
 
 

@@ -129,6 +129,8 @@ SCRIPTS: dict[str, AnswerScript] = {
     "crlf": _script(plays.normal, cut=crlf),
     "close-delimited": _script(plays.normal, chunked=False),
     "separators": _script(plays.normal, separators),
+    "cited": _script(plays.cited),
+    "search-results": _script(plays.search_results),
     "choices-null": _script(plays.choices_null),
     "delta-null": _script(plays.delta_null),
     "usage-everywhere": _script(plays.usage_everywhere),

@@ -3,15 +3,13 @@
 // WeCom polls about once a second, for six minutes at most.
 const POLL_MS = 1000;
 const POLL_LIMIT_MS = 360_000;
-// A message that follows a bubble comes when the answer is complete: after twenty minutes at the latest.
-const LATE_MS = 2000;
-const LATE_LIMIT_MS = 1_260_000;
 const FAILURES_BEFORE_GIVING_UP = 5;
 const ROWS_SHOWN = 60;
 
 const WORDS = {
   zh: {
     lead: "这一页扮演企业微信：加密、回调、每秒轮询一次，都和真的一样。",
+    leadSocket: "这一页扮演企业微信的长连接：网关自己连上来，回答一帧帧推过来，不需要公网地址。",
     people: "你是谁",
     modes: "Dify 的表现",
     real: "回答来自真实的 Dify 应用。",
@@ -28,12 +26,16 @@ const WORDS = {
     colMs: "毫秒",
     writing: "回答中",
     finished: "已结束",
-    thinking: "思考过程",
     picture: "回答中的图片",
     joined: "进入了会话",
     seconds: "秒",
     framesUnit: "帧",
     late: "后续消息（response_url）",
+    further: "后续消息",
+    pushed: "主动推送",
+    push: "推送",
+    reminder: "**提醒**：下午三点开会。",
+    framesNoteSocket: "气泡每秒的样子，最新的在上面。",
     gaveUp: "六分钟到了，企业微信不再轮询。",
     refused: "网关拒绝了回调",
     unreachable: "网关没有应答",
@@ -41,7 +43,9 @@ const WORDS = {
     bad_request: "请求不正确",
     offline: "演示程序已经停止",
     media: "发送其他消息",
-    kinds: { photo: "图片", file: "文件", voice: "语音", quote: "引用图片" },
+    kinds: { photo: "图片", file: "文件", video: "视频", voice: "语音", quote: "引用图片" },
+    card: "卡片",
+    clip: "视频.mp4",
     spoken: "（语音）年假怎么申请",
     sheet: "年假天数.csv",
     quoted: "引用：这是去年的统计",
@@ -49,6 +53,7 @@ const WORDS = {
   },
   en: {
     lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
+    leadSocket: "This page plays WeCom's long connection: the gateway connects by itself and pushes the frames of its answers, without a public address.",
     people: "Who you are",
     modes: "What Dify does",
     real: "A real Dify app answers.",
@@ -65,12 +70,16 @@ const WORDS = {
     colMs: "ms",
     writing: "answering",
     finished: "finished",
-    thinking: "Thinking",
     picture: "picture of the answer",
     joined: "opened the chat",
     seconds: "s",
     framesUnit: "frames",
     late: "Further message (response_url)",
+    further: "Further message",
+    pushed: "Pushed message",
+    push: "Push",
+    reminder: "**Reminder**: the meeting is at three.",
+    framesNoteSocket: "The bubble second by second, the latest on top.",
     gaveUp: "Six minutes are over: WeCom polls no more.",
     refused: "The gateway refused the callback",
     unreachable: "The gateway did not answer",
@@ -78,7 +87,9 @@ const WORDS = {
     bad_request: "Bad request",
     offline: "The demo has stopped",
     media: "Send another kind of message",
-    kinds: { photo: "Picture", file: "File", voice: "Voice", quote: "Quote a picture" },
+    kinds: { photo: "Picture", file: "File", video: "Video", voice: "Voice", quote: "Quote a picture" },
+    card: "Card",
+    clip: "video.mp4",
     spoken: "(voice) 年假怎么申请",
     sheet: "年假天数.csv",
     quoted: "Quote: 这是去年的统计",
@@ -86,27 +97,14 @@ const WORDS = {
   },
 };
 
-const byId = (id) => document.getElementById(id);
 const chat = byId("chat");
-let language = "zh";
-let choices = { people: [], modes: [] };
+let choices = { people: [], modes: [], connection: "callback" };
 let asked = 0;
 
-const word = (key) => WORDS[language][key];
+const overSocket = () => choices.connection === "websocket";
+const word = (key) => (overSocket() && WORDS[preferences.locale][`${key}Socket`]) || WORDS[preferences.locale][key];
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value ?? "";
 const person = (id) => choices.people.find((one) => one.id === id);
-
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** Show HTML that the server has already sanitized; the parser runs no scripts. */
-function showHtml(target, html) {
-  target.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
-}
 
 class Refusal extends Error {
   constructor(key, detail = "") {
@@ -144,7 +142,7 @@ function complain(error) {
 }
 
 function avatar(who) {
-  const made = element("span", `avatar ${who?.id ?? "bot"}`, who ? who[language].at(0) : "宝");
+  const made = element("span", `avatar ${who?.id ?? "bot"}`, who ? who[preferences.locale].at(0) : "宝");
   made.setAttribute("aria-hidden", "true");
   return made;
 }
@@ -169,6 +167,7 @@ function picture(url) {
 /** What a message has beside its words: a picture, a file, or a quote of a picture. */
 function shownMedia(kind) {
   if (kind === "file") return [element("div", "attached", `📄 ${word("sheet")}`)];
+  if (kind === "video") return [element("div", "attached", `🎬 ${word("clip")}`)];
   if (kind !== "photo" && kind !== "quote") return [];
   const picture = element("img", "attached");
   Object.assign(picture, { src: "photo.png", alt: word("kinds").photo });
@@ -183,16 +182,12 @@ function addAnswer(number) {
   const line = element("li", "line theirs");
   const column = element("div", "column");
   const bubble = element("div", "bubble");
-  const fold = element("details", "think");
-  const thinking = element("div");
   const text = element("div", "text");
   const pictures = element("div", "pictures");
   const meta = element("div", "meta");
   let frames = 0;
   const broken = new Set();
-  fold.hidden = true;
-  fold.append(element("summary", "", word("thinking")), thinking);
-  bubble.append(fold, text, pictures);
+  bubble.append(text, pictures);
   column.append(bubble, meta);
   line.append(avatar(), column);
   append(line);
@@ -207,8 +202,6 @@ function addAnswer(number) {
     show(frame) {
       const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
       frames += 1;
-      fold.hidden = !frame.thinking;
-      showHtml(thinking, frame.thinking);
       showHtml(text, frame.html);
       pictures.replaceChildren(...frame.pictures.map(picture));
       bubble.setAttribute("aria-busy", String(!frame.finish));
@@ -219,15 +212,26 @@ function addAnswer(number) {
       frame.broken.forEach(complainHere);
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
-    /** Show a message that came after the bubble's end below it; red if it breaks a rule of WeCom. */
     showLate(message) {
-      const further = element("div", message.broken.length ? "bubble late broken" : "bubble late");
-      const words = element("div", "text");
-      showHtml(words, message.html);
-      further.append(words);
-      const told = [word("late"), `${message.bytes} B`, ...message.broken].join(" · ");
+      showMessage(column, message, word(overSocket() ? "further" : "late"));
+    },
+    /** Show the bubble's card below it, or what it became. */
+    showCard(key, card, broken = []) {
+      const click = async (button, selected) => {
+        try {
+          const clicked = await post("/click", { bubble: key, button, selected });
+          if (clicked.card) this.showCard(key, clicked.card, clicked.broken);
+          await awaitLate(clicked.click, this);
+        } catch (error) {
+          complain(error);
+        }
+      };
       const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
-      column.append(further, element("div", message.broken.length ? "meta failure" : "meta", told));
+      const box = cardBox(card, word("card"), click, ask);
+      const before = column.querySelector(".card");
+      if (before) before.replaceWith(box);
+      else meta.after(box);
+      broken.forEach(complainHere);
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
     /** Show thumbs below the finished bubble. */
@@ -235,7 +239,7 @@ function addAnswer(number) {
       const send = (rating, content, reasons) =>
         post("/rate", { bubble: key, rating, content, reasons }).then(() => true, complain);
       const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
-      column.append(feedbackRow(language, send));
+      column.append(feedbackRow(preferences.locale, send));
       if (atEnd) chat.scrollTop = chat.scrollHeight;
     },
     stop() {
@@ -248,7 +252,7 @@ function addAnswer(number) {
 
 function addRow(number, frame) {
   const row = element("tr", frame.finish ? "finish" : "");
-  const cells = [`#${number}`, frame.at.toFixed(1), String(frame.finish), frame.empty ? "–" : frame.bytes, frame.ms];
+  const cells = [`#${number}`, frame.at.toFixed(1), String(frame.finish), frame.empty ? "–" : frame.bytes, overSocket() ? "–" : frame.ms];
   row.append(...cells.map((cell) => element("td", "", String(cell))));
   byId("rows").prepend(row);
   while (byId("rows").rows.length > ROWS_SHOWN) byId("rows").lastElementChild.remove();
@@ -276,30 +280,20 @@ async function follow(key, answer) {
   return null;
 }
 
-/** Wait for the message that a frame announces with its mark. */
-async function awaitLate(key, answer) {
-  const end = Date.now() + LATE_LIMIT_MS;
-  while (Date.now() < end) {
-    const { messages } = await post("/late", { bubble: key }).catch(() => ({ messages: [] }));
-    messages.forEach(answer.showLate);
-    if (messages.length > 0) return;
-    await pause(LATE_MS);
-  }
-}
-
 async function ask(text, kind = "") {
   const user = chosen("user");
   asked += 1;
   const number = asked;
-  addQuestion(text, person(user), kind);
+  addQuestion(user === "group" && text ? `@${word("bot")} ${text}` : text, person(user), kind);
   let answer = null;
   try {
     const sent = await post(kind ? "/media" : "/send", { user, text, kind, mode: chosen("mode") });
     answer = addAnswer(number);
     answer.show(sent.frame);
     const last = sent.frame.finish ? sent.frame : await follow(sent.bubble, answer);
+    if (last?.card) answer.showCard(sent.bubble, last.card);
     if (last && sent.rateable) answer.showThumbs(sent.bubble);
-    if (last?.html.includes("(1/2)")) awaitLate(sent.bubble, answer);
+    if (last && (overSocket() || last.html.includes("(1/2)"))) awaitLate(sent.bubble, answer);
   } catch (error) {
     complain(error);
   } finally {
@@ -309,7 +303,7 @@ async function ask(text, kind = "") {
 
 async function enter() {
   const who = person(chosen("user"));
-  note(`${who[language]} ${word("joined")}`);
+  note(`${who[preferences.locale]} ${word("joined")}`);
   try {
     const { html } = await post("/enter", { user: who.id });
     if (!html) return;
@@ -339,8 +333,8 @@ function addChoices(box, name, entries, changed) {
 function relabel(name, entries) {
   for (const entry of entries) {
     const words = document.querySelector(`input[name=${name}][value=${entry.id}] + .words`);
-    words.children[0].textContent = entry[language];
-    words.children[1].textContent = entry[`${language}_note`];
+    words.children[0].textContent = entry[preferences.locale];
+    words.children[1].textContent = entry[`${preferences.locale}_note`];
   }
 }
 
@@ -366,18 +360,27 @@ function offerMedia() {
     });
     return button;
   });
+  if (overSocket()) buttons.push(pushButton());
   byId("media").replaceChildren(...buttons);
 }
 
-function speak(chosenLanguage) {
-  language = chosenLanguage;
-  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+function pushButton() {
+  const button = element("button", "", word("push"));
+  Object.assign(button, { type: "button", name: "push" });
+  button.addEventListener("click", push);
+  return button;
+}
+
+/** Show the page's texts in the chosen language. */
+function speak() {
+  const inEnglish = preferences.locale === "en";
+  document.documentElement.lang = inEnglish ? "en" : "zh-CN";
   document.querySelectorAll("[data-t]").forEach((one) => (one.textContent = word(one.dataset.t)));
   document.querySelectorAll("[data-label]").forEach((one) => one.setAttribute("aria-label", word(one.dataset.label)));
   byId("question").placeholder = word("question");
   const other = byId("language");
-  other.textContent = language === "zh" ? "English" : "中文";
-  other.lang = language === "zh" ? "en" : "zh-CN";
+  other.textContent = inEnglish ? "中文" : "English";
+  other.lang = inEnglish ? "zh-CN" : "en";
   relabel("user", choices.people);
   relabel("mode", choices.modes);
   suggest();
@@ -391,15 +394,17 @@ async function start() {
   byId("modes").hidden = choices.modes.length === 0;
   byId("real").hidden = choices.modes.length > 0;
   byId("frames").open = window.matchMedia("(min-width: 1000px)").matches;
-  byId("language").addEventListener("click", () => speak(language === "zh" ? "en" : "zh"));
+  preferences.on("locale", speak);
+  byId("language").addEventListener("click", () => (preferences.locale = preferences.locale === "zh" ? "en" : "zh"));
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = byId("question").value.trim();
     byId("question").value = "";
     if (text) ask(text);
   });
-  speak("zh");
+  speak();
   await enter();
+  if (overSocket()) awaitPushes();
 }
 
 start();

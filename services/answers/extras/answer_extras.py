@@ -32,15 +32,18 @@ class AnswerExtras:
         *,
         progress: Collection[str] = (),
         suggestions: Collection[str] = (),
+        web_suggestions: bool = False,
         language: str = "zh",
         seconds: float = SUGGESTION_SECONDS,
     ) -> None:
         """Take the names of the bots that show the running step, and of those that list suggestions.
 
+        `web_suggestions` tells whether channels on the web show suggestions.
         `language` selects a step's title; suggestions are waited for `seconds` at most.
         """
         self._progress = progress
         self._suggestions = suggestions
+        self._web_suggestions = web_suggestions
         self._language = language
         self._seconds = seconds
 
@@ -49,13 +52,14 @@ class AnswerExtras:
     ) -> Iterator[AnswerEvent]:
         """Return an answer's events with its extras; the same iterator where there are none to add."""
         bot = asked.question.bot
-        if not asked.channel.shows_extras:
-            return events
-        if bot in self._progress:
+        if asked.channel.shows_extras and bot in self._progress:
             events = self._with_steps(events, said=bool(past and past.text))
-        if bot in self._suggestions and asked.provider.suggest:
+        if asked.provider.suggest and self._suggests(asked.channel, bot):
             events = self._with_suggestions(events, asked, deadline, past.ids if past else ProviderIds())
         return events
+
+    def _suggests(self, channel: Channel, bot: str) -> bool:
+        return (channel.shows_extras and bot in self._suggestions) or (channel.suggests and self._web_suggestions)
 
     def _with_steps(self, events: Iterator[AnswerEvent], *, said: bool) -> Iterator[AnswerEvent]:
         notes = StepNotes(self._language)

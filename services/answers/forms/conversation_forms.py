@@ -67,11 +67,13 @@ class ConversationForms:
             AnswerError: as `claim` and `claimed_before` do.
         """
         if provider.forms is None:
+            if self._asker.question.choice:
+                raise AnswerError("the provider has no forms", code="form_gone")
             return None
         if past and past.asks:
             form = self.claimed_before(past.form) if past.form else None
         else:
-            form = self.claim() if any_open else None
+            form = self.claim() if any_open or self._asker.question.choice else None
         if form is None:
             return None
         return FormRun(self._store, provider, form, self._asker, query, deadline).answer(past, self.show)
@@ -80,7 +82,8 @@ class ConversationForms:
         """Claim the form that the question answers; None for a question that answers none.
 
         Raises:
-            AnswerError: `form_answered` or `form_expired`: the words are a choice, but it is too late.
+            AnswerError: `form_answered` or `form_expired`: the words are a choice, but it is too late. `form_gone`: a
+                click, which is no question, on a form that is not known.
             StoreUnavailable: Redis is away.
         """
         store, asker = self._store, self._asker
@@ -88,8 +91,11 @@ class ConversationForms:
         mine = next((each for each in kept if each.stream_id == asker.stream_id), None)
         if mine:
             return ClaimedForm(mine.form, None, store.sealed(asker.question, mine.form))
-        found = words.chosen(asker.question.text, kept)
+        clicked = asker.question.choice
+        found = words.clicked(clicked, kept) if clicked else words.chosen(asker.question.text, kept)
         if found is None:
+            if clicked:
+                raise AnswerError("a click on a form that is not known", code="form_gone")
             return None
         name, attempt = found.kept.form_id, new_attempt()
         match through_outage(lambda: store.claim(asker.key, name, asker.stream_id, attempt)):

@@ -66,8 +66,12 @@ class FormStore:
         return bool(self._run("form_open", key, *args, seconds, KEPT_AFTER, MOST_FORMS))
 
     def look(self, key: str, question: Question) -> list[KeptForm]:
-        """Return the person's forms in the conversation, the newest first; those that can be decrypted."""
-        rows = self._run("form_look", key, self._now, self._person(question), KNOWN_AFTER)
+        """Return the person's forms in the conversation, the newest first; those that can be decrypted.
+
+        A click names its form, so that one is known as long as it is stored.
+        """
+        known = LONGEST if question.choice else KNOWN_AFTER
+        rows = self._run("form_look", key, self._now, self._person(question), known)
         found = []
         for name, opened, state, stream_id, sealed in rows:
             if form := self.unsealed(question, sealed):

@@ -18,8 +18,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from services.answers.forms.form_store import KeptForm
-from services.forms import FormChoice, FormInput, PendingForm
+from services.answers.forms.form_store import KeptForm, form_id
+from services.forms import FormChoice, FormInput, OfferedChoices, PendingForm, clicked_choice
 
 #: Characters of the longest text given to an input; the rest is left out.
 MAX_VALUE = 10_000
@@ -54,6 +54,25 @@ def _form(form: PendingForm, sentence: Callable[[str], str]) -> str:
 
 def _input(wanted: FormInput) -> str:
     return f"{wanted.name}（{' / '.join(wanted.options)}）" if wanted.options else wanted.name
+
+
+def offered(forms: Sequence[PendingForm]) -> str:
+    """Return the choices of a run's only form as JSON.
+
+    "" where a click alone cannot answer: several forms, or one that asks for texts.
+    """
+    if len(forms) != 1 or forms[0].inputs:
+        return ""
+    return OfferedChoices(form_id(forms[0]), tuple(action.title for action in forms[0].actions)).to_json()
+
+
+def clicked(choice: str, kept: Sequence[KeptForm]) -> Chosen | None:
+    """Return the form and the action that `clicked_choice` names; None where the person has no such form."""
+    for each in kept:
+        for place, action in enumerate(each.form.actions):
+            if choice == clicked_choice(each.form_id, place):
+                return Chosen(each, FormChoice(action.id))
+    return None
 
 
 def chosen(text: str, kept: Sequence[KeptForm]) -> Chosen | None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from services.batches.records import Claimed
-from services.batches.sql.rows import Row, by_status, claimed_of, count
-from services.batches.sql.tables import ITEMS, TASKS
+from services.batches.records import Claimed, Priority
+from services.batches.sql.rows import Row, by_status, claimed_of, count, with_given
+from services.batches.sql.tables import EXTRAS, ITEMS, TASKS
+from services.batches.usage import usage_sums
 
 #: Statuses of tasks that items are claimed from. Tasks never served come first, then those served longest ago.
 WORKED = ("pending", "running")
@@ -30,6 +31,18 @@ _FIRST_DUE = (
     .correlate(TASKS)
     .scalar_subquery()
 )
+
+#: Ten claims of a process in turn: the lowest priority that takes part. So a task of low priority that waits gets its
+#: share of every tenth claim, and those that take part get theirs in the order of `served`.
+TURNS: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
+_high = TASKS.c.task_id.in_(sa.select(EXTRAS.c.task_id).where(EXTRAS.c.priority > 0))
+_not_low = TASKS.c.task_id.not_in(sa.select(EXTRAS.c.task_id).where(EXTRAS.c.priority < 0))
+#: Which tasks to search for work, in this order.
+_TAKING_PART: Mapping[Priority, tuple[sa.ColumnElement[bool], ...]] = {
+    "high": (_high, _not_low, sa.true()),
+    "normal": (_not_low, sa.true()),
+    "low": (sa.true(),),
+}
 
 
 class Overtaken(Exception):
@@ -57,25 +70,34 @@ def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held
 
 
 def candidate(
-    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, begin: bool
+    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, turn: Priority | None
 ) -> Callable[[sa.Connection], Claimed | None] | None:
-    """Return the transaction that claims an item for a lane, found without a lock; None if there is none."""
+    """Return the transaction that claims an item for a lane, found without a lock; None if there is none.
+
+    `turn` is the lowest priority that takes part if it has work; None for running items only.
+    """
     running = held(connection)
     if found := left_behind(running, lane, lanes):
         return lambda c: take_again(c, found, lane)
-    if begin and (task_id := next_task(connection, running, now)):
+    if turn and (task_id := next_task(connection, running, now, turn)):
         return lambda c: take(c, task_id, lane, now)
     return None
 
 
-def next_task(connection: sa.Connection, running: Collection[Held], now: datetime) -> str | None:
-    """Return the task whose turn it is, None if no item is due."""
+def next_task(
+    connection: sa.Connection, running: Collection[Held], now: datetime, turn: Priority = "low"
+) -> str | None:
+    """Return the task whose turn it is, None if no item is due.
+
+    Tasks below the priority `turn` come only where those of it and above have no item.
+    """
     open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
-    for status in WORKED:
-        ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
-        task_id = connection.scalar(ready.order_by(TASKS.c.served, TASKS.c.task_id).limit(1))
-        if task_id is not None:
-            return str(task_id)
+    for taking_part in _TAKING_PART[turn]:
+        for status in WORKED:
+            ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
+            first = ready.where(taking_part).order_by(TASKS.c.served, TASKS.c.task_id).limit(1)
+            if (task_id := connection.scalar(first)) is not None:
+                return str(task_id)
     return None
 
 
@@ -125,7 +147,7 @@ def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | N
     if task is None or found not in held(connection):
         return None
     mine = _key(found.task_id, found.item_index)
-    item = connection.execute(sa.select(ITEMS).where(*mine)).one()
+    item = connection.execute(with_given().where(*mine)).one()
     _put(connection, mine, {"lane": lane})
     return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
 
@@ -168,7 +190,7 @@ def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], va
 
 
 def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:
-    waiting = by_status(sa.select(ITEMS)).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
+    waiting = by_status(with_given()).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
     ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
     return connection.execute(ready.limit(1)).first()
 
@@ -193,3 +215,16 @@ def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> N
     ended = TASKS.update().where(TASKS.c.task_id == task.task_id)
     # No more items are asked, so the submitter's credential is deleted.
     connection.execute(ended.values(ended_at=now, completed=completed, failed=failed, credential="", **values))
+    sum_up(connection, task.task_id)
+
+
+def sum_up(connection: sa.Connection, task_id: str) -> None:
+    """Store the sums of a locked task's usage."""
+    spent = sa.select(ITEMS.c.spent).where(ITEMS.c.task_id == task_id, ITEMS.c.spent.is_not(None))
+    note(connection, task_id, {"spent": usage_sums(connection.scalars(spent))})
+
+
+def note(connection: sa.Connection, task_id: str, values: Mapping[str, Any]) -> None:
+    """Store further values of a locked task; a missing row is added."""
+    if not connection.execute(EXTRAS.update().where(EXTRAS.c.task_id == task_id).values(values)).rowcount:
+        connection.execute(EXTRAS.insert().values(task_id=task_id, **values))

@@ -11,7 +11,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from services.batches.records import ENDED
-from services.batches.sql.tables import ITEMS, TASKS
+from services.batches.sql.tables import EXTRAS, ITEMS, ROWS, TASKS
 from services.sql.database import SqlDatabase
 
 #: Maximal time for a submission to arrive; after that its replica must be gone.
@@ -26,7 +26,7 @@ def expire(database: SqlDatabase, before: datetime, now: datetime, limit: int) -
     database.transact(lambda connection: _give_up(connection, now))
     hidden = sa.select(TASKS.c.task_id, TASKS.c.total).where(TASKS.c.status == "expiring").limit(limit)
     rows = database.read(lambda connection: connection.execute(hidden).all())
-    return sum(_remove(database, task_id, total) for task_id, total in rows)
+    return sum(remove(database, task_id, total) for task_id, total in rows)
 
 
 def hide(connection: sa.Connection, before: datetime, limit: int) -> None:
@@ -38,19 +38,28 @@ def hide(connection: sa.Connection, before: datetime, limit: int) -> None:
         connection.execute(TASKS.update().where(TASKS.c.task_id.in_(task_ids)).values(gone))
 
 
+def hide_task(connection: sa.Connection, task_id: str) -> None:
+    """Hide a locked task, and free its idempotency key."""
+    gone = {"status": "expiring", "idempotency_key": None, "credential": ""}
+    connection.execute(TASKS.update().where(TASKS.c.task_id == task_id).values(gone))
+
+
 def _give_up(connection: sa.Connection, now: datetime) -> None:
     lost = (TASKS.c.status == "arriving", TASKS.c.created_at < now - ARRIVAL)
     connection.execute(TASKS.update().where(*lost).values(status="expiring"))
 
 
-def _remove(database: SqlDatabase, task_id: str, total: int) -> int:
+def remove(database: SqlDatabase, task_id: str, total: int) -> int:
     """Remove a task; return 1 for the process that deleted its last row, else 0."""
     for first in range(0, total, AT_ONCE):
         database.transact(partial(_remove_items, task_id=task_id, first=first))
+    extra = EXTRAS.delete().where(EXTRAS.c.task_id == task_id)
+    database.transact(lambda connection: connection.execute(extra))
     gone = TASKS.delete().where(TASKS.c.task_id == task_id)
     return database.transact(lambda connection: connection.execute(gone).rowcount)
 
 
 def _remove_items(connection: sa.Connection, task_id: str, first: int) -> None:
-    some = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < first + AT_ONCE)
-    connection.execute(ITEMS.delete().where(*some))
+    for table in (ROWS, ITEMS):
+        some = (table.c.task_id == task_id, table.c.item_index >= first, table.c.item_index < first + AT_ONCE)
+        connection.execute(table.delete().where(*some))

@@ -9,8 +9,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.batches.records import ENDED, TASK_STATUSES, BatchOptions, Claimed, Item, Order, Task
-from services.batches.sql.tables import ITEMS, TASKS
+from services.batches.records import (
+    ENDED,
+    TASK_STATUSES,
+    BatchOptions,
+    Claimed,
+    Given,
+    Item,
+    ItemStatus,
+    Order,
+    Task,
+    Webhook,
+)
+from services.batches.sql.tables import EXTRAS, ITEMS, ROWS, TASKS
+from utils.citations import typed_source
 
 #: Statuses of items that are counted for an unfinished task; all others are pending.
 COUNTED = ("running", "completed", "failed")
@@ -26,7 +38,9 @@ def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:
 def tasks_of(connection: sa.Connection, rows: Collection[Row], now: datetime) -> list[Task]:
     """Return tasks as they are now; items of unfinished tasks are counted."""
     counts = count(connection, [row.task_id for row in rows if row.status not in ENDED])
-    return [_task(row, counts, now) for row in rows]
+    asked = sa.select(EXTRAS).where(EXTRAS.c.task_id.in_([row.task_id for row in rows]))
+    extras = {extra.task_id: extra for extra in connection.execute(asked)} if rows else {}
+    return [_task(row, counts, extras.get(row.task_id), now) for row in rows]
 
 
 def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple[str, str]]:
@@ -41,7 +55,7 @@ def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple
     return found
 
 
-def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
+def _task(row: Row, counts: Counter[tuple[str, str]], extra: Row | None, now: datetime) -> Task:
     ended = row.status in ENDED
     completed = row.completed if ended else counts[row.task_id, "completed"]
     failed = row.failed if ended else counts[row.task_id, "failed"]
@@ -66,6 +80,8 @@ def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
         paused=_paused(row, now),
         error_message=row.error_message,
         credential=row.credential,
+        usage=tuple(extra.spent) if extra and ended else (),
+        webhook=Webhook(extra.hook_state, extra.hook_tries, extra.hook_error or "") if extra else Webhook(),
     )
 
 
@@ -75,14 +91,36 @@ def _paused(row: Row, now: datetime) -> timedelta:
     return timedelta(microseconds=row.paused) + max(present, timedelta())
 
 
-def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> Iterator[Item]:
-    """Return `size` items from index `first` on, in order; none if the task is being removed."""
-    mine = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < first + size)
-    status = connection.scalar(sa.select(TASKS.c.status).where(TASKS.c.task_id == task_id))
-    if status not in TASK_STATUSES:
-        return iter(())
-    rows = connection.execute(sa.select(ITEMS).where(*mine).order_by(ITEMS.c.item_index)).all()
-    return _items(rows, cancelled=status == "cancelled")
+def items_of(
+    connection: sa.Connection, task_id: str, first: int, size: int, *, status: ItemStatus | None = None, skip: int = 0
+) -> list[Item]:
+    """Return up to `size` items from index `first` on, in order; none if the task is being removed.
+
+    With a `status`, only items of it, without the first `skip` of them.
+    """
+    of_task = connection.scalar(sa.select(TASKS.c.status).where(TASKS.c.task_id == task_id))
+    if of_task not in TASK_STATUSES:
+        return []
+    cancelled = of_task == "cancelled"
+    asked = with_given().where(ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first).order_by(ITEMS.c.item_index)
+    if status:
+        asked = by_status(asked).where(ITEMS.c.status.in_(_stored(status, cancelled))).limit(size).offset(skip)
+    else:
+        asked = asked.where(ITEMS.c.item_index < first + size)
+    return list(_items(connection.execute(asked), cancelled))
+
+
+def _stored(status: ItemStatus, cancelled: bool) -> tuple[str, ...]:
+    """Return the statuses of rows whose items are shown with a status."""
+    if not cancelled or status not in ("pending", "cancelled"):
+        return (status,)
+    return ("pending", "cancelled") if status == "cancelled" else ()
+
+
+def with_given() -> sa.Select[Any]:
+    """Return the query for items with what was given beside their texts."""
+    same = sa.and_(ROWS.c.task_id == ITEMS.c.task_id, ROWS.c.item_index == ITEMS.c.item_index)
+    return sa.select(ITEMS, ROWS.c.given).select_from(ITEMS.outerjoin(ROWS, same))
 
 
 def answer_values(
@@ -105,7 +143,7 @@ def _waits(item: Row) -> int:
     return 0 if answered else int(item.metadata.get("waits", 0))
 
 
-def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
+def _items(rows: Iterable[Row], cancelled: bool) -> Iterator[Item]:
     for row in rows:
         unspent = _waits(row)
         yield Item(
@@ -115,15 +153,18 @@ def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
             attempts=row.attempts - unspent,
             content=row.answer or "",
             metadata={} if unspent else row.metadata,
-            sources=tuple(row.sources),
+            sources=tuple(map(typed_source, row.sources)),
             usage=row.spent,
             error={"code": row.error_code, "message": row.error_message or ""} if row.error_code else None,
             started_at=row.started_at,
             completed_at=row.ended_at,
+            given=Given.from_json(row.given),
         )
 
 
 def claimed_of(task: Row, item: Row, *, attempt: int, lane: int, again: bool) -> Claimed:
     """Return a row as the item that a lane has claimed."""
     order = Order(task.task_id, task.owner, BatchOptions.from_json(task.options), task.credential)
-    return Claimed(order, item.item_index, item.question, attempt, lane, again, _waits(item))
+    return Claimed(
+        order, item.item_index, item.question, attempt, lane, again, _waits(item), Given.from_json(item.given).inputs
+    )

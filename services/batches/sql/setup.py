@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from services.batches.sql.submission import pass_gate
-from services.batches.sql.tables import GATES, INDEXES, ITEMS, TASKS
+from services.batches.sql.tables import INDEXES, TABLES
 from services.sql.database import SqlDatabase
 from services.sql.schema import Schema
 
 SCHEMA = Schema(
-    (TASKS, ITEMS, GATES),
+    TABLES,
     INDEXES,
     name="batch tables are",
     subject="BATCH_ENABLED",

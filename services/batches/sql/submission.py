@@ -6,6 +6,7 @@ clusters accept. A task that never arrived, because its replica died, is removed
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,10 +17,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from services.batches.records import UNFINISHED, BatchOptions
+from services.batches.records import PRIORITIES, UNFINISHED, BatchOptions, Given
 from services.batches.sql.claims import micros
 from services.batches.sql.rows import Row
-from services.batches.sql.tables import GATES, ITEMS, TASKS
+from services.batches.sql.tables import EXTRAS, GATES, ITEMS, ROWS, TASKS
 from services.errors import BatchConflict, BatchQueueFull, StoreUnavailable
 from services.sql.database import SqlDatabase
 
@@ -39,6 +40,8 @@ class NewTask:
     description: str
     options: BatchOptions
     texts: Sequence[str] = field(repr=False)
+    #: Empty, or an entry for each text.
+    given: Sequence[Given] = field(repr=False)
     credential: str = field(repr=False)
     #: The client's idempotency key; "" for none.
     key: str
@@ -64,9 +67,9 @@ def submit(database: SqlDatabase, new: NewTask, bounds: Bounds, now: datetime) -
     if seen := database.read(lambda connection: _look(connection, new, bounds)):
         return seen
     try:
-        database.transact(lambda connection: connection.execute(TASKS.insert().values(_row(new, now))))
+        database.transact(lambda connection: _arrive(connection, new, now))
         for portion in _portions(new):
-            database.transact(partial(_add, rows=portion))
+            database.transact(partial(_add, items=portion.items, rows=portion.rows))
             # Let other greenlets run, also if the portions need no I/O.
             time.sleep(0)
         return database.transact(lambda connection: _admit(connection, new, bounds))
@@ -83,8 +86,19 @@ def pass_gate(connection: sa.Connection) -> None:
         connection.execute(GATES.insert().values(name="submit", passed=0))
 
 
-def _add(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
-    connection.execute(ITEMS.insert(), rows)
+def _arrive(connection: sa.Connection, new: NewTask, now: datetime) -> None:
+    connection.execute(TASKS.insert().values(_row(new, now)))
+    options = new.options
+    if options.priority != "normal" or options.webhook_url:
+        hook = "pending" if options.webhook_url else "none"
+        level = {"priority": PRIORITIES.index(options.priority) - 1, "hook_state": hook}
+        connection.execute(EXTRAS.insert().values(task_id=new.task_id, **level))
+
+
+def _add(connection: sa.Connection, items: list[dict[str, object]], rows: list[dict[str, object]]) -> None:
+    connection.execute(ITEMS.insert(), items)
+    if rows:
+        connection.execute(ROWS.insert(), rows)
 
 
 def _admit(connection: sa.Connection, new: NewTask, bounds: Bounds) -> Row:
@@ -105,12 +119,17 @@ def _look(connection: sa.Connection, new: NewTask, bounds: Bounds) -> Row | None
         if row.digest != new.digest:
             raise BatchConflict("the key stands for another submission")
         return row
+    check_bounds(connection, new.owner, bounds)
+    return None
+
+
+def check_bounds(connection: sa.Connection, owner: str, bounds: Bounds) -> None:
+    """Raise `BatchQueueFull` if no further task may be unfinished; reliable only behind the gate."""
     unfinished = sa.select(sa.func.count()).select_from(TASKS).where(TASKS.c.status.in_(UNFINISHED))
-    if (connection.scalar(unfinished.where(TASKS.c.owner == new.owner)) or 0) >= bounds.per_owner:
+    if (connection.scalar(unfinished.where(TASKS.c.owner == owner)) or 0) >= bounds.per_owner:
         raise BatchQueueFull(f"{bounds.per_owner} tasks of this owner are unfinished", code="batch_key_full")
     if (connection.scalar(unfinished) or 0) >= bounds.total:
         raise BatchQueueFull(f"{bounds.total} tasks are unfinished")
-    return None
 
 
 def _abandon(connection: sa.Connection, task_id: str) -> None:
@@ -137,13 +156,24 @@ def _row(new: NewTask, now: datetime) -> dict[str, object]:
     }
 
 
-def _portions(new: NewTask) -> Iterator[list[dict[str, object]]]:
-    portion: list[dict[str, object]] = []
-    characters = 0
+class _Portion(NamedTuple):
+    """Rows that one transaction adds."""
+
+    items: list[dict[str, object]]
+    rows: list[dict[str, object]]
+
+
+def _portions(new: NewTask) -> Iterator[_Portion]:
+    portion, characters = _Portion([], []), 0
     for index, text in enumerate(new.texts):
-        if portion and (characters + len(text) > PORTION_CHARACTERS or len(portion) == PORTION_ROWS):
+        given = new.given[index].to_json() if new.given else {}
+        size = len(text) + (len(json.dumps(given, ensure_ascii=False)) if given else 0)
+        if portion.items and (characters + size > PORTION_CHARACTERS or len(portion.items) == PORTION_ROWS):
             yield portion
-            portion, characters = [], 0
-        portion.append({"task_id": new.task_id, "item_index": index, "question": text})
-        characters += len(text)
+            portion, characters = _Portion([], []), 0
+        key = {"task_id": new.task_id, "item_index": index}
+        portion.items.append({**key, "question": text})
+        if given:
+            portion.rows.append({**key, "given": given})
+        characters += size
     yield portion

@@ -3,6 +3,14 @@
     laibao_batch_tasks   one row per task; `served` orders the queue of tasks that are worked on
     laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` the lane that asks it
     laibao_batch_gates   one row, `submit`: submissions update it, and so wait for each other
+    laibao_batch_rows    what was given beside a text: its id, the other cells of its row, its own inputs; no row if
+                         nothing was
+    laibao_batch_extras  a task's priority, how often its failed items were asked again, the sums of its usage once it
+                         has ended, and how its webhook stands; no row if there is none of them
+
+
+Replicas of two versions may share the tables. So a table never changes: what a later version adds is in a new table,
+which the earlier one does not know, and which may lack a row.
 
 `due` and `served` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds; datetimes are in
 UTC.
@@ -72,6 +80,29 @@ ITEMS = _table(
     _optional("error_message", Words),
 )
 GATES = _table("laibao_batch_gates", METADATA, _required("name", WORD, primary_key=True), _required("passed", BIG))
+ROWS = _table(
+    "laibao_batch_rows",
+    METADATA,
+    _required("task_id", ID, primary_key=True),
+    _required("item_index", sa.Integer, primary_key=True),
+    _required("given", Json),
+)
+
+EXTRAS = _table(
+    "laibao_batch_extras",
+    METADATA,
+    _required("task_id", ID, primary_key=True),
+    _count("priority"),
+    _count("runs"),
+    _optional("spent", Json),
+    _required("hook_state", WORD, server_default="none"),
+    _count("hook_due", type_=BIG),
+    _count("hook_tries"),
+    _optional("hook_error", WORD),
+)
+
+#: In the order of creation.
+TABLES = (TASKS, ITEMS, GATES, ROWS, EXTRAS)
 
 
 #: In the order of creation.
@@ -83,6 +114,8 @@ INDEXES = (
     sa.Index("laibao_batch_tasks_ended", TASKS.c.ended_at),
     sa.Index("laibao_batch_tasks_stored", TASKS.c.stored, TASKS.c.ended_at),
     sa.Index("laibao_batch_items_next", ITEMS.c.task_id, ITEMS.c.status, ITEMS.c.due, ITEMS.c.item_index),
+    sa.Index("laibao_batch_extras_priority", EXTRAS.c.priority),
+    sa.Index("laibao_batch_extras_hooks", EXTRAS.c.hook_state, EXTRAS.c.hook_due),
     # Unique: a lane has one item at a time. Any number of items has NULL.
     sa.Index("laibao_batch_items_lane", ITEMS.c.lane, unique=True),
 )
@@ -93,4 +126,4 @@ def statements(kind: str) -> list[str]:
 
     Administrators of earlier versions call it by a documented command line; it stays for one release.
     """
-    return columns.statements(kind, (TASKS, ITEMS, GATES), INDEXES)
+    return columns.statements(kind, TABLES, INDEXES)

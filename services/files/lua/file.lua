@@ -1,4 +1,5 @@
 -- Store a slice of a file, and with the last slice its description, while the caller owns the unfinished stream.
+-- Without slice and description remove the file.
 -- KEYS: 1 hash of the stream, 2 descriptions (hash: entry -> JSON), 3 content (base64)
 -- ARGV: epoch, owner, entry, offset in characters, slice, description ('' until the last slice)
 -- Reply: 1 stored, 0 the caller does not own the stream, or the stream has ended
@@ -15,5 +16,9 @@ end
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[6])
   redis.call('PEXPIRE', KEYS[2], left)
+end
+if ARGV[5] == '' and ARGV[6] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[3])
+  redis.call('DEL', KEYS[3])
 end
 return 1

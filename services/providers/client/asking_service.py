@@ -15,6 +15,7 @@ from services.providers.client.errors import http_error
 from services.providers.client.record_stream import RecordStream
 from services.providers.client.retries import LONGEST_WAIT, attempts
 from utils.deadline import Deadline
+from utils.tracing.context import onward_headers
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,9 @@ class AskingService:
         self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], deadline: Deadline
     ) -> Iterator[RecordStream]:
         started = self._clock()
+        sent = {**_WHOLE_PIECES, **onward_headers(), **headers}
         with self._http.exchange(
-            "POST", url, deadline=deadline, timeout=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
+            "POST", url, deadline=deadline, timeout=self._timeout, headers=sent, json=body
         ) as exchange:
             _raise_for_status(exchange)
             yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)

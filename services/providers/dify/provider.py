@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from services.attachments import MediaFile
 from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
-from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
-from services.providers.base import BaseRAGProvider
+from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
+from services.providers.base import BaseRAGProvider, Recovered
 from services.providers.client.inputs import InputsTemplate
 from services.providers.dify.errors import as_break
 from services.providers.dify.features.forms import DifyForms
+from services.providers.dify.features.opening import AppOpening
 from services.providers.dify.features.suggestions import SuggestedQuestions
 from services.providers.dify.features.uploads import local_file
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
@@ -95,6 +96,7 @@ class DifyProvider(BaseRAGProvider):
         )
         self.files_root = self._service.urls.root.removesuffix("/v1")
         self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after
+        self.opening = AppOpening(self._service, self._own_authorization).read
         self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.forms import PendingForm
-from services.models import ProviderIds, Recovered
+from services.models import ProviderIds
+from services.providers.base import Recovered
 from services.providers.client.json_fields import mapping, text
 from services.providers.client.retries import pause
 from services.providers.dify.errors import may_pass, paused_error, stream_error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from services.errors import ProviderError, SettingsError
+from utils.tracing.context import onward_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +72,4 @@ def app_headers(authorization: str) -> dict[str, str]:
     if not (authorization.isascii() and authorization.isprintable()):
         raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
     # A proxy that compresses holds pieces back until a compression block is full.
-    return {"Authorization": authorization, "Accept-Encoding": "identity"}
+    return {"Authorization": authorization, "Accept-Encoding": "identity", **onward_headers()}

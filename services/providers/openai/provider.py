@@ -28,6 +28,8 @@ class OpenAIProvider(BaseRAGProvider):
     """Streams chat completions. The server stores no conversations, so each request carries the earlier turns."""
 
     keeps_conversations = False
+    takes_instructions = True
+    takes_options = frozenset({"model", "temperature"})
     takes_files = "inline"
 
     def __init__(
@@ -104,12 +106,14 @@ class OpenAIProvider(BaseRAGProvider):
         log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
 
     def _body(self, query: Query) -> dict[str, Any]:
-        said = [("system", self._system_prompt)] if self._system_prompt else []
+        said = [("system", self._system_prompt), ("system", query.instructions)]
         for turn in query.history:
             # Earlier thoughts are not sent back: they cost tokens, and some servers reject them.
             said += [("user", turn.question), ("assistant", fold_thinking(turn.answer, "hide"))]
-        messages: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in said]
-        return {**self._options, "messages": [*messages, {"role": "user", "content": asked_content(query)}]}
+        messages: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in said if content]
+        options = self._options | ({"model": query.model} if query.model else {})
+        options |= {} if query.temperature is None else {"temperature": query.temperature}
+        return {**options, "messages": [*messages, {"role": "user", "content": asked_content(query)}]}
 
     def check_file(self, file: MediaFile) -> None:
         """Accept pictures that every vision model knows, and texts of `MOST_TEXT` characters."""

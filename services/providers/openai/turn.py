@@ -8,6 +8,7 @@ model's thoughts arrive in a field of their own and are put before the answer as
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from services.errors import ProviderError
@@ -20,6 +21,8 @@ from utils.formats.json_records import Record
 
 _TOO_LONG = ("answer_too_long", "the model's limit of tokens ended the answer")
 _FILTERED = ("provider_filtered", "a content filter ended the answer")
+#: Sources of one answer at most.
+_MOST_CITED = 100
 #: Fields of a model's request for a tool call.
 _CALLS = ("tool_calls", "function_call")
 _STOPPED = ("provider_truncated", "the server stopped")
@@ -67,7 +70,8 @@ class OpenAITurn:
         yield from self._learn_id(text(fields.get("id")))
         self._model = text(fields.get("model")) or self._model
         if usage := mapping(fields.get("usage")):
-            self.usage = usage_of(usage)
+            self.usage = replace(usage_of(usage), sources=self.usage.sources)
+        self._cite(mappings(fields.get("search_results")))  # Perplexity
         for choice in mappings(fields.get("choices")):
             if not choice.get("index"):
                 yield from self._take_choice(choice, whole=fields.get("object") == "chat.completion")
@@ -110,12 +114,20 @@ class OpenAITurn:
         reason = text(choice.get("finish_reason"))
         delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
         self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
+        self._cite([_citation(each) for piece in (delta, message) for each in mappings(piece.get("annotations"))])
         yield from self._add(*_words_of(delta))
         thought, said = _words_of(message)
         yield from self._take_message(thought, said, whole=whole, closing=whole or bool(reason))
         if reason:
             self._finish_reason = reason
             self.state = "done" if self.state == "done" else "finishing"
+
+    def _cite(self, found: list[Mapping[str, Any]]) -> None:
+        """Add the sources with an address that is not known yet: records repeat them."""
+        known = {source["url"]: source for source in self.usage.sources}
+        known |= {url: source for source in found if (url := text(source.get("url"))) and url not in known}
+        if len(known) > len(self.usage.sources):
+            self.usage = replace(self.usage, sources=tuple(known.values())[:_MOST_CITED])
 
     def _take_message(self, thought: str, said: str, *, whole: bool, closing: bool) -> Iterator[ProviderEvent]:
         """Append the part of a message that is not in the text so far.
@@ -152,6 +164,12 @@ class OpenAITurn:
         if self._thinking:
             self._thinking = False
             yield Delta("</think>")
+
+
+def _citation(annotation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the title, the address and, where a server sends it, the content of a cited page."""
+    cited = mapping(annotation.get("url_citation")) or annotation
+    return {name: text(cited.get(name)) for name in ("title", "url", "content") if text(cited.get(name))}
 
 
 def _words_of(piece: Mapping[str, Any]) -> tuple[str, str]:

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from services import metrics
 from services.errors import ConversationGone, ProviderError
 from services.http.service import aborted_error
-from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
-from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, SearchResult
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult
 from services.providers.closing import closing_events
 from services.providers.search.words import as_context, as_list, citable
 from services.providers.wrapper import ProviderWrapper

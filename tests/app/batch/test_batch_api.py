@@ -12,13 +12,23 @@ import pytest
 from pydantic import BaseModel
 
 from channels.batch import endpoints as batch
-from channels.batch.answers import Processor, Results, Submitted, Tasks, TaskState, task_json
+from channels.batch.answers import Processor, Purged, Results, Submitted, Tasks, TaskState
 from channels.web.rest import Operation
 from services.batches.records import BatchOptions, Item, Task
 from services.errors import AuthError
-from tests.support.batches.counter import KEY, OTHER_KEY, TASKS, Counter, CountingLimiter, client_of, data_of, refused
+from tests.support.batches.counter import (
+    KEY,
+    MAX_BYTES,
+    OTHER_KEY,
+    TASKS,
+    Counter,
+    CountingLimiter,
+    client_of,
+    data_of,
+    refused,
+)
 from tests.support.batches.twin import START, BatchesTwin
-from utils.questions.files import MAX_CHARS, MAX_TEXTS
+from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 OF_ONE = (
@@ -26,6 +36,8 @@ OF_ONE = (
     ("DELETE", ""),
     ("POST", "/pause"),
     ("POST", "/resume"),
+    ("POST", "/retry"),
+    ("DELETE", "?purge=true"),
     ("GET", "/results"),
     ("GET", "/results?format=csv"),
 )
@@ -62,7 +74,10 @@ def test_a_submission_is_answered_by_its_task(counter: Counter) -> None:
 
 def test_a_task_is_shown_with_its_progress_and_its_options(counter: Counter) -> None:
     """Every documented field is there from the beginning, null without a value."""
-    options = {"inputs": {"role": "all", "n": 3, "x": 0.5, "on": True}, "max_attempts": 2, "max_concurrent": 4}
+    options = {
+        "inputs": {"role": "all", "n": 3, "x": 0.5, "on": True}, "max_attempts": 2, "max_concurrent": 4,
+        "priority": "high", "webhook_url": "",
+    }  # fmt: skip
     task_id = counter.task(description="Two of them", options=options)
 
     shown = data_of(counter.asks("GET", f"{TASKS}/{task_id}"))
@@ -85,7 +100,8 @@ def test_options_that_are_left_out_have_their_defaults(counter: Counter) -> None
     for fields in submissions:
         shown = data_of(counter.asks("GET", f"{TASKS}/{counter.task(**fields)}"))
 
-        assert shown["options"] == {"inputs": {}, "max_attempts": 3, "max_concurrent": None}
+        defaults = {"inputs": {}, "max_attempts": 3, "max_concurrent": None, "priority": "normal", "webhook_url": ""}
+        assert shown["options"] == defaults
         assert shown["description"] == ""
 
 
@@ -95,11 +111,11 @@ def test_a_running_task_has_its_rate_and_estimated_end() -> None:
     seen = START + timedelta(seconds=11)
     task = Task(UNKNOWN, "key:a", "FAQ", "", "running", BatchOptions(), 4, START, seen, completed=2, started_at=started)
 
-    shown = task_json(task)
+    shown = task.to_dict()
 
     assert (shown["progress"]["rate"], shown["progress"]["percentage"]) == (0.2, 50.0)
     assert shown["estimated_completion"] == "2026-11-21T08:30:21.000Z"
-    assert task_json(replace(task, status="failed", error_message="Gone."))["error_message"] == "Gone."
+    assert replace(task, status="failed", error_message="Gone.").to_dict()["error_message"] == "Gone."
 
 
 @pytest.mark.parametrize(
@@ -141,6 +157,47 @@ def test_an_invalid_field_is_named_and_nothing_is_stored(counter: Counter, field
     named = [error["field"] for error in reply.get_json()["data"]["errors"]]
     assert any(name == wrong or name.startswith(f"{wrong}.") for name in named), named
     assert counter.batches.status().totals["pending"] == 0
+
+
+def test_items_have_their_own_ids_and_inputs(counter: Counter) -> None:
+    """The results have the ids; exactly one of texts and items is taken, and an item's fields are checked."""
+    items = [{"text": "How?", "id": "A-1", "inputs": {"role": "x"}}, {"text": "Why?"}]
+    body = {"name": "FAQ", "items": items}
+
+    task_id = data_of(counter.asks("POST", TASKS, json=body), 201)["task_id"]
+
+    results = data_of(counter.asks("GET", f"{TASKS}/{task_id}/results"))["results"]
+    assert [(one["text"], one["id"], one["columns"]) for one in results] == [("How?", "A-1", {}), ("Why?", "", {})]
+    for wrong in ({**body, "texts": ["How?"]}, {"name": "FAQ"}, {"name": "FAQ", "items": [{"text": "a", "id": 1}]}):
+        assert refused(counter.asks("POST", TASKS, json=wrong)) == (422, 10000, "invalid_fields")
+
+
+def test_failed_texts_are_asked_again(counter: Counter) -> None:
+    """They are pending and the task runs; 409 while it runs, and where nothing failed."""
+    task_id = counter.task("How?", "Why?")
+    counter.batches.answer(task_id, done(0, "How?"))
+    assert refused(counter.asks("POST", f"{TASKS}/{task_id}/retry")) == (409, 20000, "batch_unfinished")
+    counter.batches.answer(task_id, failed(1, "Why?"))
+
+    shown = data_of(counter.asks("POST", f"{TASKS}/{task_id}/retry"))
+
+    assert matches(TaskState, shown)
+    assert (shown["status"], shown["progress"]["pending"], shown["progress"]["completed"]) == ("running", 1, 1)
+    counter.batches.answer(task_id, done(1, "Why?"))
+    assert refused(counter.asks("POST", f"{TASKS}/{task_id}/retry")) == (409, 20000, "batch_nothing_failed")
+
+
+def test_an_ended_task_is_removed_with_its_results(counter: Counter) -> None:
+    """It is unknown afterwards; a task that has not ended stays, and `purge=false` cancels."""
+    task_id = counter.task("How?")
+    assert refused(counter.asks("DELETE", f"{TASKS}/{task_id}?purge=true")) == (409, 20000, "batch_unfinished")
+    assert data_of(counter.asks("DELETE", f"{TASKS}/{task_id}?purge=false"))["status"] == "cancelled"
+
+    shown = data_of(counter.asks("DELETE", f"{TASKS}/{task_id}?purge=true"))
+
+    assert shown == {"task_id": task_id, "purged": True}
+    assert matches(Purged, shown)
+    assert refused(counter.asks("GET", f"{TASKS}/{task_id}/results"))[0] == 404
 
 
 def test_the_longest_submission_is_taken() -> None:
@@ -408,6 +465,7 @@ def test_the_status_of_the_processor_is_shown(counter: Counter) -> None:
         "queue": {
             "total_tasks": 2, "pending": 0, "running": 1, "paused": 0, "max_size": 1000, "available_slots": 999
         },
+        "max_bytes": MAX_BYTES,
     }  # fmt: skip
 
 

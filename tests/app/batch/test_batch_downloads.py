@@ -7,14 +7,19 @@ import io
 import json
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
+import openpyxl
 import pytest
+from openpyxl.utils.escape import unescape
 
-from channels.batch.downloads import COLUMNS, PIECE, csv_lines, download, harmless
-from services.batches.records import BatchOptions, Item, Task
+from channels.batch.downloads import PIECE, download
+from channels.batch.tables import COLUMNS, csv_lines, harmless
+from services.batches.records import BatchOptions, Given, Item, Task
 from services.errors import StoreUnavailable
-from tests.support.batches.counter import TASKS, Counter, data_of
+from tests.support.batches.counter import TASKS, Counter, data_of, refused
 from tests.support.batches.twin import START
+from utils.formats.xlsx_writer import workbook_pieces
 
 SOURCES = ({"title": "手册", "position": 1},)
 FORMULAS = [
@@ -137,7 +142,7 @@ def test_jsonl_has_exactly_the_results() -> None:
     assert results[0]["sources"] == list(SOURCES)
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl"])
+@pytest.mark.parametrize("format", ["csv", "jsonl", "xlsx"])
 def test_a_download_is_a_file_with_the_tasks_name(format: str) -> None:
     """`filename*` has the encoded name, `filename` a plain one; quotes and line breaks of the name are encoded."""
     counter = Counter()
@@ -168,6 +173,89 @@ def test_a_download_reads_no_further_than_it_has_sent(format: str) -> None:
 
     assert all(PIECE <= len(piece) < PIECE + 4000 for piece in pieces)
     assert 3 * PIECE / 2000 < read < 3 * PIECE / 1000
+
+
+def of_workbook(content: bytes) -> list[tuple[Any, ...]]:
+    """Return the rows of the only sheet, as a spreadsheet reads them."""
+    return list(openpyxl.load_workbook(io.BytesIO(content), read_only=True)["results"].iter_rows(values_only=True))
+
+
+def with_rows() -> tuple[Counter, str]:
+    """Return a counter and a task whose two texts have ids and further columns, one of which has a formula."""
+    counter = Counter()
+    task_id = counter.task()
+    for index, (own, note) in enumerate((("A-1", "=1+1"), ("A-2", ""))):
+        given = Given(own, {"备注": note, "status": "open"})
+        counter.batches.answer(task_id, Item(index, "How?", "completed", content="So.\x00\n=1", given=given))
+    return counter, task_id
+
+
+@pytest.mark.parametrize("format", ["csv", "xlsx"])
+def test_a_table_has_the_columns_of_the_file_at_its_end(format: str) -> None:
+    """Own ids and input columns follow ours; one that is called as one of ours is told apart, formulas are text."""
+    counter, task_id = with_rows()
+
+    sent = counter.asks("GET", f"{TASKS}/{task_id}/results?format={format}").data
+
+    head, first, second = csv.reader(io.StringIO(sent.decode("utf-8-sig"))) if format == "csv" else of_workbook(sent)
+    assert [*head] == [*COLUMNS, "备注", "status (input)"]
+    assert [*first[-3:]] == ["A-1", "'=1+1", "open"]
+    assert [second[-3], second[-2] or "", second[-1]] == ["A-2", "", "open"]
+
+
+def test_a_workbook_holds_any_text() -> None:
+    """Numbers are numbers; characters that XML lacks, escapes and cells beyond Excel's limit make no broken file."""
+    texts = ("=SUM(A1)", "a\x00b\x0b", "_x0041_", "<&>", "两行\n文字 ", "\U0001f600", "\ud800", "x" * 40_000, "\ufffe")
+
+    sent = b"".join(workbook_pieces([["text", "n"], *((text, 7) for text in texts)]))
+
+    book = openpyxl.load_workbook(io.BytesIO(sent))
+    rows = list(book.worksheets[0].iter_rows(values_only=True))
+    assert [row[1] for row in rows[1:]] == [7] * len(texts)
+    read = [str(row[0]) for row in rows[1:]]
+    assert read[:1] == ["=SUM(A1)"]
+    assert [unescape(text) for text in read[1:6]] == [*texts[1:6]]
+    assert (read[6], len(read[7]), unescape(read[8])) == ("?", 32_767, "\ufffe")
+    assert all(cell.data_type in "sn" for cell in book.worksheets[0]["A"])
+
+
+def test_results_are_filtered_by_their_status(counter_of_three: tuple[Counter, str]) -> None:
+    """Pages and files have only the failed ones, and the total counts them."""
+    counter, task_id = counter_of_three
+    path = f"{TASKS}/{task_id}/results?status=failed"
+
+    shown = data_of(counter.asks("GET", f"{path}&size=1&page=2"))
+
+    assert ([one["index"] for one in shown["results"]], shown["total"]) == ([2], 2)
+    assert [row["index"] for row in rows_of(counter.asks("GET", f"{path}&format=csv").data)] == ["0", "2"]
+    assert len(of_workbook(counter.asks("GET", f"{path}&format=xlsx").data)) == 3
+    assert refused(counter.asks("GET", f"{TASKS}/{task_id}/results?status=lost"))[0] == 422
+
+
+def test_answers_are_shown_as_safe_html(counter_of_three: tuple[Counter, str]) -> None:
+    """Only where it is asked for, of at most a hundred results, and without scripts."""
+    counter, task_id = counter_of_three
+    path = f"{TASKS}/{task_id}/results"
+
+    html = data_of(counter.asks("GET", f"{path}?render=html"))["results"][1]["html"]
+
+    assert "<strong>So</strong>" in html
+    assert "<script" not in html
+    assert "html" not in data_of(counter.asks("GET", path))["results"][1]
+    for wrong in ("render=html&size=101", "render=html&format=csv", "render=text"):
+        assert refused(counter.asks("GET", f"{path}?{wrong}"))[0] == 422
+
+
+@pytest.fixture
+def counter_of_three() -> tuple[Counter, str]:
+    """A counter and a task with a failed, a completed and a failed text."""
+    counter = Counter()
+    task_id = counter.task("a", "b", "c")
+    error = {"code": "provider_timeout", "message": "Too slow."}
+    for index, text in enumerate("abc"):
+        answer = Item(index, text, "completed", content="**So** <script>x</script>")
+        counter.batches.answer(task_id, answer if text == "b" else Item(index, text, "failed", error=error))
+    return counter, task_id
 
 
 def test_an_outage_during_a_download_breaks_it_off() -> None:

@@ -10,8 +10,13 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from channels.batch import uploads as batch_uploads
+from channels.batch.answers import Preview
+from channels.batch.operations import PREVIEW
+from channels.web.forms import FORM_BYTES
 from tests.support.batches.counter import MAX_BYTES, TASKS, Counter, data_of, refused
 from tests.unit.questions.test_question_files import SHEET, rewritten, sheet_xml, workbook
+from utils.questions.files.reading import read_file
+from utils.questions.files.rows import FileRefused, Wanted
 
 CUT = b"--x\r\nContent-Disposition: form-data; name=file; filename=q.txt\r\n\r\nHo"
 CSV = "id,question\n1,年假有几天？\n2,How?\n".encode()
@@ -67,6 +72,66 @@ def test_a_file_whose_column_is_unclear_names_its_columns(counter: Counter) -> N
     assert texts_of_upload(counter, "q.csv", content, column="事项") == ["年假"]
 
 
+TABLE = "id,question,备注,\nA-1,年假有几天？,急,\nA-2,How?,,x\n".encode()
+
+
+def test_rows_come_back_with_their_results(counter: Counter) -> None:
+    """The chosen id column is the id; all other columns come back by their names, also blank cells."""
+    task_id = data_of(counter.uploads("q.csv", TABLE, id_column="ID"), 201)["task_id"]
+
+    first, second = data_of(counter.asks("GET", f"{TASKS}/{task_id}/results"))["results"]
+
+    assert (first["id"], first["columns"]) == ("A-1", {"备注": "急", "4": ""})
+    assert (second["id"], second["columns"]) == ("A-2", {"备注": "", "4": "x"})
+
+
+def test_a_preview_shows_the_columns_and_stores_nothing(counter: Counter) -> None:
+    """Numbers from 1, samples without blank cells, the columns that look like questions and ids, and the limit."""
+    reply = counter.asks("POST", PREVIEW, data={"file": (io.BytesIO(TABLE), "q.csv")})
+
+    shown = data_of(reply)
+    assert Preview.model_validate(shown).model_dump() == shown
+    assert [(one["index"], one["name"], one["samples"]) for one in shown["columns"]] == [
+        (1, "id", ["A-1", "A-2"]),
+        (2, "question", ["年假有几天？", "How?"]),
+        (3, "备注", ["急"]),
+        (4, "4", ["x"]),
+    ]
+    assert (shown["column"], shown["id_column"], shown["header"], shown["rows"]) == (2, 1, True, 2)
+    assert (shown["sheets"], shown["max_bytes"]) == ([], MAX_BYTES)
+    assert counter.batches.status().totals["pending"] == 0
+
+
+def test_a_preview_of_a_workbook_names_its_sheets(counter: Counter) -> None:
+    """A column that cannot be told is null, a wrong sheet an error; `header` is followed."""
+    book = workbook([["x"]], other=[["a", "b"], ["c", "d"]])
+
+    def preview(**fields: str) -> TestResponse:
+        return counter.asks("POST", PREVIEW, data={"file": (io.BytesIO(book), "q.xlsx"), **fields})
+
+    shown = data_of(preview(sheet="other", header="no"))
+    assert (shown["sheets"], shown["column"], shown["header"], shown["rows"]) == (["Sheet", "other"], None, False, 2)
+    assert refused(preview(sheet="third"))[2] == "no_such_sheet"
+    assert refused(preview(column="1"))[2] == "invalid_fields"
+
+
+@pytest.mark.parametrize(
+    ("content", "id_column", "reason"),
+    [
+        ("question,a,b,c\nHow?" + 3 * f",{'x' * 100_000}", "", "row_too_long"),
+        (f"question,x\nHow?,{'x' * 201}", "x", "id_too_long"),
+        ("question,y\nHow?,z", "x", "no_such_column"),
+    ],
+    ids=["row", "id", "column"],
+)
+def test_a_row_is_bounded(content: str, id_column: str, reason: str) -> None:
+    """A row with too many bytes beside its question, a long id and a missing id column are refused in words."""
+    with pytest.raises(FileRefused) as refusal:
+        read_file(content.encode(), Wanted("csv", id_column=id_column))
+
+    assert refusal.value.reason == reason
+
+
 def test_a_form_has_the_fields_of_json(counter: Counter) -> None:
     """Name, description and options, which are JSON."""
     fields = {"name": "FAQ", "description": "all", "options": '{"max_attempts": 1, "inputs": {"role": "x"}}'}
@@ -75,7 +140,7 @@ def test_a_form_has_the_fields_of_json(counter: Counter) -> None:
 
     shown = data_of(counter.asks("GET", reply.headers["Location"]))
     assert (shown["name"], shown["description"]) == ("FAQ", "all")
-    assert shown["options"] == {"inputs": {"role": "x"}, "max_attempts": 1, "max_concurrent": None}
+    assert (shown["options"]["inputs"], shown["options"]["max_attempts"]) == ({"role": "x"}, 1)
 
 
 def test_a_form_selects_the_texts(counter: Counter) -> None:
@@ -150,7 +215,7 @@ def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
     most = (b"How?\n" * (MAX_BYTES // 5))[:MAX_BYTES]
     assert refused(counter.uploads("q.txt", most))[2] == "too_many_texts"
 
-    for beyond in (1, batch_uploads.FORM_BYTES + 1):
+    for beyond in (1, FORM_BYTES + 1):
         reply = counter.uploads("q.txt", most + b"x" * beyond)
         assert refused(reply) == (413, 10000, "too_large")
         assert reply.get_json()["data"]["max_bytes"] == MAX_BYTES
@@ -158,7 +223,7 @@ def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
 
 def test_fields_of_a_form_are_bounded(counter: Counter) -> None:
     """A field as long as a file and a form with very many fields are rejected."""
-    assert counter.uploads("q.txt", b"How?", options="x" * (batch_uploads.FORM_BYTES + 1)).status_code == 413
+    assert counter.uploads("q.txt", b"How?", options="x" * (FORM_BYTES + 1)).status_code == 413
     assert counter.uploads("q.txt", b"How?", **{f"f{n}": "" for n in range(30)}).status_code == 413
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response
 
 from channels.chat.channel import MOST, ChatChannel, chat_blueprint
+from channels.options import AskableBots
 from channels.sockets.socket import Closed
 from config.texts import ZH, Texts
 from services import metrics
+from services.attachments import SentFile
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question, Status, Usage
@@ -20,7 +23,7 @@ from services.streams.following import News
 from services.streams.long_text import Whole
 from services.streams.records import Chunk, Snapshot
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.chat_room import LINES, ChatClient, Limit
+from tests.support.sockets.chat_room import BOTS, LINES, NO_FILES, ChatClient, Limit, Ratings
 from tests.support.streams.told_stream import Stream
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -55,12 +58,15 @@ class FakeGateway:
         self.running: set[str] = set()
         self.cancelled: list[str] = []
         self.followed: list[tuple[str, int]] = []
+        #: The bot and the principal of each stream that was followed or cancelled.
+        self.readers: list[tuple[str, str]] = []
         self.fails: Exception | None = None
         self.outcome = ""
         #: Number of chunks that a rejected question's stream has in Redis.
         self.kept = 0
 
-    def ask(self, question: Question) -> Snapshot:
+    def ask(self, question: Question, *, media: Sequence[SentFile] = ()) -> Snapshot:
+        assert not media
         if self.fails:
             raise self.fails
         self.questions.append(question)
@@ -91,6 +97,7 @@ class FakeGateway:
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> FakeStream:
         self.followed.append((stream_id, cursor))
+        self.readers.append((bot, principal))
         if stream_id not in self.streams:
             unknown = FakeStream()
             unknown.tells(StreamUnknown(stream_id))
@@ -98,6 +105,7 @@ class FakeGateway:
         return self.streams[stream_id]
 
     def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
+        self.readers.append((bot, principal))
         if self.fails:
             raise self.fails
         if stream_id not in self.running:
@@ -706,6 +714,42 @@ def test_closing_a_socket_cancels_no_stream(
     assert (len(client.frames), gateway.cancelled) == (shown, [])
 
 
+RATED = "aa65853a50e4ed54b013b58037014e5b"
+
+
+@pytest.mark.parametrize("rating", ["like", "dislike", None])
+def test_a_rating_is_taken_and_confirmed(client: ChatClient, rating: str | None) -> None:
+    """It is the caller's own; a withdrawal has no words."""
+    client.says(type="feedback", stream_id=RATED, rating=rating, content="why")
+
+    assert client.frames[-1] == {"type": "feedback", "stream_id": RATED, "rating": rating}
+    assert client.ratings.taken == [(RATED, rating or "", "why" if rating else "", "anonymous")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ("unknown", "STREAM_UNKNOWN"),
+        ("running", "ANSWER_RUNNING"),
+        ("no_answer", "NOT_RATEABLE"),
+        ("full", "FEEDBACK_FULL"),
+        (StoreUnavailable("away"), "SERVICE_UNAVAILABLE"),
+    ],
+)
+def test_a_rating_that_is_not_taken_is_an_error(client: ChatClient, outcome: Any, code: str) -> None:
+    """The error names the answer and has the sentence of its code."""
+    if isinstance(outcome, Exception):
+        client.ratings.fails = outcome
+    else:
+        client.ratings.outcome = outcome
+
+    client.says(type="feedback", stream_id=RATED, rating="like")
+
+    error = {"type": "error", "code": code, "content": ZH[code.lower()], "stream_id": RATED}
+    assert client.frames[-1] == error
+    assert client.unknown() == []
+
+
 class FakeSockets:
     """Records the calls of `serve`."""
 
@@ -719,13 +763,19 @@ class FakeSockets:
         return Response("served", 426)
 
 
+def chat_routes(sockets: FakeSockets, gateway: FakeGateway) -> Blueprint:
+    fakes: dict[str, Any] = {"limiter": Limit(), "ratings": Ratings(), "files": NO_FILES, "words": str}
+    bots, texts = AskableBots(BOTS, Texts()), Texts()
+    return chat_blueprint(sockets, partial(ChatChannel, gateway=gateway, bots=bots, texts=texts, html=LINES, **fakes))
+
+
 @pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
 @pytest.mark.parametrize(("path", "client_id"), [("/ws/chat", ""), ("/ws/chat/my.phone-1", "my.phone-1")])
 def test_the_endpoints_addresses(gateway: FakeGateway, headers: dict[str, str], path: str, client_id: str) -> None:
     """A01, A02: with and without a client id, handshakes and plain requests go to the sockets' registry."""
     sockets = FakeSockets()
     app = Flask(__name__)
-    app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
+    app.register_blueprint(chat_routes(sockets, gateway))
 
     response = app.test_client().get(path, headers=headers)
 
@@ -737,7 +787,7 @@ def test_the_address_opens_a_channel(gateway: FakeGateway, client: ChatClient) -
     """The opened channel has the given caller and client id."""
     sockets = FakeSockets()
     app = Flask(__name__)
-    app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
+    app.register_blueprint(chat_routes(sockets, gateway))
     app.test_client().get("/ws/chat")
 
     endpoint = sockets.opens[0](client, Caller("key:1"), "given")

@@ -13,6 +13,7 @@ from config.texts import ZH
 from services.errors import ProviderError
 from services.identity.callers import Caller
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from tests.support.answers import typed
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import WIDE, ChatClient
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
@@ -310,7 +311,7 @@ def test_an_answer_has_its_sources(desk: Desk, provider: ScriptedProvider, open_
     provider.coming.put(Usage(7, sources=({"title": "手册"},)))
     provider.ends("五天")
 
-    assert client.sees_end(stream_id)[-2]["sources"] == [{"title": "手册"}]
+    assert client.sees_end(stream_id)[-2]["sources"] == [typed("手册")]
 
 
 def test_questions_are_independent_without_a_conversation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from channels.http_chat.endpoints import MAX_BYTES, OPERATIONS, HttpChat, http_chat_blueprint
+from channels.http_chat.ends import refusal
 from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed
 from channels.http_chat.rules import HTTP
-from channels.http_chat.waits import WaitingRequests
+from channels.options import AskableBots
+from channels.waiting.questions import WaitingQuestions
+from channels.waiting.waits import WaitingRequests
 from channels.web.errors import register_rest_errors
 from config.texts import ZH, Texts
 from services.errors import StoreUnavailable, StreamUnknown
@@ -23,8 +27,9 @@ from services.identity.callers import Callers
 from services.models import Status, Usage
 from services.streams.long_text import LongText, TextSlice, Whole
 from tests.app.channels.test_chat import FakeGateway, FakeStream, ended, grown, rejected_count
-from tests.support.sockets.chat_room import Limit
+from tests.support.sockets.chat_room import BOTS, NO_FILES, Limit
 from tests.support.sockets.event_reader import Event, events
+from utils.citations import typed_source
 
 KEY = "not-a-real-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -33,7 +38,7 @@ USAGE = {"total_tokens": 7, "prompt_tokens": 3, "completion_tokens": 4, "total_p
 WHOLE = Whole(
     "答案",
     "completed",
-    sources=({"title": "handbook.md"},),
+    sources=(typed_source({"title": "handbook.md"}),),
     usage=Usage(7, 3, 4, "0.001", "USD"),
     provider="dify",
     message_id="m1",
@@ -52,10 +57,15 @@ class Endpoint:
         texts = Texts("zh")
         self.app = Flask(__name__)
         register_rest_errors(self.app, texts.known)
-        chat = HttpChat(
-            gateway=self.gateway, limiter=self.limit, waits=self.waits, texts=texts, ready=lambda: self.ready
+        questions = WaitingQuestions(
+            gateway=self.gateway,
+            limiter=self.limit,
+            waits=self.waits,
+            ready=lambda: self.ready,
+            refusal=partial(refusal, texts=texts),
         )
-        self.app.register_blueprint(http_chat_blueprint(chat, Callers("key", api_keys=[KEY])))
+        chat = HttpChat(questions, texts, NO_FILES)
+        self.app.register_blueprint(http_chat_blueprint(chat, AskableBots(BOTS, texts), Callers("key", api_keys=[KEY])))
         self.client: FlaskClient = self.app.test_client()
 
     def will(self, whole: Whole, *texts: str, sentence: str = "", **end: Any) -> FakeStream:
@@ -83,8 +93,8 @@ class Endpoint:
         """Begin to read a stream's events; the reply stays open."""
         return self.client.get(f"/api/chat/{stream_id}", headers={**AUTHORIZED, **EVENTS})
 
-    def cancels(self, stream_id: str) -> TestResponse:
-        return self.client.delete(f"/api/chat/{stream_id}", headers=AUTHORIZED)
+    def cancels(self, stream_id: str, query: str = "") -> TestResponse:
+        return self.client.delete(f"/api/chat/{stream_id}{query}", headers=AUTHORIZED)
 
 
 @pytest.fixture
@@ -127,7 +137,9 @@ def test_an_answer_is_returned_as_json(endpoint: Endpoint) -> None:
         "stream_id": "s1",
         "content": "答案",
         "status": "completed",
-        "sources": [{"title": "handbook.md"}],
+        "sources": [{"title": "handbook.md", "url": "", "snippet": "", "score": None}],
+        "files": [],
+        "suggestions": [],
         "usage": USAGE,
         "metadata": {"provider": "dify", "message_id": "m1", "conversation_id": "c1"},
     }
@@ -357,7 +369,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "blank": ({"query": " \n\t"}, "query"),
     "no text": ({"query": 7}, "query"),
     "two questions": ({"query": "a", "question": "b"}, "question"),
-    "unknown field": ({"query": "a", "user": "b"}, "user"),
+    "unknown field": ({"query": "a", "person": "b"}, "person"),
     "empty id": ({"query": "a", "id": ""}, "id"),
     "long id": ({"query": "a", "id": "x" * 65}, "id"),
     "odd conversation": ({"query": "a", "conversation": "a/b"}, "conversation"),
@@ -444,12 +456,13 @@ def test_without_a_key_nothing_is_done(endpoint: Endpoint, method: str, key: str
 def test_the_client_says_whether_it_wants_events(
     endpoint: Endpoint, accept: str, stream: bool | None, is_events: bool
 ) -> None:
-    """The `stream` field decides, or else the Accept header; JSON if both are accepted."""
+    """The `stream` field decides, or else the Accept header, as caches are told; JSON if both are accepted."""
     fields = prepared(endpoint, WHOLE)
 
     reply = endpoint.asks(headers={"Accept": accept}, stream=stream, **fields)
 
     assert (reply.mimetype == "text/event-stream") is is_events
+    assert "Accept" in reply.vary
 
 
 # Resuming

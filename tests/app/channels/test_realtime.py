@@ -20,12 +20,12 @@ from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question, Usage
-from services.realtime.session import MOST as MOST_ANSWERS
+from services.realtime.answers import MOST as MOST_ANSWERS
 from services.streams.following import News
 from services.streams.long_text import Whole
 from services.streams.records import Chunk, Snapshot
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.realtime_desk import detect, stages
+from tests.support.sockets.realtime_desk import detect, html_of, stages
 from tests.support.streams.told_stream import Stream
 from utils.questions.detection import Detection
 
@@ -291,6 +291,17 @@ def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
     client.sees("querying_rag", "。", "final", "idle")
     assert client.gateway.followed == [("stream1", 2, "default", "user:E1001")]
     assert [(f["stream_index"], f["cursor"]) for f in client.socket.sent if f["type"] == "answer"] == [(2, 3), (3, 3)]
+
+
+def test_an_answer_as_html_has_one_frame_for_the_news(client: Client) -> None:
+    """A whole answer is not rendered chunk by chunk: the frame has the cursor after the last chunk."""
+    client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2, "render": "html"})
+    client.gateway[1].tells(news(0, "**五**", "天", "。"), end(3))
+
+    client.sees("querying_rag", "reset", "**五**天。", "final", "idle")
+    assert client.gateway.followed == [("stream1", 0, "default", "user:E1001")]
+    assert [(f["stream_index"], f["cursor"]) for f in client.socket.sent if f["type"] == "answer"] == [(0, 3), (1, 3)]
+    assert html_of(client.socket.sent) == "<p><strong>五</strong>天。</p>\n"
 
 
 def test_an_unknown_stream_ends_with_its_error(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -493,6 +494,22 @@ def test_a_draining_replica_closes_idle_sockets_first(stage: Stage) -> None:
 
         assert long.end().code == 1012
         wait_until(lambda: stage.sockets.count == 0)
+
+
+def test_an_answer_that_has_just_ended_is_shown_before_its_socket_is_closed(stage: Stage) -> None:
+    """The last streams of a replica may end a moment before their clients have seen it."""
+    with stage.open("/chat/soon") as soon:
+        soon.sees()
+        assert soon.asks("busy") == {"echo": "busy"}
+        closing = threading.Thread(target=stage.sockets.close_all, daemon=True)
+
+        closing.start()
+        wait_until(lambda: stage.refuses("/chat/new")[0] == 503)
+
+        assert soon.asks("the end") == {"echo": "the end"}
+        assert soon.asks("idle") == {"echo": "idle"}
+        assert soon.end().code == 1012
+        closing.join(30)
 
 
 def test_a_stopped_replica_is_listed_nowhere(pair: tuple[Stage, Stage]) -> None:

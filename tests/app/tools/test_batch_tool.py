@@ -30,7 +30,7 @@ from tests.unit.questions.test_question_files import workbook
 from tools import batch as tool
 from tools._batch.api import Api, Away, Failed, retried
 from tools._batch.progress import Lines, duration, sentence
-from tools._batch.questions import json_texts
+from tools._batch.questions import json_questions
 from tools._page import printer_on
 
 ROOT = Path(__file__).parents[3]
@@ -103,7 +103,10 @@ def tasks_of(app_server: AppServer) -> list[dict[str, Any]]:
 def test_a_file_of_questions_comes_back_as_answers(
     kind: str, app_server: AppServer, app: MockDify, tmp_path: Path, capsys: Printed
 ) -> None:
-    """For every file type: JSONL with all questions and answers in their order, status 0, plain lines of progress."""
+    """For every file type: JSONL with all questions and answers in their order, status 0, and lines of progress.
+
+    Progress is on standard error; the file is the answer, so standard output stays empty.
+    """
     file, out = written(tmp_path, f"常见问题{kind}", QUESTIONS), tmp_path / "answers.jsonl"
 
     status = run("run", file, "--out", out)
@@ -113,11 +116,12 @@ def test_a_file_of_questions_comes_back_as_answers(
     assert status == 0, printed
     assert [(item["text"], item["content"]) for item in items] == [(q, app.expected_answer(q)) for q in QUESTIONS]
     assert tasks_of(app_server)[0]["name"] == "常见问题"
-    lines = printed.out.splitlines()
+    lines = printed.err.splitlines()
     assert re.fullmatch("task [0-9a-f-]{36}", lines[0])
     assert lines[-2].startswith("completed: 3/3 done")
     assert lines[-1] == f"results in {out}"
-    assert "\x1b" not in printed.out
+    assert "\x1b" not in printed.err
+    assert printed.out == ""
     assert not list(tmp_path.glob(".*part"))
 
 
@@ -126,11 +130,28 @@ def test_results_are_csv_if_the_file_name_says_so(app_server: AppServer, tmp_pat
     file, out = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("city,ask\nBerlin,How?\n", "utf-8")
 
-    assert run("run", file, "--out", out, "--column", "ask", "--inputs", '{"city": "上海"}', "--max-attempts", 1) == 0
+    assert (
+        run(
+            "run",
+            file,
+            "--out",
+            out,
+            "--column",
+            "ask",
+            "--inputs",
+            '{"city": "上海"}',
+            "--max-attempts",
+            1,
+            "--priority",
+            "low",
+        )
+        == 0
+    )
 
     (row,) = csv.DictReader(io.StringIO(out.read_text("utf-8-sig"), newline=""))
     assert (row["text"], row["status"]) == ("How?", "completed")
-    assert tasks_of(app_server)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
+    options = tasks_of(app_server)[0]["options"]
+    assert (options["inputs"], options["max_attempts"], options["priority"]) == ({"city": "上海"}, 1, "low")
 
 
 def test_without_a_file_results_are_on_standard_output(
@@ -144,12 +165,29 @@ def test_without_a_file_results_are_on_standard_output(
     assert b"completed: 3/3 done" in printed.err
 
 
+def test_what_the_service_says_is_printed_as_json(app_server: AppServer, tmp_path: Path, capsysbinary: Any) -> None:
+    """An object a line: the submission, the task, the list, and the state of all batches."""
+    file = written(tmp_path, "q.txt", QUESTIONS)
+
+    assert run("submit", file, "--json") == 0
+    (submitted,) = map(json.loads, capsysbinary.readouterr().out.splitlines())
+    assert run("results", submitted["task_id"], "--out", tmp_path / "a.csv", "--json") == 0
+    (ended,) = map(json.loads, capsysbinary.readouterr().out.splitlines())
+    assert (ended["task_id"], ended["status"]) == (submitted["task_id"], "completed")
+    assert [run(*words, "--json") for words in (["status", submitted["task_id"]], ["status"], ["list"])] == [0, 0, 0]
+
+    task, status, *listed = map(json.loads, capsysbinary.readouterr().out.splitlines())
+    assert (task["task_id"], task["progress"]["total"]) == (submitted["task_id"], len(QUESTIONS))
+    assert "running_items" in status
+    assert submitted["task_id"] in [one["task_id"] for one in listed]
+
+
 @pytest.mark.parametrize("answered", [["一"], []], ids=["some", "none"])
-def test_a_question_that_failed_is_status_2(answered: list[str], app_server: AppServer, tmp_path: Path) -> None:
-    """Status 2 if some or all failed; the results have the error of each."""
+def test_a_question_that_failed_is_status_3(answered: list[str], app_server: AppServer, tmp_path: Path) -> None:
+    """Status 3 if some or all failed; the results have the error of each."""
     out = tmp_path / "a.jsonl"
 
-    assert run("run", written(tmp_path, "q.txt", [*answered, "[[400-invalid_param]] 二"]), "--out", out) == 2
+    assert run("run", written(tmp_path, "q.txt", [*answered, "[[400-invalid_param]] 二"]), "--out", out) == 3
 
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert items[-1]["status"] == "failed"
@@ -177,7 +215,7 @@ def test_a_task_is_controlled_by_its_id(app_server: AppServer, tmp_path: Path, c
     assert ["paused: " in line for line in outputs] == [True, True, True, False]
     assert len((tmp_path / "part.jsonl").read_text("utf-8").splitlines()) == 40
     assert run("results", task_id, "--out", tmp_path / "end.csv") == 1
-    assert "cancelled: 0/40 done, 40 cancelled" in capsys.readouterr().out
+    assert "cancelled: 0/40 done, 40 cancelled" in capsys.readouterr().err
     assert run("cancel", task_id) == 1
     assert "任务已经结束，不能再更改。 (HTTP 409)" in capsys.readouterr().err
 
@@ -211,7 +249,7 @@ def test_a_submission_with_an_id_creates_one_task(app_server: AppServer, tmp_pat
     [
         (["run", "q.pdf", "--out", "a.csv"], "q.pdf: expected one of .txt, .csv, .tsv, .xlsx, .jsonl"),
         (["run", "missing.txt"], "No such file or directory: 'missing.txt'"),
-        (["run", "q.txt", "--out", "a.xlsx"], "expected a name that ends in .csv or .jsonl"),
+        (["run", "q.txt", "--out", "a.xls"], "expected a name that ends in .csv, .jsonl or .xlsx"),
         (["run", "q.txt", "--out", "nowhere/a.csv"], "there is no folder"),
         (["status", "7"], "expected a task's id such as"),
         (["status", "--url", "http://user:secret@host"], "never into an address"),
@@ -222,9 +260,9 @@ def test_a_submission_with_an_id_creates_one_task(app_server: AppServer, tmp_pat
     ],
     ids=str,
 )
-def test_wrong_usage_is_status_1(argv: list[str], message: str, capsys: Printed) -> None:
-    """A sentence on standard error before anything is sent; status 2 means failed questions."""
-    assert run(*argv) == 1
+def test_wrong_usage_is_status_2(argv: list[str], message: str, capsys: Printed) -> None:
+    """A sentence on standard error before anything is sent, and status 2."""
+    assert run(*argv) == 2
 
     printed = capsys.readouterr().err
     assert message in printed
@@ -241,10 +279,14 @@ def test_errors_of_the_server_are_printed(app_server: AppServer, tmp_path: Path,
 
 def test_jsonl_of_several_shapes() -> None:
     """A line is a string or an object; blank lines are skipped, a line without a question is named."""
-    assert json_texts('\ufeff"一"\n\n{"问题": "二"}\n{"id": 1, "text": "三"}\n'.encode()) == ["一", "二", "三"]
+    content = '\ufeff"一"\n\n{"问题": "二"}\n{"id": 1, "text": "三"}\n'.encode()
+    assert json_questions(content) == {"texts": ["一", "二", "三"]}
+    assert json_questions(b'{"id": 7, "text": "a"}', "id") == {"items": [{"text": "a", "id": "7"}]}
+    with pytest.raises(ValueError, match="line 1: expected a text or a whole number as id"):
+        json_questions(content, "id")
     for wrong in ("7", "{}", '{"text": 1}', "{"):
         with pytest.raises(ValueError, match="line 2"):
-            json_texts(f'"ok"\n{wrong}\n'.encode())
+            json_questions(f'"ok"\n{wrong}\n'.encode())
 
 
 # The key
@@ -278,7 +320,7 @@ def test_at_a_terminal_the_key_is_read_if_the_server_asks(
     monkeypatch.delenv("LAIBAO_KEY")
     terminal, stdin = pty.openpty()
     with program("status", stdin=stdin) as process:
-        wait_until(lambda: b"API key: " in read_new(process, "stderr"), timeout=30)
+        wait_until(lambda: b"API key: " in read_new(process), timeout=30)
         os.write(terminal, f"{KEY}\n".encode())
         out, err = process.communicate(timeout=60)
     os.close(terminal)
@@ -366,6 +408,7 @@ def test_a_service_without_batches_is_an_error_at_once(redis_url: str, capsys: P
     assert capsys.readouterr().err == "批量处理服务不可用 (HTTP 503)\n"
 
 
+@pytest.mark.full
 def test_a_netrc_is_ignored(app_server: AppServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`requests` would send a netrc's credentials for the host instead of the key."""
     netrc = tmp_path / "netrc"
@@ -414,7 +457,7 @@ def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> Non
     """At a terminal a progress bar with counts is shown until the task ends."""
     terminal, screen = pty.openpty()
     file, out = written(tmp_path, "q.txt", QUESTIONS), tmp_path / "a.csv"
-    with program("run", file, "--out", out, stdout=screen, TERM="xterm", COLUMNS="100") as process:
+    with program("run", file, "--out", out, stderr=screen, TERM="xterm", COLUMNS="100") as process:
         os.close(screen)
         shown = b""
         # Reading fails once the other end of the terminal is closed.
@@ -422,6 +465,7 @@ def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> Non
             while piece := os.read(terminal, 65536):
                 shown += piece
         assert process.wait(60) == 0
+        assert process.stdout.read() == b""
     os.close(terminal)
 
     assert "━".encode() in shown
@@ -431,7 +475,7 @@ def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> Non
 # Processes
 
 
-def program(*argv: object, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE, **variables: str) -> Any:
+def program(*argv: object, stdin: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE, **variables: str) -> Any:
     """Start the tool in its own process."""
     process = subprocess.Popen(
         # A background job of a shell ignores SIGINT, and so would its children; `env` restores the default.
@@ -439,18 +483,18 @@ def program(*argv: object, stdin: int = subprocess.DEVNULL, stdout: int = subpro
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         start_new_session=True,
     )
-    assert process.stderr
-    os.set_blocking(process.stderr.fileno(), False)
+    if process.stderr:
+        os.set_blocking(process.stderr.fileno(), False)
     return process
 
 
-def read_new(process: Any, name: str = "stdout") -> bytes:
-    """Return the output since the last call."""
-    return getattr(process, name).read() or b""
+def read_new(process: Any) -> bytes:
+    """Return what came on standard error since the last call."""
+    return process.stderr.read() or b""
 
 
 @pytest.mark.full
@@ -459,7 +503,7 @@ def test_ctrl_c_prints_the_command_for_the_results(app_server: AppServer, tmp_pa
     out, before = tmp_path / "a.jsonl", len(tasks_of(app_server))
     with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
         (task, *_) = wait_until(lambda: (tasks := tasks_of(app_server))[: len(tasks) - before], timeout=60)
-        wait_until(lambda: b"running" in process.stdout.readline(), timeout=60)
+        wait_until(lambda: b"running" in read_new(process), timeout=60)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
 
@@ -498,12 +542,12 @@ def test_an_outage_during_a_task_loses_no_answer(
             url = f"http://127.0.0.1:{port}"
             status = client.submit(run, "run", file, "--out", out, "--url", url)
             wait_until(lambda: len(app.requests) > asked, timeout=30)
-        shown = wait_until(lambda: "".join(re.findall(".*trying again.*", capsys.readouterr().out)), timeout=30)
+        shown = wait_until(lambda: "".join(re.findall(".*trying again.*", capsys.readouterr().err)), timeout=30)
         with served(app_server, port):
             assert status.result(60) == 0
 
     assert f"cannot connect to 127.0.0.1:{port}; trying again for up to 600 s" in shown
-    assert "connected again" in capsys.readouterr().out
+    assert "connected again" in capsys.readouterr().err
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [item["content"] for item in items] == [app.expected_answer(item["text"]) for item in items]
     assert len(items) == len(app.requests) - asked == 4

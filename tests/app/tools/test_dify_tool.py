@@ -58,13 +58,13 @@ def field(printed: str, name: str) -> str:
 
 
 def test_an_answer_is_shown_whole_with_its_cost(dify: MockDify, capsys: Printed) -> None:
-    """The banner, every piece of the answer, then tokens, price, ids, sources and the count of events."""
+    """Standard output has the answer alone; banner, tokens, price, ids, sources and events are on standard error."""
     assert run("-q", "年假怎么申请") == 0
 
-    printed = capsys.readouterr().out
+    answer, printed = capsys.readouterr()
     (run_,) = dify.runs.turns(next(iter(dify.conversations)))
     assert printed.startswith(f"POST {dify.base_url}/v1/chat-messages, streaming\n")
-    assert f"\n\n{dify.expected_answer('年假怎么申请')}\n\n" in printed
+    assert answer == f"{dify.expected_answer('年假怎么申请')}\n"
     assert field(printed, "tokens") == "431 (412 prompt, 19 answer)"
     assert field(printed, "price") == "0.00043 USD"
     assert field(printed, "message") == run_.message_id
@@ -87,7 +87,7 @@ def test_every_kind_of_stream_is_shown_once(script: str, dify: MockDify, capsys:
     assert run("-q", f"[[{script}]] 营业时间") == 0
 
     answer = dify.expected_answer(f"[[{script}]] 营业时间")
-    assert capsys.readouterr().out.count(f"\n{answer}\n") == 1
+    assert capsys.readouterr().out == f"{answer}\n"
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,10 @@ def test_a_replaced_answer_is_announced(script: str, answer: str, dify: MockDify
     """Printed text cannot be removed, so a line announces that the new answer follows."""
     assert run("-q", f"[[{script}]] 营业时间") == 0
 
-    before, after = capsys.readouterr().out.split("\n[replaced] the answer is now:\n")
-    assert after.startswith(f"{answer}\n\ntokens")
+    printed = capsys.readouterr()
+    assert printed.out.endswith(f"\n{answer}\n")
+    before, after = printed.err.split("\n[replaced] the answer is now:\n")
+    assert after.startswith("tokens")
     assert ("[message_replace] output_moderation" in before) is (script == "moderation")
 
 
@@ -106,7 +108,7 @@ def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) ->
     """A tool's call and result are printed once, though Dify repeats a step; a file's URL is made absolute."""
     assert run("-q", "[[agent-chat]] 营业时间") == 0
 
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count('[tool] dalle3 {"dalle3": {"prompt": "cat"}}\n') == 1
     assert printed.count('[result] {"dalle3": "ok"}\n') == 1
     assert f"[file] image {dify.base_url}/files/tools/9d1c.png?timestamp=" in printed
@@ -134,10 +136,10 @@ def test_unknown_events_are_counted_by_name(dify: MockDify, capsys: Printed) -> 
     """Unknown events are counted and are not part of the answer."""
     assert run("-q", "[[odd-events]] 营业时间") == 0
 
-    printed = capsys.readouterr().out
+    answer, printed = capsys.readouterr()
     assert field(printed, "unknown") == "(without a name) 1, a_future_event 1"
     assert field(printed, "tokens") == "Dify did not tell"
-    assert "nein" not in printed
+    assert "nein" not in answer + printed
 
 
 def test_characters_the_terminal_lacks_are_question_marks(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +160,32 @@ def test_printed_text_has_no_control_characters_and_no_key() -> None:
     page.field("name", "two\nlines\x9b1m")
 
     assert "".join(printed) == "\ufffd]0;title\ufffdab\tc ***\nname          two lines\ufffd1m\n"
+
+
+def test_an_answer_is_json(dify: MockDify, capsys: Printed) -> None:
+    """One object on standard output has the answer, its ids, cost and sources."""
+    assert run("-q", "营业时间", "--json") == 0
+
+    told = json.loads(capsys.readouterr().out)
+    (run_,) = dify.runs.turns(next(iter(dify.conversations)))
+    assert told["answer"] == dify.expected_answer("营业时间")
+    assert (told["message_id"], told["task_id"]) == (run_.message_id, run_.task_id)
+    assert told["usage"]["total_tokens"] == 431
+    assert told["sources"][0]["document_name"] == "handbook.md"
+
+
+def test_a_list_and_a_check_are_json(dify: MockDify, capsys: Printed) -> None:
+    """A list is an array of conversations; a check is an object with its findings."""
+    run("-q", "一")
+    capsys.readouterr()
+
+    assert run("--list-conversations", "--json") == 0
+    (conversation,) = json.loads(capsys.readouterr().out)
+    assert dify.conversations[conversation["id"]] == "test-user"
+    assert run("--check", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is True
+    assert [finding["outcome"] for finding in told["findings"]] == ["ok"] * 4
 
 
 # Requests
@@ -211,8 +239,8 @@ def test_a_blocking_answer_is_shown_with_the_same_figures(dify: MockDify, capsys
     """The one reply is treated as one event."""
     assert run("-q", "营业时间", "--blocking") == 0
 
-    printed = capsys.readouterr().out
-    assert "\n\n周一至周五 9:00-18:00 🙂\n\n" in printed
+    answer, printed = capsys.readouterr()
+    assert answer == "周一至周五 9:00-18:00 🙂\n"
     assert field(printed, "price") == "0.00043 USD"
     assert field(printed, "source 1") == "handbook.md, score 0.91, from 员工手册"
     assert field(printed, "events") == "1: message 1"
@@ -226,9 +254,10 @@ def test_conversations_are_listed_without_a_question(dify: MockDify, capsys: Pri
 
     assert run("--list-conversations", "--user", "zhangsan") == 0
 
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[:-1]] == ["三", "一"]
-    assert lines[-1] == "2 conversations of the user zhangsan"
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["三", "一"]
+    assert printed.err == "2 conversations of the user zhangsan\n"
     assert dify.conversations[lines[0].split()[0]] == "zhangsan"
     assert len(dify.requests) == 3
 
@@ -251,7 +280,7 @@ def test_a_minus_reads_the_key_from_standard_input(
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
 
     assert run("-q", "一", "--api-key", "-") == 0
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_key_on_the_command_line_works_with_a_warning(
@@ -279,7 +308,8 @@ def test_at_a_terminal_the_key_is_read_without_echo(
         assert run("-q", "营业时间") == 0
     os.close(terminal)
 
-    assert KEY not in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert KEY not in printed.out + printed.err
 
 
 @pytest.mark.parametrize("given", ["", " , "])
@@ -334,8 +364,7 @@ def test_every_failure_has_a_remedy(script: str, advice: str, dify: MockDify, ca
     timeout = "0.5" if "0.5 s" in advice or "--timeout 1" in advice else "60"
     assert run("-q", f"[[{script}]] 一", "--timeout", timeout) == 1
 
-    (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith("failed (")
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed (")]
     assert advice in sentence
     assert len(dify.requests) == 1
 
@@ -355,10 +384,11 @@ def test_a_wrong_key_is_reported_and_not_shown(
 
     assert run("-q", "一") == run("--list-conversations") == 1
 
-    first, second = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err
+    first, second = [line for line in printed.splitlines() if line.startswith("failed (")]
     assert first == second
     assert first.startswith("failed (HTTP 401 unauthorized): Dify refuses the key")
-    assert "app-wrong" not in first
+    assert "app-wrong" not in printed
 
 
 def test_an_unknown_conversation_is_reported(dify: MockDify, capsys: Printed) -> None:
@@ -505,7 +535,7 @@ def test_ctrl_c_before_a_task_id_stops_nothing_at_dify(dify: MockDify, capsys: P
     finally:
         signal.signal(signal.SIGINT, before)
 
-    assert capsys.readouterr().err.startswith("interrupted: Dify named no task that")
+    assert "\ninterrupted: Dify named no task that" in capsys.readouterr().err
     assert dify.stops == []
 
 
@@ -513,7 +543,7 @@ def test_ctrl_c_before_a_task_id_stops_nothing_at_dify(dify: MockDify, capsys: P
 
 
 def outcomes(printed: str) -> list[list[str]]:
-    return [line.split()[:2] for line in printed.splitlines()[1:]]
+    return [line.split()[:2] for line in printed.splitlines()]
 
 
 def test_a_check_prints_a_line_per_part(dify: MockDify, capsys: Printed) -> None:

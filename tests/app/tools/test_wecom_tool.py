@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import CallbackFailed
 from services.errors import SettingsError
 from tests.support.model_bot import ANSWER, SLOW, ModelBot
+from tests.support.pictures import MP4, PDF, png
+from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import free_port
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 from tools import wecom
@@ -49,18 +52,18 @@ def run(url: str, *argv: str) -> int:
 
 
 def test_each_reply_is_a_line_with_its_growth(callback: StubCallback, capsys: Captured) -> None:
-    """The lines have time, added bytes, bytes and milliseconds; the whole answer follows."""
+    """The lines have time, added bytes, bytes and milliseconds; standard output has the whole answer alone."""
     callback.grows("思考中...", "年假", "年假十天")
 
     status = run(callback.url, "年假怎么申请", "--as", "zhangsan")
 
-    out = capsys.readouterr().out
-    lines = [line.split() for line in out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [line.split() for line in printed.err.splitlines()]
     assert status == 0
     assert [line[1] for line in lines[:3]] == ["+12", "-6", "+6"]
     assert [line[3] for line in lines[:3]] == ["12", "6", "12"]
     assert lines[2][-1] == "finish"
-    assert out.splitlines()[-1] == "年假十天"
+    assert printed.out == "年假十天\n"
     assert callback.messages[0]["from"] == {"userid": "zhangsan"}
     assert callback.messages[0]["text"] == {"content": "年假怎么申请"}
 
@@ -87,6 +90,72 @@ def test_group_quote_msgid_and_raw_members_are_sent(callback: StubCallback) -> N
     assert message["quote"] == {"msgtype": "text", "text": {"content": "old"}}
 
 
+@pytest.fixture
+def gateway(redis_url: str) -> Iterator[tuple[AppServer, MockDify]]:
+    """A gateway that fetches media from this machine, and its Dify."""
+    settings = {"MEDIA_HOSTS": "127.0.0.1", "WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY}
+    with MockDify() as dify, AppServer(redis_url, **dify_settings(dify.base_url), **settings) as server:
+        yield server, dify
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "content"),
+    [(("这是什么？", "--image"), "photo.png", png()), (("--file",), "报告.pdf", PDF), (("--video",), "clip.mp4", MP4)],
+)
+def test_a_file_reaches_the_app(
+    gateway: tuple[AppServer, MockDify],
+    tmp_path: Path,
+    capsys: Captured,
+    argv: tuple[str, ...],
+    name: str,
+    content: bytes,
+) -> None:
+    """The tool serves it encrypted until the answer is complete; a picture goes with words."""
+    (tmp_path / name).write_bytes(content)
+    server, dify = gateway
+
+    status = run(f"{server.url}/wechat/callback", *argv, name)
+
+    assert status == 0, capsys.readouterr()
+    (upload,) = dify.uploads
+    assert upload.content == content
+    assert (argv[0] == "--file") == (upload.name == name)
+    assert (dify.requests[-1].body["query"] == "这是什么？") == (argv[0] == "这是什么？")
+
+
+def test_voice_and_a_file_elsewhere_are_sent(callback: StubCallback) -> None:
+    """Voice is its words; with --media-url the file is not read."""
+    callback.grows("x")
+
+    assert run(callback.url, "念一下", "--voice") == 0
+    callback.grows("x")
+    assert run(callback.url, "--file", "no.pdf", "--media-url", "https://cos.example/x?sign=1", "--quote", "旧") == 0
+
+    voice, file = callback.messages[0], callback.messages[-1]
+    assert (voice["msgtype"], voice["voice"], "text" in voice) == ("voice", {"content": "念一下"}, False)
+    assert (file["msgtype"], file["file"]) == ("file", {"url": "https://cos.example/x?sign=1"})
+    assert file["quote"]["text"] == {"content": "旧"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--image", "a.png", "--file", "b.pdf"), "one of --image, --file, --video and --voice"),
+        (("q", "--file", "b.pdf"), "has no words"),
+        (("--voice",), "--voice needs a question"),
+        (("q", "--media-url", "https://cos.example/x"), "--media-url needs"),
+        (("--image", "nowhere.png"), "nowhere.png: No such file"),
+    ],
+)
+def test_messages_that_wecom_does_not_have_are_usage_errors(
+    callback: StubCallback, capsys: Captured, argv: tuple[str, ...], said: str
+) -> None:
+    """Nothing is sent."""
+    assert run(callback.url, *argv) == 2
+    assert said in capsys.readouterr().err
+    assert not callback.messages
+
+
 def test_an_event_prints_its_reply(callback: StubCallback, capsys: Captured) -> None:
     """enter_chat shows the welcome; an event with an empty reply says so; both end with 0."""
     callback.reply = lambda message: {"msgtype": "text", "text": {"content": "欢迎"}}
@@ -95,7 +164,7 @@ def test_an_event_prints_its_reply(callback: StubCallback, capsys: Captured) -> 
 
     callback.reply = lambda message: None
     assert run(callback.url, "--event", "feedback_event", "--raw", '{"create_time": 7}') == 0
-    assert "empty reply" in capsys.readouterr().out
+    assert "empty reply" in capsys.readouterr().err
     assert callback.messages[1]["create_time"] == 7
 
     assert run(callback.url, "--event", "unheard_of", "--json") == 0
@@ -115,11 +184,11 @@ def test_a_broken_rule_is_printed_and_ends_with_1(callback: StubCallback, capsys
     """A documented rule is an error; an undocumented one is only printed."""
     callback.grows("x" * 20_481)
     assert run(callback.url, "q") == 1
-    assert "rule broken: a frame of more than 20480 bytes" in capsys.readouterr().out
+    assert "rule broken: a frame of more than 20480 bytes" in capsys.readouterr().err
 
     callback.grows("long", "s")
     assert run(callback.url, "q") == 0
-    assert "rule broken: the text shrank from 4 to 1 bytes (not documented)" in capsys.readouterr().out
+    assert "rule broken: the text shrank from 4 to 1 bytes (not documented)" in capsys.readouterr().err
 
 
 def test_no_reply_ends_with_1_and_a_sentence(callback: StubCallback, capsys: Captured) -> None:

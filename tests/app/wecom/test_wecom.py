@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from flask import Flask
 from app import note_refusal
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel
+from channels.wecom.messages import WeComMessages
 from config.texts import EN, ZH, Texts
 from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.error_replies import ERROR_REPLIES
@@ -47,12 +47,6 @@ SILENT = f"{QUESTION} [[silent]]"
 def values(redis_url: str, dify: MockDify) -> dict[str, str]:
     """The settings of a replica that asks the mock Dify and drains without waiting for answers."""
     return {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
-
-
-@pytest.fixture
-def app_server(values: dict[str, str]) -> Iterator[AppServer]:
-    with AppServer(**values) as app_server:
-        yield app_server
 
 
 def sees_text(user: WeComUser, bubble: Bubble) -> BubbleFrame:
@@ -229,9 +223,9 @@ def channel_of(
     thoughts: dict[str, Any] = {"default": thinking}
     return WeComChannel(
         gateway=gateway,
+        messages=WeComMessages(gateway=gateway, texts=Texts(), welcomes={"default": ""}),
         bots=app_server.container.wechat,
         texts=Texts(),
-        welcomes={"default": ""},
         frames=WeComFrames(Texts(), thinking=thoughts, sources=sources),
     )
 

@@ -22,12 +22,6 @@ CHOICES = "1. 同意\n2. 驳回\n3. 转交财务"
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
 def app_server(redis_url: str, dify: MockDify) -> Iterator[AppServer]:
     values = {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
     with AppServer(**values) as app_server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ SLOW = "年假怎么申请 [[slow]]"
 
 def squeezed(text: str) -> str:
     return "".join(text.split())
-
-
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
-def responses() -> Iterator[ResponseServer]:
-    with ResponseServer() as responses:
-        yield responses
 
 
 @pytest.fixture
@@ -105,13 +92,13 @@ def test_an_error_after_the_frames_end_is_told(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """The promise is kept when the answer fails: the message is the error's sentence, with the rest of the text."""
-    changes = {"WECHAT_ANSWER_SECONDS": "1", "DIFY_TIMEOUT": "3"}
+    changes = {"WECHAT_ANSWER_SECONDS": "1", "STREAM_MAX_SECONDS": "3", "STREAM_LEASE": "2"}
     with AppServer(**values, **changes) as app_server, app_server.user(responses=responses) as user:
         bubble = user.says("[[silent]]")
         frame = user.sees_finish(bubble, every=0.2, timeout=30.0)
         rest = sees_late(user, bubble)
 
-    assert (frame, rest) == (ZH["frame_ended_late"], ZH["provider_timeout"])
+    assert (frame, rest) == (ZH["frame_ended_late"], ZH["answer_timeout"])
 
 
 def test_an_answer_nobody_polled_after_its_deadline_is_sent_whole(

@@ -40,12 +40,6 @@ def values(redis_url: str, dify: MockDify) -> dict[str, str]:
 
 
 @pytest.fixture
-def app_server(values: dict[str, str]) -> Iterator[AppServer]:
-    with AppServer(**values) as app_server:
-        yield app_server
-
-
-@pytest.fixture
 def person(app_server: AppServer, store: MediaStore) -> Iterator[WeComUser]:
     with app_server.user(store=store) as user:
         yield user

@@ -24,12 +24,6 @@ PUBLIC = "https://chat.example.com"
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
 def settings(dify: MockDify) -> dict[str, str]:
     return {"PUBLIC_URL": PUBLIC, "WECHAT_RESPONSE_HOSTS": "127.0.0.1", **dify_settings(dify.base_url)}
 
@@ -149,6 +143,21 @@ def test_a_link_that_died_is_named(redis_url: str, settings: dict[str, str], dif
         bubble = answered(person, f"![房子]({signed('photo')})")
 
     assert bubble.content == f"（图片：房子）\n\n{ZH['files_missing'].format(names='房子')}"
+
+
+def test_a_picture_outlives_its_address(server: AppServer, person: WeComUser, dify: MockDify) -> None:
+    """It is fetched while the answer runs: Dify's addresses end after 300 s, and an answer may take longer."""
+    dify.delay = 0.5
+    bubble = person.says(f"![房子]({signed('photo')}){'然后呢' * 200} [[echo]]")
+    wait_until(lambda: server.container.files.store.files(bubble.stream_id), timeout=30.0)
+    dify.file_seconds = 0.0
+    person.polls(bubble)
+    running = not bubble.finish
+    dify.hurry()
+    person.sees_finish(bubble, every=0.05)
+
+    assert running
+    assert len(bubble.last.pictures) == 1
 
 
 def test_slow_files_do_not_outlast_the_frame(redis_url: str, settings: dict[str, str], dify: MockDify) -> None:

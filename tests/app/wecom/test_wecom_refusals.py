@@ -42,6 +42,19 @@ def check_of(caplog: pytest.LogCaptureFixture) -> str:
     return str(vars(line)["check"])
 
 
+def test_a_callback_for_a_bot_of_the_long_connection_is_rejected(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is unknown to callbacks, whatever keys it had before."""
+    bot = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibTEST", "WECHAT_BOT_SECRET": "fake-secret"}
+    with AppServer(redis_url, DRAIN_SECONDS="0", WECHAT_WS_URL="ws://127.0.0.1:1", **bot) as server:
+        sent = callback(a_text())
+        reply = requests.post(f"{server.url}/wechat/callback", params=sent.params, data=sent.body, timeout=10)
+
+    assert (reply.status_code, reply.json()) == (400, REFUSED)
+    assert [vars(each)["check"] for each in caplog.records if each.message == "callback refused"] == ["unknown_bot"]
+
+
 @pytest.mark.parametrize("name", FORGED)
 def test_a_callback_that_fails_a_check_is_rejected_without_redis(
     app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, name: str

@@ -176,9 +176,9 @@ def test_the_job_after_a_failed_one_has_new_connections() -> None:
 
 
 def test_connections_are_spread_over_ports() -> None:
-    """A job for two servers sends half of its requests to each."""
+    """A job for two servers sends half of its requests to each, where each reply comes before the next request."""
     with Server(echo) as one, Server(echo) as two:
-        outcome = send(Job([one.port, two.port], requests(8), connections=2, rate=200.0))
+        outcome = send(Job([one.port, two.port], requests(8), connections=2, rate=5.0))
 
     assert len(outcome.delays) == 8
     assert (len(one.received), len(two.received), one.connections, two.connections) == (4, 4, 2, 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from channels.batch.uploads import FORM_BYTES
+from channels.web.forms import FORM_BYTES
 from config.settings import Settings, load_settings
 from tests.support.replicas import ROOT, AppServer, Replica, settings_for
 from tests.support.servers.installed import BATCH, HOME, WEB, install, program, unit_lines
@@ -249,4 +249,6 @@ def forwards(location: str, address: str) -> bool:
         return False
     if location.startswith("~ "):
         return re.search(location[2:], address) is not None
+    if location.startswith("= "):
+        return address == location[2:]
     return address.startswith(location)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 DOCKERFILE = ROOT / "Dockerfile"
 
 # A build downloads about sixty packages, which takes minutes on a busy machine.
-pytestmark = [pytest.mark.full, pytest.mark.scenario, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.full, pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 def copy_of_the_sources(target: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from channels.batch.uploads import FORM_BYTES
+from channels.web.forms import FORM_BYTES
 from config.settings import load_settings
 from tests.support.servers.manifests import (
     PROD,
@@ -95,7 +95,7 @@ def test_traffic_reaches_the_pods(folder: Path) -> None:
 
     assert list(callbacks) == ["/wechat/callback"]
     assert list(people) == ["/ws", "/chat", "/realtime", "/batch", "/files", "/docs", "/openapi.json"]
-    assert list(programs) == ["/api/chat", "/api/batch"]
+    assert list(programs) == ["/api/chat", "/v1", "/api/batch", "/api/files", "/api/push"]
     assert {*callbacks.values(), *people.values(), *programs.values()} == {"wechatlaibao"}
     assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
     assert selects(service["spec"]["selector"], labels_of(gateway))

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from channels.wecom.long_connection.subscriber import HANDOVER_SECONDS
 from config.addresses import parse_redis_url
 from services import metrics
+from services.long_connection.metrics import EVICTIONS, SUBSCRIBED
 from tests.support.servers.manifests import (
     MONITORING,
     PROD,
     ROOT,
+    WEBSOCKET,
     Manifest,
     config_of,
     every,
@@ -134,6 +137,21 @@ def test_the_adapter_relists_less_often_than_prometheus_scrapes(adapter: Manifes
     assert int(endpoint["interval"].removesuffix("s")) <= 30
 
 
+def test_the_alerts_are_those_of_the_documentation() -> None:
+    """Each alert's expression and time are a row of docs/operations.md, and name metrics that the gateway exports."""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    rows = re.findall(r"^\| [^|]+ \| `([^`]+)` \| (\w*) ?\|", page, re.MULTILINE)
+    exported = {family.name for family in SUBSCRIBED.collect()} | {family.name for family in EVICTIONS.collect()}
+    (group,) = one(render(MONITORING), "PrometheusRule", "wechatlaibao")["spec"]["groups"]
+
+    assert {rule["alert"] for rule in group["rules"]} == {"WechatLaibaoBotEvicted", "WechatLaibaoBotNotSubscribed"}
+    for rule in group["rules"]:
+        (name,) = re.findall(r"wechatlaibao_\w+", rule["expr"])
+        assert name.removesuffix("_total") in exported
+        assert (rule["expr"], rule.get("for", "")) in rows
+        assert "{{ $labels.bot }}" in rule["annotations"]["summary"]
+
+
 def test_keda_scales_like_the_autoscaler(keda: Manifest, hpa: Manifest, adapter: Manifest) -> None:
     """KEDA, the alternative, has the same target, bounds, thresholds, behaviour and Prometheus server."""
     cpu, prometheus = (next(t for t in keda["triggers"] if t["type"] == kind) for kind in ("cpu", "prometheus"))
@@ -246,3 +264,23 @@ def test_every_file_of_k8s_is_used() -> None:
             f"- {path.name}\n" in recipes[path.parent / "kustomization.yaml"]
             or f"path: {path.name}\n" in recipes[path.parent / "kustomization.yaml"]
         )
+
+
+def test_a_bot_with_a_long_connection_needs_no_public_callback() -> None:
+    """The overlay is PROD in websocket mode without the Ingress of callbacks; port 443 outside is open to the pods."""
+    production, manifests = render(PROD), render(WEBSOCKET)
+
+    def names(rendered: list[Manifest]) -> set[tuple[str, str]]:
+        return {(manifest["kind"], re.sub("-[a-z0-9]{10}$", "", manifest["metadata"]["name"])) for manifest in rendered}
+
+    assert names(production) - names(manifests) == {("Ingress", "wechatlaibao-callback")}
+    assert names(manifests) <= names(production)
+    assert config_of(manifests) == {**config_of(production), "WECHAT_MODE": "websocket"}
+    assert float(config_of(manifests)["DRAIN_SECONDS"]) > HANDOVER_SECONDS
+    gateway = one(manifests, "Deployment", "wechatlaibao")
+    policies = [p for p in every(manifests, "NetworkPolicy") if selects(p["spec"]["podSelector"], labels_of(gateway))]
+    rules = [rule for policy in policies for rule in policy["spec"].get("egress", []) if {"port": 443} in rule["ports"]]
+    assert {peer["ipBlock"]["cidr"] for rule in rules for peer in rule["to"] if "ipBlock" in peer} == {
+        "0.0.0.0/0",
+        "::/0",
+    }

@@ -16,7 +16,7 @@ from services.contacts.access_token_store import AccessToken, AccessTokenStore
 from services.contacts.api_service import ContactsApi
 from services.contacts.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
 from services.contacts.directory import Directory, DirectoryParts, DirectoryTimeouts
-from services.models import Contact
+from services.contacts.records import Contact
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner, connect
 from tests.support.servers.processes import free_port, wait_until

@@ -8,9 +8,12 @@ from services.answers.conversation_memory import ConversationMemory, MemoryStore
 from services.answers.conversation_store import ConversationStore
 from services.answers.history_store import MAX_CHARACTERS, HistoryStore
 from services.models import Query, Question, Turn
+from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import ScriptRunner
 
 QUESTION = Question("?", "wecom", "default", "zhangsan")
+#: A provider that keeps no conversations; it is not asked.
+PROVIDER = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="not-a-real-key", model="m")
 THINKING = "想一想。" * MAX_CHARACTERS
 
 
@@ -19,14 +22,18 @@ def memory(runner: ScriptRunner) -> ConversationMemory:
     """The memory of one conversation, for a provider that keeps none."""
     conversations = ConversationStore(runner, secret=b"secret", ttl=100.0)
     key = conversations.key("app", QUESTION)
-    return ConversationMemory(key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0))
+    return ConversationMemory(
+        key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0), provider=PROVIDER
+    )
 
 
 def next_history(memory: ConversationMemory, runner: ScriptRunner) -> tuple[Turn, ...]:
     """Return the history that the conversation's next question brings along."""
     conversations = ConversationStore(runner, secret=b"secret", ttl=100.0)
     key = conversations.key("app", QUESTION)
-    following = ConversationMemory(key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0))
+    following = ConversationMemory(
+        key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0), provider=PROVIDER
+    )
     return following.recalled(Query("next", "u")).history
 
 

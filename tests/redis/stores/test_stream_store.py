@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from services.errors import SettingsError, StoreUnavailable
-from services.redis.store import ScriptRunner, connect
+from services.redis.store import Call, ScriptRunner, connect
 from services.streams.records import PAGE_BYTES, PAGE_CHUNKS, Appended, Chunk, NewStream, Write
 from services.streams.store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock, free_port
@@ -375,6 +375,20 @@ def test_cancel_ends_a_running_stream_once(store: Store) -> None:
 
     assert [store.cancel(ID), store.cancel(ID), store.cancel("unknown")] == ["processing", "cancelled", ""]
     assert store.write([append("x")]) == [Appended("closed", status="cancelled")]
+
+
+@pytest.mark.every_redis
+def test_only_a_stream_that_has_ended_is_removed(store: Store, runner: ScriptRunner) -> None:
+    """With all its keys; a running one stays, and one that is not known is nothing."""
+    store.open(new())
+    store.write([append("答")])
+    store.remove([ID, "unknown"])
+    assert text(store) == "答"
+
+    store.write([finish(1)])
+    store.remove([ID, "unknown"])
+
+    assert runner.run([Call(None, ("EXISTS", key)) for key in stream_keys(ID)]) == [0, 0, 0]
 
 
 def test_a_stream_born_finished_has_its_sentence(store: Store) -> None:

@@ -28,6 +28,7 @@ from services.errors import (
     StreamBroken,
     Unrecoverable,
 )
+from services.histories.earlier import Earlier, written
 from services.identity.callers import Callers
 from services.models import (
     Complete,
@@ -39,13 +40,12 @@ from services.models import (
     ProviderIds,
     Query,
     Question,
-    Recovered,
     Replacement,
     Turn,
     Usage,
     UserInfo,
 )
-from services.providers.base import BaseRAGProvider
+from services.providers.base import BaseRAGProvider, Recovered
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
@@ -473,6 +473,26 @@ def test_a_new_owner_keeps_the_conversation_that_it_recovers(replica: Replica) -
 
     assert ProviderIds("c7", "m7") in events
     assert replica.remembered == "c7"
+
+
+def test_a_new_owner_looks_up_what_was_sent_before_the_question_too(replica: Replica) -> None:
+    """A run whose ids were lost is found by the text that it was asked with."""
+    asked: list[str] = []
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        asked.append(query.text)
+        return Recovered("答")
+
+    replica.provider.recover = recover  # type: ignore[method-assign]
+    question = replace(QUESTION, earlier=written(Earlier("Be brief.", (Turn("甲？", "甲。"),))))
+
+    for conversation_id in ("", "c1"):
+        past = Past(1, ProviderIds(conversation_id), "", resets="0")
+        list(replica.answerer.answer(question, f"s{conversation_id}", replica.deadline, past))
+        replica.conversations.leave(replica.key, f"s{conversation_id}")
+
+    before = "System: Be brief.\n\nUser: 甲？\n\nAssistant: 甲。\n\nUser: "
+    assert asked == [before + QUESTION.text, QUESTION.text]
 
 
 def test_a_memory_that_cannot_be_written_costs_no_answer(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

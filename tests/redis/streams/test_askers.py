@@ -18,9 +18,11 @@ from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.history_store import HistoryStore
 from services.channels import Channel, Channels
+from services.contacts.records import Contact
 from services.errors import AuthError
 from services.identity.name_store import NameStore
-from services.models import Asker, Contact, Identity, Past, ProviderIds, Query, Question, Recovered, UserInfo
+from services.models import Asker, Identity, Past, ProviderIds, Query, Question, UserInfo
+from services.providers.base import Recovered
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.answer_events import Asking

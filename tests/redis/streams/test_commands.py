@@ -157,7 +157,7 @@ def test_retry_asks_the_last_question_again(desk: Desk, provider: SlowProvider) 
     assert desk.sees_end(again.stream_id).text == "答：二"
     assert len({first.stream_id, last.stream_id, again.stream_id}) == 3
     assert provider.asked == ["一", "二", "二"]
-    assert desk.streams.content(again.stream_id) == "二"
+    assert Question.from_json(desk.streams.question(again.stream_id)).text == "二"
 
 
 def test_a_redelivered_question_is_not_the_last_one(desk: Desk, provider: SlowProvider) -> None:
@@ -293,6 +293,13 @@ def trips_of(relay: CountingRelay, work: Callable[[], object]) -> list[Names]:
     return [names for names in relay.names if not set(names) <= ELSEWHERE]
 
 
+def ends(desk: Desk, provider: SlowProvider, relay: CountingRelay) -> None:
+    """Let the running answers end, with the round trip that takes them off their person's list; later ones do not."""
+    provider.go_on.set()
+    wait_until(lambda: desk.manager.running == 0 and any("LREM" in names for names in relay.names))
+    provider.go_on.clear()
+
+
 def test_a_command_is_two_round_trips(redis_server: RedisServer, provider: SlowProvider) -> None:
     """Redelivered or not, with answers to stop or without; a plain sentence is one."""
     with redis_server.client(db=0) as client, CountingRelay(redis_server.port) as relay:
@@ -306,10 +313,9 @@ def test_a_command_is_two_round_trips(redis_server: RedisServer, provider: SlowP
         again = trips_of(relay, lambda: stops(desk))
         handed = trips_of(relay, lambda: commands.hand_over(command("h"), "<called>"))
         told = trips_of(relay, lambda: commands.tell(command("t"), "<help>"))
-        provider.go_on.set()
-        wait_until(lambda: desk.manager.running == 0)
+        ends(desk, provider, relay)
         retried = trips_of(relay, lambda: retries(desk, "r"))
-        wait_until(lambda: desk.manager.running == 0)
+        ends(desk, provider, relay)
         retried_again = trips_of(relay, lambda: retries(desk, "r"))
         desk.close()
 

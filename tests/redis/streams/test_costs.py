@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import ResponseServer
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
@@ -180,15 +181,15 @@ def test_pictures_cost_the_finished_frame_one_round_trip(relay: CountingRelay) -
     assert len(bubble.last.pictures) == 3
 
 
-@pytest.mark.parametrize("field", ["step", "suggested"])
-def test_the_step_and_the_suggestions_cost_a_poll_their_bytes(
+@pytest.mark.parametrize("field", ["step", "suggested", "choices"])
+def test_what_goes_beside_the_text_costs_a_poll_their_bytes(
     field: str, relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis
 ) -> None:
     """No command and no round trip; an answer without them costs no byte more than the test below allows."""
     owned = running(relay, desk, talker)
     words = "查" * 40
     server.hset(stream_keys(owned.stream_id).hash, field, words)
-    if field == "suggested":
+    if field != "step":
         talker.lets_go()
         desk.sees_end(owned.stream_id)
         wait_until(lambda: desk.manager.running == 0)
@@ -198,7 +199,7 @@ def test_the_step_and_the_suggestions_cost_a_poll_their_bytes(
     snapshot = desk.reads(owned.stream_id)
 
     assert snapshot
-    assert snapshot.note == words
+    assert (snapshot.note, snapshot.choices) == (("", words) if field == "choices" else (words, ""))
     assert commands(server) == POLL
     (trip,) = relay.trips
     assert trip.sent == POLL_SENT
@@ -356,6 +357,28 @@ def test_a_callback_is_one_round_trip(relay: CountingRelay, server: redis.Redis)
     assert [names for names in asked if not appends(names)] == [ASKING, RELEASE]
     assert polled == [("read",)] * 5
     assert bubble.finish
+
+
+def test_a_card_costs_a_poll_nothing_and_a_click_one_round_trip(relay: CountingRelay) -> None:
+    """A click is asked as a message is."""
+    with MockDify() as dify, ResponseServer() as responses:
+        settings = {"STREAM_LEASE": "300", "WECHAT_RESPONSE_HOSTS": "127.0.0.1", **dify_settings(dify.base_url)}
+        with AppServer(relay.url, **settings) as app_server, app_server.user(responses=responses) as user:
+            bubble = user.says("报销 [[form]]")
+            user.sees_finish(bubble, every=0.05)
+            wait_until(lambda: app_server.container.manager.running == 0)
+            relay.forget()
+            user.polls(bubble)
+            polled = foreground(relay)
+            assert bubble.last.card
+            relay.forget()
+            click = user.clicks(bubble.last.card, "同意")
+            wait_until(lambda: user.late(click), timeout=30.0)
+            clicked = foreground(relay)
+
+    assert polled == [("read",)]
+    assert clicked[0] == ASKING
+    assert [names for names in clicked if set(names) & set(ASKING)] == [ASKING]
 
 
 def test_a_rating_is_two_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:

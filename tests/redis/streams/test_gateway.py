@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
 
+from services.attachments import MediaFile
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.store import stream_keys
+from tests.support.pictures import png
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.streams.desk import CALLER, KEY, Desk, SlowProvider
 from utils.sealed import unseal
@@ -532,3 +535,21 @@ def settled(desk: Desk, stream_id: str) -> bool:
         return False
     assert snapshot, "reported as unknown"
     return True
+
+
+def test_a_picture_is_kept_for_the_question_that_began(redis_url: str, provider: SlowProvider) -> None:
+    """A redelivered question and a refused one leave no copy, and do not touch that of the one that began."""
+    picture = MediaFile("image.png", "image", "image/png", png())
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    with client, closing(Desk(redis_url, provider, slots=1)) as desk:
+
+        def kept(msgid: str, principal: str = "zhangsan") -> list[str]:
+            question = Question("年假?", "wecom", "default", principal, msgid=msgid)
+            desk.gateway.ask(question, media=(picture,))
+            return sorted(client.scan_iter("dify_media:*"))
+
+        desk.asks("工资?", msgid="m0", principal="lisi")
+        refused, began, again = kept("m1", "lisi"), kept("m1"), kept("m1")
+        provider.go_on.set()
+
+    assert (refused, len(began), again) == ([], 1, began)

@@ -16,6 +16,7 @@ from services.streams.records import Snapshot
 from services.streams.store import stream_keys
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
+from utils.citations import typed_source
 
 
 @pytest.fixture
@@ -116,6 +117,21 @@ def test_another_text_under_a_used_id_is_refused(desk: Desk, provider: SlowProvi
     assert provider.asked == ["年假?"]
 
 
+@pytest.mark.parametrize("changes", [{"model": "m2"}, {"temperature": 0.0}, {"inputs": {"a": 1}}], ids=str)
+def test_other_options_under_a_used_id_are_refused(
+    desk: Desk, provider: SlowProvider, changes: dict[str, object]
+) -> None:
+    """The stored answer is one to the first question's options."""
+    asked = Question("年假?", "http", "default", CALLER.principal, msgid="1", inputs={"a": 0.5}, temperature=0.5)
+    first = desk.gateway.ask(asked)
+    wait_until(lambda: bool(provider.asked))
+
+    assert desk.gateway.ask(replace(asked, **changes)).error_code == "id_conflict"  # type: ignore[arg-type]
+    assert desk.gateway.find(replace(asked, **changes)).error_code == "id_conflict"  # type: ignore[arg-type, union-attr]
+    assert desk.gateway.ask(asked).stream_id == first.stream_id
+    assert provider.asked == ["年假?"]
+
+
 def test_a_refused_text_leaves_the_conversations_turn(desk: Desk, provider: SlowProvider) -> None:
     """The running stream under the same id keeps its turn, so the next question waits for it."""
     first = asks(desk, msgid="c1/1", session="s1")
@@ -145,7 +161,7 @@ def test_an_id_that_cannot_be_compared_is_an_error(desk: Desk, monkeypatch: pyte
     def away(stream_id: str) -> str:
         raise StoreUnavailable
 
-    monkeypatch.setattr(desk.streams, "content", away)
+    monkeypatch.setattr(desk.streams, "question", away)
     assert asks(desk, "病假?", msgid="c1/1").error_code == "store_unavailable"
 
 
@@ -236,7 +252,7 @@ def test_an_answers_sources_are_stored_with_it(desk: Desk, provider: SlowProvide
     following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
     sees(desk, asked.stream_id)
 
-    assert following.whole().sources == sources
+    assert following.whole().sources == tuple(map(typed_source, sources))
 
 
 @pytest.mark.parametrize(

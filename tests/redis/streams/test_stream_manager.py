@@ -19,6 +19,7 @@ from services.streams.answer_events import AnswerEvent, Asking, Waiting
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Appended, Chunk, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
+from tests.support.answers import typed
 from tests.support.servers.processes import FakeClock, RedisServer, wait_until
 from tools.streams import documented
 from utils.deadline import Deadline
@@ -594,7 +595,7 @@ def test_usage_is_logged_counted_and_stored(replica: Replica, caplog: pytest.Log
     assert counted("wechatlaibao_price_total", currency="USD") - price == pytest.approx(0.00043)
     whole = replica.store.whole("s")
     assert whole
-    assert (whole.usage, whole.sources) == (replace(usage, sources=()), ({"title": "手册"},))
+    assert (whole.usage, whole.sources) == (replace(usage, sources=()), (typed("手册"),))
     assert whole.metadata == {"model": "m-1", "provider": "parrot"}
 
 
@@ -631,7 +632,7 @@ def test_half_a_surrogate_pair_in_metadata_ends_no_answer(replica: Replica) -> N
     assert (replica.sees_end().status, replica.sees().text) == ("completed", "答")
     whole = replica.store.whole("s")
     assert whole
-    assert (whole.sources, whole.metadata) == (({"title": "?手册"},), {"model": "?"})
+    assert (whole.sources, whole.metadata) == ((typed("?手册"),), {"model": "?"})
 
 
 def counted(name: str, **labels: str) -> float:

@@ -22,8 +22,8 @@ from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManag
 from services.channels import Channels
 from services.errors import ProviderError, StoreUnavailable, Unrecoverable
 from services.identity.auth_service import AuthService
-from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Recovered
-from services.providers.base import BaseRAGProvider
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
+from services.providers.base import BaseRAGProvider, Recovered
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager

@@ -14,6 +14,7 @@ from demo.mocks.dify.server import MockDify
 from demo.mocks.openai.server import MockOpenAI
 from services.providers.mock import mock_answer
 from tests.scenarios.stage.people import TIMEOUT
+from tests.support.openai_program import OpenAIProgram
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.visitor import visit
@@ -70,7 +71,7 @@ def app_server(
 
 
 def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
-    """WeCom, both sockets, plain HTTP and a batch return the provider's answer byte for byte.
+    """WeCom, both sockets, plain HTTP, an OpenAI client and a batch return the provider's answer byte for byte.
 
     WeCom's bubble has it as Markdown with WeCom's line breaks; the built-in mock answers the chat channel in English.
     """
@@ -106,6 +107,10 @@ def _http(url: str) -> str:
     return str(reply.json()["data"]["content"])
 
 
+def _openai_client(url: str) -> str:
+    return OpenAIProgram(url, KEY).streams(QUESTION).content
+
+
 def _batch(url: str) -> str:
     tasks, headers = f"{url}/api/batch/tasks", {"X-API-Key": KEY}
     body = {"name": "一个问题", "texts": [QUESTION]}
@@ -125,5 +130,6 @@ ENDPOINTS: Mapping[str, Callable[[str], str]] = {
     "chat": _chat,
     "realtime": _realtime,
     "http": _http,
+    "openai": _openai_client,
     "batch": _batch,
 }

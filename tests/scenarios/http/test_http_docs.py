@@ -29,8 +29,8 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text("utf-8")
 KEY = "not-a-real-key"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def shape(value: Any) -> Any:
@@ -63,7 +63,9 @@ def environment(url: str, key: str = KEY) -> dict[str, str]:
 def test_the_documented_commands_print_what_is_shown(pair: list[Replica], tmp_path: Path) -> None:
     """The commands, run in one shell, print JSON of the documented shape, and events that resume."""
     require_binary("curl"), require_binary("jq")
-    prepare, *commands = blocks("sh")
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n")
+    # Generated clients have a test of their own.
+    prepare, *commands = blocks("sh", TEXT.partition("## A generated client\n")[0])
     assert f"LAIBAO_KEY={KEY}" in prepare
     script = "\n".join(
         f"({command}) > {number}\n" if "STREAM=" not in command else parted(command, number)
@@ -73,9 +75,11 @@ def test_the_documented_commands_print_what_is_shown(pair: list[Replica], tmp_pa
     shell = ["bash", "-euo", "pipefail", "-c", script]
     subprocess.run(shell, cwd=tmp_path, env=environment(pair[0].url), check=True, timeout=WIDE * 2)
 
-    waited, grown, resumed, cancelled, rated = ((tmp_path / str(number)).read_text("utf-8") for number in range(5))
-    shown_answer, shown_cancel, shown_rating = (json.loads(block) for block in blocks("json"))
+    printed = ((tmp_path / str(number)).read_text("utf-8") for number in range(6))
+    waited, uploaded, grown, resumed, cancelled, rated = printed
+    shown_answer, shown_file, shown_cancel, shown_rating = (json.loads(block) for block in blocks("json"))
     assert shape(json.loads(waited)) == shape(shown_answer)
+    assert shape(json.loads(uploaded)) == shape(shown_file)
     assert shape(json.loads(cancelled)) == shape(shown_cancel)
     assert json.loads(cancelled)["data"]["status"] == "completed"
     stream_id = json.loads(cancelled)["data"]["stream_id"]
@@ -125,7 +129,7 @@ def test_the_python_client_does_not_retry_a_wrong_key(pair: list[Replica], tmp_p
         client(tmp_path, "hello"), env=environment(pair[1].url, "wrong"), capture_output=True, timeout=WIDE * 2
     )
 
-    assert (done.returncode, done.stderr.decode().strip()) == (1, "The credential is not, or no longer, valid.")
+    assert (done.returncode, done.stderr.decode().strip()) == (1, "凭据无效或已失效。")
 
 
 def test_the_python_client_resumes_after_a_kill(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
         "string": client.get,
         "hash": client.hgetall,
         "list": lambda key: client.lrange(key, 0, -1),
+        "set": client.smembers,
         "zset": lambda key: client.zrange(key, 0, -1),
     }
     for key in client.scan_iter():
@@ -118,7 +119,7 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
         auth.users["E2"] = DemoUser("refused", "E2", password="another-password")
         everything = {**dify_settings(dify.base_url), **users, **secured(maria_server, server), **logs}
         endpoints = {"API_KEYS": SOCKET_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
-        env = settings_for(server.url(), DIFY_TIMEOUT="2", **everything, **endpoints)
+        env = settings_for(server.url(), DIFY_TIMEOUT="10", **everything, **endpoints)
         with replicas(2, env, tmp_path) as pair:
             urls = [replica.url for replica in pair]
             asked = [("known", ""), ("refused", ""), ("nobody", ""), ("known", "[[error]]"), ("known", "[[drop]]")]

@@ -177,7 +177,8 @@ def test_a_drain_is_served_and_scraped_to_its_end(redis_url: str, tmp_path: Path
         changes = {"DRAIN_SECONDS": "30", **dify_settings(dify.base_url)}
         with with_ops_port(redis_url, tmp_path, **changes) as (replica, ops), wecom_user([replica.url]) as person:
             bubble = person.says("第一个问题 [[slow]]")
-            wait_until(lambda: dify.open_streams == 1)
+            # A page that was rendered before the question may be shown for a second.
+            wait_until(lambda: dify.open_streams == 1 and shown(ops)[RUNNING] == 1.0)
             replica.signal(signal.SIGTERM)
             wait_until(lambda: [ready(url) for url in (replica.url, ops)] == [503, 503])
             scrapes = []

@@ -132,7 +132,9 @@ def test_a_file_of_some_megabytes_becomes_a_batch(nginx: Nginx) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "megabytes"), [("/api/chat", 1.5), ("/api/batch/tasks", 32.5)], ids=["question", "batch"]
+    ("path", "megabytes"),
+    [("/api/chat", 1.5), ("/api/batch/tasks", 32.5), ("/api/push", 32.5), ("/api/files", 20.5)],
+    ids=["question", "batch", "push", "file"],
 )
 def test_a_body_that_is_too_long_is_refused_by_the_product(nginx: Nginx, path: str, megabytes: float) -> None:
     """Nginx's limits are just above the product's, which answers with its own error."""
@@ -176,10 +178,10 @@ def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
 
 
 def _first_refused(nginx: Nginx) -> requests.Response | None:
-    """Read a document until a reply is not 200."""
+    """Ask for a file that does not exist, which costs little, until a reply is 429."""
     with requests.Session() as session:
-        replies = (session.get(f"{nginx.url}/docs", timeout=TIMEOUT) for _ in range(2000))
-        return next((reply for reply in replies if reply.status_code != 200), None)
+        replies = (session.get(f"{nginx.url}/files/unknown", timeout=TIMEOUT) for _ in range(2000))
+        return next((reply for reply in replies if reply.status_code == 429), None)
 
 
 def test_requests_of_one_address_are_limited(nginx: Nginx) -> None:

@@ -23,7 +23,7 @@ from tests.support.servers.processes import RedisServer, wait_until
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Timeout in seconds of steps that take a moment on an idle machine.
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 #: The rest of supervisord's configuration.
 MAIN = """
 [supervisord]

@@ -13,8 +13,9 @@ import pytest
 from demo.mocks.dify.server import MockDify
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.sockets.realtime_desk import stages
+from tests.support.sockets.realtime_desk import html_of, stages
 from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
+from utils.markdown.blocks import render_markdown
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -32,14 +33,16 @@ def dify() -> Iterator[MockDify]:
 
 
 @pytest.fixture(scope="module")
-def both_replicas(
-    redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Replica]]:
-    """Two replicas of one deployment, without authentication."""
+def env(redis_server: RedisServer, dify: MockDify) -> dict[str, str]:
+    """The settings of a replica without authentication."""
     own = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "STREAM_LEASE": "3"}
-    env = settings_for(redis_server.url(), **dify_settings(dify.base_url, **own))
-    folder: Path = tmp_path_factory.mktemp("realtime")
-    with replicas(2, env, folder) as both:
+    return settings_for(redis_server.url(), **dify_settings(dify.base_url, **own))
+
+
+@pytest.fixture(scope="module")
+def both_replicas(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]]:
+    """Two replicas of one deployment."""
+    with replicas(2, env, tmp_path_factory.mktemp("realtime")) as both:
         yield both
 
 
@@ -156,6 +159,29 @@ def test_an_answer_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
 
     assert text_of([*before, *after]) == dify.expected_answer(question)
     assert len(asked_of(dify, "婚假")) == 1
+
+
+def test_an_answer_as_html_outlives_its_replica(
+    speaks: Speaks, env: dict[str, str], dify: MockDify, tmp_path: Path
+) -> None:
+    """After its owner is killed, another replica sends every block once more and to the end, with one provider call."""
+    question = "丧假有几天？[[slow]]"
+    with replicas(1, env, tmp_path) as (owner,), visit(owner.url, "realtime") as visitor:
+        say(visitor, question, session_id="html", render="html")
+        visitor.until({"type": "answer"})
+        last = visitor.until({"type": "answer"})
+        assert html_of(visitor.frames)
+        owner.kill()
+
+    with speaks(1) as visitor:
+        resumed = {"stream_id": last["stream_id"], "cursor": last["cursor"], "render": "html"}
+        visitor.says({"type": "resume", **resumed, "session_id": "html"})
+        after = until_idle(visitor)
+
+    assert [frame["cursor"] for frame in after if frame["type"] == "reset"][:1] == [0]
+    assert text_of(after) == dify.expected_answer(question)
+    assert html_of(after) == render_markdown(dify.expected_answer(question))
+    assert len(asked_of(dify, "丧假")) == 1
 
 
 def test_a_waiting_question_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:

@@ -32,7 +32,10 @@ KEY = "not-a-real-key"
 ADMIN = "not-a-real-admin-token"
 BY_CLIENT = [example for example in examples() if example.by_client and not example.name.endswith(".auth")]
 #: Error codes for frames that do not conform to the protocol.
-REFUSALS = {"INVALID_JSON", "INVALID_MESSAGE", "UNSUPPORTED_TYPE", "UNKNOWN_ACTION", "SERVER_ERROR", "STREAM_UNKNOWN"}
+REFUSALS = {
+    *("INVALID_JSON", "INVALID_MESSAGE", "INVALID_FIELDS", "BOT_UNKNOWN", "UNSUPPORTED_TYPE", "UNKNOWN_ACTION"),
+    *("SERVER_ERROR", "STREAM_UNKNOWN"),
+}
 
 
 def socket_settings(redis_url: str, dify: MockDify, **changes: str) -> dict[str, str]:
@@ -128,6 +131,9 @@ def test_every_client_frame_of_the_document_is_accepted(url: str, example: Examp
         ('{"type": "chat", "content": "x", "id": ""}', "INVALID_MESSAGE"),
         ('{"type": "chat", "content": "x", "render": "pdf"}', "INVALID_MESSAGE"),
         ('{"type": "resume", "stream_id": "x", "cursor": -1}', "INVALID_MESSAGE"),
+        ('{"type": "chat", "content": "x", "temperature": 3}', "INVALID_FIELDS"),
+        ('{"type": "chat", "content": "x", "model": "m2"}', "INVALID_FIELDS"),
+        ('{"type": "chat", "content": "x", "bot": "sales"}', "BOT_UNKNOWN"),
         ('{"type": "chat", "content": " \\n "}', "MESSAGE_EMPTY"),
         (json.dumps({"type": "chat", "content": "x" * 10_001}), "MESSAGE_TOO_LONG"),
         ('{"type": "dance"}', "UNSUPPORTED_TYPE"),
@@ -186,6 +192,8 @@ def test_a_whole_session_of_the_chat_endpoint(url: str) -> None:
         chat.says({"type": "chat", "content": "[[new-agent-differs]] 营业时间", "id": "q-2"})
         chat.says({"type": "chat", "content": "[[error-after-text]]"})
         came = chat.until_done()
+        chat.says({"type": "feedback", "stream_id": came[0]["stream_id"], "rating": "like"})
+        assert chat.until({"type": "feedback"})["rating"] == "like"
         again = {"type": "resume", "stream_id": came[0]["stream_id"], "cursor": 3, "render": "html"}
         chat.says(again)
         chat.until({"type": "reset"})
@@ -240,6 +248,32 @@ def test_a_whole_session_of_the_realtime_endpoint(url: str) -> None:
     assert visitor.seen == {name for name in SCHEMA["$defs"] if name.startswith("realtime.server.")}
     finals = [frame for frame in visitor.frames if frame["type"] == "answer" and frame["final"]]
     assert len({frame["stream_id"] for frame in finals}) == len(finals)
+
+
+def test_the_options_of_a_question_reach_the_provider(url: str, dify: MockDify) -> None:
+    """Dify gets the end user and the inputs; the answer is resumed and rated for this user alone."""
+    question, names = "[[think]] 出差可以坐高铁吗？", {"user": "zhangsan"}
+    with visit(url, "chat", key=KEY) as chat:
+        chat.says({"content": question, "inputs": {"level": 3}, "thinking": "separate", **names})
+        answer = next(frame for frame in chat.until_done() if frame.get("role") == "assistant")
+        again = {"type": "resume", "stream_id": answer["stream_id"]}
+        chat.says({**again, "thinking": "hide", **names})
+        resumed = chat.until({"type": "chat", "role": "assistant"})
+        chat.until({"type": "typing", "status": False})
+        chat.says({**again, "user": "lisi"})
+        chat.until({"type": "error", "code": "STREAM_UNKNOWN"})
+        rating = {"type": "feedback", "stream_id": answer["stream_id"], "rating": "like"}
+        chat.says(rating)
+        chat.until({"type": "error", "code": "STREAM_UNKNOWN"})
+        chat.says({**rating, **names})
+        chat.until({"type": "feedback", "rating": "like"})
+
+    assert answer["reasoning"] == "先想想"
+    assert "think" not in answer["content"]
+    assert resumed["content"] == answer["content"]
+    assert "reasoning" not in resumed
+    (body,) = [request.body for request in dify.asked(question)]
+    assert (body["user"], body["inputs"]) == ("zhangsan", {"level": 3})
 
 
 # Authentication, and how connections end

@@ -88,7 +88,7 @@ class Office:
         """Poll a replica until the bubble is finished; return a new bubble with the frames seen meanwhile."""
         seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
         with wecom_user([self.url(at)], userid) as person:
-            person.sees_finish(seen, TIMEOUT, every=0.1)
+            person.sees_finish(seen, TIMEOUT, every=0.3)
         return seen
 
     def answered(self, userid: str, question: str, at: int = 0) -> Bubble:

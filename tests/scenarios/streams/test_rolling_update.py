@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -18,11 +19,12 @@ import pytest
 import yaml
 
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import Bubble, Callback, WeComUser
+from demo.wecom.simulator import Bubble, Callback, MediaStore, ResponseServer, WeComUser
 from tests.scenarios.stage.chaos_fleet import Fleet, Service, fleet
 from tests.scenarios.stage.chaos_record import Record, examine, table
 from tests.scenarios.stage.people import TIMEOUT, stored
-from tests.support.replicas import ROOT, Replica, dify_settings, settings_for
+from tests.scenarios.stage.whole_bot import WholeBot
+from tests.support.replicas import AES_KEY, ROOT, TOKEN, Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -33,6 +35,18 @@ ENDPOINTS_SECONDS = 1.0
 #: STREAM_LEASE in seconds.
 LEASE = 3.0
 
+#: Settings that switch on what a bot can do; the frames of the bot `late` end before its slow answers.
+EVERYTHING = {
+    "STREAM_LEASE": f"{LEASE:g}",
+    "WECHAT_BOTS": json.dumps(
+        {"late": {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_ANSWER_SECONDS": "2"}}
+    ),
+    "WECHAT_RESPONSE_HOSTS": "127.0.0.1",
+    "MEDIA_HOSTS": "127.0.0.1",
+    "WECHAT_PROGRESS": "true",
+    "WECHAT_SUGGESTIONS": "true",
+}
+
 Property = Callable[[str, object], None]
 
 
@@ -41,6 +55,24 @@ class Strict(Service):
 
     def post(self, callback: Callback) -> dict[str, Any] | None:
         return self._next().post(callback)
+
+
+def strict(replicas: Fleet, person: WeComUser, at: int = 0, bot: str = "") -> WeComUser:
+    """Return a person whose callbacks are sent once."""
+    person.wire = Strict(replicas, at, f"/wechat/callback/{bot}" if bot else "/wechat/callback")
+    return person
+
+
+@contextmanager
+def whole_bot(replicas: Fleet, dify: MockDify) -> Iterator[WholeBot]:
+    """Give people who use all of the bot, and WeCom's side for them."""
+    with ResponseServer() as responses, MediaStore() as store:
+
+        def person(name: str, bot: str) -> WeComUser:
+            return strict(replicas, replicas.person(name, bot=bot, responses=responses, store=store), bot=bot)
+
+        yield WholeBot(person, dify, responses)
+        assert (responses.broken, store.broken) == ([], [])
 
 
 class Load:
@@ -77,7 +109,7 @@ class Load:
     def _person(self, number: int) -> WeComUser:
         person = self._replicas.person(f"user{number}", at=number)
         if self._strict:
-            person.wire = Strict(self._replicas, number, "/wechat/callback")
+            strict(self._replicas, person, number)
         return person
 
     def _ask(self, number: int) -> None:
@@ -143,26 +175,34 @@ class Manifest:
 def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Property) -> None:
     """Every question asked meanwhile is answered whole; none is rejected, asked twice or handed over.
 
+    Late answers, photos, forms and ratings reach their parties once, and pictures of answers are shown.
+
     As in Kubernetes, a new pod is ready before an old one is deleted, and the old one's end is not waited for. Without
     minReadySeconds it all happens faster than in production. Half of the answers take longer than preStop.
     """
     manifest = Manifest()
     assert manifest.update == {"maxUnavailable": 0, "maxSurge": 1}
     with RedisServer() as redis, MockDify(delay=0.02, slow=manifest.pre_stop / 20) as dify:
-        env = settings_for(
-            redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", DRAIN_SECONDS=manifest.drain
-        )
-        with fleet(manifest.replicas, env, tmp_path) as replicas, ThreadPoolExecutor() as kubelet:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), **EVERYTHING, DRAIN_SECONDS=manifest.drain)
+        with (
+            fleet(manifest.replicas, env, tmp_path) as replicas,
+            whole_bot(replicas, dify) as everything,
+            ThreadPoolExecutor() as kubelet,
+        ):
             load = Load(replicas, "slow", "chat")
             leaving: list[Future[float]] = []
-            with load.running():
+            with load.running(), everything.running():
                 wait_until(lambda: load.all_answering(redis), TIMEOUT)
                 for old in list(replicas.members):
                     replicas.start(1)
                     leaving.append(kubelet.submit(manifest.leave, replicas, old))
                 took = [future.result(manifest.grace) for future in leaving]
             records = records_of(load, replicas, redis, dify)
+            wrong = everything.wrong()
 
+    print(f"\nuses {everything.uses}")
+    assert wrong == {}
+    assert sum(everything.uses.values()) > 3 * len(everything.uses), "there was load all the time"
     print(f"\nended {', '.join(f'{seconds:.1f}' for seconds in took)} s after SIGTERM")
     assert_nothing_lost(records, record_property, "rolling update")
     assert {tuple(record.takeovers) for record in records} == {()}
@@ -170,26 +210,36 @@ def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Propert
 
 
 def test_answers_beyond_a_short_drain_are_handed_over(tmp_path: Path, record_property: Property) -> None:
-    """Answers longer than DRAIN_SECONDS continue on the other replica at once, without another call of the provider."""
+    """Answers longer than DRAIN_SECONDS continue on the other replica at once, without another call of the provider.
+
+    So do late answers, photos, forms and ratings.
+    """
     with RedisServer() as redis, MockDify(slow=0.3) as dify:
-        env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", DRAIN_SECONDS="2")
-        with fleet(2, env, tmp_path) as replicas:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), **EVERYTHING, DRAIN_SECONDS="2")
+        with fleet(2, env, tmp_path) as replicas, whole_bot(replicas, dify) as everything:
             load = Load(replicas, "slow")
-            with load.running():
+            with load.running(), everything.running():
                 wait_until(lambda: load.all_answering(redis), TIMEOUT)
                 old = replicas.members[0]
                 replicas.members = replicas.members[1:]
                 old.signal(signal.SIGTERM)
                 assert old.process.wait(TIMEOUT) == 0
             records = records_of(load, replicas, redis, dify)
+            wrong = everything.wrong()
 
+    assert wrong == {}
     released = {line["stream_id"]: line["time"] for line in replicas.logged("stream handed over")}
     taken = {line["stream_id"]: line["time"] for line in replicas.logged("stream taken over")}
-    gaps = [(datetime.fromisoformat(taken[each]) - datetime.fromisoformat(released[each])) for each in released]
-    print(f"\ntaken over at most {max(gaps).total_seconds():.2f} s after the release")
+    gaps = {each: seconds_between(released[each], taken[each]) for each in released}
+    print(f"\ntaken over at most {max(gaps.values()):.2f} s after the release")
     assert_nothing_lost(records, record_property, "short drain")
-    assert max(gaps).total_seconds() < LEASE
+    assert max(gaps[bubble.stream_id] for bubble in load.asked.values() if bubble.stream_id in gaps) < LEASE
+    assert max(gaps.values()) < 2 * LEASE, "a sweep, about once a lease, finds those that nobody polls"
     assert Counter(kind for record in records for kind in record.takeovers) == {"handover": PEOPLE // 2}
+
+
+def seconds_between(one: str, other: str) -> float:
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()
 
 
 def producing_worker(redis: RedisServer) -> int:

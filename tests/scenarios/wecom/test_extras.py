@@ -10,7 +10,7 @@ import pytest
 from config.texts import ZH
 from demo.mocks.dify.plays import NODES
 from demo.mocks.dify.server import MockDify
-from demo.wecom.placeholders import names_step
+from demo.wecom.bubble import names_step
 from demo.wecom.simulator import Bubble, WeComUser
 from tests.scenarios.stage.people import stored
 from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user

@@ -15,31 +15,25 @@ from pathlib import Path
 import pytest
 import requests
 
-from config.texts import ZH
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import Bubble, CallbackFailed, ResponsePost, ResponseServer, RuleBroken
+from demo.wecom.simulator import Bubble, CallbackFailed, ResponseServer, RuleBroken
 from services.streams.store import stream_keys
 from tests.scenarios.chaos import Killer
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.people import TIMEOUT, stored
+from tests.scenarios.stage.whole_bot import is_whole
 from tests.support.replicas import ADMIN_TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
-from utils.stream_utils import render_frame
 
 pytestmark = pytest.mark.scenario
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 LEASE = 3.0
 POLL = 0.4
-MARK, COMPLETE = "(2/2)\n\n", ZH["late_complete"]
 #: Shrinks of a bubble's text that are no errors here: other scenarios count them.
 SHRINKS = 20
 #: `delivered` of answers whose owner was killed between the claim and the stored outcome.
 CUT_OFF = ("claimed", "lost")
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 class Numbers(Iterator[int]):
@@ -101,13 +95,6 @@ class Stage:
         while [one for one in self.asked.values() if self.delivered(one) == "claimed"] and time.monotonic() < end:
             time.sleep(POLL)
 
-    def is_whole(self, question: str, bubble: Bubble, post: ResponsePost) -> bool:
-        """Return whether frame and message together are the answer, or the message alone is."""
-        answer = squeezed(render_frame(self.dify.expected_answer(question), growing=False))
-        shown = bubble.content.removesuffix(ZH["frame_ended_late"])
-        late = post.content.removeprefix(MARK)
-        return answer in (squeezed(late), squeezed(shown + late), squeezed(shown + late.removesuffix(COMPLETE)))
-
 
 @contextmanager
 def stage(count: int, delay: float, frame: float, folder: Path) -> Iterator[Stage]:
@@ -138,7 +125,7 @@ def verdicts(stage: Stage) -> Counter[str]:
             counted["sent twice"] += 1
         elif stage.gave_up(bubble) and (posts or state in CUT_OFF):
             counted["interrupted"] += 1
-        elif posts and not stage.is_whole(question, bubble, posts[0]):
+        elif posts and not is_whole(stage.dify.expected_answer(question), bubble, posts[0]):
             print(f"not whole: {question}: shown {bubble.content[-200:]!r}, late {posts[0].content!r}")
             counted["not whole"] += 1
         elif state in CUT_OFF:

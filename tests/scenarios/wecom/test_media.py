@@ -113,6 +113,7 @@ def test_an_owner_killed_during_the_first_download(here: Stage) -> None:
     assert (uploaded(here), here.asks(QUESTION)) == ([png(2), png(3)], 1)
 
 
+@pytest.mark.full
 def test_an_owner_killed_during_the_second_download(here: Stage) -> None:
     """The first picture's upload is stored, so only the second is fetched again."""
     here.store.before_body = once(here.kill_owner, at=2)

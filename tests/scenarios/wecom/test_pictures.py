@@ -59,12 +59,13 @@ def test_both_replicas_show_the_same_pictures(redis_server: RedisServer, tmp_pat
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.full
 def test_a_killed_owners_pictures_are_used(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Killed while it fetches the second picture: the next owner keeps the first, and fetches what is missing."""
+    """Killed while it fetches the second picture: the next owner keeps those before, and fetches what is missing."""
     with MockDify(after_disconnect="runs on") as dify, replicas(2, settings(redis_server, dify), tmp_path) as both:
         dify.held.add(SECOND)
         person, bubble = asks(both[0])
-        wait_until(lambda: has(redis_server, bubble, "p0") and dify.fetched(SECOND) == 0, TIMEOUT)
+        wait_until(lambda: has(redis_server, bubble, "p1") and dify.fetched(SECOND) == 0, TIMEOUT)
         both[0].kill()
         person.close()
         dify.held.clear()

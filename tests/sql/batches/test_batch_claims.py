@@ -10,6 +10,7 @@ import pytest
 
 from services.batches.records import Claimed
 from services.errors import BatchFinished
+from tests.support.answers import typed
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.support.servers.processes import FakeClock
 
@@ -124,7 +125,7 @@ def test_a_completed_item_keeps_all_parts_of_its_answer(shelf: Shelf, clock: Fak
     item, waiting = shelf.store.results(task.task_id)
     assert kept
     assert (item.index, item.status, item.attempts, item.content, item.error) == (0, "completed", 1, "答", None)
-    assert (item.metadata, item.sources) == ({"provider": "dify"}, ({"title": "手册"},))
+    assert (item.metadata, item.sources) == ({"provider": "dify"}, (typed("手册"),))
     assert (item.usage, item.started_at, item.completed_at) == ({"total_tokens": 7}, at(clock, -2.5), at(clock))
     assert (waiting.status, waiting.attempts, waiting.content, waiting.started_at) == ("pending", 0, "", None)
     assert shelf.store.get(task.task_id).percentage == 50.0
@@ -140,7 +141,7 @@ def test_a_failed_item_keeps_its_partial_answer(shelf: Shelf) -> None:
 
     first, second = shelf.store.results(task.task_id)
     assert (first.status, first.content, first.usage) == ("failed", "半句", {"total_tokens": 7})
-    assert (first.metadata, first.sources) == ({"provider": "openai"}, ({"title": "手册"},))
+    assert (first.metadata, first.sources) == ({"provider": "openai"}, (typed("手册"),))
     assert first.error == {"code": "provider_filtered", "message": "停了"}
     assert (second.content, second.usage, second.metadata, second.sources) == ("", {}, {}, ())
 

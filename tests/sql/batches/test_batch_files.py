@@ -155,4 +155,4 @@ def test_rows_are_read_by_pages(store: SqlBatchStore) -> None:
     task_id = finished(store, 7)
 
     assert [item.index for item in all_rows(store, task_id, page=3)] == list(range(7))
-    assert [item.index for item in all_rows(store, task_id, after=1, limit=4, page=3)] == [2, 3, 4, 5]
+    assert [item.index for item in all_rows(store, task_id, first=2, limit=4, page=3)] == [2, 3, 4, 5]

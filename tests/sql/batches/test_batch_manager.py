@@ -17,7 +17,8 @@ from services.batches.lanes_store import SUSPECTS
 from services.batches.records import BatchOptions, Order, Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
-from services.redis.store import Call
+from services.redis.store import Call, servers
+from services.streams.store import stream_keys
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
 from tests.support.servers.processes import RedisServer, wait_until
 
@@ -43,6 +44,10 @@ def opened(redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> 
     return lambda **options: BatchDesk(redis_url, provider, store, **options)
 
 
+def order(task_id: str) -> Order:
+    return Order(task_id, OWNER, BatchOptions())
+
+
 @pytest.mark.every_redis
 def test_a_task_is_worked_on_any_redis(any_redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> None:
     """On each kind of Redis, a Cluster too, every item has its answer, in the order of the texts."""
@@ -53,6 +58,30 @@ def test_a_task_is_worked_on_any_redis(any_redis_url: str, provider: ScriptedPro
     assert (task.status, task.completed, task.failed) == ("completed", 12, 0)
     assert [item.content for item in desk.items(task_id)] == [f"答：{text}" for text in texts(12)]
     assert Counter(provider.asked) == Counter(texts(12))
+
+
+@pytest.mark.every_redis
+def test_a_purged_task_leaves_nothing_in_redis(
+    any_redis_url: str, provider: ScriptedProvider, store: SqlBatchStore
+) -> None:
+    """The streams of its items go with it, those of attempts that failed and of a second run too; others stay."""
+    provider.failures["第1问"] = ["provider_timeout", "provider_rejected"]
+    with BatchDesk(any_redis_url, provider, store) as desk:
+        task_id, other = desk.submits(texts(3)), desk.submits(["另一个"])
+        desk.ends(task_id)
+        desk.ends(other)
+        desk.batches.retry(task_id, OWNER)
+        desk.ends(task_id)
+
+        desk.batches.purge(task_id, OWNER)
+
+        assert len(provider.asked) == 6
+        kept = desk.gateway.find(question_of(order(other), 0, 1))
+        assert kept
+        left = [key for server in servers(desk.client) for key in server.scan_iter("*dify_stream:*")]
+        assert sorted(left) == sorted(stream_keys(kept.stream_id))
+        noted = [key for server in servers(desk.client) for key in server.scan_iter("{dify_batch}:streams:*")]
+        assert noted == [f"{{dify_batch}}:streams:{other}"]
 
 
 def test_two_replicas_work_within_one_bound(opened: Open, provider: ScriptedProvider, store: SqlBatchStore) -> None:
@@ -105,9 +134,8 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
         wait_until(lambda: one.store.get(task_id).completed == 1 and provider.running == 2, timeout=TIMEOUT)
 
         task = other.batches.cancel(task_id, OWNER)
-        order = Order(task_id, OWNER, BatchOptions())
         for index in (1, 2):
-            stopped = other.gateway.find(question_of(order, index, 1))
+            stopped = other.gateway.find(question_of(order(task_id), index, 1))
             assert stopped
             assert stopped.status == "cancelled"
         wait_until(lambda: provider.running == 0, timeout=TIMEOUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from services.batches.sql.tables import TABLES
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError, StoreUnavailable
 from tests.support.batches.desk import BatchDesk, ScriptedProvider, texts
@@ -74,6 +75,11 @@ def catalogue(connection: sa.Connection) -> dict[str, Any]:
     }
 
 
+def of_earlier_versions(connection: sa.Connection, before: Collection[str]) -> dict[str, Any]:
+    """Return the description of those tables and indexes that earlier versions have too."""
+    return {name: described for name, described in catalogue(connection).items() if name in before}
+
+
 def test_new_tables_equal_those_of_earlier_versions(sql_url: str) -> None:
     """The database describes both by the same columns, types, defaults, collations and indexes."""
     engine = sa.create_engine(sql_url)
@@ -88,7 +94,7 @@ def test_new_tables_equal_those_of_earlier_versions(sql_url: str) -> None:
         store.close()
 
     with engine.connect() as connection:
-        assert catalogue(connection) == before
+        assert of_earlier_versions(connection, before) == before
     assert len(before) >= 3
     engine.dispose()
 
@@ -108,7 +114,7 @@ def test_tables_of_earlier_versions_go_on_working(sql_url: str) -> None:
         assert shelf.store.expire(-1) == 1
 
     with engine.connect() as connection:
-        assert catalogue(connection) == before
+        assert of_earlier_versions(connection, before) == before
     engine.dispose()
 
 
@@ -135,7 +141,7 @@ def test_the_former_command_prints_the_same_statements(capsys: pytest.CaptureFix
     former = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60.0)
 
     assert former.stdout == capsys.readouterr().out
-    assert len(printed(former.stdout)) == 3
+    assert len(printed(former.stdout)) == len(TABLES)
 
 
 def test_sqlite_accepts_the_printed_statements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from services.batches.records import BatchOptions
+from services.batches.records import BatchOptions, Given, ItemStatus
 from services.batches.sql.expiry import hide
 from services.batches.store import SqlBatchStore
 from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
+from tests.support.answers import typed
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.support.servers.processes import FakeClock, MariaServer
 
@@ -72,7 +74,7 @@ def test_every_character_survives(shelf: Shelf) -> None:
     items = shelf.store.rows(task.task_id)
     assert [item.text for item in items] == [item.content for item in items] == [*HARD]
     assert [(item.metadata, item.sources, item.usage) for item in items] == [
-        ({"title": text}, ({"title": text}, {"title": text}), {"title": text}) for text in HARD
+        ({"title": text}, (typed(text), typed(text)), {"title": text}) for text in HARD
     ]
     kept = shelf.store.get(task.task_id)
     assert (kept.name, kept.description, kept.options.inputs) == (HARD[0], HARD[3], {"a": HARD[3]})
@@ -85,7 +87,7 @@ def test_a_lone_surrogate_becomes_a_question_mark(shelf: Shelf) -> None:
     assert shelf.store.complete(shelf.claims(), content="a\ud83db", metadata={"a": "\ud83d"}, sources=[{"a": "\ud83d"}])
 
     item = shelf.store.rows(task.task_id)[0]
-    assert (item.content, item.metadata, item.sources) == ("a?b", {"a": "?"}, ({"a": "?"},))
+    assert (item.content, item.metadata, item.sources) == ("a?b", {"a": "?"}, ({**typed(""), "a": "?"},))
 
 
 def test_pauses_count_neither_for_the_rate_nor_for_the_end(shelf: Shelf, clock: FakeClock) -> None:
@@ -150,6 +152,37 @@ def test_ten_thousand_texts_are_one_task(shelf: Shelf) -> None:
         f"{n}" for n in range(5000, 5100)
     ]
     assert shelf.store.rows(task.task_id, after=9_999) == []
+
+
+def test_what_is_given_beside_a_text_comes_back(shelf: Shelf) -> None:
+    """Ids, columns and inputs are read with their items, and removed with their task; texts without any have none."""
+    given = [Given("A-1", {"备注": "=1"}, {"role": "x"}), Given()]
+    task = shelf.submits(["一", "二"], given=given, inputs={"role": "all", "n": 1})
+
+    assert [item.given for item in shelf.store.rows(task.task_id)] == given
+    assert (shelf.claims(0).inputs, shelf.claims(1).inputs) == ({"role": "x"}, {})
+    assert shelf.store.claim_again(0) == replace(shelf.claims(0), again=True)
+
+    assert shelf.rows("rows") == 1
+    shelf.store.cancel(task.task_id)
+    shelf.store.expire(-1)
+    assert shelf.rows("rows") == 0
+
+
+def test_items_are_read_by_their_status(shelf: Shelf) -> None:
+    """From a number on; items of a cancelled task that were never asked are cancelled."""
+    task = shelf.submits(4)
+    for _ in range(2):
+        shelf.store.fail(shelf.claims(), "provider_error", "出错了")
+    shelf.store.complete(shelf.claims(), content="答")
+
+    def read(status: ItemStatus, **more: int) -> list[int]:
+        return [item.index for item in shelf.store.rows(task.task_id, status=status, **more)]
+
+    assert (read("failed"), read("failed", skip=1), read("failed", after=0)) == ([0, 1], [1], [1])
+    assert (read("pending"), read("cancelled")) == ([3], [])
+    shelf.store.cancel(task.task_id)
+    assert (read("pending"), read("cancelled"), read("completed")) == ([], [3], [2])
 
 
 def test_a_task_without_texts_is_refused(store: SqlBatchStore) -> None:

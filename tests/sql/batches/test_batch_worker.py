@@ -17,6 +17,7 @@ from services.batches.worker import LaneWorker
 from services.errors import ProviderError, StoreUnavailable
 from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis.store import Call
+from tests.support.answers import typed
 from tests.support.batches.desk import OWNER, TIMEOUT, ScriptedProvider, in_thread
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
@@ -102,7 +103,7 @@ def test_a_lane_is_worked_until_nothing_is_left(
 
     assert store.get(task_id).status == "completed"
     found = item(store, task_id, 1)
-    assert (found.content, found.sources, found.usage["total_tokens"]) == ("答：二", ({"title": "手册"},), 7)
+    assert (found.content, found.sources, found.usage["total_tokens"]) == ("答：二", (typed("手册"),), 7)
     assert (found.metadata["provider"], found.metadata["message_id"]) == ("scripted", "m-二")
     assert [(query.text, query.channel, query.conversation_id) for query in provider.queries] == [
         ("一", "batch", ""),

@@ -15,6 +15,7 @@ from channels.web.errors import register_rest_errors
 from config.texts import Texts
 from services.identity.callers import Callers
 from tests.support.batches.twin import BatchesTwin
+from utils.markdown.blocks import render_markdown
 
 KEY, OTHER_KEY = "obviously-fake-key-a", "obviously-fake-key-b"
 TASKS = "/api/batch/tasks"
@@ -68,7 +69,8 @@ def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskCli
     register_rest_errors(app, texts.known)
     callers = Callers("key", api_keys=(KEY, OTHER_KEY))
     bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
-    app.register_blueprint(batch_blueprint(batches, callers, limiter, sentence=texts.get, **bounds))
+    shown = batch_blueprint(batches, callers, limiter, sentence=texts.get, html=render_markdown, **bounds)
+    app.register_blueprint(shown)
     return app.test_client()
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from services.batches.manager import BatchLimits, BatchManager, Retention
+from services.batches.limits import BatchLimits, Retention
+from services.batches.manager import BatchManager
 from services.batches.records import BatchOptions, Item, Task
 from services.batches.store import SqlBatchStore
+from services.batches.webhooks import Webhooks
 from services.errors import ProviderError
+from services.http.addresses import AddressRules
+from services.http.poster import Poster
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from tests.support.servers.processes import wait_until
@@ -22,6 +26,8 @@ from tests.support.streams.desk import CALLER, Desk
 from utils.deadline import Deadline
 
 OWNER = CALLER.principal
+#: The key that signs webhooks.
+SECRET = b"obviously-fake-secret-key"
 #: Timeout in seconds of steps that take a moment on an idle machine.
 TIMEOUT = 30.0
 
@@ -85,6 +91,7 @@ class BatchDesk(Desk):
         lanes: int = 3,
         works: bool = True,
         folder: Path | None = None,
+        webhook_hosts: Sequence[str] = ("127.0.0.1",),
         name: str = "one",
         **options: Any,
     ) -> None:
@@ -94,10 +101,12 @@ class BatchDesk(Desk):
         self.batches = BatchManager(
             store,
             self.gateway,
+            self.streams,
             runner=self.runner,
             limits=BatchLimits(lanes, max_queue_size=100, threads=lanes, works=works),
             sentence=lambda code: f"<{code}>",
             replica=name,
+            webhooks=Webhooks(store, Poster(AddressRules(webhook_hosts)), SECRET),
             retention=Retention(str(folder) if folder else None),
         )
 

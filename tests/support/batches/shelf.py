@@ -31,7 +31,7 @@ class Shelf:
 
     def __enter__(self) -> Self:
         self.store.prepare()
-        for table in ("tasks", "items"):
+        for table in ("tasks", "items", "rows", "extras"):
             self.write(f"DELETE FROM laibao_batch_{table}")
         return self
 
@@ -41,7 +41,7 @@ class Shelf:
     def submits(self, texts: Sequence[str] | int = 3, *, owner: str = OWNER, **fields: Any) -> Task:
         """Return a new task with these texts, or with so many generated ones."""
         words = [f"问题{n}" for n in range(texts)] if isinstance(texts, int) else texts
-        options = {name: fields.pop(name) for name in ("inputs", "max_attempts", "max_concurrent") if name in fields}
+        options = {name: fields.pop(name) for name in BatchOptions.__slots__ if name in fields}
         task, _ = self.store.create(
             owner=owner, texts=words, name=fields.pop("name", "七月"), options=BatchOptions(**options), **fields
         )

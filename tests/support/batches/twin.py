@@ -7,8 +7,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from services.batches.records import ENDED, TASK_STATUSES, BatchOptions, Item, QueueStatus, Task, TaskStatus
-from services.errors import BatchConflict, BatchFinished, BatchQueueFull, BatchUnknown, StoreUnavailable
+from services.batches.records import (
+    ENDED,
+    TASK_STATUSES,
+    BatchOptions,
+    Given,
+    Item,
+    ItemStatus,
+    QueueStatus,
+    Task,
+    TaskStatus,
+)
+from services.errors import (
+    BatchConflict,
+    BatchFinished,
+    BatchQueueFull,
+    BatchUnfinished,
+    BatchUnknown,
+    StoreUnavailable,
+)
 
 START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
@@ -34,13 +51,14 @@ class BatchesTwin:
         owner: str,
         name: str,
         texts: Sequence[str],
+        given: Sequence[Given] = (),
         credential: str = "",
         description: str = "",
         options: BatchOptions | None = None,
         key: str = "",
     ) -> tuple[Task, bool]:
         self._reach()
-        digest = (name, description, options, tuple(texts))
+        digest = (name, description, options, tuple(texts), tuple(given))
         if key and (owner, key) in self._keys:
             task_id, known = self._keys[owner, key]
             if known != digest:
@@ -54,7 +72,9 @@ class BatchesTwin:
         )
         self.credentials.append(credential)
         self._tasks[task.task_id] = task
-        self._items[task.task_id] = [Item(index, text) for index, text in enumerate(texts)]
+        self._items[task.task_id] = [
+            Item(index, text, given=given[index] if given else Given()) for index, text in enumerate(texts)
+        ]
         self._keys[owner, key] = (task.task_id, digest)
         return task, True
 
@@ -73,9 +93,11 @@ class BatchesTwin:
         found.sort(key=lambda task: task.created_at, reverse=True)
         return found[(page - 1) * size : page * size], len(found)
 
-    def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]:
+    def rows(
+        self, task_id: str, owner: str, *, first: int = 0, limit: int | None = None, status: ItemStatus | None = None
+    ) -> Iterator[Item]:
         self.get(task_id, owner)
-        found = self._items[task_id][after + 1 :][:limit]
+        found = [item for item in self._items[task_id] if status in (None, item.status)][first:][:limit]
         return (self._handed(item) for item in found)
 
     def cancel(self, task_id: str, owner: str) -> Task:
@@ -92,6 +114,18 @@ class BatchesTwin:
         if task.status != "paused":
             return task
         return self._keep(replace(task, status="running" if task.started_at else "pending"))
+
+    def retry(self, task_id: str, owner: str, *, credential: str = "") -> Task:
+        task = self._ended(task_id, owner)
+        if not task.failed:
+            raise BatchFinished(code="batch_nothing_failed")
+        self.credentials.append(credential)
+        again = [Item(i.index, i.text, given=i.given) if i.status == "failed" else i for i in self._all(task)]
+        self._items[task_id] = again
+        return self._keep(replace(task, status="running", completed_at=None))
+
+    def purge(self, task_id: str, owner: str) -> None:
+        del self._tasks[self._ended(task_id, owner).task_id]
 
     def status(self) -> QueueStatus:
         self._reach()
@@ -114,6 +148,12 @@ class BatchesTwin:
         task = self.get(task_id, owner)
         if task.status in ENDED:
             raise BatchFinished
+        return task
+
+    def _ended(self, task_id: str, owner: str) -> Task:
+        task = self.get(task_id, owner)
+        if task.status not in ENDED:
+            raise BatchUnfinished
         return task
 
     def _keep(self, task: Task) -> Task:

@@ -44,8 +44,7 @@ import config.logging
 import config.settings
 import services.models
 import utils.markdown.blocks
-import utils.questions.columns
-import utils.questions.files
+import utils.questions.files.process
 import utils.sealed
 
 #: The functions before gevent's patch: gevent's own watch children with its event loop, which does not run here.

@@ -22,11 +22,13 @@ ROOT = Path(__file__).parents[3]
 BASE = ROOT / "k8s" / "base"
 DEV = ROOT / "k8s" / "overlays" / "dev"
 PROD = ROOT / "k8s" / "overlays" / "prod"
+#: PROD for a bot with a long connection.
+WEBSOCKET = ROOT / "k8s" / "overlays" / "websocket"
 MONITORING = ROOT / "k8s" / "monitoring"
 
 Manifest = dict[str, Any]
 
-#: Parametrizes a test over all overlays.
+#: Parametrizes a test over all overlays for callbacks.
 everywhere = pytest.mark.parametrize("folder", [BASE, DEV, PROD], ids=["base", "dev", "prod"])
 
 
@@ -49,11 +51,10 @@ def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
 def for_old_kubectl(folder: Path, copy: Path) -> Path:
     """Return a copy of `folder` for kubectl before 1.21 (Debian 12): it knows resources and patches by older names."""
     shutil.copytree(ROOT / "k8s", copy / "k8s")
-    target = copy / folder.relative_to(ROOT)
-    recipe = target / "kustomization.yaml"
-    lines = recipe.read_text().replace("resources:\n  - ../../base\n", "bases:\n  - ../../base\nresources:\n")
-    recipe.write_text(lines.replace("patches:\n", "patchesStrategicMerge:\n").replace("  - path: ", "  - "))
-    return target
+    for recipe in (copy / "k8s").rglob("kustomization.yaml"):
+        lines = re.sub(r"resources:\n  - (\.\./.*)\n", r"bases:\n  - \1\nresources:\n", recipe.read_text())
+        recipe.write_text(lines.replace("patches:\n", "patchesStrategicMerge:\n").replace("  - path: ", "  - "))
+    return copy / folder.relative_to(ROOT)
 
 
 def read(path: Path) -> Manifest:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from channels.chat.answers import Html
 from channels.chat.channel import ChatChannel
+from channels.options import AskableBots, Reader
 from channels.sockets.socket import Closed
 from config.texts import Texts
+from config.texts.requests import request_words
+from services.attachments import SentFile
+from services.errors import AnswerError
+from services.feedback.records import Outcome, Rating
 from services.identity.callers import Caller
 from tests.support.servers.processes import wait_until
+from tests.support.sockets.connecting import connected
 from tests.support.sockets.frames import kinds
 from utils.markdown.blocks import RenderedBlock
 
@@ -42,6 +47,24 @@ class Limit:
         return self.allows
 
 
+class Ratings:
+    """An inbox that records the ratings, and says `outcome` of each."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome = "taken"
+        self.fails: Exception | None = None
+        self.taken: list[tuple[str, str, str, str]] = []
+        self.readers: list[Reader] = []
+
+    def rate(self, stream_id: str, rating: Rating, *, bot: str, principal: str, running: bool) -> Outcome:
+        if self.fails:
+            raise self.fails
+        assert not running
+        self.readers.append(Reader(bot=bot, principal=principal))
+        self.taken.append((stream_id, rating.kind, rating.content, principal))
+        return self.outcome
+
+
 class Lines:
     """Render a text line by line: the changed blocks are those from the last line on."""
 
@@ -58,7 +81,19 @@ class Lines:
         ]
 
 
-LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]))
+class NoFiles:
+    """Knows no uploaded file."""
+
+    def claim(self, principal: str, file_ids: Sequence[str]) -> Sequence[SentFile]:
+        if file_ids:
+            raise AnswerError(code="file_unknown")
+        return ()
+
+
+NO_FILES = NoFiles()
+#: The bots that may be asked, with the options that each one takes.
+BOTS = {"default": ("inputs", "model", "temperature"), "hr": ("inputs",)}
+LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]), picture=lambda *_: "")
 
 
 class Screen:
@@ -114,9 +149,20 @@ class ChatClient(Screen):
         super().__init__()
         self.closing = False
         self.limit = limit or Limit()
+        self.ratings = Ratings()
         texts = Texts("zh")
         self.endpoint = ChatChannel(
-            self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES
+            self,
+            caller,
+            client_id,
+            gateway=gateway,
+            limiter=self.limit,
+            ratings=self.ratings,
+            bots=AskableBots(BOTS, texts),
+            texts=texts,
+            words=request_words("zh"),
+            html=LINES,
+            files=NO_FILES,
         )
         self.endpoint.opened()
 
@@ -151,7 +197,7 @@ class ChatSocket(Screen):
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         options: dict[str, Any] = {"compression": None, "open_timeout": WIDE, "ping_interval": None, "max_size": 2**24}
         self._open = ExitStack()
-        self._connection = self._open.enter_context(connect(address, additional_headers=headers, **options))
+        self._connection = self._open.enter_context(connected(address, additional_headers=headers, **options))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.sees(type="system")

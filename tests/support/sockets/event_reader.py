@@ -46,7 +46,8 @@ def checked(event: Event) -> Event:
             assert set(event.data) == {"code", "message", "data"}
             ChatFailed.model_validate(event.data["data"])
         case _:
-            assert set(event.data) == {"start": {"stream_id"}, "delta": {"content"}, "reset": set()}[event.name]
+            said = {"start": {"stream_id"}, "delta": {"content"}, "reasoning": {"content"}, "reset": set()}
+            assert set(event.data) == said[event.name]
     return event
 
 
@@ -61,6 +62,7 @@ class Reader:
         #: The id of the last event, to resume from.
         self.last = last
         self.comments = 0
+        self.headers = reply.headers
         self._reply = reply
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -121,10 +123,10 @@ class Reader:
 
 
 class Program:
-    """A client with an API key that may use several replicas."""
+    """A client with an API key that may use several replicas, and sends further `headers` with each request."""
 
-    def __init__(self, key: str) -> None:
-        self._headers = {"Authorization": f"Bearer {key}"}
+    def __init__(self, key: str, headers: Mapping[str, str] | None = None) -> None:
+        self._headers = {"Authorization": f"Bearer {key}", **(headers or {})}
 
     def asks(self, url: str, query: str, **fields: Any) -> requests.Response:
         """Ask, and wait for the whole answer."""

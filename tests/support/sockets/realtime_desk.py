@@ -9,6 +9,7 @@ from config.texts import Texts
 from services.models import Status
 from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, Frame, SessionAnswer
 from services.realtime.session import RealtimeSession
+from utils.markdown.blocks import BlockRenderer
 from utils.questions.detection import Detection
 
 NOW = "2026-11-21T03:56:57.133Z"
@@ -25,7 +26,15 @@ class Desk:
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", session_id: str = "s1") -> None:
         self.texts = Texts("zh")
-        self.session = RealtimeSession(session_id, detect=detect, texts=self.texts, now=lambda: NOW, stop=stop)
+        self.session = RealtimeSession(
+            session_id,
+            detect=detect,
+            texts=self.texts,
+            now=lambda: NOW,
+            blocks=BlockRenderer,
+            picture=lambda stream_id, url: f"/files/{stream_id}.png",
+            stop=stop,
+        )
         self.frames: list[Frame] = []
         #: The questions asked, each with its conversation.
         self.asked: list[tuple[str, str]] = []
@@ -55,16 +64,16 @@ class Desk:
 
     def begins(self) -> list[Frame]:
         """Begin the first answer in the queue."""
-        return self.does(self.session.begun(self.line[0]))
+        return self.does(self.session.answers.begun(self.line[0]))
 
     def grows(self, *pieces: str, first: int = 0, cursor: int = 0, reset: bool = False) -> list[Frame]:
         """Add pieces to the first answer in the queue; `cursor` is the index of the first piece."""
         placed = [(piece, cursor + number) for number, piece in enumerate(pieces, start=1)]
         end = cursor + len(pieces)
-        return self.does(self.session.grew(self.line[0], placed, first=first, cursor=end, reset=reset))
+        return self.does(self.session.answers.grew(self.line[0], placed, first=first, cursor=end, reset=reset))
 
     def ends(self, status: Status = "completed", **news: Any) -> list[Frame]:
-        return self.does(self.session.ended(self.line.pop(0), status, **news))
+        return self.does(self.session.answers.ended(self.line.pop(0), status, **news))
 
     def does(self, effects: Sequence[Effect]) -> list[Frame]:
         """Carry out the session's effects in their order; return the frames among them."""
@@ -79,7 +88,7 @@ class Desk:
                 self.frames.append(effect)
             case AskQuestion(answer, text):
                 if self.refusals:
-                    self.does(self.session.refused(answer, self.refusals.pop(0)))
+                    self.does(self.session.answers.refused(answer, self.refusals.pop(0)))
                 else:
                     self.asked.append((text, answer.session_id))
                     self.does(self.session.asked(answer, f"stream{len(self.asked)}"))
@@ -95,6 +104,17 @@ class Desk:
 def stages(frames: Sequence[Frame]) -> list[str]:
     """Return one word a frame: a status's stage, an answer's content, otherwise the type or the code."""
     return [_word(frame) for frame in frames]
+
+
+def html_of(frames: Sequence[Frame]) -> str:
+    """Return an answer as HTML: the blocks of its frames, each as last sent."""
+    blocks: dict[int, str] = {}
+    for frame in frames:
+        if frame["type"] == "reset":
+            blocks.clear()
+        blocks |= {changed["block"]: changed["html"] for changed in frame.get("html", ())}
+    assert sorted(blocks) == list(range(len(blocks)))
+    return "".join(blocks[number] for number in sorted(blocks))
 
 
 def _word(frame: Frame) -> str:

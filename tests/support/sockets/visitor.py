@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 from websockets.typing import Subprotocol
 
+from tests.support.sockets.connecting import connected
 from tests.support.sockets.frames import faults, kinds
 from tools._ws.frames import AnswerLog, is_part
 
@@ -103,13 +104,5 @@ def visit(
     elif key:
         options["additional_headers"] = {"Authorization": f"Bearer {key}"}
     options |= {"compression": None, "ping_interval": 1 if lively else None, "ping_timeout": None, "max_size": 2**24}
-    try:
-        connection = connect(address, **options)
-    except TimeoutError:
-        # Under TLS this client reads and writes in two threads, and Python's ssl is suspected of mixing them up:
-        # occasionally the request is never sent.
-        if not address.startswith("wss:"):
-            raise
-        connection = connect(address, **options)
-    with connection:
+    with connected(address, **options) as connection:
         yield Visitor(connection, endpoint)

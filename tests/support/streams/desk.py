@@ -21,9 +21,13 @@ from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
+from services.files.linked import AnswerLinks
+from services.files.links import FileLinks
+from services.files.store import FileStore
 from services.identity.auth_service import AuthService
 from services.identity.callers import Callers
 from services.identity.name_store import NameStore
+from services.media.sent_store import SentFileStore
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
@@ -127,6 +131,8 @@ class Desk:
             notes=ChatNotes(AskedStore(runner, ttl=1800.0), NameStore(runner)),
             keys={"default": KEY, "hr": KEY},
             channels=channels,
+            links=AnswerLinks(FileLinks(KEY), FileStore(runner)),
+            sent=SentFileStore(runner, {"default": KEY, "hr": KEY}, ttl=1800.0),
             sentence=lambda key: f"<{key}>",
             promises=lambda url: True,
         )

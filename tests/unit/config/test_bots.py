@@ -56,6 +56,29 @@ def test_a_named_bot_inherits_the_rest() -> None:
     assert (hr.receive_id, hr.bot_name, hr.bot_id) == ("", "", "")
 
 
+def test_a_bot_of_the_long_connection_needs_no_callback_keys() -> None:
+    """Bots of both kinds live side by side; each kind has its default for the end of a frame."""
+    own = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibHR", "WECHAT_BOT_SECRET": "fake-secret"}
+
+    found = settings(WECHAT_BOTS=bots(hr=own), WECHAT_WS_URL="ws://wecom.example:8080")
+
+    hr, default = found.bots["hr"], found.bots["default"]
+    assert (hr.mode, hr.bot_id, hr.tokens, hr.aes_keys) == ("websocket", "aibHR", (), ())
+    assert (hr.ws_url, hr.ws_retry, hr.ws_frame_seconds) == ("ws://wecom.example:8080", 0, 1)
+    assert (default.mode, default.answer_seconds, hr.answer_seconds) == ("callback", 330, 570)
+    assert "fake-secret" in found.secrets
+    assert "fake-secret" not in repr(found.bots)
+
+
+def test_two_bots_of_the_long_connection_have_two_ids() -> None:
+    """Two subscriptions of one bot would end each other for ever."""
+    own = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibHR", "WECHAT_BOT_SECRET": "fake-secret"}
+
+    line = refusal(WECHAT_BOTS=bots(hr=own, it=own))
+
+    assert line == "WECHAT_BOTS='it.WECHAT_BOT_ID' is wrong: expected another bot than hr, which has this id"
+
+
 def test_a_default_bot_is_optional() -> None:
     """Without WECHAT_TOKEN there is no default bot, and the start succeeds with named bots only."""
     found = settings(WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WECHAT_BOTS=bots(hr=HR))

@@ -32,7 +32,7 @@ def test_the_least_settings_start_with_the_documented_defaults() -> None:
     found = settings()
 
     assert (found.host, found.port, found.locale) == ("0.0.0.0", 5000, "zh")
-    assert (found.wechat_answer_seconds, found.wechat_timestamp_window) == (330, 600)
+    assert (found.bots["default"].answer_seconds, found.wechat_timestamp_window) == (330, 600)
     assert (found.stream_ttl, found.stream_lease, found.stream_max_seconds) == (1800, 6, 1200)
     assert (found.stream_max_per_replica, found.stream_max_per_user, found.drain_seconds) == (1000, 3, 60)
     assert (found.dify_timeout, found.dify_auth_prefix, found.rag_provider) == (60, "Bearer", "dify")
@@ -126,6 +126,11 @@ class TestRefusals:
             ("LOCALE", "fr", "'zh' or 'en'"),
             ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
             ("WECHAT_ANSWER_SECONDS", "360", "less than 360"),
+            ("WECHAT_ANSWER_SECONDS", "600", "less than 600"),
+            ("WECHAT_WS_URL", "https://wecom.example", "an address like wss://"),
+            ("WECHAT_WS_URL", "wss://", "an address like"),
+            ("WECHAT_WS_RETRY", "-1", "at least 0"),
+            ("WECHAT_WS_FRAME_SECONDS", "0", "more than 0"),
             ("DRAIN_SECONDS", "-1", "at least 0"),
             ("DIFY_TIMEOUT", "0", "more than 0"),
             ("STREAM_LEASE", "1.9", "at least 2"),
@@ -263,7 +268,7 @@ class TestRefusals:
             ),
             ({"DIFY_AUTH_MODE": "user_token"}, "DIFY_AUTH_MODE", "AUTH_MODE=none"),
             ({"STREAM_MAX_SECONDS": "1741"}, "STREAM_TTL", "STREAM_MAX_SECONDS + 60, which is 1801"),
-            ({"STREAM_TTL": "300", "STREAM_MAX_SECONDS": "300"}, "WECHAT_ANSWER_SECONDS", "STREAM_TTL, which is 300"),
+            ({"STREAM_TTL": "300", "STREAM_MAX_SECONDS": "240"}, "WECHAT_ANSWER_SECONDS", "STREAM_TTL, which is 300"),
             ({"STREAM_LEASE": "1300"}, "STREAM_LEASE", "STREAM_MAX_SECONDS"),
             ({"WEBSOCKET_HEARTBEAT_TIMEOUT": "20"}, "WEBSOCKET_HEARTBEAT_INTERVAL", "which is 20"),
             ({"OPS_PORT": "5000"}, "OPS_PORT", "another port"),
@@ -530,6 +535,6 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_a_setting_that_is_not_implemented_yet_warns() -> None:
     """The warning says that the setting has no effect in this version."""
-    (warning,) = settings(WECHAT_BOT_SECRET="not-a-real-secret").warnings
+    (warning,) = settings(DEBUG="true").warnings
 
-    assert warning == "WECHAT_BOT_SECRET has no effect in this version"
+    assert warning == "DEBUG has no effect in this version"

@@ -36,6 +36,16 @@ def test_a_link_opens_until_its_end(links: FileLinks, clock: FakeClock) -> None:
     assert links.opened(linked) is None
 
 
+def test_a_link_without_an_end_opens_for_ever(links: FileLinks, clock: FakeClock) -> None:
+    """Its file ends with the record of the answer. The digest of a file's source names it before it is fetched."""
+    ref = FileRef("3f0c7f0e5c7b4a0e", "s0123456789abcdef")
+    linked = links.path(ref, 0, ".png").removeprefix(FOLDER)
+
+    clock.advance(1e9)
+
+    assert links.opened(linked) == ref
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_a_link_that_was_changed_opens_nothing(links: FileLinks, part: int) -> None:
     """Stream, entry, expiry and signature are all covered."""

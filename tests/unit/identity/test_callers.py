@@ -12,7 +12,7 @@ from channels.batch.rules import BATCH
 from channels.http_chat.rules import HTTP
 from services.channels import Channel
 from services.errors import AuthError, StoreUnavailable
-from services.identity.callers import Caller, CallerMode, Callers
+from services.identity.callers import Caller, CallerMode, Callers, end_user_of
 from services.identity.token_store import TokenStore
 from services.models import Identity, Question, UserInfo
 from services.redis.store import ScriptRunner
@@ -313,3 +313,36 @@ def test_a_question_of_an_api_key_is_asked_in_mode_token(tokens: TokenStore, cha
         Callers("token", api_keys=("another-fake-key",), tokens=tokens, key=KEY).identity(
             question, accepts_api_keys=channel.accepts_api_keys
         )
+
+
+def test_a_key_asks_for_its_own_users() -> None:
+    """On every replica their identity is the key's, until the key is withdrawn; no name is another key's user."""
+    callers = Callers("key", api_keys=(API_KEY,))
+    caller = callers.check(API_KEY)
+    ann = caller.on_behalf_of("ann/key:x")
+
+    assert callers.identity(question_of(ann)) == Identity("none")
+    assert end_user_of(question_of(ann)) == "ann/key:x"
+    assert caller.on_behalf_of("") == caller
+    with pytest.raises(AuthError):
+        Callers("key", api_keys=("obviously-fake-key-2",)).identity(question_of(ann))
+    with pytest.raises(AuthError):
+        callers.identity(question_of(Caller(f"key:{'0' * 16}/{caller.principal}")))
+
+
+def test_a_user_asks_for_nobody_else(callers: Callers, tokens: TokenStore) -> None:
+    """A token names its person, also one whose code looks like a key with a user."""
+    caller = callers.check(TOKEN)
+    odd = UserInfo("a/b")
+    tokens.save("odd", "", "obviously-fake-token-2", odd, DAY)
+    other = callers.check("obviously-fake-token-2")
+
+    assert caller.on_behalf_of("ann") == caller
+    assert (end_user_of(question_of(other)), callers.identity(question_of(other)).user) == ("", odd)
+
+
+def test_anonymous_callers_have_users_too() -> None:
+    """Where no credential is required."""
+    callers = Callers("none")
+
+    assert callers.identity(question_of(callers.anonymous().on_behalf_of("ann"))) == Identity("none")

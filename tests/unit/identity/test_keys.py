@@ -25,7 +25,7 @@ from services.streams.access import Access
 from services.wecom.callback import derive_key
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
-from utils.keyring import keys_of
+from utils.keyring import derive, keys_of
 from utils.sealed import seal, unseal, unseal_any
 
 NEW_AES_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
@@ -53,6 +53,19 @@ CHANGES = [
     pytest.param({"SECRET_KEY": SECRET}, {"SECRET_KEY": f"{NEW_SECRET},{SECRET}"}, id="rotate-secret", marks=full),
     pytest.param({"SECRET_KEY": SECRET}, {"SECRET_KEY": SECRET, **bots("hr")}, id="add-with-secret", marks=full),
 ]
+
+
+def test_a_bot_without_an_aes_key_has_keys_of_its_secret() -> None:
+    """A bot of the long connection has no AES key; one that had callbacks before keeps its keys."""
+    own = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibHR", "WECHAT_BOT_SECRET": "fake-secret"}
+    given = {"hr": own, "it": {**own, "WECHAT_BOT_ID": "aibIT", "WECHAT_ENCODING_AES_KEY": AES_KEY}}
+    settings = load_settings(settings_for("redis://127.0.0.1:1", WECHAT_BOTS=json.dumps(given)), None)
+    keys = Keys(settings, SecretStore(ScriptRunner(connect("redis://127.0.0.1:1", pool_size=1))))
+
+    streams = keys.streams()
+
+    assert keys_of(streams["hr"]) == (derive(b"fake-secret", "stream"),)
+    assert keys_of(streams["it"]) == keys_of(streams["default"]) == (derive_key(AES_KEY, "stream"),)
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)

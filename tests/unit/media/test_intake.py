@@ -27,6 +27,7 @@ from services.streams.answer_events import Uploaded
 from services.wecom.callback import key_name
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until, when
+from tests.unit.media.test_media_service import NOTHING_SENT
 from tests.unit.wecom.test_wechat_service import KEY
 from utils.deadline import Deadline
 
@@ -53,7 +54,8 @@ def provider(dify: MockDify) -> DifyProvider:
 
 def intake(**bounds: float) -> MediaIntake:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    return MediaIntake(MediaService(fetcher, {"default": (KEY,)}, max_bytes=INLINE_BYTES), ACCESS, **bounds)  # type: ignore[arg-type]
+    source = MediaService(fetcher, {"default": (KEY,)}, NOTHING_SENT, max_bytes=INLINE_BYTES)
+    return MediaIntake(source, ACCESS, **bounds)  # type: ignore[arg-type]
 
 
 def question(*urls: str, files: tuple[str, ...] = ()) -> Question:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -14,14 +15,20 @@ from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.media.listed import read, written
 from services.media.media_service import MediaService
+from services.media.sent_store import SentFileStore
+from services.redis.store import ScriptRunner, connect
 from services.wecom.callback import key_name
 from services.wecom.crypto import decode_key, decrypt_media
 from tests.support.pictures import png
+from tests.support.servers.raw_server import RawServer
+from tests.unit.http.test_fetcher import ok
 from tests.unit.wecom.test_wechat_service import KEY, NEW_KEY
 from utils.deadline import Deadline
 
 #: Vector of a media file under the key of the bytes 0 to 31.
 PLAIN = b"plain-file-content-no-header"
+#: A store that is not asked.
+NOTHING_SENT = SentFileStore(ScriptRunner(connect("redis://127.0.0.1:9", pool_size=1)), {}, ttl=1)
 CIPHERTEXT = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
 
 
@@ -34,7 +41,7 @@ def store() -> Iterator[MediaStore]:
 @pytest.fixture
 def service() -> Iterator[MediaService]:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    made = MediaService(fetcher, {"default": (NEW_KEY, KEY)}, max_bytes=1000)
+    made = MediaService(fetcher, {"default": (NEW_KEY, KEY)}, NOTHING_SENT, max_bytes=1000)
     yield made
     made.close()
 
@@ -82,6 +89,18 @@ def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: M
         service.fetch("another", Media("file", "https://x.invalid/", key_name(KEY)), Deadline(1.0))
 
 
+@pytest.mark.parametrize("padding", ["", "="])
+def test_a_file_may_have_a_key_of_its_own(store: MediaStore, service: MediaService, padding: str) -> None:
+    """On the long connection each address comes with its key, which needs no key of the bot."""
+    media = Media("file", store.put(b"a,b", KEY, name="x.csv"), aeskey=KEY + padding)
+
+    assert service.fetch("bot without keys", media, Deadline(30.0)).content == b"a,b"
+    assert KEY not in repr(media)
+    with pytest.raises(AnswerError) as caught:
+        service.fetch("default", Media("file", media.url, aeskey="short"), Deadline(30.0))
+    assert caught.value.code == "media_undecryptable"
+
+
 def test_faults_that_pass_are_tried_again(store: MediaStore, service: MediaService) -> None:
     """A reset and a 503, and then the file."""
     url = store.put(b"here", KEY, faults=StoreFaults(resets=1, busy=1))
@@ -125,9 +144,24 @@ def test_a_body_that_was_never_encrypted_is_not_passed_on(encrypted: bytes) -> N
 
             return Fetched(encrypted)
 
-    service = MediaService(Source(AddressRules(())), {"default": (KEY,)}, max_bytes=1000)
+    service = MediaService(Source(AddressRules(())), {"default": (KEY,)}, NOTHING_SENT, max_bytes=1000)
 
     assert code_of(service, "https://x.invalid/") == "media_undecryptable"
+
+
+def test_a_file_of_the_web_is_taken_as_it_is(service: MediaService) -> None:
+    """It is not decrypted; a picture still has to be one, and not too large."""
+
+    def taken(content: bytes) -> MediaFile:
+        with RawServer(ok(content)) as server:
+            return service.fetch("default", Media("image", f"{server.url}/a.txt", place="web"), Deadline(30.0))
+
+    file = taken(png())
+    assert (file.type, file.mime, file.content) == ("image", "image/png", png())
+    for content, code in ((b"no picture", "media_wrong_type"), (png() + b"x" * 1000, "media_too_large")):
+        with pytest.raises(AnswerError) as caught:
+            taken(content)
+        assert caught.value.code == code
 
 
 def test_a_refused_address_is_an_error(service: MediaService) -> None:
@@ -140,10 +174,15 @@ def test_a_refused_address_is_an_error(service: MediaService) -> None:
 
 def test_files_are_written_and_read() -> None:
     """What is sealed in a question can be read again; anything else is an error."""
-    media = (Media("image", "https://a.x/1?s=%2f", "k1"), Media("video", "https://a.x/2"))
+    media = (
+        Media("image", "https://a.x/1?s=%2f", "k1"),
+        Media("video", "https://a.x/2", aeskey="k"),
+        Media("image", "https://a.x/3", place="web"),
+    )
 
     assert read(written(media)) == media
+    assert json.loads(written(media))[0] == ["image", "https://a.x/1?s=%2f", "k1"]
     assert (read(""), written(())) == ((), "")
-    for damaged in ("{", '"x"', "[[1,2,3,4,5]]"):
+    for damaged in ("{", '"x"', "[[1,2,3,4,5,6]]"):
         with pytest.raises((ValueError, TypeError)):
             read(damaged)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from demo.mocks.openai.plays import REFUSED, THOUGHT
+from demo.mocks.openai.plays import CITED, REFUSED, THOUGHT
 from demo.mocks.openai.server import ERROR_REPLIES, SCRIPTS, MockOpenAI
 from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
 from services.providers.openai.provider import OpenAIProvider
@@ -209,6 +209,26 @@ def test_settings_and_earlier_turns_are_sent(make: Make, server: MockOpenAI) -> 
         ("user", "三"),
     ]
     assert (body["max_tokens"], body["temperature"]) == (50, 0.0)
+
+
+def test_a_question_has_its_own_model_and_temperature(make: Make, server: MockOpenAI) -> None:
+    """They replace those of the settings, for this question only; a temperature of 0 is one."""
+    provider = make(temperature=0.7)
+
+    ask(provider, "一", model="m2", temperature=0.0)
+    ask(provider, "二")
+
+    assert [(asked.body["model"], asked.body["temperature"]) for asked in server.asked] == [("m2", 0.0), ("m1", 0.7)]
+
+
+@pytest.mark.parametrize("script", ["cited", "search-results"])
+def test_cited_pages_are_the_sources(make: Make, script: str) -> None:
+    """Each page once, however often the records name it; the tokens are counted beside them."""
+    usage = ask(make(), f"[[{script}]] 年假").usage
+
+    assert usage
+    assert [(source["title"], source["url"]) for source in usage.sources] == [tuple(CITED.values())]
+    assert usage.total_tokens == 31
 
 
 def test_a_server_that_rejects_stream_options_is_asked_without_them(make: Make, server: MockOpenAI) -> None:

@@ -12,7 +12,8 @@ import openpyxl
 import pytest
 
 from utils.formats import xlsx_rows
-from utils.questions.files import MAX_CHARS, MAX_TEXTS, FileKind, FileRefused, Wanted, kind_of, read_file, read_texts
+from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS, read_file, read_texts
+from utils.questions.files.rows import FileKind, FileRefused, Wanted, kind_of
 
 SHEET = "xl/worksheets/sheet1.xml"
 
@@ -203,7 +204,7 @@ def test_without_a_usual_name_a_column_is_found_by_its_content(rows: str) -> Non
         ("编号,数量\n101,5\n102,6\n", "1 编号, 2 数量"),
         ("1,2\n3,4\n", "1 1, 2 2"),
         ("问题,问题\n一?,二?\n", "1 问题, 2 问题"),
-        (f"{'长' * 50},,x\na,b,c\n", f"1 {'长' * 30}, 2 (blank), 3 x"),
+        (f"{'长' * 50},,x\na,b,c\n", f"1 {'长' * 30}, 2 –, 3 x"),
     ],
     ids=["two of words", "no header", "a comma in a question", "numbers only", "numbers alone", "twice", "shown short"],
 )
@@ -306,7 +307,7 @@ def test_the_length_of_a_text_is_limited() -> None:
     with pytest.raises(FileRefused) as refused:
         read_texts(("How?\n" + "问" * (MAX_CHARS + 1)).encode(), Wanted("text"))
 
-    assert (refused.value.reason, refused.value.problem) == ("text_too_long", "Line 2 has more than 10000 characters.")
+    assert (refused.value.reason, refused.value.problem) == ("text_too_long", "Row 2 has more than 10000 characters.")
 
 
 def test_the_size_of_all_texts_is_limited() -> None:
@@ -350,7 +351,7 @@ def test_formulas_without_a_value_are_counted() -> None:
 def test_a_file_of_formulas_without_values_is_refused() -> None:
     """The error tells how many there are, and to save the file in Excel."""
     for rows in ([["question"], ["=A2"], ["=A3"]], [["=A2"], ["=A3"]]):
-        with pytest.raises(FileRefused, match="2 formulas have no value: open and save it in Excel") as refused:
+        with pytest.raises(FileRefused, match="2 formulas have no value, so open and save it in Excel") as refused:
             read_texts(workbook(rows), Wanted("xlsx"))
         assert refused.value.reason == "no_texts"
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from channels.web.pages.docs import FRAMES
+from services.realtime.answers import MOST
 from services.realtime.effects import Frame, SessionAnswer
-from services.realtime.session import MOST
 from tests.support.properties import examples
 from tests.support.sockets.realtime_desk import Desk, stages
 
@@ -96,7 +96,7 @@ class World(Desk):
         if answer := self.turn():
             if outcome == "failed":
                 self.line.pop(0)
-                self.does(self.session.failed(answer, "stream_unknown"))
+                self.does(self.session.answers.failed(answer, "stream_unknown"))
             else:
                 self.ends(outcome, code="provider_error" if outcome == "error" else "")  # type: ignore[arg-type]
 
@@ -167,7 +167,7 @@ def test_every_question_is_answered_or_visibly_interrupted(steps: list[tuple[str
     event(f"{len(asked)} asked, {len(unseen)} given up unseen")
     assert set(unseen) <= set(world.cancelled)
     assert not unseen or "interrupting" in stages(world.frames)
-    assert world.session.unfinished == ()
+    assert world.session.answers.unfinished == ()
 
 
 @settings(max_examples=examples(150))
@@ -215,7 +215,7 @@ def test_the_number_of_unfinished_answers_is_bounded(steps: list[tuple[str, Any]
     world = World()
     for what, value in steps:
         world.step(what, value)
-        assert len(world.session.unfinished) <= MOST
+        assert len(world.session.answers.unfinished) <= MOST
 
 
 @settings(max_examples=examples(100))
@@ -247,4 +247,4 @@ def test_a_stream_that_comes_too_late_is_cancelled(between: str) -> None:
 
     late = world.asked.index(("几天？", "s1"), 1 if between == "instant_query" else 0) + 1
     assert f"stream{late}" in world.cancelled
-    assert world.session.unfinished == ()
+    assert world.session.answers.unfinished == ()

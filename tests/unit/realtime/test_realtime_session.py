@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from services.realtime.answers import MOST
 from services.realtime.effects import AskQuestion, Cancel
 from services.realtime.frames import NOTE_CHARACTERS
-from services.realtime.session import MOST
 from services.realtime.transcript import MOST_CHARACTERS, MOST_TEXTS
-from tests.support.sockets.realtime_desk import NOW, Desk, stages
+from tests.support.sockets.realtime_desk import NOW, Desk, html_of, stages
+from utils.markdown.blocks import render_markdown
 
 
 @pytest.fixture
@@ -216,10 +217,10 @@ def test_a_cancelled_answer_has_no_more_frames(desk: Desk) -> None:
     desk.controls("stop")
 
     session = desk.session
-    assert session.begun(late) == []
-    assert session.grew(late, [("五", 1)], first=0, cursor=1) == []
-    assert session.ended(late, "completed") == session.failed(late, "stream_unknown") == []
-    assert session.refused(late, "rate_limited") == []
+    assert session.answers.begun(late) == []
+    assert session.answers.grew(late, [("五", 1)], first=0, cursor=1) == []
+    assert session.answers.ended(late, "completed") == session.answers.failed(late, "stream_unknown") == []
+    assert session.answers.refused(late, "rate_limited") == []
 
 
 def test_a_question_stopped_before_it_has_a_stream_is_cancelled_later(desk: Desk) -> None:
@@ -493,7 +494,7 @@ def test_other_failures_are_not_provider_errors(desk: Desk, code: str, error_cod
     """DR4: the same frames with their own code, and without `detail`."""
     desk.asks()
 
-    frames = desk.does(desk.session.failed(desk.line.pop(), code))
+    frames = desk.does(desk.session.answers.failed(desk.line.pop(), code))
 
     assert stages(frames) == [error_code, f"final {code.upper()}", "idle"]
     assert frames[0]["message"] == desk.texts.error(code)
@@ -663,7 +664,7 @@ def test_a_lost_connection_keeps_its_answers_for_a_resume(desk: Desk) -> None:
     answer = desk.asks()
 
     assert desk.session.closed(orderly=False) == []
-    assert desk.session.grew(answer, [("五", 1)], first=0, cursor=1) == []
+    assert desk.session.answers.grew(answer, [("五", 1)], first=0, cursor=1) == []
     assert desk.says("年假有几天？") == []
 
 
@@ -672,3 +673,95 @@ def test_no_repr_contains_a_question(desk: Desk) -> None:
     effects = desk.session.received({"type": "asr_chunk", "text": "我得了流感怎么办？", "is_final": True})
 
     assert "流感" not in repr([effect for effect in effects if not isinstance(effect, dict)])
+
+
+#: An answer of several blocks, in pieces that end within words and marks.
+PIECES = ("# 年", "假\n\n1. 登**", "录**\n2. 提交", "\n\n<b>不是标记</b>")
+
+
+def test_an_answer_is_sent_as_html_on_request(desk: Desk) -> None:
+    """The blocks of its frames are those of the whole text; the text comes as without HTML."""
+    desk.says("年假有几天？", render="html")
+    frames = [*desk.begins(), *desk.grows(*PIECES), *desk.ends()]
+
+    assert html_of(frames) == render_markdown("".join(PIECES))
+    assert stages(frames) == ["analyzing", "querying_rag", *PIECES, "final", "idle"]
+
+
+def test_only_the_answer_that_is_requested_as_html_has_blocks(desk: Desk) -> None:
+    """Another answer of the same session has exactly the frames of a client that does not know HTML."""
+    desk.says("年假有几天？", render="html")
+    desk.says("病假呢？")
+    desk.begins()
+    desk.ends()
+    frames = [*desk.begins(), *desk.grows("**十**天"), *desk.ends()]
+
+    assert "html" not in {name for frame in frames for name in frame}
+
+
+def test_an_instant_query_is_answered_as_html_on_request(desk: Desk) -> None:
+    """`render` is read from the message that asks, not from the transcript before."""
+    desk.says("年假申请")
+    desk.controls("instant_query", render="html")
+    desk.begins()
+
+    assert html_of([*desk.grows("**五**天"), *desk.ends()]) == render_markdown("**五**天")
+
+
+def test_a_stopped_answer_ends_with_all_its_blocks(desk: Desk) -> None:
+    """The final frame of a cancelled answer has the blocks that were not rendered yet."""
+    desk.says("年假有几天？", render="html")
+    frames = [*desk.begins(), *desk.grows("- 甲" + " 乙" * 4_000), *desk.grows("- 丙\n")]
+    frames += desk.controls("stop")
+
+    assert "final CANCELLED" in stages(frames)
+    assert html_of(frames) == render_markdown("- 甲" + " 乙" * 4_000 + "- 丙\n")
+
+
+def test_the_blocks_of_a_replaced_text_begin_at_zero(desk: Desk) -> None:
+    """R16: the blocks before a reset belong to the old text."""
+    desk.says("年假有几天？", render="html")
+    frames = [*desk.begins(), *desk.grows("# 四\n\n天\n\n")]
+    frames += [*desk.grows("五\n\n天", cursor=1, reset=True), *desk.ends()]
+
+    assert html_of(frames) == render_markdown("五\n\n天")
+
+
+def test_blocks_with_pictures_of_other_hosts_are_sent_again_at_the_end(desk: Desk) -> None:
+    """The gateway fetches them while the answer runs; those of a replaced text are not sent."""
+    desk.says("年假有几天？", render="html")
+    desk.begins()
+    desk.grows("一\n\n" * 6 + "![旧](https://a.example/0.png)\n\n旧\n\n")
+    frames = desk.grows("四\n\n![图](https://a.example/1.png)\n\n五\n\n六", cursor=2, reset=True)
+    shown = [block for frame in frames for block in frame.get("html", ())]
+
+    (last,) = (frame for frame in desk.ends() if frame.get("final"))
+
+    (picture,) = (block for block in shown if '<img src="/files/stream1.png" alt="图">' in block["html"])
+    assert picture in last["html"]
+    assert [block["block"] for block in last["html"]] == sorted(block["block"] for block in last["html"])
+    assert "旧" not in str(last["html"])
+
+
+@pytest.mark.parametrize(("cursor", "begins"), [(0, ["querying_rag"]), (7, ["querying_rag", "reset"])])
+def test_an_answer_resumed_as_html_begins_again(desk: Desk, cursor: int, begins: list[str]) -> None:
+    """A block may begin before the cursor, so the whole text is sent; a client at its beginning discards nothing."""
+    desk.sends({"type": "resume", "stream_id": "stream1", "cursor": cursor, "render": "html"})
+
+    assert desk.line[0].cursor == 0
+    assert stages(desk.begins()) == begins
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "asr_chunk", "text": "年假有几天？", "is_final": True},
+        {"type": "control", "action": "instant_query"},
+        {"type": "resume", "stream_id": "stream1"},
+    ],
+)
+@pytest.mark.parametrize("render", ["markdown", True, ["html"]])
+def test_another_format_is_refused(desk: Desk, message: dict[str, Any], render: object) -> None:
+    """Only HTML can be requested."""
+    assert stages(desk.sends({**message, "render": render})) == ["ack", "INVALID_MESSAGE"]
+    assert (desk.asked, desk.line) == ([], [])

@@ -26,6 +26,10 @@ def news(cursor: int, text: str) -> News:
     return News(cursor, (Chunk(text, "2025-01-01T00:00:00.000+00:00"),))
 
 
+def answer(stream_id: str) -> Shown:
+    return Shown(stream_id, "default", "anonymous")
+
+
 class Streams:
     """A gateway of the test's own streams."""
 
@@ -53,7 +57,6 @@ class Screen:
         self.fails_at: str | None = None
         self.queue: AnswerQueue[Shown] = AnswerQueue(
             streams,
-            "anonymous",
             AnswerCallbacks(
                 begun=lambda shown: self.see(shown, "begun"),
                 show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
@@ -95,7 +98,7 @@ def test_an_answer_is_shown_from_begun_to_ended(streams: Streams, screen: Screen
     """Begun, all pieces, ended with the whole text; read for the principal, from the cursor."""
     streams["a"].tells(news(4, "one"), news(5, "two"), END)
 
-    assert screen.queue.add(Shown("a"), 3)
+    assert screen.queue.add(answer("a"), 3)
 
     screen.sees("a", "ended", "whole")
     assert screen.seen == [("a", "begun"), ("a", "one"), ("a", "two"), ("a",), ("a", "ended", "whole")]
@@ -105,8 +108,8 @@ def test_an_answer_is_shown_from_begun_to_ended(streams: Streams, screen: Screen
 def test_the_second_answer_waits_for_the_first(streams: Streams, screen: Screen) -> None:
     """It begins after the first has ended, even if it is complete before."""
     streams["b"].tells(news(1, "fast"), END)
-    screen.queue.add(Shown("a"))
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("a"))
+    screen.queue.add(answer("b"))
     screen.sees("a", "begun")
     waiting = [shown.stream_id for shown in screen.queue.unfinished()]
 
@@ -121,7 +124,7 @@ def test_the_thread_ends_when_the_queue_is_empty(streams: Streams, screen: Scree
     """The thread ends with the last answer, and the next answer starts another."""
     for name in "ab":
         streams[name].tells(END)
-        screen.queue.add(Shown(name))
+        screen.queue.add(answer(name))
         screen.sees(name, "ended", "whole")
 
         wait_until(screen.is_idle, WIDE)
@@ -134,7 +137,7 @@ def test_an_answer_added_when_the_thread_ends_is_not_forgotten(streams: Streams,
     deadline = Deadline(WIDE)
     for _ in range(300):
         streams["a"].tells(END)
-        screen.queue.add(Shown("a"))
+        screen.queue.add(answer("a"))
         while screen.queue.busy:
             assert not deadline.over
             time.sleep(0)
@@ -146,13 +149,13 @@ def test_the_length_of_the_queue_is_limited(streams: Streams) -> None:
     """One answer beyond the limit is rejected; an answer that ends frees a slot."""
     screen = Screen(streams, most=2)
 
-    added = [screen.queue.add(Shown(name)) for name in "abc"]
+    added = [screen.queue.add(answer(name)) for name in "abc"]
     full = screen.queue.full
     streams["a"].tells(END)
     wait_until(lambda: not screen.queue.full, WIDE)
 
     assert (added, full) == ([True, True, False], True)
-    assert screen.queue.add(Shown("c"))
+    assert screen.queue.add(answer("c"))
     screen.queue.close()
 
 
@@ -161,8 +164,8 @@ def test_an_unknown_stream_fails_and_the_next_one_is_shown(streams: Streams, scr
     streams["a"].tells(StreamUnknown("a"))
     streams["b"].tells(END)
 
-    screen.queue.add(Shown("a"))
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("a"))
+    screen.queue.add(answer("b"))
 
     screen.sees("b", "ended", "whole")
     assert screen.seen[:2] == [("a", "begun"), ("a", "failed", "stream_unknown")]
@@ -175,8 +178,8 @@ def test_an_internal_error_fails_only_its_answer(
     streams["a"].tells(ValueError("of ours"))
     streams["b"].tells(END)
 
-    screen.queue.add(Shown("a"))
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("a"))
+    screen.queue.add(answer("b"))
 
     screen.sees("b", "ended", "whole")
     assert screen.seen[1] == ("a", "failed", "server_error")
@@ -188,12 +191,12 @@ def test_a_failing_callback_does_not_end_the_queue(streams: Streams, screen: Scr
     """The next answer is shown after an exception in any callback."""
     streams["a"].tells(news(1, "one"), END)
     screen.fails_at = callback
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
     wait_until(lambda: any(callback in words for words in screen.seen), WIDE)
     screen.fails_at = None
     streams["b"].tells(END)
 
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("b"))
 
     screen.sees("b", "ended", "whole")
     wait_until(lambda: not screen.queue.busy, WIDE)
@@ -204,7 +207,7 @@ def test_an_outage_at_the_end_delays_the_answer(streams: Streams, screen: Screen
     streams["a"].wholes = [StoreUnavailable(), StoreUnavailable()]
     streams["a"].tells(END)
 
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
 
     screen.sees("a", "ended", "whole")
     assert screen.seen == [("a", "begun"), ("a",), ("a", "ended", "whole")]
@@ -214,7 +217,7 @@ def test_an_answer_without_news_fails_after_half_an_hour(streams: Streams) -> No
     """After 30 minutes without news it fails, also during an outage."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
     screen.sees("a", "begun")
     clock.advance(1700.0)
     streams["a"].tells(news(1, "one"))
@@ -236,7 +239,7 @@ def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> 
     screen = Screen(streams, clock=clock)
     streams["a"].wholes = [StoreUnavailable() for _ in range(1000)]
     streams["a"].tells(END)
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
     screen.sees("a")
 
     clock.advance(1801.0)
@@ -246,8 +249,8 @@ def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> 
 
 def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Screen) -> None:
     """No callback is called, and `add` returns false."""
-    screen.queue.add(Shown("a"))
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("a"))
+    screen.queue.add(answer("b"))
     screen.sees("a", "begun")
 
     screen.closing = True
@@ -255,19 +258,19 @@ def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Scre
 
     wait_until(screen.is_idle, WIDE)
     assert screen.seen == [("a", "begun")]
-    assert not screen.queue.add(Shown("c"))
+    assert not screen.queue.add(answer("c"))
 
 
 def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> None:
     """Even if its answer never has news; the queue is empty, and `add` returns false."""
-    screen.queue.add(Shown("a"))
-    screen.queue.add(Shown("b"))
+    screen.queue.add(answer("a"))
+    screen.queue.add(answer("b"))
     screen.sees("a", "begun")
 
     screen.queue.close()
 
     wait_until(screen.is_idle, WIDE)
-    assert not screen.queue.add(Shown("c"))
+    assert not screen.queue.add(answer("c"))
     assert (screen.seen, screen.queue.busy, screen.queue.unfinished()) == ([("a", "begun")], False, [])
 
 
@@ -276,7 +279,7 @@ def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen
     screen.show_returns = False
     streams["a"].tells(news(1, "one"), news(2, "two"), END)
 
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
 
     wait_until(screen.is_idle, WIDE)
     assert screen.seen == [("a", "begun"), ("a", "one")]
@@ -285,7 +288,7 @@ def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen
 def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen) -> None:
     """The shown answer ends, a queued one never begins, and the next is shown."""
     for name in "abc":
-        screen.queue.add(Shown(name))
+        screen.queue.add(answer(name))
     screen.sees("a", "begun")
     streams["c"].tells(END)
 
@@ -299,7 +302,7 @@ def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen
 
 def test_a_dropped_answer_does_not_fail(streams: Streams, screen: Screen) -> None:
     """A later error of its stream calls no callback."""
-    screen.queue.add(Shown("a"))
+    screen.queue.add(answer("a"))
     screen.sees("a", "begun")
 
     screen.queue.drop("a")

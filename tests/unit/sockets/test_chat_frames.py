@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels.chat.frames import ChatAsk, ChatPing, ChatResume, ChatStop, FrameRefused, read_frame
+from channels.chat.frames import ChatAsk, ChatFeedback, ChatPing, ChatResume, ChatStop, FrameRefused, read_frame
 
 STREAM_ID = "0123456789abcdef0123456789abcdef"
 
@@ -36,6 +36,12 @@ def error_of(text: str) -> FrameRefused:
         ),
         ({"type": "resume", "stream_id": STREAM_ID, "cursor": None}, ChatResume(STREAM_ID)),
         ({"type": "stop"}, ChatStop()),
+        ({"type": "feedback", "stream_id": STREAM_ID, "rating": "like"}, ChatFeedback(STREAM_ID, "like")),
+        (
+            {"type": "feedback", "stream_id": STREAM_ID, "rating": "dislike", "content": "字" * 2000},
+            ChatFeedback(STREAM_ID, "dislike", "字" * 2000),
+        ),
+        ({"type": "feedback", "stream_id": STREAM_ID, "rating": None, "content": None}, ChatFeedback(STREAM_ID, None)),
         ({"type": "stop", "stream_id": STREAM_ID}, ChatStop(STREAM_ID)),
         ({"type": "ping", "timestamp": 1700000000123}, ChatPing(1700000000123)),
         ({"type": "ping", "timestamp": "2025-01-01T00:00:00Z"}, ChatPing("2025-01-01T00:00:00Z")),
@@ -99,6 +105,12 @@ def test_invalid_json_is_rejected(text: str) -> None:
         (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":"0"}}', "cursor"),
         (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":[]}}', "cursor"),
         ('{"type":"stop","stream_id":7}', "stream_id"),
+        ('{"type":"feedback","rating":"like"}', "stream_id"),
+        (f'{{"type":"feedback","stream_id":"{STREAM_ID}"}}', "rating"),
+        (f'{{"type":"feedback","stream_id":"{STREAM_ID}","rating":"love"}}', "rating"),
+        (f'{{"type":"feedback","stream_id":"{STREAM_ID}","rating":[]}}', "rating"),
+        (f'{{"type":"feedback","stream_id":"{STREAM_ID}","rating":"like","content":7}}', "content"),
+        (f'{{"type":"feedback","stream_id":"{STREAM_ID}","rating":"like","content":"{"x" * 2001}"}}', "content"),
         ('{"type":"ping","timestamp":{}}', "timestamp"),
         ('{"type":"ping","timestamp":1e999}', "timestamp"),
         (r'{"type":"ping","timestamp":"\udc00"}', "timestamp"),

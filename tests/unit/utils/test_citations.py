@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from utils.citations import MOST, TITLE_CHARACTERS, citation_lines
+from utils.citations import MOST, SNIPPET_CHARACTERS, TITLE_CHARACTERS, citation_lines, typed_source
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,41 @@ def test_the_list_is_limited() -> None:
 
     assert len(lines) == MOST
     assert {len(line) for line in lines} == {TITLE_CHARACTERS + len("1. ")}
+
+
+UNKNOWN = {"title": "", "url": "", "snippet": "", "score": None}
+
+
+@pytest.mark.parametrize(
+    ("source", "typed"),
+    [
+        (
+            {"position": 1, "document_name": "hours.md", "score": 0.91, "content": "周一至周五"},
+            {"title": "hours.md", "snippet": "周一至周五", "score": 0.91, "position": 1},
+        ),
+        (
+            {"title": "Leave", "url": "https://hr.example/?a=1", "snippet": "Ten days.", "type": "web"},
+            {"title": "Leave", "url": "https://hr.example/?a=1", "snippet": "Ten days.", "type": "web"},
+        ),
+        ({"title": "手册"}, {"title": "手册"}),
+        (
+            {"link": "https://hr.example/", "similarity": 1, "text": "x" * 700},
+            {
+                "title": "https://hr.example/",
+                "url": "https://hr.example/",
+                "score": 1,
+                "snippet": "x" * SNIPPET_CHARACTERS,
+            },
+        ),
+        ({"title": 7, "url": "javascript:alert(1)", "snippet": None, "score": True}, {"title": "javascript:alert(1)"}),
+        ({"url": "https://[bad", "score": float("nan")}, {"title": "https://[bad"}),
+        ({"url": "https://a.example/ b"}, {"title": "https://a.example/ b"}),
+    ],
+    ids=str,
+)
+def test_sources_of_every_provider_have_the_same_members(source: dict[str, Any], typed: dict[str, Any]) -> None:
+    """Title, address, passage and score, empty where they are missing or wrong; further members stay."""
+    found = typed_source(source)
+
+    assert {name: found[name] for name in UNKNOWN | typed} == UNKNOWN | typed
+    assert typed_source(found) == found

@@ -292,11 +292,11 @@ def test_frames_at_the_limit_lose_at_most_a_few_bytes(pieces: list[str], max_byt
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
     """Up to 280 KB of the worst texts are rendered in less than 20 s, far below the time of a quadratic scan."""
-    started = time.monotonic()
+    started = time.process_time()
 
     frame(text, growing=True, truncated=NOTICE, suffix="失败了")
 
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_a_footnote_is_shown_only_if_all_of_it_fits() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from channels.http_chat.line import PIECE_BYTES, ClientConnection
 from channels.http_chat.stream import PING, PING_SECONDS, EventStream
-from channels.http_chat.waits import AnswerWait, Ended, WaitingRequests, WaitStep
+from channels.waiting.line import PIECE_BYTES, ClientConnection
+from channels.waiting.waits import AnswerWait, Ended, WaitingRequests, WaitStep
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
@@ -294,6 +294,21 @@ def test_close_all_waits_for_the_last_request() -> None:
     assert waits.count == 0
     wait_until(gone.is_set)
     waits.stop()
+
+
+def test_an_answer_that_has_just_ended_is_given_before_its_request_is_ended() -> None:
+    """The last streams of a replica may end a moment before their clients have the end."""
+    waits = WaitingRequests()
+    steps = waits.along(Endless()).steps()
+    waits.enter()
+    closing = threading.Thread(target=waits.close_all, daemon=True)
+
+    closing.start()
+    assert [next(steps) for _ in range(20)] == [None] * 20
+    waits.exit()
+    closing.join(30)
+
+    assert waits.count == 0
 
 
 class Endless:

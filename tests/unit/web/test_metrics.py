@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from services import metrics
+from services.long_connection import metrics as long_connection_metrics
 from services.ops.metrics_files import MetricsUnavailable
 from services.ops.metrics_page import FRESH_SECONDS, MetricsPage
 from tests.support.servers.processes import FakeClock, wait_until
@@ -35,6 +36,7 @@ NAMES = {
     "wechatlaibao_sources_total": ("counter", {"bot", "provider"}),
     "wechatlaibao_late_answers_total": ("counter", {"outcome"}),
     "wechatlaibao_media_total": ("counter", {"kind", "outcome"}),
+    "wechatlaibao_pushes_total": ("counter", {"outcome"}),
     "wechatlaibao_forms_total": ("counter", {"outcome"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
@@ -60,6 +62,7 @@ NAMES = {
     "wechatlaibao_suggestions_total": ("counter", {"provider", "outcome"}),
     "wechatlaibao_batch_items_total": ("counter", {"outcome"}),
     "wechatlaibao_batch_retries_total": ("counter", {"code"}),
+    "wechatlaibao_batch_webhooks_total": ("counter", {"outcome"}),
     "wechatlaibao_batch_lanes_busy": ("gauge", set()),
     "wechatlaibao_batch_lanes_max": ("gauge", set()),
     "wechatlaibao_batch_tasks_unfinished": ("gauge", set()),
@@ -67,6 +70,13 @@ NAMES = {
     "wechatlaibao_batch_tasks_total": ("counter", {"status"}),
     "wechatlaibao_batch_refused_total": ("counter", {"code"}),
     "wechatlaibao_contact_lookups_total": ("counter", {"outcome"}),
+    "wechatlaibao_long_connection_subscribed": ("gauge", {"bot"}),
+    "wechatlaibao_long_connection_holders_total": ("counter", {"bot"}),
+    "wechatlaibao_long_connection_evictions_total": ("counter", {"bot"}),
+    "wechatlaibao_long_connection_dropped_total": ("counter", {"bot"}),
+    "wechatlaibao_long_connection_late_acks_total": ("counter", {"bot"}),
+    "wechatlaibao_long_connection_frames_skipped_total": ("counter", {"bot"}),
+    "wechatlaibao_long_connection_messages_total": ("counter", {"bot", "outcome"}),
     "wechatlaibao_redis_away": ("gauge", set()),
 }  # fmt: skip
 
@@ -78,7 +88,8 @@ def public_name(name: str, kind: str) -> str:
 def test_the_metrics_are_the_documented_ones() -> None:
     """Each metric has its documented name, type and labels, and there are no others."""
     collected = {public_name(family.name, family.type): family.type for family in metrics.REGISTRY.collect()}
-    ours = [value for name, value in vars(metrics).items() if name.isupper() and hasattr(value, "_labelnames")]
+    members = {**vars(metrics), **vars(long_connection_metrics)}
+    ours = [value for name, value in members.items() if name.isupper() and hasattr(value, "_labelnames")]
     labels = {public_name(metric._name, metric._type): set(metric._labelnames) for metric in ours}
 
     assert {name: (kind, labels[name]) for name, kind in collected.items()} == NAMES

@@ -20,6 +20,7 @@ from channels.web.openapi.document import document
 from channels.web.pages import index
 from channels.web.pages.docs import docs_blueprint, operations_of
 from channels.web.rest import Operation, RestModel
+from config.texts import Texts
 from tests.support.replicas import AppServer
 
 #: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
@@ -153,7 +154,8 @@ def test_answers_have_the_envelope(spec: Any) -> None:
 def test_codes_are_whole_numbers_by_type(spec: Any) -> None:
     """Client generators read only the type: without it `code` could be a fraction."""
     answered = spec["paths"]["/api/things"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    schemas = (answered, spec["components"]["schemas"]["Error"])
+    components = spec["components"]["schemas"]
+    schemas = (components[answered["$ref"].rpartition("/")[2]], components["Error"])
 
     assert [schema["properties"]["code"].get("type") for schema in schemas] == ["integer", "integer"]
 
@@ -233,7 +235,7 @@ def test_an_application_has_the_operations_of_its_modules() -> None:
 def test_the_document_is_served() -> None:
     """At /openapi.json, with that address in it."""
     app = Flask("a")
-    app.register_blueprint(docs_blueprint(name="来宝", version="1.2.3", realtime_path="/ws/asr"))
+    app.register_blueprint(docs_blueprint(name="来宝", version="1.2.3", realtime_path="/ws/asr", texts=Texts("en")))
 
     answer = app.test_client().get("/openapi.json")
 
@@ -261,12 +263,13 @@ def test_exactly_the_rest_addresses_are_documented(app_server: AppServer) -> Non
 
 
 def test_the_whole_document_is_valid(app_server: AppServer) -> None:
-    """By the official schema; each operation has a summary, a tag and an identifier of its own."""
+    """By the official schema; each operation has a summary, a listed tag and an identifier of its own."""
     spec = app_server.app.test_client().get("/openapi.json").get_json()
     operations = [operation for each in spec["paths"].values() for operation in each.values()]
 
     OpenAPIV31SpecValidator(spec).validate()
-    assert all(operation["summary"] and operation["tags"] for operation in operations)
+    assert all(operation["summary"] for operation in operations)
+    assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in spec["tags"]}
     assert len({operation["operationId"] for operation in operations}) == len(operations)
 
 

@@ -6,20 +6,35 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from channels.web.pages.docs import addresses, docs_blueprint
+from channels.web.pages.index import index_blueprint
 from channels.web.pages.pages import HTML, finished, pages_blueprint
+from config.texts import Texts
 
-PAGES = ("/chat", "/realtime", "/batch")
+ROOT = Path(__file__).parents[3]
+#: What browsers accept when a person opens an address.
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+PAGES = ("/chat", "/realtime", "/batch", "/")
 
 
 def client_for(locale: str = "zh", app_name: str = "来宝") -> FlaskClient:
     app = Flask("pages")
-    app.register_blueprint(pages_blueprint(locale=locale, app_name=app_name, ws_path="/ws/words"))  # type: ignore[arg-type]
-    return app.test_client()
+    app.register_blueprint(pages_blueprint(texts=Texts(locale), app_name=app_name, ws_path="/ws/words"))
+    app.register_blueprint(
+        index_blueprint(name=app_name, version="1.2.3", realtime_path="/ws/words", texts=Texts(locale))
+    )
+    app.register_blueprint(
+        docs_blueprint(name=app_name, version="1.2.3", realtime_path="/ws/words", texts=Texts(locale))
+    )
+    client = app.test_client()
+    client.environ_base["HTTP_ACCEPT"] = BROWSER
+    return client
 
 
 @pytest.fixture
@@ -45,13 +60,14 @@ def directives(policy: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_loads_no_other_file(client: FlaskClient, path: str) -> None:
-    """It names no other file or host, has one script and one style, and no handlers or styles in its markup."""
+    """It loads no file, names no host, has a script in its head and one at its end, and no handlers in its markup."""
     html = client.get(path).get_data(as_text=True)
 
     tags = [tag for tag, _ in elements(html)]
     attributes = [(name, value or "") for _, attrs in elements(html) for name, value in attrs.items()]
-    assert tags.count("script") == tags.count("style") == 1
-    assert {value[:5] for name, value in attributes if name in ("src", "href")} <= {"data:"}
+    loaded = [attrs.get("src") or attrs.get("href") or "" for tag, attrs in elements(html) if tag not in ("a", "use")]
+    assert (tags.count("script"), tags.count("style")) == (2, 1)
+    assert [address for address in loaded if address and not address.startswith("data:")] == []
     assert [name for name, _ in attributes if name == "style" or name.startswith("on")] == []
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)[a-z]", html)
     assert "{{" not in html
@@ -66,8 +82,9 @@ def test_the_policy_allows_only_the_pages_own_script_and_style(client: FlaskClie
     html = reply.get_data(as_text=True)
     policy = directives(reply.headers["Content-Security-Policy"])
     for kind in ("script", "style"):
-        (inline,) = re.findall(rf"<{kind}(?: type=\"module\")?>(.*?)</{kind}>", html, re.DOTALL)
-        assert policy[f"{kind}-src"] == [f"'sha256-{b64encode(sha256(inline.encode()).digest()).decode()}'"]
+        inline = re.findall(rf"<{kind}(?: type=\"module\")?>(.*?)</{kind}>", html, re.DOTALL)
+        hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in inline]
+        assert policy[f"{kind}-src"] == [f"'sha256-{digest}'" for digest in hashes]
     for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
         assert policy[name] == ["'none'"]
     assert policy["img-src"] == ["'self'", "data:"]
@@ -95,9 +112,10 @@ def test_the_etag_depends_on_the_content() -> None:
     assert zh != en
 
 
-def test_a_page_sends_no_referrer(client: FlaskClient) -> None:
+@pytest.mark.parametrize("path", [*PAGES, "/docs"])
+def test_a_page_sends_no_referrer(client: FlaskClient, path: str) -> None:
     """No referrer is sent, the content type is not guessed, and only the page itself may use the microphone."""
-    headers = client.get("/chat").headers
+    headers = client.get(path).headers
 
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -121,7 +139,7 @@ def test_the_pages_own_host_is_named_for_its_socket(client: FlaskClient, host: s
     policy = directives(client.get("/chat", headers=headers).headers["Content-Security-Policy"])
 
     assert policy["connect-src"] == sources
-    assert len(policy["script-src"]) == 1
+    assert len(policy["script-src"]) == 2
 
 
 def test_settings_are_escaped_in_the_page() -> None:
@@ -133,6 +151,38 @@ def test_settings_are_escaped_in_the_page() -> None:
     assert root["data-socket"] == "/ws/words"
     assert "&lt;b&gt;&#34;R&amp;D&#34;&lt;/b&gt;" in html
     assert "<b>" not in html
+
+
+def test_the_root_address_is_a_page_for_browsers_only(client: FlaskClient) -> None:
+    """A client that names text/html gets the start page, any other one JSON; caches keep them apart."""
+    accepted = {BROWSER: "text/html", "*/*": "application/json", "application/json": "application/json",
+                "text/html;q=0, */*": "application/json", "": "application/json"}  # fmt: skip
+    for accept, media in accepted.items():
+        reply = client.get("/", headers={"Accept": accept})
+
+        assert reply.mimetype == media, accept
+        assert "Accept" in reply.vary
+    links = {attrs.get("href") for tag, attrs in elements(client.get("/").get_data(as_text=True)) if tag == "a"}
+    assert {"chat", "realtime", "batch", "docs", "health"} <= links
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_has_its_place_in_the_header(client: FlaskClient, path: str) -> None:
+    """The header leads to all pages by relative addresses and marks the page itself."""
+    found = elements(client.get(path).get_data(as_text=True))
+
+    marked = [attrs["href"] for tag, attrs in found if tag == "a" and "aria-current" in attrs]
+    assert marked == ([path[1:]] if path != "/" else [])
+    assert [attrs["href"] for tag, attrs in found if tag == "a"][:5] == ["./", "chat", "realtime", "batch", "docs"]
+
+
+def test_every_icon_that_is_used_exists() -> None:
+    """Markup and scripts name only icons that shared/icons.html draws."""
+    sources = {path: path.read_text("utf-8") for path in [*HTML.glob("*/*.html"), *HTML.glob("*/*.js")]}
+    drawn = set(re.findall(r'^  "(\w+)":', sources[HTML / "shared/icons.html"], re.MULTILINE))
+
+    named = {name for source in sources.values() for name in re.findall(r'\bicon\("(\w+)"\)', source)}
+    assert named - drawn == set()
 
 
 def test_a_page_without_script_and_style_allows_none() -> None:
@@ -147,37 +197,50 @@ def test_scripts_write_html_in_one_place() -> None:
     html_sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
     uses = [
         f"{path.name}: {line.strip()}"
-        for path in sorted(HTML.glob("*.js"))
+        for path in sorted(HTML.glob("*/*.js"))
         for line in path.read_text("utf-8").splitlines()
         if html_sinks.search(line)
     ]
 
-    assert uses == [
-        'chat_turns.js: this.blocks.children[block].innerHTML = cleaned.createHTML(this.kept.blocks[block] ?? "");'
-    ]
+    assert uses == ["answer_html.js: place.innerHTML = cleaned.createHTML(html);"]
 
 
-@pytest.mark.parametrize("page", ["chat", "batch"])
+def words_of(path: str) -> list[dict[str, str]]:
+    """Return the texts of a words.js by their keys: in Chinese, in English."""
+    source = (HTML / path / "words.js").read_text("utf-8")
+    found = re.findall(r"^  (?:zh|en): \{\n(.*?)^  \},", source, re.DOTALL | re.MULTILINE)
+    return [dict(re.findall(r'^    (\w+):\s+"(.*)",$', one, re.MULTILINE)) for one in found]
+
+
+@pytest.mark.parametrize("page", ["shared", "start", "docs", "chat", "batch", "realtime"])
 def test_both_languages_have_the_same_texts(page: str) -> None:
     """Both languages of a page's texts have the same keys, and the same placeholders in each."""
-    source = (HTML / f"{page}_words.js").read_text("utf-8")
-    zh, en = re.findall(r"^  (?:zh|en): \{\n(.*?)^  \},", source, re.DOTALL | re.MULTILINE)
-    words = [dict(re.findall(r'^    (\w+):\s+"(.*)",$', one, re.MULTILINE)) for one in (zh, en)]
+    zh, en = words_of(page)
 
-    assert list(words[0]) == list(words[1])
-    assert len(words[0]) > 50
-    for key, sentence in words[0].items():
-        assert set(re.findall(r"\{\w+\}", sentence)) == set(re.findall(r"\{\w+\}", words[1][key])), key
+    assert list(zh) == list(en)
+    assert len(zh) > 5
+    for key, sentence in zh.items():
+        assert set(re.findall(r"\{\w+\}", sentence)) == set(re.findall(r"\{\w+\}", en[key])), key
 
 
-@pytest.mark.parametrize("page", ["chat", "batch"])
+@pytest.mark.parametrize("page", ["start", "docs", "chat", "batch", "realtime"])
 def test_every_text_that_a_page_names_exists(page: str) -> None:
     """Markup and scripts name only keys that have a text."""
-    source = (HTML / f"{page}_words.js").read_text("utf-8")
-    known = set(re.findall(r"^    (\w+):", source, re.MULTILINE))
-    markup = (HTML / f"{page}.html").read_text("utf-8")
-    scripts = "".join(path.read_text("utf-8") for path in HTML.glob(f"{page}*.js"))
+    known = {**words_of(page)[0], **words_of("shared")[0]}
+    markup = "".join(path.read_text("utf-8") for path in [*HTML.glob(f"{page}/*.html"), HTML / "shared/page.html"])
+    scripts = "".join(path.read_text("utf-8") for path in [*HTML.glob(f"{page}/*.js"), *HTML.glob("shared/*.js")])
 
-    named = set(re.findall(r'data-(?:t|label|hint)="(\w+)"', markup)) | set(re.findall(r'\bword\("(\w+)"', scripts))
+    named = set(re.findall(r'data-(?:t|label|hint|empty)="(\w+)"', markup))
+    named |= {address.text for address in addresses("/ws")} if page == "docs" else set()
+    named |= set(re.findall(r'\bword\("(\w+)"', scripts))
     named |= set(re.findall(r'labelled\("\w+", "[\w ]*", "(\w+)"\)', scripts))
-    assert named - known == set()
+    assert named - set(known) == set()
+
+
+def test_the_batch_page_has_a_sentence_for_each_problem_of_a_file() -> None:
+    """In its own language and without technical words; the server's sentences are in one language."""
+    readers = "".join(path.read_text("utf-8") for path in (ROOT / "utils/questions/files").glob("*.py"))
+    reasons = {*re.findall(r'FileRefused\("(\w+)"', readers), "file_too_complex", "busy", "page_too_large", "too_large"}
+
+    assert len(reasons) > 12
+    assert {f"why_{reason}" for reason in reasons} - set(words_of("batch")[0]) == set()

@@ -440,8 +440,12 @@ def test_compressing_a_long_reply_yields_to_other_greenlets(monkeypatch: pytest.
     assert sleeps == [0] * 5
 
 
-def test_a_reply_without_a_body_has_none(client: FlaskClient) -> None:
-    """The reply to HEAD has no body."""
-    reply = client.head("/t/sent/long", headers={"Accept-Encoding": "br"})
+@pytest.mark.parametrize("kind", ["page", "tagged"])
+def test_a_reply_without_a_body_has_the_same_headers(client: FlaskClient, kind: str) -> None:
+    """The reply to HEAD has no body, and encoding, tag and Vary of the reply to GET."""
+    replies = [ask(f"/t/sent/{kind}", headers={"Accept-Encoding": "br"}) for ask in (client.head, client.get)]
 
-    assert (reply.status_code, reply.data) == (200, b"")
+    head, get = ([each.headers.get(name) for name in ("Content-Encoding", "ETag", "Vary")] for each in replies)
+    assert head == get
+    assert get[0] == "br"
+    assert (replies[0].status_code, replies[0].data) == (200, b"")

@@ -46,6 +46,12 @@ def test_a_file_alone_asks_the_sentence(kind: str) -> None:
     assert (asked(found), is_readable(found)) == (ASKED, True)
 
 
+@pytest.mark.parametrize(("member", "aeskey"), [({"aeskey": "K1"}, "K1"), ({}, ""), ({"aeskey": 7}, "")])
+def test_a_file_may_come_with_its_key(member: dict[str, Any], aeskey: str) -> None:
+    """The long connection has one for each address."""
+    assert message("image", {"url": URL, **member}).media == (Media("image", URL, aeskey=aeskey),)
+
+
 def test_voice_is_its_transcribed_words() -> None:
     """A voice message is asked like a text."""
     assert asked(message("voice", {"content": "年假怎么申请"})) == "年假怎么申请"

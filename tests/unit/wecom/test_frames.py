@@ -184,3 +184,39 @@ def test_a_late_message_without_room_for_suggestions_lists_the_sources() -> None
 
     assert message.endswith(CITED)
     assert len(message.encode()) <= FRAME_BYTES
+
+
+PARTS = WeComFrames(Texts(), thinking={"shows": "show"}, sources={"shows"}, in_parts=True)
+
+
+@pytest.mark.parametrize("lines", [400, 2000])
+def test_frame_and_messages_are_the_answer(lines: int) -> None:
+    """On the long connection any number of messages carries what the frame does not, with the sources after it."""
+    text = "<think>先想想</think>\n" + "\n\n".join(f"第 {number} 条：{'字' * 40}" for number in range(lines))
+    frame = PARTS.content("shows", ended(text, ""))
+
+    messages = PARTS.further_messages("shows", EndedAnswer(text, ended(text, ""), cited="1. 手册"))
+
+    shown = frame.removesuffix(ZH["truncated_parts"]).rpartition("</think>")[2]
+    told = "".join(message.partition("\n\n")[2] for message in messages)
+    assert squeezed(shown + told) == squeezed(answer_text(text)) + squeezed(f"{ZH['sources_heading']} 1. 手册")
+    assert [message.partition("\n")[0] for message in messages] == [
+        f"({number}/{len(messages) + 1})" for number in range(2, len(messages) + 2)
+    ]
+
+
+def test_an_answer_that_its_frame_shows_has_no_further_messages() -> None:
+    """Nothing is repeated; a frame that its time ended is followed by the rest, or told to be complete."""
+    over = Snapshot("s", "completed", text="年假五天", size=12, frame_over=True)
+
+    assert PARTS.further_messages("shows", EndedAnswer("年假五天", ended("年假五天", ""))) == []
+    assert PARTS.further_messages("shows", EndedAnswer("年假五天，病假", over)) == ["(2/2)\n\n，病假"]
+    assert PARTS.further_messages("shows", EndedAnswer("年假五天", over)) == [f"(2/2)\n\n{ZH['late_complete']}"]
+    assert PARTS.content("shows", over) == f"年假五天\n\n{ZH['frame_ended_parts']}"
+
+
+def test_an_answer_whose_frame_was_refused_is_sent_whole() -> None:
+    """It looks like any message; only one that needs several has numbers."""
+    assert PARTS.further_messages("shows", EndedAnswer("年假五天", None)) == ["年假五天"]
+    assert PARTS.further_messages("shows", EndedAnswer("", None, "provider_timeout")) == [ZH["provider_timeout"]]
+    assert PARTS.further_messages("shows", EndedAnswer("字" * 9000, None))[0].startswith("(1/2)\n\n字")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 import pytest
 import requests
 
 from demo.page.conversations import MAX_BUBBLES, Conversations
-from demo.page.server import PageServer, create_page
+from demo.page.server import SHARED, PageServer, create_page
 from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
@@ -83,6 +83,19 @@ def test_a_question_shows_a_bubble_that_grows_with_each_poll(callback: StubCallb
     assert callback.messages[0]["text"]["content"] == "年假"
 
 
+def test_a_frame_is_rendered_as_on_the_gateways_pages(callback: StubCallback, browser: Browser) -> None:
+    """Thinking is folded, code has colours, and a citation is a number; HTML of the answer is text."""
+    callback.grows("<think>\nwhy\n</think>\n\nTen<b> 【1】\n\n```python\n1\n```\n")
+
+    html = browser.send().json()["frame"]["html"]
+
+    assert html.startswith(
+        '<details class="thinking">\n<summary>Thinking</summary>\n<p>why</p>\n</details>\n<p>Ten&lt;b&gt;'
+    )
+    assert '<sup class="cite"><a href="#source-1"' in html
+    assert '<pre class="code" data-language="python"><code><span class="n">1</span>' in html
+
+
 def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
     callback: StubCallback, browser: Browser
 ) -> None:
@@ -96,7 +109,7 @@ def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
     first, second = browser.post("/late", bubble=key).json()["messages"]
 
     assert before == []
-    assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": []}
+    assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": [], "file": None, "card": None}
     assert second["broken"] == ["the address was used before"]
     assert browser.post("/late", bubble="unknown").json() == {"messages": []}
 
@@ -152,8 +165,8 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     """The reply has the choices of the page's selectors, in both languages."""
     choices = browser.get("/choices").json()
 
-    assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
-    shown = ["normal", "steps", "slow", "long", "pictures", "form", "error", "silent"]
+    assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu", "group"]
+    shown = ["normal", "steps", "slow", "late", "long", "formatted", "pictures", "form", "card", "error", "silent"]
     assert [mode["id"] for mode in choices["modes"]] == shown
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 
@@ -252,12 +265,16 @@ def test_the_page_loads_files_from_its_own_server_only(browser: Browser) -> None
     """Page, script and style come from this server, under a policy that allows nothing else."""
     page = browser.get("/")
 
-    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert policy.endswith("require-trusted-types-for 'script'; trusted-types answers")
     assert "//" not in page.text.replace("<!doctype html>", "")
-    for path in ("/app.js", "/style.css", "/icon.svg"):
+    for path in ("/app.js", "/style.css", "/icon.svg", *(f"/shared/{name}" for name in SHARED)):
         reply = browser.get(path)
         assert reply.status_code == 200
         assert "https://" not in reply.text
+    assert browser.get("/shared/page.html").status_code == 404
+    assert browser.get("/shared/..%2fpages.py").status_code == 404
 
 
 def test_a_port_in_use_raises_an_error(browser: Browser) -> None:
@@ -285,3 +302,56 @@ def test_thumbs_are_sent_for_bubbles_that_have_them(callback: StubCallback, brow
     assert browser.post("/rate", bubble="gone", **said).status_code == 404
     for wrong in ({"rating": "good"}, {**said, "reasons": "2"}, {**said, "content": 5}):
         assert browser.post("/rate", bubble=sent["bubble"], **wrong).status_code == 400
+
+
+CARD = {
+    "card_type": "vote_interaction",
+    "main_title": {"title": "投票", "desc": "选一个"},
+    "checkbox": {"question_key": "q", "option_list": [{"id": "a", "text": "甲"}, {"id": "b", "text": "乙"}]},
+    "submit_button": {"text": "提交", "key": "vote"},
+    "task_id": "t-1",
+}
+
+
+def test_a_card_is_shown_and_a_click_on_it_told(browser: Browser, callback: StubCallback) -> None:
+    """What was selected goes along; the reply says what the card became, and which rules it breaks."""
+    callback.reply = lambda message: {**frame("好", finish=True), "msgtype": "stream_with_template_card", **_card(CARD)}
+    sent = browser.send().json()
+    assert sent["frame"]["card"]["buttons"] == ["提交"]
+    assert [option["id"] for option in sent["frame"]["card"]["lists"][0]["options"]] == ["a", "b"]
+
+    update = {**CARD, "main_title": {"title": "已收到"}, "task_id": "t-2"}
+    callback.reply = lambda message: {"response_type": "update_template_card", **_card(update)}
+    clicked = browser.post("/click", bubble=sent["bubble"], button="提交", selected={"q": ["b"]}).json()
+
+    told = callback.messages[-1]["event"]["template_card_event"]
+    assert (told["event_key"], told["selected_items"]["selected_item"][0]["option_ids"]) == (
+        "vote",
+        {"option_id": ["b"]},
+    )
+    assert clicked["card"]["title"] == "已收到"
+    assert ["task_id" in rule for rule in clicked["broken"]] == [True]
+    assert browser.post("/late", bubble=clicked["click"]).json() == {"messages": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"bubble": "unknown", "button": "提交"}, 404),
+        ({"bubble": "", "button": "另一个"}, 404),
+        ({"bubble": "", "button": "提交", "selected": ["a"]}, 400),
+    ],
+)
+def test_a_click_on_what_is_not_there_is_refused(
+    body: dict[str, object], status: int, browser: Browser, callback: StubCallback
+) -> None:
+    """The callback gets no event."""
+    callback.reply = lambda message: {**frame("好", finish=True), "msgtype": "stream_with_template_card", **_card(CARD)}
+    key = browser.send().json()["bubble"]
+
+    assert browser.post("/click", **{**body, "bubble": body["bubble"] or key}).status_code == status
+    assert len(callback.messages) == 1
+
+
+def _card(card: Mapping[str, object]) -> dict[str, object]:
+    return {"template_card": card}

@@ -12,7 +12,7 @@ import pytest
 from flask import request
 
 from config.texts import LOCALES
-from demo.wecom.placeholders import product_placeholders
+from demo.wecom.bubble import product_placeholders
 from demo.wecom.simulator import (
     Bubble,
     BubbleFrame,

@@ -11,8 +11,8 @@ from typing import Any
 
 from services.errors import FormRefused, ProviderError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
-from services.providers.base import BaseForms
+from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement
+from services.providers.base import BaseForms, Recovered
 from services.providers.client.json_fields import mapping
 from services.providers.client.retries import pause
 from services.providers.dify.features.form_events import after, rest_of

@@ -11,7 +11,10 @@ import pytest
 
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.features.asking_back import ACTIONS, ASKS, LEAD, rest
+from demo.mocks.dify.features.forms import MockForm, RunPause
+from demo.mocks.dify.player import Player, StreamClient
 from demo.mocks.dify.server import MockDify
+from demo.mocks.dify.wire import Run
 from demo.mocks.http import ClientGone
 from services.errors import FormRefused, ProviderError
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
@@ -323,3 +326,24 @@ def test_a_pause_is_known_by_its_reasons_alone() -> None:
 
     assert [event.token for event in events if isinstance(event, PendingForm)] == ["token"]
     assert (turn.state, turn.paused, list(turn.close())) == ("done", True, [])
+
+
+class GoneClient(StreamClient):
+    """A client whose connection was reset."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        raise BrokenPipeError
+
+    def finish(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_mocks_run_waits_for_its_form_although_its_client_goes_as_it_pauses() -> None:
+    run = Run("", user="u1", conversation_id="c1")
+    player = Player(run, GoneClient(), limit=30.0, closing=threading.Event())
+
+    assert player.play(iter([RunPause([MockForm(ASKS, ACTIONS)])]))
+    assert run.status == "paused"

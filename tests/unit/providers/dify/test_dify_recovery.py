@@ -15,7 +15,8 @@ from demo.mocks.dify.plays import MODERATED
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.errors import ProviderError, Unrecoverable
-from services.models import Identity, ProviderIds, Query, Recovered, Usage, UserInfo
+from services.models import Identity, ProviderIds, Query, Usage, UserInfo
+from services.providers.base import Recovered
 from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import wait_until
@@ -235,6 +236,7 @@ def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dif
     wait_until(lambda: dify.open_listeners == 0)
 
 
+@pytest.mark.full
 def test_a_run_that_sends_events_outlasts_every_timeout(make: Make, dify: MockDify) -> None:
     """A run that sends events is not given up, though it takes longer than the timeout for silence."""
     dify.delay = 0.2

@@ -11,7 +11,8 @@ import pytest
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError, Unrecoverable
-from services.models import ProviderIds, Recovered
+from services.models import ProviderIds
+from services.providers.base import Recovered
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.recovery import DifyRecovery
 from services.providers.dify.search import SentQuestion

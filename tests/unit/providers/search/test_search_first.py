@@ -14,18 +14,8 @@ from config.texts import Texts
 from demo.mocks.serper import Behaviour, MockSerper
 from services import metrics
 from services.errors import ConversationGone, ProviderError, Unrecoverable
-from services.models import (
-    Delta,
-    Mocked,
-    ProviderEvent,
-    ProviderIds,
-    Query,
-    Recovered,
-    Replacement,
-    Turn,
-    Usage,
-)
-from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, SearchResult
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Turn, Usage
+from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult
 from services.providers.mock import MockProvider, mock_answer
 from services.providers.mock_fallback import MockFallback
 from services.providers.search.provider import SearchFirst, Show
@@ -35,6 +25,7 @@ from services.streams.answer_events import difference
 from services.streams.store import stream_keys
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import Desk, SlowProvider
+from utils.citations import typed_source
 from utils.deadline import Deadline
 from utils.questions.search_intent import by_prefix, router
 
@@ -487,4 +478,4 @@ def test_a_stream_stores_the_users_question_and_the_hits(redis_url: str) -> None
     assert json.loads(stored["question"])["text"] == stored["content"] == "上网搜一下轴承"
     assert "轴承大全" in rag.asked[0]
     assert whole
-    assert whole.sources == SOURCES
+    assert whole.sources == tuple(typed_source(source) for source in SOURCES)

@@ -203,12 +203,12 @@ def test_the_closer_closes_the_fence(text: str) -> None:
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
     """256 KiB of the worst texts take less than 20 s, far below the time of a quadratic scan."""
-    started = time.monotonic()
+    started = time.process_time()
 
     render_markdown(text)
     open_fence(text)
 
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_line_breaks_inside_a_quote_are_kept() -> None:

@@ -18,15 +18,37 @@ from markdown_it import MarkdownIt
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock
 from utils.markdown import blocks as markdown_blocks
+from utils.markdown.allowed import clean_html
 from utils.markdown.blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
-from utils.markdown.html import MARKDOWN, MOST_FILLED, clean_html
+from utils.markdown.html import MARKDOWN, MOST_FILLED
+from utils.markdown.pictures import with_pictures
 
 #: Tests that repeat the same work often; measuring coverage would take half of their time again.
 heavy = pytest.mark.no_cover
 
-TAGS = {"p", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre", "h1", "h2", "h3"}
-TAGS |= {"h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
-ATTRIBUTES = {"href", "rel", "target", "align", "start"}
+TAGS = {"p", "img", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre", "h1", "h2"}
+TAGS |= {"h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span"}
+TAGS |= {"details", "summary", "sup"}
+#: The elements of formulas and their attributes: nothing that leads anywhere, runs, or carries another language.
+MATH = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msup", "msub", "msubsup"}
+MATH |= {"mover", "munder", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "menclose"}
+MATH_ATTRIBUTES = {
+    "display",
+    "stretchy",
+    "fence",
+    "accent",
+    "movablelimits",
+    "largeop",
+    "displaystyle",
+    "form",
+    "width",
+}
+MATH_ATTRIBUTES |= {"mathvariant", "scriptlevel", "linethickness", "columnalign", "linebreak", "notation", "height"}
+MATH_ATTRIBUTES |= {"width", "depth", "voffset", "minsize", "maxsize", "mathsize"}
+ATTRIBUTES = {"href", "rel", "target", "align", "start", "src", "alt", "class", "data-language", "open"}
+#: Every class that the HTML of an answer may have, by tag.
+CLASSES = {"a": {"picture"}, "li": {"task"}, "pre": {"code"}, "code": {"math"}, "span": set("bcdfikns")}
+CLASSES |= {"details": {"thinking"}, "sup": {"cite"}}
 
 #: Parts of Markdown, words, and HTML and URLs that would be dangerous in a browser.
 MARKS = [
@@ -70,6 +92,17 @@ MARKS += [
 ]
 WORDS = ["a", "b c", "你好", "&amp;", "&#x6a;", "[x]", "(http://a.example)", "![i](http://i.example/p.png)", "foo\nbar"]
 WORDS += ["[[", "](", "<http://x.example>", "<mailto:a@b.example>", "😀", "\u2028"]
+WORDS += [
+    "**“重点”**",
+    "注意：**",
+    "<br>",
+    "<BR />\n",
+    "- [ ] ",
+    "[x] ",
+    "https://a.example/x_y(z)",
+    "www.a.example",
+    "http",
+]
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -111,10 +144,56 @@ HOSTILE += [
 ]
 HOSTILE += [
     "[![a](http://i.example)](http://o.example)",
+    "![a](//i.example/files/x.png)",
+    "![a](/files/../../admin)",
+    "<img src=http://i.example/x.png>",
     '```"><script>\n',
     "|<script>|\n|---|\n|<b onclick=a>|\n",
     "<base href=//a>",
 ]
+HOSTILE += [
+    "<br onclick=alert(1)>",
+    "<br/onclick=alert(1)//>",
+    "<br\x0conclick=x>",
+    "</br><br class=x style=color:red>",
+    "javascript://www.a.example/%0aalert(1)",
+    "https://a.example/\"onmouseover=alert(1)//'><b>",
+    "data:text/html,https://a.example/<script>",
+    "https://javascript:alert(1)@a.example",
+    "www.a.example/</a><img src=x onerror=alert(1)>",
+    '- [x] <li class="mine" onclick=x>',
+    '<li class="task mine">',
+]
+HOSTILE += [
+    "$\\href{javascript:alert(1)}{x}$",
+    "$\\class{code}{x}\\style{position:fixed}{x}\\color{red}{x}$",
+    "$\\text{</mtext></math><script>alert(1)</script>}$",
+    "$\\text{&#x3c;img src=x onerror=alert(1)&#x3e;}$",
+    "$\\hspace{-900em}x\\rule{900em}{900em}$",
+    "$\\def\\a{\\a\\a}\\a$",
+    "$$\n</math><script>\n+ b\n$$",
+    "\\(\\mathchoice{a}{b}{c}{d}\\cssId{turns}{x}\\)",
+    '<math><maction actiontype="statusline#http://a.example" xlink:href="javascript:alert(1)">x</maction></math>',
+    '<math href="javascript:alert(1)"><mi href="javascript:alert(1)" mathbackground="red" id="turns">x</mi></math>',
+    '<math><annotation-xml encoding="text/html"><img src=x onerror=alert(1)></annotation-xml></math>',
+    "<math><semantics><annotation encoding='text/html'><script>alert(1)</script></annotation></semantics></math>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--><img src=x onerror=alert(1)>'>",
+    "<math><mtext><svg><script>alert(1)</script></svg></mtext><mi><a href=javascript:alert(1)>x</a></mi></math>",
+    '<math display="none" style="position:fixed"><mspace width="99999em" class="code"/></math>',
+    '<pre class="code code-box" data-language="a b" style="x"><code class="mine">',
+    '<span class="k mine" style="color:red">x</span><span class="code-copy">',
+    '```python" onmouseover="alert(1)\nx = 1\n```',
+    "```<script>alert(1)</script>\nx\n```\n",
+    "```html\n<script>alert('x')</script>\n```\n",
+    '<think onclick=alert(1)><details class="thinking mine" ontoggle=alert(1) open=x><summary onclick=x>',
+    "<think>\n<script>alert(1)</script>\n</think>\n</details><img src=x onerror=alert(1)>",
+    "<details open ontoggle=alert(1)> <summary> Thinking... </summary>\n<style>*{}</style></details>",
+    '\x02\x02\n<details open ontoggle="alert(1)">\n\x03\n',
+    '[1](javascript:alert(1)) 【1†"><img src=x onerror=alert(1)>】 [^1" onclick="x]',
+    '<sup class="cite mine"><a href="#turns" class="x">1</a><a href="#source-1x">1</a></sup>',
+    "~~~php\n<?php echo '</code></pre><script>' ?>\n~~~\n",
+]
+
 
 texts = st.lists(st.sampled_from(MARKS + WORDS), max_size=30).map("".join)
 hostile_texts = st.lists(st.sampled_from(MARKS + WORDS + HOSTILE), max_size=30).map("".join)
@@ -179,10 +258,15 @@ def elements(html: str) -> list[tuple[str, dict[str, str]]]:
 
 def assert_harmless(html: str) -> None:
     for tag, attributes in elements(html):
-        assert tag in TAGS
-        assert set(attributes) <= ATTRIBUTES
+        assert tag in TAGS | MATH
+        assert set(attributes) <= (MATH_ATTRIBUTES if tag in MATH else ATTRIBUTES)
+        assert {attributes["class"]} <= CLASSES[tag] if "class" in attributes else True
+        assert re.fullmatch(r"[\w+#.-]{1,30}", attributes.get("data-language", "none"), re.ASCII)
+        assert all(re.fullmatch(r"[\w.+-]{1,20}", value) for value in attributes.values()) if tag in MATH else True
+        # A picture comes from the gateway itself, or not at all.
+        assert "src" not in attributes or re.fullmatch(r"/files/[A-Za-z0-9_.-]+", attributes["src"])
         if tag == "a":
-            assert re.match(r"(?:https?://|mailto:)", attributes.get("href", "http://"), re.IGNORECASE)
+            assert re.match(r"(?:https?://|mailto:|#source-\d)", attributes.get("href", "http://"), re.IGNORECASE)
             assert attributes["rel"] == "noopener noreferrer nofollow"
             assert attributes["target"] == "_blank"
 
@@ -210,6 +294,18 @@ def test_each_attack_alone_becomes_harmless(attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
+def test_a_picture_of_another_host_adds_nothing_harmful(attack: str) -> None:
+    """Whatever its words and its address are: the gateway's copy is the only thing that a browser loads."""
+    for text in (
+        attack,
+        f"![{attack}](https://a.example/p.png)",
+        f"![x](https://a.example/{attack})",
+        f'![" {attack}]',
+    ):
+        assert_harmless(with_pictures(render_markdown(text), lambda url: "/files/s0.s0123456789abcdef.0.00"))
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
 def test_the_sanitizer_alone_makes_html_harmless(attack: str) -> None:
     """`clean_html` also makes the output of a parser harmless that lets all HTML and URLs through."""
     careless = MarkdownIt("commonmark")
@@ -223,9 +319,9 @@ def test_the_sanitizer_alone_makes_html_harmless(attack: str) -> None:
 def test_the_parser_alone_makes_html_harmless(attack: str) -> None:
     """Without the sanitizer, HTML becomes text, and URLs that run or load something are no links."""
     for tag, attributes in elements(MARKDOWN.render(f"{attack}\n\na {attack} b")):
-        assert tag in TAGS
-        assert set(attributes) <= {*ATTRIBUTES, "title", "class"}
-        assert attributes.get("href", "http://").startswith(("http://", "https://", "mailto:"))
+        assert tag in TAGS | MATH
+        assert set(attributes) <= {*ATTRIBUTES, *MATH_ATTRIBUTES, "title"}
+        assert attributes.get("href", "http://").startswith(("http://", "https://", "mailto:", "#source-"))
 
 
 @heavy
@@ -249,6 +345,18 @@ def test_references_of_earlier_blocks_are_resolved(text: str, rnd: random.Random
     assert Reader().add(cut(text, rnd)).finish() == render_markdown(text)
 
 
+def test_a_file_of_the_answer_is_shown() -> None:
+    """A picture of the gateway's own address is one on the page; a file's link opens in a new tab."""
+    url = "/files/ab.s01.0.cd.png"
+
+    html = render_markdown(f"![a & b]({url}) [c]({url})")
+
+    assert elements(html)[1:] == [
+        ("img", {"src": url, "alt": "a & b"}),
+        ("a", {"href": url, "rel": "noopener noreferrer nofollow", "target": "_blank"}),
+    ]
+
+
 def test_a_later_reference_does_not_change_a_finished_block() -> None:
     """This is the only difference to rendering the whole text: finished blocks are not rendered again."""
     reader = Reader().add(["[x] and\n\n", "more\n\n", "[x]: http://x.example\n\n", "[x]\n"])
@@ -268,6 +376,9 @@ def test_a_finished_block_is_not_sent_again() -> None:
     assert reader.finish() == render_markdown("# Title\n\nfirst\n\n- a\n- b\n\nlast words")
 
 
+CODE = '<pre class="code" data-language="py"><code>x = <span class="n">1</span>\n</code></pre>\n'
+
+
 def test_pieces_are_shown_at_once() -> None:
     """A small block is rendered with each piece, and text after a closed fence starts the next block."""
     reader = Reader().add(["Hel"])
@@ -275,10 +386,10 @@ def test_pieces_are_shown_at_once() -> None:
 
     reader.add(["lo\n\n```py\n", "x = 1\n", "```\n", "then"])
 
-    assert reader.html == "<p>Hello</p>\n<pre><code>x = 1\n</code></pre>\n<p>then</p>\n"
+    assert reader.html == "<p>Hello</p>\n" + CODE + "<p>then</p>\n"
 
 
-@pytest.mark.parametrize("mark", ["-", "==", "1", "2.", "#", "``", "**", "|"])
+@pytest.mark.parametrize("mark", ["-", "==", "1", "2.", "#", "``", "**", "|", "$$"])
 def test_an_incomplete_mark_is_held_back(mark: str) -> None:
     """A last line of marks only would be shown as text for a moment, or turn the line before into a heading."""
     reader = Reader().add(["text\n", mark])
@@ -304,8 +415,12 @@ def test_common_markdown_is_rendered() -> None:
 @pytest.mark.parametrize(
     ("markdown", "shown"),
     [
-        ("![plan](https://a.example/p.png)", '<a href="https://a.example/p.png" REL>plan</a>'),
-        ("![](https://a.example/p.png)", '<a href="https://a.example/p.png" REL>https://a.example/p.png</a>'),
+        ("![plan](https://a.example/p.png)", '<a class="picture" href="https://a.example/p.png" REL>plan</a>'),
+        (
+            "![](https://a.example/p.png)",
+            '<a class="picture" href="https://a.example/p.png" REL>https://a.example/p.png</a>',
+        ),
+        ("![1 <b>](https://a.example/p)", '<a class="picture" href="https://a.example/p" REL>1 &lt;b&gt;</a>'),
         ("[![plan](https://a.example/p.png)](https://b.example)", '<a href="https://b.example" REL>plan</a>'),
         ("![plan](data:image/png;base64,AAAA)", "![plan](data:image/png;base64,AAAA)"),
         ("[x](javascript:a)", "[x](javascript:a)"),
@@ -329,6 +444,8 @@ ENDLESS = {
     "table": ("| a | b |\n|---|---|\n", "| 一 | two |\n"),
     "paragraph": ("", "word "),
     "paragraphs": ("", "a **word** or two\n\n"),
+    "thinking": ("<think>\n", "a **word** or two\n\n"),
+    "formula": ("$$\n", "x + 1\n"),
 }
 #: Length of such a text, as a multiple of the number of characters that are rendered as Markdown.
 MANY = 16

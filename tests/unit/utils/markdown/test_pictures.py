@@ -6,7 +6,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from utils.markdown.pictures import Reference, in_words, is_signed, references, replaced
+from utils.markdown.pictures import (
+    Reference,
+    in_words,
+    is_signed,
+    references,
+    relinked,
+    replaced,
+    settled_size,
+    signed_references,
+    with_pictures,
+)
 
 SIGNED = "/files/tools/9d1c.png?timestamp=1790000105&nonce=ab12&sign=xyz="
 PIECES = [
@@ -50,6 +60,34 @@ def test_what_counts_as_a_picture_or_file(text: str, found: list[Reference]) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"看![猫]({SIGNED})吧", "看![猫](/x)吧"),
+        (f'[报告](<http://api:5001{SIGNED}> "题")', '[报告](</x> "题")'),
+        (f"[![a]({SIGNED})](https://dify.example{SIGNED})", "[![a](/x)](/x)"),
+        (f"`![a]({SIGNED})`", "`![a](/x)`"),
+        (f"![a]({SIGNED}", "![a](/x"),
+        ("![a](https://a.example/x) [b](https://a.example/files/x)",) * 2,
+    ],
+)
+def test_signed_addresses_are_replaced(text: str, shown: str) -> None:
+    """Everywhere, also in code, around pictures, and where the text ends within them; no other address."""
+    assert relinked(text, lambda url: "/x") == shown
+    assert len(signed_references(text)) == shown.count("(/x") + shown.count("(</x")
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
+def test_a_settled_text_is_replaced_in_parts(pieces: list[str]) -> None:
+    """Wherever a growing text is cut and whatever comes next, the parts joined are the whole with its links."""
+    text = "".join(pieces)
+    whole = relinked(text, lambda url: "/x")
+
+    for end in range(len(text) + 1):
+        size = settled_size(text[:end])
+        assert relinked(text[:size], lambda url: "/x") + relinked(text[size:], lambda url: "/x") == whole
+
+
+@pytest.mark.parametrize(
     ("url", "signed"),
     [
         (SIGNED, True),
@@ -87,3 +125,14 @@ def test_long_texts_are_quick() -> None:
     text = "![" * 50_000 + "[" * 50_000 + "](" * 50_000
 
     assert in_words(text, words, growing=True)
+
+
+def test_a_rendered_link_of_a_picture_gets_the_gateways_copy() -> None:
+    """Words and address stay; a picture without a copy stays a link, and so does every other link."""
+    link = '<a class="picture" href="https://a.x/{name}?b&amp;c" target="_blank">"一" &lt;b&gt;</a>'
+    html = f'<p>{link.format(name=1)} {link.format(name=2)} <a href="https://a.x">站</a></p>'
+
+    shown = with_pictures(html, {"https://a.x/1?b&c": "/files/1"}.get)  # type: ignore[arg-type]
+
+    picture = '<img src="/files/1" alt="&quot;一&quot; &lt;b&gt;"></a>'
+    assert shown == html.replace('"一" &lt;b&gt;</a>', picture, 1)

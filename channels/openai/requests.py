@@ -1,0 +1,207 @@
+"""Makes a question of a request: its model, its end user, its conversation, and what was said before."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from flask import request
+
+from channels.asking import MAX_ID, on_behalf_of
+from channels.openai.errors import invalid
+from channels.openai.models import ChatMessage, CompletionRequest, ContentPart
+from channels.openai.pictures import sent_pictures
+from channels.openai.rules import OPENAI
+from channels.web import rest
+from services.attachments import SentFile
+from services.histories.earlier import Earlier, Said, turns_of, written
+from services.histories.turn_store import Talk, TextDigest
+from services.identity.callers import Caller
+from services.models import Question
+from utils.thinking import fold_thinking
+
+#: Bytes of the largest request body without pictures.
+TEXT_BYTES = 4 * 1024 * 1024
+
+_CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+class PictureRules(NamedTuple):
+    """What is taken of pictures."""
+
+    #: Bytes of all pictures that come with one question.
+    max_bytes: int
+    #: What is asked about pictures that come without words.
+    question: str
+
+    @property
+    def body_bytes(self) -> int:
+        """The bytes of the largest request body: pictures come as base64."""
+        return TEXT_BYTES + self.max_bytes * 4 // 3
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCompletion:
+    """A request for an answer, checked."""
+
+    model: str
+    caller: Caller
+    #: The words of the last message, "" where it has pictures alone; and what is asked.
+    words: str
+    text: str
+    pictures: tuple[SentFile, ...]
+    earlier: Earlier
+    #: What was said before, as the client sees it.
+    talk: Talk
+    #: The conversation that the client names, "" for none.
+    conversation: str
+    #: The client's Idempotency-Key ("" for none), and the digest of the request.
+    key: str
+    digest: str
+    streams: bool
+    counts: bool
+    #: None where the client sent none, or the provider takes none.
+    temperature: float | None
+    #: The client's address, for limits; "" where the end user is limited.
+    address: str
+
+    def question(self, session: str, *, tells: bool) -> Question:
+        """Return the question in a conversation; `tells` whether what was said before goes along."""
+        return Question(
+            self.text,
+            OPENAI.name,
+            self.model,
+            self.caller.principal,
+            msgid=self.key,
+            session=session,
+            temperature=self.temperature,
+            credential=self.caller.credential,
+            earlier=written(self.earlier) if tells else "",
+        )
+
+
+def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rules: PictureRules) -> AskedCompletion:
+    """Return the Flask request's question to one of the `models`, which have the options that each takes.
+
+    Raises:
+        RestError: the request is wrong, or asks for what no model here does.
+    """
+    sent = rest.json_body(max_bytes=rules.body_bytes)
+    asked = rest.parsed(CompletionRequest, sent)
+    check_model(asked.model, models)
+    _check_wishes(asked)
+    *before, last = asked.messages
+    if last.role != "user":
+        raise invalid("The last message has to be the user's question.", f"messages[{len(before)}].role")
+    param = f"messages[{len(before)}].content"
+    pictures = sent_pictures(_parts(last), param, max_bytes=rules.max_bytes)
+    words = _words(last, param, alone=not pictures)
+    conversation = _conversation(asked)
+    for_user, address = on_behalf_of(caller, asked.user or "", request.remote_addr or "")
+    return AskedCompletion(
+        model=asked.model,
+        caller=for_user,
+        words=words,
+        text=words or rules.question,
+        pictures=pictures,
+        earlier=_earlier(before),
+        talk=Talk(asked.model, for_user.principal, tuple(_digests(before))),
+        conversation=conversation,
+        key=_idempotency_key(),
+        digest=hashlib.sha256(sent + b"\n" + conversation.encode()).hexdigest(),
+        streams=bool(asked.stream),
+        counts=bool(asked.stream_options and asked.stream_options.include_usage),
+        temperature=asked.temperature if "temperature" in models[asked.model] else None,
+        address=address,
+    )
+
+
+def check_model(model: str, models: Collection[str]) -> None:
+    """Check that a model is offered.
+
+    Raises:
+        RestError: 404 `model_not_found`.
+    """
+    if model not in models:
+        message = "There is no such model; GET /v1/models lists those there are."
+        raise invalid(message, "model", status=404, code="model_not_found")
+
+
+def _check_wishes(asked: CompletionRequest) -> None:
+    """Refuse what changes the form of an answer and cannot be done; everything else is the provider's."""
+    if asked.n not in (None, 1):
+        raise invalid("Only one choice is made: n has to be 1.", "n", code="unsupported_value")
+    if asked.tool_choice not in (None, "none", "auto"):
+        message = "No tools are called here: tool_choice has to be auto or none."
+        raise invalid(message, "tool_choice", code="unsupported_value")
+    form = asked.response_format
+    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
+        message = "Answers are text: response_format has to be text."
+        raise invalid(message, "response_format", code="unsupported_value")
+
+
+def _conversation(asked: CompletionRequest) -> str:
+    """Return the conversation that the header or the metadata names, "" for none."""
+    named = (asked.metadata or {}).get("conversation_id")
+    header = request.headers.get("X-Conversation-Id")
+    if named is not None and header is not None and named != header:
+        raise invalid("It differs from the header X-Conversation-Id.", "metadata.conversation_id")
+    name = header if named is None else named
+    if name is None:
+        return ""
+    if not (isinstance(name, str) and _CONVERSATION.fullmatch(name)):
+        message = f"A conversation has 1 to {MAX_ID} letters, digits, '.', '_' and '-'."
+        raise invalid(message, "metadata.conversation_id")
+    return name
+
+
+def _idempotency_key() -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if "Idempotency-Key" in request.headers and not _KEY.fullmatch(key):
+        raise invalid("An Idempotency-Key has 1 to 255 printable ASCII characters.", "Idempotency-Key")
+    return key
+
+
+def _words(message: ChatMessage, param: str, *, alone: bool) -> str:
+    """Return the words of a question; where they are `alone`, there have to be some."""
+    parts = _parts(message)
+    if any(part.type not in ("text", "image_url") for part in parts):
+        raise invalid("Only text and pictures are taken in a question.", param, code="unsupported_value")
+    words = _text(parts).strip()
+    if alone and not words:
+        raise invalid("The question is empty.", param)
+    return words
+
+
+def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
+    """Return the texts of the messages before the question. Thinking and calls of tools are left out."""
+    texts = [(message.role, _said(message).strip()) for message in messages]
+    instructions = "\n\n".join(text for role, text in texts if role in ("system", "developer") and text)
+    said = [cast(Said, each) for each in texts if each[0] in ("user", "assistant") and each[1]]
+    return Earlier(instructions, turns_of(said))
+
+
+def _digests(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+    """Return the digests of what user and model said: by these a conversation is found."""
+    talked = (message for message in messages if message.role in ("user", "assistant"))
+    return [(message.role, TextDigest(_said(message)).hex) for message in talked]
+
+
+def _said(message: ChatMessage) -> str:
+    """Return a message's text, without the thinking that some clients send back in it."""
+    text = _text(_parts(message))
+    return fold_thinking(text, "hide") if message.role == "assistant" else text
+
+
+def _parts(message: ChatMessage) -> Sequence[ContentPart]:
+    if isinstance(message.content, str):
+        return [ContentPart(type="text", text=message.content)]
+    return message.content or ()
+
+
+def _text(parts: Sequence[ContentPart]) -> str:
+    return "\n".join(part.text for part in parts if part.type == "text" and part.text)

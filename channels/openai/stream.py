@@ -1,0 +1,119 @@
+"""An answer as chunks of a stream that cannot take text back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from channels.openai.errors import openai_refusal
+from channels.openai.replies import ReplyHead, cited_sources, error_chunk, failure, finish_reason
+from channels.openai.run import AnswerRun
+from channels.openai.sent_text import AnswerReplaced, SentText
+from channels.waiting.line import ClientConnection
+from channels.waiting.waits import Ended, WaitStep
+from config.texts import Texts
+from services.errors import StoreUnavailable, StreamUnknown
+from services.histories.turn_store import TextDigest
+from services.streams.following import News
+from utils.markdown.thinking_stream import Piece, ThinkingStream
+
+log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a comment is sent to keep the connection open.
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class CompletionStream:
+    """The body of a reply, to be iterated once."""
+
+    def __init__(
+        self,
+        head: ReplyHead,
+        run: AnswerRun,
+        steps: Iterable[WaitStep],
+        connection: ClientConnection,
+        texts: Texts,
+        *,
+        counts: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the steps of the answer from its beginning on; `counts` whether the usage is sent at the end."""
+        self._head = head
+        self._run = run
+        self._steps = steps
+        self._connection = connection
+        self._texts = texts
+        self._counts = counts
+        self._clock = clock
+        self._said_at = clock()
+        self._sent = SentText()
+        self._thinking = ThinkingStream()
+        self._length = 0
+        self._digest = TextDigest()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for said in self._said():
+            self._said_at = self._clock()
+            yield from self._connection.paced(said)
+
+    def _said(self) -> Iterator[bytes]:
+        yield self._chunk({"role": "assistant", "content": ""})
+        try:
+            for step in self._steps:
+                if self._connection.gone:
+                    return
+                yield from self._shown(step)
+            if not self._run.ended:
+                yield self._error("draining")
+        except AnswerReplaced:
+            yield self._error("answer_replaced")
+        except (StreamUnknown, StoreUnavailable) as exc:
+            yield self._error(exc.code)
+        except BrokenPipeError:
+            # The server handles a broken reply.
+            raise
+        except Exception:
+            log.exception("following an answer failed", extra={"stream_id": self._head.stream_id})
+            yield self._error("server_error")
+
+    def _shown(self, step: WaitStep) -> Iterator[bytes]:
+        match step:
+            case News():
+                if text := self._sent.take(step):
+                    yield from map(self._piece, self._thinking.feed(text))
+            case Ended():
+                yield from self._end(step)
+            case _ if self._clock() - self._said_at >= PING_SECONDS:
+                yield PING
+
+    def _end(self, end: Ended) -> Iterator[bytes]:
+        finish = finish_reason(end)
+        if not finish:
+            self._run.end()
+            yield error_chunk(failure(end, self._texts))
+            return
+        self._sent.end()
+        yield from map(self._piece, self._thinking.end())
+        # Before the last chunk: the client may ask its next question as soon as it has this one.
+        self._run.end(self._digest if finish == "stop" else None)
+        cited = cited_sources(end.whole, self._length)
+        yield self._chunk({"annotations": cited} if cited else {}, finish)
+        if self._counts:
+            yield self._head.usage_chunk(end.whole)
+        yield DONE
+
+    def _piece(self, piece: Piece) -> bytes:
+        if piece.thinking:
+            return self._chunk({"reasoning_content": piece.text})
+        self._length += len(piece.text)
+        self._digest.add(piece.text)
+        return self._chunk({"content": piece.text})
+
+    def _chunk(self, delta: dict[str, object], finish: str | None = None) -> bytes:
+        return self._head.chunk(delta, finish, counts=self._counts)
+
+    def _error(self, code: str) -> bytes:
+        return error_chunk(openai_refusal(code, self._texts))

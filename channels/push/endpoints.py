@@ -1,0 +1,187 @@
+"""The endpoints of pushes. Any replica takes them; the one that holds the bot's long connection sends them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+from flask import Blueprint, Response, request
+from pydantic import ValidationError
+
+from channels.push.models import MAX_MARKDOWN, PushAsked, PushForm, PushShown
+from channels.web import rest
+from channels.web.envelope import envelope
+from channels.web.errors import status_of
+from channels.web.forms import FORM, LargeBodies, form_with_file, wrong_field
+from channels.web.rest import Operation, RestError
+from services.errors import PushRefused
+from services.long_connection.outgoing import MAX_FILE
+from services.long_connection.push_inbox import PushInbox, PushMessage
+from services.long_connection.push_store import Push
+from utils.formats.file_names import plain_name
+from utils.sizes import is_longer
+
+#: Bytes of the largest JSON body: a file in base64 and what is around it.
+MAX_BYTES = 28 * 1024 * 1024
+
+_ID = re.compile(r"([a-z0-9_-]{1,64})\.([0-9a-f]{32})")
+#: A valid Idempotency-Key.
+_KEY = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+class PushEndpoints:
+    """The views of the push API."""
+
+    def __init__(self, inbox: PushInbox, callers: rest.ProgramChecker, sentence: Callable[[str], str]) -> None:
+        """`sentence` returns the text of an error code, "" for none."""
+        self._inbox = inbox
+        self._callers = callers
+        self._sentence = sentence
+        self._bodies = LargeBodies("push_busy", sentence("push_busy"))
+
+    def push(self) -> Response:
+        client, key = self._client(), _key()
+        with self._bodies.slot():
+            push, new = self._refusing(lambda: self._inbox.submit(_message(), client, key))
+        shown = _shown(push)
+        headers = {"Location": f"/api/push/{shown['id']}"}
+        return envelope(shown, status=202 if new else 200, headers=headers)
+
+    def show(self, push_id: str) -> Response:
+        client, named = self._client(), _ID.fullmatch(push_id)
+        if not named:
+            raise self._refused(PushRefused())
+        return envelope(_shown(self._refusing(lambda: self._inbox.find(named[1], named[2], client))))
+
+    def _client(self) -> str:
+        """Return the API key's fingerprint. Users' tokens and anonymous callers may not write to other people."""
+        principal = rest.caller(self._callers, request).principal
+        if not principal.startswith("key:"):
+            raise rest.unauthorized("auth_required")
+        return principal
+
+    def _refusing(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except PushRefused as exc:
+            raise self._refused(exc) from exc
+
+    def _refused(self, refused: PushRefused) -> RestError:
+        later = {"Retry-After": str(ceil(refused.seconds))} if refused.seconds else {}
+        return RestError(status_of(refused), self._sentence(refused.code), reason=refused.code, headers=later)
+
+
+def push_blueprint(inbox: PushInbox, callers: rest.ProgramChecker, sentence: Callable[[str], str]) -> Blueprint:
+    """Return POST /api/push and GET /api/push/<id>."""
+    endpoints = PushEndpoints(inbox, callers, sentence)
+    routes = Blueprint("push", __name__)
+    routes.add_url_rule("/api/push", "push", endpoints.push, methods=["POST"])
+    routes.add_url_rule("/api/push/<push_id>", "show", endpoints.show, methods=["GET"])
+    return routes
+
+
+def _message() -> PushMessage:
+    """Return the message of the Flask request.
+
+    Raises:
+        RestError: the body is malformed or too large, or a field is wrong.
+    """
+    if request.mimetype == FORM:
+        return _of_form()
+    asked = rest.body(PushAsked, max_bytes=MAX_BYTES)
+    if (asked.markdown is None) == (asked.file is None):
+        raise _wrong("markdown", "either this or file has to be given")
+    if asked.file:
+        return _with_file(asked, asked.file.name, _decoded(asked.file.base64))
+    if is_longer(asked.markdown or "", MAX_MARKDOWN):
+        raise _wrong("markdown", f"is longer than {MAX_MARKDOWN} bytes")
+    return PushMessage(asked.bot, *_chat(asked), markdown=asked.markdown or "")
+
+
+def _of_form() -> PushMessage:
+    fields, file, content = form_with_file(MAX_FILE)
+    try:
+        asked = PushForm.model_validate({**fields, "file": b""})
+    except ValidationError as exc:
+        raise rest.wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
+    return _with_file(asked, file.filename or "", content)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise _wrong("file.base64", "is not base64") from exc
+
+
+def _with_file(asked: PushAsked | PushForm, given: str, content: bytes) -> PushMessage:
+    if len(content) > MAX_FILE:
+        raise rest.too_large(MAX_FILE)
+    if not content:
+        raise _wrong("file", "is empty")
+    name = plain_name(given)
+    if not name:
+        raise _wrong("file", "has no name")
+    return PushMessage(asked.bot, *_chat(asked), name=name, content=content)
+
+
+def _chat(asked: PushAsked | PushForm) -> tuple[str, bool]:
+    """Return the id of the chat, and whether it is a group."""
+    if (asked.userid is None) == (asked.chatid is None):
+        raise _wrong("userid", "either this or chatid has to be given")
+    return asked.userid or asked.chatid or "", asked.userid is None
+
+
+def _key() -> str:
+    """Return the request's idempotency key, "" for none."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
+    return key or ""
+
+
+def _wrong(field: str, problem: str) -> RestError:
+    return wrong_field("invalid_fields", field, problem)
+
+
+def _shown(push: Push) -> dict[str, Any]:
+    shown = {"id": f"{push.bot}.{push.id}", "state": push.state, "error": push.error}
+    times = {"created_at": push.created, "ended_at": push.ended}
+    dates = {name: datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for name, at in times.items() if at}
+    return {name: value for name, value in {**shown, **dates}.items() if value}
+
+
+_FAILURES = dict.fromkeys((404, 409, 413, 429, 503))
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "POST",
+        "/api/push",
+        "Send a message to a person or a group, through a bot's long connection",
+        "push",
+        body=PushAsked,
+        forms={FORM: PushForm},
+        answers={200: PushShown, 202: PushShown, **_FAILURES},
+        auth="api_key",
+        headers={
+            "Idempotency-Key": {
+                "pattern": f"^{_KEY.pattern}$",
+                "description": "Your own id of this message. Repeating it within a day returns the same push with "
+                "status 200, and sends nothing again.",
+            }
+        },
+        description="As JSON, or a file as a form. WeCom delivers only into chats in which the bot was written to.",
+    ),
+    Operation(
+        "GET",
+        "/api/push/{push_id}",
+        "Show how a push stands, for a day",
+        "push",
+        answers={200: PushShown, 404: None},
+        auth="api_key",
+    ),
+)

@@ -1,0 +1,96 @@
+"""Asks questions of requests that wait for the answer, within the limits of this replica and of each caller."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from channels.asking import FindingGateway, QuestionLimiter
+from channels.waiting.waits import AnswerWait, WaitingRequests
+from channels.web.rest import RestError
+from services import metrics
+from services.attachments import SentFile
+from services.models import Question
+
+log = logging.getLogger(__name__)
+
+
+class WaitingQuestions:
+    """The gateway for channels over plain HTTP. A refused question raises the error reply of its channel."""
+
+    def __init__(
+        self,
+        *,
+        gateway: FindingGateway,
+        limiter: QuestionLimiter,
+        waits: WaitingRequests,
+        ready: Callable[[], bool],
+        refusal: Callable[[str], RestError],
+    ) -> None:
+        """`ready` is false while the process starts or drains; `refusal` returns the error reply of a code."""
+        self._gateway = gateway
+        self._limiter = limiter
+        self._waits = waits
+        self._ready = ready
+        self._refusal = refusal
+
+    def slot(self) -> ExitStack:
+        """Take a slot of a waiting request; closing the stack releases it.
+
+        Raises:
+            RestError: `http_full`, none is free.
+        """
+        if not self._waits.enter():
+            raise self._refused("http_full")
+        slot = ExitStack()
+        slot.callback(self._waits.exit)
+        return slot
+
+    def ask(self, question: Question, address: str, media: Sequence[SentFile] = ()) -> str:
+        """Ask a question with its files, and return its stream id.
+
+        A repeated question finds its stream also over the limit or while draining.
+
+        Raises:
+            RestError: the question was refused; no provider was asked.
+        """
+        hindrance = self._hindrance(question, address)
+        asked = self._gateway.find(question) if hindrance else self._gateway.ask(question, media=media)
+        if asked is None:
+            raise self._refused(hindrance)
+        if not hindrance:
+            ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
+            log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})
+        if asked.status == "error" and not asked.length:
+            # No provider was asked: the client may repeat the same question with this id.
+            raise self._refusal(asked.error_code)
+        return asked.stream_id
+
+    def follow(self, stream_id: str, cursor: int, *, bot: str, principal: str, text: bool) -> AnswerWait:
+        """Return a wait along a stream of this principal, from `cursor` on; without `text` for its end only.
+
+        Raises:
+            StreamUnknown: there is no such stream, it has expired, or it belongs to another caller.
+        """
+        wait = self._waits.along(self._gateway.follow(stream_id, cursor, bot=bot, principal=principal, text=text))
+        wait.begin()
+        return wait
+
+    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
+        """Cancel an answer; return the status it had, "" for an unknown one.
+
+        Raises:
+            StoreUnavailable: Redis is unavailable.
+        """
+        return self._gateway.cancel(stream_id, bot=bot, principal=principal)
+
+    def _hindrance(self, question: Question, address: str) -> str:
+        """Return the error code for which a new question is refused, "" when it is accepted."""
+        if not self._ready():
+            return "draining"
+        return "" if self._limiter.question(question.principal, address) else "rate_limited"
+
+    def _refused(self, code: str) -> RestError:
+        metrics.QUESTIONS_REFUSED.labels(code).inc()
+        return self._refusal(code)

@@ -1,0 +1,171 @@
+"""Requests that wait for an answer: limits their number, follows their streams, and ends them with the replica."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+from channels.sockets.answer_queue import FollowedStream
+from services import metrics
+from services.errors import StoreUnavailable
+from services.streams.following import News
+from services.streams.long_text import Whole
+
+#: Seconds of one wait for news; a request whose client has disconnected ends within about this time.
+SLICE = 1.0
+#: Seconds between two attempts to read an ended answer while Redis is unavailable.
+AGAIN = 0.5
+#: Seconds for the first read; longer than a missing stream is waited for (`following.Misses`).
+FIRST_SECONDS = 8.0
+#: Seconds the last requests have to end when this replica stops.
+LAST_SECONDS = 3.0
+#: Seconds of `LAST_SECONDS` in which the ends of answers are given before waiting requests are ended.
+SHOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An answer that has ended: completed, failed or cancelled."""
+
+    whole: Whole
+    #: The sentence of an error, "" for none.
+    sentence: str = ""
+
+
+WaitStep = News | Ended | None
+
+
+class AnswerWait:
+    """Follows one stream for one request; used by one thread at a time."""
+
+    def __init__(
+        self,
+        following: FollowedStream,
+        *,
+        leaving: Callable[[], bool],
+        timeout: float = 1800.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """`leaving` tells whether this replica stops; a stream without news for `timeout` seconds fails."""
+        self._following = following
+        self._leaving = leaving
+        self._timeout = timeout
+        self._clock = clock
+        self._sleep = sleep
+        self._heard = clock()
+        self._first: News | None = None
+
+    def begin(self, seconds: float = FIRST_SECONDS) -> None:
+        """Read the stream for the first time, so that a missing one is refused before the reply starts.
+
+        While Redis is unavailable this cannot be checked; `steps` raises later.
+
+        Raises:
+            StreamUnknown: there is no such stream, it has expired, or it belongs to another caller.
+        """
+        end = self._clock() + seconds
+        while self._first is None and self._clock() < end and not self._leaving():
+            self._first = self._following.next(SLICE)
+
+    def steps(self) -> Iterator[WaitStep]:
+        """Yield the news, None after about each second without any, and finally `Ended`.
+
+        Without `Ended` this replica is stopping; the client resumes on another one after the last news.
+
+        Raises:
+            StreamUnknown: the stream has expired.
+            StoreUnavailable: no news came for `timeout` seconds.
+        """
+        last = yield from self._news()
+        if last:
+            yield from self._end(last)
+
+    def _news(self) -> Generator[WaitStep, None, News | None]:
+        """Yield the news and return the last one; None when this replica stops first."""
+        # References are dropped early, so that sent news can be freed.
+        news, self._first = self._first, None
+        while not self._leaving():
+            yield news
+            if news and news.ended:
+                return news
+            news = None
+            news = self._following.next(SLICE)
+            self._note(heard=news is not None)
+        return None
+
+    def _end(self, last: News) -> Iterator[WaitStep]:
+        while not self._leaving():
+            try:
+                yield Ended(self._following.whole(), last.sentence)
+                return
+            except StoreUnavailable:
+                self._note(heard=False)
+                self._sleep(AGAIN)
+            yield None
+
+    def _note(self, *, heard: bool) -> None:
+        now = self._clock()
+        if heard:
+            self._heard = now
+        elif now - self._heard > self._timeout:
+            raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
+
+
+class WaitingRequests:
+    """The waiting requests of this process; attached to `services.container`, which starts and stops it."""
+
+    def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
+        """At most `most` requests wait at once; one without news for `timeout` seconds fails."""
+        self._most = most
+        self._timeout = timeout
+        self._count = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+
+    @property
+    def count(self) -> int:
+        """The number of waiting requests."""
+        return self._count
+
+    def enter(self) -> bool:
+        """Take a slot, to be released by `exit`; return False when none is free."""
+        with self._changed:
+            if self._count >= self._most:
+                return False
+            self._count += 1
+        metrics.HTTP_WAITS.inc()
+        return True
+
+    def exit(self) -> None:
+        """Release a slot."""
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+        metrics.HTTP_WAITS.dec()
+
+    def along(self, following: FollowedStream) -> AnswerWait:
+        """Return an `AnswerWait` on a stream."""
+        return AnswerWait(following, leaving=self._closing.is_set, timeout=self._timeout, sleep=self._closing.wait)
+
+    def start(self) -> None:
+        """Report the limit as a metric."""
+        metrics.HTTP_WAITS_MAX.inc(self._most)
+
+    def leave(self) -> None:
+        """Do nothing: each request waits for one answer, and letting it finish costs less than resuming elsewhere."""
+
+    def close_all(self) -> None:
+        """End all waiting requests: clients resume on another replica.
+
+        Those whose answer has just ended have `SHOWN_SECONDS` to give it. Takes up to `LAST_SECONDS` in all.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count, SHOWN_SECONDS)
+            self._closing.set()
+            self._changed.wait_for(lambda: not self._count, LAST_SECONDS - SHOWN_SECONDS)
+
+    def stop(self) -> None:
+        """Do nothing: `close_all` has ended all requests."""

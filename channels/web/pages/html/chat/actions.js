@@ -1,0 +1,98 @@
+// The buttons at a turn: copy, read aloud, rate and regenerate an answer; edit a question.
+
+/** Milliseconds for which a copy is confirmed. */
+const COPIED_MS = 2000;
+
+/** Return a button with an icon, whose name changes with the language. */
+function iconButton(name, key, act) {
+  const made = element("button", `act ${key}`);
+  made.type = "button";
+  Object.assign(made.dataset, { label: key, hint: key });
+  made.append(icon(name));
+  made.ariaLabel = made.title = word(key);
+  made.addEventListener("click", act);
+  return made;
+}
+
+/** Copy a text; without the clipboard's API, which needs a secure origin, by a selection. */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const place = Object.assign(element("textarea", "unseen"), { value: text });
+    document.body.append(place);
+    place.select();
+    document.execCommand("copy");
+    place.remove();
+  }
+}
+
+/** The buttons below an answer. `on` has the callbacks of `Turn`. */
+class AnswerActions {
+  constructor(turn, on) {
+    this.turn = turn;
+    this.box = element("div", "actions");
+    this.copy = iconButton("copy", "copy", () => this.#copy());
+    this.read = iconButton("speaker", "read", () => on.read(turn));
+    this.like = this.#thumb("like", on);
+    this.dislike = this.#thumb("dislike", on);
+    this.regenerate = iconButton("again", "regenerate", () => on.regenerate(turn));
+    this.read.hidden = !("speechSynthesis" in globalThis);
+    this.read.ariaPressed = "false";
+    this.box.append(this.copy, this.read, this.like, this.dislike, this.regenerate);
+  }
+
+  draw() {
+    const { state, text, rating = "", mock, stream_id } = this.turn.kept;
+    this.box.hidden = this.turn.unfinished || !text;
+    for (const kind of ["like", "dislike"]) {
+      this[kind].hidden = state !== "completed" || Boolean(mock) || !stream_id;
+      this[kind].ariaPressed = String(rating === kind);
+    }
+  }
+
+  /** Pressed again, a thumb withdraws the rating. */
+  #thumb(kind, on) {
+    return iconButton(kind, kind, () => on.rate(this.turn, this.turn.kept.rating === kind ? "" : kind));
+  }
+
+  async #copy() {
+    await copyText(this.turn.kept.text);
+    this.copy.replaceChildren(icon("check"));
+    announce(word("copied"));
+    setTimeout(() => this.copy.replaceChildren(icon("copy")), COPIED_MS);
+  }
+}
+
+/** Show a form in place of a question; `later` is the number of turns that go when it is asked again. */
+function editQuestion(turn, later, ask) {
+  const form = element("form", "edit");
+  const field = Object.assign(element("textarea"), { value: turn.kept.question, ariaLabel: word("edit") });
+  const refusal = element("p", "failure");
+  const cancel = labelled("button", "", "cancel");
+  const send = labelled("button", "main", "askAgain");
+  const lines = element("div", "line");
+  const close = () => {
+    turn.editor = null;
+    turn.draw();
+    turn.edit.focus();
+  };
+  refusal.setAttribute("role", "alert");
+  cancel.type = "button";
+  cancel.addEventListener("click", close);
+  lines.append(cancel, send);
+  form.append(field, refusal, element("p", "soft", word(later ? "editDrops" : "editReplaces", { count: later })), lines);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    refusal.textContent = refusalOf(field.value);
+    if (field.value.trim() && !refusal.textContent) ask(field.value.trim());
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.isComposing) return;
+    event.stopPropagation();
+    close();
+  });
+  turn.editor = form;
+  turn.draw();
+  field.focus();
+}

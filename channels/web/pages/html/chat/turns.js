@@ -1,0 +1,185 @@
+// The turns on the chat page: the bubbles of a question and its answer, drawn from the stored turn.
+
+/** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
+function follow(change) {
+  const box = byId("scroll");
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
+  change();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
+
+/** A question and its answer. `kept` is its whole state as JSON. States: unsent, sent, asked (confirmed by the
+ *  server), growing, and finally completed, cancelled or error. */
+class Turn {
+  /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn
+   *  and "like", "dislike" or "". */
+  constructor(kept, on) {
+    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], sentence: "" };
+    this.kept = { ...begun, ...kept };
+    this.box = element("li", "turn");
+    this.mine = element("div", "mine");
+    this.theirs = element("div", "theirs");
+    this.blocks = element("div", "blocks");
+    this.typing = element("div", "typing");
+    this.note = element("div", "note");
+    this.files = element("div", "files");
+    this.sources = element("details", "sources");
+    this.edit = iconButton("edit", "edit", () => on.edit(this));
+    this.editor = null;
+    this.actions = new AnswerActions(this, on);
+    this.typing.append(labelled("span", "", "thinking"), element("i"), element("i"), element("i"));
+    this.theirs.append(labelled("span", "unseen", "answer"), this.blocks, this.typing, this.files, this.sources, this.note);
+    this.suggestions = element("div", "suggestions");
+    this.on = on;
+    this.box.append(this.mine, this.theirs, this.actions.box, this.suggestions);
+    this.#drawAnswer();
+    this.draw();
+  }
+
+  get unfinished() {
+    return !isEnded(this.kept.state);
+  }
+
+  /** The answer's text without markup. */
+  get words() {
+    const words = this.blocks.cloneNode(true);
+    for (const bar of words.querySelectorAll(".code-bar")) bar.remove();
+    return words.textContent.trim();
+  }
+
+  becomes(state) {
+    this.kept.state = state;
+    this.draw();
+  }
+
+  /** Add text and blocks of the growing answer; a block replaces the one with the same number. */
+  grow(content, blocks) {
+    if (this.kept.anew) this.empty();
+    this.kept.text += content;
+    for (const { block, html } of blocks ?? []) {
+      this.kept.blocks[block] = html;
+      this.#drawBlock(block);
+    }
+    if (!blocks) this.#drawText();
+  }
+
+  /** Discard the text when the new one arrives; until then the old one stays visible. */
+  reset() {
+    this.kept.anew = true;
+  }
+
+  empty() {
+    Object.assign(this.kept, { anew: false, text: "", blocks: [] });
+    this.blocks.replaceChildren();
+  }
+
+  /** Set the whole answer; blocks that already show a part of it are not drawn again. */
+  finish(text, html) {
+    Object.assign(this.kept, { anew: false, text });
+    if (html === undefined) return this.#drawText();
+    const last = this.kept.blocks.length - 1;
+    const before = this.kept.blocks.slice(0, -1).join("");
+    if (last >= 0 && html.startsWith(before)) {
+      this.kept.blocks[last] = html.slice(before.length);
+      return this.#drawBlock(last);
+    }
+    this.kept.blocks = [html];
+    return this.#drawAnswer();
+  }
+
+  draw() {
+    const { state, question, sent, suggestions } = this.kept;
+    this.box.dataset.state = state;
+    const waits = ["unsent", "sent"].includes(state) ? [labelled("small", "", state)] : [];
+    const asked = this.editor ?? element("span", "words", question);
+    const files = element("span", "sent-files");
+    files.append(...sent.map(sentFileShown));
+    this.mine.replaceChildren(labelled("span", "unseen", "you"), ...(sent.length ? [files] : []), asked, ...waits);
+    this.suggestions.replaceChildren(...suggestionsShown(suggestions, this.on.ask));
+    this.suggestions.hidden = !suggestions.length;
+    this.edit.ariaLabel = this.edit.title = word("edit");
+    if (!this.editor) this.mine.append(this.edit);
+    this.typing.hidden = !this.unfinished;
+    this.theirs.setAttribute("aria-busy", String(this.unfinished));
+    this.theirs.hidden = state === "completed" && !this.kept.text && !this.kept.sentence && !this.kept.files.length;
+    this.#drawNote();
+    this.#drawFiles();
+    this.#drawSources();
+    this.actions.draw();
+  }
+
+  #drawAnswer() {
+    this.blocks.replaceChildren();
+    if (this.kept.text && !this.kept.blocks.length) this.#drawText();
+    this.kept.blocks.forEach((_, block) => this.#drawBlock(block));
+  }
+
+  #drawBlock(block) {
+    while (this.blocks.childElementCount <= block) this.blocks.append(element("div"));
+    showHtml(this.blocks.children[block], this.kept.blocks[block] ?? "");
+  }
+
+  /** The sentence about a failed answer in the page's language, "" for none. */
+  get failure() {
+    return failureOf(this.kept);
+  }
+
+  /** Show plain text when the server has sent no HTML. */
+  #drawText() {
+    this.kept.blocks = [];
+    this.blocks.replaceChildren(element("div", "plain", this.kept.text));
+  }
+
+  #drawNote() {
+    const { state, sentence, mock, asked } = this.kept;
+    const parts = [];
+    if (sentence) parts.push(element("span", "failure", this.failure));
+    if (mock) parts.push(labelled("span", "tag", "mock"));
+    if (state === "cancelled") parts.push(labelled("span", "", "cancelled"));
+    if (state === "error" && !sentence) parts.push(labelled("span", "failure", "failed"));
+    if (state === "completed" && asked) parts.push(element("time", "", clockOf(asked)));
+    if (state === "error") parts.push(this.#againButton());
+    this.note.replaceChildren(...parts);
+  }
+
+  #againButton() {
+    const button = labelled("button", "", "again");
+    button.type = "button";
+    button.addEventListener("click", () => this.on.again(this));
+    return button;
+  }
+
+  /** Show the files that the text does not link. */
+  #drawFiles() {
+    const shown = this.kept.text + this.kept.blocks.join("");
+    const beside = filesBeside(this.kept.files, shown);
+    this.files.hidden = !beside.length;
+    this.files.replaceChildren(...beside);
+  }
+
+  #drawSources() {
+    const { sources } = this.kept;
+    this.sources.hidden = !sources.length;
+    this.sources.replaceChildren(element("summary", "", word("sources", { count: sources.length })), sourcesList(sources));
+  }
+}
+
+function clockOf(iso) {
+  return new Date(iso).toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" });
+}
+
+const failureOf = ({ code, sentence }) => sentenceOf({ code, content: sentence });
+
+/** Return a conversation's stored turns as Markdown. */
+function asMarkdown(title, turns) {
+  const parts = turns.map((kept) => {
+    const quoted = kept.question.split("\n").map((line) => `> ${line}`).join("\n");
+    const list = kept.sources.map((source) => `- ${titleOf(source)}`);
+    const sources = list.length ? [`**${word("sources", { count: list.length })}**`, list.join("\n")] : [];
+    const ending = failureOf(kept) || (kept.state === "cancelled" ? word("cancelled") : "");
+    return [quoted, kept.text, ending && `*${ending}*`, ...sources].filter(Boolean).join("\n\n");
+  });
+  return [`# ${title}`, new Date().toLocaleString(document.documentElement.lang), ...parts].join("\n\n---\n\n") + "\n";
+}

@@ -1,0 +1,299 @@
+"""Sends one answer over one link: its frames while it grows, its finish frame, and the messages that follow.
+
+What has left is stored, so that the next holder of the connection goes on where this one stopped:
+
+- The finish frame may be sent again: people see one bubble with the same text. Only where it is certain that no finish
+  frame was shown, because WeCom refused each one, the whole answer goes out as messages instead.
+- A further message is claimed before it leaves, and never sent again once it may have left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from channels.wecom.long_connection.files import AnswerUploads
+from channels.wecom.long_connection.link import Link
+from channels.wecom.long_connection.outgoing import AnswerTarget, addressed, markdown, stream_frame
+from channels.wecom.long_connection.uploads import FileMessage
+from channels.wecom.long_connection.view import AnswerView
+from services.errors import StoreUnavailable
+from services.files.store import StoredFile
+from services.long_connection import metrics
+from services.long_connection.allowance_store import AllowanceStore
+from services.long_connection.open_answers_store import Finish, OpenAnswer, OpenAnswersStore
+from services.long_connection.protocol import (
+    BUSY,
+    INVALID_MEDIA,
+    INVALID_REQ_ID,
+    NOT_SUBSCRIBED,
+    RESPOND,
+    SEND,
+    STREAM_EXPIRED,
+    Ack,
+    AckMissing,
+    LinkLost,
+)
+from services.streams.records import Snapshot
+from services.wecom.frames import is_over
+
+log = logging.getLogger(__name__)
+
+#: Attempts for the finish frame, and for a message that WeCom refused because it was busy, over one link.
+ATTEMPTS = 3
+#: Seconds between attempts, and while Redis is away.
+RETRY_SECONDS = 0.5
+#: Error codes that end a stream: WeCom takes none of its later frames either.
+ENDED = frozenset({INVALID_REQ_ID, STREAM_EXPIRED})
+#: Seconds between reads of an answer whose frame is over.
+LOOK_SECONDS = 1.0
+
+T = TypeVar("T")
+#: A further message: a text, a file, or the body of a card's message.
+Content = str | StoredFile | dict[str, Any]
+
+
+class DeliveryServices(NamedTuple):
+    """What deliveries share."""
+
+    store: OpenAnswersStore
+    view: AnswerView
+    files: AnswerUploads
+    allowance: AllowanceStore
+
+
+class AnswerDelivery:
+    """One answer on its way over one link; used by one thread."""
+
+    def __init__(
+        self,
+        link: Link,
+        answer: OpenAnswer,
+        target: AnswerTarget,
+        *,
+        services: DeliveryServices,
+        frame_seconds: float,
+        rated: bool,
+    ) -> None:
+        """`frame_seconds` are between two frames of a growing answer; `rated`: people may rate it."""
+        self._link = link
+        self._answer = answer
+        self._target = target
+        self._store, self._view, self._files, self._allowance = services
+        self._frame_seconds = frame_seconds
+        self._rated = rated
+        #: Whether WeCom takes no more frames of this stream.
+        self._expired = False
+        self._frames = 0
+        #: Acks of frames that did not come in time, and may come yet. They have the req_id of every other frame.
+        self._late_acks = 0
+
+    def run(self) -> None:
+        """Send what is left of the answer, until it is whole.
+
+        Raises:
+            LinkLost, FenceRefused: the next holder goes on.
+        """
+        if not self._target.req_id:
+            self._mark_finish("refused")
+        elif self._answer.finish in ("", "sent"):
+            self._show()
+        while (snapshot := self._read()) and snapshot.status == "processing":
+            self._wait(LOOK_SECONDS)
+        if snapshot:
+            self._send_further(snapshot)
+        self._insist(lambda: self._store.close(self._answer.bot, self._answer.stream_id))
+        outcome = snapshot.error_code or snapshot.status if snapshot else "stream_unknown"
+        told = {"outcome": outcome, "finish": self._answer.finish, "frames": self._frames}
+        log.info("answer shown", extra={**self.about, **told})
+
+    @property
+    def about(self) -> dict[str, object]:
+        """The log fields of the answer."""
+        return {"bot": self._answer.bot, "stream_id": self._answer.stream_id, "messages": self._answer.messages}
+
+    # The frame.
+
+    def _show(self) -> None:
+        """Show the growing answer until its end or its frame's, and finish the frame."""
+        shown = ""
+        while True:
+            snapshot = self._read()
+            content = self._insist(partial(self._view.content, self._answer.bot, snapshot, self._target))
+            rated = self._rated and not shown
+            if snapshot is None or is_over(snapshot):
+                return self._finish(content, rated=rated)
+            if content != shown and not self._expired:
+                self._grow(content, rated=rated)
+                shown = content
+            self._wait(self._frame_seconds)
+
+    def _grow(self, content: str, *, rated: bool) -> None:
+        """Send a frame and wait for its ack; frames that would have come meanwhile are skipped."""
+        began = time.monotonic()
+        try:
+            ack = self._frame(content, finish=False, rated=rated)
+        except AckMissing:
+            ack = Ack(0)
+        skipped = int((time.monotonic() - began) / self._frame_seconds)
+        metrics.FRAMES_SKIPPED.labels(self._answer.bot).inc(skipped)
+        self._expired = ack.errcode in ENDED
+
+    def _finish(self, content: str, *, rated: bool) -> None:
+        """Send the finish frame until it is acknowledged; store whether people see it."""
+        may_be_shown = self._answer.finish == "sent"
+        doubtful = min(self._late_acks, ATTEMPTS)
+        for attempt in range(0 if self._expired else ATTEMPTS + doubtful):
+            self._mark_finish("sent")
+            try:
+                ack = self._frame(content, finish=True, rated=rated)
+            except AckMissing:
+                may_be_shown = True
+                continue
+            except LinkLost as exc:
+                if not (exc.sent or may_be_shown):
+                    self._mark_finish("")
+                raise
+            if attempt < doubtful and ack.errcode not in ENDED:
+                # Perhaps the ack of an earlier frame: only as many acks as frames are certain to have this one's.
+                may_be_shown = True
+                continue
+            if ack.errcode == 0:
+                self._mark_finish("done")
+                return
+            if ack.errcode not in BUSY:
+                break
+            self._wait(RETRY_SECONDS)
+        if may_be_shown:
+            # A further finish frame would change nothing; the whole answer as a message might be its second showing.
+            log.warning("finish frame not acknowledged", extra=self.about)
+        self._mark_finish("done" if may_be_shown else "refused")
+
+    def _frame(self, content: str, *, finish: bool, rated: bool) -> Ack:
+        frame = stream_frame(self._answer.stream_id, content, finish=finish, rated=rated)
+        ack = self._respond(frame)
+        self._frames += 1
+        return ack
+
+    def _respond(self, body: dict[str, Any]) -> Ack:
+        """Send a frame under the message's req_id."""
+        try:
+            return self._subscribed(self._link.request(RESPOND, body, req_id=self._target.req_id))
+        except AckMissing:
+            self._late_acks += 1
+            raise
+
+    # The messages after it.
+
+    def _send_further(self, snapshot: Snapshot) -> None:
+        in_frame = self._answer.finish == "done"
+        further = partial(self._view.further, self._answer.bot, snapshot, self._target, in_frame=in_frame)
+        texts, cards = self._insist(further)
+        files = self._insist(lambda: self._files.listed(snapshot))
+        messages: list[Content] = [*texts, *files, *cards]
+        if self._answer.unsure:
+            self._note("unknown")
+        for number in range(self._answer.messages + 1, len(messages) + 1):
+            self._send(number, messages[number - 1])
+
+    def _send(self, number: int, content: Content) -> None:
+        """Send a further message at most once, when WeCom's limits for the chat allow it."""
+        message, file = self._message(content)
+        name = f"{self._answer.stream_id}:{number}"
+        while seconds := self._insist(lambda: self._allowance.message(self._answer.bot, self._target.chat, name)):
+            self._wait(seconds)
+        self._mark_messages(number, unsure=True)
+        try:
+            ack = self._say(message)
+        except AckMissing:
+            self._note("unknown")
+        except LinkLost as exc:
+            if not exc.sent:
+                self._mark_messages(number - 1, unsure=False)
+            raise
+        else:
+            if file and isinstance(content, StoredFile) and ack.errcode == INVALID_MEDIA:
+                self._send_again(number, content, file)
+                return
+            self._note("failed" if ack.errcode else "sent", ack.errcode)
+        self._mark_messages(number, unsure=False)
+
+    def _message(self, content: Content) -> tuple[dict[str, Any], FileMessage | None]:
+        """Return a further message, and the uploaded file that it shows; a card's is returned as it is."""
+        if isinstance(content, str):
+            return markdown(content), None
+        if not isinstance(content, StoredFile):
+            return content, None
+        stream_id = self._answer.stream_id
+        file = self._insist(lambda: self._files.message(self._link, stream_id, content, self._wait))
+        return (file.body, file) if file else (self._files.linked(stream_id, content), None)
+
+    def _send_again(self, number: int, stored: StoredFile, file: FileMessage) -> None:
+        """Send a file that WeCom had deleted with a new upload, or as a link where it was uploaded just now."""
+        self._mark_messages(number - 1, unsure=False)
+        self._insist(lambda: self._files.forget(self._answer.bot, file))
+        self._send(number, stored if file.is_reused else self._files.linked(self._answer.stream_id, stored))
+
+    def _say(self, message: dict[str, Any]) -> Ack:
+        """Send a message under the req_id if WeCom takes it there, else to the chat; again while WeCom is busy.
+
+        Where an ack under the req_id may still come, it goes to the chat too: a refusal has to be this message's.
+        """
+        ack = Ack(INVALID_REQ_ID)
+        for left in reversed(range(ATTEMPTS)):
+            if by_req_id := self._answer.finish == "done" and not (self._expired or self._late_acks):
+                ack = self._respond(message)
+                self._expired = ack.errcode in ENDED
+            if self._expired or not by_req_id:
+                ack = self._subscribed(self._link.request(SEND, addressed(self._target, message)))
+            if ack.errcode not in BUSY or not left:
+                break
+            self._wait_unclaimed(BUSY[ack.errcode])
+        return ack
+
+    def _wait_unclaimed(self, seconds: float) -> None:
+        """Wait before the next attempt for a message that WeCom did not take: the next holder may send it too."""
+        number = self._answer.messages
+        self._mark_messages(number - 1, unsure=False)
+        self._wait(seconds)
+        self._mark_messages(number, unsure=True)
+
+    def _note(self, outcome: str, errcode: int = 0) -> None:
+        """Count a further message, and log one that did not certainly arrive."""
+        metrics.FURTHER_MESSAGES.labels(self._answer.bot, outcome).inc()
+        if outcome != "sent":
+            log.warning("message of an answer", extra={**self.about, "outcome": outcome, "errcode": errcode})
+
+    # Waits.
+
+    def _read(self) -> Snapshot | None:
+        return self._insist(lambda: self._view.read(self._answer.bot, self._answer.stream_id, self._target))
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Return the call's value; wait while Redis is away."""
+        while True:
+            try:
+                return call()
+            except StoreUnavailable:
+                self._wait(RETRY_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        if self._link.lost.wait(seconds):
+            raise LinkLost(sent=False)
+
+    def _subscribed(self, ack: Ack) -> Ack:
+        """Return an ack, unless it says that the frame was ignored because the link is not subscribed any more."""
+        if ack.errcode == NOT_SUBSCRIBED:
+            raise LinkLost(sent=False)
+        return ack
+
+    def _mark_finish(self, finish: Finish) -> None:
+        self._answer = self._insist(lambda: self._store.mark_finish(self._link.fence, self._answer, finish))
+
+    def _mark_messages(self, messages: int, *, unsure: bool) -> None:
+        self._answer = self._insist(
+            lambda: self._store.mark_messages(self._link.fence, self._answer, messages, unsure=unsure)
+        )

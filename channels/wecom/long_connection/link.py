@@ -1,0 +1,208 @@
+"""One subscribed connection of one bot: sends frames, matches acknowledgements, and passes on what arrives."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.frames import CloseCode
+
+from channels.sockets.socket import Socket
+from services.long_connection import metrics
+from services.long_connection.protocol import (
+    ACK_SECONDS,
+    DISCONNECTED,
+    EVENT,
+    MESSAGE,
+    MISSED_PINGS,
+    NOT_SUBSCRIBED,
+    PING,
+    PING_SECONDS,
+    Ack,
+    AckMissing,
+    LinkLost,
+)
+from utils.limited_log import LimitedLog
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A frame that has no acknowledgement yet."""
+
+    ack: Ack | None = None
+    #: Set when there is one, or when none can come any more. Its own: an ack must not wake a thousand threads.
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Link:
+    """A connection of one bot. Threads of any number may send; a thread of its own reads."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        bot: str,
+        fence: int,
+        *,
+        arrived: Callable[[Link, str, str, Mapping[str, Any]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take an open WebSocket, the bot, and the fence of the lease under which it subscribes.
+
+        `arrived` is called in the reader's thread with the link, the command, the req_id and the body of each message
+        and event; it must not wait.
+        """
+        self.bot = bot
+        self.fence = fence
+        #: Set when nothing may be sent any more. Acknowledgements of what was sent may still come.
+        self.lost = threading.Event()
+        #: Set when nothing arrives any more either.
+        self.over = threading.Event()
+        #: Why it was lost: evicted (`disconnected_event`), unsubscribed (846609), silent (no pongs), closed (by WeCom
+        #: or the network), or ended (by us).
+        self.reason = ""
+        self._socket = socket
+        self._arrived = arrived
+        self._clock = clock
+        # Guards what follows; held briefly.
+        self._changed = threading.Condition()
+        self._pending: dict[str, _Waiting] = {}
+        self._ping_id = ""
+        self._next_ping = clock() + PING_SECONDS
+        self._unanswered = 0
+        self._malformed = LimitedLog(log, "long connection: frame not understood")
+
+    def request(self, cmd: str, body: Mapping[str, Any], *, req_id: str = "", seconds: float = ACK_SECONDS) -> Ack:
+        """Send a frame and wait for its acknowledgement; "" stands for a new req_id.
+
+        Frames of one req_id are serial: this waits until an earlier one is acknowledged, or has waited in vain.
+
+        Raises:
+            LinkLost: the connection ended; `sent` tells whether the frame may have left.
+            AckMissing: no acknowledgement came within `seconds`.
+        """
+        req_id = req_id or secrets.token_hex(16)
+        waiting = self._enter(req_id)
+        try:
+            self._send({"cmd": cmd, "headers": {"req_id": req_id}, "body": body})
+            return self._acknowledged(waiting, seconds)
+        finally:
+            with self._changed:
+                self._pending.pop(req_id)
+                self._changed.notify_all()
+
+    def run(self) -> None:
+        """Read until the connection ends."""
+        try:
+            closed = self._socket.run(self._hear)
+            reason = self.reason or "closed"
+            log.info("long connection closed", extra={"bot": self.bot, "code": closed.code, "reason": reason})
+        finally:
+            self._lose("closed")
+            self._end()
+
+    def beat(self) -> None:
+        """Send a ping if one is due; drop the connection if the last two were not acknowledged."""
+        if self.lost.is_set() or self._clock() < self._next_ping:
+            return
+        if self._unanswered >= MISSED_PINGS:
+            self.drop("silent")
+            return
+        self._next_ping = self._clock() + PING_SECONDS
+        self._ping_id = secrets.token_hex(16)
+        self._unanswered += 1
+        if not self._socket.send({"cmd": PING, "headers": {"req_id": self._ping_id}}):
+            self._lose("closed")
+
+    def drop(self, reason: str) -> None:
+        """Send nothing more, and close the connection once the frames that were sent are acknowledged, or time out."""
+        if self._lose(reason):
+            threading.Thread(target=self._close, name=f"link-end-{self.bot}", daemon=True).start()
+
+    def _enter(self, req_id: str) -> _Waiting:
+        with self._changed:
+            self._changed.wait_for(lambda: self.lost.is_set() or req_id not in self._pending)
+            if self.lost.is_set():
+                raise LinkLost(sent=False)
+            waiting = self._pending[req_id] = _Waiting()
+            return waiting
+
+    def _send(self, frame: Mapping[str, Any]) -> None:
+        refused = self._socket.closing
+        if self._socket.send(frame):
+            return
+        self._lose("closed")
+        raise LinkLost(sent=not refused)
+
+    def _acknowledged(self, waiting: _Waiting, seconds: float) -> Ack:
+        waiting.ended.wait(seconds)
+        if waiting.ack:
+            return waiting.ack
+        if self.over.is_set():
+            raise LinkLost(sent=True)
+        raise AckMissing
+
+    def _lose(self, reason: str) -> bool:
+        """Refuse further frames; return False if they were refused already."""
+        with self._changed:
+            if self.lost.is_set():
+                return False
+            self.reason = reason
+            self.lost.set()
+            self._changed.notify_all()
+            return True
+
+    def _close(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending or self.over.is_set(), ACK_SECONDS)
+        self._socket.close(CloseCode.NORMAL_CLOSURE)
+
+    def _end(self) -> None:
+        with self._changed:
+            self.over.set()
+            for waiting in self._pending.values():
+                waiting.ended.set()
+            self._changed.notify_all()
+
+    def _hear(self, text: str) -> None:
+        try:
+            frame = json.loads(text)
+            cmd, req_id = frame.get("cmd") or "", frame.get("headers", {}).get("req_id") or ""
+            body = frame.get("body") or {}
+            errcode = int(frame.get("errcode") or 0)
+        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+            self._malformed.warning({"bot": self.bot, "cause": type(exc).__name__})
+            return
+        if not isinstance(req_id, str) or not isinstance(body, dict):
+            self._malformed.warning({"bot": self.bot, "cause": "shape"})
+        elif cmd in (MESSAGE, EVENT):
+            self._take(cmd, req_id, body)
+        elif not cmd:
+            self._acknowledge(req_id, Ack(errcode, body))
+
+    def _take(self, cmd: str, req_id: str, body: Mapping[str, Any]) -> None:
+        event = body.get("event")
+        if cmd == EVENT and isinstance(event, dict) and event.get("eventtype") == DISCONNECTED:
+            self.drop("evicted")
+        else:
+            self._arrived(self, cmd, req_id, body)
+
+    def _acknowledge(self, req_id: str, ack: Ack) -> None:
+        with self._changed:
+            waiting = self._pending.get(req_id)
+            if waiting:
+                waiting.ack = ack
+                waiting.ended.set()
+        if req_id == self._ping_id:
+            self._unanswered = 0
+        elif waiting is None:
+            metrics.LATE_ACKS.labels(self.bot).inc()
+        if ack.errcode == NOT_SUBSCRIBED:
+            self.drop("unsubscribed")

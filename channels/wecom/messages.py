@@ -1,0 +1,87 @@
+"""What callbacks and the long connection do alike: ask a message's question, welcome a person, take a rating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from channels.wecom.commands import BotCommands
+from channels.wecom.contents import MOST_FILES, is_readable, question_text
+from channels.wecom.feedback import read_feedback
+from channels.wecom.rules import WECOM
+from config.texts import Texts
+from services import metrics
+from services.answers.gateway import Gateway
+from services.attachments import Media
+from services.errors import StoreUnavailable
+from services.feedback.inbox import FeedbackInbox
+from services.models import Question
+from services.streams.records import Snapshot
+from services.wecom.message import Message
+
+
+class WeComMessages:
+    """Maps the messages and events of all bots to the gateway."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        texts: Texts,
+        welcomes: Mapping[str, str],
+        commands: Mapping[str, BotCommands] = MappingProxyType({}),
+        person: Callable[[Question], str] = lambda question: "",
+        feedback: FeedbackInbox | None = None,
+    ) -> None:
+        """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
+
+        `person` returns a user's pseudonym for the log; `feedback` takes ratings of answers, None ignores them.
+        """
+        self._gateway = gateway
+        self._texts = texts
+        self._welcomes = welcomes
+        self._commands = commands
+        self._person = person
+        self._feedback = feedback
+
+    def ask(self, bot: str, message: Message, media: Sequence[Media], *, reply: str = "") -> Snapshot:
+        """Ask a message's question, or carry out a command, which may come with a quote but has no files.
+
+        `media` are the files of the message and of its quote; `reply` is the secret address for a late answer.
+        """
+        question = self.question(bot, message)
+        if not is_readable(message):
+            return self._gateway.say(question, "unsupported_message")
+        if len(media) > MOST_FILES:
+            return self._gateway.say(question, "media_too_many")
+        commands = None if message.media else self._commands.get(bot)
+        if commands and (shown := commands.carry_out(question, reply=reply)):
+            return shown
+        text = question_text(message, self._texts.get("media_question"))
+        return self._gateway.ask(replace(question, text=text), reply=reply, media=media)
+
+    def question(self, bot: str, message: Message) -> Question:
+        return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)
+
+    def person(self, bot: str, message: Message) -> str:
+        """Return the sender's pseudonym for the log."""
+        return self._person(self.question(bot, message))
+
+    def welcome(self, bot: str) -> str:
+        """Return the words for a person who opens the chat with the bot."""
+        return self._welcomes.get(bot) or self._texts.get("welcome")
+
+    def rate(self, bot: str, message: Message) -> str:
+        """Take the rating of a `feedback_event`; return its outcome. Only an empty reply may answer it."""
+        if self._feedback is None:
+            return "unknown"
+        try:
+            stream_id, rating = read_feedback(message)
+        except ValueError:
+            metrics.FEEDBACK_REFUSED.labels("malformed").inc()
+            return "malformed"
+        try:
+            return self._feedback.rate(stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid)
+        except StoreUnavailable as exc:
+            return exc.code

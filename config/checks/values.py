@@ -1,0 +1,125 @@
+"""Checks of settings that are keys, rates, templates or SQL: each returns the value or raises `ValueError`.
+
+The text of each error completes the sentence "NAME='value' is wrong: expected …".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+
+from pydantic import SecretStr
+
+#: Placeholders that the templates DIFY_INPUTS and CUSTOM_RAG_INPUTS may contain.
+INPUT_NAMES = (
+    *("user_code", "user_name", "gender", "token", "time_info"),
+    *("userid", "name", "department", "chatid", "chattype", "bot", "msgid"),
+)
+
+#: Headers and JSON fields that the product's own requests set, so that OPENAI_HEADERS and OPENAI_BODY must not.
+_OWN_HEADERS = (
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+)
+_OWN_FIELDS = ("messages", "model", "stream")
+
+_HEADER = re.compile(r"[A-Za-z0-9_-]+")
+#: Minimum length of SECRET_KEY in characters: an attacker who can read Redis can try keys offline without limit.
+SECRET_KEY_LENGTH = 16
+
+_RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
+#: Minimum length of ADMIN_TOKEN in characters; a shorter one can be guessed.
+SHORTEST_TOKEN = 8
+
+#: SQL comments, and the start of a query that only reads.
+_SQL_COMMENT = re.compile(r"--[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
+_SQL_QUERY = re.compile(r"[\s(]*(SELECT\b|WITH\b.*\bSELECT\b)", re.DOTALL | re.IGNORECASE)
+_PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def aes_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    try:
+        fits = len(text) == 43 and len(base64.b64decode(text + "=", validate=True)) == 32
+    except (binascii.Error, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"the 43 letters and digits that WeCom's console shows as EncodingAESKey, got {len(text)}")
+    return key
+
+
+def secret_key(key: SecretStr) -> SecretStr:
+    if (length := len(key.get_secret_value())) < SECRET_KEY_LENGTH:
+        raise ValueError(f"at least {SECRET_KEY_LENGTH} random characters in each, got {length}")
+    return key
+
+
+def admin_token(token: SecretStr) -> SecretStr:
+    if (length := len(token.get_secret_value())) < SHORTEST_TOKEN:
+        raise ValueError(f"at least {SHORTEST_TOKEN} characters, got {length}")
+    return token
+
+
+def api_key(key: SecretStr) -> SecretStr:
+    if re.search(r"\s", key.get_secret_value()):
+        raise ValueError("the key alone, without Bearer before it or any space in it")
+    return key
+
+
+def rate(text: str) -> str:
+    if text == "off":
+        return ""
+    if not all(_RATE.fullmatch(part.strip()) for part in text.split(";")):
+        raise ValueError("a rate like 20/minute or 5/second;100/hour, or off")
+    return text
+
+
+def provider_name(name: str) -> str:
+    if not _PROVIDER.fullmatch(name):
+        raise ValueError("a provider's name, or an import path like package.module:Class")
+    return name if ":" in name else name.lower()
+
+
+def inputs(template: dict[str, Any]) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", json.dumps(template))
+    unknown = sorted(set(named) - set(INPUT_NAMES))
+    if unknown:
+        known = " ".join(f"{{{name}}}" for name in INPUT_NAMES)
+        raise ValueError(f"a JSON object with no other placeholders than {known}, got {{{unknown[0]}}}")
+    return template
+
+
+def request_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"headers other than {name!r}")
+        if not _HEADER.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers that can be sent, not {name!r}")
+    return headers
+
+
+def request_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in _OWN_FIELDS:
+        if name in fields:
+            raise ValueError(f"fields other than {name}, which is not for this setting")
+    try:
+        json.dumps(fields, allow_nan=False)
+    except ValueError as exc:
+        raise ValueError("a JSON object without NaN and Infinity") from exc
+    return fields
+
+
+def user_query(query: str) -> str:
+    if ":userid" not in query:
+        raise ValueError("SQL with :userid in it")
+    if not _SQL_QUERY.match(_SQL_COMMENT.sub(" ", query)):
+        raise ValueError("a SELECT (WITH … SELECT is one too)")
+    return query

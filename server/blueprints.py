@@ -1,0 +1,173 @@
+"""Registers the endpoints of each channel in the application, made of the parts of a replica's container."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from flask import Flask
+
+from channels.batch.endpoints import batch_blueprint
+from channels.chat.answers import Html
+from channels.chat.channel import ChatChannel, chat_blueprint
+from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
+from channels.http_chat.ends import refusal
+from channels.http_chat.feedback import feedback_blueprint
+from channels.http_chat.opening import opening_blueprint
+from channels.http_chat.uploads import uploads_blueprint
+from channels.openai.endpoints import openai_channel
+from channels.openai.errors import openai_refusal
+from channels.options import AskableBots
+from channels.push.endpoints import push_blueprint
+from channels.realtime.batch_news import BatchNews
+from channels.realtime.channel import RealtimeOptions, realtime_blueprint
+from channels.sockets.connections import connections_blueprint
+from channels.sockets.endpoint import SocketLimits, Sockets
+from channels.waiting.questions import WaitingQuestions
+from channels.waiting.waits import WaitingRequests
+from channels.web.guarded import Administrators, GuardedCallers
+from channels.web.pages.docs import docs_blueprint
+from channels.web.pages.index import index_blueprint
+from channels.web.pages.pages import pages_blueprint
+from channels.web.rest import RestError
+from channels.wecom.long_connection.pushes import PushSender
+from config.bots import DEFAULT_BOT
+from config.settings import Settings
+from config.texts import Texts
+from config.texts.requests import request_words
+from services.answers.extras.opening import KeptOpening
+from services.channels import api_bots
+from services.container import Container
+from services.files.linked import AnswerLinks
+from services.long_connection.push_inbox import PushInbox
+from services.media.inbox import FileInbox
+from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
+from utils.markdown.pictures import with_pictures
+from utils.questions.detection import detect
+
+
+def register_pushes(app: Flask, container: Container, callers: GuardedCallers, sender: PushSender) -> None:
+    """Register `/api/push`; bots in callback mode cannot send what it takes."""
+    stores = container.long_stores
+    bots = {name: bot.mode == "websocket" for name, bot in container.settings.bots.items()}
+    inbox = PushInbox(stores.pushes, stores.allowance, stores.keys, bots=bots, wake=sender.wake)
+    app.register_blueprint(push_blueprint(inbox, callers, container.texts.known))
+
+
+def file_inbox(container: Container) -> FileInbox:
+    """Return what takes the files that clients upload for their questions."""
+    provider, max_bytes = container.providers[DEFAULT_BOT], container.settings.media_max_bytes
+    return FileInbox(container.media.sent, provider, names=container.keys.names(), max_bytes=max_bytes)
+
+
+def askable_bots(container: Container) -> dict[str, frozenset[str]]:
+    """Return the bots that programs may ask, with the options that the provider of each takes."""
+    return {bot: container.providers[bot].takes_options for bot in api_bots(container.settings)}
+
+
+def register_sockets(
+    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators, uploads: FileInbox
+) -> None:
+    """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
+    settings = container.settings
+    words = request_words(settings.locale)
+    sockets = Sockets(
+        callers=callers,
+        limiter=container.limiter,
+        store=container.socket_store,
+        sentence=container.texts.get,
+        words=words,
+        origins=settings.public_origins,
+        limits=SocketLimits(
+            max_sockets=settings.sockets_max,
+            heartbeat_interval=settings.websocket_heartbeat_interval,
+            heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        ),
+        ready=lambda: container.ready,
+    )
+    container.attach(sockets)
+    blocks = partial(BlockRenderer, thinking=settings.web_thinking)
+    html = Html(
+        blocks,
+        partial(render_slices, thinking=settings.web_thinking),
+        AnswerLinks(container.files.links, container.files.store).picture,
+    )
+    gateway, limiter, texts = container.gateway, container.limiter, container.texts
+    open_chat = partial(
+        ChatChannel,
+        gateway=gateway,
+        limiter=limiter,
+        ratings=container.feedback_inbox,
+        bots=AskableBots(askable_bots(container), container.texts),
+        texts=texts,
+        words=words,
+        html=html,
+        files=uploads,
+    )
+    app.register_blueprint(chat_blueprint(sockets, open_chat))
+    news = BatchNews(container.batches) if container.batches else None
+    if news:
+        container.attach(news)
+    options = RealtimeOptions(detect, texts, settings.realtime_stop, blocks, html.picture)
+    app.register_blueprint(
+        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, options=options, news=news)
+    )
+    app.register_blueprint(pages_blueprint(texts=texts, app_name=settings.app_name, ws_path=settings.ws_path))
+    app.register_blueprint(connections_blueprint(sockets, administrators))
+
+
+def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileInbox) -> None:
+    """Register `/api/chat` and the OpenAI endpoint, which answer one question over plain HTTP and share their slots."""
+    settings, texts = container.settings, container.texts
+    waits = WaitingRequests(most=settings.http_waits_max, timeout=settings.stream_ttl)
+    container.attach(waits)
+
+    def questions(refusal: Callable[[str], RestError]) -> WaitingQuestions:
+        return WaitingQuestions(
+            gateway=container.gateway,
+            limiter=container.limiter,
+            waits=waits,
+            ready=lambda: container.ready,
+            refusal=refusal,
+        )
+
+    chat = HttpChat(questions(partial(refusal, texts=texts)), texts, uploads)
+    models = askable_bots(container)
+    bots = AskableBots(models, texts)
+    app.register_blueprint(http_chat_blueprint(chat, bots, callers))
+    app.register_blueprint(uploads_blueprint(uploads, callers, texts))
+    opening = KeptOpening(container.providers[DEFAULT_BOT])
+    app.register_blueprint(opening_blueprint(opening, uploads, callers))
+    app.register_blueprint(feedback_blueprint(container.feedback_inbox, bots, callers, texts))
+    asked = questions(partial(openai_refusal, texts=texts))
+    app.register_blueprint(openai_channel(asked, container.turns, callers, models, settings, texts))
+
+
+def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:
+    """Register the batch endpoints; without a database they reply that batches are unavailable."""
+
+    def html(content: str) -> str:
+        rendered = render_markdown(content, thinking=container.settings.web_thinking)
+        return with_pictures(rendered, container.files.foreign.path)
+
+    app.register_blueprint(
+        batch_blueprint(
+            container.batches,
+            callers,
+            container.limiter,
+            sentence=container.texts.known,
+            html=html,
+            max_bytes=container.settings.batch_max_bytes,
+            question_max_bytes=container.settings.question_max_bytes,
+        )
+    )
+
+
+def register_docs(app: Flask, settings: Settings, texts: Texts, *, version: str) -> None:
+    """Register the index of endpoints and the OpenAPI documentation."""
+    name, path = settings.app_name, settings.ws_path
+    app.register_blueprint(index_blueprint(name=name, version=version, realtime_path=path, texts=texts))
+    open_to_all = settings.websocket_auth == "none"
+    app.register_blueprint(
+        docs_blueprint(name=name, version=version, realtime_path=path, texts=texts, open_to_all=open_to_all)
+    )

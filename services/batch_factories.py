@@ -1,0 +1,68 @@
+"""Factories of batches: the store, and the manager with its webhooks, from the settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from config.settings import Settings
+from config.texts import Texts
+from services.answers.gateway import Gateway
+from services.batches.limits import BatchLimits, Retention
+from services.batches.manager import BatchManager
+from services.batches.store import SqlBatchStore
+from services.batches.webhooks import Webhooks
+from services.factories import sql_pools
+from services.http.addresses import AddressRules
+from services.http.poster import Poster
+from services.redis.store import ScriptRunner
+from services.streams.store import StreamStore
+
+
+def make_batch_store(settings: Settings) -> SqlBatchStore | None:
+    """Return the batch store; None without SQL, or if batches are disabled."""
+    if not settings.batch_enabled or settings.sql_url is None:
+        return None
+    return SqlBatchStore(
+        settings.sql_url.get_secret_value(),
+        max_unfinished=settings.batch_max_queue_size,
+        max_per_owner=settings.batch_max_per_key,
+        pool_size=sql_pools(settings)[1],
+    )
+
+
+def make_batches(
+    settings: Settings,
+    store: SqlBatchStore | None,
+    gateway: Gateway,
+    streams: StreamStore,
+    runner: ScriptRunner,
+    texts: Texts,
+) -> BatchManager | None:
+    """Return the manager of the batches in a store; None without one."""
+    if store is None:
+        return None
+    key = settings.secret_key[0].get_secret_value().encode() if settings.secret_key else None
+    return BatchManager(
+        store,
+        gateway,
+        streams,
+        runner=runner,
+        limits=BatchLimits(
+            settings.batch_max_concurrent,
+            settings.batch_max_queue_size,
+            threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
+            works=settings.batch_worker == "embedded",
+        ),
+        sentence=texts.error,
+        replica=f"{socket.gethostname()}:{os.getpid()}",
+        webhooks=Webhooks(store, Poster(AddressRules(settings.webhook_hosts)), key),
+        retention=Retention(settings.batch_storage_path, settings.batch_retention_days),
+    )
+
+
+def batches_mode(settings: Settings) -> str:
+    """Return for the log where batches are processed: embedded, external, or off with the reason."""
+    if not settings.batch_enabled:
+        return "off"
+    return settings.batch_worker if settings.sql_url else "off: they need MYSQL_HOST or DATABASE_PATH"

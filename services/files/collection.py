@@ -1,0 +1,259 @@
+"""The pictures and files of one answer that grows: fetched one after the other while the answer runs.
+
+Dify's addresses are valid for minutes, an answer may take longer: a file is fetched as soon as its address is in the
+text. A thread of the answer's own does it, so that no chunk waits. `collect` at the end waits for what is left, for
+`FETCH_SECONDS` at most and never beyond the frame; what cannot be had is noted as missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from services import metrics
+from services.attachments import AnswerFile
+from services.errors import AnswerError, StoreUnavailable
+from services.files.reading import FileContent, Room
+from services.files.sources import MOST_SOURCES, Source, digest_of
+from services.files.store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
+from services.streams.owned_stream import OwnedStream
+from utils.deadline import Deadline
+from utils.markdown.pictures import MOST_ADDRESS, MOST_WORDS, references, settled_size, signed_references
+
+log = logging.getLogger(__name__)
+
+#: Seconds that an answer's end waits for its files, and those that are left to the frame.
+FETCH_SECONDS, FRAME_MARGIN = 10.0, 3.0
+#: Bytes of all pictures of an answer: all of them are encrypted and sent within one poll.
+PICTURES_BYTES = 5 * 1024 * 1024
+#: Characters at the end of a growing text that are searched for new addresses.
+TAIL = MOST_ADDRESS + MOST_WORDS
+
+
+class CollectionLimits(NamedTuple):
+    """The bytes of all files of one answer, and the seconds that a stream lives."""
+
+    max_bytes: int
+    ttl: float
+
+
+class ToldFiles(NamedTuple):
+    """Files that the provider named beside the text: how they are kept in the stream, and read."""
+
+    keep: Callable[[Sequence[AnswerFile]], None]
+    read: Callable[[], list[AnswerFile]]
+
+
+class AnswerCollection:
+    """Fetches and stores the files of one answer; called by its producer's thread only."""
+
+    def __init__(
+        self,
+        stream: OwnedStream,
+        store: FileStore,
+        read: Callable[[Source, Room, Deadline], FileContent],
+        *,
+        told: ToldFiles,
+        sources: Callable[[str, Iterable[AnswerFile]], list[Source]],
+        limits: CollectionLimits,
+        expiry: Callable[[float], int],
+    ) -> None:
+        """`read` fetches a source; `sources` returns the sources of a text and of told files.
+
+        `expiry` returns the end of a link that works for a number of seconds from now.
+        """
+        self._stream = stream
+        self._store = store
+        self._read = read
+        self._told = told
+        self._sources = sources
+        self._limits = limits
+        self._expiry = expiry
+        self._until = Deadline(limits.ttl)
+        self._changed = threading.Condition()
+        self._waiting: deque[Source] = deque()
+        self._wanted: set[str] = set()
+        self._working = False
+        self._kept: dict[str, StoredFile] | None = None
+        self._tail, self._noticed = "", set[str]()
+
+    def told(self, files: Sequence[AnswerFile]) -> None:
+        """Keep what the provider told of, and begin to fetch it; no files take back those told before."""
+        try:
+            self._told.keep([*self._told.read(), *files] if files else [])
+            self._want(self._sources("", files))
+        except StoreUnavailable:
+            log.warning("files of an answer not noted", extra=self._stream.about)
+
+    def grew(self, text: str) -> None:
+        """Begin to fetch what the text names, which grew by `text`."""
+        tail, self._tail = self._tail + text, (self._tail + text)[-TAIL:]
+        if ")" not in text or "](" not in tail or len(self._noticed) > 2 * MOST_SOURCES:
+            return
+        tail = tail[: settled_size(tail)]
+        named = {digest_of(one.url) for one in (*references(tail), *signed_references(tail))}
+        if named <= self._noticed:
+            return
+        self._noticed |= named
+        # The whole text tells what is code. An address at its end may be incomplete.
+        whole = self._stream.text
+        self._want(self._sources(whole[: settled_size(whole)], ()))
+
+    def collect(self) -> None:
+        """Wait for the files of the answer, whose text is complete, and store which it has. Never raises."""
+        stream = self._stream
+        try:
+            if not stream.closed:
+                self._end(self._sources(stream.text, self._told.read()))
+        except StoreUnavailable:
+            log.warning("files of an answer not stored", extra=stream.about)
+        except Exception:
+            log.exception("files of an answer failed", extra=stream.about)
+        finally:
+            self._until.abort("interrupted")
+
+    def _end(self, sources: list[Source]) -> None:
+        if not sources and not self._wanted:
+            return
+        self._want(sources)
+        deadline = Deadline(_seconds(self._stream))
+        with self._stream.deadline.interrupting(self._wake), self._changed:
+            while self._working and not deadline.over and not self._stream.deadline.aborted:
+                self._changed.wait(deadline.remaining())
+        self._until.abort("interrupted")
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, 1.0)
+        self._settle(sources)
+
+    def _settle(self, sources: list[Source]) -> None:
+        """Remove what the text does not name any more, and note what is missing."""
+        kept, owner = self._known(), self._owner
+        digests = {source.digest for source in sources}
+        for digest in [digest for digest in kept if digest not in digests]:
+            self._store.remove(owner, kept.pop(digest).entry)
+        missing = [source for source in sources if source.digest not in kept]
+        for source in missing[:MOST_MISSING]:
+            noted = StoredFile(self._next("x"), source.name, url=source.public_url, source=source.digest)
+            kept[source.digest] = noted
+            self._store.put(owner, noted)
+        self._order([source.digest for source in sources])
+        if kept:
+            self._stream.set(files="1")
+            log.info("files of an answer", extra={**self._stream.about, **self._figures})
+
+    def _order(self, digests: list[str]) -> None:
+        """Have the files shown in the order of their sources; they were fetched in another one."""
+        kept = self._known()
+        files = [kept[digest] for digest in digests if digest in kept]
+        if sorted(files, key=lambda stored: stored.entry[0]) == sorted(files, key=lambda stored: stored.entry):
+            return
+        for place, stored in enumerate(files):
+            kept[stored.source] = replace(stored, place=place)
+            self._store.put(self._owner, kept[stored.source])
+
+    def _want(self, sources: Iterable[Source]) -> None:
+        """Fetch sources in this order, each once; start the thread unless it works."""
+        with self._changed:
+            new = [source for source in sources if source.digest not in self._wanted]
+            self._wanted.update(source.digest for source in new)
+            self._waiting.extend(new[: 2 * MOST_SOURCES - len(self._waiting)])
+            if not self._waiting or self._working or self._until.aborted:
+                return
+            self._working = True
+        threading.Thread(target=self._work, name="answer-files", daemon=True).start()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        try:
+            with self._stream.deadline.interrupting(lambda: self._until.abort("interrupted")):
+                while source := self._next_source():
+                    self._fetch(source)
+        except Exception:
+            log.exception("files of an answer failed", extra=self._stream.about)
+            self._done()
+
+    def _next_source(self) -> Source | None:
+        with self._changed:
+            if self._waiting and not self._until.over and not self._stream.closed:
+                return self._waiting.popleft()
+            # Under the same lock: a source that is added from now on starts the thread again.
+            self._done()
+        return None
+
+    def _done(self) -> None:
+        with self._changed:
+            self._working = False
+            self._changed.notify_all()
+
+    def _fetch(self, source: Source) -> None:
+        """Fetch and store one file; what cannot be had is told at the end."""
+        try:
+            if source.digest not in self._known():
+                self._keep(source, self._read(source, self._room(), self._until))
+        except AnswerError as exc:
+            metrics.ANSWER_FILES.labels(exc.code).inc()
+        except StoreUnavailable:
+            # The end tries again.
+            with self._changed:
+                self._wanted.discard(source.digest)
+            log.warning("file of an answer not stored", extra=self._stream.about)
+
+    def _keep(self, source: Source, content: FileContent) -> None:
+        metrics.ANSWER_FILES.labels("picture" if content.kind == "p" else "file").inc()
+        expiry = self._expiry(self._limits.ttl - self._stream.age)
+        described = (content.name, content.type, len(content.content), content.md5, source.digest, expiry)
+        stored = StoredFile(self._next(content.kind), *described)
+        if self._store.put(self._owner, stored, content.content):
+            self._known()[source.digest] = stored
+        else:
+            # The stream has ended, or another owner.
+            self._until.abort("fenced")
+
+    def _known(self) -> dict[str, StoredFile]:
+        """Return the stored files by digest, those of an earlier owner too."""
+        if self._kept is None:
+            files = self._store.files(self._stream.stream_id) if self._stream.epoch > 1 else ()
+            self._kept = {stored.source: stored for stored in files}
+        return self._kept
+
+    @property
+    def _owner(self) -> Owner:
+        return Owner(self._stream.stream_id, self._stream.epoch, self._stream.owner)
+
+    def _room(self) -> Room:
+        kept = self._known().values()
+        pictures = [stored.size for stored in kept if stored.is_picture]
+        return Room(
+            self._limits.max_bytes - sum(stored.size for stored in kept),
+            PICTURES_BYTES - sum(pictures) if len(pictures) < MOST_PICTURES else 0,
+            self._count("f") < MOST_FILES,
+        )
+
+    def _count(self, kind: str) -> int:
+        return sum(stored.entry.startswith(kind) for stored in self._known().values())
+
+    def _next(self, kind: str) -> str:
+        """Return the first free entry of a kind."""
+        taken = {stored.entry for stored in self._known().values()}
+        return next(entry for number in range(len(taken) + 1) if (entry := f"{kind}{number}") not in taken)
+
+    @property
+    def _figures(self) -> dict[str, int]:
+        size = sum(stored.size for stored in self._known().values())
+        kinds = {"pictures": "p", "files": "f", "missing": "x"}
+        return {name: self._count(kind) for name, kind in kinds.items()} | {"bytes": size}
+
+
+def _seconds(stream: OwnedStream) -> float:
+    """Return the seconds for all files: an answer that is complete in time must not miss its frame for them."""
+    left = stream.frame_left
+    if left is None or left <= 0.0:
+        return FETCH_SECONDS
+    return max(0.0, min(FETCH_SECONDS, left - FRAME_MARGIN))

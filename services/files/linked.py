@@ -1,0 +1,131 @@
+"""Answers for readers on the web: links to the gateway in the place of signed addresses, and the list of files.
+
+A link names its file by the digest of the file's source. So it is a pure function of the text: it is known before the
+file is fetched, and every replica shows the same. Links are paths on the gateway's own host.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from services.errors import StoreUnavailable
+from services.files.links import BY_SOURCE, FileLinks, FileRef
+from services.files.sources import digest_of
+from services.files.store import FileStore
+from services.streams.following import PAUSE, Following, News
+from services.streams.long_text import Whole
+from services.streams.records import Chunk
+from utils.markdown.pictures import relinked, settled_size
+
+
+class AnswerLinks:
+    """Makes the links of all answers. Every method may raise `StoreUnavailable`."""
+
+    def __init__(self, links: FileLinks, store: FileStore) -> None:
+        self._links = links
+        self._store = store
+
+    def text(self, stream_id: str, text: str) -> str:
+        """Return a text with links in the place of signed addresses."""
+        return relinked(text, partial(self._of_source, stream_id))
+
+    def picture(self, stream_id: str, url: str) -> str:
+        """Return the link to the gateway's copy of an answer's picture; "" while the key for it is out of reach."""
+        try:
+            return self._of_source(stream_id, url)
+        except StoreUnavailable:
+            return ""
+
+    def slices(self, stream_id: str, slices: Iterable[str]) -> Iterator[str]:
+        """Yield the text of slices with links; an address that is cut between two slices is held back."""
+        held = ""
+        for piece in slices:
+            text = held + piece
+            size = settled_size(text)
+            held = text[size:]
+            yield self.text(stream_id, text[:size])
+        if held:
+            yield self.text(stream_id, held)
+
+    def listed(self, stream_id: str) -> tuple[Mapping[str, Any], ...]:
+        """Return the stored files of an ended answer: name, media type, size in bytes, and link."""
+        stored = [one for one in self._store.files(stream_id) if not one.is_missing]
+        return tuple(
+            {"name": one.name, "type": one.type, "size": one.size, "url": self._path(stream_id, one.source)}
+            for one in stored
+        )
+
+    def _of_source(self, stream_id: str, url: str) -> str:
+        return self._path(stream_id, digest_of(url))
+
+    def _path(self, stream_id: str, digest: str) -> str:
+        return self._links.path(FileRef(stream_id, BY_SOURCE + digest), 0)
+
+
+class LinkedFollowing:
+    """Follows a stream like `Following`, and shows links to the gateway in the place of signed addresses."""
+
+    def __init__(
+        self, following: Following, links: AnswerLinks, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._following = following
+        self._links = links
+        self._sleep = sleep
+        self._stream_id = following.stream_id
+        #: Chunks that end with the beginning of an address; their reader's cursor is before them.
+        self._held: tuple[Chunk, ...] = ()
+        #: News that could not be shown yet.
+        self._unshown: News | None = None
+
+    def next(self, timeout: float) -> News | None:
+        """Return what `Following.next` does. A link and the chunks that it is in are one chunk."""
+        if self._unshown is None:
+            news = self._following.next(timeout)
+            self._unshown = news and self._with_held(news)
+        if self._unshown is None:
+            return None
+        try:
+            news = self._linked(self._unshown)
+        except StoreUnavailable:
+            self._sleep(min(timeout, PAUSE))
+            return None
+        self._unshown = None
+        return news
+
+    def whole(self) -> Whole:
+        """Return what `Following.whole` does, with the list of the answer's files."""
+        whole = self._following.whole()
+        shown = partial(self._links.slices, self._stream_id)
+        return replace(whole, shown=shown, files=self._links.listed(self._stream_id) if whole.has_files else ())
+
+    def _with_held(self, news: News) -> News:
+        held, self._held = self._held, ()
+        if news.reset or not held:
+            return news
+        count = len(held)
+        return replace(news, chunks=(*held, *news.chunks), index=news.index - count, first=news.first - count)
+
+    def _linked(self, news: News) -> News:
+        text = "".join([chunk.content for chunk in news.chunks])
+        if "]" not in text:
+            return news
+        count = len(news.chunks) if news.ended else _settled_chunks(news.chunks, text)
+        shown, self._held = news.chunks[:count], news.chunks[count:]
+        said = "".join([chunk.content for chunk in shown])
+        linked = self._links.text(self._stream_id, said)
+        if linked != said:
+            shown = (shown[0]._replace(content=linked),)
+        return replace(news, chunks=shown, cursor=news.index + count if self._held else news.cursor)
+
+
+def _settled_chunks(chunks: Sequence[Chunk], text: str) -> int:
+    """Return the number of chunks after which no address is incomplete; `text` is that of all of them."""
+    count = len(chunks)
+    while count and settled_size(text) < len(text):
+        count -= 1
+        text = text[: len(text) - len(chunks[count].content)]
+    return count

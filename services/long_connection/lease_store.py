@@ -1,0 +1,133 @@
+"""The lease of each bot's long connection: which replica holds it, over all replicas, with a fence.
+
+    dify_long_connection:<bot>    hash without expiry, one for each bot in websocket mode:
+        holder      the random token of the replica that took the lease last
+        fence       a number that grows with each taking, also over a Redis that lost the hash
+        expires     the end of the lease in seconds by Redis's clock; the past once it was given back
+        leaving     "1" while the holder shuts down: another replica may take the lease before its end
+        subscribed  "1" while the holder's connection is subscribed
+        problem     why it is not: the code of the last attempt
+        connecting  "1" while the holder's subscription may be on its way
+        paused      when the lease was taken from a holder that was `connecting`, and may subscribe later yet
+        evicted     why no replica may take the lease (see `Eviction`); it ended at `expires`
+        looked      when a replica that could take the lease looked at it last, since it was taken
+
+Other keys of a bot have the hash tag `{dify_long_connection:<bot>}`: on a Redis Cluster a script that writes them can
+compare `fence`. A write under an older fence is refused, so a replica that was paused changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.redis.store import Call, ScriptRunner, script
+
+#: Seconds that a lease lasts without renewal. A killed holder costs this, one look and a connect.
+LEASE = 7.0
+#: Seconds to the end of a lease that is given back: before now, because stamps are rounded to milliseconds.
+ENDED = -0.001
+#: Seconds after its last look in which a replica counts as ready to take the lease.
+LOOKED = 3.0
+#: Seconds for which a holder is expected to come back that lost its lease just before it subscribed.
+PAUSED = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """A bot's lease as Redis has it. Times are seconds by Redis's clock."""
+
+    now: float
+    #: "" if no replica has ever taken it.
+    holder: str = ""
+    #: 0 if no replica has ever taken it.
+    fence: int = 0
+    expires: float = 0.0
+    leaving: bool = False
+    subscribed: bool = False
+    problem: str = ""
+    evicted: str = ""
+    looked: float = 0.0
+    paused: float = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a replica has it now."""
+        return self.now < self.expires
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether another replica would take it at once."""
+        return self.now - self.looked < LOOKED
+
+    @property
+    def has_paused_holder(self) -> bool:
+        """Whether a former holder may have subscribed now, after a pause."""
+        return self.now - self.paused < PAUSED
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> LeaseState:
+        now, holder, fence, expires, leaving, subscribed, problem, evicted, looked, paused = reply
+        return cls(
+            float(now),
+            holder or "",
+            int(fence or 0),
+            float(expires or 0),
+            leaving == "1",
+            subscribed == "1",
+            problem or "",
+            evicted or "",
+            float(looked or 0),
+            float(paused or 0),
+        )
+
+
+def lease_key(bot: str) -> str:
+    """Return the key of a bot's lease, and the hash tag of all its other keys."""
+    return f"dify_long_connection:{bot}"
+
+
+class LeaseStore:
+    """Owns the key above. Every method may raise `StoreUnavailable`."""
+
+    def __init__(self, runner: ScriptRunner, *, now: str = "") -> None:
+        """`now` replaces Redis's clock in tests."""
+        self._runner = runner
+        self._now = now
+
+    def look(self, bot: str, *, stands_by: bool = False) -> LeaseState:
+        """Return a bot's lease; `stands_by` notes that this replica would take it."""
+        (reply,) = self._runner.run([self._call("lease_look", bot, "1" if stands_by else "")])
+        return LeaseState.from_reply(reply)
+
+    def take(self, bot: str, token: str, *, after: int = 0, retry: float = 0.0) -> int:
+        """Take a lease that is free or whose holder leaves; return its fence, greater than `after`, or 0.
+
+        After an eviction it is free once `retry` seconds have passed; 0 stands for never.
+        """
+        (fence,) = self._runner.run([self._call("lease_take", bot, token, LEASE, after, retry)])
+        return int(fence)
+
+    def renew(self, bot: str, token: str, fence: int, **fields: str) -> bool:
+        """Renew the lease, and set fields of it; return False if it has another holder or fence by now.
+
+        A lease that Redis has lost is written again as it was.
+        """
+        return self._keep(bot, token, fence, LEASE, "1", fields)
+
+    def give_back(self, bot: str, token: str, fence: int, **fields: str) -> bool:
+        """End the lease, and set fields of it; return False if it has another holder or fence by now, or none."""
+        return self._keep(bot, token, fence, ENDED, "", {"leaving": "", "subscribed": "", **fields})
+
+    def resume(self, bot: str) -> None:
+        """Allow the replicas to subscribe a bot again that another program had taken over."""
+        self._runner.run([Call(None, ("HDEL", lease_key(bot)), ("evicted",))])
+
+    def _keep(self, bot: str, token: str, fence: int, seconds: float, restore: str, fields: dict[str, str]) -> bool:
+        pairs = [part for pair in fields.items() for part in pair]
+        (kept,) = self._runner.run([self._call("lease_keep", bot, token, fence, seconds, restore, *pairs)])
+        return bool(kept)
+
+    def _call(self, name: str, bot: str, *args: str | int | float) -> Call:
+        return Call(script(name), (lease_key(bot),), (self._now, *args))

@@ -1,0 +1,251 @@
+"""Pushes in Redis: messages that nobody asked for, from their request until a day after their end.
+
+Each key begins with `{dify_long_connection:<bot>}:`.
+
+    push:<id>         hash: state, chat (hashed), created, expires, claim, claimed, ended, error, owner (hashed), digest
+                      of the request, file, slices, payload (sealed, until the end)
+    push_file:<name>  hash: number of a slice -> its content, sealed; until the end of the push
+    pushes            sorted set, ids that wait or are sent now, by the end of their time in the queue
+    push_sizes        hash, bytes of the files among them
+    push_sending      sorted set, ids whose message may be leaving, by the time of the claim
+    push_due          sorted set, hashed chats with pushes, by the time when the next one may leave
+    push_queue:<chat> list, the ids of a chat in their order
+
+A push is claimed before its message leaves, by the holder of the bot's lease. A claim whose outcome is unknown is never
+sent again.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from services.long_connection.lease_store import lease_key
+from services.long_connection.names import bot_key
+from services.redis.store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
+from utils.sealed import seal, unseal_any
+
+PushState = Literal["queued", "sending", "sent", "failed", "unknown", "expired"]
+Added = Literal["added", "known", "full"]
+ClaimOutcome = Literal["claimed", "dropped", "refused"]
+
+#: Seconds that a push waits for its message to leave, and seconds that its state can be read after that.
+QUEUE_SECONDS, KEPT_SECONDS = 3600.0, 86_400.0
+#: Pushes of one bot that may wait at once, and bytes of the files among them.
+MOST_WAITING, MOST_BYTES = 1000, 100 * 1024 * 1024
+#: Bytes of one slice of a file: within WeCom's limit for a part of an upload; its base64 has no padding.
+SLICE_BYTES = 384 * 1024
+#: Seconds after which a claim without an outcome counts as lost: an ack is waited for a fraction of it.
+LOST_SECONDS = 30.0
+#: Seconds that the slices of a file live without their push.
+SLICE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewPush:
+    """A push to be queued."""
+
+    id: str
+    #: The hashed name of the chat.
+    chat: str
+    #: The hashed name of the caller.
+    owner: str
+    #: Digest of the request, so that another request with the same id is told apart.
+    digest: str
+    #: JSON of the message, in plain.
+    payload: str = field(repr=False)
+    #: Name of the slices of its file, "" for none, their number, and the bytes of the file.
+    file: str = ""
+    slices: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A push as it stands. Times are seconds since 1970, 0.0 for what did not happen."""
+
+    bot: str
+    id: str
+    state: PushState
+    chat: str
+    owner: str
+    digest: str
+    created: float
+    expires: float
+    ended: float = 0.0
+    #: Why it failed: WeCom's error code, or a word of ours; "" for none.
+    error: str = ""
+    file: str = ""
+    slices: int = 0
+    #: The sealed payload; "" after the end.
+    payload: str = field(default="", repr=False)
+
+
+#: Fields that stand for those of a push whose hash Redis has lost: it leaves the queue.
+_LOST = {"state": "", "chat": "", "owner": "", "digest": "", "created": "0", "expires": "0"}
+
+
+class PushStore:
+    """Owns the keys above. Every method raises `StoreUnavailable` when Redis is away."""
+
+    def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, now: str = "") -> None:
+        """`keys` are each bot's; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
+        self._runner = runner
+        self._keys = keys
+        self._now = now
+
+    def add(self, bot: str, push: NewPush) -> Added:
+        """Queue a push; one whose id is known is left as it is."""
+        fields = {"owner": push.owner, "digest": push.digest, "payload": self._sealed(bot, push.payload)}
+        if push.file:
+            fields |= {"file": push.file, "slices": str(push.slices)}
+        limits = (push.size, MOST_WAITING, MOST_BYTES, QUEUE_SECONDS, QUEUE_SECONDS + KEPT_SECONDS)
+        words = [word for pair in fields.items() for word in pair]
+        keys = (_push(bot, push.id), *_names(bot, "pushes", "push_sizes", "push_due"), _queue(bot, push.chat))
+        calls = [Call(script("push_add"), keys, (self._now, push.id, push.chat, *limits, *words))]
+        if push.file:
+            calls.append(Call(None, ("PEXPIRE", _file(bot, push.file)), (round(1000 * (QUEUE_SECONDS + 60)),)))
+        return cast(Added, self._runner.run(calls)[0])
+
+    def find(self, bot: str, id: str) -> Push | None:
+        """Return a push; None if there is none, or none any more."""
+        # The lease has the time of the push's own node on a Cluster.
+        look = Call(script("lease_look"), (lease_key(bot),), (self._now, ""))
+        fields, (now, *_) = self._runner.run([Call(None, ("HGETALL", _push(bot, id))), look])
+        return _read(bot, id, fields, float(now)) if fields else None
+
+    def payload(self, push: Push) -> str:
+        """Return the JSON of a push's message.
+
+        Raises:
+            ValueError: it was sealed with a key that this replica does not have.
+        """
+        return unseal_any(keys_of(self._keys[push.bot]), push.payload)
+
+    def put_slice(self, bot: str, file: str, number: int, content: bytes) -> None:
+        """Store a slice of a file that a push will have."""
+        sealed = self._sealed(bot, base64.b64encode(content).decode())
+        key = _file(bot, file)
+        calls = [
+            Call(None, ("HSET", key), (number, sealed)),
+            Call(None, ("PEXPIRE", key), (round(1000 * SLICE_SECONDS),)),
+        ]
+        self._runner.run(calls)
+
+    def drop_file(self, bot: str, file: str) -> None:
+        """Delete the slices of a file."""
+        self._runner.run([Call(None, ("DEL", _file(bot, file)))])
+
+    def content(self, push: Push) -> bytes | None:
+        """Return the file of a push; None where Redis lost a part of it.
+
+        Raises:
+            ValueError: it was sealed with a key that this replica does not have.
+        """
+        pieces = []
+        for number in range(push.slices):
+            sealed = self._runner.run([Call(None, ("HGET", _file(push.bot, push.file)), (number,))])[0]
+            if not sealed:
+                return None
+            pieces.append(base64.b64decode(unseal_any(keys_of(self._keys[push.bot]), sealed)))
+        return b"".join(pieces)
+
+    def due(self, bot: str, most: int) -> list[str]:
+        """Return the hashed names of up to `most` chats whose next push may leave."""
+        call = Call(script("push_due"), _names(bot, "push_due"), (self._now, most))
+        return list(self._runner.run([call])[0])
+
+    def head(self, bot: str, chat: str) -> str:
+        """Return the id of a chat's next push, "" for none."""
+        return self._runner.run([Call(None, ("LINDEX", _queue(bot, chat)), (0,))])[0] or ""
+
+    def claim(self, bot: str, chat: str, id: str, *, fence: int, claim: str) -> ClaimOutcome:
+        """Claim the first push of a chat before its message leaves.
+
+        "dropped": it expired or is gone, and has left the queue. "refused": another caller has claimed it, or `fence`
+        is not that of the bot's lease.
+        """
+        keys = (_push(bot, id), _queue(bot, chat), bot_key(bot, "push_sending"), lease_key(bot))
+        return cast(
+            ClaimOutcome, self._runner.run([Call(script("push_claim"), keys, (self._now, id, fence, claim))])[0]
+        )
+
+    def settle(self, push: Push, claim: str, state: PushState, error: str = "") -> bool:
+        """Store the outcome of a claimed push ("queued" puts it back); False if the claim was lost meanwhile."""
+        return self._settle(push, "sending", claim, state, error, attempts=3)
+
+    def next(self, bot: str, chat: str, seconds: float = 0.0) -> None:
+        """Let a chat's next push leave in `seconds`, if it has one."""
+        keys = (bot_key(bot, "push_due"), _queue(bot, chat))
+        self._runner.run([Call(script("push_next"), keys, (self._now, chat, seconds))])
+
+    def end_overdue(self, bot: str) -> dict[PushState, int]:
+        """End the pushes whose time in the queue is over, and claims without an outcome; return how many of each."""
+        call = Call(script("push_overdue"), _names(bot, "pushes", "push_sending"), (self._now, LOST_SECONDS))
+        waiting, claimed = self._runner.run([call])[0]
+        return {
+            "expired": self._end(bot, waiting, "queued", "expired"),
+            "unknown": self._end(bot, claimed, "sending", "unknown"),
+        }
+
+    def _end(self, bot: str, ids: list[str], now: PushState, then: PushState) -> int:
+        fields = self._runner.run([Call(None, ("HGETALL", _push(bot, id))) for id in ids]) if ids else []
+        pushes = [_read(bot, id, each or _LOST, 0.0) for id, each in zip(ids, fields, strict=True)]
+        return sum(self._settle(push, now, "", then, "") for push in pushes)
+
+    def _settle(
+        self, push: Push, now: PushState, claim: str, then: PushState, error: str, *, attempts: int = 2
+    ) -> bool:
+        names = _names(push.bot, "pushes", "push_sizes", "push_sending")
+        keys = (_push(push.bot, push.id), *names, _queue(push.bot, push.chat))
+        calls = [Call(script("push_settle"), keys, (self._now, push.id, now, claim, then, error))]
+        settled = bool(self._runner.run(calls, attempts=attempts)[0])
+        if settled and push.file and then != "queued":
+            self.drop_file(push.bot, push.file)
+        return settled
+
+    def _sealed(self, bot: str, text: str) -> str:
+        return seal(keys_of(self._keys[bot])[0], text)
+
+
+def _read(bot: str, id: str, fields: Mapping[str, Any], now: float) -> Push:
+    """Return a push as it stands at `now`, also where no holder has noted that its time is over."""
+    state, expires = fields["state"], float(fields["expires"])
+    if state == "queued" and now >= expires:
+        state = "expired"
+    if state == "sending" and now >= float(fields["claimed"]) + LOST_SECONDS:
+        state = "unknown"
+    return Push(
+        bot,
+        id,
+        state,
+        chat=fields["chat"],
+        owner=fields["owner"],
+        digest=fields["digest"],
+        created=float(fields["created"]),
+        expires=expires,
+        ended=float(fields.get("ended", 0)),
+        error=fields.get("error", ""),
+        file=fields.get("file", ""),
+        slices=int(fields.get("slices", 0)),
+        payload=fields.get("payload", ""),
+    )
+
+
+def _names(bot: str, *parts: str) -> tuple[str, ...]:
+    return tuple(bot_key(bot, part) for part in parts)
+
+
+def _push(bot: str, id: str) -> str:
+    return bot_key(bot, f"push:{id}")
+
+
+def _queue(bot: str, chat: str) -> str:
+    return bot_key(bot, f"push_queue:{chat}")
+
+
+def _file(bot: str, file: str) -> str:
+    return bot_key(bot, f"push_file:{file}")

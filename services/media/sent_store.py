@@ -1,0 +1,160 @@
+"""Files that came with a question, and files that were uploaded for one, in Redis.
+
+    dify_media:<name>           hash: "size", the encrypted pieces "0", "1", …, and of an upload the encrypted "about"
+    dify_media_bytes:<person>   string: the bytes that a person uploaded since the first upload; UPLOAD_SECONDS
+
+A file that came with its question lives until the question's stream has ended, STREAM_TTL at most; beside the stream's
+hash, which every poll and takeover reads. An upload lives UPLOAD_SECONDS, and STREAM_TTL from the last question that
+names it: a question that is asked again names it again. Names are random, so that the same question sent twice at once
+has two copies, and the one that no stream uses can be removed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from config.bots import DEFAULT_BOT
+from services.attachments import Media, MediaFile, MediaKind, SentFile
+from services.errors import AnswerError, FetchError, StoreUnavailable
+from services.redis.store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
+from utils.sealed import seal, seal_bytes, unseal_any, unseal_bytes
+
+log = logging.getLogger(__name__)
+
+#: Bytes of one piece, which one exchange with Redis carries.
+PIECE_BYTES = 192 * 1024
+#: Seconds that an upload waits for its question, and that a person's uploads are counted.
+UPLOAD_SECONDS = 600
+
+
+class SentFileStore:
+    """Owns the keys above."""
+
+    def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, ttl: float) -> None:
+        """Take each bot's keys, which encrypt, and the seconds that a file lives at most.
+
+        Uploads are encrypted with the default bot's: when a file comes, its question has not named a bot.
+        """
+        self._runner = runner
+        self._keys = keys
+        self._ttl = int(ttl)
+
+    def keep(self, bot: str, files: Sequence[SentFile]) -> tuple[Media, ...]:
+        """Store the files that came with a question to this bot; return where all its files are.
+
+        Raises:
+            StoreUnavailable: Redis is away. What was stored expires.
+        """
+        return tuple(self._kept(bot, file) if isinstance(file, MediaFile) else file for file in files)
+
+    def upload(self, principal: str, file: MediaFile) -> str:
+        """Store a file that this caller will ask any bot about; return its name.
+
+        Raises:
+            StoreUnavailable: Redis is away. What was stored expires.
+        """
+        media = Media(_kind(file), secrets.token_hex(16), place="upload")
+        about = json.dumps([principal, file.name, media.kind])
+        sealed = seal(keys_of(self._keys[DEFAULT_BOT])[0], about)
+        self._write(DEFAULT_BOT, media, file.content, UPLOAD_SECONDS, about=sealed)
+        return media.url
+
+    def uploaded(self, person: str, size: int) -> int:
+        """Count an upload of `size` bytes; return the bytes of this person's uploads within `UPLOAD_SECONDS`.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        count = Call(script("sockets_count"), (f"dify_media_bytes:{person}",), (size, UPLOAD_SECONDS))
+        return int(self._runner.run([count])[0])
+
+    def claimed(self, principal: str, names: Sequence[str]) -> tuple[Media, ...]:
+        """Return this caller's uploads with these names, which now live as long as a stream. One round trip.
+
+        Raises:
+            AnswerError: `file_unknown`: one has expired, or is not this caller's.
+            StoreUnavailable: Redis is away.
+        """
+        if not names:
+            return ()
+        files = [Media("file", name, place="upload") for name in names]
+        reads = [Call(None, ("HGET", _key(file)), ("about",)) for file in files]
+        replies = self._runner.run([*reads, *(Call(None, ("EXPIRE", _key(file)), (self._ttl,)) for file in files)])
+        abouts = [self._about(sealed) for sealed in replies[: len(files)]]
+        if any(owner != principal for owner, _, _ in abouts):
+            raise AnswerError("an upload that this caller does not have", code="file_unknown")
+        return tuple(Media(kind, file.url, place="upload") for file, (_, _, kind) in zip(files, abouts, strict=True))
+
+    def read(self, bot: str, media: Media) -> tuple[str, bytes]:
+        """Return the name ("" for none) and the content of a file that was stored.
+
+        Raises:
+            FetchError: `media_too_old`: it has expired, or the bot's key has changed.
+            StoreUnavailable: Redis is away.
+        """
+        key, bot = _key(media), DEFAULT_BOT if media.place == "upload" else bot
+        ((size, sealed),) = self._runner.run([Call(None, ("HMGET", key), ("size", "about"))])
+        pieces = [self._piece(bot, key, number) for number in range(_pieces(int(size or 0)))]
+        if not pieces:
+            raise FetchError("it has expired", code="media_too_old")
+        return self._about(sealed)[1], b"".join(pieces)
+
+    def remove_calls(self, files: Sequence[Media]) -> tuple[Call, ...]:
+        """Return the calls that remove those of a question's files that came with it."""
+        return tuple(Call(None, ("DEL", _key(media))) for media in files if media.place == "redis")
+
+    def remove(self, files: Sequence[Media]) -> None:
+        """Remove files that no stream uses; without Redis they expire."""
+        if not (calls := self.remove_calls(files)):
+            return
+        try:
+            self._runner.run(calls)
+        except StoreUnavailable:
+            log.warning("files of a question not removed")
+
+    def _kept(self, bot: str, file: MediaFile) -> Media:
+        media = Media(_kind(file), secrets.token_hex(16), place="redis")
+        self._write(bot, media, file.content, self._ttl)
+        return media
+
+    def _write(self, bot: str, media: Media, content: bytes, ttl: int, about: str = "") -> None:
+        sealing, key = keys_of(self._keys[bot])[0], _key(media)
+        for number in range(_pieces(len(content))):
+            piece = seal_bytes(sealing, content[number * PIECE_BYTES : (number + 1) * PIECE_BYTES])
+            written = (number, piece, "size", len(content), *(("about", about) if about else ()))
+            self._runner.run([Call(None, ("HSET", key), written), Call(None, ("EXPIRE", key), (ttl,))])
+
+    def _about(self, sealed: str | None) -> tuple[str, str, MediaKind]:
+        """Return the owner, the name and the kind of an upload; "" for those of a file that is none."""
+        try:
+            about = unseal_any(keys_of(self._keys[DEFAULT_BOT]), sealed or "")
+            owner, name, kind = json.loads(about) if about else ("", "", "file")
+        except ValueError:
+            return "", "", "file"
+        return owner, name, cast(MediaKind, kind)
+
+    def _piece(self, bot: str, key: str, number: int) -> bytes:
+        (sealed,) = self._runner.run([Call(None, ("HGET", key), (number,))])
+        for secret in keys_of(self._keys[bot]):
+            try:
+                return unseal_bytes(secret, sealed or "")
+            except ValueError:
+                continue
+        raise FetchError("a piece is missing or cannot be decrypted", code="media_too_old")
+
+
+def _kind(file: MediaFile) -> MediaKind:
+    return "image" if file.type == "image" else "file"
+
+
+def _pieces(size: int) -> int:
+    return -(-size // PIECE_BYTES)
+
+
+def _key(media: Media) -> str:
+    return f"dify_media:{media.url}"

@@ -1,0 +1,69 @@
+"""Builds what answers the messages of WeCom's bots: their commands, and their long connections."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from channels.wecom.commands import BotCommands
+from channels.wecom.handoff import HandoffManager
+from channels.wecom.long_connection.answers import AnswerSender
+from channels.wecom.long_connection.arrivals import LinkHandlers
+from channels.wecom.long_connection.delivery import DeliveryServices
+from channels.wecom.long_connection.files import AnswerUploads
+from channels.wecom.long_connection.inbound import LongConnectionInbox
+from channels.wecom.long_connection.lifecycle import LongConnections
+from channels.wecom.long_connection.pushes import PushSender
+from channels.wecom.long_connection.uploads import Uploads
+from channels.wecom.long_connection.view import AnswerView
+from channels.wecom.messages import WeComMessages
+from services.container import Container
+from services.factories import make_frames
+from services.streams.access import Access
+from services.wecom.group_robot_service import GroupRobotService
+
+
+def wecom_messages(container: Container) -> WeComMessages:
+    """Return what asks the questions of WeCom's messages, for callbacks and for the long connection."""
+    return WeComMessages(
+        gateway=container.gateway,
+        texts=container.texts,
+        welcomes={name: bot.welcome for name, bot in container.settings.bots.items()},
+        commands=bot_commands(container),
+        person=container.gateway.person,
+        feedback=container.feedback_inbox,
+    )
+
+
+def bot_commands(container: Container) -> dict[str, BotCommands]:
+    """Return the commands of each bot, and have their messages to group robots posted while the replica runs."""
+    bots = container.settings.bots
+    urls = {name: bot.handoff_webhook.get_secret_value() for name, bot in bots.items() if bot.handoff_webhook}
+    robots = {name: GroupRobotService(url) for name, url in urls.items()}
+    handoffs = HandoffManager(robots, read=container.streams.read, texts=container.texts)
+    container.attach(handoffs)
+    return {
+        name: BotCommands(bot.bot_name or name, bot.commands, container.gateway, handoffs, container.texts)
+        for name, bot in bots.items()
+    }
+
+
+def subscribe_bots(container: Container, messages: WeComMessages) -> PushSender:
+    """Keep the bots in websocket mode subscribed, and answer what they receive; return what sends their pushes."""
+    bots, stores = container.settings.bots, container.long_stores
+    uploads = Uploads(stores.uploads, stores.allowance, stores.keys)
+    pushes = PushSender(stores.pushes, stores.allowance, uploads)
+    frames = make_frames(container.settings, container.texts, container.files.offers, in_parts=True)
+    view = AnswerView(container.gateway, container.streams, container.files.store, frames, container.texts)
+    paces = {name: bot.ws_frame_seconds for name, bot in bots.items()}
+    files = AnswerUploads(container.files.store, container.files.offers, uploads)
+    services = DeliveryServices(stores.answers, view, files, stores.allowance)
+    sender = AnswerSender(services, Access(stores.keys), frame_seconds=paces)
+    names = {name: bot.bot_name for name, bot in bots.items()}
+    inbox = LongConnectionInbox(container.gateway, messages, sender, container.texts, bot_names=names)
+    handlers = LinkHandlers(inbox.on_message, inbox.on_event, serve=(sender.serve, pushes.serve))
+    replica = f"{socket.gethostname()}:{os.getpid()}"
+    connections = LongConnections(bots, container.leases, handlers, replica=replica)
+    container.attach(connections)
+    container.attach_handover(connections.hand_over)
+    return pushes

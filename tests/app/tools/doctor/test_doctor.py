@@ -1,0 +1,849 @@
+"""`python -m tools.doctor` names what is wrong with a deployment and its remedy; every fault here is a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from config.settings import Settings, load_settings
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mocks.dify.server import MockDify
+from services.container import Container
+from services.errors import ProviderError, SettingsError
+from services.providers.dify.service import DifyService
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
+from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for
+from tests.support.servers.raw_server import RawServer, self_signed
+from tests.support.wecom_stub import StubCallback
+from tools import doctor
+from tools._doctor.askers import check_askers
+from tools._doctor.callback import callback_urls, check_callback
+from tools._doctor.checks import Finding, findings, judge_clock
+from tools._doctor.dify import check_dify
+from tools._doctor.redis import check_redis, judge_persistence, judge_version
+from tools._doctor.users import check_auth_api, check_users
+
+ROOT = Path(__file__).parents[4]
+NO_REDIS = "redis://127.0.0.1:1/1"
+
+
+def settings_of(env: dict[str, str]) -> Settings:
+    return load_settings(env, None)
+
+
+def examine(look: Callable[[Container], Iterator[Finding]], env: dict[str, str]) -> list[Finding]:
+    """Return the findings of one check under these settings."""
+    container = Container(settings_of(env))
+    try:
+        return list(look(container))
+    finally:
+        container.close()
+
+
+def only(found: list[Finding], outcome: str) -> Finding:
+    """Return the one finding that is not ok, after checking its outcome and that it has a remedy."""
+    (finding,) = [finding for finding in found if finding.outcome != "ok"]
+    assert finding.outcome == outcome
+    assert finding.remedy
+    return finding
+
+
+# The program
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    with MockDify(api_key="app-test-key-not-real") as mock:
+        yield mock
+
+
+def test_a_working_deployment_has_no_failures(
+    redis_url: str, dify: MockDify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A running replica with Redis and Dify gives a line for each check and exit status 0."""
+    env = settings_for(redis_url, **dify_settings(dify.base_url))
+    with AppServer(redis_url, **dify_settings(dify.base_url)) as app_server:
+        status = doctor.main(["--url", f"{app_server.url}/wechat/callback"], load=lambda: settings_of(env))
+
+    # The replica in this process logs to the same output, in JSON.
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
+    assert status == 0
+    assert [line[:29].split(maxsplit=1)[1].strip() for line in lines[:-1]] == [
+        *("settings", "redis", "redis version", "redis memory", "redis persistence", "redis scripts", "redis clock"),
+        *("users", "dify default", "dify default chat", "dify default inputs", "dify default clock"),
+        "callback default",
+    ]
+    assert lines[-1] == "13 checks: 11 ok, 2 to look at, 0 failed"
+
+
+def test_faults_give_exit_status_1_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """With Redis, Dify and the callback unreachable, each check has its line, and no line has a secret."""
+    env = {
+        **settings_for("redis://:fake-redis-password@127.0.0.1:1/1"),
+        **dify_settings(f"http://127.0.0.1:{free_port()}"),
+        **{"PORT": str(free_port()), "REDIS_HOST": "elsewhere"},
+    }
+
+    status = doctor.main([], load=lambda: settings_of(env))
+
+    out = capsys.readouterr().out
+    assert status == 1
+    assert "REDIS_HOST has no effect, because REDIS_URL is set" in out
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("FAILED")] == ["redis", "dify", "callback"]
+    for secret in ("fake-redis-password", TOKEN, AES_KEY, "app-test-key-not-real"):
+        assert secret not in out
+
+
+def test_json_has_every_finding(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints one object: whether nothing failed, and every finding."""
+    env = settings_for(redis_url, PORT=str(free_port()))
+
+    status = doctor.main(["--json", "--userid", "zhangsan"], load=lambda: settings_of(env))
+
+    report = json.loads(capsys.readouterr().out)
+    assert (status, report["ok"]) == (1, False)
+    assert report["findings"][-1]["check"] == "callback default"
+    assert set(report["findings"][0]) == {"check", "outcome", "text", "remedy"}
+
+
+def test_a_wrong_setting_is_the_only_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings error is printed as a finding, and nothing else is checked."""
+
+    def load() -> Settings:
+        raise SettingsError("PORT='x' is wrong: expected a whole number")
+
+    assert doctor.main([], load=load) == 1
+
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("FAILED   settings             PORT='x' is wrong: expected a whole number ->")
+    assert last == "1 checks: 0 ok, 0 to look at, 1 failed"
+
+
+def test_a_secret_in_an_error_message_is_masked(tmp_path: Path) -> None:
+    """A secret in an error message of a server is printed as ***."""
+    env = settings_for(NO_REDIS, AUTH_MODE="external", AUTH_SERVICE_URL="http://127.0.0.1:1/")
+    env |= {"AUTH_USER_QUERY": "SELECT 'fake-secret' FROM secret_word_table WHERE 1 = :userid"}
+    env |= {"DATABASE_PATH": str(tmp_path / "users.db"), "MYSQL_PASSWORD": "secret_word_table"}
+    (tmp_path / "users.db").touch()
+
+    found = list(doctor.diagnose(doctor._options(["--url", NO_REDIS]), lambda: settings_of(env)))
+
+    (sql,) = [finding for finding in found if finding.check == "sql query"]
+    assert "no such table: ***" in sql.text
+
+
+def test_it_runs_as_a_program() -> None:
+    """`python -m tools.doctor` reads the environment and prints one line for a missing setting."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run([sys.executable, "-m", "tools.doctor"], cwd="/", env=env, capture_output=True, timeout=60)
+
+    assert done.returncode == 1
+    assert b"REDIS_URL is missing" in done.stdout
+    assert done.stderr == b""
+
+
+def test_a_check_that_never_ends_is_a_failure() -> None:
+    """After `seconds` the check fails; its findings so far are kept."""
+    forever = threading.Event()
+
+    def look() -> Iterator[Finding]:
+        yield Finding("slow", "ok", "began")
+        forever.wait(60)
+
+    found = findings("slow", look, seconds=0.2)
+    forever.set()
+
+    assert [finding.outcome for finding in found] == ["ok", "failed"]
+    assert "no answer within 0.2 s" in found[1].text
+
+
+@pytest.mark.parametrize("error", [SettingsError("AUTH_USER_QUERY is odd"), KeyError("odd")])
+def test_a_check_that_raises_is_a_failure(error: Exception) -> None:
+    """Errors of the product and other exceptions become a finding."""
+
+    def look() -> Iterator[Finding]:
+        yield Finding("a", "ok", "began")
+        raise error
+
+    (_, failure) = findings("a", look)
+
+    assert failure.outcome == "failed"
+    assert "odd" in failure.text
+
+
+# Askers
+
+
+def test_a_bot_with_one_asker_gets_the_hint_about_creator_only_bots(redis_url: str) -> None:
+    """The hint names the person; a second asker, on another replica or days ago by name, ends it."""
+    env = settings_for(redis_url)
+    bots = settings_of(env).bots.values()
+    look = partial(check_askers, bots=bots)
+
+    assert examine(look, env) == []
+    with AppServer(redis_url) as app_server:
+        for userid in ("zhangsan", "zhangsan"):
+            with app_server.user(userid) as user:
+                user.sees_finish(user.says("年假怎么申请"), every=0.05)
+    finding = only(examine(look, env), "warning")
+    with redis_client_for(redis_url) as client:
+        client.set("dify_user_name:hr:wangwu", "王五")
+        assert examine(look, env) == [finding]
+        client.set("dify_user_name:default:lisi", "李四")
+
+    assert (finding.check, "only zhangsan has asked" in finding.text) == ("askers default", True)
+    assert "permissions" in finding.remedy
+    assert examine(look, env) == []
+
+
+def test_people_of_other_channels_are_no_askers_of_the_bot(redis_url: str) -> None:
+    """A stream of the default bot that came over HTTP says nothing about WeCom's permissions."""
+    env = settings_for(redis_url, API_KEYS="not-a-real-api-key")
+    look = partial(check_askers, bots=settings_of(env).bots.values())
+    with AppServer(redis_url, API_KEYS="not-a-real-api-key") as app_server:
+        headers = {"Authorization": "Bearer not-a-real-api-key"}
+        body = {"query": "hello"}
+        requests.post(f"{app_server.url}/api/chat", json=body, headers=headers, timeout=30).raise_for_status()
+
+    assert examine(look, env) == []
+
+
+def test_without_redis_the_askers_are_not_known() -> None:
+    """An outage is one warning."""
+    env = settings_for(NO_REDIS)
+
+    only(examine(partial(check_askers, bots=settings_of(env).bots.values()), env), "warning")
+
+
+# Redis
+
+
+def test_an_unreachable_redis_is_reported_with_its_address() -> None:
+    """If nothing listens, the one finding names host, port and the settings."""
+    (finding,) = examine(check_redis, settings_for(NO_REDIS))
+
+    assert "127.0.0.1:1" in finding.text
+    assert "REDIS_HOST and REDIS_PORT" in finding.remedy
+
+
+@pytest.mark.parametrize("login", ["", ":fake-wrong-password@"])
+def test_a_wrong_redis_password_is_reported(login: str) -> None:
+    """Without a password and with a wrong one the remedy is REDIS_PASSWORD."""
+    with RedisServer() as server:
+        with server.client() as client:
+            client.config_set("requirepass", "fake-right-password")
+        env = settings_for(f"redis://{login}127.0.0.1:{server.port}/1")
+        finding = only(examine(check_redis, env), "failed")
+
+    assert finding.check == "redis"
+    assert "REDIS_PASSWORD" in finding.remedy
+
+
+def test_a_missing_redis_database_is_reported(redis_server: RedisServer) -> None:
+    """A REDIS_DB that the server does not have is named."""
+    finding = only(examine(check_redis, settings_for(redis_server.url(db=99))), "failed")
+
+    assert "REDIS_DB" in finding.remedy
+
+
+def test_a_hung_redis_is_reported() -> None:
+    """A server that accepts connections and never answers is distinguished from one that does not run."""
+    with RedisServer() as server:
+        server.pause()
+        (finding,) = examine(check_redis, settings_for(server.url()))
+        server.resume()
+
+    assert "Timeout" in finding.text
+    assert "hung" in finding.remedy
+
+
+def test_a_redis_that_evicts_keys_is_a_warning() -> None:
+    """maxmemory with an evicting policy is a warning; the append-only file is fine."""
+    options = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    with RedisServer(aof=True, options=options) as server:
+        finding = only(examine(check_redis, settings_for(server.url())), "warning")
+
+    assert "allkeys-lru" in finding.text
+
+
+def test_a_redis_without_persistence_is_a_warning(redis_url: str) -> None:
+    """Without an append-only file a restart of Redis loses conversations."""
+    finding = only(examine(check_redis, settings_for(redis_url)), "warning")
+
+    assert finding.remedy == "set appendonly yes"
+
+
+def test_a_full_redis_is_found_by_writing() -> None:
+    """A ping does not show it: the stream that the doctor writes fails."""
+    with RedisServer(aof=True, options=("--maxmemory", "1")) as server:
+        finding = only(examine(check_redis, settings_for(server.url())), "failed")
+
+    assert finding.check == "redis scripts"
+    assert "raise maxmemory" in finding.remedy
+
+
+def test_a_replica_is_found_by_writing() -> None:
+    """A read-only replica of Redis answers every command but a write."""
+    with RedisServer(
+        aof=True, options=("--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "yes")
+    ) as server:
+        finding = only(examine(check_redis, settings_for(server.url())), "failed")
+
+    assert "primary" in finding.remedy
+
+
+def test_a_redis_that_forbids_info_is_a_warning(redis_url: str) -> None:
+    """Managed services may forbid INFO; the other checks still run."""
+    with RedisServer(aof=True) as server:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-info")
+        found = examine(check_redis, settings_for(server.url()))
+
+    assert only(found, "warning").check == "redis server"
+    assert [finding.check for finding in found[-2:]] == ["redis scripts", "redis clock"]
+
+
+def test_the_doctor_leaves_nothing_in_redis(redis_url: str) -> None:
+    """The doctor deletes the stream it wrote as a test."""
+    container = Container(settings_of(settings_for(redis_url)))
+    list(check_redis(container))
+
+    assert container.redis.keys() == []
+    container.close()
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(1200, "ahead of"), (-1200, "behind")])
+def test_a_wrong_clock_is_found_by_redis(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, ahead: int, words: str
+) -> None:
+    """With a clock that differs from Redis's, callbacks fail as too old or too new; the remedy is NTP."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+
+    (finding,) = [found for found in examine(check_redis, settings_for(redis_url)) if found.check == "redis clock"]
+
+    assert (finding.outcome, f"1200 s {words} Redis's" in finding.text) == ("failed", True)
+    assert "WECHAT_TIMESTAMP_WINDOW" in finding.remedy
+
+
+def test_clocks_that_differ_a_little_are_a_warning() -> None:
+    """Above 30 seconds a warning; beyond the window, in which callbacks are accepted, a failure."""
+    outcomes = [judge_clock("clock", "Redis", skew, 600.0).outcome for skew in (-5.0, 30.0, 31.0, -600.0, 601.0)]
+
+    assert outcomes == ["ok", "ok", "warning", "warning", "failed"]
+
+
+def test_the_redis_of_batches_is_checked(redis_server: RedisServer, tmp_path: Path) -> None:
+    """BATCH_REDIS_URL is checked apart from REDIS_URL."""
+    own = {"DATABASE_PATH": str(tmp_path / "b.db"), "BATCH_REDIS_URL": redis_server.url(db=99)}
+    env = settings_for(redis_server.url(), **own)
+
+    found = {finding.check: finding for finding in doctor.diagnose(doctor._options([]), lambda: settings_of(env))}
+
+    assert found["redis"].outcome == "ok"
+    assert found["batch redis"].outcome == "failed"
+    assert "BATCH_REDIS_URL with a database" in found["batch redis"].remedy
+
+
+def test_an_old_or_unknown_version_of_redis_is_reported() -> None:
+    """The major version is compared as a number; an unknown version is a warning."""
+    assert judge_version("5.0.14").outcome == "failed"
+    assert judge_version("").outcome == "warning"
+    assert judge_version("10.0.0").outcome == "ok"
+
+
+def test_an_append_only_file_that_fails_is_reported() -> None:
+    """With the append-only file on, a failed write of it, as on a full disk, is a failure."""
+    assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}).outcome == "failed"
+
+
+# Users and the auth API
+
+
+@pytest.fixture
+def auth() -> Iterator[MockAuth]:
+    with MockAuth() as mock:
+        yield mock
+
+
+@pytest.fixture
+def external(auth: MockAuth, tmp_path: Path) -> dict[str, str]:
+    """The settings of a deployment with an auth API and a user table in SQLite."""
+    path = tmp_path / "users.db"
+    create_demo_users(f"sqlite:///{path}")
+    own = {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(path)}
+    return settings_for(NO_REDIS, **own, AUTH_USER_QUERY=DEMO_USER_QUERY)
+
+
+def users(env: dict[str, str], userid: str = "", corp: str = "") -> Finding:
+    settings = settings_of(env)
+    (finding,) = examine(lambda container: check_users(settings, container, userid, corp), env)
+    return finding
+
+
+def test_the_query_is_checked_without_a_userid(external: dict[str, str]) -> None:
+    """A dry run shows that the query works and has its columns."""
+    assert users(external).outcome == "ok"
+
+
+def test_a_user_is_found_without_showing_values(external: dict[str, str]) -> None:
+    """The columns with a value are named, their values are not shown."""
+    finding = users(external, "zhangsan")
+
+    assert finding.text == "finds zhangsan, with password, user_code, user_name, phone, gender"
+
+
+@pytest.mark.parametrize(
+    ("query", "userid", "text", "remedy"),
+    [
+        ("SELECT user_code, password FROM nowhere WHERE userid = :userid", "", "no such table", "table in"),
+        ("SELECT code, password FROM demo_users WHERE userid = :userid", "", "no such column", "column in"),
+        ("SELECT user_code, password FROM demo_users WHERE WHERE :userid", "", "syntax error", "correct the SQL"),
+        ("SELECT user_code FROM demo_users WHERE userid = :userid", "", "the column password", "AS password"),
+        (
+            "SELECT user_code, password FROM demo_users WHERE :userid = :userid AND user_code = 'E1001'",
+            *("", "an id that nobody has", "compare with :userid"),
+        ),
+        ("SELECT user_code, password FROM demo_users WHERE :userid = :userid", "zhangsan", "more than one", "one row"),
+        (DEMO_USER_QUERY, "lisi", "finds nobody with the userid lisi", "the id WeCom sends"),
+        (
+            "SELECT user_code, '' AS password FROM demo_users WHERE userid = :userid",
+            *("zhangsan", "no password", "fill the column"),
+        ),
+    ],
+)
+def test_a_wrong_query_is_explained(external: dict[str, str], query: str, userid: str, text: str, remedy: str) -> None:
+    """Every mistake in the query has its own text and remedy."""
+    finding = users({**external, "AUTH_USER_QUERY": query}, userid)
+
+    assert finding.outcome == "failed"
+    assert text in finding.text
+    assert remedy in finding.remedy
+
+
+def test_a_missing_database_file_is_not_made(external: dict[str, str], tmp_path: Path) -> None:
+    """The doctor creates no empty database."""
+    finding = users({**external, "DATABASE_PATH": str(tmp_path / "other.db")})
+
+    assert "DATABASE_PATH" in finding.remedy
+    assert not (tmp_path / "other.db").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"MYSQL_PORT": "1"}, "start MySQL"),
+        ({"MYSQL_USER": "nobody", "MYSQL_PASSWORD": "fake-password"}, "MYSQL_USER and MYSQL_PASSWORD"),
+        ({"MYSQL_DATABASE": "nowhere"}, "MYSQL_DATABASE"),
+        ({"AUTH_USER_QUERY": "SELECT user_code, password FROM nowhere WHERE userid = :userid"}, "table in"),
+    ],
+)
+def test_errors_of_mysql_are_explained(
+    external: dict[str, str], maria_server: MariaServer, changes: dict[str, str], remedy: str
+) -> None:
+    """The error numbers of a real MariaDB lead to the setting to correct."""
+    create_demo_users(maria_server.fresh_database())
+    mysql = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(maria_server.port), "MYSQL_DATABASE": "laibao"}
+    env = {**external, **mysql}
+    del env["DATABASE_PATH"]
+
+    assert users(env, "zhangsan").outcome == "ok"
+    assert remedy in users({**env, **changes}, "zhangsan").remedy
+
+
+def test_the_other_modes_are_checked_with_a_userid() -> None:
+    """An allowlist names the users who may ask; mode none allows everyone, which is a warning."""
+    allowlist = settings_for(NO_REDIS, AUTH_MODE="allowlist", AUTH_ALLOWLIST="zhangsan,acme:lisi")
+
+    assert users(allowlist).text == "2 on the allowlist"
+    assert users(allowlist, "zhangsan").text == "zhangsan may ask"
+    assert users(allowlist, "lisi", "acme").outcome == "ok"
+    assert "AUTH_ALLOWLIST" in users(allowlist, "wangwu").remedy
+    assert users(settings_for(NO_REDIS)).outcome == "warning"
+    assert users(settings_for(NO_REDIS), "wangwu").outcome == "ok"
+
+
+def test_the_auth_api_is_called_without_a_password(external: dict[str, str], auth: MockAuth) -> None:
+    """An API that rejects a user who does not exist works; no real user's credentials are sent."""
+    (finding,) = examine(check_auth_api, external)
+
+    assert finding.outcome == "ok"
+    assert list(auth.calls) == ["wechatlaibao-probe"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text", "remedy"),
+    [
+        (500, b"oops", "HTTP 500", "the auth API, or the proxy before it, fails"),
+        (500, {"success": False, "message": "oops"}, "HTTP 500", "fails"),
+        (404, b"<html>", "HTTP 404", "correct the path"),
+        (405, {"detail": "Method Not Allowed"}, "HTTP 405", "AUTH_SERVICE_METHOD"),
+        (200, b"<html>Please log in</html>", "not JSON", "a web page"),
+        (200, [], "not a JSON object", "another API"),
+        (200, {"code": 0, "data": {"token": "x"}}, "without a success", "another API"),
+        (200, {"success": "true", "data": "x"}, "without a success", "another API"),
+        (200, {"success": True}, "success without a token", "another API"),
+        (302, b"", "a redirect", "to where it leads"),
+        (429, {"success": False}, "HTTP 429", "rate limit"),
+    ],
+)
+def test_replies_that_are_not_the_auth_apis_are_explained(
+    external: dict[str, str], auth: MockAuth, status: int, body: Any, text: str, remedy: str
+) -> None:
+    """A reply to a login that no auth API would give is explained."""
+    auth.says(status, body)
+
+    (finding,) = examine(check_auth_api, external)
+
+    assert finding.outcome == "failed"
+    assert text in finding.text
+    assert remedy in finding.remedy
+
+
+def test_an_auth_api_that_accepts_everyone_is_a_warning(external: dict[str, str], auth: MockAuth) -> None:
+    """A token for a user who does not exist means that passwords are not checked."""
+    auth.says(200, {"success": True, "data": "token-for-anybody"})
+
+    assert only(examine(check_auth_api, external), "warning").remedy == "make the auth API check the password"
+
+
+def test_an_unreachable_auth_api_is_explained(external: dict[str, str], tmp_path: Path) -> None:
+    """A closed port and an untrusted certificate have different remedies."""
+    (away,) = examine(check_auth_api, {**external, "AUTH_SERVICE_URL": f"http://127.0.0.1:{free_port()}/"})
+    with RawServer(b"", tls=self_signed(tmp_path)[0]) as server:
+        (untrusted,) = examine(check_auth_api, {**external, "AUTH_SERVICE_URL": server.url})
+
+    assert "start the auth API" in away.remedy
+    assert "certificate" in untrusted.remedy
+
+
+# Dify
+
+
+def app(base_url: str, **changes: str) -> list[Finding]:
+    env = settings_for(NO_REDIS, **dify_settings(base_url, **changes))
+    bot = settings_of(env).bots["default"]
+    return examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
+
+
+def test_a_good_app_is_named(dify: MockDify) -> None:
+    """Address, name and mode of the app are shown; its inputs are complete."""
+    kind, chat, inputs, clock = app(dify.base_url)
+
+    assert kind.text == f"{dify.base_url}/v1 has the app 'mock', mode advanced-chat"
+    assert chat.text == f"{dify.base_url}/v1/chat-messages takes questions"
+    assert (inputs.outcome, clock.outcome) == ("ok", "ok")
+    assert dify.requests == []
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/v1/completion-messages"])
+def test_a_wrong_chat_endpoint_is_explained(dify: MockDify, endpoint: str) -> None:
+    """If /info works and questions get 404, the finding names DIFY_CHAT_ENDPOINT and the URL."""
+    finding = only(app(dify.base_url, DIFY_CHAT_ENDPOINT=endpoint), "failed")
+
+    assert (finding.check, f"{dify.base_url}{endpoint}: HTTP 404" in finding.text) == ("dify default chat", True)
+    assert "DIFY_CHAT_ENDPOINT" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("status_line", "body", "wrong"),
+    [
+        ("400 Bad Request", '{"code": "invalid_param"}', ""),
+        ("400 Bad Request", "<html>", "HTTP 400"),
+        ("405 Method Not Allowed", "<html>", "HTTP 405"),
+        ("200 OK", "<html>", "HTTP 200"),
+        ("302 Found", "", "HTTP 302"),
+        ("502 Bad Gateway", "<html>", "HTTP 502"),
+    ],
+)
+def test_the_chat_address_is_checked_with_an_empty_question(status_line: str, body: str, wrong: str) -> None:
+    """Dify rejects an empty question with 400 as JSON; every other reply means another server or path."""
+    head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with RawServer((head + body).encode()) as server, closing(DifyService(base_url=server.url)) as service:
+        if not wrong:
+            service.check_chat(authorization="Bearer x")
+            return
+        with pytest.raises(ProviderError, match=wrong):
+            service.check_chat(authorization="Bearer x")
+
+
+def test_a_wrong_clock_is_found_by_dify(dify: MockDify) -> None:
+    """The Date header of Dify is compared too, because Redis may run on the same machine as the gateway."""
+    dify.clock_ahead = 1200.0
+
+    finding = only(app(dify.base_url), "failed")
+
+    # A Date header has whole seconds.
+    assert finding.check == "dify default clock"
+    assert re.search(r"(1199|1200|1201) s behind Dify's", finding.text)
+
+
+def test_a_value_that_a_select_does_not_offer_is_named(dify: MockDify) -> None:
+    """Dify would reject every question with it; values with a user's placeholder are not checked."""
+    dify.user_input_form = [
+        {"select": {"variable": "lang", "required": True, "options": ["zh", "en"]}},
+        {"select": {"variable": "team", "required": False, "options": ["a", "b"]}},
+        {"select": {"variable": "who", "required": True, "options": ["x"]}},
+    ]
+
+    finding = only(app(dify.base_url, DIFY_INPUTS='{"lang": "fr", "team": "", "who": "{user_code}"}'), "failed")
+
+    assert "lang is 'fr', expected one of 'zh', 'en'" in finding.text
+    assert {f.outcome for f in app(dify.base_url, DIFY_INPUTS='{"lang": "en", "team": "b", "who": "x"}')} == {"ok"}
+
+
+def test_a_wrong_key_is_explained(dify: MockDify) -> None:
+    """HTTP 401 leads to DIFY_API_KEY."""
+    (finding,) = app(dify.base_url, DIFY_API_KEY="app-fake-wrong-key")
+
+    assert "HTTP 401" in finding.text
+    assert "DIFY_API_KEY" in finding.remedy
+
+
+def test_a_dify_with_user_tokens_is_only_a_warning(dify: MockDify) -> None:
+    """In mode user_token the doctor has no user's token, so a 401 is only a warning."""
+    dify.api_key = "another"
+    env = settings_for(NO_REDIS, **dify_settings(dify.base_url))
+    bot = settings_of(env).bots["default"]
+    patched = bot.model_copy(
+        update={"provider": bot.provider.model_copy(update={"dify_auth_mode": "user_token", "dify_api_key": ()})}
+    )
+
+    found = examine(lambda container: check_dify("default", patched, container.providers["default"]), env)
+
+    assert only(found, "warning").remedy == "ask a question"
+
+
+@pytest.mark.parametrize(
+    ("status_line", "body", "remedy"),
+    [
+        ("403 Forbidden", '{"code": "app_api_disabled"}', "switch the app's API on"),
+        ("404 Not Found", "<html>", "correct DIFY_BASE_URL"),
+        ("200 OK", "<!DOCTYPE html>", "web page, not the API"),
+        ("308 Permanent Redirect", "", "to where it leads"),
+        ("502 Bad Gateway", "<html>", "proxy before it is down"),
+    ],
+)
+def test_replies_that_are_not_difys_are_explained(status_line: str, body: str, remedy: str) -> None:
+    """Every wrong reply leads to the setting or server to correct."""
+    head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with RawServer((head + body).encode()) as server:
+        (finding,) = app(server.url)
+
+    assert finding.outcome == "failed"
+    assert remedy in finding.remedy
+
+
+def test_an_unreachable_dify_is_explained() -> None:
+    """Nothing listens at DIFY_BASE_URL."""
+    (finding,) = app(f"http://127.0.0.1:{free_port()}")
+
+    assert "DIFY_BASE_URL resolves" in finding.remedy
+
+
+def test_an_app_that_cannot_chat_is_a_failure(dify: MockDify) -> None:
+    """A workflow's key works for /info and fails for questions."""
+    dify.mode = "workflow"
+
+    assert "chatflow" in only(app(dify.base_url), "failed").remedy
+
+
+def test_missing_inputs_are_named(dify: MockDify) -> None:
+    """An input that the app requires and DIFY_INPUTS lacks is named; one that is set is not."""
+    dify.user_input_form = [{"text-input": {"variable": name, "required": True}} for name in ("city", "lang")]
+
+    finding = only(app(dify.base_url, DIFY_INPUTS='{"lang": "zh"}'), "failed")
+
+    assert "requires city, which" in finding.text
+    assert 'DIFY_INPUTS={"city": "…"}' in finding.remedy
+
+
+def test_an_unpublished_app_is_found_by_its_parameters() -> None:
+    """/info works and /parameters fails."""
+    bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with MockDify() as answers, RawServer(bad_request) as refuses:
+        env = settings_for(NO_REDIS, **dify_settings(refuses.url))
+        bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).bots["default"]
+        found = examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
+
+    assert only(found, "failed").remedy == "publish the app in Dify"
+
+
+# The callback
+
+
+BOT = settings_of(settings_for(NO_REDIS)).bots["default"]
+
+
+@pytest.fixture
+def callback() -> Iterator[StubCallback]:
+    with StubCallback() as stub:
+        yield stub
+
+
+def echo(url: str) -> Finding:
+    (finding,) = check_callback("default", BOT, url)
+    return finding
+
+
+def test_a_correct_echo_is_ok(callback: StubCallback) -> None:
+    """The reply is the exact plaintext within a second."""
+    assert echo(callback.url).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda plain: f'"{plain}"', "quotes"),
+        (lambda plain: plain + "\n", "line end"),
+        (lambda plain: "\ufeff" + plain, "byte order mark"),
+        (lambda plain: f"<html>{plain}</html>", "web page"),
+        (lambda plain: "success", "something else"),
+        (lambda plain: "", "something else"),
+    ],
+)
+def test_an_echo_that_is_not_exact_is_explained(callback: StubCallback, spoil: Callable[[str], str], text: str) -> None:
+    """WeCom compares byte by byte, so the finding names what was added to the echo."""
+    callback.envelope = lambda envelope: {"plain": spoil(envelope["plain"])}
+
+    finding = echo(callback.url)
+
+    assert finding.outcome == "failed"
+    assert text in finding.text
+    assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(401, "login"), (403, "firewall"), (404, "/wechat/callback"), (502, "upstream"), (500, "logs")],
+)
+def test_a_status_other_than_200_is_explained(callback: StubCallback, status: int, remedy: str) -> None:
+    """Each status leads to the component to check."""
+    callback.status = status
+
+    finding = echo(callback.url)
+
+    assert f"HTTP {status}" in finding.text
+    assert remedy in finding.remedy
+
+
+def test_a_redirect_shows_where_it_leads() -> None:
+    """The target is shown without its query, which carries the echo."""
+    reply = b"HTTP/1.1 301 Moved\r\nLocation: https://bot.example.com/x?echostr=abc\r\nContent-Length: 0\r\n\r\n"
+    with RawServer(reply) as server:
+        finding = echo(server.url)
+
+    assert finding.text.endswith("a redirect to https://bot.example.com/x")
+
+
+def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
+    """The real gateway rejects a signature with another token; the remedy names the check in its log."""
+    with AppServer(redis_url, WECHAT_TOKEN="another-fake-token") as app_server:
+        finding = echo(f"{app_server.url}/wechat/callback")
+
+    assert finding.text.endswith("the gateway refused it")
+    assert "bad_signature" in finding.remedy
+
+
+def test_a_closed_port_is_explained() -> None:
+    """A gateway that does not run is recognised by the refused connection, even if its URL has words like "ssl"."""
+    finding = echo(f"http://127.0.0.1:{free_port()}/ssl-timed/wechat/callback")
+
+    assert "Connection refused" in finding.text
+    assert "start the gateway" in finding.remedy
+
+
+@pytest.mark.full
+def test_a_server_that_never_replies_is_explained() -> None:
+    """A server that accepts the connection and sends nothing is distinguished from one that does not run."""
+    with RawServer(b"", hang=True) as server:
+        finding = echo(server.url)
+
+    assert "timed out" in finding.text
+
+
+def test_an_untrusted_certificate_is_explained(tmp_path: Path) -> None:
+    """A self-signed certificate is named."""
+    context: ssl.SSLContext = self_signed(tmp_path)[0]
+    with RawServer(b"", tls=context) as server:
+        finding = echo(server.url)
+
+    assert "certificate" in finding.text
+    assert "public authority" in finding.remedy
+
+
+def test_a_private_authority_may_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQUESTS_CA_BUNDLE also applies to this machine's address; proxies of the environment do not."""
+    context, trusted = self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+    with RawServer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", tls=context) as server:
+        finding = echo(server.url)
+
+    assert "HTTP 404" in finding.text
+
+
+def test_an_invalid_url_is_reported() -> None:
+    """A --url without a scheme is reported as a wrong option."""
+    assert echo("bot.example.com/wechat/callback").remedy == "correct --url"
+
+
+def test_a_slow_echo_is_a_failure_if_the_second_try_is_slow(callback: StubCallback) -> None:
+    """The first try may include a cold start, so a second one decides; WeCom waits one second."""
+    ticks = count(0, 2)
+    slow = list(check_callback("default", BOT, callback.url, clock=lambda: float(next(ticks))))
+    times = iter([0.0, 2.0, 2.0, 2.1])
+    warmed = list(check_callback("default", BOT, callback.url, clock=lambda: next(times)))
+
+    assert "after 2.0 s; WeCom waits 1 s" in only(slow, "failed").text
+    assert "in 100 ms" in warmed[0].text
+
+
+def test_every_bot_has_its_address() -> None:
+    """Named bots are below the default bot's address; an address that ends in a bot's name is only that bot's."""
+    more = {"hr": {"WECHAT_TOKEN": "fake-token-of-hr", "WECHAT_ENCODING_AES_KEY": AES_KEY}}
+    bots = settings_of(settings_for(NO_REDIS, WECHAT_BOTS=json.dumps(more))).bots
+
+    base = "https://bot.example.com/wechat/callback"
+    assert callback_urls(f"{base}/", bots) == {"default": base, "hr": f"{base}/hr"}
+    assert callback_urls(f"{base}/hr", bots) == {"hr": f"{base}/hr"}
+
+
+def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A LOG_DIR that would stop the start fails; one that can be created is ok and is not created."""
+    (tmp_path / "file").write_text("")
+    folders = {tmp_path / "new" / "logs": "ok", tmp_path / "file": "failed"}
+
+    for folder, outcome in folders.items():
+        doctor.main(["--json"], load=partial(settings_of, settings_for(NO_REDIS, LOG_DIR=str(folder))))
+        found = {finding["check"]: finding["outcome"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+        assert found["logs"] == outcome
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_for_batch_files_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """No file can be created in /proc, not even by root."""
+    folders = {str(tmp_path / "new"): "ok", "/proc/nope": "failed"}
+
+    for folder, outcome in folders.items():
+        env = settings_for(NO_REDIS, BATCH_STORAGE_PATH=folder)
+        found = {f.check: f for f in doctor.diagnose(doctor._options([]), partial(settings_of, env))}
+        assert found["batch files"].outcome == outcome
+    assert "BATCH_STORAGE_PATH" in found["batch files"].remedy

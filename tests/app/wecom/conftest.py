@@ -1,0 +1,29 @@
+"""What tests of a replica behind WeCom's callback share. Each module defines `values`, the replica's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import ResponseServer
+from tests.support.replicas import AppServer
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    with MockDify() as dify:
+        yield dify
+
+
+@pytest.fixture
+def responses() -> Iterator[ResponseServer]:
+    with ResponseServer() as responses:
+        yield responses
+
+
+@pytest.fixture
+def app_server(values: dict[str, str]) -> Iterator[AppServer]:
+    with AppServer(**values) as app_server:
+        yield app_server

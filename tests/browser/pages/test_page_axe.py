@@ -1,0 +1,109 @@
+"""All pages by axe-core, the engine that browsers' own audits use: in both themes and both languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, tab
+from tests.support.replicas import Replica
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
+
+#: What axe calls the findings that keep a person from using a page.
+SERIOUS = {"serious", "critical"}
+QUESTION = "报销需要哪些材料？"
+
+
+def asks_in_chat(page: Page) -> None:
+    page.locator("#question").fill(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn")).to_have_attribute("data-state", "completed", timeout=TIMEOUT)
+
+
+def says_a_question(page: Page) -> None:
+    page.locator("#line").fill(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn")).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
+
+
+def submits_questions(page: Page) -> None:
+    page.locator("#questions").fill(f"{QUESTION}\n[[400-invalid_param]] 二")
+    page.locator("#start").click()
+    expect(page.locator("#task")).to_have_attribute("data-status", "partly", timeout=TIMEOUT)
+    for row in page.locator(".open").all():
+        row.click()
+    expect(page.locator(".blocks li").first).to_be_visible(timeout=TIMEOUT)
+
+
+def opens_the_key(page: Page) -> None:
+    page.locator("#key-open").click()
+    expect(page.locator("#key-input")).to_be_focused()
+
+
+def removes(page: Page, css: str) -> None:
+    """Remove what /docs repeats: axe would take a minute for all of it."""
+    page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
+
+
+def tries_an_operation(page: Page) -> None:
+    block = page.locator(".opblock-post").filter(has=page.locator("[data-path='/api/chat']"))
+    block.locator(".opblock-summary-control").click()
+    block.locator(".try-out__btn").click()
+    block.locator(".execute").click()
+    expect(block.locator(".live-responses-table .response")).to_be_visible(timeout=TIMEOUT)
+    removes(
+        page, ".opblock-tag-section:not(:has(.is-open)), span + span > .opblock:not(.is-open), .response ~ .response"
+    )
+
+
+def opens_the_credentials(page: Page) -> None:
+    page.locator(".btn.authorize").click()
+    expect(page.locator(".auth-container").first).to_be_visible()
+    removes(page, ".opblock-tag-section")
+
+
+#: A page, and what a person does there before it is looked at.
+VIEWS = [
+    ("/", lambda page: None),
+    ("/", opens_the_key),
+    ("/chat", lambda page: None),
+    ("/chat", asks_in_chat),
+    ("/realtime", says_a_question),
+    ("/batch", submits_questions),
+]
+#: Each on a laptop and on a phone; /docs, which takes axe longer, on one of them.
+SIZED = [(*view, size) for size in (LAPTOP, PHONE) for view in VIEWS]
+SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
+
+
+def findings(page: Page) -> list[str]:
+    """Return the serious violations that axe finds, each with the first elements that have it."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['help']} {[node['html'][:120] for node in one['nodes'][:3]]}"
+        for one in found
+        if one["impact"] in SERIOUS
+    ]
+
+
+@pytest.mark.parametrize(("path", "prepares", "size"), SIZED, ids=lambda one: getattr(one, "__name__", str(one)))
+def test_axe_finds_nothing_serious(
+    chromium: Browser, open_replica: Replica, path: str, prepares: Callable[[Page], None], size: tuple[int, int]
+) -> None:
+    """The empty page, a finished answer, a table of answers and the key dialog, light and dark, in zh and en."""
+    with tab(chromium, open_replica.url, size=size) as (page, watch):
+        page.goto(open_replica.url + path)
+        prepares(page)
+        for locale in ("zh", "en"):
+            for theme in ("light", "dark"):
+                page.evaluate("([locale, theme]) => Object.assign(preferences, { locale, theme })", [locale, theme])
+                expect(page.locator("html")).to_have_attribute("data-theme", theme)
+
+                assert findings(page) == [], (locale, theme)
+        # The tried operation has no content, so the server refuses it.
+        watch.errors = [line for line in watch.errors if "422" not in line]
+        watch.assert_clean()

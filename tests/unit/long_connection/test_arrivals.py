@@ -1,0 +1,33 @@
+"""What a connection receives is handled in threads, a bounded number at a time."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from channels.wecom.long_connection import arrivals
+from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
+from channels.wecom.long_connection.link import Link
+from services.long_connection.protocol import MESSAGE
+from tests.support.servers.processes import wait_until
+
+
+def test_a_thread_that_cannot_start_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may refuse threads for a moment; afterwards as many messages are handled at once as before."""
+    monkeypatch.setattr(arrivals, "MOST", 1)
+    handled: list[str] = []
+    handlers = LinkHandlers(on_message=lambda link, req_id, body: handled.append(req_id), on_event=lambda *_: None)
+    taking, link = Arrivals(handlers), cast(Link, None)
+
+    def refuses(thread: threading.Thread, *args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(RuntimeError):
+            taking.take(link, MESSAGE, "r1", {})
+    taking.take(link, MESSAGE, "r2", {})
+
+    wait_until(lambda: handled == ["r2"])

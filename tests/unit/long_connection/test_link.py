@@ -1,0 +1,256 @@
+"""A connection of the long connection: acknowledgements, their order and absence, pings, and its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from channels.wecom.long_connection.connect import open_socket
+from channels.wecom.long_connection.link import Link
+from demo.wecom.long_connection.faults import Fault
+from demo.wecom.long_connection.server import LongConnectionServer
+from services.http.tunnel import ConnectFailed
+from services.long_connection.metrics import LATE_ACKS
+from services.long_connection.protocol import (
+    NOT_SUBSCRIBED,
+    PING,
+    PING_SECONDS,
+    SEND,
+    SUBSCRIBE,
+    UPLOAD_INIT,
+    WRONG_SECRET,
+    AckMissing,
+    LinkLost,
+)
+from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server
+from tests.support.servers.processes import FakeClock, wait_until
+from tests.support.servers.raw_server import RawServer
+from tests.support.sockets.far_end import in_thread
+
+
+class OpenLink:
+    """A link to the server with its reader in a thread; `arrived` records what it passes on."""
+
+    def __init__(self, wecom: LongConnectionServer, clock: FakeClock) -> None:
+        self.arrived: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.link = Link(open_socket(wecom.url), "hr", 7, arrived=self._note, clock=clock)
+        self._reader = threading.Thread(target=self.link.run, daemon=True)
+        self._reader.start()
+
+    def _note(self, link: Link, cmd: str, req_id: str, body: Mapping[str, Any]) -> None:
+        self.arrived.append((cmd, req_id, body))
+
+    def subscribe(self, secret: str = SECRET) -> int:
+        """Subscribe and return the errcode."""
+        return self.link.request(SUBSCRIBE, {"bot_id": BOT_ID, "secret": secret}).errcode
+
+    def end(self) -> None:
+        self.link.drop("ended")
+        self._reader.join(30)
+        assert not self._reader.is_alive()
+
+
+@pytest.fixture
+def wecom() -> Iterator[LongConnectionServer]:
+    with bot_server() as wecom:
+        yield wecom
+
+
+@pytest.fixture
+def opened(wecom: LongConnectionServer, clock: FakeClock) -> Iterator[OpenLink]:
+    opened = OpenLink(wecom, clock)
+    yield opened
+    opened.end()
+
+
+@pytest.fixture
+def link(opened: OpenLink) -> Link:
+    """A subscribed link."""
+    assert opened.subscribe() == 0
+    return opened.link
+
+
+def push(content: str = "你好") -> dict[str, Any]:
+    return {"chatid": "zhangsan", "chat_type": 1, "msgtype": "markdown", "markdown": {"content": content}}
+
+
+def req_ids(wecom: LongConnectionServer) -> list[str]:
+    """Return the req_ids of the messages that the server has received."""
+    return [handled.frame.req_id for handled in wecom.frames if handled.frame.cmd == SEND]
+
+
+def test_an_ack_has_the_code_and_the_body(wecom: LongConnectionServer, opened: OpenLink) -> None:
+    """An errcode is no exception: the sender decides what it means."""
+    assert opened.subscribe("another secret") == WRONG_SECRET
+    assert not opened.link.lost.is_set()
+    assert opened.subscribe() == 0
+
+    upload = {"type": "file", "filename": "a.txt", "total_size": 1, "total_chunks": 1}
+    assert opened.link.request(UPLOAD_INIT, upload).body["upload_id"]
+    assert opened.link.request(SEND, push()).errcode != 0
+    assert opened.link.request(SEND, push()).body == {}
+
+
+def test_messages_and_events_are_passed_on(wecom: LongConnectionServer, opened: OpenLink) -> None:
+    """With the command, the req_id and the body, in the order of their arrival."""
+    opened.subscribe()
+    asked = wecom.user("zhangsan").asks("年假怎么申请")
+    entered = wecom.user("zhangsan").sends_event("enter_chat")
+
+    wait_until(lambda: len(opened.arrived) == 2)
+
+    assert opened.arrived == [
+        ("aibot_msg_callback", asked.req_id, asked.body),
+        ("aibot_event_callback", entered.req_id, entered.body),
+    ]
+
+
+def test_frames_of_one_req_id_are_serial(wecom: LongConnectionServer, link: Link) -> None:
+    """The second frame leaves when the first is acknowledged; frames of other req_ids do not wait."""
+    wecom.faults.add(Fault(SEND, ack_seconds=1.0, times=1))
+    first = in_thread(lambda: link.request(SEND, push(), req_id="r1"))
+    wait_until(lambda: req_ids(wecom) == ["r1"])
+    second = in_thread(lambda: link.request(SEND, push("再见"), req_id="r1"))
+
+    assert link.request(SEND, push(), req_id="r2")
+    assert req_ids(wecom) == ["r1", "r2"]
+    assert first()
+    assert second()
+
+    assert req_ids(wecom) == ["r1", "r2", "r1"]
+    assert wecom.broken == [broken for broken in wecom.broken if "serial" not in broken]
+
+
+def test_a_missing_ack_is_told(wecom: LongConnectionServer, link: Link) -> None:
+    """The frame has left. A late ack is counted, and none of the next frame's is taken for it."""
+    wecom.faults.add(Fault(SEND, ack_seconds=0.5, times=1))
+    before = LATE_ACKS.labels("hr")._value.get()
+
+    with pytest.raises(AckMissing):
+        link.request(SEND, push(), req_id="r1", seconds=0.05)
+
+    wait_until(lambda: LATE_ACKS.labels("hr")._value.get() == before + 1)
+
+
+def test_a_lost_connection_ends_what_waits(wecom: LongConnectionServer, link: Link) -> None:
+    """A frame that may have left says so, a later one says that it has not."""
+    wecom.faults.add(Fault(SEND, closes=True))
+
+    with pytest.raises(LinkLost) as caught:
+        link.request(SEND, push())
+    assert caught.value.sent
+
+    with pytest.raises(LinkLost) as caught:
+        link.request(SEND, push())
+    assert not caught.value.sent
+    assert (link.lost.is_set(), link.reason) == (True, "closed")
+
+
+def test_a_frame_on_a_closing_connection_has_not_left(link: Link) -> None:
+    """Its sender may send it again on the next connection."""
+    link._socket.close(1000)
+
+    with pytest.raises(LinkLost) as caught:
+        link.request(SEND, push())
+
+    assert not caught.value.sent
+
+
+def test_an_eviction_ends_the_connection(wecom: LongConnectionServer, opened: OpenLink, link: Link) -> None:
+    """`disconnected_event` is not passed on; WeCom's own close may come minutes later."""
+    wecom.evict(BOT_ID)
+
+    assert link.lost.wait(30)
+    assert link.reason == "evicted"
+    assert opened.arrived == []
+
+
+def test_a_subscription_that_wecom_forgot_ends_the_connection(wecom: LongConnectionServer, link: Link) -> None:
+    """846609 is returned to the sender, and nothing more is sent."""
+    wecom.faults.add(Fault(SEND, errcode=NOT_SUBSCRIBED))
+
+    assert link.request(SEND, push()).errcode == NOT_SUBSCRIBED
+    assert (link.lost.is_set(), link.reason) == (True, "unsubscribed")
+
+
+def test_pings_keep_the_connection(wecom: LongConnectionServer, link: Link, clock: FakeClock) -> None:
+    """A ping leaves after 30 s, not before, and an acknowledged one does not count."""
+    (connection,) = wecom.connections.values()
+    link.beat()
+    assert connection.pings == 0
+
+    for count in range(1, 5):
+        clock.advance(PING_SECONDS)
+        link.beat()
+        wecom.wait_until(lambda count=count: connection.pings == count)  # type: ignore[misc]
+        # The ack of the ping comes before this one.
+        link.request(SEND, push())
+
+    assert not link.lost.is_set()
+
+
+def test_two_missed_pongs_end_the_connection(wecom: LongConnectionServer, link: Link, clock: FakeClock) -> None:
+    """Messages that still arrive do not keep a connection on which WeCom answers nothing."""
+    wecom.faults.add(Fault(PING, lost=True))
+    for _ in range(2):
+        clock.advance(PING_SECONDS)
+        link.beat()
+        wecom.user("zhangsan").asks("年假怎么申请")
+        assert not link.lost.is_set()
+
+    clock.advance(PING_SECONDS)
+    link.beat()
+
+    assert link.lost.wait(30)
+    assert link.reason == "silent"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"headers": 1}', '{"headers": {"req_id": 1}}', '{"errcode": "x"}', '{"cmd": "news"}']
+)
+def test_a_frame_that_is_not_understood_is_skipped(wecom: LongConnectionServer, link: Link, text: str) -> None:
+    """A newer or broken frame does not end the connection."""
+    (connection,) = wecom.connections.values()
+    connection._websocket.send(text)
+
+    assert link.request(SEND, push())
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [(b"HTTP/1.1 403 Forbidden\r\n\r\n", "HTTP 403"), (b"SSH-2.0\r\n", "InvalidMessage"), (b"", "InvalidMessage")],
+)
+def test_an_address_without_a_websocket_is_told(reply: bytes, code: str) -> None:
+    """The cause is a status, never what the peer has sent."""
+    with RawServer(reply) as server, pytest.raises(ConnectFailed) as caught:
+        open_socket(server.url.replace("http", "ws"))
+
+    assert caught.value.code == "handshake_failed"
+    assert code in str(caught.value)
+
+
+def test_a_peer_that_says_nothing_is_given_up() -> None:
+    """A server that accepts connections and is silent costs the timeout, not more."""
+    with RawServer(b"", hang=True) as server, pytest.raises(ConnectFailed) as caught:
+        open_socket(server.url.replace("http", "ws"), timeout=0.2)
+
+    assert caught.value.code == "handshake_failed"
+
+
+def test_a_dropped_connection_still_gets_the_acks_of_what_was_sent(wecom: LongConnectionServer, link: Link) -> None:
+    """So a part of an answer that left just before a handover does not count as lost."""
+    wecom.faults.add(Fault(SEND, ack_seconds=0.3, times=1))
+    sent = in_thread(lambda: link.request(SEND, push()))
+    wecom.wait_until(lambda: len(wecom.frames) == 2)
+
+    link.drop("ended")
+
+    assert link.lost.is_set()
+    with pytest.raises(LinkLost) as caught:
+        link.request(SEND, push())
+    assert not caught.value.sent
+    assert sent()
+    assert link.over.wait(30)

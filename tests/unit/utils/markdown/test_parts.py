@@ -1,0 +1,106 @@
+"""A long answer goes out in numbered messages that hold all of it, each whole Markdown within its size."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.properties import examples
+from tests.unit.utils.markdown.test_markdown import MARKDOWN
+from utils.markdown.late_text import Rest
+from utils.markdown.parts import numbered_parts
+from utils.markdown.wecom import open_fence
+from utils.stream_utils import FRAME_BYTES, answer_text
+
+MARK = re.compile(r"\A\((\d+)/(\d+)\)\n\n")
+
+
+def bodies(parts: list[str]) -> list[str]:
+    return [MARK.sub("", part) for part in parts]
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_the_parts_are_the_text_in_order_with_their_numbers(shown: int) -> None:
+    """The numbers count the parts that were shown before."""
+    text = "\n\n".join(f"第 {number} 条：{'字' * 40}" for number in range(600))
+
+    parts = numbered_parts(Rest(text), "参考资料：手册", shown=shown)
+
+    marks = [match.groups() for match in map(MARK.match, parts) if match]
+    total = len(parts) + shown
+    assert marks == [(str(number), str(total)) for number in range(1 + shown, total + 1)]
+    assert len(parts) == 4
+    assert "".join(map(squeezed, bodies(parts))) == squeezed(text) + "参考资料：手册"
+
+
+def test_one_part_that_is_all_has_no_number() -> None:
+    """A short answer that is sent as a message looks like any message."""
+    assert numbered_parts(Rest("年假五天。"), "", shown=0) == ["年假五天。"]
+    assert numbered_parts(Rest(""), "", shown=1) == []
+    assert numbered_parts(Rest(""), "出错了", shown=1) == ["(2/2)\n\n出错了"]
+
+
+def test_an_ending_that_does_not_fit_is_a_message_of_its_own() -> None:
+    """No source and no link to a file is left out for lack of room."""
+    parts = numbered_parts(Rest("字" * 6820), "链接" * 10, shown=1)
+
+    assert bodies(parts) == ["字" * 6820, "链接" * 10]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["| 一 | 二 |\n|---|---|\n" + "| 年假 | 五天 |\n" * 3000, "```python\n" + "print('年假')\n" * 4000 + "```\n\n完。"],
+    ids=["table", "code"],
+)
+def test_tables_and_code_go_on_whole_in_each_part(text: str) -> None:
+    """Each part repeats a table's header or a fence's language, and leaves no fence open."""
+    first = text.split("\n", 1)[0]
+
+    parts = bodies(numbered_parts(Rest(answer_text(text)), "", shown=0))
+
+    assert len(parts) > 2
+    assert all(part.startswith(first) and open_fence(part) is None for part in parts)
+    repeated = squeezed("\n".join(text.split("\n")[:2])) if text.startswith("|") else "```python"
+    told = "".join(squeezed(part).removeprefix(repeated).removesuffix("```") for part in parts)
+    assert told.replace("```", "") == squeezed(text).removeprefix(repeated).replace("```", "")
+
+
+@pytest.mark.parametrize(
+    "piece", ["| " + "字" * 30_000 + " |", "👨\u200d👩\u200d👧" * 9000, "x" * 50_000, " \n" * 40_000]
+)
+def test_no_text_is_too_large_for_it(piece: str) -> None:
+    """A row, a line or a cluster that is larger than a message is cut; nothing of it is lost."""
+    text = f"| 一 |\n|---|\n{piece}"
+
+    parts = bodies(numbered_parts(Rest(text), "", shown=1))
+
+    assert all(len(part.encode()) <= FRAME_BYTES for part in parts)
+    assert squeezed(piece).strip("|") in squeezed("".join(parts)).replace("|一||---|", "")
+
+
+def without_fences(text: str) -> str:
+    """Return the text without white space and lines that open or close code, which parts repeat."""
+    return squeezed("\n".join(line for line in text.split("\n") if not line.lstrip().startswith(("```", "~~~"))))
+
+
+@settings(max_examples=examples(150))
+@example(piece="```[x](https://x.example)<think>```", times=4, limit=80)
+@example(piece="~~~[x](https://x.example)\n", times=1, limit=80)
+@given(piece=MARKDOWN, times=st.sampled_from([1, 4, 9]), limit=st.integers(80, 300))
+def test_every_part_is_whole_markdown_within_its_size(piece: str, times: int, limit: int) -> None:
+    """Whatever the text, the parts end, none is larger than allowed or empty, and the last words are the text's."""
+    text = answer_text("\n\n".join([piece + "字" * 20] * times) + "\n\n再见")
+    last = without_fences(text).rstrip("`~")[-2:]
+
+    parts = numbered_parts(Rest(text), "", shown=1, max_bytes=limit)
+
+    assert all(0 < len(part.encode()) <= limit for part in parts)
+    assert all(squeezed(body) for body in bodies(parts))
+    assert without_fences("\n".join(bodies(parts))).rstrip("`~").endswith(last)
