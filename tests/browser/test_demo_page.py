@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 
 from config.texts import ZH
 from demo.page.conversations import Conversations
@@ -275,6 +275,30 @@ def test_every_kind_of_message_has_a_button(person: Person) -> None:
     assert picture.evaluate("image => image.naturalWidth") == 320
     expect(person.page.locator("#chat .mine .bubble").first).to_contain_text("图里是什么")
     assert (person.foreign, person.broken) == ([], [])
+
+
+def test_nothing_is_sent_before_the_page_is_ready(page: Page) -> None:
+    """Until the script has its choices the composer is closed: the browser would send the form itself and reload."""
+    closed = page.locator("#composer :disabled")
+    while_loading: list[int] = []
+
+    def choices(route: Route) -> None:
+        while_loading.append(closed.count())
+        route.continue_()
+
+    page.route("**/choices", choices)
+    with (
+        StubCallback() as callback,
+        page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
+    ):
+        person = Person(page, url)
+        page.get_by_role("textbox").fill("hello")
+        page.keyboard.press("Enter")
+
+        expect(page.locator(".line.mine .bubble")).to_have_text("hello")
+        expect(closed).to_have_count(0)
+        assert while_loading == [2]
+        assert person.broken == []
 
 
 def test_the_page_is_translated_to_english(person: Person) -> None:

@@ -403,6 +403,8 @@ async function start() {
     if (text) ask(text);
   });
   speak();
+  // Until here the browser itself would have sent the form, and loaded the page again.
+  byId("composer").querySelectorAll(":disabled").forEach((one) => (one.disabled = false));
   await enter();
   if (overSocket()) awaitPushes();
 }
