@@ -21,8 +21,8 @@ class MockBotCreation(HttpMock):
     """A context manager. `address` is that of the console.
 
     `steps` are what the questions for a result get, in this order; the last one stays. A step is a status, such as
-    "wait", "scaned", "expired" or "success"; or "502", "garbage" (a web page) or "hang". `begins` is the same for the
-    requests of a QR code, with "ok". A step that is no text is the reply's JSON itself.
+    "wait", "scaned", "expired" or "success"; or "502", "garbage" (a web page), "cut" (half a reply) or "hang".
+    `begins` is the same for the requests of a QR code, with "ok". A step that is no text is the reply's JSON itself.
     """
 
     def __init__(self, *steps: Any, begins: Any = "ok", port: int = 0) -> None:
@@ -33,13 +33,15 @@ class MockBotCreation(HttpMock):
         self.listen("127.0.0.1", port, _CreationHandler)
 
     def answer(self, call: str, given: dict[str, str]) -> tuple[int, Any]:
-        """Return the reply's status and its JSON, or bytes that are none."""
+        """Return the reply's status and its JSON, bytes that are none, or None for a reply that breaks off."""
         self.asked.append(given)
         match self._step(call, given):
             case "502":
                 return 502, b"<html>bad gateway</html>"
             case "garbage":
                 return 200, b"<html>maintenance</html>"
+            case "cut":
+                return 200, None
             case "hang":
                 self.closing.wait()
                 raise ConnectionAbortedError("the mock is closing")
@@ -72,7 +74,10 @@ class _CreationHandler(Handler):
         parts = urlsplit(self.path)
         given = {name: values[0] for name, values in parse_qs(parts.query).items()}
         status, reply = self.mock.answer(parts.path.removeprefix("/ai/qc/"), given)
-        if isinstance(reply, bytes):
+        if reply is None:
+            self.send(status, b'{"data": {', headers={"Content-Length": "64"})
+            self.close_connection = True
+        elif isinstance(reply, bytes):
             self.send(status, reply, "text/html")
         else:
             self.reply(reply, status)

@@ -91,7 +91,7 @@ class Exchange:
             self._failed = True
             raise _translated(TimeoutError(), deadline)
         if not chunk:
-            lease.give_back(reusable=self._reusable)
+            lease.give_back(reusable=self.ended)
         return chunk
 
     def _next(self) -> bytes:
@@ -122,7 +122,8 @@ class Exchange:
         raise _translated(exc, self._deadline) from (None if self._deadline.aborted else _safe_cause(exc))
 
     @property
-    def _reusable(self) -> bool:
+    def ended(self) -> bool:
+        """Whether the body was read to its end: False for one that broke off, or has more."""
         return self._response.closed and not self._failed
 
     def read_all(self, *, limit: int, timeout: float) -> bytes:
@@ -136,7 +137,7 @@ class Exchange:
 
     def close(self) -> None:
         """Give the connection back; one with an unread rest of the body is closed."""
-        reusable = self._reusable
+        reusable = self.ended
         self._response.close()
         self._lease.give_back(reusable=reusable)
 

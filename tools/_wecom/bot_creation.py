@@ -130,7 +130,7 @@ class BotCreation:
 
         Raises:
             NotCreated: the reply is not understood.
-            ProviderError: no reply came, or one that says to try again (429, 5xx).
+            ProviderError: no reply came, or one that broke off or says to try again (429, 5xx).
         """
         with (
             ended_in_time(timeout) as deadline,
@@ -144,8 +144,11 @@ class BotCreation:
             ) as reply,
         ):
             status, body = reply.status, reply.read_all(limit=MOST_REPLY, timeout=timeout)
+            whole = reply.ended or len(body) == MOST_REPLY
         if status == 429 or status >= 500:
             raise ProviderError(f"HTTP {status}")
+        if not whole:
+            raise ProviderError("the reply broke off")
         if status != 200:
             raise _not_understood(call, f"HTTP {status}")
         return _data(call, body)

@@ -71,13 +71,14 @@ def test_a_created_bot_is_json(env: Path, capsys: Captured) -> None:
 
 def test_each_status_is_told_once(env: Path, capsys: Captured) -> None:
     """A status that is not known is a step on the way, and so is a reply that did not come."""
-    with MockBotCreation("wait", "wait", "502", "502", "scaned", "brand_new", "success") as console:
+    with MockBotCreation("wait", "wait", "502", "502", "cut", "scaned", "brand_new", "success") as console:
         assert create(console.address) == 0
 
     told = [line for line in capsys.readouterr().err.splitlines() if "status:" in line or "again" in line]
     assert told == [
         "WeCom's status: wait",
         "no answer from WeCom (HTTP 502): trying again",
+        "no answer from WeCom (the reply broke off): trying again",
         "WeCom's status: scaned",
         "WeCom's status: brand_new",
     ]
@@ -91,6 +92,7 @@ def test_each_status_is_told_once(env: Path, capsys: Captured) -> None:
         ("declined", "the bot was declined in WeCom (status declined)"),
         ("wait", "nobody confirmed the bot within 0.05 s"),
         ("502", "nobody confirmed the bot within 0.05 s"),
+        ("cut", "nobody confirmed the bot within 0.05 s"),
         ("garbage", "/ai/qc/query_result is not understood: it is no JSON object"),
         ({"data": {}}, "/ai/qc/query_result is not understood: it has no status"),
         ({"data": {"status": "wa\x1bit"}}, "it has no status"),
