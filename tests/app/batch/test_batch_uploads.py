@@ -119,10 +119,11 @@ def test_a_preview_of_a_workbook_names_its_sheets(counter: Counter) -> None:
     ("content", "id_column", "reason"),
     [
         ("question,a,b,c\nHow?" + 3 * f",{'x' * 100_000}", "", "row_too_long"),
+        (f"question\n{'x' * 200_000}", "", "text_too_long"),
         (f"question,x\nHow?,{'x' * 201}", "x", "id_too_long"),
         ("question,y\nHow?,z", "x", "no_such_column"),
     ],
-    ids=["row", "id", "column"],
+    ids=["row", "question", "id", "column"],
 )
 def test_a_row_is_bounded(content: str, id_column: str, reason: str) -> None:
     """A row with too many bytes beside its question, a long id and a missing id column are refused in words."""
@@ -130,6 +131,13 @@ def test_a_row_is_bounded(content: str, id_column: str, reason: str) -> None:
         read_file(content.encode(), Wanted("csv", id_column=id_column))
 
     assert refusal.value.reason == reason
+
+
+def test_a_long_cell_beside_a_question_is_kept() -> None:
+    """A row's limit counts, not the one of Python's csv (131,072 characters)."""
+    (row,) = read_file(f"question,page\nHow?,{'x' * 150_000}".encode(), Wanted("csv")).rows
+
+    assert len(row.columns["page"]) == 150_000
 
 
 def test_a_form_has_the_fields_of_json(counter: Counter) -> None:

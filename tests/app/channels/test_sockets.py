@@ -158,7 +158,7 @@ def test_a_client_that_never_authenticates_is_closed(redis_url: str) -> None:
 def test_an_authenticated_client_is_not_closed_by_the_timeout(redis_url: str) -> None:
     """The timeout of the first frame ends with authentication."""
     with (
-        Stage(redis_url, auth_seconds=0.5) as stage,
+        Stage(redis_url, auth_seconds=3.0) as stage,
         stage.open("/chat/early") as early,
         stage.open("/chat/asked", key=None) as late,
     ):

@@ -25,6 +25,9 @@ _OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
 _KINDS: dict[str, FileKind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
+# The file's size bounds a cell. Python's own limit (131,072 characters) would look like a quote that is not closed.
+csv.field_size_limit(2**31 - 1)
+
 
 class FileRefused(Exception):
     """The file cannot become a batch. `reason` is a stable code, `field` the part of the request to change."""

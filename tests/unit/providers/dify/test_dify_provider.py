@@ -167,7 +167,7 @@ BREAKS = {
 def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
     """Every failing script ends, sends one request, and has its own error code."""
     # Only silent scripts get a short timeout; a busy machine must not make the others time out.
-    timeout, seconds = (0.3, 1.5) if FAILURES[name].endswith("_timeout") else (10.0, 30.0)
+    timeout, seconds = (1.0, 3.0) if FAILURES[name].endswith("_timeout") else (10.0, 30.0)
     answer = ask(make(timeout=timeout), f"[[{name}]]", deadline=Deadline(seconds))
 
     assert answer.code == FAILURES[name]
@@ -178,7 +178,7 @@ def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(BREAKS))
 def test_a_broken_stream_raises_an_error_that_allows_recovery(make: Make, dify: MockDify, name: str) -> None:
     """The code is the one shown if recovery fails too; a script that breaks before the first event leaves no ids."""
-    answer = ask(make(timeout=0.3 if "-silence-" in name else 10.0), f"[[{name}]]")
+    answer = ask(make(timeout=1.5 if "-silence-" in name else 10.0), f"[[{name}]]")
 
     assert isinstance(answer.error, StreamBroken)
     assert (answer.code, answer.ids.findable) == (BREAKS[name], not name.endswith("-unheard"))

@@ -433,7 +433,7 @@ def test_serpers_failures_fall_back(behaviour: Behaviour) -> None:
     with MockSerper(behaviour=behaviour, delay=0.2 if behaviour == "drip" else 30.0) as serper:
         search = SerperSearch(api_key="any", base_url=serper.base_url, timeout=60.0)
         provider = joined(
-            Scripted(Delta("年假")), search, timeout=0.5 if behaviour in ("hang", "drip", "slow") else 30.0
+            Scripted(Delta("年假")), search, timeout=2.0 if behaviour in ("hang", "drip", "slow") else 30.0
         )
 
         assert answer(events_of(provider)) == f"{FAILED}\n\n年假"
