@@ -199,6 +199,8 @@ def _fit(text: str, room: int) -> tuple[str, str, bool]:
         if _size(text[: fence.end] + closer) > room:
             return _cut(text[: fence.start], room), "", False
         head = _cut(text, room - _size(closer))
+        # The beginning of a line may close the code that the whole line would not.
+        closer = closer if open_fence(head) else ""
     return head, closer, False
 
 

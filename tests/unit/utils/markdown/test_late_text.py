@@ -101,6 +101,17 @@ def test_a_message_is_whole_markdown_within_its_limit(piece: str, times: int, da
     assert "（太长）" in sent or squeezed(rest.whole) in squeezed(sent)
 
 
+@pytest.mark.parametrize("limit", range(60, 140))
+def test_a_cut_closes_code_once(limit: int) -> None:
+    """Also where the cut leaves `~~~` of a line of code, which is then the line that closes it."""
+    lines = "\n".join(["~~~", "字" * 10, *["~~~ x"] * 8])
+
+    sent = message(Rest(lines), ending="（出错了）", max_bytes=limit)
+
+    assert len(sent.encode()) <= limit
+    assert open_fence(sent.removesuffix("\n\n（出错了）")) is None
+
+
 def test_a_still_longer_answer_says_that_it_was_cut() -> None:
     """The message has WeCom's limit, and its code is closed before the sentence."""
     rest = rest_of("```\n" + "字" * 20_000, "```\n" + "字" * 5000)
