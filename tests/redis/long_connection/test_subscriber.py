@@ -12,6 +12,7 @@ import pytest
 from channels.wecom.long_connection.link import Link
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
+from services.long_connection.held_lease import HeldLease
 from services.long_connection.lease_store import LEASE
 from services.long_connection.metrics import EVICTIONS
 from services.long_connection.protocol import NOT_SUBSCRIBED, SEND, SUBSCRIBE, WRONG_SECRET
@@ -302,13 +303,21 @@ def test_a_holder_that_was_paused_before_it_subscribed_stops_no_bot(
     paused, resumed = threading.Event(), threading.Event()
     first = SubscribedReplica(redis_url, wecom)
     subscriber = first.connections._subscribers[0]
-    subscribe = subscriber._subscribe
+    connected, subscribe = subscriber._connected, subscriber._subscribe
+    held: list[HeldLease] = []
+
+    def connects(lease: HeldLease) -> Link | None:
+        held.append(lease)
+        return connected(lease)
 
     def pauses(link: Link) -> None:
-        paused.set()
-        resumed.wait(SOON)
+        # A process that is paused does not renew its lease either.
+        with held[-1]._calling:
+            paused.set()
+            resumed.wait(2 * SOON)
         subscribe(link)
 
+    subscriber._connected = connects  # type: ignore[method-assign]
     subscriber._subscribe = pauses  # type: ignore[method-assign]
     with first:
         assert paused.wait(SOON)
