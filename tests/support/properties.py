@@ -1,4 +1,8 @@
-"""The number of examples a property test draws: few in `make test`, its full number in `make test-all`."""
+"""The examples a property test draws: few in `make test`, its full number in `make test-all`.
+
+`make test-all` draws the same ones in every run, so that its result depends on the code alone. `make test` and the
+profile "search", which has the full number, draw new ones.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,16 @@ QUICK, FULL = 25, 100
 
 
 def register_profiles() -> None:
-    """Register the profiles "quick" and "full", and load "quick"; pytest's option --hypothesis-profile selects another.
+    """Register the profiles and load "quick"; pytest's option --hypothesis-profile selects another.
 
-    Neither has a deadline or the check `too_slow`: both measure the machine's speed, and a busy machine draws the same
-    examples more slowly.
+    None of them has a deadline or the check `too_slow`: both measure the machine's speed, and a busy machine draws the
+    same examples more slowly.
     """
     machine = [HealthCheck.too_slow]
     settings.register_profile("quick", max_examples=QUICK, suppress_health_check=machine, deadline=None)
-    settings.register_profile("full", max_examples=FULL, suppress_health_check=machine, deadline=None)
+    search = settings(max_examples=FULL, suppress_health_check=machine, deadline=None)
+    settings.register_profile("search", search)
+    settings.register_profile("full", search, derandomize=True)
     settings.load_profile("quick")
 
 
