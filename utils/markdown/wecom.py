@@ -26,7 +26,7 @@ _PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
 _CONTENT = r"(?:[^\s`~*_\-]|\*\*[^\s*])[^\n]*"
 _MARKER = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
 _LINE = re.compile(rf"{_PLAIN}|#{{1,6}}[ \t]|>")
-_HEADING = re.compile(r"#{1,6}[ \t][^\n]*\n")
+_HEADINGS = re.compile(r"(?:#{1,6}[ \t][^\n]*\n)+")
 _LINES = rf"{_PLAIN}[^\n`|]*(?:\n{_PLAIN}[^\n`|]*)*"
 _LIST = rf"{_MARKER}{_CONTENT}(?:\n[ \t]*{_MARKER}{_CONTENT})*"
 _ITEMS = re.compile(_LIST)
@@ -102,9 +102,9 @@ def _simple(stretch: str, state: LineState) -> tuple[str, LineState] | None:
     if stretch.startswith("```"):
         code = _CODE.fullmatch(stretch)
         return (stretch, OUTSIDE if code[2] else IN_FENCE) if code else None
-    if heading := _HEADING.match(stretch):
-        below = _simple(stretch[heading.end() :], OUTSIDE)
-        return (heading[0] + below[0], below[1]) if below else None
+    if headings := _HEADINGS.match(stretch):
+        below = _simple(stretch[headings.end() :], OUTSIDE)
+        return (headings[0] + below[0], below[1]) if below else None
     if _ITEMS.fullmatch(stretch):
         return stretch, IN_LIST
     if not (paragraph := _PARAGRAPH.fullmatch(stretch)):

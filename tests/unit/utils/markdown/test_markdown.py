@@ -197,6 +197,7 @@ def test_the_closer_closes_the_fence(text: str) -> None:
             "|\n" * 2**17,
             "|a|\n|-|\n" * 2**15,
         ),
+        *("# a\n" * 2**16, "# a\n" * 2**16 + "|"),
         *(" " * 2**18 + "x", "-" * 2**18, "> \n" * 2**16, "".join("`" * n + " " for n in range(720))),
     ],
     ids=lambda text: repr(text[:10]),
