@@ -32,13 +32,15 @@ class PushStage:
 
     def __init__(self, server: RedisServer, client: redis.Redis, wecom: LongConnectionServer, members: Fleet) -> None:
         self.server, self.client, self.wecom, self.members = server, client, wecom, members
+        self.userid = ""
 
     def begin(self) -> LongConnectionUser:
         """Have three replicas, one of which is subscribed; return a person of this test."""
         self.wecom.before_ack = lambda frame: None
         self.members.complete(3)
         self.wecom.wait_until(lambda: self.wecom.subscribed(BOT_ID) > 0, TIMEOUT)
-        person = self.wecom.user(f"user-{os.urandom(4).hex()}")
+        self.userid = f"user-{os.urandom(4).hex()}"
+        person = self.wecom.user(self.userid)
         person.asks("你好")
         person.sees("你好", TIMEOUT)
         return person
@@ -82,13 +84,14 @@ class PushStage:
         return [message.file.name if message.file else message.content for message in messages]
 
     def when(self, cmd: str, number: int, act: Callable[[], None]) -> threading.Event:
-        """Call `act` once, after the frame of this number had its effect and before its ack."""
+        """Call `act` once, after this test's frame of this number had its effect and before its ack."""
         done, seen = threading.Event(), []
 
         def look(frame: ReceivedFrame) -> None:
-            # A frame that was refused had no effect.
+            # A frame that was refused had no effect; one to another person is left over from an earlier test.
             taken = any(one.frame.req_id == frame.req_id and not one.errcode for one in list(self.wecom.frames))
-            seen.extend([frame] if frame.cmd == cmd and taken else [])
+            ours = frame.body.get("chatid", self.userid) == self.userid
+            seen.extend([frame] if frame.cmd == cmd and taken and ours else [])
             if len(seen) >= number and not done.is_set():
                 done.set()
                 act()
