@@ -16,6 +16,7 @@ from tests.support import seed
 from tests.support.properties import register_profiles
 from tests.support.servers.processes import FakeClock, MariaServer, RedisServer, redis_client_for
 from tests.support.servers.redis_setups import ClusterServers, SentinelServers
+from utils.tracing.context import Trace, tracing
 
 # Imported by the fixtures on first use: running one test file of `utils` does not import the application.
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def _logging_restored() -> Iterator[None]:
     root = logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in root.manager.loggerDict)]
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    yield
+    # A test client's reply that is not read to its end leaves its request's trace to this thread's later lines.
+    with tracing(Trace()):
+        yield
     for logger, level, handlers, propagate in before:
         if logger.level != level:
             # Only where it changed: `setLevel` empties the caches of all loggers.
