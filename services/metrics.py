@@ -127,6 +127,11 @@ CALLBACK_SECONDS = Histogram(
     buckets=CALLBACK_BUCKETS,
     registry=REGISTRY,
 )
+CALLBACKS = _counter(
+    "wechatlaibao_callbacks_total",
+    "WeCom callbacks that passed all checks, by outcome: a stream's status, or the code of a sentence, event or error.",
+    ["msgtype", "outcome"],
+)
 CALLBACKS_REFUSED = _counter(
     "wechatlaibao_callbacks_refused_total", "Callbacks refused, by the check that failed.", ["check"]
 )
@@ -271,6 +276,8 @@ for _target in ("sql", "provider"):
         FEEDBACK_DELIVERED.labels(_target, _outcome)
 for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
     PUSHES.labels(_outcome)
+for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):
+    CALLBACKS.labels("stream", _outcome)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 
@@ -287,12 +294,14 @@ def render() -> bytes:
     return generate_latest(REGISTRY)
 
 
-def callback_seconds(msgtype: str) -> Histogram:
-    """Return the histogram of the callbacks of one message type."""
-    return _of_callbacks(msgtype_label(msgtype))
+def count_callback(msgtype: str, outcome: str, seconds: float) -> None:
+    """Count one callback that passed all checks, and the seconds until its reply."""
+    count, duration = _of_callbacks(msgtype_label(msgtype), outcome)
+    count.inc()
+    duration.observe(seconds)
 
 
 @cache
-def _of_callbacks(label: str) -> Histogram:
-    # Cached: looking up a child by its label takes as long as counting.
-    return CALLBACK_SECONDS.labels(label)
+def _of_callbacks(label: str, outcome: str) -> tuple[Counter, Histogram]:
+    # Cached: looking up a child by its labels takes as long as counting.
+    return CALLBACKS.labels(label, outcome), CALLBACK_SECONDS.labels(label)

@@ -40,6 +40,7 @@ NAMES = {
     "wechatlaibao_forms_total": ("counter", {"outcome"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
+    "wechatlaibao_callbacks_total": ("counter", {"msgtype", "outcome"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
     "wechatlaibao_rest_refused_total": ("counter", {"check"}),
     "wechatlaibao_commands_total": ("counter", {"command"}),
