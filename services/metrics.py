@@ -171,7 +171,7 @@ CREDENTIALS_REFUSED = _counter(
 SOCKETS_OPEN = Gauge(
     "wechatlaibao_sockets_open",
     "Open WebSockets.",
-    ["door"],
+    ["channel"],
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
@@ -184,10 +184,10 @@ SOCKETS_MAX = Gauge(
 SOCKETS_ENDED = _counter(
     "wechatlaibao_sockets_ended_total",
     "WebSockets that ended, by close code; other is a code that only clients use.",
-    ["door", "code"],
+    ["channel", "code"],
 )
 SOCKETS_REFUSED = _counter(
-    "wechatlaibao_sockets_refused_total", "Handshakes refused, by the check that failed.", ["door", "check"]
+    "wechatlaibao_sockets_refused_total", "Handshakes refused, by the check that failed.", ["channel", "check"]
 )
 CONNECTIONS_REFUSED = _counter(
     "wechatlaibao_connections_refused_total",
