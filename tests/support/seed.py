@@ -12,6 +12,7 @@ import os
 import random
 
 import pytest
+from hypothesis.internal.conjecture import providers
 
 #: The seed of `make test` and of CI.
 DEFAULT = 1
@@ -40,6 +41,8 @@ def configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--seed {config.option.seed}: a number or `random` is expected")
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = config.option.seed
+    # Hypothesis tries constants of those of the project's modules that are imported, which depends on the tests before.
+    providers._get_local_constants = lambda: providers._local_constants
     os.urandom = _seeded_urandom
     # `secrets` and `SystemRandom` draw from the name that `random` imported.
     random._urandom = _seeded_urandom  # type: ignore[attr-defined]
