@@ -65,7 +65,7 @@ pytest = $(VENV)/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * 2))
 # which takes longer than everything else of their collection.
 test test-all test-random: export PYTHONDONTWRITEBYTECODE :=
 
-test: $(VENV)/dev.stamp ## the quick suite, on several cores: seven minutes on two; PYTEST_ARGS="-k name -n 0" chooses
+test: $(VENV)/dev.stamp ## the quick suite, on several cores: four minutes on two; PYTEST_ARGS="-k name -n 0" chooses
 	@exec $(pytest) -m "not full" $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev.stamp ## every test: what `make test` leaves out too; PYTEST_ARGS="-k name -n 0" chooses
