@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
+DECISIONS = ROOT / "docs" / "decisions"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
@@ -149,6 +150,21 @@ def test_settings_marked_as_without_effect_are_not_read() -> None:
     # Read under another name: an alias, a bot's tokens, a template's groups.
     indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}
     assert set(Settings.model_fields) - marked - read - bots <= indirect
+
+
+# Decisions
+
+
+def test_every_decision_is_listed_with_its_parts() -> None:
+    """The index has each record once, in order, and every record has the same four parts."""
+    records = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+    listed = re.findall(r"^\| \[(\d+)\]\((\S+)\) \|", text(DECISIONS / "README.md"), re.MULTILINE)
+
+    assert listed == [(str(number), record.name) for number, record in enumerate(records, 1)]
+    for number, record in enumerate(records, 1):
+        title, *parts = re.findall(r"^#+ .*$", text(record), re.MULTILINE)
+        assert title.startswith(f"# {number}. ")
+        assert parts == ["## Context", "## Decision", "## Consequences", "## Alternatives"], record.name
 
 
 # What documents point to
