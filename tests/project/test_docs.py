@@ -29,7 +29,7 @@ SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings
 OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = ROOT / "docs" / "decisions"
-CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
@@ -167,6 +167,20 @@ def test_every_decision_is_listed_with_its_parts() -> None:
         assert parts == ["## Context", "## Decision", "## Consequences", "## Alternatives"], record.name
 
 
+# The changelog
+
+
+def test_the_changelog_has_an_entry_for_each_version() -> None:
+    """Entries have a version and the groups of Keep a Changelog, one of them for the image that the README builds."""
+    image = re.findall(r"wechatlaibao:(\d+\.\d+\.\d+)", text(README))
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", text(CHANGELOG), re.MULTILINE)
+    groups = re.findall(r"^### (.*)$", text(CHANGELOG), re.MULTILINE)
+
+    assert image
+    assert set(image) <= set(versions)
+    assert set(groups) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
 # What documents point to
 
 
@@ -180,7 +194,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING, CHANGELOG, SECURITY], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """Linked files and headings exist; links to other sites are not opened."""
     for _, target in links_of(document):
@@ -227,7 +241,7 @@ def test_named_modules_exist() -> None:
     assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in ours)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CHANGELOG], ids=lambda path: path.name)
 def test_named_variables_are_settings(document: Path) -> None:
     """A name in capitals is a setting or in `NOT_OURS`."""
     named = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", prose(document)))
