@@ -30,6 +30,8 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = ROOT / "docs" / "decisions"
 CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
+#: The folders of the product's code.
+PRODUCT = ("channels", "config", "server", "services", "utils")
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
@@ -136,8 +138,7 @@ def test_a_translation_has_the_same_structure(page: Path, translation: Path) -> 
 
 def test_settings_marked_as_without_effect_are_not_read() -> None:
     """Only the modules that define and check the settings name a marked variable; all other settings are read."""
-    folders = ("channels", "config", "server", "services", "utils", "demo")
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for folder in (*PRODUCT, "demo") for path in (ROOT / folder).rglob("*.py")]
     paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
     made = [ROOT / "config" / name for name in ("groups.py", "provider_group.py", "rules.py")]
     code = "\n".join(path.read_text("utf-8") for path in paths if path not in made)
@@ -165,6 +166,20 @@ def test_every_decision_is_listed_with_its_parts() -> None:
         title, *parts = re.findall(r"^#+ .*$", text(record), re.MULTILINE)
         assert title.startswith(f"# {number}. ")
         assert parts == ["## Context", "## Decision", "## Consequences", "## Alternatives"], record.name
+
+
+# The glossary
+
+
+def test_the_glossary_has_each_word_once_and_only_words_of_the_code() -> None:
+    """Its rows are in alphabetical order, and the product's code uses every word that it defines."""
+    table = re.findall(r"^\| ([a-z][^|]*?) \| [^|]+ \| [^|]*\|$", text(ROOT / "docs" / "glossary.md"), re.MULTILINE)
+    words = [word for row in table[1:] for word in re.split(r", | \(|\)", row) if word]
+    paths = (path for folder in PRODUCT for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".lua"))
+    code = "\n".join(path.read_text("utf-8").lower() for path in paths)
+
+    assert table[1:] == sorted(set(table[1:]))
+    assert [word for word in words if not re.search(rf"\b{word}", code)] == []
 
 
 # The changelog
