@@ -1,4 +1,7 @@
-"""Settings, links, tests, keys, sentences and commands that the documents name exist in the product."""
+"""Settings, links, tests, keys, sentences and commands that the documents name exist in the product.
+
+The repository's own configuration for commits and CI is checked here too.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from channels.web.envelope import CODES
 from config import rules
@@ -357,3 +361,40 @@ def run_line(client: str, port: int, line: str, stream_id: str) -> str:
     words = shlex.split(re.sub(r"\bID\b", stream_id, line))
     done = subprocess.run([client, "-p", str(port), *words[1:]], capture_output=True, timeout=30, check=True)
     return done.stdout.decode()
+
+
+# Commits and CI
+
+
+def loaded(path: Path) -> dict[Any, Any]:
+    document = yaml.safe_load(text(path))
+    assert isinstance(document, dict), path
+    return document
+
+
+def lint_commands() -> list[str]:
+    """Return the commands of `make lint`."""
+    makefile = text(ROOT / "Makefile")
+    (venv,) = re.findall(r"^VENV := (\S+)$", makefile, re.MULTILINE)
+    (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    return [line.strip().removeprefix("@").replace("$(VENV)", venv) for line in recipe.splitlines()]
+
+
+def test_the_hooks_of_pre_commit_run_the_commands_of_make_lint() -> None:
+    """Each command is a local hook, in the same order, over the whole project."""
+    hooks = [hook for repo in loaded(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+
+    assert [hook["entry"] for hook in hooks] == lint_commands()
+    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
+
+
+def test_ci_runs_its_command_on_pushes_and_pull_requests() -> None:
+    """The workflow has one job with a time limit, whose last step is the command that CONTRIBUTING.md names."""
+    workflow = loaded(ROOT / ".github" / "workflows" / "ci.yml")
+    (job,) = workflow["jobs"].values()
+
+    # YAML 1.1 reads the key `on` as true.
+    assert {"push", "pull_request"} <= workflow[True].keys()
+    assert job["timeout-minutes"] == 90
+    assert job["steps"][-1]["run"] == ".ci/run"
+    assert "`.ci/run`" in text(CONTRIBUTING)
