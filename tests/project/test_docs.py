@@ -1,6 +1,6 @@
 """Settings, links, tests, keys, sentences and commands that the documents name exist in the product.
 
-The repository's own configuration for commits and CI is checked here too.
+The repository's own configuration for commits, issues and CI is checked here too.
 """
 
 from __future__ import annotations
@@ -363,7 +363,7 @@ def run_line(client: str, port: int, line: str, stream_id: str) -> str:
     return done.stdout.decode()
 
 
-# Commits and CI
+# Commits, issues and CI
 
 
 def loaded(path: Path) -> dict[Any, Any]:
@@ -398,3 +398,18 @@ def test_ci_runs_its_command_on_pushes_and_pull_requests() -> None:
     assert job["timeout-minutes"] == 90
     assert job["steps"][-1]["run"] == ".ci/run"
     assert "`.ci/run`" in text(CONTRIBUTING)
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_an_issue_form_is_complete(form: Path) -> None:
+    """It has a name and fields with ids of their own and labels, and asks for no secrets."""
+    issue = loaded(form)
+    asked = [field for field in issue["body"] if field["type"] != "markdown"]
+
+    assert issue["name"]
+    assert issue["description"]
+    assert len({field["id"] for field in asked}) == len(asked)
+    assert all(field["attributes"]["label"] for field in asked)
+    assert re.search(r"paste no secrets", text(form), re.IGNORECASE)
