@@ -2,7 +2,8 @@
 
     {dify_sockets}:newest      hash, name → "<order> <token>" of the newest socket of that name. A name is the keyed
                                hash of channel, principal and client id, so that it identifies no user
-    {dify_sockets}:open        hash, token → JSON {client_id, channel, connected_at, idle, replica} as of its last renewal
+    {dify_sockets}:open        hash, token → JSON {client_id, channel, connected_at, idle, replica} as of its last
+                               renewal
     {dify_sockets}:renewed     sorted set, "<name> <token>" by the time of its last renewal, in Redis's seconds
     {dify_sockets}:dismissed   set of the tokens an administrator wants closed; lives a minute
 
