@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 
 import pytest
 from PIL import Image
@@ -91,10 +92,19 @@ def test_what_wecom_shows_stays_as_it_is() -> None:
     assert converter.picture(house, MIB, deadline).type == "image/jpeg"
 
 
-def test_without_time_nothing_is_converted() -> None:
-    """The answer's end does not wait for a picture."""
-    with pytest.raises(FetchError):
+def test_without_time_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast machine would convert the picture before anything notices that the deadline is over."""
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("a process was started"))
+
+    with pytest.raises(FetchError) as refused:
         PictureConverter().picture(content("house.webp"), MIB, Deadline(0.0))
+
+    assert refused.value.code == "media_failed"
+
+
+def test_what_is_no_picture_to_wecom_is_refused() -> None:
+    """The error's code says that the file is wrong, not that the time was short."""
     with pytest.raises(FetchError) as refused:
         PictureConverter().picture(content("bomb.png"), MIB, Deadline(30.0))
+
     assert refused.value.code == "media_wrong_type"
