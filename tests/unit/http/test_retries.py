@@ -41,8 +41,8 @@ def test_a_retry_after_is_waited_for() -> None:
     """A Retry-After longer than the backoff replaces it."""
     began = time.monotonic()
 
-    assert attempts_made(TransientError(code="provider_busy", retry_after=0.3), Deadline(TIMEOUT)) == 3
-    assert time.monotonic() - began >= 0.6
+    assert attempts_made(TransientError(code="provider_busy", retry_after=0.05), Deadline(TIMEOUT)) == 3
+    assert time.monotonic() - began >= 0.1
 
 
 @pytest.mark.parametrize(("wait", "longest"), [(2.5, 2.0), (600.0, 2.0), (0.1, 0.0)])
@@ -73,7 +73,7 @@ def test_a_success_ends_the_attempts() -> None:
 
 def test_no_retry_follows_a_pause_beyond_the_deadline() -> None:
     """A backoff that would end after the deadline raises the error at once."""
-    assert attempts_made(TransientError(code="provider_busy"), Deadline(5.0), backoff=1000.0) == 1
+    assert attempts_made(TransientError(code="provider_busy"), Deadline(TIMEOUT), backoff=1000.0) == 1
 
 
 def test_an_abort_ends_the_pause() -> None:
