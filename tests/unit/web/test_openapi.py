@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from channels.web.pages.docs import docs_blueprint, operations_of
 from channels.web.rest import Operation, RestModel
 from config.texts import Texts
 from tests.support.replicas import AppServer
+from tests.support.servers.processes import RedisServer
 
 #: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
 NOT_REST = ("/wechat/", "/ws/", "/docs")
@@ -243,9 +244,10 @@ def test_the_document_is_served() -> None:
     assert list((answer.json or {})["paths"]) == ["/openapi.json"]
 
 
-@pytest.fixture
-def app_server(redis_url: str, tmp_path: Any) -> Any:
-    with AppServer(redis_url, DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
+@pytest.fixture(scope="module")
+def app_server(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    database = tmp_path_factory.mktemp("openapi") / "laibao.db"
+    with AppServer(redis_server.url(), DATABASE_PATH=str(database)) as app_server:
         yield app_server
 
 
