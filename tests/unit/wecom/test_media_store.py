@@ -7,12 +7,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from demo.wecom.media_messages import text_message
-from demo.wecom.media_store import VALID_SECONDS, MediaStore, StoreFaults
-from demo.wecom.samples import HEIGHT, WIDTH, photo
-from demo.wecom.simulator import SimulatedBot, WeComUser
+from demo.wecom.media_store import VALID_SECONDS, MediaStore
 from services.wecom.crypto import decode_key, decrypt_media
-from tests.support.wecom_stub import AES_KEY, TOKEN
+from tests.support.wecom_stub import AES_KEY
 
 
 @pytest.fixture
@@ -52,27 +49,3 @@ def test_a_get_with_a_content_type_is_refused(store: MediaStore) -> None:
     """The rule is broken in the store's list, too."""
     assert status(store.put(b"x", AES_KEY), **{"Content-Type": "text/plain"}) == 400
     assert store.broken == ["a GET with Content-Type"]
-
-
-def test_faults_come_in_their_order(store: MediaStore) -> None:
-    """First resets, then 503, then the file."""
-    url = store.put(b"x", AES_KEY, faults=StoreFaults(resets=1, busy=1))
-    with pytest.raises(requests.ConnectionError):
-        status(url)
-
-    assert [status(url), status(url)] == [503, 200]
-    assert status(store.put(b"x", AES_KEY, faults=StoreFaults(redirect="/y"))) == 302
-
-
-def test_a_user_without_a_store_sends_no_files() -> None:
-    """The mistake is named."""
-    bot = SimulatedBot(TOKEN, AES_KEY)
-    with WeComUser("http://127.0.0.1:9", bot, "u") as user, pytest.raises(ValueError, match="without a store"):
-        user.sends_image(b"x")
-    assert text_message("x") == {"msgtype": "text", "text": {"content": "x"}}
-
-
-def test_the_sample_picture_is_a_png() -> None:
-    """Its size is in its head."""
-    assert photo()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (int.from_bytes(photo()[16:20]), int.from_bytes(photo()[20:24])) == (WIDTH, HEIGHT)

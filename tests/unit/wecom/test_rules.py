@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from demo.wecom.picture_rules import PICTURE_BYTES
 from demo.wecom.rules import ShownFrame, envelope_violations, message_violations, violations
 from demo.wecom.simulator import ResponseServer
 from tests.support.servers.processes import FakeClock
@@ -134,10 +135,13 @@ def test_each_rule_is_named_by_its_violation(callback: Json, reply: Json, rule: 
     assert rules_of(callback, reply) == [rule]
 
 
-def test_a_picture_of_more_than_10_mb_breaks_a_rule() -> None:
-    """The limit counts before Base64."""
-    assert rules_of(TEXT, stream(msg_item=[picture(PNG.ljust(10 * 2**20, b"."))])) == []
-    assert rules_of(TEXT, stream(msg_item=[picture(PNG.ljust(10 * 2**20 + 1, b"."))])) == ["msg_item"]
+def test_a_picture_that_is_too_large_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit, 10 MiB, counts before Base64."""
+    assert PICTURE_BYTES == 10 * 1024 * 1024
+    monkeypatch.setattr("demo.wecom.picture_rules.PICTURE_BYTES", 1000)
+
+    assert rules_of(TEXT, stream(msg_item=[picture(PNG.ljust(1000, b"."))])) == []
+    assert rules_of(TEXT, stream(msg_item=[picture(PNG.ljust(1001, b"."))])) == ["msg_item"]
 
 
 @pytest.mark.parametrize(
