@@ -57,18 +57,14 @@ def test_a_file_is_fetched_with_its_name(fetcher: Fetcher) -> None:
 
 @pytest.mark.parametrize("first", [b"", status(b"503 Busy"), status(b"429 Slow"), ok(b"by", length=5)])
 def test_a_failure_that_may_pass_is_tried_three_times(fetcher: Fetcher, first: bytes) -> None:
-    """A connection that breaks before or within the body, 429 and 5xx; the third reply counts."""
+    """None, one that breaks before or within the body, 429 and 5xx; the third reply counts."""
     with RawServer(first, first, ok()) as server:
         assert fetched(fetcher, server.url).content == b"bytes"
     with RawServer(first) as failing:
         assert code_of(lambda: fetched(fetcher, failing.url)) == "media_failed"
+    assert code_of(lambda: fetched(fetcher, f"http://127.0.0.1:{free_port()}/")) == "media_failed"
 
     assert (len(server.heads), len(failing.heads)) == (3, 3)
-
-
-def test_no_connection_is_a_failure(fetcher: Fetcher) -> None:
-    """Nobody listens on the port."""
-    assert code_of(lambda: fetched(fetcher, f"http://127.0.0.1:{free_port()}/")) == "media_failed"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import requests
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from demo.wecom.media_store import MediaStore, StoreFaults, encrypt_media
+from demo.wecom.media_store import VALID_SECONDS, MediaStore, StoreFaults, encrypt_media
 from services.attachments import Media, MediaFile, MediaKind
 from services.errors import AnswerError, FetchError
 from services.http.addresses import AddressRules
@@ -23,6 +24,7 @@ from services.redis.store import ScriptRunner, connect
 from services.wecom.callback import key_name
 from services.wecom.crypto import decode_key, decrypt_media
 from tests.support.pictures import png
+from tests.support.servers.processes import FakeClock
 from tests.support.servers.raw_server import RawServer
 from tests.unit.http.test_fetcher import ok
 from tests.unit.wecom.test_wechat_service import KEY, NEW_KEY
@@ -92,6 +94,21 @@ def test_the_name_of_the_store_is_kept(store: MediaStore, service: MediaService)
 
     assert (file.name, file.type, file.mime) == ("年假 报表.csv", "document", "text/csv")
     assert store.broken == []
+
+
+def test_the_store_refuses_what_wecoms_refuses() -> None:
+    """Another signature, or the right one encoded twice, an address older than five minutes, and a Content-Type."""
+    clock = FakeClock()
+    with MediaStore(clock=clock) as store:
+        url = store.put(b"x", KEY)
+        asked = [url, url.replace("%", "%25"), f"{url}x", url.partition("?")[0]]
+        answers = [requests.get(one, timeout=10).status_code for one in asked]
+        typed = requests.get(url, headers={"Content-Type": "text/plain"}, timeout=10)
+        clock.advance(VALID_SECONDS + 1)
+        late = requests.get(url, timeout=10)
+
+    assert answers == [200, 403, 403, 403]
+    assert (typed.status_code, store.broken, late.status_code) == (400, ["a GET with Content-Type"], 403)
 
 
 def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: MediaService) -> None:
