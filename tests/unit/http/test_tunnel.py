@@ -34,12 +34,6 @@ def talk(connection: socket.socket) -> bytes:
         return connection.recv(100)
 
 
-def test_a_connection_without_tls_and_proxy() -> None:
-    """The bytes go to the host as they are."""
-    with RawServer(b"welcome") as server:
-        assert talk(opened(server)) == b"welcome"
-
-
 def test_a_certificate_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An authority of REQUESTS_CA_BUNDLE is trusted, and an unknown one is not."""
     context, trusted = self_signed(tmp_path)

@@ -53,16 +53,12 @@ def test_a_right_password_returns_a_token(auth: MockAuth, api: AuthApi) -> None:
 def test_get_sends_the_credentials_as_parameters(auth: MockAuth) -> None:
     """With method get, as in the original, any characters are escaped, and the URL's own query is kept."""
     auth.users["E1001"] = DemoUser("zhangsan", "E1001", password="f@ke &密=码?")
-    api = AuthApi(auth.url, method="get")
-
-    assert api.token(UserRecord(UserInfo("E1001"), "f@ke &密=码?"))[0] == auth.tokens[0]
-
-    api.close()
-    api = AuthApi(f"{auth.url}?from=bot", method="get")
-    assert api.token(UserRecord(UserInfo("E1001"), "f@ke &密=码?"))[0] == auth.tokens[1]
+    for number, url in enumerate((auth.url, f"{auth.url}?from=bot")):
+        api = AuthApi(url, method="get")
+        assert api.token(UserRecord(UserInfo("E1001"), "f@ke &密=码?"))[0] == auth.tokens[number]
+        api.close()
 
     assert auth.methods == {"GET": 2}
-    api.close()
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
@@ -84,15 +80,11 @@ def test_no_password_is_logged(method: Any, caplog: pytest.LogCaptureFixture) ->
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
 def test_success_false_is_auth_refused(auth: MockAuth, api: AuthApi, status: int) -> None:
-    """`"success": false` is `auth_refused` with status 200 and with client errors."""
+    """`"success": false` is `auth_refused` with status 200 and with client errors; so is the mock's wrong password."""
+    assert code_of(api, UserRecord(UserInfo("E1001"), "fake-wrong")) == "auth_refused"
     auth.says(status, {"success": False, "message": "用户名或密码错误"})
 
     assert code_of(api) == "auth_refused"
-
-
-def test_a_wrong_password_is_auth_refused(api: AuthApi) -> None:
-    """The user's password is sent, not that of a probe."""
-    assert code_of(api, UserRecord(UserInfo("E1001"), "fake-wrong")) == "auth_refused"
 
 
 def test_an_empty_password_is_never_sent(auth: MockAuth, api: AuthApi) -> None:

@@ -69,18 +69,24 @@ def browser(callback: StubCallback, modes: list[str], responses: ResponseServer)
         browser.http.close()
 
 
-def test_a_question_shows_a_bubble_that_grows_with_each_poll(callback: StubCallback, browser: Browser) -> None:
-    """The reply to send has the first frame and a key; each poll with the key returns the next frame."""
+def test_a_question_shows_a_bubble_that_grows_with_each_poll(
+    callback: StubCallback, browser: Browser, modes: list[str]
+) -> None:
+    """The reply to send has the first frame and a key; each poll with the key returns the next frame.
+
+    The chosen user asks, after the mock Dify was set to the mode.
+    """
     callback.grows("thinking", "**年假**", "**年假**十天")
 
-    sent = browser.send("年假").json()
+    sent = browser.send("年假", user="lisi", mode="silent").json()
     grown = browser.post("/poll", bubble=sent["bubble"]).json()["frame"]
     last = browser.post("/poll", bubble=sent["bubble"]).json()["frame"]
 
     assert sent["frame"]["html"] == "<p>thinking</p>\n"
     assert (grown["html"], grown["finish"], grown["bytes"]) == ("<p><strong>年假</strong></p>\n", False, 10)
     assert (last["html"], last["finish"]) == ("<p><strong>年假</strong>十天</p>\n", True)
-    assert callback.messages[0]["text"]["content"] == "年假"
+    assert (callback.messages[0]["text"]["content"], callback.messages[0]["from"]) == ("年假", {"userid": "lisi"})
+    assert modes == ["silent"]
 
 
 def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
@@ -122,26 +128,6 @@ def test_a_button_sends_another_kind_of_message(
     assert message["msgtype"] == msgtype
     assert ("quote" in message) == (kind == "quote" or bool(words and kind == "file"))
     assert words in str(message)
-
-
-def test_a_question_has_its_user_and_the_mode_of_dify(
-    callback: StubCallback, browser: Browser, modes: list[str]
-) -> None:
-    """The chosen user asks, after the mock Dify was set to the mode."""
-    browser.send(user="lisi", mode="silent")
-
-    assert callback.messages[0]["from"] == {"userid": "lisi"}
-    assert modes == ["silent"]
-
-
-def test_with_a_real_dify_there_are_no_modes(callback: StubCallback) -> None:
-    """Without a mock the page has no modes, and a question needs none."""
-    conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
-    with closing(conversations):
-        client = create_page(conversations, None).test_client()
-
-        assert client.get("/choices").get_json()["modes"] == []
-        assert client.post("/send", json={"user": "zhangsan", "text": "hello", "mode": ""}).status_code == 200
 
 
 def test_a_failed_question_is_reported_by_its_kind(callback: StubCallback, browser: Browser) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -104,25 +102,18 @@ def test_a_server_that_never_listens_ends_the_attempts(service: ResponseService)
 
 def test_a_message_that_left_is_not_sent_again(service: ResponseService) -> None:
     """The server takes the request and hangs up without a reply: whether it counts is unknown, so no other follows."""
-    taken: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with RawServer(b"") as server, pytest.raises(ProviderError) as caught:
+        service.post(f"{server.url}/?response_code=x", "十天")
 
-        def hang_up() -> None:
-            while True:
-                try:
-                    peer, _ = listener.accept()
-                except OSError:
-                    return
-                taken.append(peer.recv(65536))
-                peer.close()
+    assert (len(server.heads), caught.value.unsent) == (1, False)
 
-        threading.Thread(target=hang_up, daemon=True).start()
-        with pytest.raises(ProviderError) as caught:
-            service.post(f"http://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
-        listener.shutdown(socket.SHUT_RDWR)
 
-    assert len(taken) == 1
-    assert caught.value.unsent is False
+def test_a_handshake_that_fails_is_repeated(service: ResponseService) -> None:
+    """TLS failed before the request: nothing has left."""
+    with RawServer(b"this is not TLS") as server, pytest.raises(ProviderError) as caught:
+        service.post(f"{server.url.replace('http:', 'https:')}/?response_code=x", "十天")
+
+    assert (len(server.heads), caught.value.unsent) == (4, True)
 
 
 def test_a_silent_server_is_given_up() -> None:
@@ -132,30 +123,6 @@ def test_a_silent_server_is_given_up() -> None:
         service.post(server.url, "十天")
 
     assert len(server.heads) <= 1
-
-
-def test_a_handshake_that_fails_is_repeated(service: ResponseService) -> None:
-    """TLS failed before the request: nothing has left."""
-    greetings: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def refuse() -> None:
-            while True:
-                try:
-                    peer, _ = listener.accept()
-                except OSError:
-                    return
-                greetings.append(peer.recv(65536))
-                peer.sendall(b"this is not TLS")
-                peer.close()
-
-        threading.Thread(target=refuse, daemon=True).start()
-        with pytest.raises(ProviderError) as caught:
-            service.post(f"https://127.0.0.1:{listener.getsockname()[1]}/?response_code=x", "十天")
-        listener.shutdown(socket.SHUT_RDWR)
-
-    assert len(greetings) == 4
-    assert caught.value.unsent is True
 
 
 def test_a_reply_that_comes_byte_by_byte_is_given_up() -> None:

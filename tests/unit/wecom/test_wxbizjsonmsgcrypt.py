@@ -241,23 +241,18 @@ def test_wrong_signature_is_a_signature_error(given_signature: Any) -> None:
     assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
 
 
-@pytest.mark.parametrize("nonce", [None, 5, b"bytes", "\ud800"])
-def test_signature_over_a_nonce_that_is_no_text_is_an_error(nonce: Any) -> None:
-    """A nonce that cannot be encoded is ComputeSignature, in reading and in writing."""
-    assert crypt().VerifyURL("x", STAMP, nonce, "x") == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
-    assert crypt().EncryptMsg("x", nonce, STAMP) == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
+def test_values_that_are_no_text_or_number_are_errors() -> None:
+    """A nonce is ComputeSignature in reading and in writing, a reply EncryptAES, a timestamp GenReturnJson."""
+    values: tuple[Any, ...] = (None, 5, b"bytes", "\ud800")
+    stamps: tuple[Any, ...] = ("soon", [], float("inf"))
 
-
-@pytest.mark.parametrize("reply", [None, 5, b"bytes", "\ud800"])
-def test_reply_that_is_no_text_cannot_be_encrypted(reply: Any) -> None:
-    """A reply that UTF-8 cannot encode is EncryptAES."""
-    assert crypt().EncryptMsg(reply, NONCE, STAMP) == (ierror.WXBizMsgCrypt_EncryptAES_Error, None)
-
-
-@pytest.mark.parametrize("stamp", ["soon", [], float("inf")])
-def test_timestamp_that_is_no_number_cannot_be_enveloped(stamp: Any) -> None:
-    """A timestamp that is not an integer is GenReturnJson."""
-    assert crypt().EncryptMsg("x", NONCE, stamp) == (ierror.WXBizMsgCrypt_GenReturnJson_Error, None)
+    read = {crypt().VerifyURL("x", STAMP, nonce, "x") for nonce in values}
+    written = {crypt().EncryptMsg("x", nonce, STAMP) for nonce in values}
+    assert read == written == {(ierror.WXBizMsgCrypt_ComputeSignature_Error, None)}
+    replies = {crypt().EncryptMsg(reply, NONCE, STAMP) for reply in values}
+    assert replies == {(ierror.WXBizMsgCrypt_EncryptAES_Error, None)}
+    enveloped = {crypt().EncryptMsg("x", NONCE, stamp) for stamp in stamps}
+    assert enveloped == {(ierror.WXBizMsgCrypt_GenReturnJson_Error, None)}
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + "A", KEY[:-1] + "!", "é" * 43, None])
