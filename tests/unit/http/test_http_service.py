@@ -6,7 +6,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,30 @@ OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
 HEAD = OK + CHUNKED
 
 
+NO_HEADERS: Mapping[str, str] = {}
+
+
 @contextmanager
 def asked(
-    url: str, http: HTTPService | None = None, *, deadline: Deadline | None = None, **headers: str
+    url: str,
+    http: HTTPService | None = None,
+    *,
+    deadline: Deadline | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Iterator[Exchange]:
     """GET the URL with `http`, or with a service of its own."""
-    service = http or HTTPService()
+    service, bound = http or HTTPService(), deadline or Deadline(600.0)
     try:
-        with service.exchange(
-            "GET", url, deadline=deadline or Deadline(600.0), timeout=600.0, headers=headers
-        ) as exchange:
+        with service.exchange("GET", url, deadline=bound, timeout=600.0, headers=headers) as exchange:
             yield exchange
     finally:
         if http is None:
             service.close()
 
 
-def read(url: str, deadline: Deadline | None = None, **headers: str) -> bytes:
+def read(url: str, deadline: Deadline | None = None, headers: Mapping[str, str] = NO_HEADERS) -> bytes:
     """GET the URL and return up to 100 bytes of the body."""
-    with asked(url, deadline=deadline, **headers) as exchange:
+    with asked(url, deadline=deadline, headers=headers) as exchange:
         return exchange.read_all(limit=100, timeout=60.0)
 
 
@@ -134,7 +139,7 @@ def test_credentials_of_netrc_do_not_replace_ours(monkeypatch: pytest.MonkeyPatc
         file.write("machine 127.0.0.1 login someone password fake\n")
     monkeypatch.setenv("NETRC", netrc)
     with RawServer(HEAD + b"\r\n0\r\n\r\n") as server:
-        read(server.url, Authorization="Bearer app-fake")
+        read(server.url, headers={"Authorization": "Bearer app-fake"})
 
     assert b"Authorization: Bearer app-fake\r\n" in server.heads[0]
 
@@ -233,7 +238,7 @@ def test_a_timeout_discards_the_idle_connections() -> None:
 def test_a_callers_header_replaces_the_default() -> None:
     """Each header is sent once; names are compared without regard to case."""
     with RawServer(HEAD + b"\r\n0\r\n\r\n") as server:
-        read(server.url, **{"Accept": "text/html", "accept": "text/plain", "USER-AGENT": "ours"})
+        read(server.url, headers={"Accept": "text/html", "accept": "text/plain", "USER-AGENT": "ours"})
 
     head = server.heads[0].lower()
     assert head.count(b"accept:") == head.count(b"user-agent:") == 1

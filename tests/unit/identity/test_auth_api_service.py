@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -261,7 +261,7 @@ def test_check_detects_a_service_that_is_no_auth_api(auth: MockAuth, api: AuthAp
 
 
 def test_check_detects_an_api_that_failed_since(auth: MockAuth, clock: FakeClock) -> None:
-    """A failed login, or PROVEN_SECONDS since the last proper reply, make the next check log in again."""
+    """A failed login, PROVEN_SECONDS since the last proper reply, and another status of HEAD: it logs in again."""
     api = AuthApi(auth.url, clock=clock)
     api.check()
 
@@ -271,20 +271,16 @@ def test_check_detects_an_api_that_failed_since(auth: MockAuth, clock: FakeClock
     with pytest.raises(AuthError):
         api.check()
 
-    auth.behaviour = "normal"
-    api.check()
-    clock.advance(PROVEN_SECONDS + 1.0)
-    auth.behaviour = "garbage"
-    with pytest.raises(AuthError):
+    changes: list[Callable[[], object]] = [
+        lambda: clock.advance(PROVEN_SECONDS + 1.0),
+        lambda: setattr(auth, "head_status", 404),
+    ]
+    for change in changes:
+        auth.behaviour = "normal"
         api.check()
+        auth.behaviour = "garbage"
+        api.check()
+        change()
+        with pytest.raises(AuthError):
+            api.check()
     api.close()
-
-
-def test_check_detects_another_service_at_the_url(auth: MockAuth, api: AuthApi) -> None:
-    """HEAD returns another status than before, so the check logs in again."""
-    api.check()
-    auth.head_status = 404
-    auth.behaviour = "garbage"
-
-    with pytest.raises(AuthError):
-        api.check()

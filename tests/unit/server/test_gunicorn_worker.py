@@ -73,7 +73,8 @@ def test_a_wrong_setting_stops_the_arbiter_with_one_line(
         worker(lambda: None).load_wsgi()
 
     assert stopped.value.code == Arbiter.APP_LOAD_ERROR
-    assert caplog.messages == ["wechatlaibao: RAG_PROVIDER: x, expected y"]
+    logged = [record.message for record in caplog.records if record.name == "worker"]
+    assert logged == ["wechatlaibao: RAG_PROVIDER: x, expected y"]
 
 
 def test_loaded_objects_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:

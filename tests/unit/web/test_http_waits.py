@@ -129,15 +129,11 @@ def test_a_wait_without_news_has_a_timeout(world: World) -> None:
 
 
 def test_the_whole_answer_is_waited_for(world: World) -> None:
-    """Redis may be down at that moment: it is read again."""
+    """Redis may be down at that moment: it is read again, until the same timeout as that of missing news."""
     wait = world.wait(ended(1), wholes=(StoreUnavailable(), StoreUnavailable(), WHOLE))
 
     assert steps_of(wait) == [None, ended(1), None, None, Ended(WHOLE)]
     assert world.slept > 0
-
-
-def test_reading_the_whole_answer_has_a_timeout(world: World) -> None:
-    """It raises StoreUnavailable after the same timeout as missing news."""
     with pytest.raises(StoreUnavailable):
         steps_of(world.wait(ended(1), wholes=(StoreUnavailable(),) * 1000))
 

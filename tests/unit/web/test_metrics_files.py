@@ -140,7 +140,7 @@ def test_a_separate_process_renders_the_same_text(folder: Path, worker: Callable
     """A separate process renders, and the serving process only passes the text on."""
     worker()
 
-    assert samples(render_apart(folder).decode()) == rendered(folder)
+    assert samples(render_apart(folder, timeout=60.0).decode()) == rendered(folder)
 
 
 @pytest.fixture
@@ -159,4 +159,4 @@ def test_rendering_has_a_timeout(stuck: Path) -> None:
 def test_a_failed_rendering_raises_an_error(tmp_path: Path) -> None:
     """A partial or an empty text would look like a reset of all counters."""
     with pytest.raises(MetricsUnavailable, match="CalledProcessError"):
-        render_apart(tmp_path / "gone")
+        render_apart(tmp_path / "gone", timeout=60.0)

@@ -353,7 +353,8 @@ def test_the_log_has_the_cause(client: FlaskClient, caplog: pytest.LogCaptureFix
     for name in ("store", "nobody's", "rest", "404"):
         client.get(f"/t/errors/{name}")
 
-    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    lines = [record for record in warnings if record.name == "channels.web.errors"]
     assert [(line.message, bool(line.exc_info)) for line in lines] == [
         ("request failed", False),
         ("unexpected error", True),

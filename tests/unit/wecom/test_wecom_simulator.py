@@ -53,17 +53,6 @@ def test_a_text_callback_has_every_documented_field(callback: StubCallback, user
     }
 
 
-def test_every_message_has_its_own_id_unless_it_is_redelivered(callback: StubCallback, user: WeComUser) -> None:
-    """Two questions differ in msgid; a redelivery repeats it."""
-    first = user.says("one")
-    user.says("two")
-    again = user.says("one", msgid=first.msgid)
-
-    ids = [message["msgid"] for message in callback.messages]
-    assert ids[0] != ids[1]
-    assert ids[2] == ids[0] == again.msgid
-
-
 def test_the_bubble_grows_until_it_finishes_and_keeps_its_history(callback: StubCallback, user: WeComUser) -> None:
     """The user polls until finish, and the bubble keeps every frame with its time."""
     callback.grows("thinking", "年", "年假", "年假十天")
