@@ -88,7 +88,7 @@ def test_every_script_comes_to_its_end(drive: Drive, name: str, script: str) -> 
         when(lambda: driver.open_streams, lambda: clock.advance(TIMEOUT))
     # Only silence may reach the short timeout, and only a socket that stays open the short grace.
     provider = driver.provider(
-        timeout=0.1 if code == "provider_timeout" else TIMEOUT / 2, grace=0.1 if "open" in script else TIMEOUT
+        timeout=0.05 if code == "provider_timeout" else TIMEOUT / 2, grace=0.1 if "open" in script else TIMEOUT
     )
 
     answer = ask(provider, question, deadline=Deadline(TIMEOUT, clock=clock))

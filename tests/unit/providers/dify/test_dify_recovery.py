@@ -68,8 +68,8 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def lose_working(dify: MockDify, provider: DifyProvider, question: str, **fields: Any) -> ProviderIds:
-    """Lose a run that works on for 15 s, or until `dify.hurry`."""
-    dify.delay = 0.5
+    """Lose a run that works on for 12 s, or until `dify.hurry`."""
+    dify.delay = 0.4
     return lose(provider, question, text=True, **fields)
 
 
