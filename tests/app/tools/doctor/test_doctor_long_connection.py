@@ -158,9 +158,12 @@ def test_an_attempt_that_failed_is_told_after_its_lease(leases: LeaseStore, weco
     assert "the last attempt failed (853000)" in finding.text
 
 
-@pytest.mark.full
-def test_subscribe_tries_botid_and_secret(leases: LeaseStore, wecom: LongConnectionServer) -> None:
+def test_subscribe_tries_botid_and_secret(
+    leases: LeaseStore, wecom: LongConnectionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The lease is free afterwards, and the connection closed."""
+    monkeypatch.setattr("tools._doctor.long_connection.BACK", 0.1)
+
     finding = only(check_long_connection(bot(wecom.url), leases, subscribe=True), "ok")
 
     assert "BotID and Secret are right" in finding.text
@@ -177,8 +180,11 @@ def test_subscribe_finds_a_wrong_secret(leases: LeaseStore, wecom: LongConnectio
     assert not leases.look("default").is_held
 
 
-def test_subscribe_finds_another_program(leases: LeaseStore, wecom: LongConnectionServer) -> None:
+def test_subscribe_finds_another_program(
+    leases: LeaseStore, wecom: LongConnectionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that subscribes again ends the doctor's connection."""
+    monkeypatch.setattr("tools._doctor.long_connection.BACK", 60.0)
     found: list[Finding] = []
     look = check_long_connection(bot(wecom.url), leases, subscribe=True)
     thread = threading.Thread(target=lambda: found.extend(look))
