@@ -181,18 +181,6 @@ def test_an_answer_is_the_expected_one(dify: MockDify) -> None:
     assert b"message_end" in post(dify, body("[[chat]] 年假")).content
 
 
-def test_a_test_reads_what_was_asked_and_sets_what_the_app_is(dify: MockDify) -> None:
-    """Rejected questions are recorded too; mode and input form of the app are settable."""
-    dify.mode, dify.user_input_form = "agent", [{"text-input": {"variable": "city", "required": True}}]
-    post(dify, body("[[400-invalid_param]]"))
-    post(dify, body("一"))
-
-    assert [request.body["query"] for request in dify.requests] == ["[[400-invalid_param]]", "一"]
-    assert (len(dify.asked("一")), dify.requests[0].authorization) == (1, "Bearer app-fake")
-    assert get(dify, "info").json()["mode"] == "agent"
-    assert get(dify, "parameters").json()["user_input_form"] == dify.user_input_form
-
-
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
@@ -299,18 +287,6 @@ def test_the_history_is_the_latest_rows_oldest_first(dify: MockDify) -> None:
     assert latest["data"][0]["parent_message_id"] == first.message_id
     assert latest["data"][1]["answer"] == dify.expected_answer("三")
     assert (latest["data"][1]["answer_tokens"], latest["data"][1]["total_price"]) == (19, "0.00043")
-
-
-def test_conversations_of_a_user_are_listed_latest_first(dify: MockDify) -> None:
-    """Each is named by its first question; the page has the limit, and whether there are more."""
-    first, _, other = saved_run(dify, "一"), saved_run(dify, "二"), saved_run(dify, "三", user="u2")
-
-    page = get(dify, "conversations", user="u1", limit=1).json()
-
-    assert (page["limit"], page["has_more"], page["data"][0]["name"]) == (1, True, "二")
-    rows = get(dify, "conversations", user="u1").json()["data"]
-    assert [row["name"] for row in rows] == ["二", "一"]
-    assert rows[1]["id"] == first.conversation_id != other.conversation_id
 
 
 @pytest.mark.parametrize(

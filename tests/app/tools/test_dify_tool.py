@@ -104,15 +104,31 @@ def test_a_replaced_answer_is_announced(script: str, answer: str, dify: MockDify
     assert ("[message_replace] output_moderation" in before) is (script == "moderation")
 
 
-def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) -> None:
-    """A tool's call and result are printed once, though Dify repeats a step; a file's URL is made absolute."""
-    assert run("-q", "[[agent-chat]] 营业时间") == 0
+@pytest.mark.parametrize(
+    ("script", "fields", "lines"),
+    [
+        (
+            "agent-chat",
+            {"events": "agent_thought 2, message_file 1, message_end 1"},
+            [
+                '[tool] dalle3 {"dalle3": {"prompt": "cat"}}\n',
+                '[result] {"dalle3": "ok"}\n',
+                "[file] image {url}/files/tools/9d1c.png?timestamp=",
+            ],
+        ),
+        ("odd-events", {"unknown": "(without a name) 1, a_future_event 1", "tokens": "Dify did not tell"}, []),
+    ],
+)
+def test_steps_files_and_unknown_events_are_lines(
+    script: str, fields: dict[str, str], lines: list[str], dify: MockDify, capsys: Printed
+) -> None:
+    """Calls and results are printed once, though Dify repeats a step; unknown events are no part of the answer."""
+    assert run("-q", f"[[{script}]] 营业时间") == 0
 
-    printed = capsys.readouterr().err
-    assert printed.count('[tool] dalle3 {"dalle3": {"prompt": "cat"}}\n') == 1
-    assert printed.count('[result] {"dalle3": "ok"}\n') == 1
-    assert f"[file] image {dify.base_url}/files/tools/9d1c.png?timestamp=" in printed
-    assert field(printed, "events").endswith("agent_thought 2, message_file 1, message_end 1")
+    answer, printed = capsys.readouterr()
+    assert [printed.count(line.replace("{url}", dify.base_url)) for line in lines] == [1] * len(lines)
+    assert all(field(printed, name).endswith(value) for name, value in fields.items())
+    assert answer == f"{dify.expected_answer(f'[[{script}]] 营业时间')}\n"
 
 
 def test_repeated_steps_of_an_agent_are_shown_once() -> None:
@@ -130,16 +146,6 @@ def test_repeated_steps_of_an_agent_are_shown_once() -> None:
 
     assert notes == [[], ["[thought] Look it up"], ["[tool] search"], []]
     assert record.counts == {"agent_thought": 4}
-
-
-def test_unknown_events_are_counted_by_name(dify: MockDify, capsys: Printed) -> None:
-    """Unknown events are counted and are not part of the answer."""
-    assert run("-q", "[[odd-events]] 营业时间") == 0
-
-    answer, printed = capsys.readouterr()
-    assert field(printed, "unknown") == "(without a name) 1, a_future_event 1"
-    assert field(printed, "tokens") == "Dify did not tell"
-    assert "nein" not in answer + printed
 
 
 def test_characters_the_terminal_lacks_are_question_marks(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +224,15 @@ def test_each_option_is_in_the_request(argv: list[str], fields: dict[str, Any], 
 
 
 def test_a_second_turn_is_in_the_conversation_of_the_first(dify: MockDify, capsys: Printed) -> None:
-    """The conversation id that the first run printed continues the conversation."""
+    """An unknown conversation is reported: the question is neither sent again nor asked in a new conversation."""
     run("-q", "一")
     (conversation,) = dify.conversations
 
     assert run("-q", "二", "--conversation-id", conversation) == 0
     assert [turn.query for turn in dify.runs.turns(conversation)] == ["一", "二"]
+    assert run("-q", "三", "--conversation-id", UNKNOWN_CONVERSATION) == 1
+    assert "Dify does not know this conversation as one of the user test-user" in capsys.readouterr().err
+    assert len(dify.requests) == 3
 
 
 def test_a_blocking_answer_is_shown_with_the_same_figures(dify: MockDify, capsys: Printed) -> None:
@@ -366,13 +375,6 @@ def test_a_wrong_key_is_reported_and_not_shown(
     assert first == second
     assert first.startswith("failed (HTTP 401 unauthorized): Dify refuses the key")
     assert "app-wrong" not in printed
-
-
-def test_an_unknown_conversation_is_reported(dify: MockDify, capsys: Printed) -> None:
-    """The question is neither sent again nor asked in a new conversation."""
-    assert run("-q", "一", "--conversation-id", UNKNOWN_CONVERSATION) == 1
-    assert "Dify does not know this conversation as one of the user test-user" in capsys.readouterr().err
-    assert len(dify.requests) == 1
 
 
 @pytest.mark.parametrize("mode", ["agent-chat", "agent"])
