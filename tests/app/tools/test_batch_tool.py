@@ -140,15 +140,13 @@ def test_results_are_csv_if_the_file_name_says_so(app_server: AppServer, tmp_pat
     assert (options["inputs"], options["max_attempts"], options["priority"]) == ({"city": "上海"}, 1, "low")
 
 
-def test_without_a_file_results_are_on_standard_output(
-    app_server: AppServer, tmp_path: Path, capsysbinary: Any
-) -> None:
+def test_without_a_file_results_are_on_standard_output(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
     """Results are JSONL on standard output; progress is printed on standard error."""
     assert run("run", written(tmp_path, "q.txt", QUESTIONS)) == 0
 
-    printed = capsysbinary.readouterr()
+    printed = capsys.readouterr()
     assert [json.loads(line)["text"] for line in printed.out.splitlines()] == QUESTIONS
-    assert b"completed: 3/3 done" in printed.err
+    assert "completed: 3/3 done" in printed.err
 
 
 def test_what_the_service_says_is_printed_as_json(app_server: AppServer, tmp_path: Path, capsysbinary: Any) -> None:
