@@ -16,7 +16,6 @@ import requests
 
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.plays import MODERATED
-from demo.mocks.dify.runs import Runs
 from demo.mocks.dify.scripts import CLOSINGS
 from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify, expected_answer
 from demo.mocks.dify.wire import Run
@@ -405,18 +404,6 @@ def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
     assert dify.looked_up() == {"messages": 1, "run": 2}
     assert dify.look_ups[0].query["conversation_id"] == run.conversation_id
     assert dify.look_ups[0].authorization == "Bearer app-fake"
-
-
-def test_remembered_runs_are_limited() -> None:
-    """The oldest runs are removed first, and a conversation with its last run."""
-    runs = Runs(max_runs=3)
-    made = [Run("答", user="u1", conversation_id=f"c{number // 2}") for number in range(5)]
-    for run in made:
-        runs.add(run)
-
-    assert len(runs) == 3
-    assert [runs.find(run.task_id) is run for run in made] == [False, False, True, True, True]
-    assert [len(runs.turns(name)) for name in ("c0", "c1", "c2")] == [0, 2, 1]
 
 
 def test_the_mock_runs_as_a_program() -> None:

@@ -130,8 +130,8 @@ def test_results_are_csv_if_the_file_name_says_so(app_server: AppServer, tmp_pat
     """The chosen column, inputs and other options reach the task."""
     file, out = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("city,ask\nBerlin,How?\n", "utf-8")
-
     chosen = ["--column", "ask", "--inputs", '{"city": "上海"}', "--max-attempts", 1, "--priority", "low"]
+
     assert run("run", file, "--out", out, *chosen) == 0
 
     (row,) = csv.DictReader(io.StringIO(out.read_text("utf-8-sig"), newline=""))
