@@ -126,7 +126,9 @@ def is_free(url: str) -> bool:
 
 
 @scenario
-@pytest.mark.parametrize("environ", [{}, {"WECHAT_MODE": "websocket"}], ids=["callback", "websocket"])
+@pytest.mark.parametrize(
+    "environ", [{}, pytest.param({"WECHAT_MODE": "websocket"}, marks=pytest.mark.full)], ids=["callback", "websocket"]
+)
 def test_a_question_in_the_terminal_shows_the_bubble_growing(
     capsys: pytest.CaptureFixture[str], environ: dict[str, str]
 ) -> None:

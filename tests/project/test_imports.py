@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,17 @@ def _dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """Return the nodes of a module that the tests of this file look at."""
+    return [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)
+    ]
+
+
 def imports(importer: str, source: str, known: set[str]) -> Iterator[Import]:
     """Yield the imports of a module, those inside functions and under TYPE_CHECKING included."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from (Import(importer, alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -263,7 +272,7 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def _reads_environment(source: str) -> bool:
-    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    names = (node for node in nodes(source) if isinstance(node, ast.Attribute))
     return any(isinstance(n.value, ast.Name) and n.value.id == "os" and n.attr in ("environ", "getenv") for n in names)
 
 
