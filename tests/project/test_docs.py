@@ -39,24 +39,9 @@ PRODUCT = ("channels", "config", "server", "services", "utils")
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
-NOT_OURS = {"ASK", "PYTEST_ARGS", "REQUESTS_CA_BUNDLE", "REQUIRE_REAL_SERVERS", "ID", "KEY", "TOKEN", "URL", "WARNING"}
-NOT_OURS |= {
-    "LAIBAO_WS_KEY",
-    "LAIBAO_KEY",
-    "LAIBAO_URL",
-    "CHECK_ARGS",
-    "OPERATIONS",
-    "KEYS",
-    "STREAM",
-    "INFO",
-    "SIGTERM",
-    "SIGHUP",
-    "SIGKILL",
-    "FAILED",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-}
+NOT_OURS = {"ASK", "PYTEST_ARGS", "CHECK_ARGS", "REQUIRE_REAL_SERVERS", "LAIBAO_WS_KEY", "LAIBAO_KEY", "LAIBAO_URL"}
+NOT_OURS |= {"REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SIGTERM", "SIGHUP", "SIGKILL"}
+NOT_OURS |= {"WARNING", "INFO", "FAILED", "ID", "KEY", "TOKEN", "URL", "OPERATIONS", "KEYS", "STREAM"}
 
 
 class Row(NamedTuple):

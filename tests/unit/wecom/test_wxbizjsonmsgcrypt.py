@@ -12,6 +12,8 @@ from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
 
+import demo.ierror
+import demo.WXBizJsonMsgCrypt
 from services.wecom import codes as ierror
 from services.wecom.crypto import CryptError, Prpcrypt, WXBizJsonMsgCrypt, decode_key, signature
 
@@ -326,3 +328,12 @@ def test_error_shows_only_its_code() -> None:
         decode_key("secret-looking-but-too-short")
 
     assert str(caught.value) == "code -40004"
+
+
+def test_the_modules_of_the_sample_library_export_the_same_objects() -> None:
+    """Code that imports the names of WeCom's sample library gets the product's objects."""
+    sample = demo.WXBizJsonMsgCrypt
+    assert (sample.WXBizJsonMsgCrypt, sample.Prpcrypt) == (WXBizJsonMsgCrypt, Prpcrypt)
+    names = [name for name in vars(ierror) if name.startswith("WXBizMsgCrypt_")]
+    assert names
+    assert all(getattr(demo.ierror, name) is getattr(ierror, name) for name in names)
