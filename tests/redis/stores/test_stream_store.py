@@ -519,20 +519,6 @@ def test_a_new_owner_continues_after_a_lost_replacement(
     assert text(store) == "续"
 
 
-def test_a_newer_versions_stream_is_taken_over_only_after_its_deadline(
-    store: Store, clock: FakeClock, redis_client: redis.Redis
-) -> None:
-    """It can be read; until the deadline a takeover returns "newer"."""
-    store.open(new())
-    redis_client.hset(stream_keys(ID).hash, "v", "3")
-    clock.advance(7.0)
-
-    assert store.read(ID)
-    assert store.takeover(ID, "b").outcome == "newer"
-    clock.advance(1200.0)
-    assert store.takeover(ID, "b").outcome == "suspect"
-
-
 def test_a_handover_does_not_count_as_a_takeover(store: Store, clock: FakeClock) -> None:
     """Only takeovers of streams that were not released count as lost owners."""
     store.open(new())
