@@ -13,7 +13,6 @@ FORMER = [
     ("demo.WXBizJsonMsgCrypt.WXBizJsonMsgCrypt", "services.wecom.crypto.WXBizJsonMsgCrypt"),
     ("demo.WXBizJsonMsgCrypt.Prpcrypt", "services.wecom.crypto.Prpcrypt"),
     ("demo.ierror.WXBizMsgCrypt_OK", "services.wecom.codes.WXBizMsgCrypt_OK"),
-    ("services.sql_batch_tables.statements", "services.batches.sql.tables.statements"),
 ]
 #: Names that docs/providers.md uses and that have not moved.
 KEPT = ["services.providers.base.BaseRAGProvider", "services.errors.ProviderError", "services.models.Delta"]

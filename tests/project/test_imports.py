@@ -34,7 +34,7 @@ FLOORS = {
     "config": 0, "utils": 0,
 }  # fmt: skip
 #: Names of earlier versions, kept as re-exports for other people's code. The product does not import them.
-FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
+FORMER = ("services.asking_service", "config.gunicorn_worker")
 #: Packages of `channels` that are no channels: channels may import these, but not each other.
 SHARED_BY_CHANNELS = (
     *("channels.asking", "channels.options", "channels.rating", "channels.thinking"),
