@@ -86,13 +86,15 @@ def test_a_purged_task_leaves_nothing_in_redis(
 
 def test_two_replicas_work_within_one_bound(opened: Open, provider: ScriptedProvider, store: SqlBatchStore) -> None:
     """With three lanes over both replicas the provider gets at most three calls at once and each item once."""
-    provider.delay = 0.03
+    provider.held.update(texts(3))
     one, other = opened(name="one"), opened(name="other")
     with desks(one, other):
-        tasks = [one.submits(texts(30)), other.submits([f"{text}!" for text in texts(30)])]
+        tasks = [one.submits(texts(15)), other.submits([f"{text}!" for text in texts(15)])]
+        wait_until(lambda: provider.running == 3, timeout=TIMEOUT)
+        provider.held.clear()
         ended = [one.ends(task_id) for task_id in tasks]
 
-    assert [task.completed for task in ended] == [30, 30]
+    assert [task.completed for task in ended] == [15, 15]
     assert provider.peak == 3
     assert max(Counter(provider.asked).values()) == 1
 
@@ -224,7 +226,7 @@ def test_a_replica_without_workers_only_sends_messages(
 
         with worker:
             assert taker.ends(task_id).completed == 5
-            assert taker.batches.status().is_running is True
+            wait_until(lambda: taker.batches.status().is_running, timeout=TIMEOUT)
 
 
 def test_the_same_key_is_the_same_task(opened: Open) -> None:
@@ -267,7 +269,7 @@ def test_status_counts_workers_items_and_tasks(opened: Open, provider: ScriptedP
     provider.held.update(texts(9))
     with opened(lanes=3) as desk:
         task_id = desk.submits(texts(9))
-        wait_until(lambda: provider.running == 3, timeout=TIMEOUT)
+        wait_until(lambda: provider.running == 3 and desk.batches.status().workers == 1, timeout=TIMEOUT)
         status = desk.batches.status()
         provider.held.clear()
         desk.ends(task_id)
