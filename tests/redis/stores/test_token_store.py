@@ -235,9 +235,9 @@ def test_a_repr_shows_no_token() -> None:
     assert TOKEN not in repr(Cached(TOKEN, USER))
 
 
-def test_a_valid_token_costs_two_round_trips(redis_server: RedisServer, redis_url: str) -> None:
+def test_a_valid_token_costs_two_round_trips() -> None:
     """The first reads the pointers, the second the validity key."""
-    with redis_client_for(redis_url) as client:
+    with RedisServer() as server, server.client() as client:
         TokenStore(ScriptRunner(client)).save("zhangsan", "", TOKEN, USER, DAY)
         before = client.info("stats")["total_reads_processed"]
 
