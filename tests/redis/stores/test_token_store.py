@@ -24,18 +24,6 @@ def tokens(runner: ScriptRunner) -> TokenStore:
     return TokenStore(runner)
 
 
-def test_an_unknown_user_has_no_token(tokens: TokenStore) -> None:
-    """A user without a saved token or denial gives None."""
-    assert tokens.load("zhangsan") is None
-
-
-def test_a_saved_token_is_loaded(tokens: TokenStore) -> None:
-    """It is loaded with its user."""
-    tokens.save("zhangsan", "", TOKEN, USER, DAY)
-
-    assert tokens.load("zhangsan") == Cached(TOKEN, USER)
-
-
 def test_the_keys_are_the_documented_ones(tokens: TokenStore, redis_client: redis.Redis) -> None:
     """Two strings with colons in their keys, each with the token's TTL."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
