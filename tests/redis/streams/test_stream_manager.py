@@ -328,7 +328,7 @@ def test_a_stream_of_another_owner_is_continued(replica: Replica) -> None:
 def test_a_stream_may_be_taken_over_to_end_it(replica: Replica) -> None:
     """The partial text stays, with a sentence, and the provider is not asked."""
     replica.store.open(NewStream("s", "me", {"status": "processing"}, (Chunk("一半", "t"),)))
-    new = NewStream("s", "me", {}, (Chunk("一半", "t"),))
+    new = NewStream("s", "me", {"asks": "1"}, (Chunk("一半", "t"),))
 
     replica.manager.reserve()
     replica.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0, ending="interrupted")

@@ -1,9 +1,7 @@
-"""Keys: changes of bots, key rotations and updates from earlier versions keep conversations, tokens and streams."""
+"""Keys: changes of bots and key rotations keep conversations, tokens and streams."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 
@@ -107,61 +105,6 @@ def test_a_reset_conversation_stays_reset_after_a_rotation(redis_url: str) -> No
         ask(redis_url, "/reset", "二", **settings, **ROTATED)
 
         assert [request.body.get("conversation_id", "") for request in dify.requests] == ["", ""]
-
-
-# The previous version
-
-
-def former_key(purpose: str, *aes_keys: str) -> bytes:
-    """Return the key that the previous version derived from all bots, ordered by name. Never change this function."""
-    return hashlib.sha256(b"".join(derive_key(key, purpose) for key in aes_keys)).digest()
-
-
-def former_name(secret: bytes, app: str, channel: str, principal: str, chat: str) -> str:
-    hidden = (hmac.digest(secret, part.encode(), "sha256").hex()[:24] for part in (channel, principal, chat))
-    return ":".join(("dify_conversation", app, *hidden))
-
-
-def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) -> None:
-    """This holds for conversations of several bots and for one of an API key, which belongs to no bot."""
-    several = bots("hr", "it")
-    secret = former_key("conversation", AES_KEY, AES_KEYS["hr"], AES_KEYS["it"])
-    questions = [
-        Question("?", "wecom", "default", "zhangsan"),
-        Question("?", "wecom", "hr", "zhangsan", "wrGROUP"),
-        Question("?", "chat", "default", "key:1", session="tab"),
-    ]
-    with AppServer(redis_url, **several) as app_server:
-        store, answerer = app_server.container.conversations, app_server.container.answerer
-        for number, one in enumerate(questions):
-            name = former_name(secret, "mock", one.channel, f"{one.bot}/{one.principal}", one.chat or one.session)
-            stored.set(name, f"c{number}", ex=100)
-            stored.set(f"{{{name}}}:resets", "2", ex=100)
-        keys = [answerer.conversation(one) for one in questions]
-        found = [store.load(key) for key in keys]
-        carried = [store.carry_over(key, memory.former) for key, memory in zip(keys, found, strict=True)]
-
-        assert [memory.former != "" for memory in found] == [True] * 3
-        assert carried == [Memory(f"c{number}", "2") for number in range(3)]
-        assert [store.load(key) for key in keys] == carried
-
-
-def test_a_single_bot_keeps_the_names_of_the_previous_version(redis_url: str) -> None:
-    """Both versions of a rolling update share its conversations and their queues."""
-    store = ConversationStore(
-        ScriptRunner(connect(redis_url, pool_size=1)), secret=keys(redis_url).conversations(), ttl=100.0
-    )
-    key = store.key("mock", Question("?", "wecom", "default", "zhangsan"), bot="default")
-
-    assert key == former_name(former_key("conversation", AES_KEY), "mock", "wecom", "default/zhangsan", "")
-    assert key.former == ()
-
-
-def test_a_token_sealed_by_the_previous_version_is_unsealed(redis_url: str) -> None:
-    """A batch from before the update continues as the user who submitted it."""
-    ring = keys_of(keys(redis_url, **bots("hr")).tokens())
-
-    assert unseal_any(ring, seal(former_key("callers", AES_KEY, NEW_AES_KEY), "user-token-not-real"))
 
 
 # Carrying conversations over, step by step
