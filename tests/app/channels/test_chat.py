@@ -96,13 +96,14 @@ class FakeGateway:
         return bool(question.msgid) and self.texts.setdefault(question.msgid, question.text) != question.text
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> FakeStream:
-        self.followed.append((stream_id, cursor))
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            stream = FakeStream()
+            stream.tells(StreamUnknown(stream_id))
+        # Last: a test that waits for it may replace the stream.
         self.readers.append((bot, principal))
-        if stream_id not in self.streams:
-            unknown = FakeStream()
-            unknown.tells(StreamUnknown(stream_id))
-            return unknown
-        return self.streams[stream_id]
+        self.followed.append((stream_id, cursor))
+        return stream
 
     def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
         self.readers.append((bot, principal))

@@ -323,17 +323,6 @@ def test_a_channel_that_fails_releases_its_slot(
     assert [(error.name.partition(".")[0], bool(error.exc_info)) for error in errors] == [("channels", True)]
 
 
-def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:
-    """The socket is closed with 1011, and the channel's `closed` is called once."""
-    with stage.open() as client:
-        client.sees()
-        client.says("fail")
-
-        assert client.end().code == 1011
-    wait_until(lambda: stage.sockets.count == 0)
-    assert [[end.code for end in endpoint.ends] for endpoint in stage.endpoints] == [[1011]]
-
-
 def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
     """The older one is closed at once with 4409; the newer one works and is listed."""
     with stage.open() as older:
@@ -438,16 +427,6 @@ def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> No
     assert 0 <= first["idle_time"] < TIMEOUT
 
 
-def test_a_closed_socket_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
-    """A closed socket disappears from the list of every replica."""
-    one, two = pair
-    with one.open() as client:
-        client.sees()
-        assert listed(two) == ["client-a"]
-
-    wait_until(lambda: listed(two) == [])
-
-
 def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage]) -> None:
     """Close code 4410, after a system frame on the chat channel; other clients stay, and the client may reconnect."""
     one, two = pair
@@ -510,19 +489,6 @@ def test_an_answer_that_has_just_ended_is_shown_before_its_socket_is_closed(stag
         assert soon.asks("idle") == {"echo": "idle"}
         assert soon.end().code == 1012
         closing.join(30)
-
-
-def test_a_stopped_replica_is_listed_nowhere(pair: tuple[Stage, Stage]) -> None:
-    """A replica that stops removes its sockets from the list at once."""
-    one, two = pair
-    with two.open() as client:
-        client.sees()
-        two.sockets.close_all()
-        assert client.end().code == 1012
-
-        two.sockets.stop()
-
-        assert one.sockets.connections() == []
 
 
 def test_a_process_that_is_not_ready_opens_nothing(redis_url: str) -> None:

@@ -52,14 +52,6 @@ def test_an_answer_grows_in_one_bubble(alice: LongConnectionUser, wecom: LongCon
     assert (wecom.broken, alice.chat.messages) == ([], [])
 
 
-def test_a_group_is_answered_without_the_mention(wecom: LongConnectionServer, bot: AppServer) -> None:
-    """The rules of callbacks for mentions and quotes hold."""
-    member = wecom.user("lisi", "wrGROUP")
-
-    assert member.sees_finish(member.says(f"@HelpBot {QUESTION}")) == whole(QUESTION)
-    assert wecom.broken == []
-
-
 def test_commands_work_as_in_callbacks(alice: LongConnectionUser) -> None:
     """A command is answered by one finished frame."""
     bubble = alice.says("/reset")
