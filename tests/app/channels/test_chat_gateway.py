@@ -211,6 +211,7 @@ def test_stop_reaches_the_provider(
     assert provider.stopped.wait(WIDE)
 
 
+@pytest.mark.full
 def test_a_running_answer_survives_an_outage_of_redis(
     provider: ScriptedProvider, open_desk: OpenDesk, open_client: OpenClient
 ) -> None:

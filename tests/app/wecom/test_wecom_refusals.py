@@ -69,7 +69,6 @@ def test_a_callback_that_fails_a_check_is_rejected_without_redis(
     assert (reply.status_code, reply.json()) == (400, REFUSED)
     assert check_of(caplog) == name.split()[0]
     assert redis_calls(stored) == before
-    assert stored.dbsize() == 0
 
 
 @pytest.mark.parametrize(
@@ -172,10 +171,5 @@ def test_an_incomplete_body_is_rejected(app_server: AppServer, caplog: pytest.Lo
 
 def test_an_unchanged_callback_passes_the_same_checks(app_server: AppServer) -> None:
     """The base message of the forged ones is accepted, so each fails for its one change only."""
-    reply = requests.post(
-        f"{app_server.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
-    )
-    assert reply.status_code == 400
-
     whole = good()
     assert requests.post(f"{app_server.url}/wechat/callback", params=whole.params, data=whole.body, timeout=10).ok
