@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +33,6 @@ def container(redis_url: str, **changes: str) -> Container:
 def product_threads() -> set[threading.Thread]:
     """Return the product's threads that are alive."""
     return {t for t in threading.enumerate() if t.name in ("producer", "flusher") or t.name.startswith("probe-")}
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def test_nothing_connects_before_it_is_used() -> None:

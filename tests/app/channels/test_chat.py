@@ -703,9 +703,12 @@ def test_closing_a_socket_cancels_no_stream(
     """A16: nothing is cancelled, no more frames are sent, and another socket gets the answer."""
     stream_id = client.asks("年假？", id="q1")
     client.sees(type="typing")
+    wait_until(lambda: gateway.followed)
     shown = len(client.frames)
 
     client.leaves()
+    # News goes to one reader of a fake stream, and the first reader waits for some of it until it finds itself closed.
+    gateway.streams[stream_id] = FakeStream()
     client.says(type="chat", content="late", id="q2")
     other = arrives()
     other.asks("年假？", id="q1")

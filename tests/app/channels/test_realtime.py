@@ -16,7 +16,6 @@ from channels.realtime.channel import RealtimeChannel, RealtimeOptions, realtime
 from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.sockets.peer import Closed
 from config.texts import Texts
-from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question
@@ -24,7 +23,9 @@ from services.realtime.answers import MOST as MOST_ANSWERS
 from services.streams.following import News
 from services.streams.long_text import Whole
 from services.streams.records import Chunk, Snapshot
+from tests.app.channels.test_chat import rejected_count
 from tests.support.servers.processes import wait_until
+from tests.support.sockets.chat_room import Limit
 from tests.support.sockets.realtime_desk import detect, html_of, stages
 from tests.support.streams.told_stream import Stream
 from utils.questions.detection import Detection
@@ -119,23 +120,11 @@ class TestGateway:
         return "processing"
 
 
-class TestLimiter:
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.allows = True
-        self.asked: list[tuple[str, str]] = []
-
-    def question(self, principal: str, client_id: str) -> bool:
-        self.asked.append((principal, client_id))
-        return self.allows
-
-
 class Client:
     """A client connected to the realtime channel."""
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Detection] = detect) -> None:
-        self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
+        self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), Limit()
         self.endpoint = RealtimeChannel(
             self.socket,
             Caller("user:E1001", "sealed-token"),
@@ -166,11 +155,6 @@ class Client:
     def sees(self, *last: str) -> None:
         """Wait until the last frames are these."""
         wait_until(lambda: self.seen[-len(last) :] == list(last), WIDE)
-
-
-def rejected_count(code: str) -> float:
-    """Return the value of the counter of rejected questions for `code`."""
-    return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
 
 
 @pytest.fixture
@@ -558,7 +542,7 @@ def test_the_address_comes_from_the_setting() -> None:
 
     app, options = Flask(__name__), RealtimeOptions(detect, Texts("zh"))
     app.register_blueprint(
-        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), options=options)
+        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=Limit(), options=options)
     )
 
     assert app.test_client().get("/live").status_code == 426

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,16 +20,8 @@ CHOICES = "1. 同意\n2. 驳回\n3. 转交财务"
 
 
 @pytest.fixture
-def app_server(redis_url: str, dify: MockDify) -> Iterator[AppServer]:
-    values = {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
-    with AppServer(**values) as app_server:
-        yield app_server
-
-
-@pytest.fixture
-def user(app_server: AppServer) -> Iterator[WeComUser]:
-    with app_server.user() as user:
-        yield user
+def values(redis_url: str, dify: MockDify) -> dict[str, str]:
+    return {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
 
 
 def asked(user: WeComUser, question: str = ASK) -> str:
@@ -53,11 +44,6 @@ def continued(question: str, title: str, **inputs: str) -> str:
 
 def actions(dify: MockDify) -> list[str]:
     return [action for _, action, _ in dify.forms.submissions]
-
-
-def test_the_bubble_ends_with_the_form_and_its_choices(user: WeComUser) -> None:
-    """The answer so far, the form's text, numbered choices, and how to answer."""
-    assert asked(user) == shown(LEAD, ASKS, CHOICES, ZH["form_choose"])
 
 
 @pytest.mark.parametrize("typed", ["2", " ２ ", "驳回", " 驳回\n"])
