@@ -398,10 +398,13 @@ def test_the_log_of_a_whole_conversation_has_no_secret(
         assert secret not in output
 
 
-def test_the_metrics_of_a_whole_conversation_name_no_user(
+def test_metrics_and_redis_after_a_whole_conversation(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
-    """No user, text, id, address or secret, and no message type or bot that a client invented."""
+    """Metrics have no user, text, id, address or secret, and no message type or bot that a client invented.
+
+    In Redis the response_url is encrypted, no stream holds the user's token, and no key contains text of users.
+    """
     with AppServer(redis_url, **values, **external) as app_server:
         streams = conversation(app_server)
         with app_server.user() as user:
@@ -415,6 +418,14 @@ def test_the_metrics_of_a_whole_conversation_name_no_user(
     people = ("zhangsan", "lisi", "demo-password", "13800000001", "stranger")
     secrets = (TOKEN, AES_KEY, "http:", "https:", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
     assert not [word for word in (*streams, *people, *secrets) if word in shown]
+
+    held = dump_redis(stored)
+    everything = json.dumps(held, ensure_ascii=False)
+    assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
+    assert not [name for name in held if "stream" in name and user_token in held[name]]
+    assert not [name for name in held if not name.isascii() or "张三" in name]
+    sealed = stored.hget(f"dify_stream:{streams[0]}", "reply")
+    assert unseal(derive_key(AES_KEY, "stream"), str(sealed)).startswith(f"{RESPONSE_URL}?response_code=")
 
 
 def shown_metrics() -> str:
@@ -449,21 +460,3 @@ def test_content_is_logged_when_the_setting_is_on(
         user.sees_finish(user.says(QUESTION), every=0.05)
 
     assert any("年假申请" in record.getMessage() for record in caplog.records)
-
-
-def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
-    redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
-) -> None:
-    """The response_url is encrypted, no stream holds the user's token, and no key contains text of users."""
-    with AppServer(redis_url, **values, **external) as app_server:
-        stream_id, *_ = conversation(app_server)
-        user_token = str(stored.get("authorization:wechatid:zhangsan"))
-        key = derive_key(AES_KEY, "stream")
-
-    held = dump_redis(stored)
-    everything = json.dumps(held, ensure_ascii=False)
-    assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
-    assert not [name for name in held if "stream" in name and user_token in held[name]]
-    assert not [name for name in held if not name.isascii() or "张三" in name]
-    sealed = stored.hget(f"dify_stream:{stream_id}", "reply")
-    assert unseal(key, str(sealed)).startswith(f"{RESPONSE_URL}?response_code=")

@@ -50,7 +50,7 @@ def test_an_answer_after_the_frames_end_follows_whole(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """The frame says that the rest follows; frame and message together are the answer, also when polled again."""
-    dify.delay = 0.2
+    dify.delay = 0.4
     with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
         bubble = user.says(QUESTION)
         sees_text(user, bubble)
@@ -113,7 +113,7 @@ def test_an_answer_nobody_polled_after_its_deadline_is_sent_whole(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """What the person saw last is unknown, so the message has the whole answer; a later poll shows an ended frame."""
-    dify.delay = 0.2
+    dify.delay = 0.4
     with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
         bubble = user.says(QUESTION)
         ends_frame(app_server, bubble)

@@ -179,7 +179,7 @@ def test_what_a_frame_missed_comes_with_the_late_message(
     redis_url: str, settings: dict[str, str], dify: MockDify
 ) -> None:
     """The frame ended before the answer: the message has the pictures as links, and the file."""
-    dify.delay = 0.2
+    dify.delay = 0.4
     with (
         ResponseServer() as responses,
         AppServer(redis_url, **settings) as server,
