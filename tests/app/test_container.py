@@ -64,17 +64,6 @@ def test_a_replica_is_ready_from_its_start_to_its_drain(redis_url: str) -> None:
     assert (before, running, replica.ready) == (False, True, False)
 
 
-def test_a_replica_is_ready_without_redis(caplog: pytest.LogCaptureFixture) -> None:
-    """If readiness depended on Redis, an outage would take every replica out of service at once."""
-    replica = container(f"redis://127.0.0.1:{free_port()}/1")
-    with caplog.at_level(logging.INFO):
-        replica.start()
-
-    assert replica.ready
-    assert [record.message for record in caplog.records] == ["redis is away", "started"]
-    replica.close()
-
-
 def test_the_start_logs_what_was_started(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """One line has bots, providers and the authentication mode."""
     bots = {"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "RAG_PROVIDER": "mock"}}

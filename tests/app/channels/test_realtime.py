@@ -208,20 +208,6 @@ def test_invalid_json_gets_an_error(client: Client, text: str) -> None:
     assert client.seen[2:] == ["INVALID_JSON"]
 
 
-def test_a_question_during_an_answer_is_asked_at_once_and_shown_next(client: Client) -> None:
-    """DR5: its stream starts before the first has ended."""
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"))
-    client.sees("五")
-    client.says("病假呢？")
-    client.gateway[2].tells(news(0, "十"), end())
-    assert [question.text for question in client.gateway.asked] == ["年假有几天？", "病假呢？"]
-
-    client.gateway[1].tells(end())
-
-    client.sees("ack", "queued", "final", "idle", "analyzing", "querying_rag", "十", "final", "idle")
-
-
 def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
     """The rest of the stream comes with the indexes it would have had."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2})
