@@ -226,7 +226,9 @@ def test_an_outage_is_logged_once_not_per_poll(
 
         loud = [r for r in caplog.records if r.levelno > logging.INFO and r.name.startswith(("services.redis", "chan"))]
         assert [(r.levelname, r.message) for r in loud] == [("ERROR", "redis is away")]
-        assert {vars(record)["outcome"] for record in lines(caplog, "callback")} == {"store_unavailable"}
+        told = [vars(record) for record in lines(caplog, "callback")]
+        assert {line["outcome"] for line in told} == {"store_unavailable"}
+        assert all("redis" in line["cause"] for line in told)
         own_redis.start()
 
 
@@ -446,6 +448,12 @@ def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: A
     requests.post(f"{app_server.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
 
     after = samples(shown_metrics())
+    outcomes = {key[1:]: after[key] - before.get(key, 0) for key in after if key[0] == "wechatlaibao_callbacks_total"}
+    assert {kinds: number for kinds, number in outcomes.items() if number} == {
+        ("text", "processing"): 1,
+        ("stream", "processing"): 3,
+        ("other", "completed"): 2,
+    }
     counted = {key[1]: after[key] - before.get(key, 0) for key in after if key[0].endswith("callback_seconds_count")}
     assert {kind: number for kind, number in counted.items() if number} == {"text": 1, "stream": 3, "other": 2}
     refused = ("wechatlaibao_callbacks_refused_total", "bad_signature")

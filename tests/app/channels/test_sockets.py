@@ -427,10 +427,10 @@ def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> No
 
         first, second = two.sockets.connections()
 
-    assert (first["client_id"], first["door"], first["replica"]) == ("client-a", "chat", "one")
-    assert (second["client_id"], second["door"], second["replica"]) == ("client-b", "realtime", "two")
+    assert (first["client_id"], first["channel"], first["replica"]) == ("client-a", "chat", "one")
+    assert (second["client_id"], second["channel"], second["replica"]) == ("client-b", "realtime", "two")
     assert first["connected_at"].endswith("Z")
-    assert set(first) == {"client_id", "door", "connected_at", "idle_time", "replica"}
+    assert set(first) == {"client_id", "channel", "connected_at", "idle_time", "replica"}
     assert 0 <= first["idle_time"] < TIMEOUT
 
 
@@ -517,7 +517,7 @@ def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCapture
     (line,) = [record for record in caplog.records if record.name == "channels.sockets.endpoint"]
     assert (line.levelname, line.message) == ("INFO", "socket")
     fields = vars(line)
-    assert (fields["door"], fields["client_id"], fields["code"]) == ("chat", "client-a", 1001)
+    assert (fields["channel"], fields["client_id"], fields["code"]) == ("chat", "client-a", 1001)
     assert (fields["received"], fields["sent"]) == (1, 2)
     assert (fields["by_peer"], fields["clean"], fields["authenticated"]) == (True, True, True)
     assert fields["seconds"] >= 0
@@ -539,7 +539,7 @@ def test_a_refused_handshake_is_a_warning(
     stage.refuses(**options)
 
     (line,) = [record for record in caplog.records if record.name == "channels.sockets.endpoint"]
-    assert (line.levelname, vars(line)["check"], vars(line)["door"]) == ("WARNING", check, "chat")
+    assert (line.levelname, vars(line)["check"], vars(line)["channel"]) == ("WARNING", check, "chat")
     assert vars(line).get("origin") == options.get("origin")
     assert "obviously-wrong" not in repr(vars(line))
     assert metrics.SOCKETS_REFUSED.labels("chat", check)._value.get() == before + 1
