@@ -235,6 +235,24 @@ def test_a_timeout_discards_the_idle_connections() -> None:
         http.close()
 
 
+def test_closing_closes_idle_connections_of_pools_that_are_in_use() -> None:
+    """Something may still refer to a pool, such as the traceback of an error; the next request opens a connection."""
+    http = HTTPService()
+    with MockAuth() as auth:
+        ask_twice_at_once(http, auth)
+        lease = Lease(http._pools.route(auth.url).pool)
+
+        http.close()
+        wait_until(lambda: auth.open_connections == 1)
+        lease.connect(5.0)
+        lease.give_back(reusable=True)
+
+        wait_until(lambda: auth.open_connections == 0)
+        ask(http, auth)
+        assert auth.accepted_connections == 3
+        http.close()
+
+
 def test_a_callers_header_replaces_the_default() -> None:
     """Each header is sent once; names are compared without regard to case."""
     with RawServer(HEAD + b"\r\n0\r\n\r\n") as server:
