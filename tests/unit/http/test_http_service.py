@@ -238,8 +238,9 @@ def test_a_timeout_discards_the_idle_connections() -> None:
 def test_closing_closes_idle_connections_of_pools_that_are_in_use() -> None:
     """Something may still refer to a pool, such as the traceback of an error; the next request opens a connection."""
     http = HTTPService()
-    with MockAuth() as auth:
+    with PairingAuth() as auth:
         ask_twice_at_once(http, auth)
+        auth.behaviour = "normal"
         lease = Lease(http._pools.route(auth.url).pool)
 
         http.close()
