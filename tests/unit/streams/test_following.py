@@ -21,7 +21,7 @@ from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
-from tests.support.servers.processes import wait_until
+from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
 
 ID = "s"
@@ -63,14 +63,15 @@ class Script:
 class Replica:
     """One replica: a store, a manager and readers; its takeover attempts are recorded in `tried`."""
 
-    def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
-        self.store = StreamStore(ScriptRunner(client), lease=lease)
+    def __init__(self, client: redis.Redis, script: Script) -> None:
+        self.store = StreamStore(ScriptRunner(client), lease=60.0)
         self.manager = StreamManager(
             self.store, script.answer, sentence=lambda code: f"<{code}>", limits=StreamLimits(10, max_bytes=100_000)
         )
         self.tried: list[str] = []
         self.readers = StreamReaders(self.store, self.manager, attempt=self.attempt)
-        self.misses = Misses(0.5)
+        self.clock = FakeClock()
+        self.misses = Misses(4.0, clock=self.clock)
         self.manager.start()
         self.readers.start()
 
@@ -253,8 +254,13 @@ def test_a_stream_without_access_is_unknown(pair: Pair, reader: Replica) -> None
 
 def test_a_missing_stream_is_unknown_after_the_timeout(pair: Pair) -> None:
     """A living owner would have written the stream again within the timeout."""
+    following = pair.here.follows(stream_id="nothing")
+    assert following.next(0.0) is None
+
+    pair.here.clock.advance(4.0)
+
     with pytest.raises(StreamUnknown):
-        see(pair.here.follows(stream_id="nothing"))
+        following.next(0.0)
 
 
 def test_a_stream_that_redis_lost_is_followed_on(pair: Pair, reader: Replica) -> None:
@@ -278,6 +284,8 @@ def test_a_stream_that_expires_while_it_is_followed_is_unknown(pair: Pair) -> No
     see(following)
 
     pair.client.delete(*stream_keys(ID))
+    wait_until(lambda: following.next(0.0) is None and ID in pair.there.misses._since)
+    pair.there.clock.advance(4.0)
 
     with pytest.raises(StreamUnknown):
         see(following)
@@ -285,27 +293,26 @@ def test_a_stream_that_expires_while_it_is_followed_is_unknown(pair: Pair) -> No
 
 def test_a_reader_tries_to_take_over_a_lapsed_stream(pair: Pair) -> None:
     """The takeover starts without waiting for the sweep."""
-    store = StreamStore(ScriptRunner(pair.client), lease=0.2)
-    store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
+    pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
     see(following)
 
-    wait_until(lambda: following.next(0.2) is None and bool(pair.there.tried), SECONDS)
+    pair.client.hset(stream_keys(ID).hash, "lease", "1")
+    wait_until(lambda: following.next(0.0) is None and pair.there.tried, SECONDS)
 
     assert set(pair.there.tried) == {ID}
 
 
 def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) -> None:
     """Readers get the end even if the owner has no text to write."""
-    new = pair.here.asks()
+    pair.here.asks()
     pair.script.say("年假")
     following = reader.follows()
     see_text(following, "年假")
-
-    assert pair.there.store.cancel(ID) == "processing"
     owned = pair.here.manager.owned(ID)
     assert owned
-    assert owned.owner == new.owner
+
+    assert pair.there.store.cancel(ID) == "processing"
     owned.touch()
     text, end = see_end(following, "年假")
 
@@ -343,7 +350,7 @@ def test_many_readers_share_one_pipeline(pair: Pair) -> None:
         thread.join(SECONDS)
     wait_until(lambda: not readers._wanted.is_set(), SECONDS)
     counted = len(store.pipelines)
-    threading.Event().wait(0.5)
+    threading.Event().wait(0.2)
     readers.close()
 
     assert rounds == [50, 50, 50]
@@ -377,12 +384,16 @@ class Pages:
         return "".join(self.chunks[self.start :])
 
 
+def follow(pages: Pages, cursor: int = 0) -> Following:
+    return Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
 def test_lost_chunks_cause_a_reset_only_under_another_owner(epoch: int, reset: bool) -> None:
     """The same owner writes the same chunks again, so the reader waits; another owner writes another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
     assert see(following)[0] == "年假"
 
     pages.chunks, pages.epoch = ["年"], epoch
@@ -399,7 +410,7 @@ def test_another_owner_of_the_same_epoch_causes_a_reset() -> None:
     """After Redis lost the stream, the question was asked again: the new owner has epoch 1 too, but another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
     assert see(following)[0] == "年假"
 
     pages.chunks, pages.owner = ["病", "假", "怎么请"], "b"
@@ -419,7 +430,7 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
     """After appends, replacements, takeovers and losses, the text that a client puts together is the stream's."""
     pages, shown, cursor, count = Pages(), "", 0, 0
     lost: list[str] = []
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
 
     def look() -> News | None:
         nonlocal shown, cursor
@@ -439,7 +450,7 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
                 look()
             case "come back":
                 # The client's socket broke: another reader continues from the client's cursor.
-                following = Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+                following = follow(pages, cursor)
             case "lose" if len(pages.chunks) > pages.start + 1 and not lost:
                 # Redis loses acknowledged writes; the owner writes them again.
                 lost = pages.chunks[pages.start + 1 :]
@@ -483,6 +494,6 @@ def test_an_outage_is_waited_through(pair: Pair) -> None:
 
     with unreachable(pair.there.readers):
         pair.script.say("怎么申请")
-        assert [following.next(0.2) for _ in range(3)] == [None] * 3
+        assert [following.next(0.1) for _ in range(3)] == [None] * 3
 
     see_text(following, "年假怎么申请", "年假")

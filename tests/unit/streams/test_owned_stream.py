@@ -254,7 +254,7 @@ def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     def slow_set(fields: Mapping[str, str], *, urgent: bool = True) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
         looking.start()
-        looking.join(0.3)
+        looking.join(0.05)
         if not seen:
             threads.append(looking)
         return set_fields(fields, urgent=urgent)
@@ -263,7 +263,7 @@ def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     stream._state.set_fields = slow_set  # type: ignore[method-assign]
     stream.finish("completed")
     for thread in threads:
-        thread.join(5.0)
+        thread.join(30.0)
 
     assert [write.fields["status"] for write in seen if write] == ["completed"]
 
@@ -319,7 +319,7 @@ def test_wait_stored_returns_when_redis_has_the_field(clock: FakeClock) -> None:
     assert waiting.is_alive()
     owner.stream.settle(lost, Appended("ok", 0))
 
-    waiting.join(10.0)
+    waiting.join(30.0)
     assert not waiting.is_alive()
 
 
@@ -408,7 +408,7 @@ def test_a_producer_waits_while_redis_is_behind(clock: FakeClock) -> None:
 
     owner.sends()
 
-    producer.join(5.0)
+    producer.join(30.0)
     assert not producer.is_alive()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import fakeredis
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -197,8 +198,5 @@ def test_a_read_without_a_connection_raises_store_unavailable() -> None:
     server.connected = False
     store = StreamStore(ScriptRunner(fakeredis.FakeRedis(server=server)))
 
-    try:
+    with pytest.raises(StoreUnavailable):
         store.read(ID)
-    except StoreUnavailable:
-        return
-    raise AssertionError("no error")
