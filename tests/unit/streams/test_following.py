@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
-from services.streams.following import Following, Misses, News
+from services.streams.following import MAX_MISSES, Following, Misses, News
 from services.streams.long_text import Whole
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
@@ -497,3 +497,39 @@ def test_an_outage_is_waited_through(pair: Pair) -> None:
         assert [following.next(0.1) for _ in range(3)] == [None] * 3
 
     see_text(following, "年假怎么申请", "年假")
+
+
+def test_a_missing_stream_may_come_back_until_the_timeout(clock: FakeClock) -> None:
+    """The timeout counts from the first miss."""
+    misses = Misses(4.0, clock=clock)
+
+    assert misses.note("s")
+    clock.advance(3.9)
+    assert misses.note("s")
+    clock.advance(0.1)
+    assert not misses.note("s")
+    assert misses.note("another")
+
+
+def test_a_stream_that_came_back_gets_the_full_timeout_again(clock: FakeClock) -> None:
+    """A stream that was never missed may be forgotten too."""
+    misses = Misses(4.0, clock=clock)
+    misses.note("s")
+    clock.advance(5.0)
+
+    misses.forget("s")
+    misses.forget("never missed")
+
+    assert misses.note("s")
+
+
+def test_the_number_of_misses_is_bounded(clock: FakeClock) -> None:
+    """Requests for ever new streams use bounded memory; the oldest miss is dropped first."""
+    misses = Misses(4.0, clock=clock)
+
+    for number in range(MAX_MISSES + 1):
+        misses.note(str(number))
+    clock.advance(5.0)
+
+    assert misses.note("0")
+    assert not misses.note(str(MAX_MISSES))

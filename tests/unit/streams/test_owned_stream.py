@@ -84,14 +84,6 @@ def test_acknowledged_chunks_are_not_sent_again(owner: Owner) -> None:
     assert (owner.write().index, texts(owner.write())) == (1, ["二"])
 
 
-def test_a_renewal_is_a_write_without_news(owner: Owner) -> None:
-    """A stream without new text keeps its lease by an empty write."""
-    renewal = owner.stream.next_write(renew=True)
-
-    assert renewal
-    assert (renewal.chunks, renewal.op) == ((), "")
-
-
 def test_after_a_gap_the_owner_sends_from_there(owner: Owner) -> None:
     """After Redis lost the tail, the owner sends every chunk from the list's length on."""
     for piece in ("一", "二", "三"):
@@ -160,25 +152,19 @@ def test_a_refused_append_stops_the_producer(owner: Owner, reply: Appended, clos
         owner.stream.emit("二")
 
 
-def test_the_end_carries_the_pending_text(owner: Owner) -> None:
-    """Pending text is the final chunk, in one write with status and dify_finished."""
-    owner.stream.emit("完")
+@pytest.mark.parametrize("pending", ["完", ""])
+def test_the_end_carries_the_pending_text(owner: Owner, pending: str) -> None:
+    """It is the final chunk, also without text, in one write with status and dify_finished."""
+    owner.stream.emit("一")
+    owner.sends()
+    owner.stream.emit(pending)
     owner.stream.finish("completed")
 
     write = owner.sends()
 
-    assert (texts(write), write.chunks[-1].is_final, write.op) == (["完"], True, "finish")
+    assert (texts(write), write.chunks[-1].is_final, write.op) == ([pending], True, "finish")
     assert (write.fields["status"], write.fields["dify_finished"]) == ("completed", "1")
     assert (owner.stream.closed, owner.deadline.aborted) == ("done", "")
-
-
-def test_an_end_without_text_still_has_a_final_chunk(owner: Owner) -> None:
-    """Readers with a cursor see the end."""
-    owner.stream.emit("完")
-    owner.sends()
-    owner.stream.finish("completed")
-
-    assert [(chunk.content, chunk.is_final) for chunk in owner.write().chunks] == [("", True)]
 
 
 def test_an_error_is_the_last_chunk_and_no_text(owner: Owner) -> None:
@@ -191,14 +177,6 @@ def test_an_error_is_the_last_chunk_and_no_text(owner: Owner) -> None:
     chunks = [(chunk.content, chunk.is_error, chunk.is_final) for chunk in write.chunks]
     assert chunks == [("一半", False, False), ("出错了", True, True)]
     assert (write.fields["error_code"], owner.stream.text) == ("provider_error", "一半")
-
-
-def test_only_the_first_end_counts(owner: Owner) -> None:
-    """A second `finish` changes nothing."""
-    owner.stream.finish("completed")
-    owner.stream.finish("error", error_code="answer_failed", sentence="x")
-
-    assert [chunk.content for chunk in owner.write().chunks] == [""]
 
 
 def test_a_replacement_starts_after_the_sent_chunks(owner: Owner) -> None:
@@ -224,25 +202,14 @@ def test_a_replacement_by_an_empty_text_is_written(owner: Owner) -> None:
 
 
 def test_an_answer_with_too_many_replacements_is_ended(owner: Owner) -> None:
-    """Each replacement leaves its chunks in the list, so their number is limited."""
-    for _ in range(MAX_REPLACEMENTS):
-        owner.stream.replace("又一次")
-
-    with pytest.raises(AnswerError) as raised:
-        owner.stream.replace("又一次")
-
-    assert raised.value.code == "answer_too_long"
-
-
-def test_a_replacement_beyond_the_limit_leaves_the_text(owner: Owner) -> None:
-    """The text of the last allowed replacement stays."""
+    """Each replacement leaves its chunks in the list; the text of the last allowed one stays."""
     for number in range(MAX_REPLACEMENTS):
         owner.stream.replace(str(number))
 
-    with pytest.raises(AnswerError):
+    with pytest.raises(AnswerError) as raised:
         owner.stream.replace("一个太多")
 
-    assert owner.stream.text == str(MAX_REPLACEMENTS - 1)
+    assert (raised.value.code, owner.stream.text) == ("answer_too_long", str(MAX_REPLACEMENTS - 1))
 
 
 def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
@@ -281,7 +248,7 @@ def test_fields_are_sent_until_redis_has_them(owner: Owner) -> None:
 
 
 def test_a_mentioned_field_waits_for_the_next_write(owner: Owner) -> None:
-    """It goes along with a lease's renewal, and asks for a write only when it is to come soon, which is not urgent."""
+    """It goes along with a renewal or the end, and asks for a write only to come soon, which is not urgent."""
     owner.stream.set(auth_state="cached")
     owner.sends()
     before = owner.changes
@@ -295,16 +262,8 @@ def test_a_mentioned_field_waits_for_the_next_write(owner: Owner) -> None:
     owner.stream.mention(soon=True, step="二")
 
     assert (owner.changes, owner.stream.urgent) == (before + 1, False)
-
-
-def test_a_mentioned_field_is_written_with_the_end(owner: Owner) -> None:
-    """In the same step."""
-    owner.stream.mention(suggested="病假呢")
     owner.stream.finish("completed")
-
-    write = owner.write()
-
-    assert (write.op, write.fields["suggested"]) == ("finish", "病假呢")
+    assert (owner.write().op, owner.write().fields["step"]) == ("finish", "二")
 
 
 def test_wait_stored_returns_when_redis_has_the_field(clock: FakeClock) -> None:
@@ -371,23 +330,15 @@ def test_known_is_the_acknowledged_text_within_the_lease(owner: Owner, clock: Fa
 
 
 def test_an_answer_that_is_too_long_keeps_what_fits(clock: FakeClock) -> None:
-    """The text is cut between characters, and the error's code is `answer_too_long`."""
+    """The text is cut between characters, the code is `answer_too_long`, and only the current text counts."""
     owner = Owner(clock, max_bytes=7)
+    owner.stream.emit("旧的")
+    owner.stream.replace("")
 
     with pytest.raises(AnswerError) as raised:
         owner.stream.emit("一二三")
 
     assert (raised.value.code, owner.stream.text) == ("answer_too_long", "一二")
-
-
-def test_a_replacement_frees_the_old_texts_bytes(clock: FakeClock) -> None:
-    """Only the current text counts against the limit."""
-    owner = Owner(clock, max_bytes=6)
-    owner.stream.emit("一二")
-
-    owner.stream.replace("三四")
-
-    assert owner.stream.text == "三四"
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark(owner: Owner) -> None:
@@ -462,12 +413,13 @@ def test_a_release_writes_the_pending_text(owner: Owner) -> None:
     assert (owner.stream.closed, owner.deadline.aborted) == ("released", "released")
 
 
-def test_a_stream_that_ends_is_not_released(owner: Owner) -> None:
-    """The end has precedence over a release."""
+def test_only_the_first_end_counts(owner: Owner) -> None:
+    """A second end changes nothing, and an end has precedence over a release."""
     owner.stream.finish("completed")
+    owner.stream.finish("error", error_code="answer_failed", sentence="x")
     owner.stream.release()
 
-    assert owner.write().op == "finish"
+    assert (owner.write().op, texts(owner.write())) == ("finish", [""])
 
 
 def test_large_text_becomes_chunks_of_limited_size(clock: FakeClock) -> None:
@@ -544,11 +496,13 @@ def test_a_stream_that_is_no_longer_owned_has_no_local_page(owner: Owner, reply:
     assert owner.stream.page(0) is None
 
 
-def test_a_touched_stream_is_written_once_more(owner: Owner) -> None:
-    """The reply to a write without news shows the owner if the stream was ended."""
+def test_a_write_without_news_is_a_renewal_or_asked_for(owner: Owner) -> None:
+    """A renewal keeps the lease; the reply to one that a reader asks for tells the owner of a cancellation."""
     assert owner.stream.next_write() is None
 
+    renewal = owner.stream.next_write(renew=True)
     owner.stream.touch()
+    touched = owner.stream.next_write()
 
-    assert texts(owner.write()) == []
+    assert [(write.chunks, write.op) for write in (renewal, touched) if write] == [((), "")] * 2
     assert owner.stream.next_write() is None
