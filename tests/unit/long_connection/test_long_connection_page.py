@@ -51,11 +51,9 @@ def asks(browser: Browser, bot: RawBot, text: str) -> tuple[str, str]:
         return str(sent.result().json()["bubble"]), req_id
 
 
-def test_page_knows_the_connection(browser: Browser) -> None:
+def test_question_that_nobody_is_subscribed_for_is_an_error(browser: Browser) -> None:
     assert browser.get("/choices").json()["connection"] == "websocket"
 
-
-def test_question_that_nobody_is_subscribed_for_is_an_error(browser: Browser) -> None:
     reply = browser.send("anybody?")
 
     assert (reply.status_code, reply.json()["error"]) == (502, "unreachable")
@@ -77,10 +75,6 @@ def test_further_messages_and_files_are_told_once(browser: Browser, bot: RawBot)
     assert browser.post("/late", bubble=key, since=2).json()["messages"] == []
 
 
-def test_push_button_tells_the_end_of_the_push(browser: Browser) -> None:
-    assert browser.post("/push", user="lisi", text="hello").json() == {"state": "failed", "error": "lisi hello"}
-
-
 def test_pushes_are_those_of_the_person(browser: Browser, bot: RawBot) -> None:
     """A message that nobody asked for belongs to one person; a wrong `since` is an error of the page."""
     asks(browser, bot, "你好")
@@ -93,6 +87,7 @@ def test_pushes_are_those_of_the_person(browser: Browser, bot: RawBot) -> None:
     assert browser.post("/pushes", user="zhangsan", since=1).json()["messages"] == []
     assert browser.post("/pushes", user="lisi", since=0).json()["messages"] == []
     assert browser.post("/pushes", user="zhangsan", since="one").status_code == 400
+    assert browser.post("/push", user="lisi", text="hello").json() == {"state": "failed", "error": "lisi hello"}
 
 
 def test_card_of_an_answer_is_clicked(browser: Browser, bot: RawBot) -> None:
