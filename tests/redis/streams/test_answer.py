@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
-from services.answers.conversation_memory import LateHead, MemoryStores
+from services.answers.answer import EVICT_LEASES, Answerer, Backend
+from services.answers.conversation_memory import PAUSE, LateHead, MemoryStores
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
@@ -50,7 +49,7 @@ from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.streams.records import NewStream
-from services.streams.store import StreamStore
+from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -94,15 +93,16 @@ class StubAuth:
 
 
 class Replica:
-    """An answerer with a scripted provider; questions that wait sleep for 50 ms, and are counted."""
+    """An answerer with a scripted provider; the sleeps of questions that wait move its clock, and are counted."""
 
     def __init__(self, url: str) -> None:
         self.client = connect(url, pool_size=4, timeout=5.0)
         runner = ScriptRunner(self.client)
         self.provider, self.auth = ScriptedProvider(), StubAuth()
-        self.streams = StreamStore(runner, lease=0.3)
+        self.streams = StreamStore(runner, lease=60.0)
         self.conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         self.sleeps = 0
+        self.clock = FakeClock()
         self.answerer = Answerer(
             auth=self.auth,
             backends={"default": Backend(self.provider, corp="acme")},
@@ -111,13 +111,20 @@ class Replica:
             channels=Channels(CHANNELS, {}),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
             sleep=self._sleep,
+            clock=self.clock,
         )
         self.key = self.answerer.conversation(QUESTION)
-        self.deadline = Deadline(10.0)
+        self.deadline = Deadline(1000.0, clock=self.clock)
 
     def _sleep(self, seconds: float) -> None:
         self.sleeps += 1
-        threading.Event().wait(0.05)
+        self.clock.advance(seconds)
+
+    def queues(self, *stream_ids: str, status: str = "processing") -> None:
+        """Let running streams of another owner wait for the conversation's turn."""
+        for stream_id in stream_ids:
+            self.streams.open(NewStream(stream_id, "o", {"status": status}))
+            self.conversations.enter(self.key, stream_id)
 
     def ask(self, stream_id: str = "s") -> list[Any]:
         """Ask QUESTION, and return all events of its answer."""
@@ -238,9 +245,7 @@ def test_a_new_conversation_that_is_gone_is_an_error(replica: Replica) -> None:
 
 def test_a_question_waits_for_the_earlier_one(replica: Replica) -> None:
     """Until its turn it reports `Waiting`, and the provider is not asked."""
-    replica.streams.open(NewStream("first", "o", {"status": "processing"}))
-    replica.streams.lease = 60.0
-    replica.conversations.enter(replica.key, "first")
+    replica.queues("first")
     events = replica.answerer.answer(QUESTION, "second", replica.deadline)
     first_events = [next(events), next(events)]
 
@@ -281,28 +286,27 @@ def test_a_continued_conversation_is_not_written_again(replica: Replica) -> None
 @pytest.mark.parametrize("status", ["completed", ""])
 def test_an_ended_or_vanished_head_gives_way(replica: Replica, status: str) -> None:
     """No question waits for a stream that is no longer written."""
-    replica.conversations.enter(replica.key, "first")
     if status:
-        replica.streams.open(NewStream("first", "o", {"status": status}))
+        replica.queues("first", status=status)
+    else:
+        replica.conversations.enter(replica.key, "first")
 
     assert replica.ask("second")[-1] == Delta("答")
 
 
 def test_a_head_whose_owner_died_gives_way(replica: Replica) -> None:
-    """A lease that has been over for twice its length no longer holds the queue."""
-    replica.streams.open(NewStream("first", "dead", {"status": "processing"}))
-    replica.conversations.enter(replica.key, "first")
+    """A lease that has been over for three times its length no longer holds the queue."""
+    replica.queues("first")
+    replica.client.hset(stream_keys("first").hash, "lease", "1")
+    replica.streams.lease = 3.0
 
     assert replica.ask("second")[-1] == Delta("答")
-    assert replica.sleeps > 3
+    assert replica.sleeps == pytest.approx(EVICT_LEASES * 3.0 / PAUSE, abs=2)
 
 
 def test_a_full_queue_is_refused(replica: Replica) -> None:
     """At most three questions wait."""
-    replica.streams.lease = 60.0
-    for number in range(4):
-        replica.streams.open(NewStream(str(number), "o", {"status": "processing"}))
-        replica.conversations.enter(replica.key, str(number))
+    replica.queues("0", "1", "2", "3")
 
     with pytest.raises(AnswerError) as raised:
         replica.ask("fifth")
@@ -320,10 +324,8 @@ def test_a_full_queue_of_vanished_streams_gives_way(replica: Replica) -> None:
 
 def test_waiting_has_a_limit(replica: Replica) -> None:
     """The stream's own deadline ends the wait."""
-    replica.streams.open(NewStream("first", "o", {"status": "processing"}))
-    replica.streams.lease = 60.0
-    replica.conversations.enter(replica.key, "first")
-    replica.deadline = Deadline(0.2)
+    replica.queues("first")
+    replica.deadline = Deadline(2.0, clock=replica.clock)
 
     with pytest.raises(AnswerError) as raised:
         replica.ask("second")
@@ -616,10 +618,8 @@ def test_a_head_without_a_lease_gives_way_after_a_time(clock: FakeClock) -> None
 
 def test_a_full_queue_does_not_refuse_an_answer_that_has_begun(replica: Replica) -> None:
     """It was removed from the queue while it had no owner, and waits until there is room."""
-    for number in range(4):
-        replica.streams.open(NewStream(f"w{number}", "o", {"status": "processing"}))
-        replica.conversations.enter(replica.key, f"w{number}")
-    replica.deadline = Deadline(0.5)
+    replica.queues("0", "1", "2", "3")
+    replica.deadline = Deadline(2.0, clock=replica.clock)
     past = Past(1, ProviderIds("c1", "m1"), "一半")
 
     with pytest.raises(AnswerError) as refused:

@@ -128,7 +128,7 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
     redis_url: str, other: Desk, provider: Stepper, redis_client_of: redis.Redis
 ) -> None:
     """After a takeover the step is that of the lost run, then that of the question's second run."""
-    lost = Desk(redis_url, provider, extras=EXTRAS, lease=2.0)
+    lost = Desk(redis_url, provider, extras=EXTRAS)
     try:
         stream_id = lost.asks().stream_id
         provider.gives(Step("查知识库"))
@@ -136,6 +136,8 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
         lost.dies()
         # The lost producer takes one more event, as it still waits for the next one.
         provider.gives(None)
+        wait_until(provider.events.empty)
+        redis_client_of.hset(stream_keys(stream_id).hash, mapping={"lease": "1", "suspect": "1"})
         seen = set()
 
         def taken_over() -> bool:
