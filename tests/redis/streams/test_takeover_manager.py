@@ -73,7 +73,7 @@ class Replica:
     def __init__(self, url: str, *, max_streams: int = 100) -> None:
         self.client = connect(url, pool_size=10, timeout=5.0)
         runner = ScriptRunner(self.client)
-        self.store = StreamStore(runner, lease=3.0, max_seconds=60.0)
+        self.store = StreamStore(runner, lease=60.0, max_seconds=600.0)
         self.provider = RememberingProvider()
         self.answerer = Answerer(
             auth=AuthService("none"),
@@ -89,7 +89,9 @@ class Replica:
             sentence=lambda code: f"<{code}>",
             limits=StreamLimits(max_streams, max_bytes=100_000),
         )
-        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer, ClaimStore(runner, self.store))
+        claims = ClaimStore(runner, self.store)
+        # The first sweep of `start` is at once.
+        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer, claims, dice=lambda low, high: low)
         self.manager.start()
 
     def sees(self, stream_id: str = "s") -> Snapshot:
@@ -406,7 +408,7 @@ def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redi
     taken = replica.store.takeover("s", "me")
     fields, chunks = replica.store.load("s")
 
-    for max_seconds in (60.0, 600.0):
+    for max_seconds in (600.0, 6000.0):
         new = taken_stream("s", "me", taken, fields, chunks, max_seconds)
         assert new.frame_seconds
         assert 320 < new.frame_seconds - new.age <= 331
@@ -451,13 +453,15 @@ def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, r
     def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         begun.set()
         with deadline.interrupting(fenced.set):
-            fenced.wait(10.0)
+            fenced.wait(60.0)
         raise ProviderError(code=("interrupted" if deadline.aborted == "fenced" else "provider_error"))
 
     replica.provider.recover = recover  # type: ignore[method-assign]
     leave_behind(replica, redis_client, asks="1", **IDS)
     replica.takeovers.attempt("s")
-    begun.wait(10.0)
+    begun.wait(60.0)
+    owned = replica.manager.owned("s")
+    assert owned
 
     def lost() -> bool:
         lapse(redis_client)
@@ -465,6 +469,7 @@ def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, r
 
     # A renewal in between clears the suspicion.
     wait_until(lost)
+    owned.touch()
     wait_until(lambda: replica.manager.running == 0)
     assert fenced.is_set()
     left = replica.sees()

@@ -82,7 +82,7 @@ class Desk:
         *,
         max_streams: int = 20,
         slots: int = 3,
-        lease: float = 6.0,
+        lease: float = 60.0,
         extras: AnswerExtras | None = None,
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
