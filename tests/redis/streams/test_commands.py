@@ -304,7 +304,7 @@ def test_a_command_is_two_round_trips(redis_server: RedisServer, provider: SlowP
     """Redelivered or not, with answers to stop or without; a plain sentence is one."""
     with redis_server.client(db=0) as client, CountingRelay(redis_server.port) as relay:
         client.flushall()
-        desk = Desk(relay.url, provider, lease=1000.0)
+        desk = Desk(relay.url, provider, lease=1000.0, variables={"WECHAT_BOTS": ""})
         desk.runner.load()
         commands = desk.gateway.commands
         asks_in_turn(desk, provider, "一")
@@ -329,7 +329,7 @@ def test_a_refused_retry_is_two_round_trips(redis_server: RedisServer, provider:
     """Its refusal is stored with its stream, not after it."""
     with redis_server.client(db=0) as client, CountingRelay(redis_server.port) as relay:
         client.flushall()
-        desk = Desk(relay.url, provider, lease=1000.0)
+        desk = Desk(relay.url, provider, lease=1000.0, variables={"WECHAT_BOTS": ""})
         desk.runner.load()
         for number in range(3):
             desk.asks(str(number), msgid=str(number), chat=f"chat{number}")

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
-from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
-from services.answers.claim_store import ClaimStore
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
-from services.answers.forms.conversation_forms import AnswerForms
-from services.answers.forms.form_store import FormStore
-from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
-from services.channels import Channels
+from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS
 from services.errors import ProviderError, StoreUnavailable, Unrecoverable
-from services.identity.auth_service import AuthService
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider, Recovered
-from services.redis.store import ScriptRunner, connect
-from services.streams.access import Access
-from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Chunk, NewStream, Snapshot, Write, taken_stream
-from services.streams.store import StreamStore, stream_keys
+from services.streams.store import stream_keys
 from tests.support.servers.processes import free_port, wait_until
+from tests.support.streams.desk import Desk
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan")
@@ -67,48 +55,25 @@ class RememberingProvider(BaseRAGProvider):
         return True
 
 
-class Replica:
-    """The takeover of one replica, with all that it uses and a scripted provider."""
+class Replica(Desk):
+    """A replica with a provider that remembers; its sweep, once it is started, begins at once."""
 
-    def __init__(self, url: str, *, max_streams: int = 100) -> None:
-        self.client = connect(url, pool_size=10, timeout=5.0)
-        runner = ScriptRunner(self.client)
-        self.store = StreamStore(runner, lease=60.0, max_seconds=600.0)
+    def __init__(self, url: str) -> None:
         self.provider = RememberingProvider()
-        self.answerer = Answerer(
-            auth=AuthService("none"),
-            backends={"default": Backend(self.provider)},
-            memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
-            streams=self.store,
-            channels=Channels(CHANNELS, {}),
-            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
-        )
-        self.manager = StreamManager(
-            self.store,
-            self.answerer.answer,
-            sentence=lambda code: f"<{code}>",
-            limits=StreamLimits(max_streams, max_bytes=100_000),
-        )
-        claims = ClaimStore(runner, self.store)
-        # The first sweep of `start` is at once.
-        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer, claims, dice=lambda low, high: low)
-        self.manager.start()
+        super().__init__(url, self.provider, lease=60.0, variables={"STREAM_MAX_SECONDS": "600"})
+        self.store, self.takeovers = self.streams, self.container.takeovers
+        self.takeovers._dice = lambda low, high: low
 
     def sees(self, stream_id: str = "s") -> Snapshot:
         snapshot = self.store.read(stream_id)
         assert snapshot
         return snapshot
 
-    def sees_end(self, stream_id: str = "s") -> Snapshot:
-        wait_until(lambda: self.sees(stream_id).status != "processing")
+    def ends(self) -> Snapshot:
+        """Wait until the stream has ended and its producer too, and return it."""
+        wait_until(lambda: self.sees().status != "processing")
         wait_until(lambda: self.manager.running == 0)
-        return self.sees(stream_id)
-
-    def close(self) -> None:
-        self.takeovers.close()
-        self.manager.drain(3.0)
-        self.manager.close()
-        self.client.close()
+        return self.sees()
 
 
 @pytest.fixture
@@ -121,12 +86,12 @@ def replica(any_redis_url: str) -> Iterator[Replica]:
 def leave_behind(replica: Replica, redis_client: redis.Redis, text: str = "一半", **fields: str) -> None:
     """Leave a stream as an owner that was killed long enough ago, with its person's slot and turn still held."""
     start = {"status": "processing", "question": QUESTION.to_json(), "asks": "0", **fields}
-    store, key = replica.store, replica.answerer.conversation(QUESTION)
+    store, key = replica.store, replica.container.answerer.conversation(QUESTION)
     new = NewStream("s", "dead", start, frame_seconds=330.0)
     store.open(
         new,
         store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0),
-        ConversationStore(ScriptRunner(replica.client), secret=b"s", ttl=100.0).turn_call(key, "s"),
+        replica.container.conversations.turn_call(key, "s"),
         *store.running_calls(["s"], seconds=0.0),
     )
     if text:
@@ -144,7 +109,7 @@ def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client
 
     assert replica.takeovers.attempt("s") == "taken"
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.epoch) == ("completed", "新的答案", 2)
     assert (len(replica.provider.asked), replica.provider.recovered) == (1, [])
     assert redis_client.hget(stream_keys("s").hash, "asks") == "1"
@@ -163,7 +128,7 @@ def test_an_answer_that_the_provider_has_is_not_asked_again(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.start) == ("completed", kept, start)
     assert (replica.provider.asked, replica.provider.cancelled) == ([], [])
     assert replica.provider.recovered == [ProviderIds("c1", "m1", "t1", "r1")]
@@ -180,7 +145,7 @@ def test_an_unrecoverable_answer_is_asked_once_more(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.start) == ("completed", "新的答案", 1)
     assert replica.store.load("s")[1][0].content == "一半", "the list only grows"
     assert (len(replica.provider.asked), replica.provider.cancelled) == (1, [ProviderIds("c1", "m1", "t1", "r1")])
@@ -195,7 +160,7 @@ def test_no_question_is_asked_three_times(replica: Replica, redis_client: redis.
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("error", "interrupted", "一半")
     assert replica.provider.asked == []
 
@@ -206,7 +171,7 @@ def test_a_stream_ends_after_too_many_takeovers(replica: Replica, redis_client: 
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.error_code, end.text) == ("interrupted", "一半")
     assert replica.provider.recovered == []
 
@@ -220,7 +185,7 @@ def test_after_many_takeovers_an_answer_is_looked_up_and_not_asked_again(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.error_code, end.text) == ("interrupted", "一半")
     assert (len(replica.provider.recovered), replica.provider.asked) == (1, [])
 
@@ -235,7 +200,7 @@ def test_an_answer_that_the_provider_finished_is_never_interrupted(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("completed", "", kept)
 
 
@@ -253,7 +218,7 @@ def test_a_text_known_to_be_whole_only_gets_its_end(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("completed", "", "一半")
     assert (replica.provider.asked, replica.provider.recovered) == ([], [])
 
@@ -265,7 +230,7 @@ def test_a_text_shorter_than_its_whole_mark_is_recovered(replica: Replica, redis
 
     replica.takeovers.attempt("s")
 
-    assert replica.sees_end().text == "一半和另一半"
+    assert replica.ends().text == "一半和另一半"
 
 
 def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_client: redis.Redis) -> None:
@@ -276,7 +241,7 @@ def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_clien
 
     replica.takeovers.attempt("s")
 
-    assert replica.sees_end().text == "一半和另一半"
+    assert replica.ends().text == "一半和另一半"
 
 
 def test_a_stream_past_its_deadline_ends(replica: Replica, redis_client: redis.Redis) -> None:
@@ -286,7 +251,7 @@ def test_a_stream_past_its_deadline_ends(replica: Replica, redis_client: redis.R
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.error_code, end.text, replica.provider.recovered) == ("answer_timeout", "一半", [])
 
 
@@ -308,7 +273,7 @@ def test_a_question_that_cannot_be_asked_ends(replica: Replica, redis_client: re
 
     replica.takeovers.attempt("s")
 
-    assert replica.sees_end().error_code == "interrupted"
+    assert replica.ends().error_code == "interrupted"
 
 
 def test_an_ended_stream_of_an_unknown_channel_does_not_stop_the_sweep(
@@ -330,7 +295,7 @@ def test_slot_and_turn_are_released_after_a_takeover(replica: Replica, redis_cli
 
     replica.takeovers.attempt("s")
 
-    replica.sees_end()
+    replica.ends()
     assert redis_client.exists("dify_user:default:zhangsan") == 0
     assert redis_client.keys("*:turns") == []
 
@@ -344,7 +309,7 @@ def test_of_concurrent_takeovers_one_succeeds(any_redis_url: str, redis_client: 
         outcomes = list(pool.map(lambda n: pair[n % 2].takeovers.attempt("s"), range(50)))
 
     assert outcomes.count("taken") == 1
-    assert pair[0].sees_end().epoch == 2
+    assert pair[0].ends().epoch == 2
     wait_until(lambda: pair[1].manager.running == 0)
     assert sum(len(replica.provider.asked) for replica in pair) == 1
     for replica in pair:
@@ -361,7 +326,7 @@ def test_the_sweep_takes_over_a_stream_that_is_not_polled(replica: Replica, redi
     lapse(redis_client)
     assert not replica.takeovers.sweep()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
     wait_until(lambda: not redis_client.keys("dify_streams:running:*"))
 
 
@@ -398,7 +363,7 @@ def test_an_error_in_one_stream_does_not_stop_the_sweep(
 
     replica.takeovers.sweep()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
 
 
 def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redis_client: redis.Redis) -> None:
@@ -420,18 +385,22 @@ def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Re
 
     replica.takeovers.start()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
 
 
 def test_a_full_replica_takes_no_stream_over(any_redis_url: str, redis_client: redis.Redis) -> None:
     """Neither an attempt nor a sweep changes the owner."""
-    full = Replica(any_redis_url, max_streams=0)
+    full = Replica(any_redis_url)
     leave_behind(full, redis_client)
+    while not full.manager.reserve():
+        pass
 
     assert full.takeovers.attempt("s") == ""
     assert not full.takeovers.sweep()
 
     assert full.sees().epoch == 1
+    while full.manager.running:
+        full.manager.give_back()
     full.close()
 
 

@@ -40,7 +40,7 @@ def test_a_connection_begins_with_ack_and_listening(desk: Desk) -> None:
     ],
 )
 def test_some_messages_are_only_acknowledged(
-    desk: Desk, message: dict[str, Any], members: dict[str, bool], paused: bool
+    desk: Desk, message: dict[str, Any], members: dict[str, Any], paused: bool
 ) -> None:
     """R04, R06, R07, R11: an interim text, even if it is a question, and a keepalive, for the current session.
 
