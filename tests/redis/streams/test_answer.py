@@ -106,10 +106,11 @@ class Replica:
         self.answerer = Answerer(
             auth=self.auth,
             backends={"default": Backend(self.provider, corp="acme")},
-            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.3),
+            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
             streams=self.streams,
             channels=Channels(CHANNELS, {}),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
+            callers=Callers("none"),
             sleep=self._sleep,
             clock=self.clock,
         )
@@ -165,7 +166,7 @@ def test_an_unauthenticated_question_does_not_reach_the_provider(replica: Replic
 
 @pytest.mark.parametrize("channel", ["chat", "realtime"])
 def test_a_socket_question_without_socket_authentication_is_refused(replica: Replica, channel: str) -> None:
-    """WeCom's authentication does not apply to socket channels."""
+    """WeCom's authentication does not apply to socket channels, which have credentials of their own."""
     question = replace(QUESTION, channel=channel)
 
     with pytest.raises(AuthError):
@@ -175,41 +176,31 @@ def test_a_socket_question_without_socket_authentication_is_refused(replica: Rep
 
 
 def test_the_second_question_continues_the_conversation(replica: Replica) -> None:
-    """It is sent with the conversation id of the first answer."""
+    """It is sent with the conversation id of the first answer, and no turns: the provider has them."""
     replica.ask("1")
     replica.conversations.leave(replica.key, "1")
     replica.ask("2")
 
-    assert [query.conversation_id for query in replica.provider.queries] == ["", "c1"]
+    assert [(query.conversation_id, query.history) for query in replica.provider.queries] == [("", ()), ("c1", ())]
+    assert replica.provider.cancelled == [], "both runs have ended"
 
 
-def test_an_answer_that_fails_after_some_text_keeps_its_conversation(replica: Replica) -> None:
-    """The id is stored at the first text, not at the end."""
+@pytest.mark.parametrize(("texts", "kept"), [(["一半"], "c1"), ([], "")])
+def test_an_answer_that_fails_after_some_text_keeps_its_conversation(
+    replica: Replica, texts: list[str], kept: str
+) -> None:
+    """The id is stored at the first text, not at the end: no provider's history begins with an empty answer."""
 
     def script(query: Query) -> Iterator[ProviderEvent]:
         yield ProviderIds("c1", "m1")
-        yield Delta("一半")
+        yield from map(Delta, texts)
         raise ProviderError(code="provider_truncated")
 
     replica.provider.script = script
     with pytest.raises(ProviderError):
         replica.ask()
 
-    assert replica.remembered == "c1"
-
-
-def test_a_first_turn_without_text_is_no_conversation(replica: Replica) -> None:
-    """Otherwise the provider's history would begin with an empty answer."""
-
-    def script(query: Query) -> Iterator[ProviderEvent]:
-        yield ProviderIds("c1", "m1")
-        raise ProviderError(code="provider_error")
-
-    replica.provider.script = script
-    with pytest.raises(ProviderError):
-        replica.ask()
-
-    assert replica.remembered == ""
+    assert replica.remembered == kept
 
 
 def test_a_conversation_that_the_provider_lost_is_started_anew(replica: Replica) -> None:
@@ -343,28 +334,32 @@ def test_closing_an_answer_stops_the_provider(replica: Replica) -> None:
     assert replica.provider.cancelled == [(ProviderIds("c1", "m1", "t1"), "E-zhangsan-acme")]
 
 
-@pytest.mark.parametrize(("reason", "stops"), [("cancelled", 1), ("fenced", 0), ("released", 0)])
-def test_only_a_cancellation_stops_the_providers_run(replica: Replica, reason: str, stops: int) -> None:
-    """A fenced or leaving owner leaves the run to its successor."""
+ENDINGS = [("cancelled", True), ("fenced", False), ("released", False), ("lost", False)]
+
+
+@pytest.mark.parametrize(("reason", "stops"), ENDINGS)
+@pytest.mark.parametrize("during", ["the answer", "its look-up", "a recovery"])
+def test_only_a_cancellation_stops_the_providers_run(replica: Replica, during: str, reason: str, stops: bool) -> None:
+    """A fenced or leaving owner leaves the run to its successor; a cancelled one is needed by no reader."""
 
     def script(query: Query) -> Iterator[ProviderEvent]:
         yield ProviderIds("c1", "m1", "t1")
         yield Delta("一")
+        if during == "its look-up":
+            raise StreamBroken(code="provider_truncated")
+        interrupted()
+
+    def interrupted(*asked: object) -> Recovered:
         replica.deadline.abort(reason)
         raise ProviderError(code="interrupted")
 
-    replica.provider.script = script
+    replica.provider.script, replica.provider.recover = script, interrupted  # type: ignore[method-assign]
+    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半") if during == "a recovery" else None
+
     with pytest.raises(ProviderError):
-        replica.ask()
+        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
 
-    assert len(replica.provider.cancelled) == stops
-
-
-def test_a_finished_answer_is_not_stopped(replica: Replica) -> None:
-    """The run has ended at the provider."""
-    replica.ask()
-
-    assert replica.provider.cancelled == []
+    assert [ids for ids, _ in replica.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stops
 
 
 def breaks(query: Query) -> Iterator[ProviderEvent]:
@@ -429,22 +424,6 @@ def test_a_broken_stream_without_an_answer_ends_with_an_error(
     assert replica.remembered == "c1"
 
 
-@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("lost", False)])
-def test_cancelling_the_look_up_of_a_broken_stream_stops_its_run(replica: Replica, reason: str, stopped: bool) -> None:
-    """An owner that leaves the run to another owner does not stop it."""
-
-    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        deadline.abort(reason)
-        raise ProviderError(code="interrupted")
-
-    replica.provider.script, replica.provider.recover = breaks, recover  # type: ignore[method-assign]
-
-    with pytest.raises(ProviderError):
-        replica.ask()
-
-    assert len(replica.provider.cancelled) == stopped
-
-
 def test_a_broken_stream_without_ids_is_looked_up_in_its_conversation(replica: Replica) -> None:
     """A new conversation has no id yet; the ids that are found become the conversation's."""
     look_ups: list[ProviderIds] = []
@@ -497,33 +476,22 @@ def test_a_new_owner_looks_up_what_was_sent_before_the_question_too(replica: Rep
     assert asked == [before + QUESTION.text, QUESTION.text]
 
 
-def test_a_memory_that_cannot_be_written_costs_no_answer(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an outage of Redis the answer continues, and the next question begins a new conversation."""
+@pytest.mark.parametrize(("lost", "kept"), [(1, "c1"), (1000, "")])
+def test_a_memory_that_could_not_be_written_is_written_at_the_end(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, lost: int, kept: str
+) -> None:
+    """A short outage does not lose the conversation, and a long one costs no answer: the next question begins anew."""
+    remember, outages = replica.conversations.remember, iter([True] * lost)
 
     def fail(key: str, memory: Memory) -> None:
-        raise StoreUnavailable
-
-    monkeypatch.setattr(replica.conversations, "remember", fail)
-
-    assert replica.ask()[-1] == Delta("答")
-
-
-def test_a_memory_that_could_not_be_written_is_written_at_the_end(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A short outage at the first event does not lose the conversation."""
-    remember, outages = replica.conversations.remember, iter([True])
-
-    def fail_once(key: str, memory: Memory) -> None:
         if next(outages, False):
             raise StoreUnavailable
         remember(key, memory)
 
-    monkeypatch.setattr(replica.conversations, "remember", fail_once)
+    monkeypatch.setattr(replica.conversations, "remember", fail)
 
-    replica.ask()
-
-    assert replica.remembered == "c1"
+    assert replica.ask()[-1] == Delta("答")
+    assert replica.remembered == kept
 
 
 @pytest.mark.parametrize(
@@ -628,23 +596,6 @@ def test_a_full_queue_does_not_refuse_an_answer_that_has_begun(replica: Replica)
     assert refused.value.code == "answer_timeout"
 
 
-@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("released", False)])
-def test_cancelling_a_recovery_stops_the_run(replica: Replica, reason: str, stopped: bool) -> None:
-    """The run goes on at the provider, and no reader needs it; a fenced or leaving owner does not stop it."""
-
-    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        deadline.abort(reason)
-        raise ProviderError(code="interrupted")
-
-    replica.provider.recover = recover  # type: ignore[method-assign]
-    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
-
-    with pytest.raises(ProviderError):
-        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
-
-    assert [ids for ids, _ in replica.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stopped
-
-
 def test_a_new_owner_stops_the_old_run_after_asking_is_stored(replica: Replica) -> None:
     """Before that, the new owner may itself have been replaced."""
     past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
@@ -694,31 +645,13 @@ def test_only_complete_answers_become_history(replica: Replica) -> None:
     assert [query.history for query in replica.provider.queries] == [(), (), ()]
 
 
-def test_a_provider_with_conversations_gets_no_history(replica: Replica) -> None:
-    """It gets its conversation id."""
-    replica.ask("1")
-    replica.ask("2")
-
-    assert [(query.history, query.conversation_id) for query in replica.provider.queries] == [((), ""), ((), "c1")]
-
-
 def test_an_independent_question_has_no_history(replica: Replica) -> None:
     """It gets no earlier turns, and adds none."""
     replica.provider.keeps_conversations = False
-    callers = Callers("none")
-    answerer = Answerer(
-        auth=replica.auth,
-        backends={"default": Backend(replica.provider)},
-        memory=MemoryStores(replica.conversations, HistoryStore(ScriptRunner(replica.client), ttl=100.0)),
-        streams=replica.streams,
-        channels=Channels(CHANNELS, {}),
-        forms=AnswerForms(FormStore(ScriptRunner(replica.client), Access({}), clock=time.time), str),
-        callers=callers,
-    )
     question = Question("年假?", "http", "default", "anonymous")
 
     for stream_id in ("1", "2"):
-        list(answerer.answer(question, stream_id, replica.deadline))
+        list(replica.answerer.answer(question, stream_id, replica.deadline))
 
     assert [query.history for query in replica.provider.queries] == [(), ()]
 
