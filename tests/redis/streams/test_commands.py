@@ -231,17 +231,6 @@ def test_retry_on_a_leaving_replica_is_refused(desk: Desk, other: Desk, provider
     assert other.sees_end(again.stream_id).text == "答：一"
 
 
-def test_stop_ends_a_retry(desk: Desk, provider: SlowProvider) -> None:
-    """Its answer is one of the person's answers."""
-    desk.asks("一", msgid="1")
-    stops(desk)
-    again = retries(desk, "c2")
-
-    stops(desk, "c3")
-
-    assert status(desk, again) == "cancelled"
-
-
 def test_the_last_question_is_sealed_in_redis(desk: Desk, provider: SlowProvider, redis_client: redis.Redis) -> None:
     """Its words are not in the new keys, which expire."""
     desk.asks("机密", msgid="1")

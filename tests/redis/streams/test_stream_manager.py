@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import redis
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError
-from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Told, Usage, UserInfo
+from services.models import Delta, Identity, Past, ProviderIds, Question, Told, Usage, UserInfo
 from services.redis.store import ScriptRunner, connect
 from services.streams import manager
 from services.streams.answer_events import AnswerEvent, Asking, Waiting
@@ -48,6 +48,18 @@ class Replica:
     def _play(self, question: Question, stream_id: str, deadline: Deadline, past: Past | None) -> Iterator[AnswerEvent]:
         self.pasts.append(past)
         yield from self.script(deadline)
+
+    def says(self, *before: str, then: Sequence[str]) -> threading.Event:
+        """Let the next answer say `before`, wait for the returned event, and say the rest."""
+        go_on = threading.Event()
+
+        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+            yield from map(Delta, before)
+            go_on.wait(60.0)
+            yield from map(Delta, then)
+
+        self.script = script
+        return go_on
 
     def asks(self, stream_id: str = "s", **options: Any) -> NewStream:
         fields = {"status": "processing", "content": QUESTION.text, "question": QUESTION.to_json()}
@@ -118,15 +130,6 @@ def test_identity_and_ids_are_written_into_the_hash(replica: Replica, redis_clie
     assert "tok-secret" not in str(fields)
 
 
-def test_a_replacement_drops_the_earlier_text(replica: Replica) -> None:
-    """Text after the replacement is added to it."""
-    replica.script = lambda _: iter([Delta("不好的"), Replacement("好的"), Delta("回答")])
-
-    replica.asks()
-
-    assert replica.sees_end().text == "好的回答"
-
-
 def test_waiting_is_shown_until_the_turn_comes(replica: Replica) -> None:
     """The mark is set when the stream is opened, and cleared when its turn comes."""
     turn = threading.Event()
@@ -147,44 +150,45 @@ def test_waiting_is_shown_until_the_turn_comes(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "level"),
     [
-        (ProviderError(code="provider_timeout"), "provider_timeout"),
-        (AnswerError(), "answer_failed"),
-        (AuthError(code="unknown_user"), "unknown_user"),
-        (RuntimeError("a bug"), "answer_failed"),
+        (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
+        (AnswerError("nothing fits"), "answer_failed", logging.ERROR),
+        (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
+        (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
+        (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
     ],
 )
-def test_a_stream_ends_after_any_error(replica: Replica, error: Exception, code: str) -> None:
-    """The partial text stays, and a sentence for the user is the last chunk."""
+def test_a_stream_ends_after_any_error(
+    replica: Replica, caplog: pytest.LogCaptureFixture, error: Exception, code: str, level: int
+) -> None:
+    """The partial text stays, and a sentence is the last chunk.
+
+    The one log line has the cause, or the traceback of an unexpected error; a user who may not ask is only a warning.
+    """
 
     def script(deadline: Deadline) -> Iterator[AnswerEvent]:
         yield Delta("一半")
         raise error
 
     replica.script = script
-    replica.asks()
+    with caplog.at_level(logging.INFO, "services.streams.producer"):
+        replica.asks()
+        wait_until(lambda: replica.manager.running == 0)
 
-    end = replica.sees_end()
-    page = replica.store.chunks("s", 0)
+    end, page = replica.sees(), replica.store.chunks("s", 0)
     assert page
     assert (end.status, end.error_code, end.text) == ("error", code, "一半")
-    assert page.chunks[-1].content == f"<{code}>"
-    assert (page.chunks[-1].is_error, page.chunks[-1].is_final) == (True, True)
-
-
-def test_the_state_of_a_failed_authentication_is_kept(replica: Replica, redis_client: redis.Redis) -> None:
-    """`auth_state` has the error's code."""
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        raise AuthError(code="auth_refused")
-        yield
-
-    replica.script = script
-    replica.asks()
-    replica.sees_end()
-
-    assert redis_client.hget(stream_keys("s").hash, "auth_state") == "auth_refused"
+    last = page.chunks[-1]
+    assert (last.content, last.is_error, last.is_final) == (f"<{code}>", True, True)
+    fields, _ = replica.store.load("s")
+    assert not isinstance(error, AuthError) or fields["auth_state"] == code
+    (line,) = replica.lines(caplog, "stream")
+    unexpected = isinstance(error, LookupError)
+    assert (line["levelno"], line["outcome"], bool(line["exc_info"])) == (level, code, unexpected)
+    assert line.get("cause", "") == ("" if unexpected else str(error))
+    errors = [line["msg"] for line in replica.lines(caplog) if line["levelno"] == logging.ERROR]
+    assert errors == ["stream"] * (level > logging.WARNING)
 
 
 def test_the_total_time_ends_an_answer(any_redis_url: str, clock: FakeClock) -> None:
@@ -215,13 +219,7 @@ def test_the_total_time_ends_an_answer(any_redis_url: str, clock: FakeClock) -> 
 def test_a_silent_providers_stream_keeps_its_lease(any_redis_url: str, redis_client: redis.Redis) -> None:
     """The flusher renews the lease of a stream without text, also after the end of the first one."""
     replica = Replica(any_redis_url, lease=0.6)
-    speak = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        speak.wait(60.0)
-        yield Delta("终于")
-
-    replica.script = script
+    speak = replica.says(then=["终于"])
     replica.asks()
     first = float(redis_client.hget(stream_keys("s").hash, "lease") or 0)
     wait_until(lambda: float(redis_client.hget(stream_keys("s").hash, "lease") or 0) > first + 0.6)
@@ -261,14 +259,7 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
     """At most one owner can append: the old one's text and end are refused, and its log lines say so."""
     caplog.set_level(logging.INFO)
     replica = Replica(any_redis_url, lease=0.3)
-    go_on = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        yield Delta("旧")
-        go_on.wait(60.0)
-        yield Delta("旧主的话")
-
-    replica.script = script
+    go_on = replica.says("旧", then=["旧主的话"])
     new = replica.asks()
     wait_until(lambda: replica.sees().text == "旧")
     replica.client.hset(stream_keys("s").hash, mapping={"epoch": 2, "owner": "another"})
@@ -287,13 +278,7 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
 def test_slots_are_bounded_and_released(any_redis_url: str) -> None:
     """A replica without a free slot returns `replica_full`; an ended answer frees its slot."""
     replica = Replica(any_redis_url, max_streams=1)
-    end = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        end.wait(60.0)
-        yield Delta("x")
-
-    replica.script = script
+    end = replica.says(then=["x"])
     replica.asks()
 
     assert replica.manager.reserve() == "replica_full"
@@ -302,46 +287,6 @@ def test_slots_are_bounded_and_released(any_redis_url: str) -> None:
     assert replica.manager.reserve() == ""
     replica.manager.give_back()
     replica.close()
-
-
-def test_the_calls_after_an_answer_are_sent_at_its_end(replica: Replica, redis_client: redis.Redis) -> None:
-    """The person's slot is released when the stream has ended, in the step that removes it from the index."""
-    enter = replica.store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0)
-    replica.store.write([], enter, *replica.store.running_calls(["s"]))
-
-    replica.asks(after=[replica.store.leave_call("default", "zhangsan", "s")])
-
-    wait_until(lambda: replica.manager.running == 0)
-    assert redis_client.exists("dify_user:default:zhangsan") == 0
-    assert redis_client.keys("dify_streams:running:*") == []
-
-
-def test_a_stream_of_another_owner_is_continued(replica: Replica) -> None:
-    """New text is added to its text, and the producer gets what was done before."""
-    fields = {"status": "processing", "message_id": "m1", "conversation_id": "c1", "asks": "1", "waiting": ""}
-    replica.store.open(NewStream("s", "me", fields, (Chunk("一半，", "t"),)))
-    new = NewStream("s", "me", fields, (Chunk("一半，", "t"),))
-    replica.script = lambda _: iter([Delta("另一半")])
-
-    replica.manager.reserve()
-    replica.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0)
-
-    end = replica.sees()
-    assert (end.status, end.text) == ("completed", "一半，另一半")
-    assert replica.pasts == [Past(1, ProviderIds("c1", "m1"), "一半，")]
-    assert replica.manager.running == 0
-
-
-def test_a_stream_may_be_taken_over_to_end_it(replica: Replica) -> None:
-    """The partial text stays, with a sentence, and the provider is not asked."""
-    replica.store.open(NewStream("s", "me", {"status": "processing"}, (Chunk("一半", "t"),)))
-    new = NewStream("s", "me", {}, (Chunk("一半", "t"),))
-
-    replica.manager.reserve()
-    replica.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0, ending="interrupted")
-
-    end = replica.sees()
-    assert (end.status, end.error_code, end.text, replica.pasts) == ("error", "interrupted", "一半", [])
 
 
 def test_asking_is_stored_before_the_provider_is_asked(replica: Replica) -> None:
@@ -362,13 +307,7 @@ def test_asking_is_stored_before_the_provider_is_asked(replica: Replica) -> None
 
 def test_a_drain_lets_answers_finish(replica: Replica) -> None:
     """A draining replica refuses new questions, and finishes the running ones."""
-    leave = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        leave.wait(60.0)
-        yield Delta("完整")
-
-    replica.script = script
+    leave = replica.says(then=["完整"])
     replica.asks()
     drain = threading.Thread(target=replica.manager.drain, args=(60.0,))
     drain.start()
@@ -455,14 +394,7 @@ def test_an_owner_without_redis_leaves_the_run_to_others() -> None:
 
 def test_a_stream_that_redis_lost_is_written_anew(replica: Replica, redis_client: redis.Redis) -> None:
     """The owner keeps the whole text, and writes it to a Redis that comes back empty."""
-    go_on = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        yield Delta("前半")
-        go_on.wait(60.0)
-        yield Delta("后半")
-
-    replica.script = script
+    go_on = replica.says("前半", then=["后半"])
     replica.asks()
     wait_until(lambda: replica.sees().text == "前半")
     redis_client.flushdb()
@@ -478,16 +410,7 @@ def test_an_answer_outlives_an_outage_of_redis() -> None:
     """Deltas wait during the outage, and are appended after it, each once."""
     with RedisServer(aof=True) as server:
         replica = Replica(server.url())
-        go_on = threading.Event()
-
-        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-            yield Delta("前")
-            go_on.wait(60.0)
-            for _ in range(50):
-                yield Delta("中")
-            yield Delta("后")
-
-        replica.script = script
+        go_on = replica.says("前", then=[*["中"] * 50, "后"])
         replica.asks()
         wait_until(lambda: replica.sees().text == "前")
         server.stop()
@@ -518,37 +441,6 @@ def test_the_documented_debug_lines(
     questions = [line["content"] for line in replica.lines(caplog, "question")]
     assert questions == ([QUESTION.text] if log_content else [])
     replica.close()
-
-
-def _failing(error: Exception) -> Iterator[AnswerEvent]:
-    yield Delta("半")
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome", "level"),
-    [
-        (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
-        (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
-        (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
-        (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
-    ],
-)
-def test_a_failed_answer_is_one_log_line(
-    replica: Replica, caplog: pytest.LogCaptureFixture, error: Exception, outcome: str, level: int
-) -> None:
-    """It has the cause, or the traceback of an unexpected error; a user who may not ask is only a warning."""
-    replica.script = lambda _: _failing(error)
-    with caplog.at_level(logging.INFO, "services.streams.producer"):
-        replica.asks()
-        wait_until(lambda: replica.manager.running == 0)
-
-    (line,) = replica.lines(caplog, "stream")
-    assert (line["levelno"], line["outcome"]) == (level, outcome)
-    assert line.get("cause", "") == ("" if outcome == "answer_failed" else str(error))
-    assert bool(line["exc_info"]) is (outcome == "answer_failed")
-    errors = [line["msg"] for line in replica.lines(caplog) if line["levelno"] == logging.ERROR]
-    assert errors == ["stream"] * (level > logging.WARNING)
 
 
 def test_each_stream_is_one_log_line(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from demo.wecom.card_clicks import click_event
 from demo.wecom.long_connection.commands import UPLOAD_CHUNK
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
-from demo.wecom.media_store import MediaStore
 from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server
 from tests.support.long_connection.raw_bot import CHUNK, RawBot, UploadRefused
 from tests.support.pictures import PDF, png
@@ -106,40 +104,6 @@ def test_lost_connection_ends_the_subscription(wecom: LongConnectionServer, alic
     wecom.wait_until(lambda: not wecom.subscribed(BOT_ID))
 
     assert alice.asks("anybody").dropped
-
-
-def test_missing_ack(bot: RawBot, wecom: LongConnectionServer, alice: LongConnectionUser) -> None:
-    """A frame whose ack never comes has its effect; one that is sent before an ack breaks the rule of serial frames."""
-    missing = wecom.faults.add(Fault("aibot_respond_msg", ack_seconds=None, times=1))
-    asked = alice.asks("hello")
-    req_id = bot.next_req_id()
-    stream = {"id": "s1", "finish": False, "content": "a"}
-
-    bot.send("aibot_respond_msg", {"msgtype": "stream", "stream": stream}, req_id)
-    alice.sees("a")
-    assert bot.streams(req_id, "ab")["errcode"] == 0
-
-    assert missing.met == 1
-    assert asked.content == "ab"
-    assert ["before the ack" in rule for rule in wecom.broken] == [True]
-
-
-def test_event_takes_no_stream(bot: RawBot, wecom: LongConnectionServer, alice: LongConnectionUser) -> None:
-    """The req_id of enter_chat takes a welcome, and no stream."""
-    entered = alice.sends_event("enter_chat")
-    req_id = bot.next_req_id()
-
-    assert bot.streams(req_id, "x")["errcode"] == 846605
-    welcome = {"msgtype": "text", "text": {"content": "Welcome"}}
-    assert bot.request("aibot_respond_welcome_msg", welcome, req_id)["errcode"] == 0
-    assert [message.content for message in entered.messages] == ["Welcome"]
-
-
-def test_connections_are_refused(wecom: LongConnectionServer) -> None:
-    wecom.refuse_status = 503
-
-    with pytest.raises(InvalidStatus, match="503"), RawBot(wecom.url, BOT_ID, SECRET):
-        pass
 
 
 def test_evicted_connection_is_closed_later() -> None:
@@ -320,18 +284,6 @@ def test_upload_that_breaks_a_rule_is_refused(
         bot.uploads(kind, content)
 
     assert len(wecom.broken) == 1
-
-
-def test_media_has_a_key_of_its_own(bot: RawBot, wecom: LongConnectionServer) -> None:
-    """Each file's address comes with the 43 characters of its key."""
-    with MediaStore() as store:
-        carol = wecom.user("carol", store=store)
-        carol.posts(carol.file_message("image", png()))
-        carol.posts(carol.file_message("image", png()))
-        images = [bot.next_callback()["body"]["image"] for _ in range(2)]
-
-    assert [len(image["aeskey"]) for image in images] == [43, 43]
-    assert len({image["aeskey"] for image in images}) == 2
 
 
 def test_welcome_comes_within_five_seconds(bot: RawBot, clock: FakeClock, alice: LongConnectionUser) -> None:

@@ -179,22 +179,6 @@ def test_a_reader_continues_from_its_cursor_on_another_replica(pair: Pair, reade
     assert (news.first, news.reset) == (1, False)
 
 
-def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> None:
-    """The first chunk has number 0, also after a replacement."""
-    pair.here.asks()
-    following = reader.follows()
-    pair.script.say("年假")
-    first = see_text(following, "年假")
-    pair.script.say("怎么")
-    second = see_text(following, "年假怎么", "年假")
-
-    pair.script.say("!病假")
-    _, anew = see(following)
-
-    assert (first.first, second.first) == (0, 1)
-    assert (anew.reset, anew.first, [chunk.content for chunk in anew.chunks]) == (True, 0, ["病假"])
-
-
 def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -> None:
     """The new text follows the reset; a reader that had no text gets no reset."""
     pair.here.asks()
@@ -205,14 +189,16 @@ def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -
     pair.script.say("!病假")
     pair.script.say("怎么请")
     pair.script.end()
-    resets, text = 0, "年假"
+    resets, text, numbers = 0, "年假", []
     while True:
         text, news = see(early, text)
         resets += news.reset
+        numbers += range(news.first, news.first + len(news.chunks))
         if news.ended:
             break
 
     assert (text, resets) == ("病假怎么请", 1)
+    assert numbers == list(range(len(numbers))), "chunks are numbered within the text, from 0 again"
     assert see_end(late)[0] == "病假怎么请"
 
 
@@ -250,17 +236,6 @@ def test_a_stream_without_access_is_unknown(pair: Pair, reader: Replica) -> None
 
     with pytest.raises(StreamUnknown):
         see(reader.follows(allowed=False))
-
-
-def test_a_missing_stream_is_unknown_after_the_timeout(pair: Pair) -> None:
-    """A living owner would have written the stream again within the timeout."""
-    following = pair.here.follows(stream_id="nothing")
-    assert following.next(0.0) is None
-
-    pair.here.clock.advance(4.0)
-
-    with pytest.raises(StreamUnknown):
-        following.next(0.0)
 
 
 def test_a_stream_that_redis_lost_is_followed_on(pair: Pair, reader: Replica) -> None:
