@@ -47,15 +47,6 @@ def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple
                 return text, news
 
 
-def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) -> None:
-    """The chunks together are the provider's answer."""
-    provider.go_on.set()
-
-    text, end = sees(desk, asks(desk).stream_id)
-
-    assert (text, end.status) == ("答：年假?", "completed")
-
-
 def test_questions_without_a_session_are_independent(desk: Desk, provider: SlowProvider) -> None:
     """No conversation is kept, and none waits for another."""
     ids = [asks(desk, f"问{number}").stream_id for number in range(6)]

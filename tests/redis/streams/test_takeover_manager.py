@@ -104,7 +104,7 @@ def lapse(redis_client: redis.Redis) -> None:
 
 
 def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client: redis.Redis) -> None:
-    """The owner died before that: nothing is recovered, and this is the first request."""
+    """The owner died before that: nothing is recovered, this is the first request, and its end frees slot and turn."""
     leave_behind(replica, redis_client, text="")
 
     assert replica.takeovers.attempt("s") == "taken"
@@ -113,6 +113,8 @@ def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client
     assert (end.status, end.text, end.epoch) == ("completed", "新的答案", 2)
     assert (len(replica.provider.asked), replica.provider.recovered) == (1, [])
     assert redis_client.hget(stream_keys("s").hash, "asks") == "1"
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("*:turns") == []
 
 
 @pytest.mark.parametrize(
@@ -121,9 +123,9 @@ def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client
 def test_an_answer_that_the_provider_has_is_not_asked_again(
     replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, kept: str, start: int
 ) -> None:
-    """The provider's whole answer extends the text, or replaces it."""
+    """The provider's whole answer extends the text, or replaces it; the text was whole once, and Redis lost a part."""
     caplog.set_level(logging.INFO)
-    leave_behind(replica, redis_client, asks="1", **IDS)
+    leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
     replica.provider.kept = kept
 
     replica.takeovers.attempt("s")
@@ -154,40 +156,22 @@ def test_an_unrecoverable_answer_is_asked_once_more(
     assert (line["cause"], line["former_owner"], line["owner"]) == ("it is gone", "dead", end.owner)
 
 
-def test_no_question_is_asked_three_times(replica: Replica, redis_client: redis.Redis) -> None:
-    """The text so far stays, with a sentence."""
-    leave_behind(replica, redis_client, asks="2", **IDS)
+@pytest.mark.parametrize(
+    ("asks", "lost", "look_ups"),
+    [(2, 0, 1), (1, MAX_TAKEOVERS - 1, 1), (1, MAX_LOOK_UPS - 2, 1), (1, MAX_LOOK_UPS - 1, 0)],
+    ids=["asked twice", "many owners", "nearly too many", "too many"],
+)
+def test_a_question_that_loses_its_owners_is_not_passed_on_for_ever(
+    replica: Replica, redis_client: redis.Redis, asks: int, lost: int, look_ups: int
+) -> None:
+    """It is not asked again, then not looked up either: the text stays, with a sentence."""
+    leave_behind(replica, redis_client, asks=str(asks), takeovers=str(lost), **IDS)
 
     replica.takeovers.attempt("s")
 
     end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("error", "interrupted", "一半")
-    assert replica.provider.asked == []
-
-
-def test_a_stream_ends_after_too_many_takeovers(replica: Replica, redis_client: redis.Redis) -> None:
-    """A question that crashes each of its owners is not passed on for ever."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_LOOK_UPS - 1), **IDS)
-
-    replica.takeovers.attempt("s")
-
-    end = replica.ends()
-    assert (end.error_code, end.text) == ("interrupted", "一半")
-    assert replica.provider.recovered == []
-
-
-@pytest.mark.parametrize("takeovers", [MAX_TAKEOVERS, MAX_LOOK_UPS - 1])
-def test_after_many_takeovers_an_answer_is_looked_up_and_not_asked_again(
-    replica: Replica, redis_client: redis.Redis, takeovers: int
-) -> None:
-    """The provider may have finished it; if not, the text so far stays, with a sentence."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(takeovers - 1), **IDS)
-
-    replica.takeovers.attempt("s")
-
-    end = replica.ends()
-    assert (end.error_code, end.text) == ("interrupted", "一半")
-    assert (len(replica.provider.recovered), replica.provider.asked) == (1, [])
+    assert (len(replica.provider.recovered), replica.provider.asked) == (look_ups, [])
 
 
 @pytest.mark.parametrize("kept", ["一半", "一半和另一半"])
@@ -221,16 +205,6 @@ def test_a_text_known_to_be_whole_only_gets_its_end(
     end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("completed", "", "一半")
     assert (replica.provider.asked, replica.provider.recovered) == ([], [])
-
-
-def test_a_text_shorter_than_its_whole_mark_is_recovered(replica: Replica, redis_client: redis.Redis) -> None:
-    """The mark has the text's length in bytes, and Redis has lost a part of the text."""
-    leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
-    replica.provider.kept = "一半和另一半"
-
-    replica.takeovers.attempt("s")
-
-    assert replica.ends().text == "一半和另一半"
 
 
 def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_client: redis.Redis) -> None:
@@ -287,17 +261,6 @@ def test_an_ended_stream_of_an_unknown_channel_does_not_stop_the_sweep(
     assert not replica.takeovers.sweep()
 
     assert replica.store.lapsed() == []
-
-
-def test_slot_and_turn_are_released_after_a_takeover(replica: Replica, redis_client: redis.Redis) -> None:
-    """Both are free when the stream has ended."""
-    leave_behind(replica, redis_client)
-
-    replica.takeovers.attempt("s")
-
-    replica.ends()
-    assert redis_client.exists("dify_user:default:zhangsan") == 0
-    assert redis_client.keys("*:turns") == []
 
 
 def test_of_concurrent_takeovers_one_succeeds(any_redis_url: str, redis_client: redis.Redis) -> None:

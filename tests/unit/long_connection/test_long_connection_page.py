@@ -14,7 +14,6 @@ from demo.page.server import PageServer, create_page
 from demo.wecom.long_connection.server import LongConnectionServer
 from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server
 from tests.support.long_connection.raw_bot import RawBot
-from tests.support.pictures import png
 from tests.unit.wecom.test_page_server import Browser
 
 
@@ -57,22 +56,6 @@ def test_question_that_nobody_is_subscribed_for_is_an_error(browser: Browser) ->
     reply = browser.send("anybody?")
 
     assert (reply.status_code, reply.json()["error"]) == (502, "unreachable")
-
-
-def test_further_messages_and_files_are_told_once(browser: Browser, bot: RawBot) -> None:
-    """`since` is the number of messages that the page has; a picture comes as a data URL."""
-    key, req_id = asks(browser, bot, "你好")
-    bot.request("aibot_respond_msg", {"msgtype": "markdown", "markdown": {"content": "**再说**"}}, req_id)
-    media = {"msgtype": "image", "image": {"media_id": bot.uploads("image", png(), name="a.png")}}
-    bot.request("aibot_respond_msg", media, req_id)
-
-    frame = browser.post("/poll", bubble=key).json()["frame"]
-    further, picture = browser.post("/late", bubble=key, since=0).json()["messages"]
-
-    assert (frame["html"], frame["finish"]) == ("<p>好的</p>\n", True)
-    assert further == {"html": "<p><strong>再说</strong></p>\n", "bytes": 10, "broken": [], "file": None, "card": None}
-    assert picture["file"]["url"].startswith("data:image/png;base64,")
-    assert browser.post("/late", bubble=key, since=2).json()["messages"] == []
 
 
 def test_pushes_are_those_of_the_person(browser: Browser, bot: RawBot) -> None:
