@@ -55,14 +55,6 @@ def test_some_messages_are_only_acknowledged(
     assert acks == [{"type": "ack", "received_type": message["type"], **members, "session_id": "s1"}]
 
 
-def test_a_final_text_without_a_question_is_kept_as_context(desk: Desk) -> None:
-    """R04, R14: the stage shows that the session waits for a complete question."""
-    frames = desk.says("今天天气不错。")
-
-    assert stages(frames) == ["ack", "waiting_for_question"]
-    assert frames[0]["is_final"] is True
-
-
 @pytest.mark.parametrize(
     "message",
     [
@@ -116,6 +108,9 @@ def test_an_answer_continues_during_a_pause(desk: Desk) -> None:
 
     assert stages(desk.controls("pause")) == ["ack", "paused"]
     assert stages([*desk.grows("五天"), *desk.ends()]) == ["五天", "final", "idle", "paused"]
+    desk.controls("instant_query")
+    begun = [*desk.begins(), *desk.ends()]
+    assert stages(begun) == ["instant_query", "querying_rag", "final", "idle", "paused"], "R09: the last text before it"
 
 
 def test_stop_leaves_the_socket_open(desk: Desk) -> None:
@@ -142,18 +137,24 @@ def test_stop_closes_the_socket_if_set_or_requested(setting: Any, members: dict[
     assert desk.does(desk.session.unreadable()) == []
 
 
-@pytest.mark.parametrize("close", [False, True])
-def test_stop_cancels_the_running_and_the_queued_answer(desk: Desk, close: bool) -> None:
+@pytest.mark.parametrize(
+    ("action", "members", "last"),
+    [("stop", {}, ["idle"]), ("stop", {"close": True}, ["closed"]), ("instant_query", {}, [])],
+)
+def test_stop_and_an_instant_query_cancel_the_running_and_the_queued_answer(
+    desk: Desk, action: str, members: dict[str, bool], last: list[str]
+) -> None:
     """R08, R10: interrupting with the reason, the final frame of the begun answer; both streams are cancelled."""
-    desk.asks()
+    desk.asks("年假有几天？")
     desk.grows("五")
     desk.says("病假呢？")
 
-    frames = desk.controls("stop", close=close)
+    frames = desk.controls(action, **members)
 
-    assert stages(frames) == ["ack", "interrupting", "final CANCELLED", "closed" if close else "idle"]
-    assert (frames[1]["note"], frames[2]["stream_index"]) == ("stop", 1)
+    assert stages(frames) == ["ack", "interrupting", "final CANCELLED", *last]
+    assert (frames[1]["note"], frames[2]["stream_index"]) == (action, 1)
     assert desk.cancelled == ["stream1", "stream2"]
+    assert desk.asked[2:] == [("病假呢？", "s1")] * (action == "instant_query")
 
 
 def test_an_instant_query_asks_the_last_final_text(desk: Desk) -> None:
@@ -173,26 +174,6 @@ def test_an_instant_query_asks_the_last_final_text(desk: Desk) -> None:
     ]
 
 
-def test_an_instant_query_works_during_a_pause(desk: Desk) -> None:
-    """R09: a pause drops new texts; the last text before it can still be asked."""
-    desk.says("今天天气不错。")
-    desk.controls("pause")
-    desk.controls("instant_query")
-
-    assert stages([*desk.begins(), *desk.ends()]) == ["instant_query", "querying_rag", "final", "idle", "paused"]
-
-
-def test_an_instant_query_needs_a_final_text(desk: Desk) -> None:
-    """R09, R17: neither an interim text nor white space is enough."""
-    desk.sends({"type": "asr_chunk", "text": "年假有几天？"})
-    desk.says("  \n")
-
-    (_, error) = desk.controls("instant_query")
-
-    assert error["code"] == "NO_FINAL_ASR"
-    assert error["message"] == "没有可用的最终化ASR文本"
-
-
 def test_an_instant_query_needs_words(desk: Desk) -> None:
     """R17: punctuation alone is no question; the running answer continues."""
     desk.asks()
@@ -200,21 +181,6 @@ def test_an_instant_query_needs_words(desk: Desk) -> None:
 
     assert stages(desk.controls("instant_query")) == ["ack", "EMPTY_QUESTION"]
     assert desk.cancelled == []
-
-
-def test_an_instant_query_interrupts_the_other_answers(desk: Desk) -> None:
-    """R10: interrupting; the running and the queued answer are cancelled, then the instant query is asked."""
-    desk.asks("年假有几天？")
-    desk.grows("五")
-    desk.says("病假呢？")
-
-    frames = desk.controls("instant_query")
-
-    assert stages(frames) == ["ack", "interrupting", "final CANCELLED"]
-    assert frames[1]["note"] == "instant_query"
-    assert desk.cancelled == ["stream1", "stream2"]
-    assert desk.asked[2:] == [("病假呢？", "s1")]
-    assert stages(desk.begins()) == ["instant_query", "querying_rag"]
 
 
 def test_a_cancelled_answer_has_no_more_frames(desk: Desk) -> None:
@@ -281,15 +247,11 @@ def test_a_session_id_has_1_to_128_characters(desk: Desk, session_id: object) ->
     assert desk.asked == []
 
 
-@pytest.mark.parametrize("stamp", [0, -1, 1790000105123, 2**70])
-def test_a_timestamp_returns_in_the_ack(desk: Desk, stamp: int) -> None:
-    """R12: any whole number."""
-    assert desk.says("好。", timestamp=stamp)[0]["timestamp"] == stamp
-
-
 @pytest.mark.parametrize("stamp", ["1790000105123", 1.0, 1.5, True, None, [], {}])
 def test_a_timestamp_is_a_whole_number_or_missing(desk: Desk, stamp: object) -> None:
-    """R12: any other value is rejected, and the text is not asked."""
+    """R12: any whole number returns in the ack; any other value is rejected, and the text is not asked."""
+    for whole in (0, -1, 1790000105123, 2**70):
+        assert desk.says("好。", timestamp=whole)[0]["timestamp"] == whole
     frames = desk.says("年假有几天？", timestamp=stamp)
 
     assert stages(frames) == ["ack", "INVALID_MESSAGE"]
@@ -337,24 +299,14 @@ def test_a_reset_restarts_the_stream_index(desk: Desk) -> None:
     assert [(f["stream_index"], f["cursor"]) for f in frames[1:]] == [(0, 3)]
 
 
-def test_an_answer_of_the_mock_is_marked(desk: Desk) -> None:
-    """The final frame has `mock` only if the built-in mock answered."""
-    desk.asks()
-    by_mock = desk.ends(mock=True)
-    desk.asks()
-
-    assert by_mock[0]["mock"] is True
-    assert "mock" not in desk.ends()[0]
-
-
 def test_the_final_frame_has_usage_and_sources(desk: Desk) -> None:
-    """As the provider reported them; without values both members are missing."""
+    """As the provider reported them, and `mock` if the built-in mock answered; without values all are missing."""
     desk.asks()
-    final = desk.ends(usage={"total_tokens": 7}, sources=({"title": "手册"},))
+    final = desk.ends(usage={"total_tokens": 7}, sources=({"title": "手册"},), mock=True)[0]
     desk.asks()
 
-    assert (final[0]["usage"], final[0]["sources"]) == ({"total_tokens": 7}, [{"title": "手册"}])
-    assert not {"usage", "sources"} & desk.ends(usage={}).pop(0).keys()
+    assert (final["usage"], final["sources"], final["mock"]) == ({"total_tokens": 7}, [{"title": "手册"}], True)
+    assert not {"usage", "sources", "mock"} & desk.ends(usage={}).pop(0).keys()
 
 
 @pytest.mark.parametrize(
@@ -429,8 +381,12 @@ def test_a_message_without_a_type_gets_an_error_without_an_ack(desk: Desk, messa
 
 
 def test_a_blank_final_text_is_only_acknowledged(desk: Desk) -> None:
-    """The last final text stays the one before it."""
-    desk.says("今天天气不错。")
+    """The last final text stays the one before it; neither it nor an interim text can be asked (R09)."""
+    desk.sends({"type": "asr_chunk", "text": "年假有几天？"})
+    assert stages(desk.says("  \n")) == ["ack"]
+    assert stages(desk.controls("instant_query")) == ["ack", "NO_FINAL_ASR"]
+    (ack, _) = waiting = desk.says("今天天气不错。")
+    assert (stages(waiting), ack["is_final"]) == (["ack", "waiting_for_question"], True)
 
     assert stages(desk.says(" \t")) == ["ack"]
     desk.controls("instant_query")
