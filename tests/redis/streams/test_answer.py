@@ -696,10 +696,3 @@ def test_a_mocked_answer_is_not_in_the_history(replica: Replica) -> None:
     replica.ask("2")
 
     assert [query.history for query in replica.provider.queries] == [(), ()]
-
-
-def test_asking_has_the_provider_and_the_conversations_resets(replica: Replica) -> None:
-    """A later owner compares the resets to see whether the conversation is still the same."""
-    asking = next(event for event in replica.ask() if isinstance(event, Asking))
-
-    assert (asking.provider, asking.resets) == ("scripted", "0")

@@ -50,20 +50,6 @@ def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvid
     assert provider.asked == ["年假?"]
 
 
-def test_the_same_message_id_of_another_person_is_another_question(desk: Desk, provider: SlowProvider) -> None:
-    """WeCom's message ids are unique; if one is used again, the second person's own question is asked."""
-    provider.go_on.set()
-    first = desk.asks("工资?", msgid="m1")
-    desk.sees_end(first.stream_id)
-
-    second = desk.asks("年假?", msgid="m1", principal="lisi")
-
-    assert (second.status, second.text) == ("processing", "")
-    assert desk.sees_end(second.stream_id, principal="lisi").text == "答：年假?"
-    assert desk.reads(first.stream_id, principal="lisi") is None
-    assert provider.asked == ["工资?", "年假?"]
-
-
 def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, provider: SlowProvider) -> None:
     """Concurrent redeliveries have one stream, one producer and one provider call."""
     replicas = [Desk(redis_url, provider), Desk(redis_url, provider)]

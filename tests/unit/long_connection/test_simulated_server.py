@@ -286,16 +286,6 @@ def test_upload_that_breaks_a_rule_is_refused(
     assert len(wecom.broken) == 1
 
 
-def test_welcome_comes_within_five_seconds(bot: RawBot, clock: FakeClock, alice: LongConnectionUser) -> None:
-    alice.sends_event("enter_chat")
-    req_id = bot.next_req_id()
-    clock.advance(5.1)
-
-    welcome = {"msgtype": "text", "text": {"content": "Welcome"}}
-    assert bot.request("aibot_respond_welcome_msg", welcome, req_id)["errcode"] == 846605
-    assert alice.chat.texts == []
-
-
 def test_two_chunks_at_a_time(bot: RawBot, wecom: LongConnectionServer) -> None:
     """In an upload of more than ten chunks a third one without an ack is refused."""
     wecom.faults.add(Fault(UPLOAD_CHUNK, ack_seconds=None))
@@ -308,23 +298,6 @@ def test_two_chunks_at_a_time(bot: RawBot, wecom: LongConnectionServer) -> None:
 
     assert [handled.errcode for handled in list(wecom.frames)[2:]] == [0, 0, -1]
     assert wecom.broken == ["aibot_upload_media_chunk: more than 2 chunks without an ack"]
-
-
-def test_card_is_shown_in_a_single_chat_only(
-    bot: RawBot, wecom: LongConnectionServer, alice: LongConnectionUser
-) -> None:
-    group = wecom.user("alice", "wrGROUP")
-
-    def sends(chat: LongConnectionUser, card: dict[str, Any]) -> int:
-        chat.asks("hello")
-        said = {"msgtype": "template_card", "template_card": card}
-        return int(bot.request("aibot_respond_msg", said, bot.next_req_id())["errcode"])
-
-    assert sends(alice, CARD) == 0
-    assert alice.chat.messages[0].card == CARD
-    assert sends(group, CARD) == 40058
-    assert sends(alice, {"card_type": "button_interaction"}) == 41016
-    assert "aibot_respond_msg: a template_card is allowed in a single chat only" in wecom.broken
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ FINAL = message("asr_chunk", text=TEXTS, is_final=st.just(True))
 CONTROL = message("control", action=st.sampled_from(["pause", "resume", "stop", "instant_query", "instant_query", "?"]))
 RESUME = message("resume", stream_id=st.sampled_from(["a", "b", "stream1"]), cursor=st.integers(0, 3))
 OTHER = message("asr_chunk", text=TEXTS) | message("keepalive") | message("ping", timestamp=JSON)
+#: Messages that get no reply, or an error, after their ack.
+BARE = st.sampled_from(["pong", "auth", "subscribe", "unsubscribe", "dance", "", "x" * 100]).flatmap(message)
 STOP = message("control", action=st.just("stop"), close=st.just(True))
 ODD = st.tuples(
     st.just("message"), JSON | st.dictionaries(st.sampled_from(["type", "text", "action"]), JSON | st.just("control"))
@@ -45,7 +47,7 @@ RESET = st.tuples(st.just("reset"), st.lists(st.text(min_size=1, max_size=4), ma
 END = st.tuples(st.just("end"), st.sampled_from(["completed", "completed", "error", "cancelled", "failed"]))
 REFUSAL = st.tuples(st.just("refusal"), st.sampled_from(["rate_limited", "store_unavailable"]))
 STEPS = st.lists(
-    FINAL | FINAL | CONTROL | RESUME | OTHER | STOP | ODD | GROW | GROW | RESET | END | REFUSAL, max_size=40
+    FINAL | FINAL | CONTROL | RESUME | OTHER | BARE | STOP | ODD | GROW | GROW | RESET | END | REFUSAL, max_size=40
 )
 
 SCHEMA = json.loads(FRAMES.read_text("utf-8"))

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import fakeredis
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner
 from services.streams.owned_state import MAX_REPLACEMENTS
 from services.streams.owned_stream import OwnedStream
@@ -169,13 +167,3 @@ def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int)
 
     world.poll("")
     assert world.seen[-1].text == written["a"] + written["b"]
-
-
-def test_a_read_without_a_connection_raises_store_unavailable() -> None:
-    """The client's connection error becomes the product's own."""
-    server = fakeredis.FakeServer()
-    server.connected = False
-    store = StreamStore(ScriptRunner(fakeredis.FakeRedis(server=server)))
-
-    with pytest.raises(StoreUnavailable):
-        store.read(ID)
