@@ -353,7 +353,7 @@ def test_only_a_cancellation_stops_the_providers_run(replica: Replica, during: s
         replica.deadline.abort(reason)
         raise ProviderError(code="interrupted")
 
-    replica.provider.script, replica.provider.recover = script, interrupted  # type: ignore[method-assign]
+    replica.provider.script, replica.provider.recover = script, interrupted  # type: ignore[assignment, method-assign]
     past = Past(1, ProviderIds("c1", "m1", "t1"), "一半") if during == "a recovery" else None
 
     with pytest.raises(ProviderError):

@@ -307,17 +307,6 @@ def test_a_stream_is_read_by_its_person_and_its_chat(desk: Desk, reader: dict[st
     assert (desk.reads(asked.stream_id, **reader) is not None) == sees
 
 
-def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) -> None:
-    """A cancellation ends the stream for all readers."""
-    asked = desk.asks()
-
-    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="lisi")
-    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "processing"
-    assert desk.sees_end(asked.stream_id).status == "cancelled"
-    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "cancelled"
-    assert desk.gateway.cancel("nowhere", bot="default", principal="zhangsan") == ""
-
-
 def test_the_reply_address_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:
     """Redis has the one-time address encrypted under a key that only the replicas have."""
     question = Question("?", "wecom", "default", "z", msgid="1")

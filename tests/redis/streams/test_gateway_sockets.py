@@ -172,7 +172,9 @@ def test_a_stream_is_followed_and_cancelled_only_by_its_principal(desk: Desk, pr
         sees(desk, asked.stream_id, "user:lisi")
     assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="user:lisi")
     assert desk.gateway.read(asked.stream_id, bot="default", principal="user:lisi", chat="s1") is None
-    assert desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert desk.gateway.cancel("nowhere", bot="default", principal=CALLER.principal) == ""
+    statuses = [desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal) for _ in range(2)]
+    assert statuses == ["processing", "cancelled"]
     assert sees(desk, asked.stream_id)[1].status == "cancelled"
 
 

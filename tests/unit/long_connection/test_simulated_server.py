@@ -216,25 +216,6 @@ def test_frame_that_breaks_a_rule_is_refused(
     assert alice.chat.shown == []
 
 
-def test_push_needs_a_chat_in_which_somebody_wrote(
-    bot: RawBot, wecom: LongConnectionServer, alice: LongConnectionUser
-) -> None:
-    """A push goes to a person (1), a group (2) or either (0), and keeps the chatid's case; entering is not writing."""
-    group = wecom.user("alice", "wrGROUP")
-    wecom.user("bob").sends_event("enter_chat")
-    bot.next_callback()
-    for chat in (alice, group):
-        chat.asks("hello")
-        bot.next_callback()
-
-    def push(chatid: str, **members: Any) -> int:
-        return int(bot.request("aibot_send_msg", markdown("news", chatid=chatid, **members))["errcode"])
-
-    assert [push("alice", chat_type=1), push("wrGROUP", chat_type=2), push("wrGROUP")] == [0, 0, 0]
-    assert [push("bob", chat_type=1), push("wrGROUP", chat_type=1), push("wrgroup")] == [93006, 93006, 93006]
-    assert (alice.chat.texts, group.chat.texts) == (["news"], ["news", "news"])
-
-
 def test_chat_takes_thirty_messages_a_minute(
     bot: RawBot, clock: FakeClock, wecom: LongConnectionServer, alice: LongConnectionUser
 ) -> None:

@@ -189,7 +189,8 @@ def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -
     pair.script.say("!病假")
     pair.script.say("怎么请")
     pair.script.end()
-    resets, text, numbers = 0, "年假", []
+    resets, text = 0, "年假"
+    numbers: list[int] = []
     while True:
         text, news = see(early, text)
         resets += news.reset

@@ -55,14 +55,6 @@ def texts(write: Write) -> list[str]:
     return [chunk.content for chunk in write.chunks]
 
 
-def test_all_deltas_of_one_flush_are_one_chunk(owner: Owner) -> None:
-    """All waiting text becomes one entry of the list."""
-    owner.stream.emit("一")
-    owner.stream.emit("二")
-
-    assert texts(owner.write()) == ["一二"]
-
-
 def test_a_chunk_that_was_sent_keeps_its_boundaries(owner: Owner) -> None:
     """A chunk is sent again unchanged, followed by newer text."""
     owner.stream.emit("一")

@@ -73,14 +73,6 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
         assert not thread.is_alive()
 
 
-def test_a_lone_poll_goes_at_once(store: Store) -> None:
-    """Without other polls there is nothing to wait for."""
-    store.gate.set()
-
-    assert shared(store).read(":one") == Snapshot(":one", "processing", text=":one")
-    assert store.requests == [[":one"]]
-
-
 def test_polls_during_a_request_share_the_next_one(store: Store) -> None:
     """All polls that arrive during a request go with the next one, and each gets its own result."""
     reads = shared(store)
