@@ -275,6 +275,20 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
     replica.close()
 
 
+def test_slots_are_bounded_and_released(any_redis_url: str) -> None:
+    """A replica without a free slot returns `replica_full`; an ended answer frees its slot."""
+    replica = Replica(any_redis_url, max_streams=1)
+    end = replica.says(then=["x"])
+    replica.asks()
+
+    assert replica.manager.reserve() == "replica_full"
+    end.set()
+    wait_until(lambda: replica.manager.running == 0)
+    assert replica.manager.reserve() == ""
+    replica.manager.give_back()
+    replica.close()
+
+
 def test_asking_is_stored_before_the_provider_is_asked(replica: Replica) -> None:
     """The script continues after `Asking` only when Redis has it, so a crash cannot exceed the allowed number."""
     found: list[Any] = []

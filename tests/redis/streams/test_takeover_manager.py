@@ -161,7 +161,7 @@ def test_an_unrecoverable_answer_is_asked_once_more(
     [(2, 0, 1), (1, MAX_TAKEOVERS - 1, 1), (1, MAX_LOOK_UPS - 2, 1), (1, MAX_LOOK_UPS - 1, 0)],
     ids=["asked twice", "many owners", "nearly too many", "too many"],
 )
-def test_a_question_that_loses_its_owners_is_not_passed_on_for_ever(
+def test_a_stream_ends_after_too_many_takeovers(
     replica: Replica, redis_client: redis.Redis, asks: int, lost: int, look_ups: int
 ) -> None:
     """It is not asked again, then not looked up either: the text stays, with a sentence."""
