@@ -166,7 +166,9 @@ class Container:
         for lifecycle in self._lifecycles:
             lifecycle.start()
         self._started = True
-        threading.Thread(target=warn_of_missing_inputs, args=(self.providers,), daemon=True).start()
+        threading.Thread(
+            target=warn_of_missing_inputs, args=(self.providers,), name="missing-inputs", daemon=True
+        ).start()
         names = {provider.name for provider in self.providers.values()}
         modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
         log.info("started", extra={"bots": sorted(self.settings.bots), "providers": sorted(names), **modes})

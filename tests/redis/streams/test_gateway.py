@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import redis
 
+from services.answers.reading import StreamReading
 from services.attachments import MediaFile
 from services.errors import StoreUnavailable
 from services.models import Question
+from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.following import Misses
-from services.streams.store import stream_keys
+from services.streams.store import StreamStore, stream_keys
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
@@ -449,6 +451,28 @@ def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvi
         provider.go_on.set()
         reader.close()
         desk.close()
+
+
+class JustBack(StreamStore):
+    """A store whose Redis answers again since a moment ago."""
+
+    def away(self, stream_id: str) -> bool:
+        return True
+
+
+def test_an_empty_refresh_has_its_cause(desk: Desk, any_redis_url: str, runner: ScriptRunner) -> None:
+    """Right after an outage Redis answers, but may lack what the owner has shown: that is not an outage of Redis."""
+    asked = desk.asks()
+    elsewhere = Desk(any_redis_url, SlowProvider())
+
+    with pytest.raises(StoreUnavailable) as refused:
+        StreamReading(JustBack(runner), elsewhere.manager).snapshot(asked.stream_id)
+
+    assert refused.value.code == "owner_only"
+    owners = StreamReading(JustBack(runner), desk.manager).snapshot(asked.stream_id)
+    assert owners
+    assert owners.status == "processing"
+    elsewhere.close()
 
 
 def settled(desk: Desk, stream_id: str) -> bool:
