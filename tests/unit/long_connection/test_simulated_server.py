@@ -97,15 +97,6 @@ def test_subscribe_needs_the_secret(wecom: LongConnectionServer) -> None:
         assert bot.request("ping")["errcode"] == 0
 
 
-def test_lost_connection_ends_the_subscription(wecom: LongConnectionServer, alice: LongConnectionUser) -> None:
-    with RawBot(wecom.url, BOT_ID, SECRET) as bot:
-        wecom.disconnect()
-        assert bot.closed.wait(30)
-    wecom.wait_until(lambda: not wecom.subscribed(BOT_ID))
-
-    assert alice.asks("anybody").dropped
-
-
 def test_evicted_connection_is_closed_later() -> None:
     """Until then its frames are refused as not subscribed; a message is dropped until somebody subscribes."""
     with bot_server(evicted_seconds=3600.0) as wecom, RawBot(wecom.url, BOT_ID, SECRET) as bot:
