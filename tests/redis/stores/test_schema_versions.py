@@ -68,6 +68,6 @@ def test_a_newer_versions_stream_is_ended_after_its_deadline(replica: Replica, r
     after = replica.takeovers.attempt(ID)
 
     assert (before, after) == ("newer", "taken")
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.text, end.status, end.error_code) == ("年假", "error", "answer_timeout")
     assert (replica.provider.asked, replica.provider.recovered) == ([], [])
