@@ -20,7 +20,7 @@ from config.texts import ZH, Texts
 from demo.mocks.dify.server import MockDify
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
-from tests.support.servers.switchboard import Switchboard
+from tests.support.servers.relay import Relay
 from tests.support.sockets.event_reader import WIDE, events
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -135,9 +135,9 @@ def test_the_python_client_does_not_retry_a_wrong_key(pair: list[Replica], tmp_p
 def test_the_python_client_resumes_after_a_kill(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:
     """The document's program, cut off by a killed replica, prints the whole answer, which was asked for once."""
     question = "[[slow]] Python 年假怎么申请"
-    with Switchboard(pair[0].port) as board:
+    with Relay(pair[0].port) as board:
         command = client(tmp_path, question)
-        env, pipe = environment(board.url), subprocess.PIPE
+        env, pipe = environment(f"http://127.0.0.1:{board.port}"), subprocess.PIPE
         with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe) as process:
             assert process.stdout
             first = os.read(process.stdout.fileno(), 4096)

@@ -20,7 +20,7 @@ from websockets.frames import Frame, Opcode
 from demo.mocks.dify.server import MockDify, expected_answer
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.servers.switchboard import Switchboard
+from tests.support.servers.relay import Relay
 from tests.support.sockets.frames import SCHEMA, Example, examples, program
 from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
 
@@ -392,9 +392,9 @@ def test_too_many_messages_close_with_4429(url: str) -> None:
 
 
 @contextmanager
-def two_replicas(redis_url: str, dify: MockDify, folder: Path) -> Iterator[tuple[list[Replica], Switchboard]]:
+def two_replicas(redis_url: str, dify: MockDify, folder: Path) -> Iterator[tuple[list[Replica], Relay]]:
     """Run two replicas, and a proxy to the first."""
-    with replicas(2, socket_settings(redis_url, dify), folder) as both, Switchboard(both[0].port) as board:
+    with replicas(2, socket_settings(redis_url, dify), folder) as both, Relay(both[0].port) as board:
         yield both, board
 
 
