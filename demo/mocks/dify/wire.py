@@ -174,13 +174,13 @@ class Run:
         return self.event(name, workflow_run_id=self.run_id, data=data)
 
     def piece(self, text: str, *, event: str = "message", **fields: Any) -> bytes:
+        self.sent += 1
         return self.event(event, id=self.message_id, answer=text, **fields)
 
     def say(self, *, event: str = "message", delay: float | None = None, **fields: Any) -> Iterator[Step]:
         """Yield the answer in pieces."""
         for text in pieces(self.answer):
             yield self.piece(text, event=event, **fields)
-            self.sent += 1
             yield Gap(self.delay if delay is None else delay)
 
     def message_end(self, metadata: Any = METADATA) -> bytes:
