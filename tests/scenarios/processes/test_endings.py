@@ -106,23 +106,3 @@ def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
         assert len(partial_text) < len(answer)
         assert again == {render_frame(partial_text, growing=False, suffix=ZH["frame_ended"])}
         assert stored(redis_server, bubble.stream_id).text == answer.encode(), "the producer has its own deadline"
-
-
-def test_a_message_keeps_its_stream_over_processes_and_restarts(
-    redis_server: RedisServer, redis_url: str, tmp_path: Path
-) -> None:
-    """The stream's id derives from the bot's key and the message id, so every process finds a redelivered message."""
-    with MockDify() as dify:
-        env = settings_for(redis_url, **dify_settings(dify.base_url))
-        ids, contents = [], []
-        for _ in range(2):
-            with replicas(2, env, tmp_path) as pair:
-                for replica in pair:
-                    with wecom_user([replica.url]) as person:
-                        bubble = person.says("营业时间", "the-message")
-                        contents.append(person.sees_finish(bubble, every=0.05))
-                        ids.append(bubble.stream_id)
-
-        assert len(set(ids)) == 1
-        assert set(contents) == {dify.expected_answer("营业时间")}
-        assert len(dify.requests) == 1
