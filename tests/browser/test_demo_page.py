@@ -290,41 +290,29 @@ TAKES_PICTURES = pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCR
 
 
 @TAKES_PICTURES
-def test_the_screenshot_of_the_readme(person: Person) -> None:
-    """A finished answer and a growing one."""
+def test_the_screenshots_of_the_documents(person: Person) -> None:
+    """A finished answer and a growing one; a picture with words; the end of a full bubble, and the message after it."""
     person.page.set_viewport_size({"width": 1280, "height": 1040})
     person.sees_finish(person.asks("营业时间"))
     person.chooses("slow")
     answer = person.asks("年假怎么申请")
-    expect(answer.locator(".text > ol > li")).to_have_count(4, timeout=TIMEOUT)
-
+    expect(answer.locator(".text > ol > li")).to_have_count(4)
     screenshot(person.page, "simulator")
 
-
-@TAKES_PICTURES
-def test_the_screenshot_of_a_photo_question(person: Person) -> None:
-    """A picture with words, and its answer."""
-    person.page.set_viewport_size({"width": 1280, "height": 1060})
+    person.page.reload()
     person.page.get_by_role("textbox").fill("图里是什么")
     person.page.locator("button[name=photo]").click()
     person.sees_finish(person.page.locator("#chat .theirs[data-state]").first)
-
     screenshot(person.page, "photo")
 
-
-@TAKES_PICTURES
-def test_the_screenshot_of_a_late_answer(person: Person) -> None:
-    """The end of a full bubble, and the message with the rest."""
+    person.page.reload()
     person.chooses("long")
-    answer = person.asks("整本手册")
-    late = answer.locator(".late").first
-    expect(late.locator(".text")).to_contain_text("(2/2)", timeout=TIMEOUT)
+    late = person.asks("整本手册").locator(".late").first
+    expect(late.locator(".text")).to_contain_text("(2/2)")
     late.evaluate("late => { late.scrollIntoView(); document.querySelector('#chat').scrollBy(0, -260) }")
-
     screenshot(person.page, "late")
 
 
-@pytest.mark.full
 def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
     """Thumbs are below finished answers only; what is wrong is told by reasons and words."""
     answer = person.asks("年假怎么申请")
@@ -346,7 +334,6 @@ def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
     expect(command.get_by_role("button")).to_have_count(0)
 
 
-@pytest.mark.full
 def test_a_forms_choice_is_clicked_on_its_card(person: Person) -> None:
     """The card keeps the clicked button, and the rest of the answer is a message below it."""
     person.chooses("form")

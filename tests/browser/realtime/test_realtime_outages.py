@@ -29,7 +29,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 def test_an_answer_continues_after_its_server_was_killed(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
     """It continues in the same bubble and session, byte for byte; a queued question is answered too."""
-    with MockDify(delay=0.25) as dify, replicas(1, {**own_env, "DIFY_BASE_URL": dify.base_url}, tmp_path) as (replica,):
+    with (
+        MockDify(delay=0.03, limit=120.0) as dify,
+        replicas(1, {**own_env, "DIFY_BASE_URL": dify.base_url}, tmp_path) as (replica,),
+    ):
+        dify.holds_at = 8
         visitor = enter(replica.url, speech=True, outages=True)
         expect(visitor.connected).to_be_visible()
         session = visitor.sees("#session").get_attribute("title")
@@ -40,6 +44,7 @@ def test_an_answer_continues_after_its_server_was_killed(enter: Enter, own_env: 
         expect(visitor.sees(".said small").last).to_have_text("排队中")
 
         killed_and_restarted(replica, visitor)
+        dify.holds_at = None
 
         assert visitor.sees_answer(0) == dify.expected_answer("年假怎么申请？")
         assert visitor.sees_answer(1) == dify.expected_answer("报销需要哪些材料？")

@@ -18,16 +18,6 @@ __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 
-def test_an_instant_query_asks_the_last_sentence(writer: Visitor) -> None:
-    """The last sentence is asked although it is no question."""
-    writer.types("年假申请")
-    writer.stands_at("waiting_for_question")
-    writer.presses("立即提问")
-
-    assert "年假" in writer.sees_answer(0)
-    expect(writer.turns.locator(".mine")).to_have_text(["年假申请"])
-
-
 def test_an_instant_query_replaces_the_running_answer(writer: Visitor) -> None:
     """The first bubble is marked as stopped, the second is answered."""
     writer.types("年假怎么申请？[[slow]]")
@@ -164,18 +154,6 @@ def test_stop_ends_the_answer_here_and_at_the_provider(writer: Visitor, mock_dif
     assert writer.sees_answer(0, "stopped")
     writer.stands_at("idle")
     wait_until(lambda: len(mock_dify.stops) > stopped, timeout=30.0)
-
-
-def test_a_question_during_an_answer_is_the_next(speaker: Visitor, mock_dify: MockDify) -> None:
-    """Each question has its bubble, in the order they were asked."""
-    speaker.says("年假怎么申请？")
-    speaker.sees_it_grow()
-    speaker.says("营业时间是什么？")
-
-    assert speaker.sees_answer(0) == mock_dify.expected_answer("年假怎么申请？")
-    assert speaker.sees_answer(1).startswith("周一至周五")
-    expect(speaker.turns.locator(".mine")).to_have_text(["年假怎么申请？", "营业时间是什么？"])
-    assert speaker.counters == ("2", "2")
 
 
 def test_a_failed_answer_shows_the_error_in_its_bubble(writer: Visitor) -> None:

@@ -23,7 +23,7 @@ from tests.support.servers.relay import Relay
 #: Number of users; each question comes from another one, so that nothing about them is cached.
 PEOPLE = 600
 #: Seconds: STREAM_LEASE, DIFY_TIMEOUT, and the time between the deltas of a slow answer.
-LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.12
+LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.2
 #: By how much a process may exceed its counts from before an outage: connections are kept for the next question.
 KEPT = Figures(threads=2, greenlets=2, sockets=20, memory=15.0)
 
