@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "main_story: what a page is for; of the browser's tests `make test` runs these")
+    config.addinivalue_line("markers", "over: whether the demo's bot has callbacks, a socket, or either")
 
 
 @pytest.hookimpl(tryfirst=True)

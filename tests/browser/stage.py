@@ -81,8 +81,8 @@ def tab(
     )
     for script in scripts:
         context.add_init_script(path=script)
+    context.set_default_timeout(TIMEOUT)
     page, watch = context.new_page(), Watch(home)
-    page.set_default_timeout(TIMEOUT)
     watch.follow(page)
     try:
         yield page, watch

@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 from demo.mocks.dify.server import MockDify
 from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.servers.switchboard import Switchboard
+from tests.support.servers.relay import Relay
 from tests.support.sockets.frames import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -32,11 +32,11 @@ def test_the_javascript_client_gets_its_whole_answer(
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="key", API_KEYS=KEY)
         with (
             replicas(2, settings_for(redis_server.url(6), **own), tmp_path) as (first, second),
-            Switchboard(first.port) as board,
+            Relay(first.port) as board,
         ):
-            bare_page.goto(f"{board.url}/docs")
+            bare_page.goto(f"http://127.0.0.1:{board.port}/docs")
             bare_page.add_script_tag(content=program("js") + "window.LaibaoChat = LaibaoChat;")
-            bare_page.evaluate(ASK, [board.url.replace("http", "ws") + "/ws/chat", KEY, question])
+            bare_page.evaluate(ASK, [f"ws://127.0.0.1:{board.port}/ws/chat", KEY, question])
             bare_page.wait_for_function("window.texts.length > 1")
             board.target = second.port
             first.kill()

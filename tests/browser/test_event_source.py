@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 from demo.mocks.dify.server import MockDify
 from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
-from tests.support.servers.switchboard import Switchboard
+from tests.support.servers.relay import Relay
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
@@ -33,10 +33,10 @@ def test_an_event_source_gets_the_whole_answer(redis_server: RedisServer, bare_p
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="none")
         with (
             replicas(2, settings_for(redis_server.url(6), **own), tmp_path) as (first, second),
-            Switchboard(first.port) as board,
+            Relay(first.port) as board,
         ):
             # The page is opened before the question: it must not lose time of the running answer.
-            bare_page.goto(f"{board.url}/docs")
+            bare_page.goto(f"http://127.0.0.1:{board.port}/docs")
             bare_page.add_script_tag(content=program + "window.follow = follow;")
             body = {"query": question, "id": "browser", "stream": True}
             with requests.post(f"{second.url}/api/chat", json=body, stream=True, timeout=30) as reply:

@@ -24,10 +24,10 @@ from cryptography.x509.oid import NameOID
 from services.errors import SettingsError, StoreUnavailable
 from services.redis.client import BoundedPool
 from services.redis.store import WHOLE, Call, ScriptRunner, connect, script
-from tests.scenarios.stage.slow_proxy import SlowProxy
 from tests.support.replicas import ROOT
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.servers.redis_setups import ClusterNode, Sentinel
+from tests.support.servers.relay import Relay
 from tests.support.streams.turns import count_turns
 
 PING = Call(None, ("PING",))
@@ -279,7 +279,7 @@ def test_two_runs_over_a_slow_connection_end_in_time() -> None:
     """Each reply is 0.4 s late, and new connections need a login and the scripts too."""
     with (
         RedisServer(options=("--requirepass", "fake")) as server,
-        SlowProxy(server.port) as proxy,
+        Relay(server.port) as proxy,
         proxy.slow(0.4),
     ):
         runners: list[ScriptRunner] = []
@@ -296,7 +296,7 @@ def test_two_runs_over_a_slow_connection_end_in_time() -> None:
 
 def test_the_wait_for_a_pool_connection_is_part_of_the_timeout() -> None:
     """A hundred threads share one connection to a slow Redis: none waits until the others have their replies."""
-    with RedisServer() as server, SlowProxy(server.port) as proxy:
+    with RedisServer() as server, Relay(server.port) as proxy:
         runner = ScriptRunner(connect(proxy_url(proxy), pool_size=1))
         runner.ping()
         with proxy.slow(0.4):
@@ -326,7 +326,7 @@ def test_a_full_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["all connections to redis are in use"]
 
 
-def proxy_url(proxy: SlowProxy) -> str:
+def proxy_url(proxy: Relay) -> str:
     return f"redis://127.0.0.1:{proxy.port}/0"
 
 

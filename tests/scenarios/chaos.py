@@ -26,8 +26,7 @@ from demo.mocks.dify.runs import AfterDisconnect
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
 from tests.scenarios.stage.chaos_fleet import Fleet, FleetOver, fleet
-from tests.scenarios.stage.chaos_record import Record, examine, table
-from tests.scenarios.stage.people import stored
+from tests.scenarios.stage.chaos_record import Record, records_of, table
 from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 
@@ -131,23 +130,6 @@ class Killer:
             self._fleet.replace(victim)
 
 
-def records_of(crowd: Crowd, fleet: Fleet, redis: RedisServer, dify: MockDify) -> list[Record]:
-    """Return the records of all questions of a crowd."""
-    takeovers = fleet.takeovers()
-    calls = Counter(request.body["query"] for request in list(dify.requests))
-    return [
-        examine(
-            question,
-            bubble,
-            stored(redis, bubble.stream_id),
-            dify.expected_answer(question),
-            calls=calls[question],
-            takeovers=takeovers[bubble.stream_id],
-        )
-        for question, bubble in crowd.asked.items()
-    ]
-
-
 def by_takeovers(records: Sequence[Record]) -> str:
     """Return the table: a row for each number of takeovers, and one for all."""
     rows = {f"{number}": [r for r in records if len(r.takeovers) == number] for number in range(6)}
@@ -172,7 +154,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
             with Killer(replicas, options.kill_every) as killer:
                 time.sleep(options.seconds)
             crowd.wait_end()
-        records = records_of(crowd, replicas, redis, dify)
+        records = records_of(crowd.asked, replicas, redis, dify)
     print(f"{options.questions} questions in flight on {options.replicas} replicas, {killer.kills} kills\n")
     print(f"{by_takeovers(records)}\n\n{happened(replicas)}", *crowd.broken, sep="\n")
     twice = keeps == "runs on" and any(record.calls > 1 for record in records)

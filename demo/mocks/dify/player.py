@@ -145,12 +145,16 @@ class Player:
             ClientGone: the client closed the connection meanwhile.
         """
         until = min(time.monotonic() + seconds, self._ends)
-        while (left := until - time.monotonic()) > 0 and not self._run.stopped and not self._closing.is_set():
+        while (left := self._left(until)) > 0 and not self._run.stopped and not self._closing.is_set():
             if self._client is not None:
                 self._client.watch(min(left, _LOOK))
             else:
                 self._closing.wait(min(left, _LOOK))
         return time.monotonic() < self._ends and not self._closing.is_set()
+
+    def _left(self, until: float) -> float:
+        """Return the seconds until a pause is over: at most the run's limit while the run is held."""
+        return (self._ends if self._run.held else until) - time.monotonic()
 
 
 def follow(

@@ -52,6 +52,8 @@ class MockDify(HttpMock):
     ping_every: float = 10.0
     slow: float = 0.5
     limit: float = 30.0
+    #: The number of pieces after which each answer waits until it is raised, or None again.
+    holds_at: int | None = None
     #: The replies of /info and /parameters; `mode` also applies to blocking replies.
     mode: str = "advanced-chat"
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
@@ -204,6 +206,7 @@ class MockDify(HttpMock):
             delay=self.delay,
             ping_every=self.ping_every,
             slow=self.slow,
+            holds_at=lambda: self.holds_at,
             known_forms=self.forms,
         )
         with self._lock:

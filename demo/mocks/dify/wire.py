@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,6 +98,9 @@ class Run:
     delay: float = 0.0
     ping_every: float = 10.0
     slow: float = 1.0
+    #: Pieces sent so far, and the number at which the run waits; None: it does not wait.
+    sent: int = 0
+    holds_at: Callable[[], int | None] = lambda: None
     message_id: str = field(default_factory=_uuid)
     task_id: str = field(default_factory=_uuid)
     run_id: str = field(default_factory=_uuid)
@@ -115,6 +118,12 @@ class Run:
     known_forms: Forms = field(default_factory=Forms)
     forms: list[MockForm] = field(default_factory=list)
     rest: Iterator[Step] = field(default_factory=lambda: iter(()))
+
+    @property
+    def held(self) -> bool:
+        """Whether the run waits although its pause is over."""
+        most = self.holds_at()
+        return most is not None and self.sent >= most
 
     def save(self) -> None:
         """Fill the history's row. The text of a stopped run is lost, as it often is with Dify."""
@@ -165,6 +174,7 @@ class Run:
         return self.event(name, workflow_run_id=self.run_id, data=data)
 
     def piece(self, text: str, *, event: str = "message", **fields: Any) -> bytes:
+        self.sent += 1
         return self.event(event, id=self.message_id, answer=text, **fields)
 
     def say(self, *, event: str = "message", delay: float | None = None, **fields: Any) -> Iterator[Step]:

@@ -358,22 +358,6 @@ def test_a_client_id_is_no_identity(stage: Stage) -> None:
         assert [client.asks("x") for client in (mine, others, elsewhere)] == [{"echo": "x"}] * 3
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_the_newer_socket_stays_on_another_replica(pair: tuple[Stage, Stage], first: int) -> None:
-    """The older one is closed with 4409 by its own replica, with one of its next renewals."""
-    old, new = pair[first], pair[1 - first]
-    with old.open() as older:
-        older.sees()
-        with new.open() as newer:
-            newer.sees()
-
-            assert older.end().code == 4409
-            assert newer.asks("still here") == {"echo": "still here"}
-            wait_until(lambda: old.sockets.count == 0)
-            wait_until(lambda: len(new.sockets.connections()) == 1)
-            assert newer.asks("still here") == {"echo": "still here"}
-
-
 def test_a_client_that_changes_replicas_keeps_its_last_socket(pair: tuple[Stage, Stage]) -> None:
     """After several changes of the replica, the last socket stays and all others are closed."""
     opened: list[Client] = []

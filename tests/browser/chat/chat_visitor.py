@@ -41,7 +41,7 @@ def replica_for(redis: RedisServer, dify: MockDify, folder: Path, **changes: str
 @pytest.fixture(scope="module")
 def slow_dify(open_dify: MockDify) -> MockDify:
     """A Dify that is slow enough to see answers grow."""
-    open_dify.delay, open_dify.slow = 0.04, 0.3
+    open_dify.delay, open_dify.slow = 0.02, 0.3
     return open_dify
 
 

@@ -7,7 +7,9 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.browser
 
 Frame = dict[str, Any]
 
+#: The time of pages whose clock is stopped.
+STOPPED_AT = 1_800_000_000
 #: The opening of an app that says nothing and takes no files.
 OPENING = {
     "opening": "",
@@ -103,18 +107,24 @@ class FakeServer:
         return turns.nth(before)
 
 
-@pytest.fixture
-def server(chromium: Browser, pages_url: str) -> Iterator[FakeServer]:
-    """A page whose socket is open, with its clock stopped."""
-    with tab(chromium, pages_url) as (page, watch):
+@contextmanager
+def fake_server(chromium: Browser, url: str, *scripts: Path) -> Iterator[FakeServer]:
+    """Open a chat page whose socket is open and whose clock is stopped; it must have no errors."""
+    with tab(chromium, url, scripts=scripts) as (page, watch):
         server = FakeServer(page)
-        page.clock.install()
+        page.clock.install(time=STOPPED_AT - 86_400)
+        page.clock.pause_at(STOPPED_AT)
         page.route_web_socket(re.compile("/ws/chat/"), server.takes)
-        page.goto(pages_url + "/chat")
+        page.goto(url + "/chat")
         server.is_open(1)
-        page.clock.pause_at(page.evaluate("Date.now() / 1000") + 1)
         yield server
         watch.assert_clean()
+
+
+@pytest.fixture
+def server(chromium: Browser, pages_url: str) -> Iterator[FakeServer]:
+    with fake_server(chromium, pages_url) as server:
+        yield server
 
 
 def asked(server: FakeServer, text: str = "年假？") -> tuple[Locator, Frame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from playwright.sync_api import Browser, Error, expect
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify, expected_answer
 from tests.browser.chat.chat_visitor import Visitor, replica_for, shown_words, slow_dify, visitor
-from tests.browser.stage import PHONE, screenshot, tab
+from tests.browser.stage import screenshot, tab
 from tests.support.replicas import Replica
 from tests.support.servers.processes import RedisServer, wait_until
 
@@ -20,18 +19,18 @@ __all__ = ["slow_dify", "visitor"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
-KEY = "sk-page-key-not-real"
-
 
 @pytest.mark.main_story
-def test_an_answer_grows_in_its_bubble(visitor: Visitor) -> None:
+def test_an_answer_grows_in_its_bubble(visitor: Visitor, slow_dify: MockDify) -> None:
     """The question is shown at once, then the growing answer, at the end its sources."""
+    slow_dify.holds_at = 8
     turn = visitor.asks("年假怎么申请")
 
     expect(turn.locator(".mine .words")).to_have_text("年假怎么申请")
     expect(turn.locator(".theirs")).to_have_attribute("aria-busy", "true")
     expect(turn.locator(".blocks")).to_contain_text("年假申请")
     begun = turn.locator(".blocks").inner_text()
+    slow_dify.holds_at = None
     whole = visitor.sees_end(turn)
 
     assert len(whole) > len(begun)
@@ -138,32 +137,6 @@ def test_answers_survive_a_killed_server(
         watch.assert_clean(outages=True)
 
 
-def test_answers_survive_a_reload_of_the_server(
-    chromium: Browser,
-    redis_server: RedisServer,
-    slow_dify: MockDify,
-    tmp_path: Path,
-) -> None:
-    """The old worker closes the socket, the page connects to the new one, and the running answer is complete."""
-    with (
-        replica_for(redis_server, slow_dify, tmp_path, DRAIN_SECONDS="20") as replica,
-        tab(chromium, replica.url) as (page, watch),
-    ):
-        sockets: list[str] = []
-        page.on("websocket", lambda socket: sockets.append(socket.url))
-        visitor = Visitor(page, watch).opens().is_connected()
-        turn = visitor.asks("[[slow]] 年假怎么申请？重载")
-        expect(turn.locator(".blocks")).to_contain_text("年假申请")
-
-        replica.signal(signal.SIGHUP)
-
-        assert shown_words(visitor.sees_end(turn)) == shown_words(expected_answer("年假怎么申请？重载"))
-        wait_until(lambda: page.evaluate("0") or len(sockets) > 1, timeout=60.0)
-        visitor.is_connected()
-        visitor.sees_end(visitor.asks("营业时间"))
-        watch.assert_clean(outages=True)
-
-
 ATTACKS = [
     "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>",
     "[x](javascript:document.title='broken into') ![x](https://host.invalid/track.png) <svg/onload=alert(1)>",
@@ -203,84 +176,6 @@ def test_a_failed_answer_can_be_asked_again(visitor: Visitor) -> None:
     visitor.sees_end(visitor.turns.nth(1), "error")
 
 
-def test_the_page_is_translated_to_english(visitor: Visitor) -> None:
-    """Every label and accessible name changes with the language."""
-    visitor.sees_end(visitor.asks("营业时间"))
-    page = visitor.page
-
-    page.get_by_role("button", name="English").click()
-
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    expect(page.get_by_role("textbox", name="Type a question")).to_be_visible()
-    expect(page.get_by_role("button", name="Speak")).to_be_visible()
-    expect(page.get_by_text("Sources (1)")).to_be_visible()
-    expect(visitor.state).to_have_text("Connected")
-    assert page.locator("html").get_attribute("lang") == "en"
-    page.get_by_text("Settings").click()
-    words = page.locator("button, summary, label > span, p").all_inner_texts()
-    words += page.evaluate("[...document.querySelectorAll('[aria-label]')].map((one) => one.ariaLabel)")
-    chinese = [text for text in words if re.search(r"[\u4e00-\u9fff]", text)]
-    assert [text for text in chinese if "周一" not in text and "营业时间" not in text] == ["中文"]
-
-
-def test_locale_sets_the_first_language(
-    chromium: Browser,
-    redis_server: RedisServer,
-    slow_dify: MockDify,
-    tmp_path: Path,
-) -> None:
-    """With LOCALE=en the page is in English, also before its script runs."""
-    with (
-        replica_for(redis_server, slow_dify, tmp_path, LOCALE="en") as replica,
-        tab(chromium, replica.url) as (page, watch),
-    ):
-        Visitor(page, watch).opens().is_connected()
-
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-        assert page.title() == "来宝 · Chat"
-        watch.assert_clean()
-
-
-def test_a_key_is_asked_for_and_kept_for_the_tab(
-    chromium: Browser,
-    redis_server: RedisServer,
-    slow_dify: MockDify,
-    tmp_path: Path,
-) -> None:
-    """A wrong key shows an error, the right one connects, and a reload does not ask again."""
-    with (
-        replica_for(redis_server, slow_dify, tmp_path, WEBSOCKET_AUTH="key", API_KEYS=KEY) as replica,
-        tab(chromium, replica.url) as (page, watch),
-    ):
-        visitor = Visitor(page, watch).opens()
-        for key in ("wrong", KEY):
-            page.get_by_label("密钥", exact=True).fill(key)
-            page.get_by_role("button", name="进入").click()
-            if key == "wrong":
-                expect(page.locator("#key-wrong")).to_have_text("密钥无效或已过期，请检查后重试。")
-        visitor.is_connected()
-        expect(page.locator("#key")).to_be_hidden()
-        visitor.sees_end(visitor.asks("营业时间"))
-        page.reload()
-
-        visitor.is_connected()
-        visitor.sees_end(visitor.asks("营业时间"))
-        assert KEY not in page.url
-        watch.assert_clean()
-
-
-def test_the_page_is_usable_on_a_phone(visitor: Visitor) -> None:
-    """The page is not wider than the screen, and the end of an answer is visible above the input field."""
-    visitor.page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
-
-    turn = visitor.asks("报销需要哪些材料")
-    visitor.sees_end(turn)
-
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
-    expect(turn.locator(".note")).to_be_in_viewport()
-    expect(visitor.page.get_by_role("button", name="发送")).to_be_in_viewport()
-
-
 def test_enter_sends_and_shift_enter_does_not(visitor: Visitor) -> None:
     """Shift+Enter adds a line to the question; Enter in an empty field sends nothing."""
     visitor.page.locator("#question").press("Enter")
@@ -308,7 +203,7 @@ def test_a_conversation_is_continued_unless_switched_off(visitor: Visitor, slow_
 
 
 def test_speech_is_sent_after_a_silence_and_the_answer_read_aloud(visitor: Visitor) -> None:
-    """Three seconds of silence send the words; only the answer is read, without its markup, at the chosen rate."""
+    """A silence sends the words; only the answer is read, without its markup, at the chosen rate."""
     page = visitor.page
     page.get_by_text("设置").click()
     page.get_by_label("朗读回答").check()
@@ -317,8 +212,6 @@ def test_speech_is_sent_after_a_silence_and_the_answer_read_aloud(visitor: Visit
 
     page.evaluate("fakeSpeech.hear('营业', false)")
     page.evaluate("fakeSpeech.hear('营业时间', true)")
-    expect(page.locator("#heard")).to_have_text("营业时间")
-    assert visitor.turns.count() == 0
 
     expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间")
     visitor.sees_end(visitor.turns)

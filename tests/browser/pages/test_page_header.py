@@ -24,9 +24,10 @@ STORED = "(name) => [sessionStorage.getItem(name), localStorage.getItem(name)]"
 def locked(
     redis_server: RedisServer, open_dify: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
-    """An application whose sockets and batches need a key."""
+    """An application in English whose sockets and batches need a key."""
     folder = tmp_path_factory.mktemp("locked")
-    settings = {"WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "DATABASE_PATH": str(folder / "laibao.db")}
+    settings = {"WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "LOCALE": "en", "APP_NAME": "来宝"}
+    settings["DATABASE_PATH"] = str(folder / "laibao.db")
     env = settings_for(redis_server.url(5), **dify_settings(open_dify.base_url), **settings)
     with replicas(1, env, folder) as (replica,):
         yield replica
@@ -46,7 +47,7 @@ def enters_key(page: Page, key: str, *, on_device: bool = False) -> None:
     expect(page.locator("#key")).to_be_visible()
     page.locator("#key-input").fill(key)
     if on_device:
-        page.get_by_label("在这台设备上").check()
+        page.get_by_label("on this device").check()
     page.locator("#key-input").press("Enter")
 
 
@@ -121,7 +122,7 @@ def test_a_choice_reaches_the_pages_that_are_open(chromium: Browser, open_replic
 
 
 def test_a_key_for_this_tab_opens_all_pages(chromium: Browser, locked: Replica) -> None:
-    """The key is asked for once, after a wrong one again; other tabs do not get it."""
+    """The key is asked for once, after a wrong one again; other tabs do not get it. All pages are in the LOCALE."""
     with tab(chromium, locked.url) as (page, watch):
         page.goto(locked.url + "/chat")
         enters_key(page, "wrong")
@@ -131,9 +132,10 @@ def test_a_key_for_this_tab_opens_all_pages(chromium: Browser, locked: Replica) 
         enters_key(page, KEY)
         is_open(page)
 
-        for link in ("实时", "批量"):
+        for link, title in (("Live", "Live answers"), ("Batches", "Batches")):
             follows(page, link)
             expect(page.locator("#key")).to_be_hidden()
+            expect(page).to_have_title(f"来宝 · {title}")
         assert page.evaluate(STORED, "wechatlaibao.key") == [KEY, None]
         other = page.context.new_page()
         other.goto(locked.url + "/batch")

@@ -10,7 +10,6 @@ from playwright.sync_api import expect
 from demo.mocks.dify.server import MockDify
 from tests.browser.realtime.realtime_visitor import (
     SPEECH,
-    Enter,
     Visitor,
     enter,
     mock_dify,
@@ -19,7 +18,6 @@ from tests.browser.realtime.realtime_visitor import (
     speaker,
     writer,
 )
-from tests.support.replicas import Replica
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
@@ -103,27 +101,6 @@ def test_removing_unclosed_markup_is_fast(writer: Visitor) -> None:
     script = f"mark => {{ {SPEECH} {timed} }}"
 
     assert all(writer.page.evaluate(script, mark) < 8_000 for mark in ("![](", "_a ", "[a]("))
-
-
-def test_an_utterance_is_delivered_once_after_a_silence(enter: Enter, replica: Replica) -> None:
-    """It includes interim words; a late final result of the recogniser does not repeat them."""
-    visitor = enter(replica.url, speech=True)
-    visitor.evaluates(
-        f"{{ {SPEECH} window.handed = [];"
-        " const heard = (words) => handed.push(words);"
-        " createSpeech({ language: 'zh-CN', silence: 300, onUtterance: heard }).start(); }"
-    )
-
-    visitor.says("年假怎么申请，")
-    visitor.says("要几天", final=False)
-    visitor.evaluates("{ window.former = fakeSpeech.running; }")
-    visitor.waits_for("handed.length === 1")
-    visitor.waits_for("fakeSpeech.running !== null && fakeSpeech.running !== former")
-    visitor.evaluates("former.put('要几天', true)")
-    visitor.says("营业时间")
-    visitor.waits_for("handed.length === 2")
-
-    assert visitor.evaluates("handed") == ["年假怎么申请，要几天", "营业时间"]
 
 
 def test_voice_and_rate_are_chosen_and_stored(speaker: Visitor) -> None:

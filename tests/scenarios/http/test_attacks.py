@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 KEY = "obviously-fake-key"
 
-OPS_PORT = free_port()
+
+@cache
+def ops_port() -> int:
+    return free_port()
+
+
 MALFORMED = 'connections_refused_total{reason="malformed"}'
 CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 #: Spellings of paths that a proxy's rules do not recognise.
@@ -57,7 +63,7 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def server_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     """One replica behind one proxy."""
-    env = settings_for(redis_server.url(), API_KEYS=KEY, TRUSTED_PROXIES="1", OPS_PORT=str(OPS_PORT))
+    env = settings_for(redis_server.url(), API_KEYS=KEY, TRUSTED_PROXIES="1", OPS_PORT=str(ops_port()))
     with replicas(1, env, tmp_path_factory.mktemp("server")) as (replica,):
         yield replica
 
@@ -86,7 +92,7 @@ def test_a_broken_body_is_a_bad_request(server_replica: Replica, path: str) -> N
 
 def counted(series: str) -> float:
     """Return the value of one of the product's metrics, 0 if it has no sample."""
-    page = requests.get(f"http://127.0.0.1:{OPS_PORT}/metrics", timeout=30).text
+    page = requests.get(f"http://127.0.0.1:{ops_port()}/metrics", timeout=30).text
     found = re.search(rf"^wechatlaibao_{re.escape(series)} (\S+)$", page, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
@@ -106,7 +112,7 @@ def test_a_disguised_path_is_unknown(server_replica: Replica, path: str) -> None
     """An encoded or doubled path gets the reply of an unknown path, on both ports."""
     rest = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-    for port in (server_replica.port, OPS_PORT):
+    for port in (server_replica.port, ops_port()):
         assert server_reply(f"GET {path} {rest}", port) == server_reply(f"GET /no-such-path {rest}", port)
 
 

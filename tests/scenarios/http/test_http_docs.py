@@ -1,4 +1,4 @@
-"""docs/http-api.md: its commands run, the replies have the documented shape, and its client resumes after a kill."""
+"""docs/http-api.md: its commands run, the replies have the documented shape; both documents' clients survive a kill."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from channels.http_chat.stream import PING_SECONDS
 from channels.web.envelope import envelope
 from config.texts import ZH, Texts
 from demo.mocks.dify.server import MockDify
-from tests.support.replicas import Replica, dify_settings, replicas, settings_for
+from tests.scenarios.stage.chaos_fleet import Fleet, fleet
+from tests.support.replicas import dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
-from tests.support.servers.switchboard import Switchboard
+from tests.support.servers.relay import Relay
 from tests.support.sockets.event_reader import WIDE, events
+from tests.support.sockets.frames import program
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -42,25 +44,23 @@ def shape(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
-    with MockDify(slow=0.1, delay=0.05) as dify:
+    with MockDify(delay=0.03, limit=120.0) as dify:
         yield dify
 
 
 @pytest.fixture(scope="module")
-def pair(
-    redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Replica]]:
-    """Two replicas; the last test of this module kills one."""
-    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="2")
-    with replicas(2, settings_for(redis_server.url(), **own), tmp_path_factory.mktemp("docs")) as both:
-        yield both
+def pair(redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Replicas, some of which the tests kill."""
+    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="3")
+    with fleet(0, settings_for(redis_server.url(), **own), tmp_path_factory.mktemp("docs")) as replicas:
+        yield replicas
 
 
-def environment(url: str, key: str = KEY) -> dict[str, str]:
-    return {**os.environ, "LAIBAO_URL": url, "LAIBAO_KEY": key, "PYTHONIOENCODING": "utf-8"}
+def environment(url: str) -> dict[str, str]:
+    return {**os.environ, "LAIBAO_URL": url, "LAIBAO_KEY": KEY, "PYTHONIOENCODING": "utf-8"}
 
 
-def test_the_documented_commands_print_what_is_shown(pair: list[Replica], tmp_path: Path) -> None:
+def test_the_documented_commands_print_what_is_shown(pair: Fleet, tmp_path: Path) -> None:
     """The commands, run in one shell, print JSON of the documented shape, and events that resume."""
     require_binary("curl"), require_binary("jq")
     (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n")
@@ -73,7 +73,7 @@ def test_the_documented_commands_print_what_is_shown(pair: list[Replica], tmp_pa
     )
 
     shell = ["bash", "-euo", "pipefail", "-c", script]
-    subprocess.run(shell, cwd=tmp_path, env=environment(pair[0].url), check=True, timeout=WIDE * 2)
+    subprocess.run(shell, cwd=tmp_path, env=environment(pair.complete(2)[0].url), check=True, timeout=WIDE * 2)
 
     printed = ((tmp_path / str(number)).read_text("utf-8") for number in range(6))
     waited, uploaded, grown, resumed, cancelled, rated = printed
@@ -123,36 +123,46 @@ def reply_for(reason: str) -> tuple[int, int]:
     return error.status, json.loads(envelope(status=error.status, code=error.code).get_data())["code"]
 
 
-def test_the_python_client_does_not_retry_a_wrong_key(pair: list[Replica], tmp_path: Path) -> None:
+#: The programs of both documents: the source, the variables with address and key, the path, and the words of a refusal.
+PROGRAMS = {
+    "http": (blocks("python")[0], "LAIBAO_KEY", "", "凭据无效或已失效。"),
+    "socket": (program("python"), "LAIBAO_WS_KEY", "/ws/chat", "refused: 401"),
+}
+
+
+def started(folder: Path, name: str, port: int, question: str, key: str = KEY) -> subprocess.Popen[bytes]:
+    """Start a document's program, which asks a question at a port."""
+    source, variable, path, _ = PROGRAMS[name]
+    file = folder / "client.py"
+    file.write_text(source, "utf-8")
+    arguments = [f"ws://127.0.0.1:{port}{path}", question] if path else [question]
+    env = {**environment(f"http://127.0.0.1:{port}"), variable: key}
+    command = [sys.executable, "-W", "error", str(file), *arguments]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_python_client_does_not_retry_a_wrong_key(pair: Fleet, tmp_path: Path, name: str) -> None:
     """A wrong key ends the program with one error line."""
-    done = subprocess.run(
-        client(tmp_path, "hello"), env=environment(pair[1].url, "wrong"), capture_output=True, timeout=WIDE * 2
-    )
+    one, _ = pair.complete(2)
+    with started(tmp_path, name, one.port, "hello", "wrong") as process:
+        _, complaint = process.communicate(timeout=WIDE * 2)
 
-    assert (done.returncode, done.stderr.decode().strip()) == (1, "凭据无效或已失效。")
+    assert (process.returncode, complaint.decode().strip()) == (1, PROGRAMS[name][3])
 
 
-def test_the_python_client_resumes_after_a_kill(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_python_client_resumes_after_a_kill(pair: Fleet, dify: MockDify, tmp_path: Path, name: str) -> None:
     """The document's program, cut off by a killed replica, prints the whole answer, which was asked for once."""
-    question = "[[slow]] Python 年假怎么申请"
-    with Switchboard(pair[0].port) as board:
-        command = client(tmp_path, question)
-        env, pipe = environment(board.url), subprocess.PIPE
-        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe) as process:
-            assert process.stdout
-            first = os.read(process.stdout.fileno(), 4096)
-            pair[0].kill()
-            board.target = pair[1].port
-            rest, complaint = process.communicate(timeout=WIDE * 3)
+    one, other = pair.complete(2)
+    question, dify.holds_at = f"Python 年假怎么申请 {name}", 5
+    with Relay(one.port) as relay, started(tmp_path, name, relay.port, question) as process:
+        assert process.stdout
+        first = os.read(process.stdout.fileno(), 4096)
+        one.kill()
+        relay.target, dify.holds_at = other.port, None
+        rest, complaint = process.communicate(timeout=WIDE * 4)
 
     assert (process.returncode, complaint) == (0, b"")
     assert (first + rest).decode().removesuffix("\n") == dify.expected_answer(question)
     assert len(dify.asked(question)) == 1
-
-
-def client(folder: Path, question: str) -> list[str]:
-    """Write the document's program, and return the command that runs it."""
-    (program,) = blocks("python")
-    path = folder / "client.py"
-    path.write_text(program, "utf-8")
-    return [sys.executable, "-W", "error", str(path), question]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def model() -> Iterator[MockOpenAI]:
 @pytest.fixture
 def pair(redis_url: str, model: MockOpenAI, tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
     provider = {"RAG_PROVIDER": "openai", "OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "k", "OPENAI_MODEL": "m"}
-    own = {**provider, "API_KEYS": KEY, "STREAM_LEASE": "2", "RATE_LIMIT_USER": "off"}
+    own = {**provider, "API_KEYS": KEY, "STREAM_LEASE": "3", "RATE_LIMIT_USER": "off"}
     with replicas(2, settings_for(redis_url, **own), tmp_path) as (one, other):
         yield one, other
 
@@ -73,42 +73,41 @@ def test_a_request_is_followed_by_its_ids(pair: tuple[Replica, Replica], model: 
     assert {each[3:35] for each in sent} == {TRACE}
 
 
-@pytest.mark.scenario
-@pytest.mark.full
-def test_another_replica_asks_with_the_same_options(pair: tuple[Replica, Replica], model: MockOpenAI) -> None:
-    """After a kill of the owner; the same id with another model is another question."""
-    one, other = pair
+def over_http(one: Replica, other: Replica) -> tuple[str, str]:
     reader = program.reads(one.url, QUESTION, id="q1", **OPTIONS)
     reader.sees_text(2)
     one.kill()
-
     whole = program.asks(other.url, QUESTION, id="q1", **OPTIONS).json()["data"]
     differing = program.asks(other.url, QUESTION, id="q1", **{**OPTIONS, "model": "m3"})
-
-    assert whole["content"] == model.expected_answer(QUESTION)
-    assert [(asked.body["model"], asked.body["temperature"]) for asked in model.asked] == [("m2", 0.25)] * 2
-    assert (differing.status_code, differing.json()["data"]["reason"]) == (409, "id_conflict")
+    assert differing.status_code == 409
+    return whole["content"], differing.json()["data"]["reason"]
 
 
-@pytest.mark.scenario
-@pytest.mark.full
-def test_a_socket_keeps_its_options_over_a_takeover(pair: tuple[Replica, Replica], model: MockOpenAI) -> None:
-    """Another replica asks with those of the frame, and shows the answer to the same end user."""
-    one, other = pair
+def over_a_socket(one: Replica, other: Replica) -> tuple[str, str]:
     first = ChatSocket(one.url, "desk-7", key=KEY)
     stream_id = first.asks(QUESTION, id="q1", **OPTIONS)
     first.sees_text(stream_id, 2)
     one.kill()
     first.leaves()
     second = ChatSocket(other.url, "desk-7", key=KEY)
-    again = second.asks(QUESTION, id="q1", **OPTIONS)
+    assert second.asks(QUESTION, id="q1", **OPTIONS) == stream_id
     second.sees_end(stream_id)
     second.says(type="chat", content=QUESTION, id="q1", **{**OPTIONS, "model": "m3"})
-    second.sees(type="error", code="ID_CONFLICT")
+    refused = second.sees(type="error", code="ID_CONFLICT")
     second.leaves()
+    return second.text(stream_id), str(refused["code"]).lower()
 
-    assert again == stream_id
-    assert second.text(stream_id) == model.expected_answer(QUESTION)
+
+@pytest.mark.scenario
+@pytest.mark.full
+@pytest.mark.parametrize("asked_twice", [over_http, over_a_socket])
+def test_another_replica_asks_with_the_same_options(
+    pair: tuple[Replica, Replica], model: MockOpenAI, asked_twice: Callable[[Replica, Replica], tuple[str, str]]
+) -> None:
+    """After a kill of the owner; the same id with another model is another question."""
+    content, reason = asked_twice(*pair)
+
+    assert (content, reason) == (model.expected_answer(QUESTION), "id_conflict")
     assert [(asked.body["model"], asked.body["temperature"]) for asked in model.asked] == [("m2", 0.25)] * 2
 
 

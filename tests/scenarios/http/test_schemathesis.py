@@ -36,38 +36,22 @@ enabled = false
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429]
 
-# An id may be in the body or in the header, not in both.
 [[operations]]
-include-name = "POST /api/chat"
-checks.positive_data_acceptance.enabled = false
-
-# The model has to exist, and the last message has to be the user's.
-[[operations]]
-include-name = "POST /v1/chat/completions"
-checks.positive_data_acceptance.enabled = false
-
-# A push has one target and one content, and the replica has no bot that could send it.
-[[operations]]
-include-name = "POST /api/push"
-checks.positive_data_acceptance.enabled = false
-
-# In a form, options are JSON in a string, and the file's name gives its format.
-[[operations]]
-include-name = "POST /api/batch/tasks"
-checks.positive_data_acceptance.enabled = false
-
-[[operations]]
-include-name = "POST /api/batch/preview"
-checks.positive_data_acceptance.enabled = false
-
-# The replica's provider takes no files.
-[[operations]]
-include-name = "POST /api/files"
-checks.positive_data_acceptance.enabled = false
-
-# A download takes no page parameters.
-[[operations]]
-include-name = "GET /api/batch/tasks/{task_id}/results"
+include-name = [
+  # An id may be in the body or in the header, not in both.
+  "POST /api/chat",
+  # The model has to exist, and the last message has to be the user's.
+  "POST /v1/chat/completions",
+  # A push has one target and one content, and the replica has no bot that could send it.
+  "POST /api/push",
+  # In a form, options are JSON in a string, and the file's name gives its format.
+  "POST /api/batch/tasks",
+  "POST /api/batch/preview",
+  # The replica's provider takes no files.
+  "POST /api/files",
+  # A download takes no page parameters.
+  "GET /api/batch/tasks/{task_id}/results",
+]
 checks.positive_data_acceptance.enabled = false
 """
 

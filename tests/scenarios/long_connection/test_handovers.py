@@ -14,6 +14,7 @@ import requests
 
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.screen import SentCallback
+from services.long_connection.lease_store import LEASE
 from services.long_connection.protocol import PING
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.subscribed_fleet import TIMEOUT, SubscribedFleet
@@ -25,8 +26,6 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(240)]
 
 #: Seconds between two messages.
 EVERY = 0.1
-#: Seconds within which the bot is subscribed again after its holder was killed.
-LOST = 12.0
 
 
 @contextmanager
@@ -83,7 +82,7 @@ def replace_all(stage: SubscribedFleet) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [100, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(600)])]
+    "count", [50, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(600)])]
 )  # fmt: skip
 def test_a_rolling_update_drops_no_message(stage: SubscribedFleet, count: int) -> None:
     """Each message is answered in one bubble, whichever replica received it and whichever sends its answer."""
@@ -122,12 +121,14 @@ def check_answered(stage: SubscribedFleet, sent: list[SentCallback]) -> None:
 
 @pytest.mark.full
 def test_a_killed_holder_costs_twelve_seconds_at_most(stage: SubscribedFleet) -> None:
-    """The lease ends, another replica sees it within a second, and subscribes."""
-    holder, since = stage.holder(), time.monotonic()
+    """The lease ends seven seconds later at the latest, another replica sees it, and subscribes."""
+    holder, fence = stage.holder(), stage.lease["fence"]
     holder.kill()
+    seconds, _ = stage.redis.time()
+    assert float(stage.lease["expires"]) <= seconds + 1 + LEASE
     stage.wait_subscribed(2)
 
-    assert time.monotonic() - since < LOST
+    assert int(stage.lease["fence"]) > int(fence)
     bubble = stage.wecom.user("zhangsan").says("年假怎么申请")
     assert stage.wecom.user("zhangsan").sees_finish(bubble)
 
@@ -148,8 +149,13 @@ def test_a_paused_holder_loses_the_connection_and_evicts_nobody(stage: Subscribe
     assert stage.replicas.logged("another program runs this bot: not subscribed again") == []
 
 
-def test_a_foreign_eviction_outlives_a_restart(stage: SubscribedFleet) -> None:
+def test_a_foreign_eviction_outlives_a_restart(tmp_path: Path) -> None:
     """/health of every replica says what to do; new replicas do not subscribe either, before the bot is resumed."""
+    with subscribed(tmp_path, 2) as stage:
+        check_eviction(stage)
+
+
+def check_eviction(stage: SubscribedFleet) -> None:
     stage.wecom.evict(BOT_ID)
     wait_until(lambda: stage.lease.get("evicted") == "evicted", TIMEOUT)
     replace_all(stage)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
-import redis
 import requests
 
 from demo.wecom.long_connection.account import ReceivedFrame
-from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
-from tests.scenarios.stage.chaos_fleet import Fleet, fleet
-from tests.scenarios.stage.subscribed_fleet import holder_of
+from tests.scenarios.stage.chaos_fleet import fleet
+from tests.scenarios.stage.subscribed_fleet import SubscribedFleet
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import Replica, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
@@ -27,17 +26,17 @@ SEND, CHUNK = "aibot_send_msg", "aibot_upload_media_chunk"
 TIMEOUT = 120.0
 
 
-class PushStage:
+@dataclass
+class PushStage(SubscribedFleet):
     """Three replicas with one bot, and a person who has written to it."""
 
-    def __init__(self, server: RedisServer, client: redis.Redis, wecom: LongConnectionServer, members: Fleet) -> None:
-        self.server, self.client, self.wecom, self.members = server, client, wecom, members
-        self.userid = ""
+    server: RedisServer
+    userid: str = ""
 
     def begin(self) -> LongConnectionUser:
         """Have three replicas, one of which is subscribed; return a person of this test."""
         self.wecom.before_ack = lambda frame: None
-        self.members.complete(3)
+        self.replicas.complete(3)
         self.wecom.wait_until(lambda: self.wecom.subscribed(BOT_ID) > 0, TIMEOUT)
         self.userid = f"user-{os.urandom(4).hex()}"
         person = self.wecom.user(self.userid)
@@ -45,12 +44,9 @@ class PushStage:
         person.sees("你好", TIMEOUT)
         return person
 
-    def holder(self) -> Replica:
-        return holder_of(self.client, self.members)
-
     def others(self) -> list[Replica]:
         """Return the replicas that do not hold the connection."""
-        return [member for member in self.members.members if member is not self.holder()]
+        return [member for member in self.replicas.members if member is not self.holder()]
 
     def push(self, replica: Replica, person: LongConnectionUser, text: str, content: bytes = b"") -> requests.Response:
         """Push a text to a person, or with `content` the file that is named by `text`."""
@@ -68,7 +64,7 @@ class PushStage:
 
     def state(self, push_id: str) -> str:
         """Return a push's state, as any replica tells it; "" where that one is being killed."""
-        replica = next(member for member in self.members.members if member.process.poll() is None)
+        replica = next(member for member in self.replicas.members if member.process.poll() is None)
         try:
             reply = requests.get(f"{replica.url}/api/push/{push_id}", headers={"X-API-Key": KEY}, timeout=60)
         except requests.ConnectionError:
@@ -101,17 +97,12 @@ class PushStage:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushStage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushStage]:
     with RedisServer(aof=True) as server, server.client() as client, bot_server() as wecom:
         env = settings_for(server.url(), **websocket_settings(wecom, API_KEYS=KEY))
         with fleet(0, env, tmp_path_factory.mktemp("replicas")) as members:
-            yield PushStage(server, client, wecom, members)
+            yield PushStage(client, wecom, members, server)
         assert wecom.broken == []
-
-
-@pytest.fixture
-def stage(servers: PushStage) -> PushStage:
-    return servers
 
 
 def test_any_replica_takes_a_push_and_the_holder_sends_it(stage: PushStage) -> None:

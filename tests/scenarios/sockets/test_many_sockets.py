@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import sockets
 from bench.load.socket_clients import Client, Crowd
 from bench.stage.dify import mock_dify
 from tests.support.replicas import dify_settings, replicas, settings_for
@@ -55,12 +54,3 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
     assert {client.question: client.text for client in asking}.items() <= answers.items()
     assert set(asks.values()) == {1}
     assert len(asks) == 2 * ANSWERING
-
-
-def test_the_command_prints_its_result(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """With few sockets the killed replica's answers are whole, and the exit status is 0."""
-    assert sockets.main(["--idle", "5", "--answering", "3", "--pieces", "60", "--every", "0.1"]) == 0
-
-    printed = capsys.readouterr().out
-    assert "continued elsewhere: 3 of 3, byte for byte, each asked for once" in printed
-    assert "longest pause in an answer: median" in printed

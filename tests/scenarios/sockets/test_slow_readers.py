@@ -16,6 +16,7 @@ from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from tests.scenarios.stage.socket_app import PAD
+from tests.scenarios.stage.unread import handshake
 from tests.support.replicas import GUNICORN, Replica, settings_for
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.far_end import TIMEOUT, masked
@@ -97,7 +98,7 @@ def test_a_client_that_stops_reading_is_closed(served: Served) -> None:
     """After `send_seconds` the connection is closed and its resources are freed; other clients are served meanwhile."""
     before = served.descriptors()
     with socket.create_connection(("127.0.0.1", served.port)) as never, served.client() as other:
-        never.sendall(handshake("/ws?send_seconds=2") + masked(Opcode.TEXT, b"flood %d" % FRAMES))
+        never.sendall(handshake("/ws?send_seconds=2", f"flood {FRAMES}"))
 
         def given_up() -> bool:
             other.send("still served")
@@ -119,7 +120,7 @@ def test_frames_sent_with_the_request_are_not_lost(tmp_path: Path, parser: str) 
     try:
         replica.wait_ready()
         with socket.create_connection(("127.0.0.1", replica.port), TIMEOUT) as client:
-            client.sendall(handshake("/ws") + masked(Opcode.TEXT, b"one") + masked(Opcode.TEXT, b"two"))
+            client.sendall(handshake("/ws", "one") + masked(Opcode.TEXT, b"two"))
             with client.makefile("rb") as stream:
                 lines = list(iter(stream.readline, b"\r\n"))
                 answered = stream.read(len(ANSWERED))
@@ -133,10 +134,3 @@ def test_frames_sent_with_the_request_are_not_lost(tmp_path: Path, parser: str) 
     assert (answered, rest) == (ANSWERED, CLOSED)
     assert code == 0
     assert not any(word in replica.log for word in ("Traceback", "[ERROR]"))
-
-
-def handshake(path: str) -> bytes:
-    """Return a client's handshake (RFC 6455, section 1.3)."""
-    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket"]
-    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "", ""]
-    return "\r\n".join(lines).encode()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble
-from tests.scenarios.stage.people import Stored
+from tests.scenarios.stage.chaos_fleet import Fleet
+from tests.scenarios.stage.people import Stored, stored
+from tests.support.servers.processes import RedisServer
 from utils.stream_utils import render_frame
 
 COLUMNS = (
@@ -64,6 +68,23 @@ def examine(
     interrupted = found.fields.get("error_code", "") in CUT_OFF
     fate = (right, doubled, found.fields.get("start") != "0", interrupted, bubble.shrunk)
     return Record(question, bubble.finish, stall(bubble), *fate, calls, tuple(takeovers))
+
+
+def records_of(asked: Mapping[str, Bubble], fleet: Fleet, redis: RedisServer, dify: MockDify) -> list[Record]:
+    """Return the records of these questions, in their order."""
+    calls = Counter(request.body["query"] for request in list(dify.requests))
+    takeovers = fleet.takeovers()
+    return [
+        examine(
+            question,
+            bubble,
+            stored(redis, bubble.stream_id),
+            dify.expected_answer(question),
+            calls=calls[question],
+            takeovers=takeovers[bubble.stream_id],
+        )
+        for question, bubble in asked.items()
+    ]
 
 
 def stall(bubble: Bubble) -> float:

@@ -16,14 +16,14 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.leftovers import COMMAND, Figures, figures
 from tests.scenarios.stage.people import TIMEOUT, company_settings, people
-from tests.scenarios.stage.slow_proxy import SlowProxy
 from tests.support.replicas import Replica, dify_settings, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
+from tests.support.servers.relay import Relay
 
 #: Number of users; each question comes from another one, so that nothing about them is cached.
 PEOPLE = 600
 #: Seconds: STREAM_LEASE, DIFY_TIMEOUT, and the time between the deltas of a slow answer.
-LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.12
+LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.2
 #: By how much a process may exceed its counts from before an outage: connections are kept for the next question.
 KEPT = Figures(threads=2, greenlets=2, sockets=20, memory=15.0)
 
@@ -65,11 +65,11 @@ class Office:
     maria: MariaServer
     auth: MoodyAuth
     dify: MockDify
-    redis_gate: SlowProxy
-    sql_gate: SlowProxy
-    reader_gate: SlowProxy
-    auth_gate: SlowProxy
-    dify_gate: SlowProxy
+    redis_gate: Relay
+    sql_gate: Relay
+    reader_gate: Relay
+    auth_gate: Relay
+    dify_gate: Relay
     replicas: list[Replica] = field(default_factory=list)
     _newest: int = 0
 
@@ -165,9 +165,9 @@ def office(folder: Path) -> Iterator[Office]:
         redis, maria = stack.enter_context(RedisServer(aof=True)), stack.enter_context(MariaServer())
         auth, dify = stack.enter_context(MoodyAuth()), stack.enter_context(MockDify(delay=0.02, slow=SLOW))
         targets = (redis.port, maria.port, int(auth.url.split(":")[2].split("/")[0]), int(dify.base_url.split(":")[2]))
-        redis_gate, sql_gate, auth_gate, dify_gate = (stack.enter_context(SlowProxy(target)) for target in targets)
+        redis_gate, sql_gate, auth_gate, dify_gate = (stack.enter_context(Relay(target)) for target in targets)
         # The settings have one port for both databases: the second one gets its own IP address.
-        reader_gate = stack.enter_context(SlowProxy(maria.port, host="127.0.0.2", port=sql_gate.port))
+        reader_gate = stack.enter_context(Relay(maria.port, host="127.0.0.2", port=sql_gate.port))
         gates = (redis_gate, sql_gate, reader_gate, auth_gate, dify_gate)
         here = Office(redis, maria, auth, dify, *gates)
         env = _settings(here)

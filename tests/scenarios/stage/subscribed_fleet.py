@@ -16,12 +16,6 @@ from tests.support.replicas import Replica
 TIMEOUT = 60.0
 
 
-def holder_of(client: redis.Redis, replicas: Fleet) -> Replica:
-    """Return the replica that holds the lease of the default bot."""
-    pid = int(str(client.hget(lease_key("default"), "holder")).split(":")[1])
-    return next(member for member in replicas.members if pid in member.workers)
-
-
 @dataclass
 class SubscribedFleet:
     """The replicas' default bot is the server's."""
@@ -41,7 +35,9 @@ class SubscribedFleet:
         return len(self.wecom.bots[BOT_ID].subscriptions)
 
     def holder(self) -> Replica:
-        return holder_of(self.redis, self.replicas)
+        """Return the replica that holds the bot's lease."""
+        pid = int(self.lease["holder"].split(":")[1])
+        return next(member for member in self.replicas.members if pid in member.workers)
 
     def wait_subscribed(self, count: int = 1) -> None:
         """Wait for subscription number `count`."""

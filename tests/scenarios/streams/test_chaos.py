@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from demo.mocks.dify.server import MockDify
-from tests.scenarios.chaos import Crowd, Killer, by_takeovers, happened, records_of
+from tests.scenarios.chaos import Crowd, Killer, by_takeovers, happened
 from tests.scenarios.stage.chaos_fleet import fleet
+from tests.scenarios.stage.chaos_record import records_of
 from tests.support.replicas import dify_settings, settings_for
-from tests.support.servers.processes import RedisServer
+from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -22,14 +23,17 @@ def test_sixty_conversations_outlive_every_replica(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Every answer arrives whole: none is interrupted, goes backwards or is asked for twice."""
-    with MockDify(delay=0.5, after_disconnect="runs on") as dify:
+    with MockDify(delay=0.1, limit=120.0, after_disconnect="runs on") as dify:
+        dify.holds_at = 8
         env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE="3")
         with fleet(3, env, tmp_path) as replicas:
             crowd = Crowd(replicas)
             crowd.begin(PEOPLE)
             with Killer(replicas, every=3.5, most=3) as killer:
+                wait_until(lambda: killer.kills == 3, 60.0)
+                dify.holds_at = None
                 crowd.wait_end()
-            records = records_of(crowd, replicas, redis_server, dify)
+            records = records_of(crowd.asked, replicas, redis_server, dify)
 
     figures = f"{by_takeovers(records)}\n\n{happened(replicas)}"
     print("", figures, sep="\n")

@@ -6,9 +6,10 @@ The tests share a Redis, a mock Dify and a fleet. Each begins with two replicas:
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,8 +28,10 @@ from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
 
-#: Seconds between two deltas of an answer; each answer takes about six seconds.
-PACE = 0.2
+#: Seconds between two deltas of an answer, and the number of deltas after which a held answer waits.
+PACE, SOME = 0.1, 8
+#: DRAIN_SECONDS: longer than a leaving replica needs on a busy machine.
+DRAIN = 40.0
 
 
 @dataclass
@@ -48,8 +51,8 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with RedisServer(aof=True) as redis, MockDify(slow=PACE, after_disconnect="runs on") as dify:
-        changes = {"STREAM_LEASE": f"{LEASE:g}", "DRAIN_SECONDS": "30"}
+    with RedisServer(aof=True) as redis, MockDify(slow=PACE, limit=120.0, after_disconnect="runs on") as dify:
+        changes = {"STREAM_LEASE": f"{LEASE:g}", "DRAIN_SECONDS": f"{DRAIN:g}"}
         env = settings_for(redis.url(), **dify_settings(dify.base_url), **changes)
         with fleet(0, env, tmp_path_factory.mktemp("replicas")) as replicas:
             yield Stage(redis, dify, replicas)
@@ -57,8 +60,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(servers: Stage) -> Stage:
-    """The servers with two running replicas."""
+    """The servers with two running replicas; answers wait after `SOME` deltas until the test releases them."""
     servers.replicas.complete(2)
+    servers.dify.holds_at = SOME
     return servers
 
 
@@ -85,25 +89,30 @@ def test_2_a_redis_that_hangs_and_is_killed_costs_and_doubles_no_text(stage: Sta
         polls = [partial(person.sees_finish, bubble, TIMEOUT, 0.3) for person, bubble in zip(crowd, seen, strict=True)]
         with ThreadPoolExecutor(len(polls)) as pool:
             polling = [pool.submit(poll) for poll in polls]
-            hang_and_kill(stage.redis, members)
+            hang_and_kill(stage, members)
             for person in polling:
                 person.result(TIMEOUT)
 
     records = [stage.record(questions[n % 4], bubble) for n, bubble in enumerate(seen)]
     assert [str(record) for record in records if not record.right] == []
-    assert {(record.calls, record.backwards, tuple(record.takeovers)) for record in records} == {(1, 0, ())}
+    assert {(record.calls, record.backwards) for record in records} == {(1, 0)}
 
 
-def hang_and_kill(redis: RedisServer, members: Sequence[Replica]) -> None:
-    """Stop Redis (SIGSTOP) until every replica has missed a reply, resume it until it is back, then restart it."""
-    redis.pause()
+def hang_and_kill(stage: Stage, members: Sequence[Replica]) -> None:
+    """Stop Redis (SIGSTOP) until every replica has missed a reply, resume it until it is back, then restart it.
+
+    The answers grow while it hangs, and end while it is dead.
+    """
+    stage.redis.pause()
+    stage.dify.holds_at = 2 * SOME
     try:
         wait_until(lambda: have_logged(members, "redis is away"), TIMEOUT)
     finally:
-        redis.resume()
+        stage.redis.resume()
     wait_until(lambda: have_logged(members, "redis is back"), TIMEOUT)
-    redis.kill()
-    redis.start()
+    stage.redis.kill()
+    stage.dify.holds_at = None
+    stage.redis.start()
 
 
 def test_3_a_redelivered_message_is_asked_once_also_when_its_owner_is_killed(stage: Stage) -> None:
@@ -114,6 +123,7 @@ def test_3_a_redelivered_message_is_asked_once_also_when_its_owner_is_killed(sta
     first = at_once(partial(delivered, number, url) for number, url in twice)
     wait_until(lambda: all(stage.dify.asked(redelivered(number)) for number in range(4)), TIMEOUT)
     killed.kill()
+    stage.dify.holds_at = None
     again = at_once(partial(delivered, number, survivor.url) for number, _ in twice)
     ends = at_once(partial(poll_to_the_end, survivor.url, number, bubble) for number, bubble in enumerate(again[::2]))
 
@@ -149,6 +159,7 @@ def test_6_answers_of_a_killed_replica_go_on_within_seconds(stage: Stage) -> Non
     talks = [begin(stage.replicas, stage.dify, "", f"killed{n}", f"第{n}件事怎么办？[[slow]]") for n in range(3)]
     at_once(talk.wait_text for talk in talks)
     stage.replicas.members[0].kill()
+    stage.dify.holds_at = None
     *polled, unpolled = talks
     ends: list[Callable[[], object]] = [talk.wait_end for talk in polled]
     ends.append(partial(completed, stage.redis, unpolled))
@@ -164,22 +175,81 @@ def completed(redis: RedisServer, talk: Talk) -> None:
     talk.person.polls(talk.bubble)
 
 
+@contextmanager
+def failing_checks(replica: Replica, running: Callable[[], bool]) -> Iterator[list[str]]:
+    """Request /healthz repeatedly; the list gets the failures that happen while answers run."""
+    failures: list[str] = []
+    over = threading.Event()
+
+    def check() -> None:
+        while not over.wait(0.1):
+            try:
+                answer = str(requests.get(f"{replica.url}/healthz", timeout=30).status_code)
+            except requests.RequestException as exc:
+                answer = type(exc).__name__
+            if answer != "200" and running():
+                failures.append(answer)
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_7_a_terminated_replica_serves_until_its_answers_are_whole(stage: Stage) -> None:
-    """Invariant 7: after SIGTERM polls are served, new questions get a sentence, and no stream is taken over."""
+    """Invariant 7: after SIGTERM polls and /healthz are served, new questions get a sentence, no answer is handed over.
+
+    A connection that is idle does not hold the process until the end of its drain.
+    """
     leaving, staying = stage.replicas.members
     running: Callable[[], bool] = lambda: stage.dify.open_streams > 0  # noqa: E731 - passed on twice
     questions = [f"最后的问题{number} [[slow]]" for number in range(6)]
-    with ExitStack() as stack:
+    with requests.Session() as idle, ExitStack() as stack:
+        assert idle.get(f"{leaving.url}/healthz", timeout=30).ok
         people = [stack.enter_context(wecom_user([leaving.url], f"last{n}")) for n in range(6)]
         bubbles = at_once(partial(person.says, text) for person, text in zip(people, questions, strict=True))
         wait_until(lambda: stage.dify.open_streams == 6, TIMEOUT)
         leaving.signal(signal.SIGTERM)
-        wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=5).status_code == 503, TIMEOUT)
-        late = stack.enter_context(wecom_user([leaving.url], "late")).says("还在吗？")
-        assert running(), "all this while answers ran"
-        at_once(partial(sees_end, *each, staying.url, running) for each in zip(people, bubbles, strict=True))
-        code = leaving.process.wait(TIMEOUT)
+        with failing_checks(leaving, running) as failures:
+            wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=30).status_code == 503, TIMEOUT)
+            late = stack.enter_context(wecom_user([leaving.url], "late")).says("还在吗？")
+            stage.dify.holds_at = None
+            at_once(partial(sees_end, *each, staying.url, running) for each in zip(people, bubbles, strict=True))
+        code = leaving.process.wait(DRAIN - 5)
 
     records = [stage.record(text, bubble) for text, bubble in zip(questions, bubbles, strict=True)]
-    assert [(r.right, r.calls, list(r.takeovers)) for r in records] == [(True, 1, [])] * 6, list(map(str, records))
-    assert (late.finish, late.content, code) == (True, ZH["draining"], 0)
+    assert [(r.right, r.calls) for r in records] == [(True, 1)] * 6, list(map(str, records))
+    assert "handover" not in {kind for record in records for kind in record.takeovers}
+    assert (late.finish, late.content, code, failures) == (True, ZH["draining"], 0, [])
+    assert '"level": "ERROR"' not in leaving.log
+
+
+@pytest.mark.full
+def test_7_a_reload_loses_no_answer_and_refuses_no_question(stage: Stage) -> None:
+    """Invariant 7: on HUP the old worker finishes its answers while its successor takes new questions."""
+    replica = stage.replicas.members[0]
+    running: Callable[[], bool] = lambda: stage.dify.open_streams > 0  # noqa: E731 - passed on twice
+    questions, old = [f"重载前的问题{number} [[slow]]" for number in range(6)], set(replica.workers)
+    late: list[Bubble] = []
+    with ExitStack() as stack:
+        people = [stack.enter_context(wecom_user([replica.url], f"reload{n}")) for n in range(6)]
+        bubbles = at_once(partial(person.says, text) for person, text in zip(people, questions, strict=True))
+        wait_until(lambda: stage.dify.open_streams == 6, TIMEOUT)
+        with failing_checks(replica, running) as failures:
+            replica.signal(signal.SIGHUP)
+            while len(late) < 10 or not set(replica.workers) - old:
+                with wecom_user([replica.url], f"after{len(late)}") as person:
+                    late.append(person.says("新问题"))
+            stage.dify.holds_at = None
+            at_once(partial(sees_end, *each, replica.url, running) for each in zip(people, bubbles, strict=True))
+        wait_until(lambda: not old & set(replica.workers), TIMEOUT)
+        ids = [bubble.stream_id for bubble in late]
+        wait_until(lambda: {stored(stage.redis, each).fields["status"] for each in ids} == {"completed"}, TIMEOUT)
+
+    records = [stage.record(text, bubble) for text, bubble in zip(questions, bubbles, strict=True)]
+    assert [(r.right, r.calls) for r in records] == [(True, 1)] * 6, list(map(str, records))
+    assert failures == []
+    assert '"level": "ERROR"' not in replica.log

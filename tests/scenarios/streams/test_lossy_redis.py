@@ -18,8 +18,8 @@ from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
 from tests.scenarios.stage.people import TIMEOUT, stored
-from tests.scenarios.stage.proxy import LossyProxy
 from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.servers.relay import LossyRelay
 from utils.deadline import Deadline
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -155,8 +155,8 @@ def assert_exact(server: RedisServer, ids: Sequence[str], answers: Sequence[Sequ
 def test_appends_stay_exact_over_a_lossy_network(redis_server: RedisServer, redis_url: str, seed: int) -> None:
     """List, text and answer are equal, byte for byte, with any loss of requests and replies."""
     answers = scripted(seed)
-    with LossyProxy(redis_server.port, seed, silent_every=10) as proxy:
-        writer = Writer(proxy.url, answers, pause=0.01)
+    with LossyRelay(redis_server.port, seed, silent_every=10) as proxy:
+        writer = Writer(f"redis://127.0.0.1:{proxy.port}/1", answers, pause=0.01)
         ids = writer.begin()
         check = read_along(writer, ids, answers)
         writer.wait_end()

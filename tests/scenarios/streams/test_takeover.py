@@ -22,7 +22,7 @@ from tests.support.servers.processes import RedisServer, wait_until
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Longest stall in seconds: lease, suspicion, a poll, and an allowance for a busy machine.
-MAX_STALL = LEASE + (LEASE / 3 + 1) + 1 + 5
+MAX_STALL = LEASE + (LEASE / 3 + 1) + 1 + 14
 
 
 #: DIFY_TIMEOUT in seconds, after which a silent run is given up.
@@ -142,3 +142,24 @@ def test_an_answer_outlives_two_owners_in_a_row(
         assert list(record.takeovers) == ["takeover", "takeover"]
         assert (fields["epoch"], fields["takeovers"], fields["asks"]) == ("3", "2", "1")
         assert [line["former_owner"] for line in replicas.logged("stream taken over")][1:] == [taken["owner"]]
+
+
+def test_an_answer_outlives_the_only_replica(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """After SIGKILL of the only replica and a new start, the bubble pauses and then shows its whole answer."""
+    with MockDify(delay=0.05, limit=120.0, after_disconnect="runs on") as dify:
+        env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}")
+        dify.holds_at = 8
+        with fleet(1, env, tmp_path) as alone:
+            talk = begin(alone, dify, "", "zhangsan", "怎么领电脑？")
+            talk.wait_text()
+            (killed,) = alone.members
+            killed.kill()
+            dify.holds_at = None
+            alone.replace(killed)
+            talk.wait_end()
+            record = talk.record(redis_server, alone)
+
+    report({"killed and restarted": record}, record_property)
+    assert (record.right, record.calls, list(record.takeovers)) == (True, 1, ["takeover"])

@@ -100,7 +100,7 @@ class Stage:
 def stage(count: int, delay: float, frame: float, folder: Path) -> Iterator[Stage]:
     with (
         RedisServer(aof=True) as redis,
-        MockDify(delay=delay, after_disconnect="runs on") as dify,
+        MockDify(delay=delay, limit=120.0, after_disconnect="runs on") as dify,
         ResponseServer() as responses,
     ):
         changes = {"STREAM_LEASE": f"{LEASE:g}", "WECHAT_ANSWER_SECONDS": f"{frame:g}"}
@@ -137,8 +137,12 @@ def verdicts(stage: Stage) -> Counter[str]:
 
 def test_late_answers_of_two_replicas_arrive_whole(tmp_path: Path) -> None:
     """Twelve answers outlast their frames: each is sent once, and frame and message together are the answer."""
-    with stage(2, delay=0.1, frame=1.0, folder=tmp_path) as here:
-        for thread in crowd(here, 12, Numbers(12)):
+    with stage(2, delay=0.03, frame=1.0, folder=tmp_path) as here:
+        here.dify.holds_at = 5
+        threads = crowd(here, 12, Numbers(12))
+        wait_until(lambda: len(here.asked) == 12 and all(bubble.finish for bubble in here.asked.values()), TIMEOUT)
+        here.dify.holds_at = None
+        for thread in threads:
             thread.join()
         here.wait_delivered()
         counted = verdicts(here)
@@ -184,11 +188,14 @@ def test_an_owner_killed_between_claim_and_post_sends_nothing_again(tmp_path: Pa
     It is counted and logged once as lost.
     """
     port = free_port()
-    with stage(2, delay=0.1, frame=1.0, folder=tmp_path) as here:
+    with stage(2, delay=0.05, frame=1.0, folder=tmp_path) as here:
+        here.dify.holds_at = 5
         here.responses.url_for = lambda code: f"http://127.0.0.1:{port}/cgi-bin/aibot/response?response_code={code}"  # type: ignore[method-assign]
         owner, survivor = here.replicas.members
         person = here.replicas.person("unlucky", at=0, responses=here.responses)
         bubble = person.says("要等很久的问题 [[chatflow]]")
+        person.sees_finish(bubble, TIMEOUT, POLL)
+        here.dify.holds_at = None
         wait_until(lambda: here.delivered(bubble) == "claimed", TIMEOUT)
         owner.kill()
         with ResponseServer(port) as later:

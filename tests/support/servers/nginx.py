@@ -11,19 +11,13 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from demo.wecom.simulator import WeComUser
 from tests.support.replicas import ROOT, Replica, wecom_user
 from tests.support.servers.processes import Server, free_port, require_binary
+from tests.support.servers.raw_server import self_signed
 
 SITE = ROOT / "deploy" / "nginx.conf"
 #: The certificate's folder in the shipped configuration.
@@ -64,7 +58,7 @@ class Nginx(Server):
         self._replicas = replicas
         self.plain_port = free_port()
         self.certificate = self.directory / "fullchain.pem"
-        self_signed(self.certificate, self.directory / "key.pem")
+        self_signed(self.directory, certificate=self.certificate.name)
 
     @property
     def url(self) -> str:
@@ -133,23 +127,3 @@ def in_front_of(replicas: Sequence[Replica]) -> Iterator[Nginx]:
 def upstream_of(site: str) -> list[str]:
     """Return the addresses of the upstream servers in a site."""
     return re.findall(r"^ +server ([\d.:]+) ", site, re.MULTILINE)
-
-
-def self_signed(certificate: Path, key: Path) -> None:
-    """Write a self-signed certificate for 127.0.0.1, and its key."""
-    secret = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "laibao.example.com")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(secret.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(secret, SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(Encoding.PEM))
-    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

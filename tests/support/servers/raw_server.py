@@ -58,14 +58,14 @@ class RawServer:
                     pass
 
 
-def self_signed(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
+def self_signed(folder: Path, *hosts: str, certificate: str = "cert.pem") -> tuple[ssl.SSLContext, Path]:
     """Return a server's TLS context for 127.0.0.1 or for `hosts`, and the certificate that a client must trust."""
     names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
     names = names or [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
-    certificate = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -77,8 +77,8 @@ def self_signed(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    trusted, private = folder / "cert.pem", folder / "key.pem"
-    trusted.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    trusted, private = folder / certificate, folder / "key.pem"
+    trusted.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     unencrypted = serialization.NoEncryption()
     pem = serialization.Encoding.PEM
     private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted))

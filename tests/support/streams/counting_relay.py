@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass, field
 
 import hiredis
 import redis
 
 from services.redis.client import all_scripts
 from tests.support.servers.processes import wait_until
-
-READ_BYTES = 1 << 20
+from tests.support.servers.relay import Link, Relay
 
 #: The commands of one request; a call of a script has the script's name.
 Names = tuple[str, ...]
@@ -33,30 +28,32 @@ class Trip:
     owed: int = 0
 
 
-class CountingRelay:
+@dataclass(eq=False)
+class Exchange:
+    """The round trips of one connection, and the data of both directions that is not a whole message yet."""
+
+    requests: hiredis.Reader = field(default_factory=hiredis.Reader)
+    replies: hiredis.Reader = field(default_factory=hiredis.Reader)
+    trip: Trip = field(default_factory=Trip)
+
+
+class CountingRelay(Relay):
     """Forward connections to a local Redis; `trips` are the round trips since the last `forget`, in their order."""
 
     def __init__(self, target: int) -> None:
         self.trips: list[Trip] = []
         #: Requests that are held now.
         self.held: list[Names] = []
-        self._target = ("127.0.0.1", target)
         self._scripts = {one.sha: one.name for one in all_scripts()}
         self._holds: Callable[[Names], bool] = lambda names: False
         self._changed = threading.Condition()
-        self._open: set[socket.socket] = set()
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
+        super().__init__(target)
         # Database 0: no connection begins with a SELECT.
-        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
         self.hold(lambda names: False)
-        for each in (self._server, *self._open):
-            _cut(each)
+        super().close()
 
     @property
     def names(self) -> list[Names]:
@@ -76,53 +73,35 @@ class CountingRelay:
         """Wait until exactly these requests are held."""
         wait_until(lambda: sorted(self.held) == sorted(names), timeout=30.0)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+    def state(self) -> Exchange:
+        return Exchange()
 
-    def _serve(self, client: socket.socket) -> None:
-        """Forward whole requests only: a client sends all of one before it waits for the reply."""
-        server = socket.create_connection(self._target)
-        self._open |= {client, server}
-        for each in (client, server):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests, trips = hiredis.Reader(), [Trip()]
-        threading.Thread(target=self._answer, args=(server, client, trips), daemon=True).start()
-        with suppress(OSError):
-            while data := client.recv(READ_BYTES):
-                requests.feed(data)
-                self._count(trips, data, _whole(requests))
-                server.sendall(data)
-        _cut(client)
-        _cut(server)
+    def request(self, link: Link, data: bytes) -> None:
+        """Forward whole requests only: a client sends all of one before it waits for the reply.
 
-    def _count(self, trips: list[Trip], data: bytes, commands: list[list[bytes]]) -> None:
-        """Record a request, as a new trip unless replies of the last one are missing; then wait while it is held."""
-        names = tuple(self._name(words) for words in commands)
+        It is a new trip, unless replies of the last one are missing, and waits while it is held.
+        """
+        link.state.requests.feed(data)
+        names = tuple(self._name(words) for words in _whole(link.state.requests))
         with self._changed:
-            if not trips[-1].owed:
-                trips.append(Trip())
-                self.trips.append(trips[-1])
-            trip = trips[-1]
+            if not link.state.trip.owed:
+                link.state.trip = Trip()
+                self.trips.append(link.state.trip)
+            trip = link.state.trip
             trip.names += names
             trip.sent += len(data)
             trip.owed += len(names)
             self.held.append(names)
             self._changed.wait_for(lambda: not self._holds(names))
             self.held.remove(names)
+        super().request(link, data)
 
-    def _answer(self, server: socket.socket, client: socket.socket, trips: list[Trip]) -> None:
-        replies = hiredis.Reader()
-        with suppress(OSError):
-            while data := server.recv(READ_BYTES):
-                replies.feed(data)
-                with self._changed:
-                    trips[-1].received += len(data)
-                    trips[-1].owed -= len(_whole(replies))
-                client.sendall(data)
-        _cut(client)
+    def reply(self, link: Link, data: bytes) -> None:
+        link.state.replies.feed(data)
+        with self._changed:
+            link.state.trip.received += len(data)
+            link.state.trip.owed -= len(_whole(link.state.replies))
+        super().reply(link, data)
 
     def _name(self, words: list[bytes]) -> str:
         word = words[0].decode().upper()
@@ -142,9 +121,3 @@ def _whole(reader: hiredis.Reader) -> list[list[bytes]]:
     while (one := reader.gets()) is not False:
         found.append(one)
     return found
-
-
-def _cut(sock: socket.socket) -> None:
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    sock.close()
