@@ -214,7 +214,14 @@ def _mode_setter(dify: MockDify) -> Callable[[str], None]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free at the moment."""
+    """Return a port of 127.0.0.1 that the kernel gives to nobody else for the next minute.
+
+    A connection to it is opened and closed: while its end is in TIME_WAIT, a server may bind the port, but neither a
+    server that asks for any port nor an outgoing connection gets it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+        address: tuple[str, int] = probe.getsockname()
+        with socket.create_connection(address):
+            # The accepted side is closed first: TIME_WAIT is on the server's port.
+            probe.accept()[0].close()
+        return address[1]

@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -64,8 +64,16 @@ class BodyBroken(OSError):
 class BoundedBody:
     """A request's body with a time limit: `BODY_SECONDS`, plus a second for each `BODY_RATE` bytes received."""
 
-    def __init__(self, body: Any, *, seconds: float = BODY_SECONDS, rate: float = BODY_RATE) -> None:
+    def __init__(
+        self,
+        body: Any,
+        *,
+        seconds: float = BODY_SECONDS,
+        rate: float = BODY_RATE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._body = body
+        self._clock = clock
         self._seconds = seconds
         self._rate = rate
         self._spent = 0.0
@@ -103,7 +111,7 @@ class BoundedBody:
 
     def _timed(self, read: Any, size: float | None) -> bytes:
         left = self._seconds + self._received / self._rate - self._spent
-        began = time.monotonic()
+        began = self._clock()
         try:
             with gevent.Timeout(max(0.001, left), BodyTooSlow()):
                 piece: bytes = read(None if size is None else int(size))
@@ -111,7 +119,7 @@ class BoundedBody:
             note_malformed(exc)
             raise BodyBroken from exc
         # Only the time spent reading counts, not the application's time between two reads.
-        self._spent += time.monotonic() - began
+        self._spent += self._clock() - began
         self._received += len(piece)
         return piece
 

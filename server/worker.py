@@ -82,6 +82,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     _slots: Mapping[Any, ConnectionSlots] = MappingProxyType({})
     _idle_timeout: float = 0.0
     _lane: CallbackLane | None = None
+    #: Seconds between two notifications of the arbiter; a worker that is to stop ends within them.
+    notify_seconds = 1.0
     #: Whether connections stay open after a reply; False while the worker drains.
     keeps = True
 
@@ -122,7 +124,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         collected = time.monotonic()
         while self.alive:
             self.notify()
-            gevent.sleep(1.0)
+            gevent.sleep(self.notify_seconds)
             if time.monotonic() - collected > COLLECT_SECONDS:
                 # Without this, the garbage of a traffic peak or an outage stays until as many objects are allocated.
                 gc.collect()

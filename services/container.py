@@ -61,7 +61,7 @@ from services.long_connection.lease_store import LeaseStore
 from services.media.intake import MediaIntake
 from services.ops.health import Health
 from services.probes import make_health, warn_of_missing_inputs
-from services.redis.store import ScriptRunner, connect
+from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
 from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
@@ -74,15 +74,19 @@ log = logging.getLogger(__name__)
 class Container:
     """All long-lived objects of one replica. None of them connects before it is used."""
 
-    def __init__(self, settings: Settings, channels: Iterable[Channel] = CHANNELS) -> None:
+    def __init__(
+        self, settings: Settings, channels: Iterable[Channel] = CHANNELS, *, redis_timeout: float = SOCKET_TIMEOUT
+    ) -> None:
+        """Build the replica; `redis_timeout` is the seconds of one wait for Redis, as `connect` takes it."""
         self.settings = settings
+        self._redis_timeout = redis_timeout
         self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         address = settings.redis_address.get_secret_value()
-        self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1))
+        self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1), timeout=redis_timeout)
         #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
-        self.redis_of_flusher = connect(address, pool_size=1)
+        self.redis_of_flusher = connect(address, pool_size=1, timeout=redis_timeout)
         self.runner = ScriptRunner(self.redis)
         self.redis_of_batches = self._redis_of_batches()
         own = self.redis_of_batches is not self.redis
@@ -162,7 +166,9 @@ class Container:
         for lifecycle in self._lifecycles:
             lifecycle.start()
         self._started = True
-        threading.Thread(target=warn_of_missing_inputs, args=(self.providers,), daemon=True).start()
+        threading.Thread(
+            target=warn_of_missing_inputs, args=(self.providers,), name="missing-inputs", daemon=True
+        ).start()
         names = {provider.name for provider in self.providers.values()}
         modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
         log.info("started", extra={"bots": sorted(self.settings.bots), "providers": sorted(names), **modes})
@@ -276,5 +282,7 @@ class Container:
         )
 
     def _redis_of_batches(self) -> redis.Redis:
-        address = self.settings.batch_redis_url
-        return connect(address.get_secret_value(), pool_size=self.settings.redis_pool_size) if address else self.redis
+        address, size = self.settings.batch_redis_url, self.settings.redis_pool_size
+        if not address:
+            return self.redis
+        return connect(address.get_secret_value(), pool_size=size, timeout=self._redis_timeout)

@@ -127,6 +127,11 @@ CALLBACK_SECONDS = Histogram(
     buckets=CALLBACK_BUCKETS,
     registry=REGISTRY,
 )
+CALLBACKS = _counter(
+    "wechatlaibao_callbacks_total",
+    "WeCom callbacks that passed all checks, by outcome: a stream's status, or the code of a sentence, event or error.",
+    ["msgtype", "outcome"],
+)
 CALLBACKS_REFUSED = _counter(
     "wechatlaibao_callbacks_refused_total", "Callbacks refused, by the check that failed.", ["check"]
 )
@@ -166,7 +171,7 @@ CREDENTIALS_REFUSED = _counter(
 SOCKETS_OPEN = Gauge(
     "wechatlaibao_sockets_open",
     "Open WebSockets.",
-    ["door"],
+    ["channel"],
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
@@ -179,10 +184,10 @@ SOCKETS_MAX = Gauge(
 SOCKETS_ENDED = _counter(
     "wechatlaibao_sockets_ended_total",
     "WebSockets that ended, by close code; other is a code that only clients use.",
-    ["door", "code"],
+    ["channel", "code"],
 )
 SOCKETS_REFUSED = _counter(
-    "wechatlaibao_sockets_refused_total", "Handshakes refused, by the check that failed.", ["door", "check"]
+    "wechatlaibao_sockets_refused_total", "Handshakes refused, by the check that failed.", ["channel", "check"]
 )
 CONNECTIONS_REFUSED = _counter(
     "wechatlaibao_connections_refused_total",
@@ -271,6 +276,8 @@ for _target in ("sql", "provider"):
         FEEDBACK_DELIVERED.labels(_target, _outcome)
 for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
     PUSHES.labels(_outcome)
+for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):
+    CALLBACKS.labels("stream", _outcome)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 
@@ -287,12 +294,14 @@ def render() -> bytes:
     return generate_latest(REGISTRY)
 
 
-def callback_seconds(msgtype: str) -> Histogram:
-    """Return the histogram of the callbacks of one message type."""
-    return _of_callbacks(msgtype_label(msgtype))
+def count_callback(msgtype: str, outcome: str, seconds: float) -> None:
+    """Count one callback that passed all checks, and the seconds until its reply."""
+    count, duration = _of_callbacks(msgtype_label(msgtype), outcome)
+    count.inc()
+    duration.observe(seconds)
 
 
 @cache
-def _of_callbacks(label: str) -> Histogram:
-    # Cached: looking up a child by its label takes as long as counting.
-    return CALLBACK_SECONDS.labels(label)
+def _of_callbacks(label: str, outcome: str) -> tuple[Counter, Histogram]:
+    # Cached: looking up a child by its labels takes as long as counting.
+    return CALLBACKS.labels(label, outcome), CALLBACK_SECONDS.labels(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from tests.support import seed
 from tests.support.properties import register_profiles
 from tests.support.servers.processes import FakeClock, MariaServer, RedisServer, redis_client_for
 from tests.support.servers.redis_setups import ClusterServers, SentinelServers
+from utils.tracing.context import Trace, tracing
 
 # Imported by the fixtures on first use: running one test file of `utils` does not import the application.
 if TYPE_CHECKING:
@@ -32,8 +35,38 @@ ONE_REDIS = "real" if shutil.which("redis-server") else "embedded"
 EVERY_REDIS = (ONE_REDIS, "embedded" if ONE_REDIS == "real" else "real", "cluster", "sentinel")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    seed.add_option(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    seed.configure(config)
     config.addinivalue_line("markers", "every_redis: part of the contract of every kind of Redis, and run on each")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return seed.header(config)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the garbage collector away from modules and tests: to walk them took half of the CPU time of collecting."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seed.seed_test(item, "setup")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    seed.seed_test(item, "call")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,11 +77,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("any_redis_url", [one, *full], indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Spread the files of scenarios over the whole run, the longest first; a single process keeps the files' order.
+    """Shuffle by the seed; in a parallel run, spread the files of scenarios over the whole run, the longest first.
 
     Scenarios wait, and other tests compute: in one block each, they would leave the cores idle, then overload them.
     """
+    seed.shuffle(config, items)
     if not hasattr(config, "workerinput"):
         return
     files: dict[Path, list[pytest.Item]] = {}
@@ -93,7 +128,9 @@ def _logging_restored() -> Iterator[None]:
     root = logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in root.manager.loggerDict)]
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    yield
+    # A test client's reply that is not read to its end leaves its request's trace to this thread's later lines.
+    with tracing(Trace()):
+        yield
     for logger, level, handlers, propagate in before:
         if logger.level != level:
             # Only where it changed: `setLevel` empties the caches of all loggers.

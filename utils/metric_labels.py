@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: The message types that WeCom documents.
 MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
+#: The events that WeCom documents for a bot with a callback.
+EVENTS = ("enter_chat", "template_card_event", "feedback_event")
 #: The label of every value that is not in its set.
 OTHER = "other"
 
@@ -19,6 +21,11 @@ def close_label(code: int) -> str:
 def currency_label(currency: str) -> str:
     """Return the label of a provider's currency: three capital letters, or `OTHER`."""
     return currency.upper() if len(currency) == 3 and currency.isascii() and currency.isalpha() else OTHER
+
+
+def event_label(event: str) -> str:
+    """Return the label of a callback's event. WeCom may send events that are not documented."""
+    return event if event in EVENTS else OTHER
 
 
 def msgtype_label(msgtype: str) -> str:

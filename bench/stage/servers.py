@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import redis
 
+from demo.stage import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT, FLOOR = ROOT / "gunicorn.conf.py", ROOT / "bench" / "load" / "floor_conf.py"
 #: Timeout of a server's start, and the interval of the checks whether it is ready, in seconds.
@@ -42,13 +44,6 @@ def wait_for(condition: Callable[[], bool], what: str, timeout: float = START_SE
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {timeout:g} s")
         time.sleep(CHECK_EVERY)
-
-
-def free_port() -> int:
-    """Return a free port of 127.0.0.1."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cpu_of(*pids: int) -> float:

@@ -19,7 +19,7 @@ class Connection(RestModel):
     """One open socket."""
 
     client_id: str
-    door: Literal["chat", "realtime"]
+    channel: Literal["chat", "realtime"]
     connected_at: str
     #: Seconds since the client last sent anything.
     idle_time: float

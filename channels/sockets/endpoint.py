@@ -109,7 +109,7 @@ class Sockets:
             return self._serve(channel, client_id or uuid.uuid4().hex, open)
         except AdmissionRefused as refused:
             metrics.SOCKETS_REFUSED.labels(channel, refused.check).inc()
-            self._refusals.warning({"door": channel, "check": refused.check, **refused.extra})
+            self._refusals.warning({"channel": channel, "check": refused.check, **refused.extra})
             return refused.reply(self._words)
 
     def connections(self) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ class Sockets:
         return [
             {
                 "client_id": one.client_id,
-                "door": one.channel,
+                "channel": one.channel,
                 "connected_at": iso(one.connected_at),
                 "idle_time": round(one.idle, 1),
                 "replica": one.replica,
@@ -211,7 +211,7 @@ class Sockets:
             self._registry.add(session)
             closed = converse(session.socket, session)
         except Exception:
-            log.exception("socket failed", extra={"door": session.channel, "client_id": session.client_id})
+            log.exception("socket failed", extra={"channel": session.channel, "client_id": session.client_id})
         finally:
             self._registry.remove(session)
             open_now.dec()
@@ -219,7 +219,7 @@ class Sockets:
 
     def _log_end(self, session: SocketSession, closed: Closed, seconds: float) -> None:
         metrics.SOCKETS_ENDED.labels(session.channel, close_label(closed.code)).inc()
-        ids = {"door": session.channel, "client_id": session.client_id, "socket": session.socket.token}
+        ids = {"channel": session.channel, "client_id": session.client_id, "socket": session.socket.token}
         end = {"code": closed.code, "by_peer": closed.by_peer, "clean": closed.clean, "seconds": round(seconds, 1)}
         counts = {
             "received": session.received_count,

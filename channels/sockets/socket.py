@@ -7,6 +7,7 @@ of the WSGI request.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import socket
 import threading
@@ -44,6 +45,8 @@ SILENT = 4408
 MAX_BYTES = 64 * 1024
 #: Seconds the peer has to answer a close frame.
 CLOSE_SECONDS = 2.0
+#: Seconds between two looks whether another thread still writes, after both close frames.
+BUSY_SECONDS = 0.02
 #: SO_SNDBUF in bytes (Linux doubles it). Without it the kernel buffers megabytes for a peer that does not read.
 SEND_BUFFER = 128 * 1024
 
@@ -63,6 +66,7 @@ class Socket:
         heartbeat_interval: float = 30.0,
         heartbeat_timeout: float = 120.0,
         send_seconds: float = 30.0,
+        close_seconds: float = CLOSE_SECONDS,
         max_bytes: int = MAX_BYTES,
         rate: float = RATE,
         protocol: Protocol | None = None,
@@ -85,6 +89,7 @@ class Socket:
         self._clock = clock
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_timeout = heartbeat_timeout
+        self._close_seconds = close_seconds
         self._next_beat = self.last_received + heartbeat_interval
         # Held briefly, never during a write.
         self._guard = threading.Lock()
@@ -117,7 +122,7 @@ class Socket:
         return self._wire.send(json_frame(frame, self._mask))
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin the close without waiting for it; the peer has `CLOSE_SECONDS` to answer. Repeated calls do nothing."""
+        """Begin the close without waiting for it; the peer has `close_seconds` to answer. Repeated calls do nothing."""
         if self._begin_close(code, reason):
             threading.Thread(target=self._finish_close, name="socket-close", daemon=True).start()
 
@@ -147,19 +152,22 @@ class Socket:
             if self.closing or self._protocol.state is not OPEN:
                 return False
             self._protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
-            self._wire.begin_close(CLOSE_SECONDS)
+            self._wire.begin_close(self._close_seconds)
             self._wire.queue(self._protocol.data_to_send())
             return True
 
     def _finish_close(self) -> None:
-        """Send the close frame, then shut down the connection if the peer does not answer within `CLOSE_SECONDS`."""
+        """Send the close frame, then shut down the connection if the peer does not answer within `close_seconds`."""
         self._wire.flush()
-        time.sleep(CLOSE_SECONDS)
+        time.sleep(self._close_seconds)
         self._wire.lose()
 
     def _over(self) -> bool:
-        both = self._protocol.close_sent is not None and self._protocol.close_rcvd is not None
-        return self._wire.lost or self._protocol.reader.eof or (both and not self._wire.busy)
+        return self._wire.lost or self._protocol.reader.eof or (self._both_closed and not self._wire.busy)
+
+    @property
+    def _both_closed(self) -> bool:
+        return self._protocol.close_sent is not None and self._protocol.close_rcvd is not None
 
     def _wait(self) -> float:
         """Send a due heartbeat or handle a timeout; return the seconds until the next one."""
@@ -173,7 +181,8 @@ class Socket:
         if self.closing:
             if now >= self._wire.end:
                 self._wire.lose()
-            return self._wire.end - now
+            # Once both have closed, only a thread that is still writing keeps the connection, and it wakes nobody.
+            return min(BUSY_SECONDS if self._both_closed else math.inf, self._wire.end - now)
         if now >= self._next_beat:
             self._next_beat = now + self._heartbeat_interval
             self._wire.send_if_free(
@@ -197,7 +206,7 @@ class Socket:
             self._protocol.receive_data(data) if data else self._protocol.receive_eof()
             self._wire.queue(self._protocol.data_to_send())
             if self._protocol.state is not OPEN:
-                self._wire.begin_close(CLOSE_SECONDS)
+                self._wire.begin_close(self._close_seconds)
             events = self._protocol.events_received()
         if data:
             self.last_received = self._clock()
@@ -221,7 +230,7 @@ class Socket:
             self._end(CloseCode.INTERNAL_ERROR)
 
     def _end(self, code: int, reason: str = "") -> None:
-        """Close from the reader's thread, which enforces `CLOSE_SECONDS` itself."""
+        """Close from the reader's thread, which enforces `close_seconds` itself."""
         if self._begin_close(code, reason):
             self._wire.flush()
 

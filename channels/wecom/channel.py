@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, request
 
@@ -26,11 +26,23 @@ from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
+from utils.metric_labels import event_label
 
 log = logging.getLogger(__name__)
 
 #: Polls of running answers that take at least this many seconds are logged at INFO.
 SLOW_SECONDS = 1.0
+
+
+class CallbackReply(NamedTuple):
+    """The reply to a callback, and what the log and the metrics say of it."""
+
+    #: The reply before it is sealed; {} for an empty one.
+    content: dict[str, Any]
+    #: A stream's status, or the code of a sentence, an event or an error.
+    outcome: str
+    #: Of an empty reply to a refresh: why nothing can be shown.
+    cause: str = ""
 
 
 class WeComChannel:
@@ -74,22 +86,25 @@ class WeComChannel:
         began = time.monotonic()
         service = self._service(bot)
         message = service.open(args, body)
-        reply, outcome = self._answer(bot, message)
-        sealed = service.seal(reply, args["nonce"], pair=message.pair) if reply else b""
-        self._note(bot, message, reply.get("stream", {}), outcome, time.monotonic() - began)
+        reply = self._answer(bot, message)
+        sealed = service.seal(reply.content, args["nonce"], pair=message.pair) if reply.content else b""
+        self._note(bot, message, reply, time.monotonic() - began)
         return sealed
 
-    def _note(self, bot: str, message: Message, stream: Mapping[str, Any], outcome: str, seconds: float) -> None:
+    def _note(self, bot: str, message: Message, reply: CallbackReply, seconds: float) -> None:
         """Count and log one callback; polls of running answers are logged at DEBUG unless they are slow."""
-        metrics.callback_seconds(message.msgtype).observe(seconds)
-        everyday = message.msgtype == "stream" and outcome == "processing"
+        metrics.count_callback(message.msgtype, reply.outcome, seconds)
+        everyday = message.msgtype == "stream" and reply.outcome == "processing"
         level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
         if log.isEnabledFor(level):
+            stream = reply.content.get("stream", {})
             stream_id = stream.get("id") or message.stream_id
             ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream_id}
             ids["person"] = self._messages.person(bot, message)
-            told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
-            log.log(level, "callback", extra={**ids, **told})
+            ids |= {"event": message.event} if message.event else {}
+            result = {"outcome": reply.outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
+            result |= {"cause": reply.cause} if reply.cause else {}
+            log.log(level, "callback", extra={**ids, **result})
 
     def frame(self, bot: str, snapshot: Snapshot, chat: str = "") -> dict[str, Any]:
         """Render a snapshot as the reply for a single chat, or for the group `chat`.
@@ -116,20 +131,17 @@ class WeComChannel:
             raise CallbackRefused(code="unknown_bot")
         return service
 
-    def _answer(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
-        """Return the reply (empty for none) and its outcome for the log.
-
-        Never raises: WeCom would send the callback again.
-        """
+    def _answer(self, bot: str, message: Message) -> CallbackReply:
+        """Return the reply. Never raises: WeCom would send the callback again."""
         try:
             return self._reply(bot, message)
         except Exception:
             log.exception("callback failed", extra={"bot": bot, "msgid": message.msgid})
         if message.msgtype in ("stream", "event"):
-            return {}, "failed"
-        return _stream(secrets.token_hex(16), True, self._texts.error("answer_failed")), "failed"
+            return CallbackReply({}, "failed")
+        return CallbackReply(_stream(secrets.token_hex(16), True, self._texts.error("answer_failed")), "failed")
 
-    def _reply(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+    def _reply(self, bot: str, message: Message) -> CallbackReply:
         match message.msgtype:
             case "stream":
                 return self._refresh(bot, message)
@@ -138,7 +150,7 @@ class WeComChannel:
             case _:
                 media = self._service(bot).media(message)
                 snapshot = self._messages.ask(bot, message, media, reply=message.response_url)
-        return self._first_frame(bot, message, snapshot), snapshot.error_code or snapshot.status
+        return CallbackReply(self._first_frame(bot, message, snapshot), snapshot.error_code or snapshot.status)
 
     def _first_frame(self, bot: str, message: Message, snapshot: Snapshot) -> dict[str, Any]:
         """Render the reply to a message: only there a `feedback.id` has an effect. Sentences of ours have none."""
@@ -147,29 +159,31 @@ class WeComChannel:
             reply["stream"]["feedback"] = {"id": feedback_id(snapshot.stream_id)}
         return reply
 
-    def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+    def _refresh(self, bot: str, message: Message) -> CallbackReply:
         try:
             snapshot = self._gateway.read(message.stream_id, bot=bot, principal=message.userid, chat=message.chatid)
         except StoreUnavailable as exc:
-            return {}, exc.code
+            return CallbackReply({}, exc.code, cause=str(exc))
         if snapshot is None:
-            return _stream(message.stream_id, True, self._texts.get("stream_unknown")), "stream_unknown"
+            unknown = _stream(message.stream_id, True, self._texts.get("stream_unknown"))
+            return CallbackReply(unknown, "stream_unknown")
         self._debug(snapshot)
-        return self.frame(bot, snapshot, chat=message.chatid), snapshot.error_code or snapshot.status
+        frame = self.frame(bot, snapshot, chat=message.chatid)
+        return CallbackReply(frame, snapshot.error_code or snapshot.status)
 
-    def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+    def _event(self, bot: str, message: Message) -> CallbackReply:
         if message.event == "feedback_event":
-            return {}, self._messages.rate(bot, message)
+            return CallbackReply({}, self._messages.rate(bot, message))
         if message.event == "template_card_event":
             return self._click(bot, message)
         if message.event != "enter_chat" or not message.userid:
-            return {}, message.event
-        return {"msgtype": "text", "text": {"content": self._messages.welcome(bot)}}, "enter_chat"
+            return CallbackReply({}, event_label(message.event))
+        return CallbackReply({"msgtype": "text", "text": {"content": self._messages.welcome(bot)}}, "enter_chat")
 
-    def _click(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+    def _click(self, bot: str, message: Message) -> CallbackReply:
         promised = self._gateway.promises(message.response_url)
         ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
-        return self._clicks.take(self._messages.question(bot, message), message, ask)
+        return CallbackReply(*self._clicks.take(self._messages.question(bot, message), message, ask))
 
     def _debug(self, snapshot: Snapshot) -> None:
         """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""

@@ -1,4 +1,4 @@
-"""The base of the mock answer services: recorded requests, scripts by name, and a check that probes cost nothing.
+"""The base of the mock answer services: recorded requests and scripts by name.
 
 A service has one path that generates answers and so costs money. All its other paths are free.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,18 +66,6 @@ class MockAnswering(HttpMock, ABC):
     def expected_answer(self, question: str) -> str:
         """Return the complete answer a client must have received, by the question's script or the current default."""
         return self.scripts()[marker(question) or self.default].answer(question)
-
-    @contextmanager
-    def costing_nothing(self) -> Iterator[None]:
-        """Check that the block sends no request to the path that generates answers.
-
-        Raises:
-            AssertionError: it sent one.
-        """
-        before = len(self.asked)
-        yield
-        if len(self.asked) != before:
-            raise AssertionError(f"{self.generating} was reached, which costs")
 
     def record(self, asked: ReceivedQuestion) -> None:
         with self._lock:

@@ -32,19 +32,19 @@ class StreamReading:
         """
         try:
             snapshot = self._reads.read(stream_id)
-        except StoreUnavailable:
-            return self._owned(stream_id)
+        except StoreUnavailable as exc:
+            return self._owned(stream_id, otherwise=exc)
         return self._checked(stream_id, snapshot) if snapshot else self._missed(stream_id)
 
-    def _owned(self, stream_id: str) -> Snapshot:
+    def _owned(self, stream_id: str, *, otherwise: StoreUnavailable) -> Snapshot:
         """Return a stream that this replica writes, from memory.
 
         Raises:
-            StoreUnavailable: this replica does not write it.
+            StoreUnavailable: `otherwise`, where this replica does not write it.
         """
         snapshot = self._manager.known(stream_id)
         if snapshot is None:
-            raise StoreUnavailable("only the stream's owner can say what it shows")
+            raise otherwise
         return snapshot
 
     def _checked(self, stream_id: str, snapshot: Snapshot) -> Snapshot:
@@ -53,7 +53,8 @@ class StreamReading:
         growing = snapshot.status == "processing" and not snapshot.frame_over
         if not growing or not self._store.away(stream_id):
             return snapshot
-        return max(snapshot, self._owned(stream_id), key=lambda seen: seen.size)
+        newer = StoreUnavailable("after an outage only the stream's owner has all of its text", code="owner_only")
+        return max(snapshot, self._owned(stream_id, otherwise=newer), key=lambda seen: seen.size)
 
     def _missed(self, stream_id: str) -> Snapshot | None:
         """Return the owner's snapshot of a stream that Redis lacks; None once its owner had time to write it again."""

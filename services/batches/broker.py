@@ -81,10 +81,11 @@ class _Broker(RedisBroker):
 class LaneMessages:
     """Sends the lanes' messages and, after `start`, calls `step` with the lane of each, in its own threads."""
 
-    def __init__(self, runner: ScriptRunner, step: Callable[[int], None], *, threads: int) -> None:
-        """Take the function that works on a lane, and the number of lanes worked on here at once."""
+    def __init__(self, runner: ScriptRunner, step: Callable[[int], None], *, threads: int, poll: float = POLL) -> None:
+        """Take the function that works on a lane, the number of lanes worked on here at once, and `POLL`."""
         self._runner = runner
         self._threads = threads
+        self._poll = poll
         self._broker = _Broker(  # type: ignore[no-untyped-call]
             client=_Client(runner),
             # No message is retried, delayed or interrupted, so no middleware is needed.
@@ -109,7 +110,7 @@ class LaneMessages:
         return int(self._runner.run([Call(None, ("LLEN", f"{NAMESPACE}:{QUEUE}"))])[0])
 
     def start(self) -> None:
-        worker = Worker(self._broker, worker_timeout=int(POLL * 1000), worker_threads=self._threads)
+        worker = Worker(self._broker, worker_timeout=int(self._poll * 1000), worker_threads=self._threads)
         # More would wait in this process while others are idle.
         worker.queue_prefetch = self._threads
         worker.start()

@@ -10,17 +10,13 @@ from typing import Any
 
 from services.batches.records import BatchOptions, Given
 
-#: Options of later versions. They count only where they are chosen, so that a submission that is repeated while the
-#: service is updated keeps its digest.
-LATER = {"priority": "normal", "webhook_url": ""}
-
 
 def digest_of(
     name: str, description: str, options: BatchOptions, texts: Sequence[str], given: Sequence[Given] = ()
 ) -> str:
     """Return the digest as hexadecimal digits; `given` is empty, or has an entry for each text."""
     digest = hashlib.sha256()
-    parts = [name, description, _json({k: v for k, v in asdict(options).items() if (k, v) not in LATER.items()})]
+    parts = [name, description, _json(asdict(options))]
     for part in (*parts, *texts, *(_json(one.to_json()) for one in given)):
         written = part.encode("utf-8", "surrogatepass")
         digest.update(len(written).to_bytes(8, "big") + written)

@@ -15,7 +15,7 @@ from math import ceil
 from services import metrics
 from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
-from services.batches.broker import LaneMessages
+from services.batches.broker import POLL, LaneMessages
 from services.batches.digests import digest_of
 from services.batches.item import ItemAsker
 from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
@@ -59,9 +59,13 @@ class BatchManager:
         replica: str,
         webhooks: Webhooks,
         retention: Retention = KEEP_A_WEEK,
+        poll: float = POLL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stores, the gateway, the runner of the batches' Redis; `replica` names this process."""
+        """Take the stores, the gateway, the runner of the batches' Redis; `replica` names this process.
+
+        `poll` is the maximal number of seconds between two looks for messages.
+        """
         self._store = store
         self._streams = streams
         self._max_concurrent = limits.max_concurrent
@@ -72,7 +76,7 @@ class BatchManager:
         self._worker = LaneWorker(
             store, self._lanes, self._asker, sentence=sentence, retried=lambda: self._sweeps.wake(), clock=clock
         )
-        self._messages = LaneMessages(runner, self._step, threads=limits.threads)
+        self._messages = LaneMessages(runner, self._step, threads=limits.threads, poll=poll)
         archive = BatchArchive(
             store, LockStore(runner), folder=retention.folder, retention_days=retention.days, clock=clock
         )

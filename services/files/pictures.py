@@ -62,10 +62,11 @@ class PictureConverter:
         if not self._running.acquire(timeout=deadline.remaining()):
             raise FetchError("no time to convert")
         try:
+            left = deadline.remaining()
+            if not left:
+                raise FetchError("no time to convert")
             command = [sys.executable, "-m", "services.files.convert", str(max_bytes)]
-            done = subprocess.run(
-                command, cwd=ROOT, input=content, capture_output=True, timeout=max(0.1, deadline.remaining())
-            )
+            done = subprocess.run(command, cwd=ROOT, input=content, capture_output=True, timeout=left)
         except (OSError, subprocess.SubprocessError) as exc:
             raise FetchError(f"not converted: {type(exc).__name__}") from exc
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import socket
 import ssl
 import threading
@@ -67,10 +68,31 @@ class _TLSConnection(_Connection, HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
+    """A pool that keeps connections until it is retired."""
+
     ConnectionCls = _Connection
+    retired = False
+
+    def retire(self) -> None:
+        """Close the idle connections, and from now on each one that is given back.
+
+        Requests that have chosen the pool before still get connections: urllib3's `close` would fail them.
+        """
+        self.retired = True
+        idle: Any = self.pool
+        with suppress(queue.Empty):
+            while True:
+                if connection := idle.get_nowait():
+                    connection.close()
+
+    def _put_conn(self, conn: Any) -> None:
+        super()._put_conn(conn)
+        # Only now: a pool that is retired meanwhile would keep it.
+        if self.retired:
+            self.retire()
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TLSPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
@@ -244,8 +266,13 @@ class Pools:
 
     def clear(self) -> None:
         """Close the idle connections. Connections in use are closed when they are given back."""
+        managers = list(self._managers.values())
         self._managers.clear()
         self.route.cache_clear()
+        for manager in managers:
+            for pool in map(manager.pools.get, manager.pools.keys()):
+                if isinstance(pool, _Pool):
+                    pool.retire()
 
 
 def _bundle(verify: Any) -> str:

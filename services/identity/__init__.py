@@ -7,7 +7,7 @@ API's wire format in `auth_api_service.py`; credentials of programs and sockets 
 affect another bot. Data of no bot is named by a random secret that all replicas share in Redis (`secret_store.py`). A
 list of keys writes with the first and reads with all: readers' fingerprints are written under each key, and a
 conversation under a former key's name is found in the question's own round trip (one command per such name) and moved
-by its first question. `former_keys.py` has the derivations of earlier versions and says when it may be deleted.
+by its first question.
 
 A question asked over a socket holds its user's token, sealed under `SECRET_KEY` or a bot's key, never under the secret
 in Redis, because another replica may have to ask as this person. Without either setting the key is one process's own:

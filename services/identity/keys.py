@@ -10,13 +10,11 @@ The first two are lists: the first key writes, all keys read. If `SECRET_KEY` is
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
-from services.identity.former_keys import former_own
 from services.identity.secret_store import SecretStore
 from services.wecom.crypto import decode_key
 from utils.keyring import Keyring, derive
@@ -40,15 +38,11 @@ class Keys:
 
         The channels without bots use the default bot's name, and its keys if there is one.
         """
-        rings = {name: self._of_bot("stream", bot, derive) for name, bot in self._settings.bots.items()}
-        return {DEFAULT_BOT: self._of_no_bot("stream", former_own(self._settings, "stream")), **rings}
+        return {DEFAULT_BOT: self._of_no_bot("stream"), **self._of_bots("stream")}
 
     def conversations(self) -> dict[str, Keyring]:
         """Return by bot, and for `NO_BOT`, the keys that name conversations."""
-        former = former_own(self._settings, "conversation")
-        bots = self._settings.bots.items()
-        rings = {name: self._of_bot("conversation", bot, _once_more, former) for name, bot in bots}
-        return {NO_BOT: self._of_no_bot("conversation", former), **rings}
+        return {NO_BOT: self._of_no_bot("conversation"), **self._of_bots("conversation")}
 
     def names(self) -> Keyring:
         """Return the keys that hash clients' names in rate limits, in the registry of sockets and in `dify_turns`."""
@@ -64,43 +58,37 @@ class Keys:
 
     def tokens(self) -> Keyring:
         """Return the keys that seal users' tokens: never one that is stored in Redis."""
-        secrets = self._secrets("callers")
-        bots = self._settings.bots.values()
-        of_bots = [_once_more(secret, "callers") for bot in bots for secret in _secrets_of(bot)]
-        safe = (*secrets, *of_bots) or (self._of_this_process,)
-        return _fixed(*safe, former_own(self._settings, "callers"))
+        return _fixed(*(self._safe("callers") or [self._of_this_process]))
 
     def contacts(self) -> Keyring:
         """Return the keys that seal what WeCom's directory says, and its access token: never one stored in Redis."""
-        bots = self._settings.bots.values()
-        return _fixed(
-            *self._secrets("contacts"), *(derive(secret, "contacts") for bot in bots for secret in _secrets_of(bot))
-        )
+        return _fixed(*self._safe("contacts"))
 
-    def _of_bot(
-        self, purpose: str, bot: BotSettings, derived: Callable[[bytes, str], bytes], *former: bytes
-    ) -> Keyring:
-        secrets = self._secrets(f"{purpose}:{bot.name}")
-        return _fixed(*secrets, *(derived(secret, purpose) for secret in _secrets_of(bot)), *former)
+    def _of_bots(self, purpose: str) -> dict[str, Keyring]:
+        return {
+            name: _fixed(*self._secrets(f"{purpose}:{bot.name}"), *_of_bot(purpose, bot))
+            for name, bot in self._settings.bots.items()
+        }
 
-    def _of_no_bot(self, purpose: str, *former: bytes) -> Keyring:
+    def _of_no_bot(self, purpose: str) -> Keyring:
         if secrets := self._secrets(purpose):
-            return _fixed(*secrets, *former)
-        return lambda: (*(derive(secret, purpose) for secret in self._own.secrets()), *former)
+            return _fixed(*secrets)
+        return lambda: tuple(derive(secret, purpose) for secret in self._own.secrets())
+
+    def _safe(self, purpose: str) -> list[bytes]:
+        """Return the keys that are not in Redis: of `SECRET_KEY`, then of all bots."""
+        of_bots = (key for bot in self._settings.bots.values() for key in _of_bot(purpose, bot))
+        return [*self._secrets(purpose), *of_bots]
 
     def _secrets(self, purpose: str) -> list[bytes]:
         return [derive(key, purpose) for key in self._secret_keys]
 
 
-def _secrets_of(bot: BotSettings) -> list[bytes]:
-    """Return the bot's AES keys; of a bot without any, which is one of the long connection, its Secret."""
+def _of_bot(purpose: str, bot: BotSettings) -> list[bytes]:
+    """Derive keys of the bot's AES keys; of a bot without any, which is one of the long connection, of its Secret."""
     secret = bot.bot_secret.get_secret_value().encode() if bot.bot_secret else b""
-    return [decode_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
-
-
-def _once_more(secret: bytes, purpose: str) -> bytes:
-    """Derive one bot's key as earlier versions did for all bots, so that a gateway with one bot keeps its names."""
-    return hashlib.sha256(derive(secret, purpose)).digest()
+    secrets = [decode_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
+    return [derive(secret, purpose) for secret in secrets]
 
 
 def _fixed(*keys: bytes) -> Keyring:

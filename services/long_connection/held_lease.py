@@ -14,13 +14,15 @@ RENEWAL = 2.0
 class HeldLease:
     """The lease of one bot, from its taking on."""
 
-    def __init__(self, store: LeaseStore, bot: str, token: str, fence: int) -> None:
+    def __init__(self, store: LeaseStore, bot: str, token: str, fence: int, *, renewal: float = RENEWAL) -> None:
+        """`renewal` is the number of seconds between two renewals."""
         self.bot = bot
         self.fence = fence
         #: Set once another replica has the lease.
         self.gone = threading.Event()
         self._store = store
         self._token = token
+        self._renewal = renewal
         self._fields: dict[str, str] = {}
         self._wake = threading.Event()
         # Held during a call to Redis, so that no renewal follows `give_back`.
@@ -67,7 +69,7 @@ class HeldLease:
 
     def _run(self) -> None:
         while self._renew():
-            self._wake.wait(RENEWAL)
+            self._wake.wait(self._renewal)
             self._wake.clear()
 
     def _renew(self) -> bool:

@@ -50,6 +50,8 @@ class LeaseState:
     evicted: str = ""
     looked: float = 0.0
     paused: float = 0.0
+    #: See `LOOKED`.
+    ready_for: float = LOOKED
 
     @property
     def is_held(self) -> bool:
@@ -59,7 +61,7 @@ class LeaseState:
     @property
     def has_successor(self) -> bool:
         """Whether another replica would take it at once."""
-        return self.now - self.looked < LOOKED
+        return self.now - self.looked < self.ready_for
 
     @property
     def has_paused_holder(self) -> bool:
@@ -67,7 +69,7 @@ class LeaseState:
         return self.now - self.paused < PAUSED
 
     @classmethod
-    def from_reply(cls, reply: Sequence[Any]) -> LeaseState:
+    def from_reply(cls, reply: Sequence[Any], ready_for: float) -> LeaseState:
         now, holder, fence, expires, leaving, subscribed, problem, evicted, looked, paused = reply
         return cls(
             float(now),
@@ -80,6 +82,7 @@ class LeaseState:
             evicted or "",
             float(looked or 0),
             float(paused or 0),
+            ready_for,
         )
 
 
@@ -91,15 +94,16 @@ def lease_key(bot: str) -> str:
 class LeaseStore:
     """Owns the key above. Every method may raise `StoreUnavailable`."""
 
-    def __init__(self, runner: ScriptRunner, *, now: str = "") -> None:
-        """`now` replaces Redis's clock in tests."""
+    def __init__(self, runner: ScriptRunner, *, now: str = "", ready_for: float = LOOKED) -> None:
+        """`now` replaces Redis's clock in tests, and `ready_for` the seconds `LOOKED`."""
         self._runner = runner
+        self._ready_for = ready_for
         self._now = now
 
     def look(self, bot: str, *, stands_by: bool = False) -> LeaseState:
         """Return a bot's lease; `stands_by` notes that this replica would take it."""
         (reply,) = self._runner.run([self._call("lease_look", bot, "1" if stands_by else "")])
-        return LeaseState.from_reply(reply)
+        return LeaseState.from_reply(reply, self._ready_for)
 
     def take(self, bot: str, token: str, *, after: int = 0, retry: float = 0.0) -> int:
         """Take a lease that is free or whose holder leaves; return its fence, greater than `after`, or 0.

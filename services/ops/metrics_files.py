@@ -90,7 +90,7 @@ def _write(path: Path, totals: dict[str, float]) -> None:
 def _replace(folder: Path, merged: Path, fresh: Path, dead: list[Path]) -> None:
     """Replace the old sum and its parts by the new sum. If scrapes hold the lock too long, the next merge does it."""
     end = time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < end:
+    while True:
         try:
             with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 fresh.replace(merged)
@@ -98,6 +98,8 @@ def _replace(folder: Path, merged: Path, fresh: Path, dead: list[Path]) -> None:
                     path.unlink()
                 return
         except BlockingIOError:
+            if time.monotonic() >= end:
+                return
             time.sleep(0.01)
 
 

@@ -2,7 +2,8 @@
 
     {dify_sockets}:newest      hash, name → "<order> <token>" of the newest socket of that name. A name is the keyed
                                hash of channel, principal and client id, so that it identifies no user
-    {dify_sockets}:open        hash, token → JSON {client_id, door, connected_at, idle, replica} as of its last renewal
+    {dify_sockets}:open        hash, token → JSON {client_id, channel, connected_at, idle, replica} as of its last
+                               renewal
     {dify_sockets}:renewed     sorted set, "<name> <token>" by the time of its last renewal, in Redis's seconds
     {dify_sockets}:dismissed   set of the tokens an administrator wants closed; lives a minute
 
@@ -162,7 +163,7 @@ class SocketStore:
     def _record(self, socket: OpenSocket, idle: float) -> str:
         record = {
             "client_id": socket.client_id,
-            "door": socket.channel,
+            "channel": socket.channel,
             "connected_at": round(socket.connected_at, 3),
             "idle": round(idle, 1),
             "replica": self._replica,
@@ -173,7 +174,9 @@ class SocketStore:
 def _connection(token: str, text: str, age: float) -> ConnectedSocket:
     record = json.loads(text)
     idle = record["idle"] + max(0.0, age)
-    return ConnectedSocket(token, record["client_id"], record["door"], record["connected_at"], idle, record["replica"])
+    return ConnectedSocket(
+        token, record["client_id"], record["channel"], record["connected_at"], idle, record["replica"]
+    )
 
 
 def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:

@@ -269,16 +269,14 @@ class StreamManager:
 
 
 def past_of(stream: NewStream) -> Past:
-    """Return what earlier owners did. Version 1 of the schema did not count requests: take one."""
+    """Return what earlier owners did."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
-    asks = fields.get("asks", "")
     text = Backlog(stream.chunks, stream.start).text
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
-    count, speaker = int(asks) if asks.isdecimal() else 1, fields.get("speaker", "")
-    form = fields.get("form", "")
-    return Past(count, ids, text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
+    speaker, form = fields.get("speaker", ""), fields.get("form", "")
+    return Past(int(fields["asks"]), ids, text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
 
 
 def is_whole(stream: NewStream) -> bool:

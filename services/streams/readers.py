@@ -60,14 +60,14 @@ class StreamReaders:
         self._looks: set[_Look] = set()
         self._lock = threading.Lock()
         self._wanted = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="readers", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._wanted.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
@@ -110,7 +110,7 @@ class StreamReaders:
         return self._store.whole(stream_id)
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wanted.wait()
             began = self._clock()
             pause = self._interval
@@ -121,12 +121,12 @@ class StreamReaders:
             except Exception:
                 log.exception("streams not looked at")
                 pause = PAUSE
-            time.sleep(max(0.0, pause - (self._clock() - began)))
+            self._stopping.wait(max(0.0, pause - (self._clock() - began)))
 
     def _look(self) -> None:
         with self._lock:
             looks = list(self._looks)
-            if not looks and not self._stopping:
+            if not looks and not self._stopping.is_set():
                 self._wanted.clear()
         for first in range(0, len(looks), LOOKS):
             self._look_at(looks[first : first + LOOKS])

@@ -45,9 +45,8 @@ from services.streams.records import (
 )
 
 #: Version of this schema, in every hash: two versions run side by side during a rolling update. Streams of every
-#: version are read; only the same or a newer version takes one over. Version 2 added `asks`, `takeovers`,
-#: `former_owner` and `taken`.
-SCHEMA_VERSION = "2"
+#: version are read; only the same or a newer version takes one over.
+SCHEMA_VERSION = "1"
 #: Bytes of text one poll reads: WeCom's 20,480 and one more character, which shows that the text was cut.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +15,7 @@ import pytest
 import redis
 import requests
 from flask import request
+from prometheus_client import generate_latest
 
 from app import create_app
 from config.settings import Settings, load_settings
@@ -26,13 +23,12 @@ from config.texts import ZH
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import RESPONSE_URL, Bubble, WeComUser
-from services.errors import LaibaoError, StoreUnavailable
+from services import metrics
 from services.wecom.callback import derive_key
 from tests.support.forgery import FORGED
-from tests.support.replicas import AES_KEY, ROOT, TOKEN, AppServer, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, free_port, wait_until
-from tests.support.servers.raw_server import RawServer
 from tests.support.settings_values import refusal
 from tests.support.streams.turns import count_turns
 from utils.sealed import unseal
@@ -40,8 +36,6 @@ from utils.sealed import unseal
 QUESTION = "年假怎么申请"
 PAUSES = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
-#: Milliseconds a callback may take, also during an outage of Redis.
-TIMEOUT_MS = 2000.0
 
 
 @pytest.fixture
@@ -99,56 +93,6 @@ def test_options_replies_without_a_body(app_server: AppServer) -> None:
     assert "Content-Encoding" not in reply.headers
 
 
-def test_an_unknown_path_gets_the_rest_envelope(app_server: AppServer) -> None:
-    """An unknown path outside the callback gets the REST envelope with 404."""
-    reply = requests.get(f"{app_server.url}/no/such/page", timeout=10)
-
-    assert (reply.status_code, reply.json()) == (404, {"code": 404, "message": "Not Found", "data": None})
-
-
-def broken_app(redis_url: str, error: Exception) -> Any:
-    """Return an application with one more view, which raises `error`."""
-    app = create_app(load_settings(settings_for(redis_url), None))
-
-    def broken() -> str:
-        raise error
-
-    app.add_url_rule("/broken", view_func=broken)
-    return app
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "expected", "line"),
-    [
-        (ValueError("secret detail"), 500, (90000, None), "unexpected error"),
-        (StoreUnavailable("secret detail"), 503, (40000, {"reason": "store_unavailable"}), "request failed"),
-        (LaibaoError("secret detail", code="seal_failed"), 500, (500, {"reason": "seal_failed"}), "request failed"),
-    ],
-)
-def test_an_error_reply_has_its_code_and_no_exception_text(
-    redis_url: str,
-    caplog: pytest.LogCaptureFixture,
-    error: Exception,
-    status: int,
-    expected: tuple[Any, ...],
-    line: str,
-) -> None:
-    """The log has one line; an unexpected exception is logged with its traceback."""
-    app = broken_app(redis_url, error)
-    caplog.clear()
-
-    reply = app.test_client().get("/broken")
-
-    body = reply.get_json()
-    assert (reply.status_code, (body["code"], body["data"])) == (status, expected)
-    assert b"secret" not in reply.data
-    assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
-    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    assert record.message == line
-    assert bool(record.exc_info) is (expected == (90000, None))
-    app.extensions["wechatlaibao"].close()
-
-
 @pytest.mark.parametrize(("proxies", "client"), [("", "127.0.0.1"), ("1", "203.0.113.7")])
 def test_the_client_address_comes_only_from_a_trusted_proxy(redis_url: str, proxies: str, client: str) -> None:
     """X-Forwarded-For is ignored unless TRUSTED_PROXIES says how many proxies set it."""
@@ -181,20 +125,6 @@ def test_the_realtime_socket_hides_no_other_address(app_server: AppServer) -> No
         assert "that nothing else has" in refusal(WS_PATH=path), rule
 
 
-def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
-    """The line names the program; stdout is empty and there is no traceback."""
-    env = {"PATH": os.environ["PATH"], "WECHAT_TOKEN": "t", "PYTHONPATH": str(ROOT)}
-
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")], cwd="/", env=env, capture_output=True, text=True, timeout=60
-    )
-
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("wechatlaibao: ")
-    assert done.stderr.count("\n") == 1
-
-
 def test_a_replica_reports_that_it_is_healthy(app_server: AppServer) -> None:
     """`/healthz`, `/readyz` and `/health` reply 200 and report Redis and the provider."""
     answers = {path: requests.get(app_server.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
@@ -222,16 +152,6 @@ def test_health_never_asks_the_provider_a_real_question(redis_url: str) -> None:
 
         assert {report["status"] for report in reports} == {"healthy"}
         assert (dify.requests, dify.calls["GET /v1/info"], dify.calls["POST /v1/chat-messages"]) == ([], 1, 1)
-
-
-def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
-    """The report comes within 15 seconds and marks the provider as failed."""
-    with RawServer(b"", hang=True) as dify, AppServer(redis_url, **dify_settings(dify.url)) as app_server:
-        began = time.monotonic()
-        report = requests.get(f"{app_server.url}/health", timeout=30).json()
-
-        assert time.monotonic() - began < 15.0
-        assert (report["status"], report["services"]["rag"]) == ("degraded", False)
 
 
 def test_a_replica_without_redis_is_ready_and_reports_the_outage(dify: MockDify, values: dict[str, str]) -> None:
@@ -272,7 +192,6 @@ def test_callbacks_recover_after_an_outage_of_redis(
         refused = [elsewhere.says(QUESTION, "m-lost"), elsewhere.shows({"msgtype": "image", "image": {}})]
 
         assert [(b.finish, b.content) for b in refused] == [(True, ZH["store_unavailable"])] * 2
-        assert all(b.last.ms < TIMEOUT_MS for b in (bubble, *refused))
         assert requests.get(f"{owner.url}/readyz", timeout=10).ok
         assert len(lines(caplog, "redis is away")) == 2
 
@@ -307,12 +226,14 @@ def test_an_outage_is_logged_once_not_per_poll(
 
         loud = [r for r in caplog.records if r.levelno > logging.INFO and r.name.startswith(("services.redis", "chan"))]
         assert [(r.levelname, r.message) for r in loud] == [("ERROR", "redis is away")]
-        assert {vars(record)["outcome"] for record in lines(caplog, "callback")} == {"store_unavailable"}
+        told = [vars(record) for record in lines(caplog, "callback")]
+        assert {line["outcome"] for line in told} == {"store_unavailable"}
+        assert all("redis" in line["cause"] for line in told)
         own_redis.start()
 
 
 def test_a_frozen_redis_delays_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
-    """Questions and polls get a reply within WeCom's timeout; after the pause the stream and new questions work."""
+    """Questions and polls get a reply within WeCom's timeout, which the user checks; later all works."""
     with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
         bubble = user.says(PAUSES)
         text = sees_text(user, bubble)
@@ -325,7 +246,6 @@ def test_a_frozen_redis_delays_no_callback(own_redis: RedisServer, values: dict[
 
         assert (refused.finish, refused.content) == (True, ZH["store_unavailable"])
         assert (frame.finish, frame.content) == (False, text)
-        assert max(refused.last.ms, frame.ms) < TIMEOUT_MS
         wait_until(lambda: not user.polls(bubble).empty and bubble.content == text, timeout=30.0)
         with app_server.user("lisi") as other:
             assert other.sees_finish(other.says(QUESTION), every=0.05)
@@ -412,7 +332,7 @@ def test_a_poll_of_a_finished_stream_writes_nothing(
     with AppServer(redis_url, **{**values, "STREAM_LEASE": "1000"}) as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
-        wait_until(lambda: not stored.zcard("dify_user:default:zhangsan"), timeout=30.0)
+        wait_until(lambda: app_server.container.manager.running == 0, timeout=30.0)
         user.polls(bubble)
         stored.config_resetstat()
 
@@ -480,10 +400,13 @@ def test_the_log_of_a_whole_conversation_has_no_secret(
         assert secret not in output
 
 
-def test_the_metrics_of_a_whole_conversation_name_no_user(
+def test_metrics_and_redis_after_a_whole_conversation(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
-    """No user, text, id, address or secret, and no message type or bot that a client invented."""
+    """Metrics have no user, text, id, address or secret, and no message type or bot that a client invented.
+
+    In Redis the response_url is encrypted, no stream holds the user's token, and no key contains text of users.
+    """
     with AppServer(redis_url, **values, **external) as app_server:
         streams = conversation(app_server)
         with app_server.user() as user:
@@ -498,10 +421,23 @@ def test_the_metrics_of_a_whole_conversation_name_no_user(
     secrets = (TOKEN, AES_KEY, "http:", "https:", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
     assert not [word for word in (*streams, *people, *secrets) if word in shown]
 
+    held = dump_redis(stored)
+    everything = json.dumps(held, ensure_ascii=False)
+    assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
+    assert not [name for name in held if "stream" in name and user_token in held[name]]
+    assert not [name for name in held if not name.isascii() or "张三" in name]
+    sealed = stored.hget(f"dify_stream:{streams[0]}", "reply")
+    assert unseal(derive_key(AES_KEY, "stream"), str(sealed)).startswith(f"{RESPONSE_URL}?response_code=")
+
+
+def shown_metrics() -> str:
+    """Return the metrics of this process now; those of a scrape may be a second old."""
+    return generate_latest(metrics.REGISTRY).decode()
+
 
 def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: AppServer, user: WeComUser) -> None:
     """WeCom's documented message types have a label each; all others are `other`."""
-    before = samples(scrape(app_server.url))
+    before = samples(shown_metrics())
 
     bubble = user.says(SILENT)
     for _ in range(3):
@@ -511,8 +447,13 @@ def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: A
     forged = FORGED["bad_signature"]()
     requests.post(f"{app_server.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
 
-    wait_until(lambda: samples(scrape(app_server.url)) != before)
-    after = samples(scrape(app_server.url))
+    after = samples(shown_metrics())
+    outcomes = {key[1:]: after[key] - before.get(key, 0) for key in after if key[0] == "wechatlaibao_callbacks_total"}
+    assert {kinds: number for kinds, number in outcomes.items() if number} == {
+        ("text", "processing"): 1,
+        ("stream", "processing"): 3,
+        ("other", "completed"): 2,
+    }
     counted = {key[1]: after[key] - before.get(key, 0) for key in after if key[0].endswith("callback_seconds_count")}
     assert {kind: number for kind, number in counted.items() if number} == {"text": 1, "stream": 3, "other": 2}
     refused = ("wechatlaibao_callbacks_refused_total", "bad_signature")
@@ -527,21 +468,3 @@ def test_content_is_logged_when_the_setting_is_on(
         user.sees_finish(user.says(QUESTION), every=0.05)
 
     assert any("年假申请" in record.getMessage() for record in caplog.records)
-
-
-def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
-    redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
-) -> None:
-    """The response_url is encrypted, no stream holds the user's token, and no key contains text of users."""
-    with AppServer(redis_url, **values, **external) as app_server:
-        stream_id, *_ = conversation(app_server)
-        user_token = str(stored.get("authorization:wechatid:zhangsan"))
-        key = derive_key(AES_KEY, "stream")
-
-    held = dump_redis(stored)
-    everything = json.dumps(held, ensure_ascii=False)
-    assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
-    assert not [name for name in held if "stream" in name and user_token in held[name]]
-    assert not [name for name in held if not name.isascii() or "张三" in name]
-    sealed = stored.hget(f"dify_stream:{stream_id}", "reply")
-    assert unseal(key, str(sealed)).startswith(f"{RESPONSE_URL}?response_code=")

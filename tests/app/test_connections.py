@@ -20,7 +20,7 @@ from tests.support.servers.processes import FakeClock
 TOKEN = "obviously-fake-admin-token"
 CONNECTION = {
     "client_id": "client-a",
-    "door": "chat",
+    "channel": "chat",
     "connected_at": "2026-01-01T00:00:00.000Z",
     "idle_time": 1.5,
     "replica": "pod-1:7",

@@ -22,7 +22,7 @@ from demo.mocks.auth import DEMO_USERS, UNKNOWN_USERID
 from demo.mocks.dify.server import CHOICES, MockDify, expected_answer
 from demo.page.cast import DIFY_MODES, PEOPLE, place_of
 from demo.wecom.simulator import CallbackFailed, SimulatedBot, WeComUser
-from tests.support.servers.processes import wait_until
+from tests.support.servers.processes import free_port, wait_until
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 ROOT = Path(__file__).parents[2]
@@ -108,15 +108,15 @@ def demo_process(folder: Path, *arguments: str, **variables: str) -> Iterator[De
             process.kill()
 
 
-@contextmanager
-def two_ports() -> Iterator[tuple[int, int]]:
-    """Return two neighbouring ports that are free."""
+def two_ports() -> tuple[int, int]:
+    """Return two neighbouring ports that no other test gets."""
+    claimed: set[int] = set()
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe, suppress(OSError):
-            port: int = probe.getsockname()[1]
-            socket.create_server(("127.0.0.1", port + 1)).close()
-            break
-    yield port, port + 1
+        port = free_port()
+        claimed.add(port)
+        for first in (port - 1, port):
+            if {first, first + 1} <= claimed:
+                return first, first + 1
 
 
 def is_free(url: str) -> bool:
@@ -126,34 +126,48 @@ def is_free(url: str) -> bool:
 
 
 @scenario
-def test_a_question_in_the_terminal_shows_the_bubble_growing(capsys: pytest.CaptureFixture[str]) -> None:
-    """The terminal prints the placeholder, the text in pieces and the finish; the text is the provider's answer."""
-    status = main(["--ask", "年假怎么申请"], {})
+@pytest.mark.parametrize(
+    "environ", [{}, pytest.param({"WECHAT_MODE": "websocket"}, marks=pytest.mark.full)], ids=["callback", "websocket"]
+)
+def test_a_question_in_the_terminal_shows_the_bubble_growing(
+    capsys: pytest.CaptureFixture[str], environ: dict[str, str]
+) -> None:
+    """The terminal prints the placeholder, the text in pieces and the finish; the text is the provider's answer.
+
+    With WECHAT_MODE=websocket the gateway has no callback, and the terminal shows the same.
+    """
+    assert main(["--ask", "年假怎么申请"], environ) == 0
 
     printed = capsys.readouterr().out
-    assert status == 0
     assert "s … 思考中..." in printed
     assert "s + " in printed
     assert "s = finish" in printed
     assert expected_answer("年假怎么申请").rpartition("\n")[2] in re.sub(r"\n? +\d+\.\ds \+ ", "", printed)
 
 
-@scenario
-def test_question_over_the_long_connection_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
-    """With WECHAT_MODE=websocket the gateway has no callback; the terminal shows the same answer."""
-    assert main(["--ask", "营业时间"], {"WECHAT_MODE": "websocket"}) == 0
-
-    printed = capsys.readouterr().out
-    assert "周一至周五" in printed
-    assert "s = finish" in printed
-
-
 @pytest.mark.full
 @scenario
-def test_a_question_without_an_answer_ends_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    """For an unknown user the terminal prints the reason, and the exit status is 1."""
-    assert main(["--user", "lisi"], {"ASK": "年假怎么申请"}) == 1
-    assert ZH["unknown_user"] in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("argv", "environ", "printed", "logged"),
+    [
+        (["--user", "lisi"], {"ASK": "年假怎么申请"}, ZH["unknown_user"], ""),
+        (
+            ["--ask", "hello"],
+            {"DIFY_BASE_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", "DIFY_TIMEOUT": "soon"},
+            *("", "DIFY_TIMEOUT"),
+        ),
+    ],
+    ids=["unknown user", "gateway that does not start"],
+)
+def test_without_an_answer_the_reason_is_printed(
+    capsys: pytest.CaptureFixture[str], argv: list[str], environ: dict[str, str], printed: str, logged: str
+) -> None:
+    """The exit status is 1. The gateway's temporary log is gone after the demo, so its last lines are printed."""
+    assert main(argv, environ) == 1
+
+    out, err = capsys.readouterr()
+    assert printed in out
+    assert logged in err
 
 
 @pytest.mark.full
@@ -194,34 +208,15 @@ def test_a_wrong_variable_is_reported_in_one_line(
     assert printed.out == ""
 
 
-def test_a_taken_port_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line names the port and suggests another."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+@pytest.mark.parametrize("is_gateway", [False, True])
+def test_a_taken_port_is_reported_in_one_line(capsys: pytest.CaptureFixture[str], is_gateway: bool) -> None:
+    """The gateway listens on PORT + 1; the line names the port that is taken, and suggests another PORT."""
+    ports = two_ports()
+    with socket.create_server(("127.0.0.1", ports[is_gateway])):
+        assert main([], {"PORT": str(ports[0])}) == 2
 
-        assert main([], {"PORT": str(port)}) == 2
-
-    assert re.fullmatch(rf"Port {port} is not free \(.*\): try PORT=\d+\.\n", capsys.readouterr().err)
-
-
-def test_a_taken_port_of_the_gateway_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The gateway listens on PORT + 1; the line names that port and PORT."""
-    with two_ports() as (port, taken), socket.create_server(("127.0.0.1", taken)):
-        assert main([], {"PORT": str(port)}) == 2
-
-    printed = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
-    assert re.fullmatch(printed, capsys.readouterr().err)
-
-
-@pytest.mark.full
-@scenario
-def test_a_gateway_that_does_not_start_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:
-    """The gateway's temporary log is gone after the demo, so its last lines are printed to stderr."""
-    wrong = {"DIFY_BASE_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", "DIFY_TIMEOUT": "soon"}
-
-    assert main(["--ask", "hello"], wrong) == 1
-
-    assert "DIFY_TIMEOUT" in capsys.readouterr().err
+    why = f", which the gateway needs with PORT={ports[0]}" if is_gateway else ""
+    assert re.fullmatch(rf"Port {ports[is_gateway]} is not free \(.*\){why}: try PORT=\d+\.\n", capsys.readouterr().err)
 
 
 @scenario
@@ -234,7 +229,8 @@ def test_a_demo_serves_its_printed_addresses_and_removes_its_files(tmp_path: Pat
     folder.mkdir()
     (folder / ".env").write_text("LOCALE=nonsense\nWECHAT_TOKEN=anothertoken\n")
     own = {"WECHAT_TOKEN": "yetanother", "REDIS_URL": "nonsense"}
-    with two_ports() as (port, next_one), demo_process(folder, PORT=str(port), **own) as demo:
+    port, next_one = two_ports()
+    with demo_process(folder, PORT=str(port), **own) as demo:
         demo.wait_ready()
         children, temporary = demo.descendants, set(folder.iterdir())
         gateway = f"http://127.0.0.1:{next_one}"
@@ -338,9 +334,13 @@ def test_the_terminal_prints_a_replacement_whole(console: Console) -> None:
 
 
 def test_the_terminal_gives_up_when_wecom_does(console: Console) -> None:
-    """After the timeout the terminal prints that no finish came, and the question counts as unanswered."""
+    """After the timeout it prints that no finish came; a callback that replies 403 raises CallbackFailed."""
     assert "no finish" in console.asks(timeout=0.05)
     assert not console.answered
+
+    console.callback.status = 403
+    with pytest.raises(CallbackFailed, match="403"):
+        console.asks()
 
 
 def test_only_the_products_sentences_for_errors_are_errors() -> None:
@@ -358,11 +358,3 @@ def test_the_pages_choices_are_those_of_the_mocks() -> None:
     assert tuple(mode.id for mode in DIFY_MODES) == CHOICES
     people = [place_of(person.id)[0] for person in PEOPLE]
     assert [userid for userid in people if userid not in accounts] == [UNKNOWN_USERID]
-
-
-def test_a_callback_that_is_rejected_raises(console: Console) -> None:
-    """A callback that replies 403 raises CallbackFailed."""
-    console.callback.status = 403
-
-    with pytest.raises(CallbackFailed, match="403"):
-        console.asks()

@@ -10,6 +10,7 @@ import requests
 from websockets.sync.client import connect
 
 from tests.support.replicas import AppServer
+from tests.support.servers.processes import RedisServer
 
 KEY = "not-a-real-key"
 PAGE = "https://portal.example"
@@ -20,9 +21,10 @@ ASKED = "authorization,content-type,x-stainless-lang"
 REST = ("/api/chat", "/v1/chat/completions", "/api/batch/tasks", "/api/none")
 
 
-@pytest.fixture
-def app(redis_url: str) -> Iterator[AppServer]:
-    with AppServer(redis_url, API_KEYS=KEY, PUBLIC_ORIGINS=PAGE) as app:
+@pytest.fixture(scope="module")
+def app(redis_server: RedisServer) -> Iterator[AppServer]:
+    limits = {"RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+    with AppServer(redis_server.url(), API_KEYS=KEY, PUBLIC_ORIGINS=PAGE, **limits) as app:
         yield app
 
 

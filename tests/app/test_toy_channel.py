@@ -17,7 +17,6 @@ from services.channels import Channels
 from services.container import Container
 from services.models import Question
 from services.streams.store import stream_keys
-from tests.support import toy_channel
 from tests.support.replicas import ADMIN_TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.support.toy_channel import TOY, toy_blueprint
@@ -28,7 +27,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def app(redis_url: str, dify: MockDify) -> Iterator[Flask]:
     """The product with one more channel, and a Dify that answers in pieces."""
-    dify.delay = 0.05
     settings = settings_for(redis_url, **dify_settings(dify.base_url))
     app = create_app(load_settings(settings, None), (*CHANNELS, TOY))
     container: Container = app.extensions["wechatlaibao"]
@@ -39,11 +37,14 @@ def app(redis_url: str, dify: MockDify) -> Iterator[Flask]:
 
 def test_a_toy_channel_answers_as_a_stream(app: Flask, dify: MockDify) -> None:
     """The reply has several pieces, sent while the provider still answers."""
+    dify.delay = 0.2
     reply = app.test_client().post("/toy/li/m1", data="年假？")
 
-    pieces = [piece for piece in reply.iter_encoded() if piece]
-    assert b"".join(pieces).decode() == dify.expected_answer("年假？")
-    assert len(pieces) > 1
+    pieces = (piece for piece in reply.iter_encoded() if piece)
+    first, growing = next(pieces), dify.open_streams
+    dify.hurry()
+    assert b"".join([first, *pieces]).decode() == dify.expected_answer("年假？")
+    assert growing == 1
 
 
 def test_a_toy_channel_finds_the_stream_of_a_question_sent_again(app: Flask) -> None:
@@ -74,11 +75,6 @@ def test_a_toy_channels_question_is_stored_like_any_other(app: Flask, redis_serv
     assert Question.from_json(written) == Question("年假？", "toy", "default", "li", msgid="m1", request_id=request)
 
 
-def test_a_channel_takes_less_than_sixty_lines() -> None:
-    """The whole channel is one module of less than sixty lines."""
-    assert len(Path(toy_channel.__file__).read_text("utf-8").splitlines()) < 60
-
-
 def test_two_channels_of_one_name_stop_the_start() -> None:
     """Otherwise the second one would silently replace the first."""
     with pytest.raises(ValueError, match="toy"):
@@ -95,22 +91,6 @@ def test_services_compare_no_channel_names() -> None:
     ]
 
     assert compared == []
-
-
-@pytest.mark.parametrize(
-    ("line", "asks"),
-    [
-        ('if question.channel == "wecom": ...', True),
-        ('if channel != "wecom": ...', True),
-        ('x = query.channel in ("http", "batch")', True),
-        ("match question.channel:\n    case _: ...", True),
-        ("if question.channel in self._channels: ...", False),
-        ('if channel.authenticates == "directory": ...', False),
-    ],
-)
-def test_a_comparison_of_a_channels_name_is_found(line: str, asks: bool) -> None:
-    """Every form of comparison is found; a look-up in the registry or a field of the object is not one."""
-    assert any(map(compares_channel, ast.walk(ast.parse(line)))) is asks
 
 
 def compares_channel(node: ast.AST) -> bool:

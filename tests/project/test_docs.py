@@ -1,4 +1,7 @@
-"""Settings, links, tests, keys, sentences and commands that the documents name exist in the product."""
+"""Settings, links, tests, keys, sentences and commands that the documents name exist in the product.
+
+The repository's own configuration for commits, issues and CI is checked here too.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from channels.web.envelope import CODES
 from config import rules
@@ -27,29 +31,17 @@ ROOT = Path(__file__).parents[2]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
-CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
+DECISIONS = ROOT / "docs" / "decisions"
+CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
+#: The folders of the product's code.
+PRODUCT = ("channels", "config", "server", "services", "utils")
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
-NOT_OURS = {"ASK", "PYTEST_ARGS", "REQUESTS_CA_BUNDLE", "REQUIRE_REAL_SERVERS", "ID", "KEY", "TOKEN", "URL", "WARNING"}
-NOT_OURS |= {
-    "LAIBAO_WS_KEY",
-    "LAIBAO_KEY",
-    "LAIBAO_URL",
-    "CHECK_ARGS",
-    "OPERATIONS",
-    "KEYS",
-    "STREAM",
-    "INFO",
-    "SIGTERM",
-    "SIGHUP",
-    "SIGKILL",
-    "FAILED",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-}
+NOT_OURS = {"ASK", "PYTEST_ARGS", "CHECK_ARGS", "REQUIRE_REAL_SERVERS", "LAIBAO_WS_KEY", "LAIBAO_KEY", "LAIBAO_URL"}
+NOT_OURS |= {"REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SIGTERM", "SIGHUP", "SIGKILL"}
+NOT_OURS |= {"WARNING", "INFO", "FAILED", "ID", "KEY", "TOKEN", "URL", "OPERATIONS", "KEYS", "STREAM"}
 
 
 class Row(NamedTuple):
@@ -135,8 +127,7 @@ def test_a_translation_has_the_same_structure(page: Path, translation: Path) -> 
 
 def test_settings_marked_as_without_effect_are_not_read() -> None:
     """Only the modules that define and check the settings name a marked variable; all other settings are read."""
-    folders = ("channels", "config", "server", "services", "utils", "demo")
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for folder in (*PRODUCT, "demo") for path in (ROOT / folder).rglob("*.py")]
     paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
     made = [ROOT / "config" / name for name in ("groups.py", "provider_group.py", "rules.py")]
     code = "\n".join(path.read_text("utf-8") for path in paths if path not in made)
@@ -149,6 +140,49 @@ def test_settings_marked_as_without_effect_are_not_read() -> None:
     # Read under another name: an alias, a bot's tokens, a template's groups.
     indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}
     assert set(Settings.model_fields) - marked - read - bots <= indirect
+
+
+# Decisions
+
+
+def test_every_decision_is_listed_with_its_parts() -> None:
+    """The index has each record once, in order, and every record has the same four parts."""
+    records = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+    listed = re.findall(r"^\| \[(\d+)\]\((\S+)\) \|", text(DECISIONS / "README.md"), re.MULTILINE)
+
+    assert listed == [(str(number), record.name) for number, record in enumerate(records, 1)]
+    for number, record in enumerate(records, 1):
+        title, *parts = re.findall(r"^#+ .*$", text(record), re.MULTILINE)
+        assert title.startswith(f"# {number}. ")
+        assert parts == ["## Context", "## Decision", "## Consequences", "## Alternatives"], record.name
+
+
+# The glossary
+
+
+def test_the_glossary_has_each_word_once_and_only_words_of_the_code() -> None:
+    """Its rows are in alphabetical order, and the product's code uses every word that it defines."""
+    table = re.findall(r"^\| ([a-z][^|]*?) \| [^|]+ \| [^|]*\|$", text(ROOT / "docs" / "glossary.md"), re.MULTILINE)
+    words = [word for row in table[1:] for word in re.split(r", | \(|\)", row) if word]
+    paths = (path for folder in PRODUCT for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".lua"))
+    code = "\n".join(path.read_text("utf-8").lower() for path in paths)
+
+    assert table[1:] == sorted(set(table[1:]))
+    assert [word for word in words if not re.search(rf"\b{word}", code)] == []
+
+
+# The changelog
+
+
+def test_the_changelog_has_an_entry_for_each_version() -> None:
+    """Entries have a version and the groups of Keep a Changelog, one of them for the image that the README builds."""
+    image = re.findall(r"wechatlaibao:(\d+\.\d+\.\d+)", text(README))
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", text(CHANGELOG), re.MULTILINE)
+    groups = re.findall(r"^### (.*)$", text(CHANGELOG), re.MULTILINE)
+
+    assert image
+    assert set(image) <= set(versions)
+    assert set(groups) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 # What documents point to
@@ -164,7 +198,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CONTRIBUTING, CHANGELOG, SECURITY], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """Linked files and headings exist; links to other sites are not opened."""
     for _, target in links_of(document):
@@ -211,7 +245,7 @@ def test_named_modules_exist() -> None:
     assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in ours)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, CHANGELOG], ids=lambda path: path.name)
 def test_named_variables_are_settings(document: Path) -> None:
     """A name in capitals is a setting or in `NOT_OURS`."""
     named = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", prose(document)))
@@ -312,3 +346,55 @@ def run_line(client: str, port: int, line: str, stream_id: str) -> str:
     words = shlex.split(re.sub(r"\bID\b", stream_id, line))
     done = subprocess.run([client, "-p", str(port), *words[1:]], capture_output=True, timeout=30, check=True)
     return done.stdout.decode()
+
+
+# Commits, issues and CI
+
+
+def loaded(path: Path) -> dict[Any, Any]:
+    document = yaml.safe_load(text(path))
+    assert isinstance(document, dict), path
+    return document
+
+
+def lint_commands() -> list[str]:
+    """Return the commands of `make lint`."""
+    makefile = text(ROOT / "Makefile")
+    (venv,) = re.findall(r"^VENV := (\S+)$", makefile, re.MULTILINE)
+    (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    return [line.strip().removeprefix("@").replace("$(VENV)", venv) for line in recipe.splitlines()]
+
+
+def test_the_hooks_of_pre_commit_run_the_commands_of_make_lint() -> None:
+    """Each command is a local hook, in the same order, over the whole project."""
+    hooks = [hook for repo in loaded(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+
+    assert [hook["entry"] for hook in hooks] == lint_commands()
+    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
+
+
+def test_ci_runs_its_command_on_pushes_and_pull_requests() -> None:
+    """The workflow has one job with a time limit, whose last step is the command that CONTRIBUTING.md names."""
+    workflow = loaded(ROOT / ".github" / "workflows" / "ci.yml")
+    (job,) = workflow["jobs"].values()
+
+    # YAML 1.1 reads the key `on` as true.
+    assert {"push", "pull_request"} <= workflow[True].keys()
+    assert job["timeout-minutes"] == 90
+    assert job["steps"][-1]["run"] == ".ci/run"
+    assert "`.ci/run`" in text(CONTRIBUTING)
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_an_issue_form_is_complete(form: Path) -> None:
+    """It has a name and fields with ids of their own and labels, and asks for no secrets."""
+    issue = loaded(form)
+    asked = [field for field in issue["body"] if field["type"] != "markdown"]
+
+    assert issue["name"]
+    assert issue["description"]
+    assert len({field["id"] for field in asked}) == len(asked)
+    assert all(field["attributes"]["label"] for field in asked)
+    assert re.search(r"paste no secrets", text(form), re.IGNORECASE)

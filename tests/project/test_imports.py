@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,6 @@ FLOORS = {
     "services.rounds": 0,
     "config": 0, "utils": 0,
 }  # fmt: skip
-#: Names of earlier versions, kept as re-exports for other people's code. The product does not import them.
-FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
 #: Packages of `channels` that are no channels: channels may import these, but not each other.
 SHARED_BY_CHANNELS = (
     *("channels.asking", "channels.options", "channels.rating", "channels.thinking"),
@@ -89,9 +88,17 @@ def _dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """Return the nodes of a module that the tests of this file look at."""
+    return [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)
+    ]
+
+
 def imports(importer: str, source: str, known: set[str]) -> Iterator[Import]:
     """Yield the imports of a module, those inside functions and under TYPE_CHECKING included."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from (Import(importer, alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -123,9 +130,7 @@ def may_import(module: str, package: str) -> bool:
 
 
 def climbs(found: Import) -> bool:
-    """Tell whether an import goes up. Re-exports under a former name may."""
-    if found.importer in FORMER:
-        return False
+    """Tell whether an import goes up."""
     own, other = floor(found.importer), floor(found.imported)
     return own is not None and other is not None and other > own
 
@@ -159,12 +164,7 @@ def test_packages_have_no_circular_imports(found: list[Import]) -> None:
     needs: dict[str, set[str]] = defaultdict(set)
     for one in found:
         own, other = package(one.importer), package(one.imported)
-        if (
-            own != other
-            and one.importer not in FORMER
-            and floor(one.importer) != TOP
-            and floor(one.imported) is not None
-        ):
+        if own != other and floor(one.importer) != TOP and floor(one.imported) is not None:
             needs[own].add(other)
 
     assert circles(needs) == []
@@ -200,7 +200,7 @@ def test_every_module_has_a_floor() -> None:
     names = set(modules())
 
     assert {"services.errors", "services.models", "utils.deadline"} <= names
-    assert {name for name in names if floor(name) is None} - set(FORMER) == {"services"}
+    assert {name for name in names if floor(name) is None} == {"services"}
 
 
 def test_the_tables_name_existing_modules_only() -> None:
@@ -208,18 +208,12 @@ def test_the_tables_name_existing_modules_only() -> None:
     names = set(modules())
     named = {
         *FLOORS,
-        *FORMER,
         *SHARED_BY_CHANNELS,
         CHANNEL_REGISTRY,
         *(place for places in OUTSIDE.values() for place in places),
     }
 
     assert [name for name in sorted(named) if not any(fnmatchcase(module, name) for module in names)] == []
-
-
-def test_the_product_does_not_import_former_names(found: list[Import]) -> None:
-    """Re-exports for other people's code are not used by the product."""
-    assert [str(i) for i in found if i.imported in FORMER] == []
 
 
 def test_the_product_does_not_import_the_tests(found: list[Import]) -> None:
@@ -278,7 +272,7 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def _reads_environment(source: str) -> bool:
-    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    names = (node for node in nodes(source) if isinstance(node, ast.Attribute))
     return any(isinstance(n.value, ast.Name) and n.value.id == "os" and n.attr in ("environ", "getenv") for n in names)
 
 

@@ -43,9 +43,6 @@ class Workshop:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def python(self, interpreter: str = sys.executable) -> None:
-        self.command("python3", f'exec "{interpreter}" "$@"')
-
     def toy_python(self) -> None:
         """Put a python3 on the PATH whose environments install nothing and log their arguments and variables."""
         toy = self.commands.parent / "toy"
@@ -86,24 +83,53 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
-def test_a_missing_python_is_reported_in_one_line(workshop: Workshop) -> None:
-    """Without Python, make prints one line with the packages to install."""
-    code, lines = workshop.make("demo")
+@pytest.mark.parametrize(
+    ("python", "line"),
+    [
+        ("", "Python 3.11 or newer is missing: apt install python3 python3-venv"),
+        (
+            'case "$2" in *version_info*) exit 1 ;; *) echo 3.9.2 ;; esac',
+            "Python 3.11 or newer is missing (python3 is 3.9.2): apt install python3 python3-venv",
+        ),
+        (f'PYTHONPATH="${{0%/*}}" exec "{sys.executable}" "$@"', "python3 lacks venv: apt install python3-venv"),
+    ],
+    ids=["no Python", "an old one", "no venv"],
+)
+def test_what_is_missing_is_one_line(workshop: Workshop, python: str, line: str) -> None:
+    """Make prints nothing but what to install."""
+    (workshop.commands / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
+    if python:
+        workshop.command("python3", python)
+
+    code, (only,) = workshop.make("demo")
 
     assert code != 0
-    (line,) = lines
-    assert "Python 3.11 or newer is missing: apt install python3 python3-venv" in line
+    assert line in only
 
 
-def test_an_old_python_is_reported_in_one_line(workshop: Workshop) -> None:
-    """With an older Python, make prints one line with the version that it found."""
-    workshop.command("python3", 'case "$2" in *version_info*) exit 1 ;; *) echo 3.9.2 ;; esac')
+def test_a_failure_of_pip_is_one_line(workshop: Workshop) -> None:
+    """Make prints the last error of pip, whose output is in its log."""
+    workshop.toy_python()
+    (workshop.commands.parent / "toy").write_text('#!/bin/sh\necho "ERROR: no space left"\nexit 1\n')
 
-    code, lines = workshop.make("demo")
+    code, (first, second) = workshop.make("demo")
 
     assert code != 0
-    (line,) = lines
-    assert "Python 3.11 or newer is missing (python3 is 3.9.2): apt install python3 python3-venv" in line
+    assert first.startswith("Installing requirements-demo.txt")
+    assert "pip could not install requirements-demo.txt (see .venv/pip.log): ERROR: no space left" in second
+    assert "no space left" in (workshop.project / ".venv/pip.log").read_text()
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_a_missing_network_is_one_line(workshop: Workshop) -> None:
+    """The words of the real pip are recognised."""
+    workshop.command("python3", f'exec "{sys.executable}" "$@"')
+
+    code, lines = workshop.make("demo", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+
+    assert (code, len(lines)) == (2, 2)
+    assert "No connection to the Python package index" in lines[1]
 
 
 def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
@@ -114,54 +140,6 @@ def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
 
     assert workshop.make("demo")[0] == 0
     assert any(call.startswith("-m|demo|") for call in workshop.asked)
-
-
-def test_a_missing_venv_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
-    """Without Debian's python3-venv, make prints one line with its name."""
-    (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
-    workshop.command("python3", f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
-
-    code, lines = workshop.make("demo")
-
-    assert code != 0
-    (line,) = lines
-    assert "python3 lacks venv: apt install python3-venv" in line
-
-
-@pytest.mark.full
-@pytest.mark.scenario
-def test_a_missing_network_is_reported_in_one_line(workshop: Workshop) -> None:
-    """When the package index cannot be reached, make says so in one line; pip's output is in its log."""
-    workshop.python()
-
-    code, lines = workshop.make("demo", PIP_INDEX_URL="http://127.0.0.1:9/simple")
-
-    assert code != 0
-    assert lines[0].startswith("Installing requirements-demo.txt")
-    (line,) = lines[1:]
-    assert "No connection to the Python package index" in line
-    assert "ERROR" in (workshop.project / ".venv/pip.log").read_text()
-
-
-def test_another_failure_of_pip_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
-    """For any other failure of pip, make prints the last line of pip's output."""
-    workshop.toy_python()
-    (tmp_path / "toy").write_text('#!/bin/sh\necho "ERROR: no space left"\nexit 1\n')
-
-    code, lines = workshop.make("demo")
-
-    assert code != 0
-    assert "pip could not install requirements-demo.txt (see .venv/pip.log): ERROR: no space left" in lines[1]
-    assert len(lines) == 2
-
-
-def test_variables_reach_the_demo(workshop: Workshop) -> None:
-    """ASK, DIFY_API_KEY and PORT reach the demo byte for byte, from the command line and from the environment."""
-    workshop.toy_python()
-
-    assert workshop.make("demo", "ASK=年假 $5 (怎么)申请?", "DIFY_API_KEY=app-fake", PORT="8$0")[0] == 0
-
-    assert workshop.asked[-1] == "-m|demo|年假 $5 (怎么)申请?|app-fake|8$0|"
 
 
 def test_packages_are_installed_once(workshop: Workshop) -> None:
@@ -204,7 +182,7 @@ def test_a_dry_run_changes_nothing(workshop: Workshop) -> None:
 
 def test_a_linked_environment_is_not_emptied(workshop: Workshop, tmp_path: Path) -> None:
     """If .venv is a symbolic link, make stops with one line instead of clearing its target."""
-    workshop.python()
+    workshop.toy_python()
     others = tmp_path / "others"
     (others / "bin").mkdir(parents=True)
     (workshop.project / ".venv").symlink_to(others)
@@ -216,27 +194,45 @@ def test_a_linked_environment_is_not_emptied(workshop: Workshop, tmp_path: Path)
     assert (others / "bin").is_dir()
 
 
-def test_make_test_installs_the_development_packages(workshop: Workshop) -> None:
-    """`make test` installs the development requirements, deselects full tests, and passes PYTEST_ARGS on."""
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [
+        (["demo", "ASK=年假 $5 (怎么)申请?", "DIFY_API_KEY=app-$5"], "-m|demo|年假 $5 (怎么)申请?|app-$5|8$0|"),
+        (["check-dify", "DIFY_API_KEY=app-$5", "CHECK_ARGS=--user 'a b'"], "-m|tools.dify|--check|--user|a b||app-$5|"),
+        (["check-ws"], "-m|demo.check_ws|"),
+    ],
+    ids=["demo", "check-dify", "check-ws"],
+)
+def test_options_reach_the_program(workshop: Workshop, goal: list[str], words: str) -> None:
+    """Variables and arguments arrive byte for byte, from the command line and from the environment.
+
+    The demo's requirements are installed, not those of development; a failure of the program is make's.
+    """
     workshop.toy_python()
 
-    assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
+    assert workshop.make(*goal, PORT="8$0")[0] == 0
+
+    assert workshop.asked[-1].startswith(words)
+    assert not any("requirements-dev.txt" in call for call in workshop.asked)
+    (workshop.project / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
+    assert workshop.make(*goal)[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("goal", "words", "is_whole"),
+    [("test", "|-m|not full|-k|name|", False), ("test-all", "|--hypothesis-profile=full|-k|name|", True)],
+)
+def test_the_tests_get_their_selection(workshop: Workshop, goal: str, words: str, is_whole: bool) -> None:
+    """`make test` deselects full tests, `make test-all` none; PYTEST_ARGS is passed on."""
+    workshop.toy_python()
+
+    assert workshop.make(goal, "PYTEST_ARGS=-k name")[0] == 0
 
     assert any("requirements-dev.txt" in call for call in workshop.asked)
     call = workshop.asked[-1]
     assert call.startswith("-m|pytest|")
-    assert "|-m|not full|-k|name|" in call
-
-
-def test_make_test_all_runs_all_tests_with_all_examples(workshop: Workshop) -> None:
-    """`make test-all` deselects no test and selects Hypothesis' full profile."""
-    workshop.toy_python()
-
-    assert workshop.make("test-all", "PYTEST_ARGS=-k name")[0] == 0
-
-    call = workshop.asked[-1]
-    assert "|--hypothesis-profile=full|-k|name|" in call
-    assert "not full" not in call
+    assert words in call
+    assert ("not full" not in call) is is_whole
 
 
 def test_lock_installs_by_hash(workshop: Workshop) -> None:

@@ -246,7 +246,7 @@ def test_every_wait_has_a_timeout() -> None:
         client.close()
 
     assert len(seconds) == 4
-    assert max(seconds) < 5.0
+    assert max(seconds) < 15.0
 
 
 def answers(runner: ScriptRunner) -> bool:

@@ -124,15 +124,6 @@ def test_a_new_user_is_renewed_and_then_cached(make_service: MakeService, auth: 
     assert auth.calls == {"E1001": 1}
 
 
-def test_a_token_expires_after_token_ttl(make_service: MakeService, redis_client: redis.Redis) -> None:
-    """The pointer key and the validity key both get `token_ttl`."""
-    make_service(token_ttl=500.0).authenticate("zhangsan")
-
-    lives = [redis_client.ttl(key) for key in redis_client.keys("authorization:*")]
-    assert len(lives) == 2
-    assert all(400 < life <= 500 for life in lives)
-
-
 def test_the_shorter_lifetime_wins(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
     """An `expires_in` below `token_ttl` sets the TTL of the keys; above it `token_ttl` does."""
     service = make_service(token_ttl=500.0)
@@ -145,6 +136,7 @@ def test_the_shorter_lifetime_wins(make_service: MakeService, auth: MockAuth, re
     assert 0 < redis_client.ttl("authorization:token:fake-short") <= 100
     assert 0 < redis_client.ttl("authorization:wechatid:zhangsan") <= 100
     assert 400 < redis_client.ttl("authorization:token:fake-long") <= 500
+    assert 400 < redis_client.ttl("authorization:wechatid:wangwu") <= 500
 
 
 def test_a_token_that_the_auth_service_ended_is_renewed(
@@ -191,16 +183,6 @@ def test_a_valid_token_of_an_unknown_user_is_refused(make_service: MakeService, 
     assert refused(make_service(), "lisi") == "unknown_user"
 
 
-def test_a_token_under_the_old_key_works(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
-    """A valid token under the key with dots counts as cached, without a call of the API."""
-    redis_client.set("authorization.wechatid.zhangsan", "fake-old")
-    redis_client.set("authorization:token:fake-old", ZHANGSAN.to_json())
-
-    assert make_service().authenticate("zhangsan") == Identity("cached", ZHANGSAN, "fake-old")
-
-    assert not auth.calls
-
-
 def test_each_corp_has_its_own_tokens(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
     """The same userid in two corps is authenticated twice, under two keys; the query may filter by corp."""
     service = make_service(query=f"{DEMO_USER_QUERY} AND :corp IN ('', 'acme')")
@@ -236,75 +218,49 @@ def test_no_password_is_in_redis(make_service: MakeService, redis_client: redis.
 def test_each_failure_has_its_code(
     make_service: MakeService, auth: MockAuth, userid: str, behaviour: Any, code: str
 ) -> None:
-    """Unknown user, refused and unavailable are three different codes."""
+    """Unknown user, refused and unavailable are three different codes; an unknown userid never leaves for the API."""
     auth.behaviour = behaviour
 
     assert refused(make_service(), userid) == code
 
-
-def test_the_api_is_not_called_for_an_unknown_user(make_service: MakeService, auth: MockAuth) -> None:
-    """A userid that the database does not have is never sent to the API."""
-    refused(make_service(), "lisi")
-
-    assert not auth.calls
+    assert bool(auth.calls) is (userid == "zhangsan")
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "code", "most_ms"), [("refuse", "auth_refused", 30_000), ("error", "auth_unavailable", 2_000)]
+)
 def test_a_denial_is_cached_for_every_replica(
-    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis, behaviour: Any, code: str, most_ms: int
 ) -> None:
-    """Until `authorization:denied` expires every replica refuses without a call; then the API is called again."""
+    """Until `authorization:denied` expires, soon after an outage, no replica calls the API; then it is called again."""
     one, other = make_service(), make_service()
-    auth.behaviour = "refuse"
-    assert refused(one, "zhangsan") == "auth_refused"
-    auth.behaviour = "normal"
+    auth.behaviour = behaviour
 
-    assert refused(other, "zhangsan") == "auth_refused"
-    assert auth.calls == {"E1001": 1}
-    assert 10_000 < redis_client.pttl("authorization:denied:zhangsan") <= 30_000
+    def denied() -> bool:
+        assert refused(one, "zhangsan") == code
+        assert redis_client.pttl("authorization:denied:zhangsan") <= most_ms
+        # For the test, however slowly it runs.
+        return bool(redis_client.persist("authorization:denied:zhangsan"))
 
+    wait_until(denied)
+    auth.behaviour, calls = "normal", auth.calls["E1001"]
+
+    assert refused(other, "zhangsan") == code
+    assert auth.calls["E1001"] == calls
     redis_client.delete("authorization:denied:zhangsan")
     assert other.authenticate("zhangsan").state == "renewed"
 
 
-def test_an_outage_of_the_api_is_cached_for_two_seconds_at_most(
-    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
-) -> None:
-    """During an outage the API gets few calls, and users are served soon after it ends."""
-    service = make_service()
-    auth.behaviour = "error"
-    assert refused(service, "zhangsan") == "auth_unavailable"
-    assert 0 < redis_client.pttl("authorization:denied:zhangsan") <= 2000
-    auth.behaviour = "normal"
-
-    redis_client.delete("authorization:denied:zhangsan")
-
-    assert service.authenticate("zhangsan").state == "renewed"
-
-
-def test_twenty_threads_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
-    """Of twenty concurrent questions of one user one renews the token, and all get it."""
+def test_two_replicas_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
+    """Of twenty concurrent questions of one user one renews the token; the others wait for it, on any replica."""
     auth.behaviour, auth.delay = "slow", 0.2
-    service = make_service()
+    one, other = make_service(), make_service()
 
-    outcomes = at_once(*[lambda: service.authenticate("zhangsan")] * 20)
+    outcomes = at_once(*[lambda: one.authenticate("zhangsan"), lambda: other.authenticate("zhangsan")] * 10)
 
     assert auth.calls == {"E1001": 1}
     assert {o.token for o in outcomes if isinstance(o, Identity)} == {auth.tokens[0]}
     assert sorted(o.state for o in outcomes if isinstance(o, Identity)) == ["cached"] * 19 + ["renewed"]
-
-
-def test_two_replicas_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
-    """When two replicas authenticate a user at once, one waits for the token and reads it from the cache."""
-    auth.behaviour, auth.delay = "slow", 0.3
-    one, other = make_service(), make_service()
-
-    outcomes = at_once(
-        *[lambda: one.authenticate("zhangsan")] * 5,
-        *[lambda: other.authenticate("zhangsan")] * 5,
-    )
-
-    assert auth.calls == {"E1001": 1}
-    assert sorted(o.state for o in outcomes if isinstance(o, Identity)) == ["cached"] * 9 + ["renewed"]
 
 
 def test_waiting_calls_share_a_denial(make_service: MakeService, auth: MockAuth) -> None:
@@ -387,15 +343,6 @@ def test_unused_locks_are_removed(make_service: MakeService) -> None:
 
     assert service._external is not None
     assert not service._external._user_locks._locks
-
-
-def test_without_redis_authentication_is_unavailable(make_service: MakeService, auth: MockAuth) -> None:
-    """Without the cache every user is refused and the API is not called."""
-    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1")
-
-    assert refused(service, "zhangsan") == "auth_unavailable"
-
-    assert not auth.calls
 
 
 @pytest.mark.parametrize(
@@ -498,13 +445,13 @@ def test_each_failure_is_logged_once(
 ) -> None:
     """A failure logs one warning with code and cause; its repetition from the cache logs nothing."""
     service = make_service()
-    auth.behaviour = "error"
+    auth.behaviour = "refuse"
 
     refused(service, "zhangsan")
     refused(service, "zhangsan")
 
     warnings = [record.getMessage() for record in caplog.records if record.name == "services.identity.auth_service"]
-    assert warnings == ["authentication failed: auth_unavailable (HTTP 500 without a success that is true or false)"]
+    assert warnings == ["authentication failed: auth_refused (the auth API said no, HTTP 200)"]
 
 
 def test_mode_none_accepts_every_user() -> None:

@@ -227,4 +227,5 @@ def test_a_failed_connection_is_freed_without_the_garbage_collector() -> None:
         gc.enable()
         database.close()
 
-    assert len(set(held)) == 1
+    # One more with each attempt, if they stay; other tests may have left threads that make one.
+    assert held[-1] - held[0] < 2

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from demo.mocks.auth import DEMO_USER_QUERY, DEMO_USERS, DemoUser, create_demo_users
 from services.errors import SettingsError, StoreUnavailable
@@ -153,14 +152,6 @@ def test_a_user_without_a_code_is_unknown(make_store: MakeStore, caplog: pytest.
 
     assert store.find("zhangsan") is None
     assert "without a user_code" in caplog.text
-
-
-def test_checks_pass_on_a_working_database(make_store: MakeStore) -> None:
-    """`check` and `check_query` pass where the query is right."""
-    store = make_store()
-
-    store.check()
-    store.check_query()
 
 
 def test_a_failing_query_is_store_unavailable(make_store: MakeStore) -> None:
@@ -366,16 +357,6 @@ def test_a_password_is_in_no_repr() -> None:
     """The repr of a record or a demo user does not show the password."""
     assert "demo-password" not in repr(UserRecord(UserInfo("E1"), "demo-password"))
     assert "demo-password" not in repr(DEMO_USERS)
-
-
-def test_demo_users_are_replaced(sql_url: str) -> None:
-    """Creating the demo's table again replaces its users."""
-    create_demo_users(sql_url)
-    create_demo_users(sql_url, [DemoUser("zhaoliu", "E1003")])
-
-    engine = sa.create_engine(sql_url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT userid FROM demo_users")).all() == [("zhaoliu",)]
 
 
 def test_a_lookup_logs_nothing_about_the_user(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:

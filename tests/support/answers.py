@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
@@ -14,13 +17,30 @@ from utils.deadline import Deadline
 
 #: Timeout of each answer in seconds; it only ends a stuck test.
 TIMEOUT = 30.0
-#: For tests of timeouts: the read timeout and the total timeout in seconds, by the error code that the test expects.
-BOUNDS = {"provider_timeout": (0.4, TIMEOUT), "answer_timeout": (TIMEOUT, 1.0)}
 
 
 def typed(title: str) -> dict[str, Any]:
     """Return a source of which the provider told the title only, as it is stored."""
     return {"title": title, "url": "", "snippet": "", "score": None}
+
+
+def provider_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the providers have logged; threads of other tests may still log something else."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("services.providers.")]
+
+
+class TickingClock:
+    """A clock that advances by a second with each reading: a timeout lapses after so many reads, however quick.
+
+    It stands still from `until` on.
+    """
+
+    def __init__(self, until: float = math.inf) -> None:
+        self.now, self._until = 0.0, until
+
+    def __call__(self) -> float:
+        self.now = min(self.now + 1.0, self._until)
+        return self.now
 
 
 @dataclass
@@ -50,12 +70,23 @@ class Answer:
                 self.usage = event
 
 
-def ask(provider: BaseRAGProvider, text: str, *, deadline: Deadline | None = None, **fields: Any) -> Answer:
-    """Ask a question and return the answer; a ProviderError is in `Answer.error` instead of being raised."""
+def ask(
+    provider: BaseRAGProvider,
+    text: str,
+    *,
+    deadline: Deadline | None = None,
+    after_each: Callable[[], object] = lambda: None,
+    **fields: Any,
+) -> Answer:
+    """Ask a question and return the answer; a ProviderError is in `Answer.error` instead of being raised.
+
+    `after_each` is called after each event.
+    """
     answer = Answer()
     try:
         for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(TIMEOUT)):
             answer.take(event)
+            after_each()
     except ProviderError as exc:
         answer.error = exc
     return answer

@@ -1,7 +1,6 @@
-"""The examples a property test draws: few in `make test`, its full number in `make test-all`.
+"""The number of examples a property test draws: few in `make test`, its full number in `make test-all`.
 
-`make test-all` draws the same ones in every run, so that its result depends on the code alone. `make test` and the
-profile "search", which has the full number, draw new ones.
+The run's seed (`tests/support/seed.py`) decides which ones: a run's result depends on the code and the seed alone.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ QUICK, FULL = 25, 100
 def register_profiles() -> None:
     """Register the profiles and load "quick"; pytest's option --hypothesis-profile selects another.
 
-    None of them has a deadline or the check `too_slow`: both measure the machine's speed, and a busy machine draws the
-    same examples more slowly.
+    Neither has a deadline or the check `too_slow`: both measure the machine's speed, and a busy machine draws the same
+    examples more slowly. Neither has a database: examples that failed in an earlier run are not tried first.
     """
-    machine = [HealthCheck.too_slow]
-    settings.register_profile("quick", max_examples=QUICK, suppress_health_check=machine, deadline=None)
-    search = settings(max_examples=FULL, suppress_health_check=machine, deadline=None)
-    settings.register_profile("search", search)
-    settings.register_profile("full", search, derandomize=True)
+    quick = settings(max_examples=QUICK, suppress_health_check=[HealthCheck.too_slow], deadline=None, database=None)
+    settings.register_profile("quick", quick)
+    settings.register_profile("full", quick, max_examples=FULL)
     settings.load_profile("quick")
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
-from channels.wecom.long_connection.subscriber import BotAddress, Subscriber
+from channels.wecom.long_connection.subscriber import LOOK, BotAddress, Subscriber
 from config.bots import BotSettings
 from services.long_connection.lease_store import LeaseStore
 
@@ -18,12 +18,18 @@ class LongConnections:
     """One `Subscriber` for each bot in websocket mode. Without such bots it does nothing."""
 
     def __init__(
-        self, bots: Mapping[str, BotSettings], store: LeaseStore, handlers: LinkHandlers, *, replica: str
+        self,
+        bots: Mapping[str, BotSettings],
+        store: LeaseStore,
+        handlers: LinkHandlers,
+        *,
+        replica: str,
+        look: float = LOOK,
     ) -> None:
-        """`replica` names this process in the leases."""
+        """`replica` names this process in the leases; `look` is the number of seconds between two looks at them."""
         self._arrivals = Arrivals(handlers)
         self._subscribers: Sequence[Subscriber] = [
-            Subscriber(_address(bot), store, self._arrivals, handlers.serve, replica=replica)
+            Subscriber(_address(bot), store, self._arrivals, handlers.serve, replica=replica, look=look)
             for bot in bots.values()
             if bot.mode == "websocket"
         ]

@@ -21,7 +21,15 @@ from channels.wecom.long_connection.uploads import FileMessage, UploadDelayed, U
 from services import metrics
 from services.errors import StoreUnavailable
 from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.protocol import BUSY, INVALID_MEDIA, NOT_SUBSCRIBED, SEND, AckMissing, LinkLost
+from services.long_connection.protocol import (
+    ACK_SECONDS,
+    BUSY,
+    INVALID_MEDIA,
+    NOT_SUBSCRIBED,
+    SEND,
+    AckMissing,
+    LinkLost,
+)
 from services.long_connection.push_inbox import about, count_overdue
 from services.long_connection.push_store import LOST_SECONDS, Push, PushState, PushStore
 
@@ -49,10 +57,21 @@ class _Outcome(NamedTuple):
 class PushSender:
     """Sends the pushes of all bots whose connections this replica holds."""
 
-    def __init__(self, store: PushStore, allowance: AllowanceStore, uploads: Uploads) -> None:
+    def __init__(
+        self,
+        store: PushStore,
+        allowance: AllowanceStore,
+        uploads: Uploads,
+        *,
+        again: float = AGAIN,
+        ack_seconds: float = ACK_SECONDS,
+    ) -> None:
+        """`again` and `ack_seconds` are `AGAIN` and the time in which WeCom acknowledges a message."""
         self._store = store
         self._allowance = allowance
         self._uploads = uploads
+        self._again = again
+        self._ack_seconds = ack_seconds
         self._wakes: Mapping[str, threading.Event] = defaultdict(threading.Event)
 
     def wake(self, bot: str) -> None:
@@ -83,7 +102,7 @@ class PushSender:
 
     def _run(self, link: Link, chat: str, chats: set[str]) -> None:
         """Send a chat's first push, and set when its next one is due."""
-        pause = AGAIN
+        pause = self._again
         try:
             pause = self._send_first(link, chat)
         except StoreUnavailable:
@@ -107,11 +126,11 @@ class PushSender:
             return 0.0
         if push is None or push.state != "queued":
             dropped = self._store.claim(link.bot, chat, id, fence=link.fence, claim=secrets.token_hex(16)) == "dropped"
-            return 0.0 if dropped else AGAIN
+            return 0.0 if dropped else self._again
         try:
             body, file = self._message(link, push)
         except (AckMissing, LinkLost):
-            return AGAIN
+            return self._again
         except UploadDelayed as exc:
             return exc.seconds
         except _Unsendable as exc:
@@ -119,7 +138,7 @@ class PushSender:
             return self._end(link, push, lambda: failed)
         if seconds := self._allowance.message(link.bot, body["chatid"], f"push:{push.id}"):
             return seconds
-        return self._end(link, push, lambda: _sent(link, body, file))
+        return self._end(link, push, lambda: _sent(link, body, file, self._ack_seconds))
 
     def _message(self, link: Link, push: Push) -> tuple[dict[str, Any], FileMessage | None]:
         """Return the body of a push's message, and its file, which is uploaded; None for a text.
@@ -147,7 +166,7 @@ class PushSender:
         """Claim a push, send it, and store the outcome; return the seconds until the chat's next one may leave."""
         claim, began = secrets.token_hex(16), time.monotonic()
         if self._store.claim(push.bot, push.chat, push.id, fence=link.fence, claim=claim) != "claimed":
-            return AGAIN
+            return self._again
         outcome = send()
         if self._settle(push, claim, outcome) and outcome.state != "queued":
             metrics.PUSHES.labels(outcome.state).inc()
@@ -167,7 +186,7 @@ class PushSender:
             except StoreUnavailable:
                 if time.monotonic() >= end:
                     return False
-            time.sleep(AGAIN)
+            time.sleep(self._again)
 
 
 class _Unsendable(Exception):
@@ -178,10 +197,10 @@ class _Unsendable(Exception):
         self.code = code
 
 
-def _sent(link: Link, body: Mapping[str, Any], file: FileMessage | None) -> _Outcome:
-    """Send a message, which shows `file` unless that is None; return what became of it."""
+def _sent(link: Link, body: Mapping[str, Any], file: FileMessage | None, seconds: float) -> _Outcome:
+    """Send a message, which shows `file` unless that is None; return what became of it within `seconds`."""
     try:
-        ack = link.request(SEND, body)
+        ack = link.request(SEND, body, seconds=seconds)
     except LinkLost as exc:
         return _Outcome("unknown" if exc.sent else "queued")
     except AckMissing:

@@ -76,14 +76,16 @@ class Subscriber:
         serve: tuple[Callable[[Link], None], ...],
         *,
         replica: str,
+        look: float = LOOK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`replica` names this process in the lease; `serve` see `LinkHandlers`."""
+        """`replica` names this process in the lease; `serve` see `LinkHandlers`; `look` is `LOOK`."""
         self._bot = bot
         self._store = store
         self._arrivals = arrivals
         self._serve = serve
         self._token = f"{replica}:{secrets.token_hex(4)}"
+        self._look = look
         self._clock = clock
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"subscriber-{bot.name}", daemon=True)
@@ -129,7 +131,7 @@ class Subscriber:
             except Exception:
                 log.exception("long connection failed", extra={"bot": self._bot.name})
                 self._pause(MOST_PAUSE)
-            self._leaving.wait(LOOK)
+            self._leaving.wait(self._look)
 
     def _pause(self, seconds: float) -> None:
         self._pause_ends = max(self._pause_ends, self._clock() + seconds)
@@ -201,7 +203,7 @@ class Subscriber:
             lease.note(problem=error.code)
             self._wait(lease, REFUSED_PAUSE)
         # Long enough for another replica to see that the lease is free.
-        self._pause(max(2 * LOOK, self._next_pause()))
+        self._pause(max(2 * self._look, self._next_pause()))
         unsettled = isinstance(error, AckMissing) or (isinstance(error, LinkLost) and error.sent)
         lease.give_back(problem=error.code, connecting="1" if unsettled else "")
 
@@ -268,7 +270,7 @@ class Subscriber:
                     log.error("another program runs this bot: not subscribed again", extra={"bot": self._bot.name})
                 return False
             except StoreUnavailable:
-                if self._leaving.wait(LOOK):
+                if self._leaving.wait(self._look):
                     return False
 
     def _next_pause(self) -> float:

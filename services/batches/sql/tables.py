@@ -8,9 +8,8 @@
     laibao_batch_extras  a task's priority, how often its failed items were asked again, the sums of its usage once it
                          has ended, and how its webhook stands; no row if there is none of them
 
-
-Replicas of two versions may share the tables. So a table never changes: what a later version adds is in a new table,
-which the earlier one does not know, and which may lack a row.
+This is version 1 of the schema. Replicas of two versions may share the tables. So a table never changes: what a later
+version adds is in a new table, which the earlier one does not know, and which may lack a row.
 
 `due` and `served` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds; datetimes are in
 UTC.
@@ -122,8 +121,5 @@ INDEXES = (
 
 
 def statements(kind: str) -> list[str]:
-    """Return the statements that create missing tables; `kind` is "mysql" or "sqlite".
-
-    Administrators of earlier versions call it by a documented command line; it stays for one release.
-    """
+    """Return the statements that create missing tables; `kind` is "mysql" or "sqlite"."""
     return columns.statements(kind, TABLES, INDEXES)

@@ -61,13 +61,14 @@ class DifyProvider(BaseRAGProvider):
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
         clock: Callable[[], float] = time.time,
         timezone: tzinfo | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Configure the app's URL, key and limits. Does not connect.
 
         Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
         `user` is sent for questions without a person. The last event of a finished or failed workflow may take
         `end_grace` or `failure_grace` seconds to arrive, and a finished stream `linger` seconds to close. `timeouts`
-        limits a recovery. `clock` (epoch seconds) and `timezone` are used for `{time_info}`.
+        limits a recovery. `clock` (epoch seconds) and `timezone` are used for `{time_info}`, `monotonic` for silence.
 
         Raises:
             SettingsError: no key, an invalid URL, or an unknown placeholder in `inputs`.
@@ -93,6 +94,7 @@ class DifyProvider(BaseRAGProvider):
             pool_size=pool_size,
             retries=retries,
             backoff=backoff,
+            clock=monotonic,
         )
         self.files_root = self._service.urls.root.removesuffix("/v1")
         self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after

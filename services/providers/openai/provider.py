@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from services.attachments import MediaFile
@@ -50,6 +51,7 @@ class OpenAIProvider(BaseRAGProvider):
         backoff: float = 0.5,
         end_grace: float = 4.0,
         linger: float = 0.2,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Configure the server's URL, key and model. Does not connect.
 
@@ -70,7 +72,7 @@ class OpenAIProvider(BaseRAGProvider):
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         sent = checked_headers(f"{setting}_API_KEY", key) | checked_headers(f"{setting}_HEADERS", more)
         base = checked_url(f"{setting}_BASE_URL", base_url)
-        asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff)
+        asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff, clock=clock)
         self._service = OpenAIService(asking, base_url=base, headers=sent, counts="stream_options" not in fields)
         # Models that accept the newer of the two names reject a request with both.
         limit = None if "max_completion_tokens" in fields else max_tokens

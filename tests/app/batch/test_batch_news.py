@@ -21,10 +21,11 @@ from services.batches.records import Item, Task
 from services.errors import BatchUnknown, StoreUnavailable
 from services.identity.callers import Caller
 from services.realtime.tasks import MOST_TASKS
-from tests.app.channels.test_realtime import TestGateway, TestLimiter, TestSocket
+from tests.app.channels.test_realtime import TestGateway, TestSocket
 from tests.support.batches.twin import BatchesTwin
 from tests.support.replicas import AppServer, dify_settings, replicas, settings_for
 from tests.support.servers.processes import wait_until
+from tests.support.sockets.chat_room import Limit
 from tests.support.sockets.realtime_desk import NOW, Desk, detect
 from tests.support.sockets.visitor import visit
 
@@ -340,7 +341,7 @@ def endpoint_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel
         Caller(OWNER, "sealed-token"),
         "c1",
         gateway=TestGateway(),
-        limiter=TestLimiter(),
+        limiter=Limit(),
         options=RealtimeOptions(detect, Texts("zh")),
         news=news,
     )

@@ -71,7 +71,7 @@ def test_answers_of_a_workbook_come_from_any_replica(app_servers: tuple[AppServe
 def test_a_task_is_listed_and_stopped_at_any_replica(app_servers: tuple[AppServer, AppServer]) -> None:
     """Paused at one replica, listed and cancelled at the other; the end is final on both."""
     one, other = app_servers
-    body = {"name": "FAQ", "texts": ["How?"] * 200, "options": {"max_concurrent": 1}}
+    body = {"name": "FAQ", "texts": ["How?"] * 1000, "options": {"max_concurrent": 1}}
     headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "order-1"}
 
     sent = [requests.post(f"{at.url}/api/batch/tasks", json=body, headers=headers, timeout=30) for at in app_servers]

@@ -96,13 +96,14 @@ class FakeGateway:
         return bool(question.msgid) and self.texts.setdefault(question.msgid, question.text) != question.text
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> FakeStream:
-        self.followed.append((stream_id, cursor))
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            stream = FakeStream()
+            stream.tells(StreamUnknown(stream_id))
+        # Last: a test that waits for it may replace the stream.
         self.readers.append((bot, principal))
-        if stream_id not in self.streams:
-            unknown = FakeStream()
-            unknown.tells(StreamUnknown(stream_id))
-            return unknown
-        return self.streams[stream_id]
+        self.followed.append((stream_id, cursor))
+        return stream
 
     def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
         self.readers.append((bot, principal))
@@ -702,9 +703,12 @@ def test_closing_a_socket_cancels_no_stream(
     """A16: nothing is cancelled, no more frames are sent, and another socket gets the answer."""
     stream_id = client.asks("年假？", id="q1")
     client.sees(type="typing")
+    wait_until(lambda: gateway.followed)
     shown = len(client.frames)
 
     client.leaves()
+    # News goes to one reader of a fake stream, and the first reader waits for some of it until it finds itself closed.
+    gateway.streams[stream_id] = FakeStream()
     client.says(type="chat", content="late", id="q2")
     other = arrives()
     other.asks("年假？", id="q1")

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from config.texts import ZH
 from services.errors import ProviderError
 from services.identity.callers import Caller
-from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
-from tests.support.answers import typed
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import WIDE, ChatClient
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
@@ -175,70 +173,6 @@ def test_the_same_question_on_two_replicas_is_asked_once(
     assert provider.asked == ["年假几天？"]
 
 
-def test_another_text_under_a_used_id_is_an_error(
-    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
-) -> None:
-    """On both replicas' sockets: an error with the id, and nothing of the first answer."""
-    first_client, second_client = open_client(desk), open_client(other_desk)
-    stream_id = first_client.asks("年假几天？", id="q1")
-
-    for client in (first_client, second_client):
-        client.says(type="chat", content="病假几天？", id="q1")
-        assert client.sees(type="error") == {
-            "type": "error",
-            "code": "ID_CONFLICT",
-            "content": ZH["id_conflict"],
-            "id": "q1",
-        }
-    provider.ends("五天")
-
-    assert first_client.sees_end(stream_id)[-2]["content"] == "五天"
-    assert second_client.of(stream_id) == []
-    assert provider.asked == ["年假几天？"]
-
-
-def test_message_ids_belong_to_their_client(desk: Desk, open_client: OpenClient) -> None:
-    """DA4: the same id of another client, or of another caller with the same client id, is another question."""
-    mine = open_client(desk).asks("年假几天？", id="q1")
-
-    assert open_client(desk, client_id="c2").asks("年假几天？", id="q1") != mine
-    assert open_client(desk, caller=OTHER_CALLER).asks("年假几天？", id="q1") != mine
-
-
-def test_a_stream_belongs_to_its_caller(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
-    """Another caller can neither resume nor stop it; for them it is the same error as an unknown stream."""
-    client, other_caller = open_client(desk), open_client(desk, caller=OTHER_CALLER)
-    stream_id = client.asks("年假几天？")
-    provider.sends("五")
-    wait_until(lambda: client.text(stream_id) == "五", WIDE)
-
-    other_caller.says(type="stop", stream_id=stream_id)
-    other_caller.says(type="resume", stream_id=stream_id)
-    other_caller.sees_end(stream_id)
-    provider.ends("天")
-
-    assert {frame.get("code") for frame in other_caller.of(stream_id, "error")} == {"STREAM_UNKNOWN"}
-    assert other_caller.text(stream_id) == ""
-    assert client.sees_end(stream_id)[-2]["content"] == "五天"
-
-
-def test_a_replaced_answer_is_sent_after_a_reset(
-    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
-) -> None:
-    """After `reset` the client gets the new text only."""
-    client = open_client(desk)
-    stream_id = client.asks("年假几天？")
-    provider.sends("不知道")
-    wait_until(lambda: client.text(stream_id) == "不知道", WIDE)
-
-    provider.coming.put(Replacement("五天"))
-    provider.ends("。")
-    frames = client.sees_end(stream_id)
-
-    assert [frame["type"] for frame in frames].count("reset") == 1
-    assert client.text(stream_id) == frames[-2]["content"] == "五天。"
-
-
 def test_a_client_that_resumes_after_a_replacement_gets_a_reset(
     desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
 ) -> None:
@@ -277,77 +211,7 @@ def test_stop_reaches_the_provider(
     assert provider.stopped.wait(WIDE)
 
 
-def test_stopping_an_ended_answer_is_no_error(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
-    """A stop after the end of the answer sends no error."""
-    client = open_client(desk)
-    stream_id = client.asks("年假几天？")
-    provider.ends("五天")
-    client.sees_end(stream_id)
-
-    client.says(type="stop", stream_id=stream_id)
-
-    assert client.of(stream_id, "error") == []
-
-
-def test_a_failed_answer_ends_with_its_error(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
-    """The text so far, then an error with the stream's sentence."""
-    client = open_client(desk)
-    stream_id = client.asks("年假几天？", id="q1")
-    provider.sends("五")
-    wait_until(lambda: client.text(stream_id) == "五", WIDE)
-    provider.coming.put(ProviderError(code="provider_truncated"))
-
-    *_, whole, error, typing = client.sees_end(stream_id)
-
-    assert (whole["content"], whole["status"]) == ("五", "error")
-    assert (error["code"], error["content"], error["id"]) == ("PROVIDER_TRUNCATED", "<provider_truncated>", "q1")
-    assert typing["status"] is False
-
-
-def test_an_answer_has_its_sources(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
-    """The provider's sources come with the whole answer."""
-    client = open_client(desk)
-    stream_id = client.asks("年假几天？")
-    provider.coming.put(Usage(7, sources=({"title": "手册"},)))
-    provider.ends("五天")
-
-    assert client.sees_end(stream_id)[-2]["sources"] == [typed("手册")]
-
-
-def test_questions_are_independent_without_a_conversation(
-    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
-) -> None:
-    """A24: every question starts a conversation; with `conversation` set, the second one continues the first."""
-    client = open_client(desk)
-    for number, together in enumerate([False, False, True, True]):
-        stream_id = client.asks(f"{number}？", conversation=together)
-        provider.ends("好")
-        client.sees_end(stream_id)
-        wait_until(lambda: desk.manager.running == 0, WIDE)
-
-    assert provider.conversations == ["", "", "", "conversation-1"]
-
-
-def test_questions_of_a_conversation_wait_for_each_other(
-    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
-) -> None:
-    """The provider gets the second question after the first answer; questions without a conversation do not wait."""
-    client = open_client(desk)
-    first = client.asks("一？", conversation=True)
-    second = client.asks("二？", conversation=True)
-    wait_until(lambda: provider.asked == ["一？"], WIDE)
-    client.asks("三？")
-    wait_until(lambda: provider.asked == ["一？", "三？"], WIDE)
-    provider.ends("好")
-    provider.ends("好")
-
-    client.sees_end(first)
-    provider.ends("好")
-    client.sees_end(second)
-
-    assert provider.asked == ["一？", "三？", "二？"]
-
-
+@pytest.mark.full
 def test_a_running_answer_survives_an_outage_of_redis(
     provider: ScriptedProvider, open_desk: OpenDesk, open_client: OpenClient
 ) -> None:

@@ -107,11 +107,13 @@ def test_an_unknown_answer_and_that_of_another_caller_are_404(office: Office) ->
 
 def test_an_answer_that_goes_on_is_409(office: Office) -> None:
     """It can be rated once it has ended."""
-    office.dify.slow = 0.05
+    office.dify.delay = 0.2
     client = Client(office)
-    stream_id = client.begins("年假怎么申请 [[slow]]")
+    stream_id = client.begins("年假怎么申请")
+    wait_until(lambda: office.dify.conversations, timeout=30.0)
 
     assert reason_of(client.rates(stream_id, {"rating": "like"})) == (409, 20000, "answer_running")
+    office.dify.hurry()
     wait_until(lambda: office.app.container.manager.running == 0, timeout=30.0)
     assert client.rates(stream_id, {"rating": "like"}).status_code == 200
 

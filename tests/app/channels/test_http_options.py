@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,17 +10,12 @@ from channels.http_chat.stream import END
 from config.texts import ZH
 from services.streams.long_text import Whole
 from tests.app.channels.test_chat import ended, grown
-from tests.app.channels.test_http_chat import EVENTS, WHOLE, Endpoint, error_of, prepared, shown
+from tests.app.channels.test_http_chat import EVENTS, WHOLE, Endpoint, endpoint, error_of, prepared, shown
 from tests.support.sockets.event_reader import Event
 
+__all__ = ["endpoint"]
+
 THOUGHT = Whole("<think>查手册。</think>\n\n十天。", "completed")
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    endpoint = Endpoint()
-    yield endpoint
-    assert endpoint.waits.count == 0, "a slot was not released"
 
 
 def test_a_question_takes_its_options_along(endpoint: Endpoint) -> None:

@@ -16,15 +16,16 @@ from channels.realtime.channel import RealtimeChannel, RealtimeOptions, realtime
 from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.sockets.peer import Closed
 from config.texts import Texts
-from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
-from services.models import Question, Usage
+from services.models import Question
 from services.realtime.answers import MOST as MOST_ANSWERS
 from services.streams.following import News
 from services.streams.long_text import Whole
 from services.streams.records import Chunk, Snapshot
+from tests.app.channels.test_chat import rejected_count
 from tests.support.servers.processes import wait_until
+from tests.support.sockets.chat_room import Limit
 from tests.support.sockets.realtime_desk import detect, html_of, stages
 from tests.support.streams.told_stream import Stream
 from utils.questions.detection import Detection
@@ -119,23 +120,11 @@ class TestGateway:
         return "processing"
 
 
-class TestLimiter:
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.allows = True
-        self.asked: list[tuple[str, str]] = []
-
-    def question(self, principal: str, client_id: str) -> bool:
-        self.asked.append((principal, client_id))
-        return self.allows
-
-
 class Client:
     """A client connected to the realtime channel."""
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Detection] = detect) -> None:
-        self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
+        self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), Limit()
         self.endpoint = RealtimeChannel(
             self.socket,
             Caller("user:E1001", "sealed-token"),
@@ -166,11 +155,6 @@ class Client:
     def sees(self, *last: str) -> None:
         """Wait until the last frames are these."""
         wait_until(lambda: self.seen[-len(last) :] == list(last), WIDE)
-
-
-def rejected_count(code: str) -> float:
-    """Return the value of the counter of rejected questions for `code`."""
-    return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
 
 
 @pytest.fixture
@@ -224,65 +208,6 @@ def test_invalid_json_gets_an_error(client: Client, text: str) -> None:
     assert client.seen[2:] == ["INVALID_JSON"]
 
 
-def test_messages_are_read_during_an_answer(client: Client) -> None:
-    """DR1: a pause during an answer is acknowledged at once."""
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"))
-    client.sees("五")
-
-    client.controls("pause")
-
-    client.sees("ack", "paused")
-    client.gateway[1].tells(end())
-    client.sees("final", "idle", "paused")
-
-
-def test_a_question_during_an_answer_is_asked_at_once_and_shown_next(client: Client) -> None:
-    """DR5: its stream starts before the first has ended."""
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"))
-    client.sees("五")
-    client.says("病假呢？")
-    client.gateway[2].tells(news(0, "十"), end())
-    assert [question.text for question in client.gateway.asked] == ["年假有几天？", "病假呢？"]
-
-    client.gateway[1].tells(end())
-
-    client.sees("ack", "queued", "final", "idle", "analyzing", "querying_rag", "十", "final", "idle")
-
-
-def test_a_provider_error_is_shown_and_ends_the_answer(client: Client) -> None:
-    """DR4, DR11: RAG_ERROR with the stream's sentence, the final frame, idle."""
-    client.says("年假有几天？")
-    client.gateway[1].end = Whole("五", "error", "provider_timeout")
-    client.gateway[1].tells(news(0, "五"), end(status="error", error_code="provider_timeout", sentence="太慢了。"))
-
-    client.sees("五", "RAG_ERROR", "final PROVIDER_TIMEOUT", "idle")
-    assert "太慢了。" in client.socket.sent[-3]["message"]
-
-
-def test_an_answer_of_the_mock_is_marked(client: Client) -> None:
-    """The final frame has `mock`, the usage and the sources."""
-    client.gateway[1].end = Whole("五", "completed", mock=True, usage=Usage(7), sources=({"title": "手册"},))
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"), end())
-
-    client.sees("五", "final", "idle")
-    last = client.socket.sent[-2]
-    assert (last["mock"], last["usage"]["total_tokens"], last["sources"]) == (True, 7, [{"title": "手册"}])
-
-
-def test_a_replaced_text_is_sent_after_a_reset(client: Client) -> None:
-    """R16: a reset frame, then the text from index 0, each piece with its cursor in the stream."""
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "四"), news(3, "五", "天", reset=True), end(5))
-
-    client.sees("四", "reset", "五", "天", "final", "idle")
-    assert [(f["stream_index"], f["cursor"]) for f in client.socket.sent if f["type"] == "answer"] == [
-        (0, 1), (0, 4), (1, 5), (2, 5),
-    ]  # fmt: skip
-
-
 def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
     """The rest of the stream comes with the indexes it would have had."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2})
@@ -333,20 +258,6 @@ def test_stop_closes_after_its_frames() -> None:
 
     assert client.seen[-2:] == ["ack", "closed"]
     assert client.socket.closed == (1000, "stopped")
-
-
-def test_an_instant_query_replaces_the_running_answer(client: Client) -> None:
-    """R09, R10: the running answer is cancelled, then the last text is asked unchanged."""
-    client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"))
-    client.sees("五")
-    client.gateway[2].tells(news(0, "六"), end())
-
-    client.controls("instant_query")
-
-    client.sees("interrupting", "final CANCELLED", "instant_query", "querying_rag", "六", "final", "idle")
-    assert client.gateway.cancelled == [("stream1", "user:E1001")]
-    assert client.gateway.asked[1].text == "年假有几天？"
 
 
 #: Close code, whether the client closed, and whether that cancels running answers.
@@ -545,10 +456,11 @@ def test_a_waiting_sender_blocks_until_the_earlier_one_is_done() -> None:
 
     def flushed(name: str, frames: int, *, waiting: bool) -> threading.Thread:
         def run() -> None:
-            outbox.put([{"of": name}] * frames)
             outbox.flush(wait=waiting)
             done.put(name)
 
+        # Here, and not in the threads: they could put them in another order.
+        outbox.put([{"of": name}] * frames)
         thread = threading.Thread(target=run)
         thread.start()
         return thread
@@ -616,7 +528,7 @@ def test_the_address_comes_from_the_setting() -> None:
 
     app, options = Flask(__name__), RealtimeOptions(detect, Texts("zh"))
     app.register_blueprint(
-        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), options=options)
+        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=Limit(), options=options)
     )
 
     assert app.test_client().get("/live").status_code == 426

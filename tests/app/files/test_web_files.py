@@ -22,12 +22,6 @@ ASKED = "画一座房子 [[pictures]]"
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
 def server(redis_url: str, dify: MockDify) -> Iterator[AppServer]:
     with AppServer(redis_url, API_KEYS=KEY, **dify_settings(dify.base_url)) as server:
         yield server
@@ -45,7 +39,7 @@ def answered(server: AppServer, program: Program, query: str) -> dict[str, Any]:
 
 def begins(server: AppServer, program: Program, dify: MockDify) -> Reader:
     """Ask for an answer that begins with a picture and takes its time, and wait for the picture's link."""
-    dify.delay = 0.5
+    dify.delay = 0.2
     reader = program.reads(server.url, f"![房子]({signed('photo')}){'然后呢' * 200} [[echo]]")
     wait_until(lambda: LINK.search(reader.text), 30)
     return reader

@@ -119,9 +119,10 @@ def test_pictures_and_files_are_decrypted_with_their_own_keys(alice: LongConnect
 
 def test_a_file_of_a_wrong_key_is_not_passed_on(alice: LongConnectionUser, dify: MockDify) -> None:
     """The person reads what to do."""
-    bubble = alice.sends_file("x.pdf", PDF, faults=StoreFaults(wrong_key=True))
+    bubble = alice.sends_image(png(), faults=StoreFaults(wrong_key=True))
 
-    assert alice.sees_finish(bubble) == ZH["media_undecryptable"]
+    # One padding in 256 is valid by chance: then it is no picture.
+    assert alice.sees_finish(bubble) in (ZH["media_undecryptable"], ZH["media_wrong_type"])
     assert dify.uploads == []
 
 

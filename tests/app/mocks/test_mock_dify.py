@@ -7,23 +7,26 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 import requests
 
 from demo.mocks.dify.error_replies import ERROR_REPLIES
+from demo.mocks.dify.plays import MODERATED
 from demo.mocks.dify.scripts import CLOSINGS
 from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify, expected_answer
+from demo.mocks.dify.wire import Run
 from tests.support.servers.processes import wait_until
 
 pytestmark = pytest.mark.full
 
 HEADERS = {"Authorization": "Bearer app-fake"}
-CONVERSATION = "11111111-2222-4333-8444-555555555555"
+UNKNOWN_ID = "11111111-2222-4333-8444-555555555555"
+#: Seconds between two pieces of an answer that does not end before the test has looked at it.
+ENDLESS = 20.0
 
 
 @pytest.fixture
@@ -37,21 +40,13 @@ def body(query: str = "年假", **fields: Any) -> dict[str, Any]:
     return {"query": query, "inputs": {}, "user": "u1", "response_mode": "streaming"} | fields
 
 
-def post(dify: MockDify, fields: Any, path: str = "/v1/chat-messages", **headers: str) -> requests.Response:
-    return requests.post(dify.base_url + path, json=fields, headers=HEADERS | headers, timeout=20.0)
+def post(dify: MockDify, fields: Any, path: str = "chat-messages", **options: Any) -> requests.Response:
+    headers = HEADERS | options.pop("headers", {})
+    return requests.post(f"{dify.base_url}/v1/{path}", json=fields, headers=headers, timeout=20.0, **options)
 
 
-def received(dify: MockDify, query: str) -> bytes:
-    """Return the bytes received until the stream ends, normally or not."""
-    url = f"{dify.base_url}/v1/chat-messages"
-    wire = b""
-    with (
-        suppress(requests.RequestException),
-        requests.post(url, json=body(query), headers=HEADERS, stream=True, timeout=20.0) as reply,
-    ):
-        for chunk in reply.iter_content(None):
-            wire += chunk
-    return wire
+def get(dify: MockDify, path: str, **query: Any) -> requests.Response:
+    return requests.get(f"{dify.base_url}/v1/{path}", params=query, headers=HEADERS, timeout=20.0)
 
 
 def events(wire: bytes) -> list[dict[str, Any]]:
@@ -59,45 +54,45 @@ def events(wire: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in re.findall(rb"^data: (.*)$", wire, re.M)]
 
 
-#: Every row of Dify's table of errors: HTTP status and code; "html" is the reply of a proxy in front.
-ERROR_TABLE = {
-    (400, "invalid_param"),
-    (400, "bad_request"),
-    (400, "not_chat_app"),
-    (400, "app_unavailable"),
-    (400, "agent_not_published"),
-    (400, "provider_not_initialize"),
-    (400, "provider_quota_exceeded"),
-    (400, "model_currently_not_support"),
-    (400, "completion_request_error"),
-    (400, "conversation_completed"),
-    (400, "no_file_uploaded"),
-    (400, "too_many_files"),
-    (400, "filename_not_exists_error"),
-    (401, "unauthorized"),
-    (403, "forbidden"),
-    (403, "app_not_found"),
-    (403, "app_abnormal_status"),
-    (403, "app_api_disabled"),
-    (403, "workspace_archived"),
-    (403, "workflow_version_execution_not_allowed"),
-    (404, "not_found"),
-    (404, "html"),
-    (413, "file_too_large"),
-    (413, "audio_too_large"),
-    (413, "html"),
-    (415, "unsupported_file_type"),
-    (415, "unsupported_audio_type"),
-    (429, "too_many_requests"),
-    (429, "rate_limit_error"),
-    (429, "html"),
-    (500, "internal_server_error"),
-    (500, "unknown"),
-    (502, "html"),
-    (503, "html"),
-    (504, "html"),
-    (524, "html"),
-}
+def received(reply: requests.Response, until: bytes = b"") -> bytes:
+    """Return the bytes received until a text of the stream, or until the stream ends, normally or not."""
+    wire = b""
+    with reply, suppress(requests.RequestException):
+        for chunk in reply.iter_content(None):
+            wire += chunk
+            if until and until in wire:
+                break
+    return wire
+
+
+@contextmanager
+def running(dify: MockDify, query: str, **fields: Any) -> Iterator[Run]:
+    """Ask a question and yield its run once it has started; the client is connected inside the block."""
+    with post(dify, body(query, **fields), stream=True) as reply:
+        # Kept until the end of the block: an iterator that is garbage collected closes the connection.
+        lines = reply.iter_lines(chunk_size=1)
+        run = dify.runs.find(next(json.loads(line[6:])["task_id"] for line in lines if line.startswith(b"data: ")))
+        assert run is not None
+        yield run
+
+
+def saved_run(dify: MockDify, query: str, **fields: Any) -> Run:
+    """Ask, disconnect at the first event, and return the run when its answer is saved."""
+    with running(dify, query, **fields) as run:
+        pass
+    wait_until(lambda: run.is_saved and run.status != "running")
+    return run
+
+
+def history(dify: MockDify, run: Run, **query: Any) -> dict[str, Any]:
+    page: dict[str, Any] = get(dify, "messages", conversation_id=run.conversation_id, user="u1", **query).json()
+    return page
+
+
+def result(dify: MockDify, run: Run) -> dict[str, Any]:
+    reply: dict[str, Any] = get(dify, f"workflows/run/{run.run_id}").json()
+    return reply
+
 
 #: The last events of every app type, failure and known defect of Dify.
 CLOSING_TABLE = {
@@ -130,38 +125,27 @@ CLOSING_TABLE = {
 }
 
 
-def test_there_is_a_script_for_every_row_of_the_error_table(dify: MockDify) -> None:
-    """Each script replies with its status and code, in Dify's envelope or a proxy's HTML."""
-    replies = set()
+def test_there_is_a_script_for_every_closing_choice_and_error(dify: MockDify) -> None:
+    """An error's script is named by its status and code; its reply has them, in Dify's envelope or a proxy's HTML."""
+    assert CLOSINGS.keys() == CLOSING_TABLE.keys()
+    assert {*CLOSINGS, *CHOICES, *ERROR_REPLIES} <= SCRIPTS.keys()
+    codes = {"conversation": "not_found", "conversation-suffix": "not_found"}
     for name in ERROR_REPLIES:
         reply = post(dify, body(f"[[{name}]]"))
-        is_json = reply.headers["Content-Type"] == "application/json"
-        replies.add((reply.status_code, reply.json()["code"] if is_json else "html"))
-
-    assert replies == ERROR_TABLE
-    assert set(ERROR_REPLIES) <= set(SCRIPTS)
-
-
-def test_there_is_a_script_for_every_closing_sequence() -> None:
-    """The table and the scripts have the same names."""
-    assert set(CLOSINGS) == set(CLOSING_TABLE)
-    assert set(CLOSINGS) <= set(SCRIPTS)
+        status, _, code = name.partition("-")
+        is_html = code in ("html", "wrong-path")
+        assert (str(reply.status_code), reply.headers["Content-Type"] == "text/html") == (status, is_html), name
+        assert is_html or reply.json()["code"] == codes.get(code, code), name
 
 
-@pytest.mark.parametrize("name", sorted(CLOSING_TABLE))
+@pytest.mark.parametrize("name", CLOSING_TABLE)
 def test_a_closing_sequence_is_what_the_table_says(dify: MockDify, name: str) -> None:
-    """The last events arrive in this order."""
-    dify.limit = 0.3
-
-    wire = received(dify, f"[[{name}]]")
-
+    """The last events arrive in this order; a script may leave the connection open after them."""
     last = CLOSING_TABLE[name]
+
+    wire = received(post(dify, body(f"[[{name}]]"), stream=True), f'"event":"{last[-1]}"'.encode() * ("open" in name))
+
     assert [event["event"] for event in events(wire)][-len(last) :] == last
-
-
-def test_every_choice_of_the_demo_page_is_a_script() -> None:
-    """Every choice of the demo's page is a script of the mock."""
-    assert set(CHOICES) <= set(SCRIPTS)
 
 
 def test_the_wire_is_dify_to_the_byte(dify: MockDify) -> None:
@@ -179,20 +163,20 @@ def test_the_wire_is_dify_to_the_byte(dify: MockDify) -> None:
 
 
 def test_an_answer_is_the_expected_one(dify: MockDify) -> None:
-    """The pieces add up to the expected answer, and there are enough of them to see it grow."""
+    """The pieces add up to the expected answer; a blocking one is whole; the inputs are in that to 我是谁."""
     pieces = [event["answer"] for event in events(post(dify, body("年假怎么申请？")).content) if "answer" in event]
-
     assert "".join(pieces) == dify.expected_answer("年假怎么申请？") == expected_answer("年假怎么申请？")
     assert 20 <= len(pieces) <= 40
-    assert "1. " in "".join(pieces)
 
+    blocking = post(dify, body("我是谁", inputs={"name": "张三", "department": ""}, response_mode="blocking")).json()
+    assert "- name：张三\n- department：" in blocking["answer"]
+    assert blocking["metadata"]["usage"]["total_tokens"] == 431
+    conversation = {"conversation_id": blocking["conversation_id"], "user": "u1"}
+    (row,) = get(dify, "messages", **conversation).json()["data"]
+    assert (row["id"], row["answer"]) == (blocking["message_id"], blocking["answer"])
 
-def test_the_default_is_what_ordinary_questions_get(dify: MockDify) -> None:
-    """The default can be changed while the mock runs; a marker in the question overrides it."""
     dify.default = "error"
-
     assert b'"event":"error"' in post(dify, body("年假")).content
-    assert dify.expected_answer("年假") == ""
     assert b"message_end" in post(dify, body("[[chat]] 年假")).content
 
 
@@ -208,7 +192,9 @@ def test_the_default_is_what_ordinary_questions_get(dify: MockDify) -> None:
         (body(conversation_id="not-a-uuid"), "invalid_param"),
         (body(conversation_id=7), "invalid_param"),
         (body("[[no-such-script]]"), "invalid_param"),
+        (body("[[agent-chat]]", response_mode="blocking"), "invalid_param"),
         (["no object"], "bad_request"),
+        (None, "bad_request"),
     ],
 )
 def test_an_invalid_request_is_rejected_as_by_dify(dify: MockDify, fields: Any, code: str) -> None:
@@ -218,33 +204,15 @@ def test_an_invalid_request_is_rejected_as_by_dify(dify: MockDify, fields: Any, 
     assert (reply.status_code, reply.json()["code"]) == (400, code)
 
 
-def test_a_body_that_is_not_json_is_refused(dify: MockDify) -> None:
-    """400 bad_request."""
-    reply = requests.post(f"{dify.base_url}/v1/chat-messages", data=b"{", headers=HEADERS, timeout=20.0)
-
-    assert (reply.status_code, reply.json()["code"]) == (400, "bad_request")
-
-
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "app-fake", "Basic app-fake", "Bearer other"])
 def test_a_request_without_the_key_is_unauthorized(dify: MockDify, authorization: str) -> None:
-    """401 with WWW-Authenticate, on every address."""
+    """401 with WWW-Authenticate."""
     dify.api_key = "app-fake"
 
-    for reply in (
-        post(dify, body(), Authorization=authorization),
-        requests.get(f"{dify.base_url}/v1/info", headers={"Authorization": authorization}, timeout=20.0),
-    ):
-        assert (reply.status_code, reply.json()["code"]) == (401, "unauthorized")
-        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+    reply = post(dify, body(), headers={"Authorization": authorization})
 
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_wrong_path_gets_html(dify: MockDify, method: str) -> None:
-    """The reply is a 404 in HTML, without Dify's envelope."""
-    reply = requests.request(method, f"{dify.base_url}/chat-messages", json={}, headers=HEADERS, timeout=20.0)
-
-    assert reply.status_code == 404
-    assert reply.headers["Content-Type"] == "text/html"
+    assert (reply.status_code, reply.json()["code"]) == (401, "unauthorized")
+    assert reply.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
 def test_a_conversation_belongs_to_its_user(dify: MockDify) -> None:
@@ -252,116 +220,209 @@ def test_a_conversation_belongs_to_its_user(dify: MockDify) -> None:
     first = events(post(dify, body()).content)[0]["conversation_id"]
 
     assert events(post(dify, body(conversation_id=first)).content)[0]["conversation_id"] == first
-    for stranger in (body(conversation_id=first, user="u2"), body(conversation_id=CONVERSATION)):
+    for stranger in (body(conversation_id=first, user="u2"), body(conversation_id=UNKNOWN_ID)):
         reply = post(dify, stranger)
         assert (reply.status_code, reply.json()["message"]) == (404, "Conversation Not Exists.")
     dify.forget_conversations()
     assert post(dify, body(conversation_id=first)).status_code == 404
 
 
-def test_every_question_is_recorded(dify: MockDify) -> None:
-    """Rejected questions are recorded too, because tests count calls by them."""
-    post(dify, body("[[400-invalid_param]]"))
-    post(dify, body("一"))
-
-    assert [request.body["query"] for request in dify.requests] == ["[[400-invalid_param]]", "一"]
-    assert len(dify.asked("一")) == 1
-    assert dify.requests[0].authorization == "Bearer app-fake"
-
-
-def test_a_blocking_reply_is_whole(dify: MockDify) -> None:
-    """Chat apps answer in one piece in blocking mode; agents reject it."""
-    reply = post(dify, body("年假") | {"response_mode": "blocking"}).json()
-
-    assert reply["answer"] == expected_answer("年假")
-    assert reply["metadata"]["usage"]["total_tokens"] == 431
-    assert post(dify, body("[[agent-chat]]") | {"response_mode": "blocking"}).status_code == 400
-
-
-def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
-    """The reply is always success; only the stop of the run's user has an effect, and the stream ends in order."""
-    dify.slow = 0.1
-    with requests.post(
-        f"{dify.base_url}/v1/chat-messages", json=body("[[slow]]"), headers=HEADERS, stream=True, timeout=20.0
-    ) as stream:
-        lines = stream.iter_lines(chunk_size=1)
-        task = next(json.loads(line[6:])["task_id"] for line in lines if line.startswith(b"data: "))
-        for user in ("u2", "u1"):
-            reply = post(dify, {"user": user}, f"/v1/chat-messages/{task}/stop")
-            assert reply.json() == {"result": "success"}
-        rest = [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
-
-    assert dify.stops == [(task, "u2"), (task, "u1")]
-    assert [event["event"] for event in rest][-2:] == ["workflow_finished", "message_end"]
-    assert rest[-2]["data"]["status"] == "stopped"
-    assert post(dify, {}, f"/v1/chat-messages/{task}/stop").status_code == 400
-
-
-def test_info_and_parameters_are_settable(dify: MockDify) -> None:
-    """A test can set mode and input form of the app."""
-    dify.mode, dify.user_input_form = "agent", [{"text-input": {"variable": "city", "required": True}}]
-
-    info = requests.get(f"{dify.base_url}/v1/info", headers=HEADERS, timeout=20.0).json()
-    parameters = requests.get(f"{dify.base_url}/v1/parameters", headers=HEADERS, timeout=20.0).json()
-
-    assert info["mode"] == "agent"
-    assert parameters["user_input_form"] == dify.user_input_form
-
-
 @pytest.mark.parametrize("name", ["silent", "no-headers", "ping-only", "drip-bytes", "drip-events"])
 def test_every_script_ends_at_its_limit(dify: MockDify, name: str) -> None:
     """After `limit` seconds the mock ends the stream."""
-    dify.limit, started = 0.3, time.monotonic()
+    dify.limit = 0.3
 
-    received(dify, f"[[{name}]]")
+    with suppress(requests.RequestException):
+        received(post(dify, body(f"[[{name}]]"), stream=True))
 
-    assert time.monotonic() - started < 10.0
     wait_until(lambda: dify.open_streams == 0)
 
 
-def test_a_client_that_leaves_ends_its_stream(dify: MockDify) -> None:
-    """The mock detects a closed connection, as Dify does, and no longer counts its stream."""
-    response = requests.post(
-        f"{dify.base_url}/v1/chat-messages", json=body("[[silent]]"), headers=HEADERS, stream=True, timeout=20.0
-    )
-    assert dify.open_streams == 1
-
-    response.close()
-
+def test_streams_end_with_their_client_and_with_the_mock() -> None:
+    """A closed connection is detected, as by Dify; closing the mock cuts its streams and releases its port."""
+    dify = MockDify().start()
+    with post(dify, body("[[silent]]"), stream=True):
+        wait_until(lambda: dify.open_streams == 1)
     wait_until(lambda: (dify.open_streams, dify.open_connections) == (0, 0))
     assert dify.peak_connections == dify.accepted_connections == 1
 
-
-def test_closing_the_mock_cuts_its_streams() -> None:
-    """Streams are cut and the port is released."""
-    dify = MockDify().start()
-    with requests.post(
-        f"{dify.base_url}/v1/chat-messages", json=body("[[silent]]"), headers=HEADERS, stream=True, timeout=20.0
-    ) as response:
+    with post(dify, body("[[silent]]"), stream=True) as response:
         dify.close()
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
             _ = response.content
-
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(dify.base_url.rsplit(":")[-1])), timeout=5.0)
 
 
+def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
+    """The reply is always success; the stop by the run's user ends the stream in order, and its text is lost."""
+    dify.delay = ENDLESS
+    with post(dify, body(), stream=True) as stream:
+        lines = stream.iter_lines(chunk_size=1)
+        task = next(json.loads(line[6:])["task_id"] for line in lines if line.startswith(b"data: "))
+        for user in ("u2", "u1"):
+            assert post(dify, {"user": user}, f"chat-messages/{task}/stop").json() == {"result": "success"}
+        rest = [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
+
+    run = dify.runs.find(task)
+    assert run
+    assert dify.stops == [(task, "u2"), (task, "u1")]
+    assert [event["event"] for event in rest][-2:] == ["workflow_finished", "message_end"]
+    assert rest[-2]["data"]["status"] == "stopped"
+    assert history(dify, run)["data"][0]["answer"] == ""
+    assert post(dify, {}, f"chat-messages/{task}/stop").status_code == 400
+
+
+def test_the_history_is_the_latest_rows_oldest_first(dify: MockDify) -> None:
+    """As many rows as the limit, with usage and price of each turn, and whether there are more."""
+    first = saved_run(dify, "一")
+    for query in ("二", "三"):
+        saved_run(dify, query, conversation_id=first.conversation_id)
+
+    page, latest = history(dify, first), history(dify, first, limit=2)
+    assert [row["query"] for row in page["data"]] == ["一", "二", "三"]
+    assert [row["query"] for row in latest["data"]] == ["二", "三"]
+    assert (latest["limit"], latest["has_more"], page["has_more"]) == (2, True, False)
+    assert latest["data"][0]["parent_message_id"] == first.message_id
+    assert latest["data"][1]["answer"] == dify.expected_answer("三")
+    assert (latest["data"][1]["answer_tokens"], latest["data"][1]["total_price"]) == (19, "0.00043")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status", "code"),
+    [
+        ("messages", {"conversation_id": UNKNOWN_ID, "user": "u1"}, 404, "not_found"),
+        ("messages", {"conversation_id": "{conversation}", "user": "u2"}, 404, "not_found"),
+        ("messages", {"conversation_id": "{conversation}"}, 400, "invalid_param"),
+        ("messages", {"user": "u1"}, 400, "invalid_param"),
+        ("messages", {"conversation_id": "{conversation}", "user": "u1", "limit": 0}, 400, "invalid_param"),
+        ("conversations", {}, 400, "invalid_param"),
+        ("conversations", {"user": "u1", "limit": 101}, 400, "invalid_param"),
+        (f"workflows/run/{UNKNOWN_ID}", {}, 404, "not_found"),
+        (f"workflow/{UNKNOWN_ID}/events", {"user": "u1"}, 404, "not_found"),
+        ("workflow/{run}/events", {"user": "u2"}, 404, "not_found"),
+        ("workflow/{run}/events", {}, 400, "invalid_param"),
+    ],
+)
+def test_a_look_up_that_dify_rejects(dify: MockDify, path: str, query: dict[str, Any], status: int, code: str) -> None:
+    """Another user's conversation or run and an unknown one are both not found."""
+    run = saved_run(dify, "一")
+    ids = {"conversation": run.conversation_id, "run": run.run_id}
+
+    reply = get(dify, path.format(**ids), **{name: str(value).format(**ids) for name, value in query.items()})
+
+    assert (reply.status_code, reply.json()["code"]) == (status, code)
+
+
+def test_an_answer_is_saved_at_the_end_only(dify: MockDify) -> None:
+    """Until then the row has no text and price, and the run no outputs."""
+    dify.delay = ENDLESS
+    with running(dify, "一") as run:
+        row, working = history(dify, run)["data"][0], result(dify, run)
+
+    assert (row["id"], row["status"], row["answer"], row["answer_tokens"]) == (run.message_id, "normal", "", 0)
+    assert (working["status"], working["outputs"], working["finished_at"]) == ("running", None, None)
+
+
+def test_outputs_come_as_an_object_a_string_or_not_at_all(dify: MockDify) -> None:
+    """`outputs` of the mock selects the form. Moderation replaces the message's text, not the outputs."""
+    run = saved_run(dify, "[[chatflow-moderated]] 年假")
+
+    whole = {"answer": dify.expected_answer("年假")}
+    assert history(dify, run)["data"][0]["answer"] == MODERATED
+    assert result(dify, run)["outputs"] == whole
+    dify.outputs = "string"
+    assert json.loads(result(dify, run)["outputs"]) == whole
+    dify.outputs = "none"
+    assert result(dify, run)["outputs"] is None
+
+
+@pytest.mark.parametrize(("script", "status"), [("chatflow-failed", "error"), ("chatflow-paused", "paused")])
+def test_a_row_has_the_status_of_its_run(dify: MockDify, script: str, status: str) -> None:
+    """A failed or paused run has that status in the history too."""
+    with running(dify, f"[[{script}]]") as run:
+        wait_until(lambda: run.message_status != "normal")
+
+        assert history(dify, run)["data"][0]["status"] == status
+
+
+def test_a_listener_gets_pings_and_the_end_of_the_run(dify: MockDify) -> None:
+    """Earlier events are not repeated. A finished run has one event; other apps and old versions have none."""
+    dify.delay = ENDLESS
+    with running(dify, "年假") as run:
+        address = f"{dify.base_url}/v1/workflow/{run.run_id}/events"
+        with requests.get(address, params={"user": "u1"}, headers=HEADERS, stream=True, timeout=20.0) as listener:
+            wait_until(lambda: dify.open_listeners == 1)
+            dify.stop(run.task_id, "u1")
+            wire = received(listener)
+    wait_until(lambda: dify.open_listeners == 0)
+
+    assert wire.startswith(b"event: ping\n\n")
+    assert [event["event"] for event in events(wire)] == ["workflow_finished", "message_end"]
+    finished = get(dify, f"workflow/{run.run_id}/events", user="u1").content
+    assert b"ping" not in finished
+    assert [event["data"]["status"] for event in events(finished)] == ["stopped"]
+    dify.events, dify.mode = False, "chat"
+    assert get(dify, f"workflow/{run.run_id}/events", user="u1").headers["Content-Type"] == "text/html"
+    assert get(dify, f"workflows/run/{run.run_id}").json()["code"] == "not_workflow_app"
+
+
+@pytest.mark.parametrize(
+    ("after_disconnect", "delay", "query", "status", "is_saved"),
+    [
+        ("runs on", 0.01, "年假", "succeeded", True),
+        ("dies", ENDLESS, "年假", "running", False),
+        ("aborts", ENDLESS, "年假", "stopped", False),
+        ("dies", 0.0, "[[no-message-end-open]] 年假", "succeeded", False),
+        ("aborts", 0.0, "[[no-message-end-open]] 年假", "succeeded", False),
+    ],
+)
+def test_a_run_whose_client_has_left(
+    dify: MockDify, after_disconnect: Any, delay: float, query: str, status: str, is_saved: bool
+) -> None:
+    """Dify up to 1.12 reports it as `running` for ever, 1.16.0 stops it, others go on; a finished run stays so."""
+    dify.after_disconnect, dify.delay = after_disconnect, delay
+    with running(dify, query) as run:
+        wait_until(lambda: delay or run.status == "succeeded")
+    wait_until(lambda: dify.open_streams == 0 and run.status == status)
+
+    wait_until(lambda: bool(history(dify, run)["data"][0]["answer"]) == is_saved)
+    assert result(dify, run)["status"] == status
+
+
+def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
+    """By kind and with their parameters; during an outage all of them fail. Messages may fail to be saved."""
+    dify.saves = False
+    with running(dify, "一") as run:
+        wait_until(lambda: run.status == "succeeded")
+    assert history(dify, run)["data"][0]["answer"] == ""
+    dify.outage = ERROR_REPLIES["502-html"]
+
+    replies = [get(dify, f"workflows/run/{run.run_id}") for _ in range(2)]
+
+    assert [reply.status_code for reply in replies] == [502, 502]
+    assert dify.looked_up() == {"messages": 1, "run": 2}
+    assert dify.look_ups[0].query["conversation_id"] == run.conversation_id
+    assert dify.look_ups[0].authorization == "Bearer app-fake"
+
+
 def test_the_mock_runs_as_a_program() -> None:
-    """`python -m demo.mock_dify` prints its address and answers."""
-    command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", "0"]
+    """`python -m demo.mock_dify` prints its address and answers; it has options for the behaviour of old versions."""
+    command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", str(ENDLESS)]
+    command += ["--after-disconnect", "dies", "--no-events", "--outputs", "string"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().split()[3].removesuffix(",")
-            reply = requests.get(f"{address}/info", headers=HEADERS, timeout=20.0)
+            with requests.post(
+                f"{address}/chat-messages", json=body(), headers=HEADERS, stream=True, timeout=20.0
+            ) as reply:
+                lines = reply.iter_lines(chunk_size=1)
+                run = next(json.loads(line[6:]) for line in lines if line.startswith(b"data: "))["workflow_run_id"]
+            found = requests.get(f"{address}/workflows/run/{run}", headers=HEADERS, timeout=20.0)
+            reply = requests.get(f"{address}/workflow/{run}/events?user=u1", headers=HEADERS, timeout=20.0)
         finally:
             process.terminate()
 
-    assert reply.json()["name"] == "mock"
-
-
-def test_the_app_shows_who_asks(dify: MockDify) -> None:
-    """The question 我是谁 is answered with the request's inputs, in the stream and in the history."""
-    reply = post(dify, body("我是谁", inputs={"name": "张三", "department": ""}, response_mode="blocking")).json()
-
-    assert "- name：张三\n- department：" in reply["answer"]
+    assert found.json()["status"] == "running"
+    assert reply.status_code == 404

@@ -26,8 +26,8 @@ SETTINGS = {
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock Dify whose slow answers take some seconds."""
-    with MockDify(slow=0.05) as dify:
+    """A mock Dify whose slow answers take a moment."""
+    with MockDify(slow=0.02) as dify:
         yield dify
 
 

@@ -1,4 +1,4 @@
-"""`make check-dify` and `make check-ws`: their commands, their output for a broken Dify, and that they clean up."""
+"""The program of `make check-ws`: its output, also for a broken Dify, and that it cleans up."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from demo import check_ws
 from demo.mocks.dify.server import MockDify
-from tests.project.test_makefile import Workshop
 from tests.support.servers.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
-    return Workshop(tmp_path)
-
-
 @contextmanager
-def check_ws(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def running_check(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Run the program of `make check-ws` with `folder` as home and temporary folder."""
     process = subprocess.Popen(
         ["env", "--default-signal=INT", sys.executable, "-m", "demo.check_ws"],
@@ -45,7 +40,7 @@ def check_ws(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def output_of(folder: Path, **variables: str) -> tuple[int, str]:
-    with check_ws(folder, **variables) as process:
+    with running_check(folder, **variables) as process:
         out, _ = process.communicate(timeout=100)
         return process.returncode, out
 
@@ -66,45 +61,6 @@ def _leads_into(link: Path, folder: Path) -> bool:
 def assert_cleaned_up(folder: Path) -> None:
     assert gateways_of(folder) == []
     assert list(folder.iterdir()) == []
-
-
-# make check-dify
-
-
-def test_check_dify_passes_its_options_to_the_tool(workshop: Workshop) -> None:
-    """Address, key and options reach the tool unchanged."""
-    workshop.toy_python()
-    (workshop.commands.parent / "toy").write_text(
-        '#!/bin/sh\nprintf "%s|" "$@" "$DIFY_BASE_URL" "$DIFY_API_KEY" >>"$LOG"; echo >>"$LOG"\n'
-    )
-
-    code, _ = workshop.make(
-        "check-dify", "DIFY_BASE_URL=http://dify/v1", "DIFY_API_KEY=app-$5", "CHECK_ARGS=--user 'a b'"
-    )
-
-    assert code == 0
-    assert workshop.asked[-1] == "-m|tools.dify|--check|--user|a b|http://dify/v1|app-$5|"
-
-
-def test_check_dify_fails_if_the_tool_fails(workshop: Workshop) -> None:
-    """A failure of the tool is make's."""
-    workshop.toy_python()
-    workshop.make("demo")
-    (workshop.project / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
-
-    assert workshop.make("check-dify")[0] != 0
-
-
-# make check-ws
-
-
-def test_check_ws_starts_the_check(workshop: Workshop) -> None:
-    """The demo's requirements are installed, not those of development."""
-    workshop.toy_python()
-
-    assert workshop.make("check-ws")[0] == 0
-    assert workshop.asked[-1].startswith("-m|demo.check_ws|")
-    assert not any("requirements-dev.txt" in call for call in workshop.asked)
 
 
 @pytest.mark.full
@@ -143,7 +99,7 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM during an answer ends the gateway and removes its folder."""
     with MockDify(default="silent") as dify:
         named = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-fake"}
-        with check_ws(tmp_path, **named) as process:
+        with running_check(tmp_path, **named) as process:
             wait_until(lambda: dify.open_streams, timeout=60)
             assert gateways_of(tmp_path) != []
             process.send_signal(signal.SIGTERM)
@@ -155,8 +111,7 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
     assert_cleaned_up(tmp_path)
 
 
-def test_an_address_without_a_key_is_reported(tmp_path: Path) -> None:
+def test_an_address_without_a_key_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """An address without a key is a usage error."""
-    code, out = output_of(tmp_path, DIFY_BASE_URL="https://dify.example/v1")
-
-    assert (code, out) == (2, "DIFY_BASE_URL and DIFY_API_KEY go together: DIFY_API_KEY is missing.\n")
+    assert check_ws.main({"DIFY_BASE_URL": "https://dify.example/v1"}) == 2
+    assert capsys.readouterr().err == "DIFY_BASE_URL and DIFY_API_KEY go together: DIFY_API_KEY is missing.\n"

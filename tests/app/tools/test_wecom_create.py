@@ -61,14 +61,6 @@ def test_a_confirmed_bot_is_in_the_file(env: Path, capsys: Captured, caplog: pyt
     assert console.asked[-1] == {"scode": console.scodes[0]}
 
 
-def test_a_created_bot_is_json(env: Path, capsys: Captured) -> None:
-    """One object on standard output, without the Secret."""
-    with MockBotCreation() as console:
-        assert create(console.address, "--json") == 0
-
-    assert json.loads(capsys.readouterr().out) == {"bot_id": BOT_ID, "env_file": ".env"}
-
-
 def test_each_status_is_told_once(env: Path, capsys: Captured) -> None:
     """A status that is not known is a step on the way, and so is a reply that did not come."""
     with MockBotCreation("wait", "wait", "502", "502", "cut", "scaned", "brand_new", "success") as console:
@@ -138,66 +130,63 @@ def test_a_reply_that_does_not_come_ends_with_the_time(capsys: Captured) -> None
         ({"data": {"scode": "s", "auth_url": "javascript:alert(1)"}}, "it has no scode with an auth_url"),
         ({"data": {"scode": "s", "auth_url": "https://x/\x1b[2J"}}, "it has no scode with an auth_url"),
         ({"errcode": -1}, "WeCom refuses /ai/qc/generate with errcode -1"),
+        (None, "no connection"),
     ],
 )
-def test_without_a_qr_code_it_says_why(begins: Any, words: str, capsys: Captured) -> None:
-    """Nothing is asked for a result."""
+def test_without_a_qr_code_it_says_why(begins: Any, words: str, env: Path, capsys: Captured) -> None:
+    """Nothing is asked for a result, and the file stays as it was."""
     with MockBotCreation(begins=begins) as console:
-        assert create(console.address) == 1
+        assert create(console.address if begins else f"http://127.0.0.1:{free_port()}") == 1
 
     assert words in capsys.readouterr().err
-    assert len(console.asked) == 1
-
-
-def test_a_wecom_that_is_away_is_named(env: Path, capsys: Captured) -> None:
-    """The line has the address; the file stays as it was."""
-    url = f"http://127.0.0.1:{free_port()}"
-
-    assert create(url) == 1
-
-    assert f"{url}: no connection" in capsys.readouterr().err
+    assert len(console.asked) == int(begins is not None)
     assert env.read_text() == KEPT
 
 
 @pytest.mark.parametrize(
-    "line", ["WECHAT_BOT_ID=aib1", "WECHAT_BOT_SECRET='s'", "export WECHAT_TOKEN=t", "WECHAT_ENCODING_AES_KEY=k"]
+    ("content", "environ", "argv", "words"),
+    [
+        ("WECHAT_BOT_ID=aib1", {}, [], "--replace"),
+        ("WECHAT_BOT_SECRET='s'", {}, [], "--replace"),
+        ("export WECHAT_TOKEN=t", {}, [], "--replace"),
+        ("WECHAT_ENCODING_AES_KEY=k", {}, [], "--replace"),
+        (KEPT, {"WECHAT_BOT_SECRET": "others-secret"}, ["--replace"], "the environment has WECHAT_BOT_SECRET"),
+        (KEPT, {}, ["--env-file", "no/such/folder/.env"], "cannot be written: No such file or directory"),
+    ],
 )
-def test_another_bot_is_replaced_only_on_demand(line: str, env: Path, capsys: Captured) -> None:
-    """Without --replace WeCom is not asked, so no bot is created that nobody can use."""
-    env.write_text(f"{line}\n")
+def test_a_bot_that_nobody_could_use_is_not_created(
+    content: str,
+    environ: dict[str, str],
+    argv: list[str],
+    words: str,
+    env: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    """Another bot is in the file or in the environment, or the file cannot be written: WeCom is not asked."""
+    env.write_text(content)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
 
     with MockBotCreation() as console:
-        assert create(console.address) == 2
-        assert console.asked == []
-        assert "--replace" in capsys.readouterr().err
-        assert create(console.address, "--replace") == 0
+        assert create(console.address, *argv) == 2
+
+    said = capsys.readouterr().err
+    assert words in said
+    assert "others-secret" not in said
+    assert console.asked == []
+
+
+def test_another_bot_is_replaced_on_demand(env: Path, capsys: Captured) -> None:
+    """--replace; with --json the bot is one object on standard output, without the Secret."""
+    env.write_text("WECHAT_BOT_ID=aib1\n")
+
+    with MockBotCreation() as console:
+        assert create(console.address, "--replace", "--json") == 0
 
     found = dotenv_values(env)
     assert (found["WECHAT_BOT_ID"], found["WECHAT_BOT_SECRET"]) == (BOT_ID, SECRET)
-
-
-def test_an_environment_that_overrides_the_file_is_refused(
-    monkeypatch: pytest.MonkeyPatch, env: Path, capsys: Captured
-) -> None:
-    """The bot would be created, and never used."""
-    monkeypatch.setenv("WECHAT_BOT_SECRET", "another-secret")
-
-    with MockBotCreation() as console:
-        assert create(console.address, "--replace") == 2
-
-    said = capsys.readouterr().err
-    assert "the environment has WECHAT_BOT_SECRET" in said
-    assert "another-secret" not in said
-    assert console.asked == []
-
-
-def test_a_file_that_cannot_be_written_is_known_before(env: Path, capsys: Captured) -> None:
-    """A Secret that cannot be stored would be lost."""
-    with MockBotCreation() as console:
-        assert create(console.address, "--env-file", "no/such/folder/.env") == 2
-
-    assert "cannot be written: No such file or directory" in capsys.readouterr().err
-    assert console.asked == []
+    assert json.loads(capsys.readouterr().out) == {"bot_id": BOT_ID, "env_file": ".env"}
 
 
 def test_a_file_that_changed_meanwhile_keeps_the_change(env: Path) -> None:

@@ -6,15 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import ResponseServer
 from tests.support.replicas import AppServer
-
-
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_a_click_after_the_form_was_answered_by_number(user: WeComUser, dify: Mo
 
 
 def test_nobody_else_clicks_for_the_person_who_asked(app_server: AppServer, user: WeComUser, dify: MockDify) -> None:
-    """Neither another person nor the same one in another chat; the form stays open."""
+    """Neither another person nor the same one in another chat; their number is a question, and the form stays open."""
     card = asked(user).card
     assert card
 
@@ -134,8 +134,9 @@ def test_nobody_else_clicks_for_the_person_who_asked(app_server: AppServer, user
     ):
         for one in (other, elsewhere):
             assert answered(one, one.clicks(card, "同意")) == ZH["form_gone"]
+            assert asked(one, "1").content == render_frame(dify.expected_answer("1"), growing=False)
 
-    assert (actions(dify), len(dify.requests)) == ([], 1)
+    assert actions(dify) == []
     assert answered(user, user.clicks(card, "同意")) == continued("同意")
 
 
@@ -151,32 +152,34 @@ def test_a_click_means_its_own_form(user: WeComUser, dify: MockDify) -> None:
     assert actions(dify) == ["finance"]
 
 
-def test_a_click_on_an_expired_form(user: WeComUser, dify: MockDify) -> None:
-    """It is not submitted."""
+def test_an_expired_form_is_told(user: WeComUser, dify: MockDify) -> None:
+    """A click or a number that comes too late is not submitted."""
     card = asked(user, "报销 [[form-expires]]").card
     assert card
     wait_until(lambda: all(form.expired for form, _ in dify.forms._known.values()), timeout=30.0)
 
     assert answered(user, user.clicks(card, "同意")) == ZH["form_expired"]
-    assert (actions(dify), dify.forms.refused) == ([], 0)
+    assert user.sees_finish(user.says("1"), every=0.05) == ZH["form_expired"]
+    assert (actions(dify), dify.forms.refused, len(dify.requests)) == ([], 0, 1)
 
 
-def test_a_reset_forgets_the_form_of_a_card(user: WeComUser, dify: MockDify) -> None:
-    """The click is no question either."""
+def test_a_reset_forgets_open_forms(user: WeComUser, dify: MockDify) -> None:
+    """A click after it is no question; a number is one."""
     card = asked(user).card
     assert card
     user.sees_finish(user.says("/reset"), every=0.05)
 
     assert answered(user, user.clicks(card, "同意")) == ZH["form_gone"]
-    assert (actions(dify), len(dify.requests)) == ([], 1)
+    assert len(dify.requests) == 1
+    assert asked(user, "1").content == render_frame(dify.expected_answer("1"), growing=False)
+    assert actions(dify) == []
 
 
 def test_a_click_that_is_refused_says_so_on_the_card(user: WeComUser, values: dict[str, str], dify: MockDify) -> None:
     """All slots are taken: no message follows, and the button stays for another click."""
     card = asked(user).card
     assert card
-    dify.slow = 0.2
-    running = [user.says(f"年假怎么申请 {number} [[slow]]") for number in range(3)]
+    running = [user.says(f"年假怎么申请 {number} [[silent]]") for number in range(3)]
 
     refused = user.clicks(card, "同意")
     assert refused.card

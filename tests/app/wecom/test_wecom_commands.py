@@ -17,7 +17,6 @@ from demo.mocks.dify.server import MockDify
 from demo.mocks.group_robot import KEY, MockGroupRobot
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings
 from tests.support.servers.processes import free_port, wait_until
-from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
 PAUSES = f"{QUESTION} [[pings-after-text]]"
@@ -102,28 +101,6 @@ def test_commands_in_a_group_follow_the_mention(app_server: AppServer, dify: Moc
         assert [user.polls(bubble).finish for user, bubble in bubbles] == [True, False, False]
 
 
-def test_retry_answers_the_last_question_again(app_server: AppServer, dify: MockDify) -> None:
-    """The bubble grows as for a question; a redelivered command asks once."""
-    with app_server.user() as user:
-        first = user.sees_finish(user.says(QUESTION), every=0.05)
-        bubble = user.says("/retry", "retry-1")
-        again = user.sees_finish(bubble, every=0.05)
-        redelivered = user.says("/retry", "retry-1")
-
-    assert first == again == redelivered.content == render_frame(answer_to(QUESTION), growing=False)
-    assert redelivered.stream_id == bubble.stream_id
-    assert [request.body["query"] for request in dify.requests] == [QUESTION, QUESTION]
-
-
-def test_retry_without_a_question_says_so(app_server: AppServer) -> None:
-    """Commands are no questions."""
-    with app_server.user() as user:
-        user.says("/help")
-        bubble = user.says("重试")
-
-    assert (bubble.finish, bubble.content) == (True, ZH["retry_nothing"])
-
-
 def test_whoami_shows_the_person_and_the_bot(values: dict[str, str], tmp_path: object) -> None:
     """The name is known once the directory had to be asked for a question; the token is never shown."""
     database = f"{tmp_path}/users.db"
@@ -188,26 +165,6 @@ def test_a_robot_that_hangs_delays_no_callback(values: dict[str, str]) -> None:
     address = f"http://127.0.0.1:{free_port()}/send?key={KEY}"
     with AppServer(**values, HANDOFF_WEBHOOK=address) as app_server, app_server.user() as user:
         assert user.says("/human").content == ZH["human_notified"]
-
-
-def test_without_redis_every_command_gets_the_sentence_of_a_question(values: dict[str, str]) -> None:
-    """The group is not told either."""
-    away = {**values, "redis_url": f"redis://127.0.0.1:{free_port()}/0"}
-    with AppServer(**away) as app_server, app_server.user() as user:
-        told = [user.says(text).content for text in ("/stop", "/retry", "/help", "/whoami", "/human", QUESTION)]
-
-    assert set(told) == {ZH["store_unavailable"]}
-
-
-def test_commands_take_no_slot(app_server: AppServer, redis_url: str) -> None:
-    """With three answers in progress each command still works."""
-    with app_server.user() as user:
-        for number in range(3):
-            user.says(f"{number} [[silent]]")
-        told = [user.says(text) for text in ("/help", "/whoami", "/human", "/reset", "/stop")]
-
-    assert [bubble.finish for bubble in told] == [True] * 5
-    assert ZH["user_full"] not in {bubble.content for bubble in told}
 
 
 def test_a_bot_without_such_commands_notes_no_questions(values: dict[str, str], redis_url: str) -> None:

@@ -12,13 +12,13 @@ from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, ResponsePost, ResponseServer, WeComUser
 from services.streams.store import stream_keys
+from tests.app.wecom.test_wecom import QUESTION, ends_frame, sees_text
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 from utils.stream_utils import FRAME_BYTES, render_frame
 
 MARK = "(2/2)\n\n"
 LONG = "长" * 8000
-SLOW = "年假怎么申请 [[slow]]"
 
 
 def squeezed(text: str) -> str:
@@ -26,8 +26,8 @@ def squeezed(text: str) -> str:
 
 
 @pytest.fixture
-def values(any_redis_url: str, dify: MockDify) -> dict[str, str]:
-    return {"redis_url": any_redis_url, **dify_settings(dify.base_url), "WECHAT_RESPONSE_HOSTS": "127.0.0.1"}
+def values(redis_url: str, dify: MockDify) -> dict[str, str]:
+    return {"redis_url": redis_url, **dify_settings(dify.base_url), "WECHAT_RESPONSE_HOSTS": "127.0.0.1"}
 
 
 def sees_late(user: WeComUser, bubble: Bubble) -> str:
@@ -50,17 +50,20 @@ def test_an_answer_after_the_frames_end_follows_whole(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """The frame says that the rest follows; frame and message together are the answer, also when polled again."""
-    dify.slow = 0.15
-    with AppServer(**values, WECHAT_ANSWER_SECONDS="2") as app_server, app_server.user(responses=responses) as user:
-        bubble = user.says(SLOW)
-        frame = user.sees_finish(bubble, every=0.2, timeout=30.0)
+    dify.delay = 0.4
+    with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
+        bubble = user.says(QUESTION)
+        sees_text(user, bubble)
+        ends_frame(app_server, bubble)
+        frame = user.polls(bubble).content
+        dify.hurry()
         rest = sees_late(user, bubble)
         outcome = delivered(app_server, bubble)
         user.polls(bubble)
 
     shown = frame.removesuffix(f"\n\n{ZH['frame_ended_late']}")
     assert shown != frame
-    assert squeezed(shown + rest) == squeezed(render_frame(answer_to(SLOW), growing=False))
+    assert squeezed(shown + rest) == squeezed(render_frame(answer_to(QUESTION), growing=False))
     assert (bubble.content, outcome, len(responses.posts)) == (frame, "sent", 1)
 
 
@@ -92,26 +95,34 @@ def test_an_error_after_the_frames_end_is_told(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """The promise is kept when the answer fails: the message is the error's sentence, with the rest of the text."""
-    changes = {"WECHAT_ANSWER_SECONDS": "1", "STREAM_MAX_SECONDS": "3", "STREAM_LEASE": "2"}
-    with AppServer(**values, **changes) as app_server, app_server.user(responses=responses) as user:
-        bubble = user.says("[[silent]]")
-        frame = user.sees_finish(bubble, every=0.2, timeout=30.0)
+    dify.after_disconnect = "dies"
+    with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
+        bubble = user.says(f"{QUESTION} [[chatflow-reset-middle]]")
+        wait_until(lambda: dify.looked_up()["events"] > 0, timeout=30.0)
+        ends_frame(app_server, bubble)
+        frame = user.polls(bubble).content
+        run = dify.runs.turns(next(iter(dify.conversations)))[0]
+        run.live.say(run.workflow_finished("failed"))
         rest = sees_late(user, bubble)
 
-    assert (frame, rest) == (ZH["frame_ended_late"], ZH["answer_timeout"])
+    assert frame.endswith(f"\n\n{ZH['frame_ended_late']}")
+    assert rest.endswith(ZH["provider_error"])
 
 
 def test_an_answer_nobody_polled_after_its_deadline_is_sent_whole(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
     """What the person saw last is unknown, so the message has the whole answer; a later poll shows an ended frame."""
-    dify.slow = 0.15
-    with AppServer(**values, WECHAT_ANSWER_SECONDS="2") as app_server, app_server.user(responses=responses) as user:
-        bubble = user.says(SLOW)
+    dify.delay = 0.4
+    with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
+        bubble = user.says(QUESTION)
+        ends_frame(app_server, bubble)
+        wait_until(lambda: dify.conversations, timeout=30.0)
+        dify.hurry()
         rest = sees_late(user, bubble)
         frame = user.polls(bubble)
 
-    assert squeezed(rest) == squeezed(answer_to(SLOW))
+    assert squeezed(rest) == squeezed(answer_to(QUESTION))
     assert frame.finish
     assert frame.content.endswith(ZH["frame_ended_late"])
 

@@ -147,7 +147,6 @@ def test_a_file_is_uploaded_before_the_question_waits_for_its_turn(
         (b"x", StoreFaults(expired=True), "media_too_old"),
         (b"x", StoreFaults(redirect="http://localhost:1/x"), "media_not_allowed"),
         (b"no picture", StoreFaults(), "media_wrong_type"),
-        (b"x", StoreFaults(resets=9), "media_failed"),
     ],
 )
 def test_a_failure_gets_its_sentence_and_the_provider_is_not_asked(
@@ -163,10 +162,10 @@ def test_a_failure_gets_its_sentence_and_the_provider_is_not_asked(
 
 
 def test_no_undecrypted_byte_leaves(person: WeComUser, dify: MockDify) -> None:
-    """A file under another key is refused. The key is chosen so that the pad shows it."""
-    shown = {answered(person, person.sends_image(png(), faults=StoreFaults(wrong_key=True))) for _ in range(3)}
+    """A file under another key is refused: by its padding or, where that is valid by chance, by its type."""
+    shown = answered(person, person.sends_image(png(), faults=StoreFaults(wrong_key=True)))
 
-    assert shown <= {ZH["media_undecryptable"], ZH["media_wrong_type"]}
+    assert shown in (ZH["media_undecryptable"], ZH["media_wrong_type"])
     assert (dify.uploads, dify.requests) == ([], [])
 
 

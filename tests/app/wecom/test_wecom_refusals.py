@@ -15,7 +15,7 @@ import requests
 
 from channels.wecom.callbacks import MAX_BODY
 from demo.wecom.simulator import Callback, CallbackFailed
-from tests.support.forgery import FORGED, a_text, callback, echo, good
+from tests.support.forgery import FORGED, a_text, callback, good
 from tests.support.replicas import AppServer
 from tests.support.servers.processes import wait_until
 
@@ -69,26 +69,6 @@ def test_a_callback_that_fails_a_check_is_rejected_without_redis(
     assert (reply.status_code, reply.json()) == (400, REFUSED)
     assert check_of(caplog) == name.split()[0]
     assert redis_calls(stored) == before
-    assert stored.dbsize() == 0
-
-
-@pytest.mark.parametrize(
-    ("params", "check"),
-    [
-        (lambda: {**echo("1"), "msg_signature": "0" * 40}, "bad_signature"),
-        (lambda: {**echo("1"), "echostr": ""}, "missing_parameter"),
-        (lambda: {}, "missing_parameter"),
-    ],
-)
-def test_a_verification_must_pass_the_same_checks(
-    app_server: AppServer, caplog: pytest.LogCaptureFixture, params: Any, check: str
-) -> None:
-    """A failed verification gets the same reply as a forged message."""
-    caplog.clear()
-
-    reply = requests.get(f"{app_server.url}/wechat/callback", params=params(), timeout=10)
-
-    assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, check)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -172,10 +152,5 @@ def test_an_incomplete_body_is_rejected(app_server: AppServer, caplog: pytest.Lo
 
 def test_an_unchanged_callback_passes_the_same_checks(app_server: AppServer) -> None:
     """The base message of the forged ones is accepted, so each fails for its one change only."""
-    reply = requests.post(
-        f"{app_server.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
-    )
-    assert reply.status_code == 400
-
     whole = good()
     assert requests.post(f"{app_server.url}/wechat/callback", params=whole.params, data=whole.body, timeout=10).ok

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -290,26 +291,18 @@ def test_a_directory_that_is_back_is_used_again(
     assert [record.message for record in caplog.records] == ["directory look-up failed", "directory answers again"]
 
 
-def test_a_failure_before_the_request_costs_no_hour(make: Make, wecom: MockContacts, redis_client: redis.Redis) -> None:
-    """Without a token nobody was looked up: the person is, as soon as there is one."""
-    wecom.faults["gettoken"] = "error"
+@pytest.mark.parametrize(("failing", "found"), [("user/get", Contact()), ("gettoken", ZHANGSAN)])
+def test_a_failed_request_costs_the_hour(
+    make: Make, wecom: MockContacts, redis_client: redis.Redis, failing: Any, found: Contact
+) -> None:
+    """It may have reached WeCom: at most one look-up per person and hour. Without a token none has been made yet."""
+    wecom.faults[failing] = "error"
     directory = make()
     directory.find("zhangsan")
     wecom.faults.clear()
     redis_client.delete(REST, AWAY)
 
-    assert directory.find("zhangsan") == ZHANGSAN
-
-
-def test_a_failed_request_costs_the_hour(make: Make, wecom: MockContacts, redis_client: redis.Redis) -> None:
-    """It may have reached WeCom: at most one look-up per person and hour."""
-    wecom.faults["user/get"] = "error"
-    directory = make()
-    directory.find("zhangsan")
-    wecom.faults.clear()
-    redis_client.delete(REST, AWAY)
-
-    assert directory.find("zhangsan") == Contact()
+    assert directory.find("zhangsan") == found
     assert wecom.calls["user/get"] == 1
 
 

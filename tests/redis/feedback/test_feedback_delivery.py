@@ -196,11 +196,15 @@ def test_a_provider_that_stays_away_for_a_day_loses_the_rating(
     assert "机密" not in caplog.text
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_refusal_is_not_repeated(worker: Worker, status: int) -> None:
-    """The provider does not know the message, or takes no ratings of it."""
+@pytest.mark.parametrize("status", [400, 404, 422, None])
+def test_a_refusal_is_not_repeated(worker: Worker, status: int | None) -> None:
+    """The provider does not know the message, or takes no ratings of it, or the directory lacks the asker by now."""
     before = lost("provider")
-    worker.provider.error = ProviderError(f"HTTP {status}", http_status=status)
+    if status:
+        worker.provider.error = ProviderError(f"HTTP {status}", http_status=status)
+    else:
+        worker.provider.sends_user_tokens = True
+        worker.token_error = AuthError(code="unknown_user")
     worker.rates()
     worker.delivery.work()
 
@@ -256,18 +260,6 @@ def test_a_provider_that_needs_it_gets_the_askers_token(worker: Worker, needed: 
 
     assert worker.provider.tokens == ["token of zhangsan" if needed else ""]
     assert worker.waiting == 0
-
-
-def test_an_asker_who_has_left_loses_the_rating(worker: Worker) -> None:
-    """The directory does not know the person any more; SQL has the row."""
-    before = lost("provider")
-    worker.provider.sends_user_tokens = True
-    worker.token_error = AuthError(code="unknown_user")
-    worker.rates()
-    worker.delivery.work()
-
-    assert lost("provider") == before + 1
-    assert (worker.rows(), worker.waiting) == ([("s1", "like")], 0)
 
 
 def test_a_provider_with_a_fault_loses_only_its_own(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from services.errors import StoreUnavailable
 from services.long_connection.held_lease import HeldLease
 from services.long_connection.lease_store import LEASE, LOOKED, PAUSED, LeaseStore, lease_key
 from services.redis.store import ScriptRunner, connect
@@ -183,7 +184,7 @@ class TestHeldLease:
     def test_it_is_renewed_until_it_is_given_back(self, runner: ScriptRunner) -> None:
         """Fields are written soon and stay; after `give_back` nothing renews the lease."""
         store = LeaseStore(runner)
-        lease = HeldLease(store, "hr", "a", store.take("hr", "a"))
+        lease = HeldLease(store, "hr", "a", store.take("hr", "a"), renewal=0.02)
         lease.start()
         ends = store.look("hr").expires
 
@@ -214,12 +215,14 @@ class TestHeldLease:
         with RedisServer() as server:
             client = connect(server.url(), pool_size=2)
             store = LeaseStore(ScriptRunner(client))
-            lease = HeldLease(store, "hr", "a", store.take("hr", "a"))
+            lease = HeldLease(store, "hr", "a", store.take("hr", "a"), renewal=0.02)
             lease.start()
 
             server.pause()
             lease.note(subscribed="1")
-            assert not lease.gone.wait(3)
+            with pytest.raises(StoreUnavailable):
+                lease.confirm()
+            assert not lease.gone.is_set()
             server.resume()
 
             wait_until(lambda: store.look("hr").subscribed)

@@ -35,13 +35,13 @@ class Steps:
 @contextmanager
 def working(runner: ScriptRunner, steps: Callable[[int], None], *, threads: int = 4) -> Iterator[LaneMessages]:
     """Run the workers of one process for the block."""
-    messages = LaneMessages(runner, steps, threads=threads)
+    messages = LaneMessages(runner, steps, threads=threads, poll=0.05)
     messages.start()
     try:
         yield messages
     finally:
         messages.leave()
-        messages.stop(10.0)
+        messages.stop(30.0)
 
 
 @pytest.mark.every_redis
@@ -88,9 +88,10 @@ def test_a_process_fetches_only_its_share(runner: ScriptRunner) -> None:
     """Further messages are left to other processes until lanes of its own are done."""
     steps = Steps(hold=True)
     with working(runner, steps) as messages:
+        # Before the first message: a fetch that has begun asks for the share of before.
+        messages.share(2)
         messages.send(0)
         wait_until(lambda: steps.begun == [0], timeout=30.0)
-        messages.share(2)
         for lane in range(1, 6):
             messages.send(lane)
         wait_until(lambda: len(steps.begun) == 2, timeout=30.0)
@@ -127,9 +128,10 @@ def test_a_leaving_process_fetches_no_more(runner: ScriptRunner) -> None:
         messages.send(0)
         wait_until(lambda: steps.begun == [0], timeout=30.0)
         messages.leave()
+        wait_until(lambda: not [each for each in threading.enumerate() if type(each).__name__ == "_ConsumerThread"])
         messages.send(1)
-        threading.Timer(0.2, steps.go_on.set).start()
-        messages.stop(10.0)
+        steps.go_on.set()
+        messages.stop(30.0)
 
         assert steps.ended == [0]
         assert messages.waiting() == 1
@@ -169,7 +171,7 @@ def test_a_worker_may_start_before_redis(caplog: pytest.LogCaptureFixture) -> No
             wait_until(lambda: _sent(messages, 7), timeout=30.0)
             wait_until(lambda: steps.ended == [7], timeout=30.0)
             messages.leave()
-            messages.stop(10.0)
+            messages.stop(30.0)
     client.close()
 
     assert not [record for record in caplog.records if record.name.startswith("dramatiq")]

@@ -9,22 +9,9 @@ from services.answers.conversation_store import ConversationStore
 from services.answers.history_store import MAX_CHARACTERS, MAX_TURNS, HistoryStore, history_key
 from services.models import Question, Turn
 from services.redis.store import ScriptRunner
+from tests.support.servers.processes import FakeClock
 
-NOW = 1_700_000_000.0
 QUESTION = Question("?", "wecom", "default", "zhangsan")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -38,7 +25,7 @@ def key(conversations: ConversationStore) -> str:
 
 
 @pytest.fixture
-def history(runner: ScriptRunner, clock: Clock) -> HistoryStore:
+def history(runner: ScriptRunner, clock: FakeClock) -> HistoryStore:
     return HistoryStore(runner, ttl=100.0, max_tokens=20, max_seconds=60.0, clock=clock)
 
 
@@ -77,12 +64,12 @@ def test_the_last_turn_is_cut_to_the_limit(history: HistoryStore, key: str, turn
     assert history.load(key) == (loaded,)
 
 
-def test_an_old_turn_is_not_loaded(history: HistoryStore, key: str, clock: Clock) -> None:
+def test_an_old_turn_is_not_loaded(history: HistoryStore, key: str, clock: FakeClock) -> None:
     """The age of each turn counts, not the conversation's."""
     history.add(key, "0", "s1", Turn("早", "早"))
-    clock.now += 50
+    clock.advance(50)
     history.add(key, "0", "s2", Turn("在吗", "在"))
-    clock.now += 20
+    clock.advance(20)
 
     assert history.load(key) == (Turn("在吗", "在"),)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
-from services.answers.conversation_memory import LateHead, MemoryStores
+from services.answers.answer import EVICT_LEASES, Answerer, Backend
+from services.answers.conversation_memory import PAUSE, LateHead, MemoryStores
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
@@ -50,7 +49,7 @@ from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.streams.records import NewStream
-from services.streams.store import StreamStore
+from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -94,30 +93,39 @@ class StubAuth:
 
 
 class Replica:
-    """An answerer with a scripted provider; questions that wait sleep for 50 ms, and are counted."""
+    """An answerer with a scripted provider; the sleeps of questions that wait move its clock, and are counted."""
 
     def __init__(self, url: str) -> None:
         self.client = connect(url, pool_size=4, timeout=5.0)
         runner = ScriptRunner(self.client)
         self.provider, self.auth = ScriptedProvider(), StubAuth()
-        self.streams = StreamStore(runner, lease=0.3)
+        self.streams = StreamStore(runner, lease=60.0)
         self.conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         self.sleeps = 0
+        self.clock = FakeClock()
         self.answerer = Answerer(
             auth=self.auth,
             backends={"default": Backend(self.provider, corp="acme")},
-            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.3),
+            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
             streams=self.streams,
             channels=Channels(CHANNELS, {}),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
+            callers=Callers("none"),
             sleep=self._sleep,
+            clock=self.clock,
         )
         self.key = self.answerer.conversation(QUESTION)
-        self.deadline = Deadline(10.0)
+        self.deadline = Deadline(1000.0, clock=self.clock)
 
     def _sleep(self, seconds: float) -> None:
         self.sleeps += 1
-        threading.Event().wait(0.05)
+        self.clock.advance(seconds)
+
+    def queues(self, *stream_ids: str, status: str = "processing") -> None:
+        """Let running streams of another owner wait for the conversation's turn."""
+        for stream_id in stream_ids:
+            self.streams.open(NewStream(stream_id, "o", {"status": status}))
+            self.conversations.enter(self.key, stream_id)
 
     def ask(self, stream_id: str = "s") -> list[Any]:
         """Ask QUESTION, and return all events of its answer."""
@@ -158,7 +166,7 @@ def test_an_unauthenticated_question_does_not_reach_the_provider(replica: Replic
 
 @pytest.mark.parametrize("channel", ["chat", "realtime"])
 def test_a_socket_question_without_socket_authentication_is_refused(replica: Replica, channel: str) -> None:
-    """WeCom's authentication does not apply to socket channels."""
+    """WeCom's authentication does not apply to socket channels, which have credentials of their own."""
     question = replace(QUESTION, channel=channel)
 
     with pytest.raises(AuthError):
@@ -168,41 +176,31 @@ def test_a_socket_question_without_socket_authentication_is_refused(replica: Rep
 
 
 def test_the_second_question_continues_the_conversation(replica: Replica) -> None:
-    """It is sent with the conversation id of the first answer."""
+    """It is sent with the conversation id of the first answer, and no turns: the provider has them."""
     replica.ask("1")
     replica.conversations.leave(replica.key, "1")
     replica.ask("2")
 
-    assert [query.conversation_id for query in replica.provider.queries] == ["", "c1"]
+    assert [(query.conversation_id, query.history) for query in replica.provider.queries] == [("", ()), ("c1", ())]
+    assert replica.provider.cancelled == [], "both runs have ended"
 
 
-def test_an_answer_that_fails_after_some_text_keeps_its_conversation(replica: Replica) -> None:
-    """The id is stored at the first text, not at the end."""
+@pytest.mark.parametrize(("texts", "kept"), [(["一半"], "c1"), ([], "")])
+def test_an_answer_that_fails_after_some_text_keeps_its_conversation(
+    replica: Replica, texts: list[str], kept: str
+) -> None:
+    """The id is stored at the first text, not at the end: no provider's history begins with an empty answer."""
 
     def script(query: Query) -> Iterator[ProviderEvent]:
         yield ProviderIds("c1", "m1")
-        yield Delta("一半")
+        yield from map(Delta, texts)
         raise ProviderError(code="provider_truncated")
 
     replica.provider.script = script
     with pytest.raises(ProviderError):
         replica.ask()
 
-    assert replica.remembered == "c1"
-
-
-def test_a_first_turn_without_text_is_no_conversation(replica: Replica) -> None:
-    """Otherwise the provider's history would begin with an empty answer."""
-
-    def script(query: Query) -> Iterator[ProviderEvent]:
-        yield ProviderIds("c1", "m1")
-        raise ProviderError(code="provider_error")
-
-    replica.provider.script = script
-    with pytest.raises(ProviderError):
-        replica.ask()
-
-    assert replica.remembered == ""
+    assert replica.remembered == kept
 
 
 def test_a_conversation_that_the_provider_lost_is_started_anew(replica: Replica) -> None:
@@ -238,9 +236,7 @@ def test_a_new_conversation_that_is_gone_is_an_error(replica: Replica) -> None:
 
 def test_a_question_waits_for_the_earlier_one(replica: Replica) -> None:
     """Until its turn it reports `Waiting`, and the provider is not asked."""
-    replica.streams.open(NewStream("first", "o", {"status": "processing"}))
-    replica.streams.lease = 60.0
-    replica.conversations.enter(replica.key, "first")
+    replica.queues("first")
     events = replica.answerer.answer(QUESTION, "second", replica.deadline)
     first_events = [next(events), next(events)]
 
@@ -281,28 +277,27 @@ def test_a_continued_conversation_is_not_written_again(replica: Replica) -> None
 @pytest.mark.parametrize("status", ["completed", ""])
 def test_an_ended_or_vanished_head_gives_way(replica: Replica, status: str) -> None:
     """No question waits for a stream that is no longer written."""
-    replica.conversations.enter(replica.key, "first")
     if status:
-        replica.streams.open(NewStream("first", "o", {"status": status}))
+        replica.queues("first", status=status)
+    else:
+        replica.conversations.enter(replica.key, "first")
 
     assert replica.ask("second")[-1] == Delta("答")
 
 
 def test_a_head_whose_owner_died_gives_way(replica: Replica) -> None:
-    """A lease that has been over for twice its length no longer holds the queue."""
-    replica.streams.open(NewStream("first", "dead", {"status": "processing"}))
-    replica.conversations.enter(replica.key, "first")
+    """A lease that has been over for three times its length no longer holds the queue."""
+    replica.queues("first")
+    replica.client.hset(stream_keys("first").hash, "lease", "1")
+    replica.streams.lease = 3.0
 
     assert replica.ask("second")[-1] == Delta("答")
-    assert replica.sleeps > 3
+    assert replica.sleeps == pytest.approx(EVICT_LEASES * 3.0 / PAUSE, abs=2)
 
 
 def test_a_full_queue_is_refused(replica: Replica) -> None:
     """At most three questions wait."""
-    replica.streams.lease = 60.0
-    for number in range(4):
-        replica.streams.open(NewStream(str(number), "o", {"status": "processing"}))
-        replica.conversations.enter(replica.key, str(number))
+    replica.queues("0", "1", "2", "3")
 
     with pytest.raises(AnswerError) as raised:
         replica.ask("fifth")
@@ -320,10 +315,8 @@ def test_a_full_queue_of_vanished_streams_gives_way(replica: Replica) -> None:
 
 def test_waiting_has_a_limit(replica: Replica) -> None:
     """The stream's own deadline ends the wait."""
-    replica.streams.open(NewStream("first", "o", {"status": "processing"}))
-    replica.streams.lease = 60.0
-    replica.conversations.enter(replica.key, "first")
-    replica.deadline = Deadline(0.2)
+    replica.queues("first")
+    replica.deadline = Deadline(2.0, clock=replica.clock)
 
     with pytest.raises(AnswerError) as raised:
         replica.ask("second")
@@ -341,28 +334,32 @@ def test_closing_an_answer_stops_the_provider(replica: Replica) -> None:
     assert replica.provider.cancelled == [(ProviderIds("c1", "m1", "t1"), "E-zhangsan-acme")]
 
 
-@pytest.mark.parametrize(("reason", "stops"), [("cancelled", 1), ("fenced", 0), ("released", 0)])
-def test_only_a_cancellation_stops_the_providers_run(replica: Replica, reason: str, stops: int) -> None:
-    """A fenced or leaving owner leaves the run to its successor."""
+ENDINGS = [("cancelled", True), ("fenced", False), ("released", False), ("lost", False)]
+
+
+@pytest.mark.parametrize(("reason", "stops"), ENDINGS)
+@pytest.mark.parametrize("during", ["the answer", "its look-up", "a recovery"])
+def test_only_a_cancellation_stops_the_providers_run(replica: Replica, during: str, reason: str, stops: bool) -> None:
+    """A fenced or leaving owner leaves the run to its successor; a cancelled one is needed by no reader."""
 
     def script(query: Query) -> Iterator[ProviderEvent]:
         yield ProviderIds("c1", "m1", "t1")
         yield Delta("一")
+        if during == "its look-up":
+            raise StreamBroken(code="provider_truncated")
+        interrupted()
+
+    def interrupted(*asked: object) -> Recovered:
         replica.deadline.abort(reason)
         raise ProviderError(code="interrupted")
 
-    replica.provider.script = script
+    replica.provider.script, replica.provider.recover = script, interrupted  # type: ignore[assignment, method-assign]
+    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半") if during == "a recovery" else None
+
     with pytest.raises(ProviderError):
-        replica.ask()
+        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
 
-    assert len(replica.provider.cancelled) == stops
-
-
-def test_a_finished_answer_is_not_stopped(replica: Replica) -> None:
-    """The run has ended at the provider."""
-    replica.ask()
-
-    assert replica.provider.cancelled == []
+    assert [ids for ids, _ in replica.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stops
 
 
 def breaks(query: Query) -> Iterator[ProviderEvent]:
@@ -427,22 +424,6 @@ def test_a_broken_stream_without_an_answer_ends_with_an_error(
     assert replica.remembered == "c1"
 
 
-@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("lost", False)])
-def test_cancelling_the_look_up_of_a_broken_stream_stops_its_run(replica: Replica, reason: str, stopped: bool) -> None:
-    """An owner that leaves the run to another owner does not stop it."""
-
-    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        deadline.abort(reason)
-        raise ProviderError(code="interrupted")
-
-    replica.provider.script, replica.provider.recover = breaks, recover  # type: ignore[method-assign]
-
-    with pytest.raises(ProviderError):
-        replica.ask()
-
-    assert len(replica.provider.cancelled) == stopped
-
-
 def test_a_broken_stream_without_ids_is_looked_up_in_its_conversation(replica: Replica) -> None:
     """A new conversation has no id yet; the ids that are found become the conversation's."""
     look_ups: list[ProviderIds] = []
@@ -495,33 +476,22 @@ def test_a_new_owner_looks_up_what_was_sent_before_the_question_too(replica: Rep
     assert asked == [before + QUESTION.text, QUESTION.text]
 
 
-def test_a_memory_that_cannot_be_written_costs_no_answer(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an outage of Redis the answer continues, and the next question begins a new conversation."""
+@pytest.mark.parametrize(("lost", "kept"), [(1, "c1"), (1000, "")])
+def test_a_memory_that_could_not_be_written_is_written_at_the_end(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, lost: int, kept: str
+) -> None:
+    """A short outage does not lose the conversation, and a long one costs no answer: the next question begins anew."""
+    remember, outages = replica.conversations.remember, iter([True] * lost)
 
     def fail(key: str, memory: Memory) -> None:
-        raise StoreUnavailable
-
-    monkeypatch.setattr(replica.conversations, "remember", fail)
-
-    assert replica.ask()[-1] == Delta("答")
-
-
-def test_a_memory_that_could_not_be_written_is_written_at_the_end(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A short outage at the first event does not lose the conversation."""
-    remember, outages = replica.conversations.remember, iter([True])
-
-    def fail_once(key: str, memory: Memory) -> None:
         if next(outages, False):
             raise StoreUnavailable
         remember(key, memory)
 
-    monkeypatch.setattr(replica.conversations, "remember", fail_once)
+    monkeypatch.setattr(replica.conversations, "remember", fail)
 
-    replica.ask()
-
-    assert replica.remembered == "c1"
+    assert replica.ask()[-1] == Delta("答")
+    assert replica.remembered == kept
 
 
 @pytest.mark.parametrize(
@@ -616,33 +586,14 @@ def test_a_head_without_a_lease_gives_way_after_a_time(clock: FakeClock) -> None
 
 def test_a_full_queue_does_not_refuse_an_answer_that_has_begun(replica: Replica) -> None:
     """It was removed from the queue while it had no owner, and waits until there is room."""
-    for number in range(4):
-        replica.streams.open(NewStream(f"w{number}", "o", {"status": "processing"}))
-        replica.conversations.enter(replica.key, f"w{number}")
-    replica.deadline = Deadline(0.5)
+    replica.queues("0", "1", "2", "3")
+    replica.deadline = Deadline(2.0, clock=replica.clock)
     past = Past(1, ProviderIds("c1", "m1"), "一半")
 
     with pytest.raises(AnswerError) as refused:
         list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
 
     assert refused.value.code == "answer_timeout"
-
-
-@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("released", False)])
-def test_cancelling_a_recovery_stops_the_run(replica: Replica, reason: str, stopped: bool) -> None:
-    """The run goes on at the provider, and no reader needs it; a fenced or leaving owner does not stop it."""
-
-    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        deadline.abort(reason)
-        raise ProviderError(code="interrupted")
-
-    replica.provider.recover = recover  # type: ignore[method-assign]
-    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
-
-    with pytest.raises(ProviderError):
-        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
-
-    assert [ids for ids, _ in replica.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stopped
 
 
 def test_a_new_owner_stops_the_old_run_after_asking_is_stored(replica: Replica) -> None:
@@ -694,31 +645,13 @@ def test_only_complete_answers_become_history(replica: Replica) -> None:
     assert [query.history for query in replica.provider.queries] == [(), (), ()]
 
 
-def test_a_provider_with_conversations_gets_no_history(replica: Replica) -> None:
-    """It gets its conversation id."""
-    replica.ask("1")
-    replica.ask("2")
-
-    assert [(query.history, query.conversation_id) for query in replica.provider.queries] == [((), ""), ((), "c1")]
-
-
 def test_an_independent_question_has_no_history(replica: Replica) -> None:
     """It gets no earlier turns, and adds none."""
     replica.provider.keeps_conversations = False
-    callers = Callers("none")
-    answerer = Answerer(
-        auth=replica.auth,
-        backends={"default": Backend(replica.provider)},
-        memory=MemoryStores(replica.conversations, HistoryStore(ScriptRunner(replica.client), ttl=100.0)),
-        streams=replica.streams,
-        channels=Channels(CHANNELS, {}),
-        forms=AnswerForms(FormStore(ScriptRunner(replica.client), Access({}), clock=time.time), str),
-        callers=callers,
-    )
     question = Question("年假?", "http", "default", "anonymous")
 
     for stream_id in ("1", "2"):
-        list(answerer.answer(question, stream_id, replica.deadline))
+        list(replica.answerer.answer(question, stream_id, replica.deadline))
 
     assert [query.history for query in replica.provider.queries] == [(), ()]
 
@@ -763,10 +696,3 @@ def test_a_mocked_answer_is_not_in_the_history(replica: Replica) -> None:
     replica.ask("2")
 
     assert [query.history for query in replica.provider.queries] == [(), ()]
-
-
-def test_asking_has_the_provider_and_the_conversations_resets(replica: Replica) -> None:
-    """A later owner compares the resets to see whether the conversation is still the same."""
-    asking = next(event for event in replica.ask() if isinstance(event, Asking))
-
-    assert (asking.provider, asking.resets) == ("scripted", "0")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import pytest
 import redis
 
-from services.answers.extras.answer_extras import AnswerExtras
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Step, Usage
 from services.streams.store import stream_keys
 from tests.support.servers.processes import RedisServer, free_port, wait_until
@@ -16,7 +15,8 @@ from tests.support.streams.counting_relay import CountingRelay
 from tests.support.streams.desk import Desk, SlowProvider
 from utils.deadline import Deadline
 
-EXTRAS = AnswerExtras(progress={"default"}, suggestions={"default"})
+#: The settings of a bot that shows its provider's steps and suggests questions.
+EXTRAS = {"WECHAT_PROGRESS": "true", "WECHAT_SUGGESTIONS": "true"}
 
 
 class Stepper(SlowProvider):
@@ -51,7 +51,7 @@ def provider() -> Iterator[Stepper]:
 
 @pytest.fixture
 def desk(redis_url: str, provider: Stepper) -> Iterator[Desk]:
-    desk = Desk(redis_url, provider, extras=EXTRAS)
+    desk = Desk(redis_url, provider, variables=EXTRAS)
     yield desk
     provider.gives(*[None] * 10)
     desk.close()
@@ -60,7 +60,7 @@ def desk(redis_url: str, provider: Stepper) -> Iterator[Desk]:
 @pytest.fixture
 def other(redis_url: str, provider: Stepper) -> Iterator[Desk]:
     """A second replica on the same Redis."""
-    desk = Desk(redis_url, provider, extras=EXTRAS)
+    desk = Desk(redis_url, provider, variables=EXTRAS)
     yield desk
     desk.close()
 
@@ -128,7 +128,7 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
     redis_url: str, other: Desk, provider: Stepper, redis_client_of: redis.Redis
 ) -> None:
     """After a takeover the step is that of the lost run, then that of the question's second run."""
-    lost = Desk(redis_url, provider, extras=EXTRAS, lease=2.0)
+    lost = Desk(redis_url, provider, variables=EXTRAS)
     try:
         stream_id = lost.asks().stream_id
         provider.gives(Step("查知识库"))
@@ -136,6 +136,8 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
         lost.dies()
         # The lost producer takes one more event, as it still waits for the next one.
         provider.gives(None)
+        wait_until(provider.events.empty)
+        redis_client_of.hset(stream_keys(stream_id).hash, mapping={"lease": "1", "suspect": "1"})
         seen = set()
 
         def taken_over() -> bool:
@@ -157,9 +159,10 @@ def test_a_new_owner_shows_the_stored_step_until_it_knows_another(
 def test_many_steps_a_second_cost_few_writes(redis_server: RedisServer, redis_url: str, provider: Stepper) -> None:
     """The last of them is written with the text at the latest; a bot without WECHAT_PROGRESS writes none."""
     counts: list[int] = []
-    for extras in (EXTRAS, AnswerExtras()):
+    nothing: dict[str, str] = {}
+    for extras in (EXTRAS, nothing):
         with CountingRelay(redis_server.port) as relay:
-            desk = Desk(relay.url, provider, extras=extras, lease=1000.0)
+            desk = Desk(relay.url, provider, lease=1000.0, variables=extras)
             try:
                 stream_id = desk.asks(msgid=f"m{len(counts)}").stream_id
                 owned = desk.manager.owned(stream_id)
@@ -178,7 +181,7 @@ def test_many_steps_a_second_cost_few_writes(redis_server: RedisServer, redis_ur
                 desk.sees_end(stream_id)
             finally:
                 desk.close()
-        assert step == ("步骤 499" if extras is EXTRAS else None)
+        assert step == ("步骤 499" if extras else None)
 
     # One for the first step and one for the text; on a machine that stands still for a second, one more.
     assert counts[0] <= 10
@@ -188,7 +191,7 @@ def test_many_steps_a_second_cost_few_writes(redis_server: RedisServer, redis_ur
 def test_the_owner_names_the_step_while_redis_is_away(provider: Stepper) -> None:
     """A poll at the owner shows what it showed before."""
     with RedisServer(port=free_port()) as server:
-        desk = Desk(server.url(), provider, extras=EXTRAS, lease=300.0)
+        desk = Desk(server.url(), provider, lease=300.0, variables=EXTRAS)
         try:
             stream_id = desk.asks().stream_id
             provider.gives(Step("查知识库"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -46,15 +45,6 @@ def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple
             text = ("" if news.reset else text) + "".join(chunk.content for chunk in news.chunks)
             if news.ended:
                 return text, news
-
-
-def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) -> None:
-    """The chunks together are the provider's answer."""
-    provider.go_on.set()
-
-    text, end = sees(desk, asks(desk).stream_id)
-
-    assert (text, end.status) == ("答：年假?", "completed")
 
 
 def test_questions_without_a_session_are_independent(desk: Desk, provider: SlowProvider) -> None:
@@ -182,7 +172,9 @@ def test_a_stream_is_followed_and_cancelled_only_by_its_principal(desk: Desk, pr
         sees(desk, asked.stream_id, "user:lisi")
     assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="user:lisi")
     assert desk.gateway.read(asked.stream_id, bot="default", principal="user:lisi", chat="s1") is None
-    assert desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert desk.gateway.cancel("nowhere", bot="default", principal=CALLER.principal) == ""
+    statuses = [desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal) for _ in range(2)]
+    assert statuses == ["processing", "cancelled"]
     assert sees(desk, asked.stream_id)[1].status == "cancelled"
 
 
@@ -196,7 +188,7 @@ def test_a_cancelled_answer_is_dropped_at_once(any_redis_url: str, provider: Slo
 
         desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
 
-        wait_until(lambda: desk.manager.owned(asked.stream_id) is None, 6.0)
+        wait_until(lambda: desk.manager.owned(asked.stream_id) is None)
     finally:
         provider.go_on.set()
         desk.close()
@@ -220,26 +212,6 @@ def test_realtime_names_the_providers_user_by_session(
     wait_until(lambda: bool(provider.queries))
 
     assert (provider.queries[0].user, provider.queries[0].channel) == (user, channel)
-
-
-def test_a_new_question_is_one_round_trip(desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its stream is opened in one pipeline; following it on the owner's replica costs no round trip."""
-    round_trips: list[int] = []
-    attempt = desk.runner._attempt
-
-    def counted(*args: object) -> object:
-        if threading.current_thread() is threading.main_thread():
-            round_trips.append(1)
-        return attempt(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(desk.runner, "_attempt", counted)
-
-    asked = asks(desk, session="s1")
-    assert len(round_trips) == 1
-    following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
-    assert following.next(0.0) is not None
-    assert following.next(0.1) is None
-    assert len(round_trips) == 1
 
 
 def test_an_answers_sources_are_stored_with_it(desk: Desk, provider: SlowProvider) -> None:
@@ -266,29 +238,25 @@ def test_sources_are_bounded(count: int, size: int, kept: int) -> None:
 
 
 def test_a_question_whose_opening_got_no_reply_is_answered(
-    any_redis_url: str, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its client sends it again by its id, and finds an answer, not the end of an abandoned stream."""
-    desk = Desk(any_redis_url, provider, lease=0.5)
     opens = desk.streams.open
-    try:
 
-        def reply_lost(*args: object, **options: object) -> object:
-            opens(*args, **options)  # type: ignore[arg-type]
-            raise StoreUnavailable("no reply")
+    def reply_lost(*args: object, **options: object) -> object:
+        opens(*args, **options)  # type: ignore[arg-type]
+        raise StoreUnavailable("no reply")
 
-        provider.go_on.set()
-        monkeypatch.setattr(desk.streams, "open", reply_lost)
-        assert asks(desk, msgid="c1/1").error_code == "store_unavailable"
-        monkeypatch.undo()
+    provider.go_on.set()
+    monkeypatch.setattr(desk.streams, "open", reply_lost)
+    assert asks(desk, msgid="c1/1").error_code == "store_unavailable"
+    monkeypatch.undo()
 
-        again = asks(desk, msgid="c1/1")
-        wait_until(lambda: desk.streams.read(again.stream_id).lapsed)  # type: ignore[union-attr]
-        text, end = sees(desk, again.stream_id)
+    again = asks(desk, msgid="c1/1")
+    desk.client.hset(stream_keys(again.stream_id).hash, mapping={"lease": "1", "suspect": "1"})
+    text, end = sees(desk, again.stream_id)
 
-        assert (text, end.status, provider.asked) == ("答：年假?", "completed", ["年假?"])
-    finally:
-        desk.close()
+    assert (text, end.status, provider.asked) == ("答：年假?", "completed", ["年假?"])
 
 
 def test_find_returns_a_stream_without_asking(desk: Desk, provider: SlowProvider) -> None:

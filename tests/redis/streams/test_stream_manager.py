@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,9 @@ import redis
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError
-from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Told, Usage, UserInfo
+from services.models import Delta, Identity, Past, ProviderIds, Question, Told, Usage, UserInfo
 from services.redis.store import ScriptRunner, connect
+from services.streams import manager
 from services.streams.answer_events import AnswerEvent, Asking, Waiting
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Appended, Chunk, NewStream, Snapshot, Write
@@ -30,7 +31,7 @@ QUESTION = Question("年假?", "wecom", "default", "zhangsan")
 class Replica:
     """A stream manager whose answers are scripted by the test."""
 
-    def __init__(self, url: str, *, lease: float = 6.0, max_streams: int = 10, **options: Any) -> None:
+    def __init__(self, url: str, *, lease: float = 60.0, max_streams: int = 10, **options: Any) -> None:
         self.client = connect(url, pool_size=6, timeout=5.0)
         self.store = StreamStore(ScriptRunner(self.client), lease=lease, max_seconds=options.pop("max_seconds", 60.0))
         self.script: Callable[[Deadline], Iterator[AnswerEvent]] = lambda _: iter([Delta("答")])
@@ -48,6 +49,18 @@ class Replica:
         self.pasts.append(past)
         yield from self.script(deadline)
 
+    def says(self, *before: str, then: Sequence[str]) -> threading.Event:
+        """Let the next answer say `before`, wait for the returned event, and say the rest."""
+        go_on = threading.Event()
+
+        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+            yield from map(Delta, before)
+            go_on.wait(60.0)
+            yield from map(Delta, then)
+
+        self.script = script
+        return go_on
+
     def asks(self, stream_id: str = "s", **options: Any) -> NewStream:
         fields = {"status": "processing", "content": QUESTION.text, "question": QUESTION.to_json()}
         new = NewStream(stream_id, f"owner-of-{stream_id}", fields, frame_seconds=330.0)
@@ -64,6 +77,11 @@ class Replica:
     def sees_end(self, stream_id: str = "s") -> Snapshot:
         wait_until(lambda: self.sees(stream_id).status != "processing")
         return self.sees(stream_id)
+
+    def lines(self, caplog: pytest.LogCaptureFixture, message: str = "") -> list[dict[str, Any]]:
+        """Return the stream's log lines, "" for all: a producer of an earlier test may still be ending."""
+        found = [vars(line) for line in caplog.records if line.getMessage() == (message or line.getMessage())]
+        return [line for line in found if line.get("stream_id", "s") == "s"]
 
     def close(self) -> None:
         self.manager.drain(1.0)
@@ -112,21 +130,12 @@ def test_identity_and_ids_are_written_into_the_hash(replica: Replica, redis_clie
     assert "tok-secret" not in str(fields)
 
 
-def test_a_replacement_drops_the_earlier_text(replica: Replica) -> None:
-    """Text after the replacement is added to it."""
-    replica.script = lambda _: iter([Delta("不好的"), Replacement("好的"), Delta("回答")])
-
-    replica.asks()
-
-    assert replica.sees_end().text == "好的回答"
-
-
 def test_waiting_is_shown_until_the_turn_comes(replica: Replica) -> None:
     """The mark is set when the stream is opened, and cleared when its turn comes."""
     turn = threading.Event()
 
     def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        turn.wait(10.0)
+        turn.wait(60.0)
         yield Waiting(False)
         yield Delta("轮到了")
 
@@ -141,56 +150,58 @@ def test_waiting_is_shown_until_the_turn_comes(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "level"),
     [
-        (ProviderError(code="provider_timeout"), "provider_timeout"),
-        (AnswerError(), "answer_failed"),
-        (AuthError(code="unknown_user"), "unknown_user"),
-        (RuntimeError("a bug"), "answer_failed"),
+        (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
+        (AnswerError("nothing fits"), "answer_failed", logging.ERROR),
+        (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
+        (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
+        (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
     ],
 )
-def test_a_stream_ends_after_any_error(replica: Replica, error: Exception, code: str) -> None:
-    """The partial text stays, and a sentence for the user is the last chunk."""
+def test_a_stream_ends_after_any_error(
+    replica: Replica, caplog: pytest.LogCaptureFixture, error: Exception, code: str, level: int
+) -> None:
+    """The partial text stays, and a sentence is the last chunk.
+
+    The one log line has the cause, or the traceback of an unexpected error; a user who may not ask is only a warning.
+    """
 
     def script(deadline: Deadline) -> Iterator[AnswerEvent]:
         yield Delta("一半")
         raise error
 
     replica.script = script
-    replica.asks()
+    with caplog.at_level(logging.INFO, "services.streams.producer"):
+        replica.asks()
+        wait_until(lambda: replica.manager.running == 0)
 
-    end = replica.sees_end()
-    page = replica.store.chunks("s", 0)
+    end, page = replica.sees(), replica.store.chunks("s", 0)
     assert page
     assert (end.status, end.error_code, end.text) == ("error", code, "一半")
-    assert page.chunks[-1].content == f"<{code}>"
-    assert (page.chunks[-1].is_error, page.chunks[-1].is_final) == (True, True)
+    last = page.chunks[-1]
+    assert (last.content, last.is_error, last.is_final) == (f"<{code}>", True, True)
+    fields, _ = replica.store.load("s")
+    assert not isinstance(error, AuthError) or fields["auth_state"] == code
+    (line,) = replica.lines(caplog, "stream")
+    unexpected = isinstance(error, LookupError)
+    assert (line["levelno"], line["outcome"], bool(line["exc_info"])) == (level, code, unexpected)
+    assert line.get("cause", "") == ("" if unexpected else str(error))
+    errors = [line["msg"] for line in replica.lines(caplog) if line["levelno"] == logging.ERROR]
+    assert errors == ["stream"] * (level > logging.WARNING)
 
 
-def test_the_state_of_a_failed_authentication_is_kept(replica: Replica, redis_client: redis.Redis) -> None:
-    """`auth_state` has the error's code."""
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        raise AuthError(code="auth_refused")
-        yield
-
-    replica.script = script
-    replica.asks()
-    replica.sees_end()
-
-    assert redis_client.hget(stream_keys("s").hash, "auth_state") == "auth_refused"
-
-
-def test_the_total_time_ends_an_answer(any_redis_url: str) -> None:
+def test_the_total_time_ends_an_answer(any_redis_url: str, clock: FakeClock) -> None:
     """A provider that sends text without end is stopped at the stream's own deadline."""
-    replica = Replica(any_redis_url, max_seconds=0.3)
+    replica = Replica(any_redis_url, clock=clock)
     closed = threading.Event()
 
     def script(deadline: Deadline) -> Iterator[AnswerEvent]:
         try:
+            yield Delta("滴")
+            clock.advance(60.0)
             while not deadline.over:
                 yield Delta("滴")
-                threading.Event().wait(0.02)
             raise ProviderError(code="provider_timeout")
         finally:
             closed.set()
@@ -208,13 +219,7 @@ def test_the_total_time_ends_an_answer(any_redis_url: str) -> None:
 def test_a_silent_providers_stream_keeps_its_lease(any_redis_url: str, redis_client: redis.Redis) -> None:
     """The flusher renews the lease of a stream without text, also after the end of the first one."""
     replica = Replica(any_redis_url, lease=0.6)
-    speak = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        speak.wait(10.0)
-        yield Delta("终于")
-
-    replica.script = script
+    speak = replica.says(then=["终于"])
     replica.asks()
     first = float(redis_client.hget(stream_keys("s").hash, "lease") or 0)
     wait_until(lambda: float(redis_client.hget(stream_keys("s").hash, "lease") or 0) > first + 0.6)
@@ -233,7 +238,7 @@ def test_a_cancelled_stream_stops_its_producer(any_redis_url: str) -> None:
         yield Delta("一")
         woken = threading.Event()
         with deadline.interrupting(woken.set):
-            woken.wait(10.0)
+            woken.wait(60.0)
         reason.append(deadline.aborted)
         raise ProviderError(code="interrupted")
 
@@ -254,14 +259,7 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
     """At most one owner can append: the old one's text and end are refused, and its log lines say so."""
     caplog.set_level(logging.INFO)
     replica = Replica(any_redis_url, lease=0.3)
-    go_on = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        yield Delta("旧")
-        go_on.wait(10.0)
-        yield Delta("旧主的话")
-
-    replica.script = script
+    go_on = replica.says("旧", then=["旧主的话"])
     new = replica.asks()
     wait_until(lambda: replica.sees().text == "旧")
     replica.client.hset(stream_keys("s").hash, mapping={"epoch": 2, "owner": "another"})
@@ -270,9 +268,9 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
     wait_until(lambda: replica.manager.running == 0)
     assert replica.store.write([Write("s", 2, "another", 0, 1, (Chunk("新", "t"),))]) == [Appended("ok", 2)]
     assert (replica.sees().text, replica.sees().status, new.epoch) == ("旧新", "processing", 1)
-    (line,) = [vars(record) for record in caplog.records if record.getMessage() == "stream"]
+    (line,) = replica.lines(caplog, "stream")
     assert line["outcome"] == "fenced"
-    (refusal,) = [vars(record) for record in caplog.records if record.getMessage() == "owner refused"]
+    (refusal,) = replica.lines(caplog, "owner refused")
     assert (refusal["owner"], refusal["present_owner"], refusal["epoch"]) == (new.owner, "another", 2)
     replica.close()
 
@@ -280,13 +278,7 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
 def test_slots_are_bounded_and_released(any_redis_url: str) -> None:
     """A replica without a free slot returns `replica_full`; an ended answer frees its slot."""
     replica = Replica(any_redis_url, max_streams=1)
-    end = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        end.wait(10.0)
-        yield Delta("x")
-
-    replica.script = script
+    end = replica.says(then=["x"])
     replica.asks()
 
     assert replica.manager.reserve() == "replica_full"
@@ -295,46 +287,6 @@ def test_slots_are_bounded_and_released(any_redis_url: str) -> None:
     assert replica.manager.reserve() == ""
     replica.manager.give_back()
     replica.close()
-
-
-def test_the_calls_after_an_answer_are_sent_at_its_end(replica: Replica, redis_client: redis.Redis) -> None:
-    """The person's slot is released when the stream has ended, in the step that removes it from the index."""
-    enter = replica.store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0)
-    replica.store.write([], enter, *replica.store.running_calls(["s"]))
-
-    replica.asks(after=[replica.store.leave_call("default", "zhangsan", "s")])
-
-    wait_until(lambda: replica.manager.running == 0)
-    assert redis_client.exists("dify_user:default:zhangsan") == 0
-    assert redis_client.keys("dify_streams:running:*") == []
-
-
-def test_a_stream_of_another_owner_is_continued(replica: Replica) -> None:
-    """New text is added to its text, and the producer gets what was done before."""
-    fields = {"status": "processing", "message_id": "m1", "conversation_id": "c1", "asks": "1", "waiting": ""}
-    replica.store.open(NewStream("s", "me", fields, (Chunk("一半，", "t"),)))
-    new = NewStream("s", "me", fields, (Chunk("一半，", "t"),))
-    replica.script = lambda _: iter([Delta("另一半")])
-
-    replica.manager.reserve()
-    replica.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0)
-
-    end = replica.sees()
-    assert (end.status, end.text) == ("completed", "一半，另一半")
-    assert replica.pasts == [Past(1, ProviderIds("c1", "m1"), "一半，")]
-    assert replica.manager.running == 0
-
-
-def test_a_stream_may_be_taken_over_to_end_it(replica: Replica) -> None:
-    """The partial text stays, with a sentence, and the provider is not asked."""
-    replica.store.open(NewStream("s", "me", {"status": "processing"}, (Chunk("一半", "t"),)))
-    new = NewStream("s", "me", {}, (Chunk("一半", "t"),))
-
-    replica.manager.reserve()
-    replica.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0, ending="interrupted")
-
-    end = replica.sees()
-    assert (end.status, end.error_code, end.text, replica.pasts) == ("error", "interrupted", "一半", [])
 
 
 def test_asking_is_stored_before_the_provider_is_asked(replica: Replica) -> None:
@@ -355,21 +307,15 @@ def test_asking_is_stored_before_the_provider_is_asked(replica: Replica) -> None
 
 def test_a_drain_lets_answers_finish(replica: Replica) -> None:
     """A draining replica refuses new questions, and finishes the running ones."""
-    leave = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        leave.wait(10.0)
-        yield Delta("完整")
-
-    replica.script = script
+    leave = replica.says(then=["完整"])
     replica.asks()
-    drain = threading.Thread(target=replica.manager.drain, args=(10.0,))
+    drain = threading.Thread(target=replica.manager.drain, args=(60.0,))
     drain.start()
     wait_until(lambda: replica.manager.draining)
 
     assert replica.manager.reserve() == "draining"
     leave.set()
-    drain.join(10.0)
+    drain.join(60.0)
     assert (replica.sees().status, replica.sees().text) == ("completed", "完整")
 
 
@@ -381,7 +327,7 @@ def test_a_drain_releases_unfinished_streams(replica: Replica) -> None:
         yield Delta("一半")
         woken = threading.Event()
         with deadline.interrupting(woken.set):
-            woken.wait(20.0)
+            woken.wait(60.0)
         reasons.append(deadline.aborted)
         raise ProviderError(code="interrupted")
 
@@ -389,15 +335,17 @@ def test_a_drain_releases_unfinished_streams(replica: Replica) -> None:
     replica.asks()
     wait_until(lambda: replica.sees().text == "一半")
 
-    replica.manager.drain(0.2)
+    replica.manager.drain(0.0)
+    wait_until(lambda: replica.manager.running == 0)
 
     left = replica.sees()
     assert (left.status, left.text, left.lapsed, reasons) == ("processing", "一半", True, ["released"])
     assert replica.store.takeover("s", "me").outcome == "taken", "the next reader need not wait for lease or suspicion"
 
 
-def test_a_stream_that_starts_during_a_drain_is_released_too(replica: Replica) -> None:
+def test_a_stream_that_starts_during_a_drain_is_released_too(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was opened before the drain, and its producer starts after all other streams were released."""
+    monkeypatch.setattr(manager, "RELEASE_SECONDS", 0.0)
     replica.manager.reserve()
     replica.manager.drain(0.0)
     new = NewStream("s", "me", {"status": "processing", "question": QUESTION.to_json()})
@@ -420,7 +368,7 @@ def test_an_owner_without_redis_leaves_the_run_to_others() -> None:
             try:
                 yield Delta("一半")
                 begun.set()
-                go_on.wait(10.0)
+                go_on.wait(60.0)
                 yield Delta("更多")
             finally:
                 reasons.append(deadline.aborted)
@@ -428,7 +376,7 @@ def test_an_owner_without_redis_leaves_the_run_to_others() -> None:
         replica.script = script
         replica.asks()
         wait_until(lambda: replica.sees().text == "一半")
-        begun.wait(10.0)
+        begun.wait(60.0)
         server.kill()
         stream = replica.manager._flusher.owned("s")
         assert stream
@@ -446,14 +394,7 @@ def test_an_owner_without_redis_leaves_the_run_to_others() -> None:
 
 def test_a_stream_that_redis_lost_is_written_anew(replica: Replica, redis_client: redis.Redis) -> None:
     """The owner keeps the whole text, and writes it to a Redis that comes back empty."""
-    go_on = threading.Event()
-
-    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-        yield Delta("前半")
-        go_on.wait(10.0)
-        yield Delta("后半")
-
-    replica.script = script
+    go_on = replica.says("前半", then=["后半"])
     replica.asks()
     wait_until(lambda: replica.sees().text == "前半")
     redis_client.flushdb()
@@ -465,20 +406,11 @@ def test_a_stream_that_redis_lost_is_written_anew(replica: Replica, redis_client
     assert redis_client.hget(stream_keys("s").hash, "content") == "年假?"
 
 
-def test_an_answer_outlives_an_outage_of_redis(tmp_path: object) -> None:
+def test_an_answer_outlives_an_outage_of_redis() -> None:
     """Deltas wait during the outage, and are appended after it, each once."""
     with RedisServer(aof=True) as server:
         replica = Replica(server.url())
-        go_on = threading.Event()
-
-        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
-            yield Delta("前")
-            go_on.wait(20.0)
-            for _ in range(50):
-                yield Delta("中")
-            yield Delta("后")
-
-        replica.script = script
+        go_on = replica.says("前", then=[*["中"] * 50, "后"])
         replica.asks()
         wait_until(lambda: replica.sees().text == "前")
         server.stop()
@@ -486,7 +418,7 @@ def test_an_answer_outlives_an_outage_of_redis(tmp_path: object) -> None:
         threading.Event().wait(0.5)
         server.restart()
 
-        wait_until(lambda: replica.manager.running == 0, timeout=20.0)
+        wait_until(lambda: replica.manager.running == 0, timeout=60.0)
         assert replica.sees_end().text == "前" + "中" * 50 + "后"
         replica.close()
 
@@ -506,40 +438,9 @@ def test_the_documented_debug_lines(
     lines = [record.getMessage() for record in caplog.records]
     assert f"[调试] Dify返回内容块 (长度: 4): {shown}" in lines
     assert any(line.startswith("[调试] 累计内容长度: 4, 消息队列长度: ") for line in lines)
-    questions = [vars(record)["content"] for record in caplog.records if record.getMessage() == "question"]
+    questions = [line["content"] for line in replica.lines(caplog, "question")]
     assert questions == ([QUESTION.text] if log_content else [])
     replica.close()
-
-
-def _failing(error: Exception) -> Iterator[AnswerEvent]:
-    yield Delta("半")
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome", "level"),
-    [
-        (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
-        (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
-        (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
-        (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
-    ],
-)
-def test_a_failed_answer_is_one_log_line(
-    replica: Replica, caplog: pytest.LogCaptureFixture, error: Exception, outcome: str, level: int
-) -> None:
-    """It has the cause, or the traceback of an unexpected error; a user who may not ask is only a warning."""
-    replica.script = lambda _: _failing(error)
-    with caplog.at_level(logging.INFO, "services.streams.producer"):
-        replica.asks()
-        wait_until(lambda: replica.manager.running == 0)
-
-    (line,) = [record for record in caplog.records if record.getMessage() == "stream"]
-    fields = vars(line)
-    assert (line.levelno, fields["outcome"]) == (level, outcome)
-    assert fields.get("cause", "") == ("" if outcome == "answer_failed" else str(error))
-    assert bool(line.exc_info) is (outcome == "answer_failed")
-    assert [record for record in caplog.records if record.levelno == logging.ERROR] == ([line] if level > 30 else [])
 
 
 def test_each_stream_is_one_log_line(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
@@ -549,9 +450,9 @@ def test_each_stream_is_one_log_line(replica: Replica, caplog: pytest.LogCapture
         replica.asks()
         wait_until(lambda: replica.manager.running == 0)
 
-    lines = [record for record in caplog.records if record.getMessage() == "stream"]
-    values = [[vars(line)[name] for name in ("stream_id", "outcome", "auth_state", "bytes")] for line in lines]
-    assert values == [["s", "completed", "cached", 3]]
+    lines = replica.lines(caplog, "stream")
+    values = [[line[name] for name in ("outcome", "auth_state", "bytes")] for line in lines]
+    assert values == [["completed", "cached", 3]]
     assert not any("年假" in str(vars(record)) for record in caplog.records)
 
 
@@ -585,10 +486,8 @@ def test_usage_is_logged_counted_and_stored(replica: Replica, caplog: pytest.Log
         replica.asks()
         wait_until(lambda: replica.manager.running == 0)
 
-    (line,) = [record for record in caplog.records if record.getMessage() == "stream"]
-    values = [
-        vars(line)[name] for name in ("provider", "tokens", "prompt", "completion", "price", "currency", "sources")
-    ]
+    (line,) = replica.lines(caplog, "stream")
+    values = [line[name] for name in ("provider", "tokens", "prompt", "completion", "price", "currency", "sources")]
     assert values == ["parrot", 431, 310, 121, "0.00043", "USD", 1]
     assert counted("wechatlaibao_sources_total") - sources == 1
     assert counted("wechatlaibao_tokens_total", kind="completion") - tokens == 121

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
-from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
-from services.answers.claim_store import ClaimStore
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
-from services.answers.forms.conversation_forms import AnswerForms
-from services.answers.forms.form_store import FormStore
-from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
-from services.channels import Channels
+from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS
 from services.errors import ProviderError, StoreUnavailable, Unrecoverable
-from services.identity.auth_service import AuthService
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider, Recovered
-from services.redis.store import ScriptRunner, connect
-from services.streams.access import Access
-from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Chunk, NewStream, Snapshot, Write, taken_stream
-from services.streams.store import StreamStore, stream_keys
+from services.streams.store import stream_keys
 from tests.support.servers.processes import free_port, wait_until
+from tests.support.streams.desk import Desk
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan")
@@ -67,46 +55,25 @@ class RememberingProvider(BaseRAGProvider):
         return True
 
 
-class Replica:
-    """The takeover of one replica, with all that it uses and a scripted provider."""
+class Replica(Desk):
+    """A replica with a provider that remembers; its sweep, once it is started, begins at once."""
 
-    def __init__(self, url: str, *, max_streams: int = 100) -> None:
-        self.client = connect(url, pool_size=10, timeout=5.0)
-        runner = ScriptRunner(self.client)
-        self.store = StreamStore(runner, lease=3.0, max_seconds=60.0)
+    def __init__(self, url: str) -> None:
         self.provider = RememberingProvider()
-        self.answerer = Answerer(
-            auth=AuthService("none"),
-            backends={"default": Backend(self.provider)},
-            memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
-            streams=self.store,
-            channels=Channels(CHANNELS, {}),
-            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
-        )
-        self.manager = StreamManager(
-            self.store,
-            self.answerer.answer,
-            sentence=lambda code: f"<{code}>",
-            limits=StreamLimits(max_streams, max_bytes=100_000),
-        )
-        self.takeovers = TakeoverManager(self.store, self.manager, self.answerer, ClaimStore(runner, self.store))
-        self.manager.start()
+        super().__init__(url, self.provider, lease=60.0, variables={"STREAM_MAX_SECONDS": "600"})
+        self.store, self.takeovers = self.streams, self.container.takeovers
+        self.takeovers._dice = lambda low, high: low
 
     def sees(self, stream_id: str = "s") -> Snapshot:
         snapshot = self.store.read(stream_id)
         assert snapshot
         return snapshot
 
-    def sees_end(self, stream_id: str = "s") -> Snapshot:
-        wait_until(lambda: self.sees(stream_id).status != "processing")
+    def ends(self) -> Snapshot:
+        """Wait until the stream has ended and its producer too, and return it."""
+        wait_until(lambda: self.sees().status != "processing")
         wait_until(lambda: self.manager.running == 0)
-        return self.sees(stream_id)
-
-    def close(self) -> None:
-        self.takeovers.close()
-        self.manager.drain(3.0)
-        self.manager.close()
-        self.client.close()
+        return self.sees()
 
 
 @pytest.fixture
@@ -119,12 +86,12 @@ def replica(any_redis_url: str) -> Iterator[Replica]:
 def leave_behind(replica: Replica, redis_client: redis.Redis, text: str = "一半", **fields: str) -> None:
     """Leave a stream as an owner that was killed long enough ago, with its person's slot and turn still held."""
     start = {"status": "processing", "question": QUESTION.to_json(), "asks": "0", **fields}
-    store, key = replica.store, replica.answerer.conversation(QUESTION)
+    store, key = replica.store, replica.container.answerer.conversation(QUESTION)
     new = NewStream("s", "dead", start, frame_seconds=330.0)
     store.open(
         new,
         store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0),
-        ConversationStore(ScriptRunner(replica.client), secret=b"s", ttl=100.0).turn_call(key, "s"),
+        replica.container.conversations.turn_call(key, "s"),
         *store.running_calls(["s"], seconds=0.0),
     )
     if text:
@@ -137,15 +104,17 @@ def lapse(redis_client: redis.Redis) -> None:
 
 
 def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client: redis.Redis) -> None:
-    """The owner died before that: nothing is recovered, and this is the first request."""
+    """The owner died before that: nothing is recovered, this is the first request, and its end frees slot and turn."""
     leave_behind(replica, redis_client, text="")
 
     assert replica.takeovers.attempt("s") == "taken"
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.epoch) == ("completed", "新的答案", 2)
     assert (len(replica.provider.asked), replica.provider.recovered) == (1, [])
     assert redis_client.hget(stream_keys("s").hash, "asks") == "1"
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("*:turns") == []
 
 
 @pytest.mark.parametrize(
@@ -154,14 +123,14 @@ def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client
 def test_an_answer_that_the_provider_has_is_not_asked_again(
     replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, kept: str, start: int
 ) -> None:
-    """The provider's whole answer extends the text, or replaces it."""
+    """The provider's whole answer extends the text, or replaces it; the text was whole once, and Redis lost a part."""
     caplog.set_level(logging.INFO)
-    leave_behind(replica, redis_client, asks="1", **IDS)
+    leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
     replica.provider.kept = kept
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.start) == ("completed", kept, start)
     assert (replica.provider.asked, replica.provider.cancelled) == ([], [])
     assert replica.provider.recovered == [ProviderIds("c1", "m1", "t1", "r1")]
@@ -178,7 +147,7 @@ def test_an_unrecoverable_answer_is_asked_once_more(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.text, end.start) == ("completed", "新的答案", 1)
     assert replica.store.load("s")[1][0].content == "一半", "the list only grows"
     assert (len(replica.provider.asked), replica.provider.cancelled) == (1, [ProviderIds("c1", "m1", "t1", "r1")])
@@ -187,40 +156,22 @@ def test_an_unrecoverable_answer_is_asked_once_more(
     assert (line["cause"], line["former_owner"], line["owner"]) == ("it is gone", "dead", end.owner)
 
 
-def test_no_question_is_asked_three_times(replica: Replica, redis_client: redis.Redis) -> None:
-    """The text so far stays, with a sentence."""
-    leave_behind(replica, redis_client, asks="2", **IDS)
-
-    replica.takeovers.attempt("s")
-
-    end = replica.sees_end()
-    assert (end.status, end.error_code, end.text) == ("error", "interrupted", "一半")
-    assert replica.provider.asked == []
-
-
-def test_a_stream_ends_after_too_many_takeovers(replica: Replica, redis_client: redis.Redis) -> None:
-    """A question that crashes each of its owners is not passed on for ever."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_LOOK_UPS - 1), **IDS)
-
-    replica.takeovers.attempt("s")
-
-    end = replica.sees_end()
-    assert (end.error_code, end.text) == ("interrupted", "一半")
-    assert replica.provider.recovered == []
-
-
-@pytest.mark.parametrize("takeovers", [MAX_TAKEOVERS, MAX_LOOK_UPS - 1])
-def test_after_many_takeovers_an_answer_is_looked_up_and_not_asked_again(
-    replica: Replica, redis_client: redis.Redis, takeovers: int
+@pytest.mark.parametrize(
+    ("asks", "lost", "look_ups"),
+    [(2, 0, 1), (1, MAX_TAKEOVERS - 1, 1), (1, MAX_LOOK_UPS - 2, 1), (1, MAX_LOOK_UPS - 1, 0)],
+    ids=["asked twice", "many owners", "nearly too many", "too many"],
+)
+def test_a_stream_ends_after_too_many_takeovers(
+    replica: Replica, redis_client: redis.Redis, asks: int, lost: int, look_ups: int
 ) -> None:
-    """The provider may have finished it; if not, the text so far stays, with a sentence."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(takeovers - 1), **IDS)
+    """It is not asked again, then not looked up either: the text stays, with a sentence."""
+    leave_behind(replica, redis_client, asks=str(asks), takeovers=str(lost), **IDS)
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
-    assert (end.error_code, end.text) == ("interrupted", "一半")
-    assert (len(replica.provider.recovered), replica.provider.asked) == (1, [])
+    end = replica.ends()
+    assert (end.status, end.error_code, end.text) == ("error", "interrupted", "一半")
+    assert (len(replica.provider.recovered), replica.provider.asked) == (look_ups, [])
 
 
 @pytest.mark.parametrize("kept", ["一半", "一半和另一半"])
@@ -233,7 +184,7 @@ def test_an_answer_that_the_provider_finished_is_never_interrupted(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("completed", "", kept)
 
 
@@ -251,19 +202,9 @@ def test_a_text_known_to_be_whole_only_gets_its_end(
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.status, end.error_code, end.text) == ("completed", "", "一半")
     assert (replica.provider.asked, replica.provider.recovered) == ([], [])
-
-
-def test_a_text_shorter_than_its_whole_mark_is_recovered(replica: Replica, redis_client: redis.Redis) -> None:
-    """The mark has the text's length in bytes, and Redis has lost a part of the text."""
-    leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
-    replica.provider.kept = "一半和另一半"
-
-    replica.takeovers.attempt("s")
-
-    assert replica.sees_end().text == "一半和另一半"
 
 
 def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_client: redis.Redis) -> None:
@@ -274,7 +215,7 @@ def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_clien
 
     replica.takeovers.attempt("s")
 
-    assert replica.sees_end().text == "一半和另一半"
+    assert replica.ends().text == "一半和另一半"
 
 
 def test_a_stream_past_its_deadline_ends(replica: Replica, redis_client: redis.Redis) -> None:
@@ -284,7 +225,7 @@ def test_a_stream_past_its_deadline_ends(replica: Replica, redis_client: redis.R
 
     replica.takeovers.attempt("s")
 
-    end = replica.sees_end()
+    end = replica.ends()
     assert (end.error_code, end.text, replica.provider.recovered) == ("answer_timeout", "一半", [])
 
 
@@ -306,7 +247,7 @@ def test_a_question_that_cannot_be_asked_ends(replica: Replica, redis_client: re
 
     replica.takeovers.attempt("s")
 
-    assert replica.sees_end().error_code == "interrupted"
+    assert replica.ends().error_code == "interrupted"
 
 
 def test_an_ended_stream_of_an_unknown_channel_does_not_stop_the_sweep(
@@ -322,17 +263,6 @@ def test_an_ended_stream_of_an_unknown_channel_does_not_stop_the_sweep(
     assert replica.store.lapsed() == []
 
 
-def test_slot_and_turn_are_released_after_a_takeover(replica: Replica, redis_client: redis.Redis) -> None:
-    """Both are free when the stream has ended."""
-    leave_behind(replica, redis_client)
-
-    replica.takeovers.attempt("s")
-
-    replica.sees_end()
-    assert redis_client.exists("dify_user:default:zhangsan") == 0
-    assert redis_client.keys("*:turns") == []
-
-
 def test_of_concurrent_takeovers_one_succeeds(any_redis_url: str, redis_client: redis.Redis) -> None:
     """Fifty polls on two replicas make one new owner and one provider call."""
     pair = [Replica(any_redis_url), Replica(any_redis_url)]
@@ -342,7 +272,7 @@ def test_of_concurrent_takeovers_one_succeeds(any_redis_url: str, redis_client: 
         outcomes = list(pool.map(lambda n: pair[n % 2].takeovers.attempt("s"), range(50)))
 
     assert outcomes.count("taken") == 1
-    assert pair[0].sees_end().epoch == 2
+    assert pair[0].ends().epoch == 2
     wait_until(lambda: pair[1].manager.running == 0)
     assert sum(len(replica.provider.asked) for replica in pair) == 1
     for replica in pair:
@@ -359,7 +289,7 @@ def test_the_sweep_takes_over_a_stream_that_is_not_polled(replica: Replica, redi
     lapse(redis_client)
     assert not replica.takeovers.sweep()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
     wait_until(lambda: not redis_client.keys("dify_streams:running:*"))
 
 
@@ -396,7 +326,7 @@ def test_an_error_in_one_stream_does_not_stop_the_sweep(
 
     replica.takeovers.sweep()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
 
 
 def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redis_client: redis.Redis) -> None:
@@ -406,7 +336,7 @@ def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redi
     taken = replica.store.takeover("s", "me")
     fields, chunks = replica.store.load("s")
 
-    for max_seconds in (60.0, 600.0):
+    for max_seconds in (600.0, 6000.0):
         new = taken_stream("s", "me", taken, fields, chunks, max_seconds)
         assert new.frame_seconds
         assert 320 < new.frame_seconds - new.age <= 331
@@ -418,18 +348,22 @@ def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Re
 
     replica.takeovers.start()
 
-    assert replica.sees_end().text == "新的答案"
+    assert replica.ends().text == "新的答案"
 
 
 def test_a_full_replica_takes_no_stream_over(any_redis_url: str, redis_client: redis.Redis) -> None:
     """Neither an attempt nor a sweep changes the owner."""
-    full = Replica(any_redis_url, max_streams=0)
+    full = Replica(any_redis_url)
     leave_behind(full, redis_client)
+    while not full.manager.reserve():
+        pass
 
     assert full.takeovers.attempt("s") == ""
     assert not full.takeovers.sweep()
 
     assert full.sees().epoch == 1
+    while full.manager.running:
+        full.manager.give_back()
     full.close()
 
 
@@ -451,13 +385,15 @@ def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, r
     def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         begun.set()
         with deadline.interrupting(fenced.set):
-            fenced.wait(10.0)
+            fenced.wait(60.0)
         raise ProviderError(code=("interrupted" if deadline.aborted == "fenced" else "provider_error"))
 
     replica.provider.recover = recover  # type: ignore[method-assign]
     leave_behind(replica, redis_client, asks="1", **IDS)
     replica.takeovers.attempt("s")
-    begun.wait(10.0)
+    begun.wait(60.0)
+    owned = replica.manager.owned("s")
+    assert owned
 
     def lost() -> bool:
         lapse(redis_client)
@@ -465,6 +401,7 @@ def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, r
 
     # A renewal in between clears the suspicion.
     wait_until(lost)
+    owned.touch()
     wait_until(lambda: replica.manager.running == 0)
     assert fenced.is_set()
     left = replica.sees()

@@ -169,37 +169,6 @@ def test_a_wait_does_not_count_as_an_attempt(shelf: Shelf) -> None:
     assert (ended.attempts, ended.metadata) == (2, {"waits": "the provider's own"})
 
 
-def test_a_completed_item_stays_completed(shelf: Shelf) -> None:
-    """A second report of the same attempt is refused and changes nothing."""
-    task = shelf.submits(2)
-    claimed = shelf.claims()
-    assert shelf.store.complete(claimed, content="答")
-
-    replies = [
-        shelf.store.complete(claimed, content="other"),
-        shelf.store.fail(claimed, "provider_error", "出错了"),
-        shelf.store.retry(claimed, 0.0, "provider_error", "出错了"),
-    ]
-
-    assert replies == [False] * 3
-    assert shelf.store.rows(task.task_id)[0].content == "答"
-
-
-def test_a_late_report_of_an_earlier_attempt_is_refused(shelf: Shelf) -> None:
-    """Once an item has a new attempt, only that attempt may report."""
-    task = shelf.submits(1)
-    early = shelf.claims(0)
-    assert shelf.store.retry(early, 0.0, "provider_timeout", "超时")
-    late = shelf.claims(1)
-
-    assert late.attempt == 2
-    assert not shelf.store.complete(early, content="early")
-    assert shelf.store.complete(late, content="late")
-
-    item = shelf.store.rows(task.task_id)[0]
-    assert (item.content, item.attempts, item.error) == ("late", 2, None)
-
-
 def test_a_retry_waits_for_its_time(shelf: Shelf, clock: FakeClock) -> None:
     """Until then the item is not claimed, it shows its last error, and `runnable` returns the seconds left."""
     task = shelf.submits(1)
@@ -295,25 +264,6 @@ def test_a_paused_task_gives_no_items(shelf: Shelf) -> None:
     assert shelf.store.get(task.task_id).status == "paused"
     assert shelf.store.resume(task.task_id).status == "running"
     assert shelf.claims(1).index == 1
-
-
-def test_a_task_paused_before_it_starts_is_pending_when_it_resumes(shelf: Shelf) -> None:
-    """Pausing or resuming twice has the effect of doing it once."""
-    task = shelf.submits()
-
-    assert [shelf.store.pause(task.task_id).status for _ in range(2)] == ["paused"] * 2
-    assert [shelf.store.resume(task.task_id).status for _ in range(2)] == ["pending"] * 2
-
-
-def test_a_paused_task_ends_with_its_last_item(shelf: Shelf) -> None:
-    """It is completed without being resumed."""
-    task = shelf.submits(1)
-    claimed = shelf.claims()
-    shelf.store.pause(task.task_id)
-
-    shelf.store.complete(claimed, content="答")
-
-    assert shelf.store.get(task.task_id).status == "completed"
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])

@@ -263,17 +263,30 @@ def test_under_gevent_a_locked_file_blocks_only_writers(tmp_path: Path) -> None:
 
 
 def test_a_large_submission_does_not_block_other_writers(shelf: Shelf) -> None:
-    """While ten thousand texts are inserted, another task's item is completed; the new task is not listed yet."""
-    shelf.submits(1)
-    texts = ["长" * 500] * 10_000
-    arrival = threading.Thread(target=shelf.submits, args=(texts,))
-    arrival.start()
-    wait_until(lambda: shelf.rows("items") > 500, 60.0)
+    """While its texts are inserted, another task's item is completed; the new task is not listed yet."""
+    half, go_on = threading.Event(), threading.Event()
 
-    seen = (shelf.store.complete(shelf.claims(), content="答"), shelf.store.list()[1], shelf.rows("items") < 10_001)
+    class Texts(list[str]):
+        """Waits for the test where its second half begins."""
+
+        def __iter__(self) -> Iterator[str]:
+            for number, text in enumerate(super().__iter__()):
+                if number == 1000:
+                    half.set()
+                    assert go_on.wait(60.0)
+                yield text
+
+    shelf.submits(1)
+    arrival = threading.Thread(target=shelf.submits, args=(Texts(["长" * 500] * 2000),))
+    arrival.start()
+    assert half.wait(60.0)
+
+    seen = (shelf.store.complete(shelf.claims(), content="答"), shelf.store.list()[1], shelf.rows("items") > 500)
+    go_on.set()
     arrival.join(100.0)
 
     assert seen == (True, 1, True)
+    assert shelf.rows("items") == 2001
     assert shelf.store.list()[1] == 2
 
 

@@ -202,16 +202,6 @@ def test_a_repeated_key_finds_its_task(shelf: Shelf) -> None:
     assert (again, created) == (first, False)
 
 
-def test_a_key_with_another_digest_is_refused(shelf: Shelf) -> None:
-    """Another submission under the same key raises `BatchConflict` and stores nothing."""
-    shelf.submits(key="k", digest="d")
-
-    with pytest.raises(BatchConflict):
-        shelf.submits(key="k", digest="other")
-
-    assert shelf.store.list()[1] == 1
-
-
 def test_owners_and_keys_are_compared_byte_for_byte(shelf: Shelf) -> None:
     """Another case, an accent, or a space at the end makes another owner or key."""
     task = shelf.submits(owner="user:jose", key="k", digest="d")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,23 @@ from services.models import ProviderEvent, Query
 from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import Call, ScriptRunner
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
-from tests.support.servers.processes import wait_until
+from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
 from utils.deadline import Deadline
 
 
 class BusyProvider(ScriptedProvider):
-    """Fail with 429 for `busy` seconds from the first question on, with `retry_after=wait`."""
+    """Fail with 429 while `busy` is set, with `retry_after=wait`."""
 
-    def __init__(self, *, busy: float = 0.0, wait: float = 1.0) -> None:
+    def __init__(self, *, busy: bool = False, wait: float = 30.0) -> None:
         super().__init__()
         self.busy = busy
         self.wait = wait
-        self.refused: list[float] = []
+        self.refused: list[str] = []
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        now = time.monotonic()
-        if now < (self.refused[0] if self.refused else now) + self.busy:
-            self.refused.append(now)
+        if self.busy:
+            self.refused.append(query.text)
             raise ProviderError("HTTP 429", code="provider_busy", http_status=429, retry_after=self.wait)
         yield from super().stream_query(query, deadline)
 
@@ -51,11 +49,23 @@ def provider() -> BusyProvider:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
-    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100)
+def store(tmp_path: Path, clock: FakeClock) -> Iterator[SqlBatchStore]:
+    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100, clock=clock)
     store.prepare()
     yield store
     store.close()
+
+
+@pytest.fixture
+def pause_over(runner: ScriptRunner, clock: FakeClock) -> Callable[[], None]:
+    """Return a function that ends the pause, as if its time were over."""
+
+    def end() -> None:
+        seconds, _ = runner.run([Call(None, ("TIME",))])[0]
+        runner.run([Call(None, ("HSET", PAUSE), ("ends", str(seconds)))])
+        clock.advance(60.0)
+
+    return end
 
 
 @pytest.fixture
@@ -64,12 +74,33 @@ def opened(redis_url: str, provider: BusyProvider, store: SqlBatchStore) -> Open
     return lambda **options: BatchDesk(redis_url, provider, store, **{"lanes": 5, **options})
 
 
-def test_a_busy_provider_is_waited_for_with_few_calls(opened: Open, provider: BusyProvider) -> None:
+def refused(desk: BatchDesk, provider: BusyProvider) -> None:
+    """Wait until items were refused, and all lanes wait for the end of the pause."""
+    wait_until(
+        lambda: provider.refused and desk_paused(desk) and not desk.batches.status().running_items, timeout=TIMEOUT
+    )
+
+
+def messages(desk: BatchDesk) -> int:
+    """Look for work as a sweep does; return the number of lanes that workers are then asked to take."""
+    desk.batches.sweep()
+    return int(desk.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))])[0])
+
+
+def test_a_busy_provider_is_waited_for_with_few_calls(
+    opened: Open, provider: BusyProvider, pause_over: Callable[[], None]
+) -> None:
     """Of ten items on two replicas each lane gets one 429 at most; then all are answered with one attempt each."""
-    provider.busy, provider.wait = 1.5, 1.5
+    provider.busy = True
     one, other = opened(name="one"), opened(name="other")
     with desks(one, other):
         task_id = one.submits(texts(10))
+        refused(one, provider)
+        provider.busy = False
+        assert (messages(one), provider.asked) == (0, [])
+
+        pause_over()
+        other.batches.sweep()
         task = one.ends(task_id)
 
         assert (task.completed, task.failed) == (10, 0)
@@ -78,36 +109,41 @@ def test_a_busy_provider_is_waited_for_with_few_calls(opened: Open, provider: Bu
         assert all("waits" not in item.metadata for item in one.items(task_id))
 
 
-def test_one_item_finds_out_whether_the_provider_is_still_busy(opened: Open, provider: BusyProvider) -> None:
-    """A provider that stays busy longer than it said is probed by one item at a time.
+def test_one_item_finds_out_whether_the_provider_is_still_busy(
+    opened: Open, store: SqlBatchStore, provider: BusyProvider, pause_over: Callable[[], None]
+) -> None:
+    """After the pause a single lane is worked on; once its item is answered, all are."""
+    desk = opened(works=False)
+    desk.submits(texts(10), max_attempts=1)
+    worker = worker_of(desk, store)
+    provider.busy = True
+    worker.step(0)
+    assert (len(provider.refused), messages(desk)) == (1, 0)
+    provider.busy = False
 
-    It is busy for 2 s and asks for 0.1 s: after the pause of 1 s one item is refused, and the next pause is 2 s.
-    """
-    provider.busy, provider.wait = 2.0, 0.1
-    with opened() as desk:
-        task_id = desk.submits(texts(10), max_attempts=1)
-        task = desk.ends(task_id)
+    pause_over()
 
-    assert task.completed == 10
-    assert len(provider.refused) <= 5 + 1
-    rounds = [at - provider.refused[0] for at in provider.refused if at - provider.refused[0] > 0.9]
-    assert len(rounds) <= 1
+    assert messages(desk) == 1
+    worker.step(0)
+    assert (len(provider.asked), len(provider.refused), messages(desk)) == (10, 1, 1)
+    desk.leaves()
 
 
-def test_a_waiting_task_can_be_cancelled_and_paused(opened: Open, provider: BusyProvider) -> None:
+def test_a_waiting_task_can_be_cancelled_and_paused(
+    opened: Open, provider: BusyProvider, pause_over: Callable[[], None]
+) -> None:
     """A cancelled task is not asked again; a paused one continues on `resume`, also when the wait ended before."""
-    provider.busy, provider.wait = 1.5, 1.5
+    provider.busy = True
     with opened() as desk:
         cancelled, paused = desk.submits(texts(3)), desk.submits([f"{text}!" for text in texts(3)])
-        wait_until(lambda: bool(provider.refused), timeout=TIMEOUT)
+        refused(desk, provider)
         desk.batches.cancel(cancelled, OWNER)
         desk.batches.pause(paused, OWNER)
-        wait_until(lambda: not desk.store.running_lanes(), timeout=TIMEOUT)
+        provider.busy = False
         assert [item.attempts for item in desk.items(paused)] == [0, 0, 0]
 
-        wait_until(lambda: not desk_paused(desk), timeout=TIMEOUT)
-        desk.batches.sweep()
-        assert provider.asked == []
+        pause_over()
+        assert (messages(desk), provider.asked) == (0, [])
         desk.batches.resume(paused, OWNER)
         task = desk.ends(paused)
 
@@ -116,14 +152,21 @@ def test_a_waiting_task_can_be_cancelled_and_paused(opened: Open, provider: Busy
     assert not {text for text in provider.asked if not text.endswith("!")}
 
 
-def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provider: BusyProvider) -> None:
+def test_a_replica_that_leaves_while_it_waits_costs_nothing(
+    opened: Open, provider: BusyProvider, pause_over: Callable[[], None]
+) -> None:
     """Another replica waits for the rest of the time, then asks."""
-    provider.busy, provider.wait = 1.5, 1.5
+    provider.busy = True
     one, other = opened(name="one"), opened(name="other")
     with other:
         with one:
             task_id = one.submits(texts(6))
-            wait_until(lambda: bool(provider.refused) and not one.store.running_lanes(), timeout=TIMEOUT)
+            refused(one, provider)
+        provider.busy = False
+        assert (messages(other), provider.asked) == (0, [])
+
+        pause_over()
+        other.batches.sweep()
         task = other.ends(task_id)
 
         assert task.completed == 6
@@ -135,7 +178,7 @@ def test_a_killed_workers_429_is_waited_out_by_the_next(
     redis_url: str, store: SqlBatchStore, provider: BusyProvider
 ) -> None:
     """The item's stream keeps the provider error with its waiting time; the question is not asked again for it."""
-    provider.busy, provider.wait = 600.0, 30.0
+    provider.busy = True
     desk = Desk(redis_url, provider)
     store.create(owner=OWNER, name="t", texts=["一", "二"], options=BatchOptions())
     claimed = store.claim(0)
@@ -146,13 +189,15 @@ def test_a_killed_workers_429_is_waited_out_by_the_next(
     assert worker.step(0) is False
 
     assert len(provider.refused) == 1
-    assert 25.0 < BatchLanesStore(desk.runner, lanes=1).paused().seconds <= 30.0
+    assert 0.0 < desk_paused(desk) <= 30.0
     runnable, due = store.runnable()
     assert (runnable, due is None or due > 25.0) == (True, True)
     desk.close()
 
 
-def test_the_header_of_a_real_429_reaches_the_batch(redis_url: str, store: SqlBatchStore) -> None:
+def test_the_header_of_a_real_429_reaches_the_batch(
+    redis_url: str, store: SqlBatchStore, pause_over: Callable[[], None]
+) -> None:
     """Over HTTP the waiting time of a 429 pauses the batch: two calls, one attempt."""
     with MockOpenAI() as server:
         openai = OpenAIProvider(base_url=server.base_url, api_key="sk-fake", model="m1")
@@ -162,7 +207,8 @@ def test_the_header_of_a_real_429_reaches_the_batch(redis_url: str, store: SqlBa
 
         worker.step(0)
         waiting = store.rows(task.task_id)[0]
-        wait_until(lambda: not desk_paused(desk) and store.runnable()[0], timeout=TIMEOUT)
+        assert store.runnable() == (False, 1.0)
+        pause_over()
         worker.step(0)
         answered = store.rows(task.task_id)[0]
 
@@ -223,21 +269,27 @@ def test_each_pause_is_longer_up_to_a_minute(lanes: BatchLanesStore) -> None:
     assert at(lanes, 1001.0 + BUSY_SECONDS).pause(30.0) == 0.0
 
 
-def test_after_an_hour_of_429_items_fail(redis_url: str, store: SqlBatchStore, provider: BusyProvider) -> None:
+def test_after_an_hour_of_429_items_fail(
+    redis_url: str, store: SqlBatchStore, provider: BusyProvider, clock: FakeClock
+) -> None:
     """Without a pause each 429 counts as an attempt, and the last one's error is the item's."""
 
     class Tired(BatchLanesStore):
         def pause(self, seconds: float) -> float:
             return 0.0
 
-    provider.busy, provider.wait = 600.0, 0.01
+    provider.busy = True
     desk = Desk(redis_url, provider)
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions(max_attempts=2))
     options: dict[str, Any] = {"sentence": str, "back_off": 0.0}
     worker = LaneWorker(store, Tired(desk.runner, lanes=1), ItemAsker(desk.gateway), **options)
 
-    wait_until(lambda: worker.step(0) or store.get(task.task_id).ended, timeout=TIMEOUT)
+    worker.step(0)
+    assert store.runnable() == (False, 30.0)
+    clock.advance(30.0)
+    worker.step(0)
 
     assert len(provider.refused) == 2
+    assert store.get(task.task_id).status == "failed"
     assert store.rows(task.task_id)[0].attempts == 2
     desk.close()

@@ -306,7 +306,7 @@ def test_an_end_is_stored_when_the_database_is_back(
     worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
     """The worker keeps the answer and tries again; no answer is lost and no item asked twice."""
-    store.away = 3
+    store.away = 1
     task_id = submitted(store, "一", "二")
 
     worker.step(0)

@@ -108,6 +108,7 @@ class BatchDesk(Desk):
             replica=name,
             webhooks=Webhooks(store, Poster(AddressRules(webhook_hosts)), SECRET),
             retention=Retention(str(folder) if folder else None),
+            poll=0.05,
         )
 
     def __enter__(self) -> Self:

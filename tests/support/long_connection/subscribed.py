@@ -25,9 +25,18 @@ BOT = "hr"
 class SubscribedReplica:
     """One replica; leaving the block closes its connection without a handover."""
 
-    def __init__(self, redis_url: str, wecom: LongConnectionServer, *, secret: str = SECRET, retry: float = 0) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        wecom: LongConnectionServer,
+        *,
+        secret: str = SECRET,
+        retry: float = 0,
+        ready_for: float = 30.0,
+    ) -> None:
+        """`ready_for` are the seconds after its last look in which another replica counts as a successor."""
         self._client = connect(redis_url, pool_size=4, timeout=5.0)
-        self.leases = LeaseStore(ScriptRunner(self._client))
+        self.leases = LeaseStore(ScriptRunner(self._client), ready_for=ready_for)
         #: The msgids of what arrived, and the links that were served.
         self.arrived: list[str] = []
         self.links: list[Link] = []
@@ -35,7 +44,7 @@ class SubscribedReplica:
             name=BOT, mode="websocket", bot_id=BOT_ID, bot_secret=SecretStr(secret), ws_url=wecom.url, ws_retry=retry
         )
         handlers = LinkHandlers(on_message=self._note, on_event=self._note, serve=(self.links.append,))
-        self.connections = LongConnections({BOT: bot}, self.leases, handlers, replica="test")
+        self.connections = LongConnections({BOT: bot}, self.leases, handlers, replica="test", look=0.1)
 
     def __enter__(self) -> Self:
         self.connections.start()

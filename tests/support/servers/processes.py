@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import secrets
+import random
 import shutil
 import signal
 import socket
@@ -71,13 +72,56 @@ def when(fact: Callable[[], object], act: Callable[[], object]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+#: Ports for servers, below 32768, where Linux's ports for outgoing connections begin.
+_PORTS = range(10_000, 32_000)
+
+
+class _Ports:
+    """Ports of 127.0.0.1 that no other process of any run on this machine is given while this process runs.
+
+    Without a claim, another test's server could start on a port that a test has just seen free: on one where the test
+    expects that nobody listens, or where its own server is about to start. A claim is a locked byte of a shared file,
+    which the kernel unlocks when the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._claimed: set[int] = set()
+        self._file: int | None = None
+
+    def claim(self) -> int:
+        with self._guard:
+            if self._file is None:
+                path = Path(tempfile.gettempdir(), f"laibao-test-ports-{os.getuid()}")
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            for _ in range(10_000):
+                port = random.choice(_PORTS)
+                if port not in self._claimed and self._locked(self._file, port) and _bindable(port):
+                    self._claimed.add(port)
+                    return port
+        raise RuntimeError("no free port is left for tests")
+
+    def _locked(self, file: int, port: int) -> bool:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        return True
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+_ports = _Ports()
+
+
 def free_port() -> int:
-    """Return a free port of 127.0.0.1 below 32768, where Linux's ports for outgoing connections begin."""
-    while True:
-        port = 10_000 + secrets.randbelow(22_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """Return a free port of 127.0.0.1 that no other test of this machine gets until this process ends."""
+    return _ports.claim()
 
 
 def require_binary(name: str) -> str:

@@ -58,10 +58,10 @@ class FarEnd:
     """A product socket with its reader in a thread, and the client's end of the connection."""
 
     def __init__(self, *, buffer: int = 0, endpoint: Endpoint | None = None, **options: Any) -> None:
-        near, self.raw = tcp_pair(buffer=buffer)
-        self.socket = Socket(near, **options)
+        self.near, self.raw = tcp_pair(buffer=buffer)
+        # Longer than a machine may stand still, so that no close ends before the client has answered it.
+        self.socket = Socket(self.near, **{"close_seconds": TIMEOUT, **options})
         self.endpoint = endpoint or Endpoint()
-        self._near = near
         self._protocol = Protocol(CLIENT, max_size=None)
         self._frames: list[Frame] = []
         self._reader = threading.Thread(target=converse, args=(self.socket, self.endpoint), daemon=True)
@@ -73,7 +73,7 @@ class FarEnd:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.raw.close()
         self._reader.join(TIMEOUT)
-        self._near.close()
+        self.near.close()
 
     def put(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
         """Send a frame."""

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
-from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
-from services.answers.asked_store import AskedStore
-from services.answers.claim_store import ClaimStore
-from services.answers.commands import ChatNotes
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
-from services.answers.extras.answer_extras import AnswerExtras
-from services.answers.forms.conversation_forms import AnswerForms
-from services.answers.forms.form_store import FormStore
-from services.answers.gateway import Gateway, ReplicaStreams
-from services.answers.takeover import TakeoverManager
-from services.channels import ChannelRules, Channels
-from services.files.linked import AnswerLinks
-from services.files.links import FileLinks
-from services.files.store import FileStore
-from services.identity.auth_service import AuthService
+from config.fields import SHORTEST_LEASE
+from config.provider_group import ProviderSettings
+from config.texts import ZH
+from services.container import Container
 from services.identity.callers import Callers
-from services.identity.name_store import NameStore
-from services.media.sent_store import SentFileStore
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
-from services.redis.store import ScriptRunner, connect
-from services.streams.access import Access
-from services.streams.manager import StreamLimits, StreamManager
-from services.streams.readers import StreamReaders
 from services.streams.records import Snapshot
-from services.streams.store import OPEN_SECONDS, StreamStore
 from tests.support.servers.processes import wait_until
+from tests.support.settings_values import OTHER_AES_KEY, settings
 from utils.deadline import Deadline
 
-KEY = b"k" * 32
 #: The API key of socket clients.
 API_KEY = "not-a-real-key"
-RESETS = frozenset({"/reset"})
 CALLER = Callers("key", api_keys=[API_KEY]).check(API_KEY)
 
 
@@ -64,7 +46,7 @@ class SlowProvider(BaseRAGProvider):
         self.queries.append(query)
         self.conversations.append(query.conversation_id)
         yield ProviderIds("c1", "m1", "t1")
-        self.go_on.wait(30.0)
+        self.go_on.wait(60.0)
         yield Delta(f"答：{query.text}")
         yield self.usage
 
@@ -72,8 +54,28 @@ class SlowProvider(BaseRAGProvider):
         return True
 
 
+class Given(BaseRAGProvider):
+    """A plug-in whose provider is that of the desk which is being built."""
+
+    provider: ClassVar[BaseRAGProvider]
+
+    @classmethod
+    def from_settings(cls, settings: ProviderSettings) -> BaseRAGProvider:
+        return cls.provider
+
+
+@cache
+def texts_file() -> str:
+    """Return the path of a file in which each sentence is its key in angle brackets."""
+    folder = TemporaryDirectory(prefix="laibao-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "texts.json"
+    path.write_text(json.dumps({key: f"<{key}>" for key in ZH}), "utf-8")
+    return str(path)
+
+
 class Desk:
-    """A replica without HTTP."""
+    """A replica without HTTP: the parts of a container with the test's provider, and without its sweep."""
 
     def __init__(
         self,
@@ -82,60 +84,34 @@ class Desk:
         *,
         max_streams: int = 20,
         slots: int = 3,
-        lease: float = 6.0,
-        extras: AnswerExtras | None = None,
+        lease: float = 12.0,
+        variables: Mapping[str, str] = {},
     ) -> None:
-        self.client = connect(url, pool_size=30, timeout=5.0)
-        self._provider = provider
-        self._dead = False
-        runner = ScriptRunner(self.client)
-        self.streams = StreamStore(runner, lease=lease)
-        conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
-        backends = {"default": Backend(provider), "hr": Backend(provider)}
-        wecom = ChannelRules(slots=slots, frame_seconds=330.0, notes_questions=True, open_timeout=OPEN_SECONDS)
-        socket = ChannelRules(resets=RESETS, open_timeout=OPEN_SECONDS, resends=True)
-        programs = ChannelRules(open_timeout=OPEN_SECONDS, resends=True, keeps_refusals=False)
-        rules = {
-            ("wecom", "default"): replace(wecom, resets=RESETS),
-            ("wecom", "hr"): wecom,
-            ("chat", "default"): replace(socket, compares_ids=True),
-            ("realtime", "default"): socket,
-            ("http", "default"): replace(programs, compares_ids=True),
-            ("batch", "default"): programs,
+        """Take further settings of the replica by the names in `variables`; it has the bots `default` and `hr`."""
+        Given.provider = self._provider = provider
+        made = {
+            "REDIS_URL": url,
+            "REDIS_POOL_SIZE": "31",
+            "RAG_PROVIDER": f"{__name__}:{Given.__name__}",
+            "WECHAT_BOTS": json.dumps(
+                {"hr": {"WECHAT_TOKEN": "fake-token-of-hr", "WECHAT_ENCODING_AES_KEY": OTHER_AES_KEY}}
+            ),
+            "WECHAT_RESPONSE_HOSTS": "wecom.invalid",
+            "API_KEYS": API_KEY,
+            "TEXTS_FILE": texts_file(),
+            "STREAM_MAX_PER_REPLICA": str(max_streams),
+            "STREAM_MAX_PER_USER": str(slots),
+            "STREAM_LEASE": str(max(lease, SHORTEST_LEASE)),
+            "DRAIN_SECONDS": "3",
         }
-        channels = Channels(CHANNELS, rules)
-        self.forms = FormStore(runner, Access({"default": KEY, "hr": KEY}), clock=time.time)
-        answerer = Answerer(
-            auth=AuthService("none"),
-            backends=backends,
-            memory=MemoryStores(conversations),
-            streams=self.streams,
-            channels=channels,
-            forms=AnswerForms(self.forms, lambda key: f"<{key}>"),
-            callers=Callers("key", api_keys=[API_KEY]),
-            extras=extras,
-        )
-        self.manager = StreamManager(
-            self.streams,
-            answerer.answer,
-            sentence=lambda c: f"<{c}>",
-            limits=StreamLimits(max_streams, max_bytes=100_000),
-        )
-        self.runner = runner
-        takeovers = TakeoverManager(self.streams, self.manager, answerer, ClaimStore(runner, self.streams))
-        self.readers = StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)
-        self.gateway = Gateway(
-            streams=ReplicaStreams(self.streams, self.manager, takeovers, self.readers),
-            answerer=answerer,
-            conversations=conversations,
-            notes=ChatNotes(AskedStore(runner, ttl=1800.0), NameStore(runner)),
-            keys={"default": KEY, "hr": KEY},
-            channels=channels,
-            links=AnswerLinks(FileLinks(KEY), FileStore(runner)),
-            sent=SentFileStore(runner, {"default": KEY, "hr": KEY}, ttl=1800.0),
-            sentence=lambda key: f"<{key}>",
-            promises=lambda url: True,
-        )
+        # A busy machine may keep Redis or this process waiting for seconds.
+        self.container = container = Container(settings(**{**made, **variables}), redis_timeout=5.0)
+        self._dead = False
+        self.client, self.runner = container.redis, container.runner
+        self.streams, self.manager = container.streams, container.manager
+        self.readers, self.gateway = container.readers, container.gateway
+        #: By bot, the keys that make stream ids and seal what belongs to a stream.
+        self.keys = container.keys.streams()
         self.manager.start()
         self.readers.start()
 
@@ -164,10 +140,11 @@ class Desk:
 
     def close(self) -> None:
         """Stop every thread: a producer that waits for its turn would stay in the queue during the next test."""
-        self.readers.close()
         if isinstance(self._provider, SlowProvider):
             self._provider.go_on.set()
-        if not self._dead:
-            self.manager.drain(3.0)
-            self.manager.close()
-        self.client.close()
+        if self._dead:
+            self.readers.close()
+            self.client.close()
+            self.container.redis_of_flusher.close()
+        else:
+            self.container.close()

@@ -14,8 +14,8 @@ class Stream:
     def __init__(self) -> None:
         self.coming: queue.Queue[News | Exception] = queue.Queue()
         self.wholes: list[Exception] = []
-        #: How often its reader waited without news.
-        self.waits = 0
+        #: How often its reader waited without news, and how often it read the whole.
+        self.waits = self.reads = 0
 
     def tells(self, *coming: News | Exception) -> Stream:
         for one in coming:
@@ -34,6 +34,7 @@ class Stream:
         return one
 
     def whole(self) -> Whole:
+        self.reads += 1
         if self.wholes:
             raise self.wholes.pop(0)
         return Whole("whole", "completed")

@@ -55,7 +55,7 @@ def added(
     """Return an answer's events with the extras of a bot that wants all of them."""
     wanted = extras or AnswerExtras(progress={"default"}, suggestions={"default"})
     asked = QuestionContext(QUESTION, changes.get("channel", WECOM), provider or Suggesting())
-    return list(wanted.added((event for event in events), asked, deadline or Deadline(20.0), past))
+    return list(wanted.added((event for event in events), asked, deadline or Deadline(60.0), past))
 
 
 def test_only_bots_that_want_extras_get_them() -> None:
@@ -158,7 +158,7 @@ def test_a_failed_or_mocked_answer_has_no_suggestions() -> None:
     with pytest.raises(ProviderError):
         list(
             AnswerExtras(suggestions={"default"}).added(
-                failing(), QuestionContext(QUESTION, WECOM, failed), Deadline(9.0), None
+                failing(), QuestionContext(QUESTION, WECOM, failed), Deadline(60.0), None
             )
         )
 
@@ -219,7 +219,7 @@ def test_closing_the_events_closes_the_answer() -> None:
 
     provider = Suggesting()
     wanted = AnswerExtras(progress={"default"}, suggestions={"default"})
-    events = wanted.added(answer(), QuestionContext(QUESTION, WECOM, provider), Deadline(9.0), None)
+    events = wanted.added(answer(), QuestionContext(QUESTION, WECOM, provider), Deadline(60.0), None)
     next(events)
     events.close()  # type: ignore[attr-defined]
 

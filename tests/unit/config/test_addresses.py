@@ -59,6 +59,7 @@ def test_the_redis_url_is_built_from_the_settings(variables: dict[str, str], add
 def test_a_redis_url_is_parsed(url: str, parts: RedisUrl) -> None:
     """A missing port gets its kind's default; percent-escapes are decoded."""
     assert parse_redis_url(url) == parts
+    assert settings(REDIS_URL=url).on_redis_cluster is (parts.kind == "cluster")
 
 
 def test_repr_shows_no_secret_of_a_redis_url() -> None:

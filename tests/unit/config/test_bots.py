@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -94,22 +95,13 @@ def test_a_bot_may_set_the_dify_address_under_either_name(name: str) -> None:
     assert found.bots["hr"].provider.dify_base_url == "https://hr.example"
 
 
-def test_a_bot_may_switch_the_mock_off() -> None:
-    """A mock switch that is false for one bot makes Dify answer for this bot only."""
-    found = settings(USE_MOCK_RAG="true", WECHAT_BOTS=bots(hr={**HR, "USE_MOCK_RAG": False}, it=HR)).bots
+def test_a_mock_switch_of_a_bot_counts_for_this_bot_only() -> None:
+    """False for one bot makes Dify answer for it, true the mock; the other bots are not changed."""
+    off = settings(USE_MOCK_RAG="true", WECHAT_BOTS=bots(hr={**HR, "USE_MOCK_RAG": False}, it=HR)).bots
+    on = settings(WECHAT_BOTS=bots(hr={**HR, "MOCK_MODE": "1"})).bots
 
-    assert {name: bot.provider.rag_provider for name, bot in found.items()} == {
-        "default": "mock",
-        "hr": "dify",
-        "it": "mock",
-    }
-
-
-def test_a_bot_may_switch_the_mock_on() -> None:
-    """A mock switch that is true for one bot does not change the other bots."""
-    found = settings(WECHAT_BOTS=bots(hr={**HR, "MOCK_MODE": "1"})).bots
-
-    assert (found["default"].provider.rag_provider, found["hr"].provider.rag_provider) == ("dify", "mock")
+    providers = [{name: bot.provider.rag_provider for name, bot in found.items()} for found in (off, on)]
+    assert providers == [{"default": "mock", "hr": "dify", "it": "mock"}, {"default": "dify", "hr": "mock"}]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +109,12 @@ def test_a_bot_may_switch_the_mock_on() -> None:
     [
         ("HR", HR, "WECHAT_BOTS='HR' is wrong: expected bot names"),
         ("default", HR, "WECHAT_BOTS='default' is wrong: expected bot names"),
-        ("hr", {**HR, "WECHAT_TOKN": "x"}, "WECHAT_BOTS='hr.WECHAT_TOKN' is wrong"),
+        ("hr", {**HR, "WECHAT_TOKN": "x"}, r"WECHAT_BOTS='hr.WECHAT_TOKN' is wrong.*did you mean WECHAT_TOKEN\?$"),
         ("hr", {**HR, "REDIS_HOST": "x"}, "WECHAT_BOTS='hr.REDIS_HOST' is wrong"),
         ("hr", {**HR, "dify_user": "x"}, "WECHAT_BOTS='hr.dify_user' is wrong"),
         ("hr", {**HR, "WECHAT_MODE": "pigeon"}, "WECHAT_BOTS: hr.WECHAT_MODE='pigeon' is wrong"),
         ("hr", {**HR, "DIFY_TIMEOUT": 0}, "WECHAT_BOTS: hr.DIFY_TIMEOUT='0' is wrong: expected more than 0"),
-        ("hr", {**HR, "DIFY_API_KEY": {"a": 1}}, "WECHAT_BOTS: hr.DIFY_API_KEY='***' is wrong"),
+        ("hr", {**HR, "DIFY_API_KEY": {"a": 1}}, r"WECHAT_BOTS: hr.DIFY_API_KEY='\*\*\*' is wrong"),
         ("hr", {"WECHAT_TOKEN": "x"}, "WECHAT_BOTS: hr.WECHAT_ENCODING_AES_KEY is missing"),
         ("hr", {**HR, "RAG_PROVIDER": "openai"}, "WECHAT_BOTS: hr.OPENAI_API_KEY is missing"),
         ("hr", {**HR, "WECHAT_TOKEN": ""}, "WECHAT_BOTS: hr.WECHAT_TOKEN is missing"),
@@ -132,12 +124,7 @@ def test_a_bot_may_switch_the_mock_on() -> None:
 )
 def test_an_error_in_a_bot_names_the_bot_and_the_variable(name: str, own: dict[str, Any], line: str) -> None:
     """The error's line begins with the bot's name and the variable."""
-    assert refusal(WECHAT_BOTS=bots(**{name: own})).startswith(line)
-
-
-def test_a_misspelt_variable_of_a_bot_gets_a_suggestion() -> None:
-    """The error proposes the known variable with the most similar name."""
-    assert refusal(WECHAT_BOTS=bots(hr={**HR, "WECHAT_TOKN": "x"})).endswith("did you mean WECHAT_TOKEN?")
+    assert re.match(line, refusal(WECHAT_BOTS=bots(**{name: own})))
 
 
 def test_bots_of_one_company_share_its_directory() -> None:
@@ -161,12 +148,3 @@ def test_bots_of_one_company_share_its_directory() -> None:
         "it": ("ww2", True, "https://qyapi.weixin.qq.com"),
     }
     assert {"not-a-real-secret", "not-a-real-one"} <= set(found.secrets)
-
-
-@pytest.mark.parametrize(
-    ("given", "missing"),
-    [({"WECOM_CORP_ID": "ww1"}, "WECOM_CONTACT_SECRET"), ({"WECOM_CONTACT_SECRET": "s"}, "WECOM_CORP_ID")],
-)
-def test_the_directory_needs_corp_id_and_secret(given: dict[str, str], missing: str) -> None:
-    """One without the other stops the start."""
-    assert refusal(**given).startswith(f"{missing} is missing")

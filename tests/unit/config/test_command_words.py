@@ -27,31 +27,22 @@ def test_without_a_value_the_built_in_words_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"/new": "RESET", "重来": "reset"}, {"reset": ["/new", "重来"]}, {"Reset": ["/new", "重来"]}]
+    ("given", "expected"),
+    [
+        ({"/new": "RESET", "重来": "reset"}, {"/new": "reset", "重来": "reset", **without("reset")}),
+        ({"reset": ["/new", "重来"]}, {"/new": "reset", "重来": "reset", **without("reset")}),
+        ({"Reset": ["/new", "重来"]}, {"/new": "reset", "重来": "reset", **without("reset")}),
+        ({"human": []}, without("human")),
+        # It did so before there was more than one command.
+        ({}, {}),
+        ({"停止": "reset"}, {"停止": "reset", **{w: c for w, c in without("reset").items() if w != "停止"}}),
+        ({"help": "reset"}, {"help": "reset", **without("reset")}),
+    ],
+    ids=["word: command", "command: words", "in any case", "off", "all off", "another's word", "another's name"],
 )
-def test_a_command_that_is_named_has_the_given_words_only(given: object) -> None:
-    """Both forms mean the same; the other commands keep theirs."""
-    assert words(given) == {"/new": "reset", "重来": "reset", **without("reset")}
-
-
-def test_an_empty_list_turns_a_command_off() -> None:
-    """The others stay."""
-    assert words({"human": []}) == without("human")
-
-
-def test_an_empty_object_turns_all_commands_off() -> None:
-    """It did so before there was more than one command."""
-    assert words({}) == {}
-
-
-def test_a_given_word_is_taken_from_its_built_in_command() -> None:
-    """The other words of that command stay."""
-    assert words({"停止": "reset"}) == {"停止": "reset", **{w: c for w, c in without("reset").items() if w != "停止"}}
-
-
-def test_a_word_may_be_the_name_of_another_command() -> None:
-    """Only a list is a command's."""
-    assert words({"help": "reset"}) == {"help": "reset", **without("reset")}
+def test_a_command_that_is_named_has_the_given_words_only(given: object, expected: dict[str, str]) -> None:
+    """Both forms mean the same; the other commands keep theirs, except a word that is given to another command."""
+    assert words(given) == expected
 
 
 def test_a_bot_has_words_of_its_own_or_inherits_all() -> None:

@@ -12,40 +12,31 @@ from services.errors import SettingsError
 from tests.support.settings_values import settings
 
 
-def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
-    """`.env` supplies only the variables that the environment lacks."""
+@pytest.mark.parametrize(
+    ("content", "environ", "found"),
+    [
+        (
+            b'PORT=1\nHOST="here"  # a comment\nDIFY_INPUTS={"a": "b"}\n',
+            *({"PORT": "2"}, {"PORT": "2", "HOST": "here", "DIFY_INPUTS": '{"a": "b"}'}),
+        ),
+        # Compose and Kubernetes pass empty values on.
+        (b"PORT=1\nHOST=\nLOCALE\n", {"PORT": "", "LOG_DIR": "  "}, {"PORT": "1"}),
+        # A Kubernetes Secret often ends in a newline; a container usually has no file.
+        (None, {"WECHAT_TOKEN": "fake\n"}, {"WECHAT_TOKEN": "fake"}),
+        # Windows Notepad begins UTF-8 files with a byte order mark.
+        ("APP_NAME=来宝\n".encode("utf-8-sig"), {}, {"APP_NAME": "来宝"}),
+    ],
+    ids=["both", "empty", "no file", "BOM"],
+)
+def test_the_environment_overrides_the_file(
+    tmp_path: Path, content: bytes | None, environ: dict[str, str], found: dict[str, str]
+) -> None:
+    """`.env` supplies only the variables that the environment lacks; an empty value is unset, others are stripped."""
     file = tmp_path / ".env"
-    file.write_text('PORT=1\nHOST="here"  # a comment\nDIFY_INPUTS={"a": "b"}\n')
+    if content is not None:
+        file.write_bytes(content)
 
-    found = read_environment({"PORT": "2"}, str(file))
-
-    assert found == {"PORT": "2", "HOST": "here", "DIFY_INPUTS": '{"a": "b"}'}
-
-
-def test_empty_values_count_as_unset(tmp_path: Path) -> None:
-    """Compose and Kubernetes pass empty values on: one in the environment does not hide a value of the file."""
-    file = tmp_path / ".env"
-    file.write_text("PORT=1\nHOST=\nLOCALE\n")
-
-    assert read_environment({"PORT": "", "LOG_DIR": "  "}, str(file)) == {"PORT": "1"}
-
-
-def test_values_are_stripped() -> None:
-    """A Kubernetes Secret that ends in a newline still gives the right token."""
-    assert read_environment({"WECHAT_TOKEN": "fake\n"}, None) == {"WECHAT_TOKEN": "fake"}
-
-
-def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
-    """A container usually has no `.env`: only the environment counts."""
-    assert read_environment({}, str(tmp_path / ".env")) == {}
-
-
-def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
-    """Windows Notepad writes a byte order mark at the start of UTF-8 files."""
-    file = tmp_path / ".env"
-    file.write_text("APP_NAME=来宝\n", encoding="utf-8-sig")
-
-    assert read_environment({}, str(file)) == {"APP_NAME": "来宝"}
+    assert read_environment(environ, str(file)) == found
 
 
 def test_a_file_in_another_encoding_stops_the_start(tmp_path: Path) -> None:

@@ -186,17 +186,6 @@ def test_a_lone_surrogate_is_escaped(fmt: str) -> None:
     assert r"said \ud800" in logging.getLogger().handlers[-1].format(record)
 
 
-def test_lines_below_the_level_are_dropped(written: io.StringIO) -> None:
-    """At WARNING an INFO line is not written."""
-    configure_logging("WARNING", "plain", stream=written)
-
-    log.info("quiet")
-    log.warning("loud")
-
-    assert "quiet" not in written.getvalue()
-    assert "loud" in written.getvalue()
-
-
 @pytest.mark.parametrize("fmt", ["json", "plain"])
 def test_known_secrets_are_masked(written: io.StringIO, fmt: str) -> None:
     """A secret in a message, a field or a traceback is written as ***; one under 8 characters is not masked."""

@@ -86,13 +86,16 @@ def _literal(node: ast.expr) -> str:
     return ""
 
 
-@pytest.mark.parametrize("english", sorted(set(sentences())))
+SENTENCES, PROBLEMS = sorted(set(sentences())), sorted(set(problems()))
+
+
+@pytest.mark.parametrize("english", SENTENCES)
 def test_our_sentences_are_translated(english: str) -> None:
     assert ZH(english) != english
     assert CHINESE.search(ZH(english))
 
 
-@pytest.mark.parametrize("english", sorted(set(problems())))
+@pytest.mark.parametrize("english", PROBLEMS)
 def test_problems_of_fields_are_translated(english: str) -> None:
     """All that pydantic says of the kinds of fields that requests have; limits stay as they are."""
     translated = ZH(english)
@@ -104,10 +107,10 @@ def test_problems_of_fields_are_translated(english: str) -> None:
 
 def test_there_are_sentences_to_translate() -> None:
     """The scans above find the sentences and the problems of fields."""
-    assert "The body is not JSON." in set(sentences())
-    assert "The body is too large: 7 bytes are taken at most." in set(sentences())
-    assert "Another request was sent with this Idempotency-Key." in set(sentences())
-    assert len(set(problems())) > 20
+    assert "The body is not JSON." in SENTENCES
+    assert "The body is too large: 7 bytes are taken at most." in SENTENCES
+    assert "Another request was sent with this Idempotency-Key." in SENTENCES
+    assert len(PROBLEMS) > 20
 
 
 @pytest.mark.parametrize(

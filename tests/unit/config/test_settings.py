@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import traceback
 from pathlib import Path
 
@@ -162,6 +163,7 @@ class TestRefusals:
             ("RAG_PROVIDER", "no_such_package.module:Class", "a module that can be imported"),
             ("SEARCH_PROVIDER", "google", "serper, the name of an installed provider"),
             ("RATE_LIMIT_USER", "20", "a rate like 20/minute"),
+            ("MOCK_MODE", "ture", "true or false"),
         ],
     )
     def test_a_wrong_value_is_named(self, name: str, value: str, expected: str) -> None:
@@ -186,7 +188,9 @@ class TestRefusals:
             ("OPENAI_API_KEY", "Bearer sk-fake", "without Bearer"),
             ("CUSTOM_RAG_API_KEY", "Bearer fake", "without Bearer"),
             ("WECHAT_BOTS", '{"hr": "fake-token"}', "a valid dictionary"),
+            ("AUTH_SERVICE_URL", "https://me:fake-password@auth.example", "without a user and password"),
             ("CUSTOM_RAG_HEADERS", '{"Authorization": ["fake-token"]}', "a valid string"),
+            ("SECRET_KEY", "not-a-real-secret-1,fake-short", "at least 16 random characters in each"),
         ],
     )
     def test_a_wrong_secret_is_named_but_not_shown(self, name: str, value: str, expected: str) -> None:
@@ -196,16 +200,9 @@ class TestRefusals:
 
         line = refusal(**{name: value})
 
-        assert line.startswith(f"{name}='***' is wrong: expected ")
+        assert re.match(rf"{name}='(https://)?\*\*\*(@auth.example)?' is wrong: expected ", line)
         assert expected in line
         assert "fake" not in line
-
-    def test_credentials_in_a_url_are_refused_and_not_shown(self) -> None:
-        """A URL with user and password is refused, and the line does not show the password."""
-        line = refusal(AUTH_SERVICE_URL="https://me:fake-password@auth.example")
-
-        assert "without a user and password" in line
-        assert "fake-password" not in line
 
     def test_the_errors_traceback_shows_no_secret(self) -> None:
         """The SettingsError has no context: pydantic's error, which holds the values, is not chained to it."""
@@ -247,6 +244,8 @@ class TestRefusals:
             ({"RAG_PROVIDER": "context"}, "CONTEXT_API_KEY", "RAG_PROVIDER is context"),
             ({"RAG_PROVIDER": "custom"}, "CUSTOM_RAG_API_URL", "RAG_PROVIDER is custom"),
             ({"SEARCH_PROVIDER": "serper"}, "SERPER_API_KEY", "SEARCH_PROVIDER is serper"),
+            ({"WECOM_CORP_ID": "ww1"}, "WECOM_CONTACT_SECRET", ""),
+            ({"WECOM_CONTACT_SECRET": "s"}, "WECOM_CORP_ID", ""),
         ],
     )
     def test_a_missing_value_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
@@ -310,12 +309,6 @@ class TestForms:
         assert [key.get_secret_value() for key in found.api_keys] == ["a,b", "c"]
         assert found.public_origins == ("https://a.example", "http://b.example:8080")
 
-    def test_a_secret_key_that_can_be_guessed_is_refused(self) -> None:
-        """Each key of the list needs at least 16 characters; the line shows none of them."""
-        line = refusal(SECRET_KEY="not-a-real-secret-1,fake-short")
-
-        assert line.startswith("SECRET_KEY='***' is wrong: expected at least 16 random characters in each")
-
     @pytest.mark.parametrize(("more", "warned"), [({}, True), ({"SECRET_KEY": "not-a-real-secret-1"}, False)])
     def test_tokens_sealed_with_a_key_of_one_process_warn(self, more: dict[str, str], warned: bool) -> None:
         """Without a bot and SECRET_KEY there is no configured key to seal users' tokens with."""
@@ -323,15 +316,15 @@ class TestForms:
 
         assert any(line.startswith("SECRET_KEY is empty") for line in found.warnings) == warned
 
-    def test_an_auth_api_alone_selects_external_authentication(self) -> None:
-        """With AUTH_SERVICE_URL set and AUTH_MODE empty, the mode is external."""
+    def test_external_authentication_has_an_api_and_users(self) -> None:
+        """With AUTH_SERVICE_URL set and AUTH_MODE empty, the mode is external; the users may be in an SQLite file.
+
+        With DIFY_AUTH_MODE=user_token the user's token is sent instead of an app key.
+        """
         assert settings(**{**EXTERNAL, "AUTH_MODE": ""}).auth_mode == "external"
-
-    def test_external_authentication_works_with_sqlite(self) -> None:
-        """Instead of MySQL, DATABASE_PATH may name an SQLite file with the users."""
         found = settings(**{**EXTERNAL, "MYSQL_HOST": "", "DATABASE_PATH": "users.db"})
-
         assert found.sql_url == SecretStr("sqlite:///users.db")
+        assert settings(**EXTERNAL, DIFY_AUTH_MODE="user_token", DIFY_API_KEY="").provider.dify_api_keys == ()
 
     @pytest.mark.parametrize(
         "query",
@@ -345,17 +338,6 @@ class TestForms:
         """Comments, parentheses and WITH before the SELECT are accepted."""
         assert settings(AUTH_USER_QUERY=query).auth_user_query == query
 
-    @pytest.mark.parametrize(
-        ("given", "host"), [("::1", "::1"), ("[::1]", "::1"), ("redis_1", "redis_1"), ("127.1", "127.1")]
-    )
-    def test_a_host_is_a_name_or_an_address(self, given: str, host: str) -> None:
-        """An IPv6 address is accepted with and without brackets."""
-        assert settings(REDIS_HOST=given).redis_host == host
-
-    def test_a_user_token_needs_no_app_key(self) -> None:
-        """DIFY_AUTH_MODE=user_token sends the user's token instead of an app key."""
-        assert settings(**EXTERNAL, DIFY_AUTH_MODE="user_token", DIFY_API_KEY="").provider.dify_api_keys == ()
-
     @pytest.mark.parametrize("switch", ["MOCK_MODE", "USE_MOCK_RAG"])
     @pytest.mark.parametrize("on", ["1", "true", "True", "yes"])
     def test_a_mock_switch_needs_no_key(self, switch: str, on: str) -> None:
@@ -364,36 +346,29 @@ class TestForms:
 
         assert found.rag_provider == found.provider.rag_provider == "mock"
 
-    def test_a_wrong_value_of_a_mock_switch_is_refused(self) -> None:
-        """A misspelt value does not count as false."""
-        assert refusal(MOCK_MODE="ture").startswith("MOCK_MODE='ture' is wrong: expected true or false")
-
     @pytest.mark.parametrize(
-        ("variables", "base"),
+        ("name", "given", "found"),
         [
-            ({"DIFY_API_URL": "https://a.example/v1"}, "https://a.example/v1"),
-            ({"DIFY_API_URL": "https://a.example/v1/", "DIFY_BASE_URL": "https://a.example"}, "https://a.example"),
-            ({"DIFY_BASE_URL": "https://a.example/dify/"}, "https://a.example/dify"),
+            *(("REDIS_HOST", given, given.strip("[]")) for given in ("::1", "[::1]", "redis_1", "127.1")),
+            *(("RATE_LIMIT_USER", rate, rate) for rate in ("20/minute", "20 per minute", "5/second; 100/15 minutes")),
+            ("RATE_LIMIT_IP", "off", ""),
+            ("LOG_FORMAT", "Plain", "plain"),
+            ("LOG_LEVEL", "warning", "WARNING"),
+            ("LOCALE", "EN", "en"),
+            # An alias of DIFY_BASE_URL.
+            ("DIFY_API_URL", "https://a.example/v1", "https://a.example/v1"),
+            ("DIFY_BASE_URL", "https://a.example/dify/", "https://a.example/dify"),
         ],
     )
-    def test_dify_has_two_names_for_its_address(self, variables: dict[str, str], base: str) -> None:
-        """DIFY_API_URL is an alias of DIFY_BASE_URL, and may be set to the same address as well."""
-        assert settings(**variables).dify_base_url == base
+    def test_a_value_is_kept_in_one_form(self, name: str, given: str, found: str) -> None:
+        """IPv6 with and without brackets, words in any case, an address without the last /, `off` for no rate."""
+        assert getattr(settings(**{name: given}), name.lower().replace("dify_api_url", "dify_base_url")) == found
 
-    @pytest.mark.parametrize("rate", ["20/minute", "20 per minute", "5/second; 100/15 minutes"])
-    def test_a_rate_has_the_form_of_the_limits_library(self, rate: str) -> None:
-        """The setting keeps the rate as it was written."""
-        assert settings(RATE_LIMIT_USER=rate).rate_limit_user == rate
+    def test_dify_has_two_names_for_its_address(self) -> None:
+        """DIFY_API_URL may be set to the same address as well."""
+        same = {"DIFY_API_URL": "https://a.example/v1/", "DIFY_BASE_URL": "https://a.example"}
 
-    def test_a_rate_can_be_off(self) -> None:
-        """`off` becomes an empty rate: no limit."""
-        assert settings(RATE_LIMIT_IP="off").rate_limit_ip == ""
-
-    def test_words_are_accepted_in_any_case(self) -> None:
-        """Format, level and locale are normalised to their own case."""
-        found = settings(LOG_FORMAT="Plain", LOG_LEVEL="warning", LOCALE="EN")
-
-        assert (found.log_format, found.log_level, found.locale) == ("plain", "WARNING", "en")
+        assert settings(**same).dify_base_url == "https://a.example"
 
     def test_a_setting_without_effect_warns(self) -> None:
         """A value that another setting makes ineffective does not stop the start."""
@@ -414,11 +389,6 @@ class TestForms:
         for changes, bot in (({"WECHAT_TIMESTAMP_WINDOW": "1801"}, "default"), ({"WECHAT_BOTS": bots}, "hr")):
             (warning,) = settings(**changes).warnings
             assert warning.startswith(f"STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW of bot {bot} is 1801: ")
-
-    def test_the_redis_url_selects_a_cluster(self) -> None:
-        """Only redis+cluster:// means Redis Cluster."""
-        assert settings(REDIS_URL="redis+cluster://a:7000").on_redis_cluster
-        assert not settings().on_redis_cluster
 
 
 class TestSecrets:
@@ -493,9 +463,6 @@ class TestTextsFile:
         path.write_text('{"thinking": "正在查阅制度..."}', encoding="utf-8-sig")
 
         assert settings(TEXTS_FILE=str(path)).texts_overrides == {"thinking": "正在查阅制度..."}
-
-    def test_without_a_file_there_are_no_overrides(self) -> None:
-        """TEXTS_FILE is optional."""
         assert settings().texts_overrides == {}
 
     @pytest.mark.parametrize("content", [None, "{", "[]", '{"thinkin": "x"}'])

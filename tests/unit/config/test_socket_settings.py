@@ -92,8 +92,7 @@ def test_a_client_asks_a_limited_number_of_questions(redis_url: str) -> None:
         assert until(socket, type="pong", timestamp=1)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, endpoint: str) -> None:
+def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path) -> None:
     """WEBSOCKET_AUTH=token: a valid token is accepted in a header and in an auth frame, an expired one gets 401."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     token = "user-token-not-real"
@@ -109,16 +108,18 @@ def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, endpoint: s
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
     ):
         client.set(f"authorization:token:{token}", UserInfo("E1001", "张三").to_json())
-        with session(app_server, endpoint, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
-            socket.send(json.dumps(question_for(endpoint)))
-            assert until(socket, **END[endpoint])
-        with session(app_server, endpoint) as socket:
-            until(socket, type="auth_required")
-            socket.send(json.dumps({"type": "auth", "token": token}))
-            assert json.loads(socket.recv(SECONDS))["type"] in ("system", "ack")
+        for endpoint in ENDPOINTS:
+            with session(app_server, endpoint, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
+                socket.send(json.dumps(question_for(endpoint)))
+                assert until(socket, **END[endpoint])
+            with session(app_server, endpoint) as socket:
+                until(socket, type="auth_required")
+                socket.send(json.dumps({"type": "auth", "token": token}))
+                assert json.loads(socket.recv(SECONDS))["type"] in ("system", "ack")
 
         client.delete(f"authorization:token:{token}")
-        assert refused_status(app_server, endpoint, additional_headers={"X-API-Key": token}) == 401
+        for endpoint in ENDPOINTS:
+            assert refused_status(app_server, endpoint, additional_headers={"X-API-Key": token}) == 401
 
 
 #: Members of the frame that ends an answer, by endpoint.
@@ -134,14 +135,23 @@ def question_for(endpoint: str) -> dict[str, object]:
     return {"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_mock_fallback_answers_when_the_provider_is_unreachable(redis_url: str, endpoint: str) -> None:
-    """MOCK_FALLBACK: the answer's frame is marked with `mock: true`."""
-    unreachable = dify_settings(f"http://127.0.0.1:{free_port()}", MOCK_FALLBACK="true")
-    with AppServer(redis_url, **OPEN, **unreachable) as app_server, session(app_server, endpoint) as socket:
-        socket.send(json.dumps(question_for(endpoint)))
+def test_mock_fallback_answers_when_the_provider_is_unreachable(redis_url: str) -> None:
+    """MOCK_FALLBACK: the answer's frame is marked with `mock: true`; without it, PROVIDER_UNREACHABLE is sent."""
+    unreachable = dify_settings(f"http://127.0.0.1:{free_port()}")
+    with (
+        AppServer(redis_url, **OPEN, **unreachable, MOCK_FALLBACK="true") as falls_back,
+        AppServer(redis_url, **OPEN, **unreachable) as fails,
+        session(falls_back, ENDPOINTS[0]) as chat,
+        session(falls_back, ENDPOINTS[1]) as realtime,
+        session(fails) as without,
+    ):
+        # Each provider is tried three times, with pauses: at the same time.
+        for socket, endpoint in ((chat, ENDPOINTS[0]), (realtime, ENDPOINTS[1]), (without, ENDPOINTS[0])):
+            socket.send(json.dumps(question_for(endpoint)))
 
-        assert until(socket, **END[endpoint])["mock"] is True
+        assert until(chat, **END[ENDPOINTS[0]])["mock"] is True
+        assert until(realtime, **END[ENDPOINTS[1]])["mock"] is True
+        assert until(without, type="error")["code"] == "PROVIDER_UNREACHABLE"
 
 
 @pytest.mark.parametrize("switch", [{"MOCK_MODE": "true"}, {"USE_MOCK_RAG": "1"}, {"RAG_PROVIDER": "mock"}])
@@ -154,14 +164,3 @@ def test_each_mock_switch_makes_the_mock_answer(redis_url: str, switch: dict[str
         answer = until(socket, type="chat", role="assistant")
         assert answer["content"].startswith("This is a mock response to your question: 'What?'.")
         assert answer["mock"] is True
-
-
-def test_without_mock_fallback_an_unreachable_provider_is_an_error(redis_url: str) -> None:
-    """The error frame has the code PROVIDER_UNREACHABLE."""
-    with (
-        AppServer(redis_url, **OPEN, **dify_settings(f"http://127.0.0.1:{free_port()}")) as app_server,
-        session(app_server) as socket,
-    ):
-        socket.send(json.dumps({"content": "What?"}))
-
-        assert until(socket, type="error")["code"] == "PROVIDER_UNREACHABLE"

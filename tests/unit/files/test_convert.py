@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 
 import pytest
 from PIL import Image
@@ -68,11 +69,11 @@ def test_transparency_stays(mode: str, kind: str) -> None:
 
 def test_a_large_picture_is_made_smaller() -> None:
     """Until it fits: noise is what JPG compresses worst."""
-    noise = encoded(Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)), "PNG")
+    noise = encoded(Image.frombytes("RGB", (300, 300), os.urandom(300 * 300 * 3)), "PNG")
 
-    small = converted(noise, 100_000)
+    small = converted(noise, 20_000)
 
-    assert len(small) <= 100_000 < len(noise)
+    assert len(small) <= 20_000 < len(noise)
     with pytest.raises(NoPicture, match="too large"):
         converted(noise, 100)
 
@@ -91,10 +92,19 @@ def test_what_wecom_shows_stays_as_it_is() -> None:
     assert converter.picture(house, MIB, deadline).type == "image/jpeg"
 
 
-def test_without_time_nothing_is_converted() -> None:
-    """The answer's end does not wait for a picture."""
-    with pytest.raises(FetchError):
+def test_without_time_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast machine would convert the picture before anything notices that the deadline is over."""
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("a process was started"))
+
+    with pytest.raises(FetchError) as refused:
         PictureConverter().picture(content("house.webp"), MIB, Deadline(0.0))
+
+    assert refused.value.code == "media_failed"
+
+
+def test_what_is_no_picture_to_wecom_is_refused() -> None:
+    """The error's code says that the file is wrong, not that the time was short."""
     with pytest.raises(FetchError) as refused:
         PictureConverter().picture(content("bomb.png"), MIB, Deadline(30.0))
+
     assert refused.value.code == "media_wrong_type"

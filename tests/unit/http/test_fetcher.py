@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -58,18 +57,14 @@ def test_a_file_is_fetched_with_its_name(fetcher: Fetcher) -> None:
 
 @pytest.mark.parametrize("first", [b"", status(b"503 Busy"), status(b"429 Slow"), ok(b"by", length=5)])
 def test_a_failure_that_may_pass_is_tried_three_times(fetcher: Fetcher, first: bytes) -> None:
-    """A connection that breaks before or within the body, 429 and 5xx; the third reply counts."""
+    """None, one that breaks before or within the body, 429 and 5xx; the third reply counts."""
     with RawServer(first, first, ok()) as server:
         assert fetched(fetcher, server.url).content == b"bytes"
     with RawServer(first) as failing:
         assert code_of(lambda: fetched(fetcher, failing.url)) == "media_failed"
+    assert code_of(lambda: fetched(fetcher, f"http://127.0.0.1:{free_port()}/")) == "media_failed"
 
     assert (len(server.heads), len(failing.heads)) == (3, 3)
-
-
-def test_no_connection_is_a_failure(fetcher: Fetcher) -> None:
-    """Nobody listens on the port."""
-    assert code_of(lambda: fetched(fetcher, f"http://127.0.0.1:{free_port()}/")) == "media_failed"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +138,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(fetcher: Fetcher) -> None:
     """A head that never ends, and a body that comes byte by byte."""
     for reply in (b"HTTP/1.1 200 OK\r\nX: ", ok(b"x", length=50)):
         with RawServer(reply, hang=True) as server:
-            assert code_of(lambda: fetched(fetcher, server.url, seconds=0.3)) == "media_failed"
+            assert code_of(lambda: fetched(fetcher, server.url, seconds=0.1)) == "media_failed"
 
 
 def test_an_abort_ends_the_fetch(fetcher: Fetcher) -> None:
@@ -194,15 +189,12 @@ def test_a_place_is_allowed_for_one_fetch(fetcher: Fetcher) -> None:
     assert caught.value.code == "media_not_allowed"
 
 
-def test_many_fetches_leave_no_timer() -> None:
+def test_many_fetches_leave_no_timer(fetcher: Fetcher) -> None:
     """The thread that ends a fetch in time ends with the fetch."""
-    fetcher = Fetcher(AddressRules(("127.0.0.1",)))
-    before = time.monotonic()
+    before = threading.enumerate()
     with RawServer(ok()) as server:
         for _ in range(5):
             fetched(fetcher, server.url)
-    fetcher.close()
 
-    timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer) and one not in before]
     assert all(one.finished.is_set() for one in timers)
-    assert time.monotonic() - before < 60.0

@@ -1,4 +1,4 @@
-"""What a connection receives is handled in threads, a bounded number at a time."""
+"""What a connection receives is handled in threads, a bounded number at a time, and knows where its answer goes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from channels.wecom.long_connection import arrivals
 from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
 from channels.wecom.long_connection.link import Link
+from channels.wecom.long_connection.outgoing import AnswerTarget
 from services.long_connection.protocol import MESSAGE
 from tests.support.servers.processes import wait_until
 
@@ -31,3 +32,16 @@ def test_a_thread_that_cannot_start_keeps_no_place(monkeypatch: pytest.MonkeyPat
     taking.take(link, MESSAGE, "r2", {})
 
     wait_until(lambda: handled == ["r2"])
+
+
+def test_a_target_is_read_as_it_was_written() -> None:
+    """Also where a newer version has written more."""
+    target = AnswerTarget("r-1", "zhangsan", "wrGROUP")
+
+    assert AnswerTarget.read(target.written()) == target
+    assert AnswerTarget.read('["r-1", "zhangsan", "wrGROUP", "more"]') == target
+
+
+def test_the_repr_of_a_target_has_no_credential() -> None:
+    """A req_id lets its holder answer the person; a repr may get into a log."""
+    assert repr(AnswerTarget("r-1", "zhangsan", "wrGROUP")) == "AnswerTarget()"

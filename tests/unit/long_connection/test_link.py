@@ -108,15 +108,22 @@ def test_messages_and_events_are_passed_on(wecom: LongConnectionServer, opened: 
     ]
 
 
+def acknowledges(wecom: LongConnectionServer, req_id: str) -> None:
+    """Send the ack that a fault has kept back."""
+    (connection,) = wecom.connections.values()
+    connection.put({"headers": {"req_id": req_id}, "errcode": 0, "errmsg": "ok"})
+
+
 def test_frames_of_one_req_id_are_serial(wecom: LongConnectionServer, link: Link) -> None:
     """The second frame leaves when the first is acknowledged; frames of other req_ids do not wait."""
-    wecom.faults.add(Fault(SEND, ack_seconds=1.0, times=1))
-    first = in_thread(lambda: link.request(SEND, push(), req_id="r1"))
+    wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
+    first = in_thread(lambda: link.request(SEND, push(), req_id="r1", seconds=60.0))
     wait_until(lambda: req_ids(wecom) == ["r1"])
     second = in_thread(lambda: link.request(SEND, push("再见"), req_id="r1"))
 
     assert link.request(SEND, push(), req_id="r2")
     assert req_ids(wecom) == ["r1", "r2"]
+    acknowledges(wecom, "r1")
     assert first()
     assert second()
 
@@ -126,12 +133,13 @@ def test_frames_of_one_req_id_are_serial(wecom: LongConnectionServer, link: Link
 
 def test_a_missing_ack_is_told(wecom: LongConnectionServer, link: Link) -> None:
     """The frame has left. A late ack is counted, and none of the next frame's is taken for it."""
-    wecom.faults.add(Fault(SEND, ack_seconds=0.5, times=1))
+    wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
     before = LATE_ACKS.labels("hr")._value.get()
 
     with pytest.raises(AckMissing):
         link.request(SEND, push(), req_id="r1", seconds=0.05)
 
+    acknowledges(wecom, "r1")
     wait_until(lambda: LATE_ACKS.labels("hr")._value.get() == before + 1)
 
 
@@ -242,8 +250,8 @@ def test_a_peer_that_says_nothing_is_given_up() -> None:
 
 def test_a_dropped_connection_still_gets_the_acks_of_what_was_sent(wecom: LongConnectionServer, link: Link) -> None:
     """So a part of an answer that left just before a handover does not count as lost."""
-    wecom.faults.add(Fault(SEND, ack_seconds=0.3, times=1))
-    sent = in_thread(lambda: link.request(SEND, push()))
+    wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
+    sent = in_thread(lambda: link.request(SEND, push(), req_id="r1", seconds=60.0))
     wecom.wait_until(lambda: len(wecom.frames) == 2)
 
     link.drop("ended")
@@ -252,5 +260,6 @@ def test_a_dropped_connection_still_gets_the_acks_of_what_was_sent(wecom: LongCo
     with pytest.raises(LinkLost) as caught:
         link.request(SEND, push())
     assert not caught.value.sent
+    acknowledges(wecom, "r1")
     assert sent()
     assert link.over.wait(30)

@@ -14,7 +14,6 @@ from demo.page.server import PageServer, create_page
 from demo.wecom.long_connection.server import LongConnectionServer
 from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server
 from tests.support.long_connection.raw_bot import RawBot
-from tests.support.pictures import png
 from tests.unit.wecom.test_page_server import Browser
 
 
@@ -51,34 +50,12 @@ def asks(browser: Browser, bot: RawBot, text: str) -> tuple[str, str]:
         return str(sent.result().json()["bubble"]), req_id
 
 
-def test_page_knows_the_connection(browser: Browser) -> None:
+def test_question_that_nobody_is_subscribed_for_is_an_error(browser: Browser) -> None:
     assert browser.get("/choices").json()["connection"] == "websocket"
 
-
-def test_question_that_nobody_is_subscribed_for_is_an_error(browser: Browser) -> None:
     reply = browser.send("anybody?")
 
     assert (reply.status_code, reply.json()["error"]) == (502, "unreachable")
-
-
-def test_further_messages_and_files_are_told_once(browser: Browser, bot: RawBot) -> None:
-    """`since` is the number of messages that the page has; a picture comes as a data URL."""
-    key, req_id = asks(browser, bot, "你好")
-    bot.request("aibot_respond_msg", {"msgtype": "markdown", "markdown": {"content": "**再说**"}}, req_id)
-    media = {"msgtype": "image", "image": {"media_id": bot.uploads("image", png(), name="a.png")}}
-    bot.request("aibot_respond_msg", media, req_id)
-
-    frame = browser.post("/poll", bubble=key).json()["frame"]
-    further, picture = browser.post("/late", bubble=key, since=0).json()["messages"]
-
-    assert (frame["html"], frame["finish"]) == ("<p>好的</p>\n", True)
-    assert further == {"html": "<p><strong>再说</strong></p>\n", "bytes": 10, "broken": [], "file": None, "card": None}
-    assert picture["file"]["url"].startswith("data:image/png;base64,")
-    assert browser.post("/late", bubble=key, since=2).json()["messages"] == []
-
-
-def test_push_button_tells_the_end_of_the_push(browser: Browser) -> None:
-    assert browser.post("/push", user="lisi", text="hello").json() == {"state": "failed", "error": "lisi hello"}
 
 
 def test_pushes_are_those_of_the_person(browser: Browser, bot: RawBot) -> None:
@@ -93,6 +70,7 @@ def test_pushes_are_those_of_the_person(browser: Browser, bot: RawBot) -> None:
     assert browser.post("/pushes", user="zhangsan", since=1).json()["messages"] == []
     assert browser.post("/pushes", user="lisi", since=0).json()["messages"] == []
     assert browser.post("/pushes", user="zhangsan", since="one").status_code == 400
+    assert browser.post("/push", user="lisi", text="hello").json() == {"state": "failed", "error": "lisi hello"}
 
 
 def test_card_of_an_answer_is_clicked(browser: Browser, bot: RawBot) -> None:

@@ -14,6 +14,7 @@ from tests.support.long_connection.raw_bot import RawBot
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_lines_of_the_input_are_messages() -> None:
     """It prints its address; a line is sent to the bot, and the bubble is printed as it grows."""

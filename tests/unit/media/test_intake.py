@@ -42,12 +42,6 @@ def store() -> Iterator[MediaStore]:
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
 def provider(dify: MockDify) -> DifyProvider:
     return DifyProvider(base_url=dify.base_url, api_keys=("app-test",), backoff=0.01)
 
@@ -111,10 +105,11 @@ def test_files_within_the_question_are_kept_until_it_is_asked(store: MediaStore)
     assert (told, query.files, [file.name for file in query.media]) == ([], (), ["image.png"])
 
 
-def test_files_within_the_question_are_bounded_together(store: MediaStore) -> None:
+def test_files_within_the_question_are_bounded_together(store: MediaStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole request is in memory."""
+    monkeypatch.setattr("services.media.intake.INLINE_BYTES", 10_000)
     openai = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
-    half = png() + bytes(INLINE_BYTES // 2)
+    half = png() + bytes(5000)
 
     assert code_of(question(store.put(half, KEY), store.put(half + b"x", KEY)), openai) == "media_too_large"
 
@@ -146,7 +141,7 @@ def test_all_files_of_a_question_share_one_time(store: MediaStore, dify: MockDif
     """A store that drips does not hold a question for long: it ends with a sentence about the file."""
     url = store.put(png() + bytes(50_000), KEY, faults=StoreFaults(pause=0.5))
 
-    assert code_of(question(url), provider, intake(total_seconds=0.5)) == "media_failed"
+    assert code_of(question(url), provider, intake(total_seconds=0.1)) == "media_failed"
     assert dify.uploads == []
 
 

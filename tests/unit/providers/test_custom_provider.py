@@ -1,20 +1,20 @@
-"""A company's own service as a provider, against the mock over HTTP: the answer of every script, and its errors."""
+"""A company's own service as a provider, against the mock over HTTP: its requests, and what answers tell."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from demo.mocks.custom.plays import METADATA, SOURCE
-from demo.mocks.custom.server import ERROR_REPLIES, SCRIPTS, MockCustom
+from demo.mocks.custom.server import MockCustom
 from services.errors import SettingsError
 from services.models import Asker, Delta, Query, Replacement, Turn, Usage
 from services.providers.custom.provider import CustomProvider
-from tests.support.answers import BOUNDS, TIMEOUT, ask
+from tests.support.answers import TIMEOUT, ask, provider_lines
+from tests.support.provider_drivers import CustomDriver
 from utils.deadline import Deadline
 
 KEY = "fake-key"
@@ -36,52 +36,13 @@ def make(service: MockCustom) -> Iterator[Make]:
     made: list[CustomProvider] = []
 
     def provider(**options: Any) -> CustomProvider:
-        wanted: dict[str, Any] = {"api_url": service.url, "api_key": KEY, "timeout": 10.0}
-        made.append(CustomProvider(**wanted | {"backoff": 0.01, "end_grace": 0.2, "linger": 0.1} | options))
+        wanted: dict[str, Any] = {"api_url": service.url, "api_key": KEY, "timeout": TIMEOUT, "end_grace": TIMEOUT}
+        made.append(CustomProvider(**wanted | {"backoff": 0.01} | options))
         return made[-1]
 
     yield provider
     for each in made:
         each.close()
-
-
-ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假"))
-
-
-@pytest.mark.parametrize("name", ANSWERED)
-def test_an_answer_arrives_byte_for_byte(make: Make, service: MockCustom, name: str) -> None:
-    """The text is the service's, as lines, events or a whole body, with any Content-Type."""
-    question = f"[[{name}]] 年假怎么申请？"
-
-    answer = ask(make(), question)
-
-    assert answer.error is None
-    assert answer.text == service.expected_answer(question)
-
-
-FAILURES = {
-    "empty": "provider_empty",
-    "whole-empty": "provider_empty",
-    "whole-other": "provider_empty",
-    "whole-cut": "provider_error",
-    "whole-error": "provider_error",
-    "html": "provider_error",
-    "words": "provider_error",
-    "nothing": "provider_error",
-    "error-after-text": "provider_error",
-    "error-after-usage": "provider_error",
-    "error-event": "provider_error",
-    "broken-json": "provider_error",
-    "silent": "provider_timeout",
-    "no-headers": "provider_timeout",
-    "signs-of-life": "provider_timeout",
-    "drip": "answer_timeout",
-    "drop": "provider_truncated",
-    "drop-at-once": "provider_error",
-    "drop-in-a-line": "provider_truncated",
-    "endless-line": "provider_error",
-    "endless-body": "provider_error",
-}
 
 
 def test_a_broken_answer_has_its_usage(make: Make) -> None:
@@ -93,47 +54,7 @@ def test_a_broken_answer_has_its_usage(make: Make) -> None:
     assert (answer.usage.total_tokens > 0, len(answer.usage.sources)) == (True, 1)
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_has_its_code(make: Make, service: MockCustom, name: str) -> None:
-    """Every failing script ends, sends one request, and has its own error code."""
-    silence, seconds = BOUNDS.get(FAILURES[name], (TIMEOUT, TIMEOUT))
-
-    answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
-
-    assert answer.code == FAILURES[name]
-    assert len(service.asked) == 1
-    assert "secret" not in str(answer.error)
-
-
-ERROR_CODES = {
-    "400": "provider_rejected",
-    "401": "provider_unauthorized",
-    "404": "provider_not_found",
-    "422": "provider_rejected",
-    "429": "provider_busy",
-    "500": "provider_error",
-    "502": "provider_error",
-    "redirect": "provider_not_found",
-}
-
-
-@pytest.mark.parametrize("name", ERROR_CODES)
-def test_an_error_reply_has_its_code(make: Make, service: MockCustom, name: str) -> None:
-    """Only temporary errors are retried, twice; a redirect is not followed."""
-    answer = ask(make(), f"[[{name}]]")
-
-    assert answer.code == ERROR_CODES[name]
-    assert len(service.asked) == (3 if name in ("429", "500", "502") else 1)
-
-
-def test_every_script_of_the_mock_has_an_expectation() -> None:
-    """Every script of the mock has an expectation here."""
-    assert set(ERROR_CODES) == set(ERROR_REPLIES)
-    assert set(ANSWERED) | set(FAILURES) | set(ERROR_CODES) == set(SCRIPTS)
-    assert set(ANSWERED).isdisjoint({*FAILURES, *ERROR_CODES})
-
-
-STREAMED = [name for name in ANSWERED if not name.startswith("whole")]
+STREAMED = [name for name in CustomDriver.answered if not name.startswith(("whole", "open"))]
 
 
 @pytest.mark.parametrize("name", STREAMED)
@@ -243,16 +164,6 @@ def test_the_key_is_sent_to_no_other_server(make: Make, service: MockCustom) -> 
     assert monitor.looks == [("/status", "")]
 
 
-def test_an_answer_ends_after_its_grace_period(make: Make) -> None:
-    """After the last record, or [DONE], the answer ends although the socket stays open."""
-    provider, started = make(timeout=600.0), time.monotonic()
-
-    for name in ("open-after-last", "open-after-done"):
-        assert ask(provider, f"[[{name}]]").error is None
-
-    assert time.monotonic() - started < TIMEOUT / 2
-
-
 def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """One line per answer; an error has its status and code, not its message, the address, the key or the question."""
     caplog.set_level(logging.INFO, "services")
@@ -260,7 +171,7 @@ def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.Lo
     ask(make(), "机密问题")
     ask(make(), "[[401]] 机密问题")
 
-    assert [record.getMessage() for record in caplog.records] == [
+    assert provider_lines(caplog) == [
         "[custom RAG] Tokens: 31, Price: 0 -",
         "[custom RAG Error] provider_unauthorized: HTTP 401 unauthorized",
     ]

@@ -45,63 +45,62 @@ def test_who_asks_where_is_filled() -> None:
     assert inputs.fill(Query("q", ""))["department"] == "<>"
 
 
-def test_a_question_cannot_override_who_asks() -> None:
-    """A caller cannot pass another person's name or department."""
-    inputs = template({"who": "{name}", "department": "{department}"})
-    query = Query("q", "li", inputs={"who": "boss", "department": "board"}, asker=Asker("li", "李雷", "研发部"))
-
-    assert inputs.fill(query) == {"who": "李雷", "department": "研发部"}
+LITERAL = {"json": '{"a": 1}', "open": "{", "spec": "{0} {user_code!r} {}", "number": 3}
+NAMED_AS_A_PLACEHOLDER = Identity("cached", UserInfo("u01", "{token}"), token="fake-token")
 
 
-def test_nothing_but_placeholders_is_formatted() -> None:
-    """Literal braces, format specs and values other than strings stay as they are configured."""
-    inputs = {"json": '{"a": 1}', "open": "{", "spec": "{0} {user_code!r} {}", "number": 3}
-
-    assert template(inputs).fill(Query("q", "u01")) == inputs
-
-
-def test_a_user_name_is_not_a_template() -> None:
-    """A user name that looks like a placeholder is not filled a second time."""
-    user = Identity("cached", UserInfo("u01", "{token}"), token="fake-token")
-
-    assert template({"n": "{user_name}"}).fill(Query("q", "u01", identity=user)) == {"n": "{token}"}
-
-
-def test_user_code_is_the_user_id_without_a_user_record() -> None:
-    """Without a user record `user_code` is the user's id and the other placeholders are empty."""
-    filled = template({"a": "{user_code}", "b": "{user_name}", "c": "{token}"}).fill(Query("q", "wx_42"))
-
-    assert filled == {"a": "wx_42", "b": "", "c": ""}
-
-
-def test_placeholders_inside_lists_and_objects_are_filled() -> None:
-    """An app's inputs may be nested: every string in them is filled."""
-    inputs = template({"a": {"b": "{user_code}"}, "l": ["{user_code}", 1]})
-
-    assert inputs.fill(Query("q", "u01")) == {"a": {"b": "u01"}, "l": ["u01", 1]}
+@pytest.mark.parametrize(
+    ("inputs", "query", "filled"),
+    [
+        (LITERAL, Query("q", "u01"), LITERAL),
+        ({"n": "{user_name}"}, Query("q", "u01", identity=NAMED_AS_A_PLACEHOLDER), {"n": "{token}"}),
+        (
+            {"a": "{user_code}", "b": "{user_name}", "c": "{token}"},
+            Query("q", "wx_42"),
+            {"a": "wx_42", "b": "", "c": ""},
+        ),
+        (
+            {"a": {"b": "{user_code}"}, "l": ["{user_code}", 1]},
+            Query("q", "u01"),
+            {"a": {"b": "u01"}, "l": ["u01", 1]},
+        ),
+    ],
+    ids=["nothing but placeholders", "a name is no template", "no user record", "lists and objects"],
+)
+def test_placeholders_are_filled_wherever_they_are(inputs: Any, query: Query, filled: Any) -> None:
+    """Braces, format specs and values other than strings stay; without a record `user_code` is the user's id."""
+    assert template(inputs).fill(query) == filled
 
 
-def test_the_questions_own_inputs_override_the_template() -> None:
-    """The question's inputs override the template's."""
-    inputs = template({"lang": "zh", "role": "all"})
-
-    assert inputs.fill(Query("q", "u", inputs={"lang": "en"})) == {"lang": "en", "role": "all"}
-
-
-def test_a_question_cannot_override_the_users_data() -> None:
-    """A caller cannot override an input that the template fills with the user's data, nested or not."""
-    inputs = template({"userCode": "{user_code}", "who": {"name": ["{user_name}"]}, "lang": "zh"})
-
-    filled = inputs.fill(Query("q", "u01", inputs={"userCode": "boss", "who": "boss", "lang": "en", "more": 1}))
-
-    assert filled == {"userCode": "u01", "who": {"name": [""]}, "lang": "en", "more": 1}
+@pytest.mark.parametrize(
+    ("inputs", "query", "filled"),
+    [
+        (
+            {"lang": "zh", "role": "all"},
+            Query("q", "u", inputs={"lang": "en"}),
+            {"lang": "en", "role": "all"},
+        ),
+        (
+            {"userCode": "{user_code}", "who": {"name": ["{user_name}"]}, "lang": "zh"},
+            Query("q", "u01", inputs={"userCode": "boss", "who": "boss", "lang": "en", "more": 1}),
+            {"userCode": "u01", "who": {"name": [""]}, "lang": "en", "more": 1},
+        ),
+        (
+            {"who": "{name}", "department": "{department}"},
+            Query("q", "li", inputs={"who": "boss", "department": "board"}, asker=Asker("li", "李雷", "研发部")),
+            {"who": "李雷", "department": "研发部"},
+        ),
+    ],
+    ids=["constants", "the user's data", "who asks"],
+)
+def test_a_question_overrides_constants_only(inputs: Any, query: Query, filled: Any) -> None:
+    """A caller cannot replace what the template fills with the user's data, nested or not, or pass another's name."""
+    assert template(inputs).fill(query) == filled
 
 
 def test_a_template_knows_the_names_of_its_inputs() -> None:
     """Every question carries these inputs."""
-    inputs = template({"lang": "zh", "role": "all"})
-
-    assert inputs.names == {"lang", "role"}
+    assert template({"lang": "zh", "role": "all"}).names == {"lang", "role"}
 
 
 def test_an_unknown_placeholder_stops_the_start() -> None:

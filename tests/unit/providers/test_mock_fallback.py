@@ -44,7 +44,7 @@ def with_fallback(provider: Scripted) -> MockFallback:
 
 
 def events_of(provider: Scripted, deadline: Deadline | None = None) -> list[ProviderEvent]:
-    return list(with_fallback(provider).stream_query(Query("年假", "u"), deadline or Deadline(5.0)))
+    return list(with_fallback(provider).stream_query(Query("年假", "u"), deadline or Deadline(60.0)))
 
 
 def text(events: list[ProviderEvent]) -> str:
@@ -79,9 +79,9 @@ def test_the_mock_answers_for_a_provider_with_a_bug(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("events", "error", "deadline"),
     [
-        ((Delta("年"),), ProviderError(), lambda: Deadline(5.0)),
-        ((Delta("年"),), ZeroDivisionError(), lambda: Deadline(5.0)),
-        ((), ConversationGone(), lambda: Deadline(5.0)),
+        ((Delta("年"),), ProviderError(), lambda: Deadline(60.0)),
+        ((Delta("年"),), ZeroDivisionError(), lambda: Deadline(60.0)),
+        ((), ConversationGone(), lambda: Deadline(60.0)),
         ((), ProviderError(), lambda: Deadline(0.0)),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_mocks_answer_keeps_the_conversation() -> None:
     """The conversation id is still the provider's: the next question continues that conversation."""
     provider = Scripted(error=ProviderError(code="provider_busy"))
 
-    events = list(with_fallback(provider).stream_query(Query("年假", "u", "c1"), Deadline(5.0)))
+    events = list(with_fallback(provider).stream_query(Query("年假", "u", "c1"), Deadline(60.0)))
 
     assert {event.conversation_id for event in events if isinstance(event, ProviderIds)} == {"c1"}
 
@@ -115,7 +115,7 @@ def test_a_provider_may_answer_by_any_iterator() -> None:
 def test_closing_the_answer_closes_the_provider() -> None:
     """Closing the generator closes the provider's connection."""
     provider = Scripted(Delta("年"), Delta("假"))
-    events = with_fallback(provider).stream_query(Query("q", "u"), Deadline(5.0))
+    events = with_fallback(provider).stream_query(Query("q", "u"), Deadline(60.0))
     next(iter(events))
 
     events.close()  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ class Parrot(BaseRAGProvider):
 
 def test_a_query_collects_the_stream() -> None:
     """The content, ids, sources and usage of a whole answer."""
-    result = Parrot().query(Query("?", "u"), Deadline(1.0))
+    result = Parrot().query(Query("?", "u"), Deadline(60.0))
 
     assert result.content == "新的"
     assert result.metadata == {"provider": "parrot", "conversation_id": "c", "message_id": "m"}
@@ -61,7 +61,7 @@ def test_optional_methods_do_nothing() -> None:
 def test_an_answer_that_is_not_kept_is_unrecoverable(provider: BaseRAGProvider) -> None:
     """A provider that keeps no answers raises it, and so does one that gets no ids."""
     with pytest.raises(Unrecoverable):
-        provider.recover(Query("?", "u"), ProviderIds(), Deadline(5.0))
+        provider.recover(Query("?", "u"), ProviderIds(), Deadline(60.0))
     provider.close()
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.questions import FOLDER, Utterance, by_rules_of_v2, by_rules_of_v3, main, measure, utterances
+from bench.questions import FOLDER, Utterance, by_rules_of_v2, by_rules_of_v3, measure, utterances
 from tests.support.properties import examples
-from utils.questions.detection import Detection, Detector, detect
+from utils.questions.detection import Detection, detect
 
 #: SHA-256 of the test part, as it was committed before the first rule.
 TEST_PART = "ee4258bc48b3e90a5b4dc8d079b5c9c5face2a9dd8b5a14cff80a41a700b19e9"
@@ -23,131 +23,122 @@ def asks(text: str) -> bool:
     return detect(text).is_question
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "社保卡怎么激活",
-        "班车几点出发？",
-        "周报交给谁呀",
-        "食堂周末开门吗",
-        "老陈呢",
-        "加湿器是谁借走的来着",
-        "请问仓库的地址",
-        "what does the badge cost",
-        "Where is the first aid kit?",
-        "who ordered the pizza",
-        "how often do you back up",
-        "how about you",
-    ],
-)
-def test_a_question_word_or_a_particle_makes_a_question(text: str) -> None:
-    """Plain questions are found with and without a question mark."""
+QUESTIONS = [
+    # A question word or a particle.
+    "社保卡怎么激活",
+    "班车几点出发？",
+    "周报交给谁呀",
+    "食堂周末开门吗",
+    "老陈呢",
+    "加湿器是谁借走的来着",
+    "请问仓库的地址",
+    "what does the badge cost",
+    "Where is the first aid kit?",
+    "who ordered the pizza",
+    "how often do you back up",
+    "how about you",
+    # A-not-A, alternatives, inversion, tags and requests for information.
+    "这台投影仪能不能外借",
+    "你们同意不同意",
+    "快递到了没",
+    "体检报告收到没有",
+    "是今天交还是明天交",
+    "团建去爬山还是去看海",
+    "可否改签",
+    "帮我查一下会议室的余量",
+    "给我讲讲新的审批流程",
+    "我想了解一下补充医疗",
+    "门禁卡在前台领对吧",
+    "are the windows closed",
+    "did the client sign",
+    "do contractors get paid leave",
+    "is lunch included",
+    "tell me the room number",
+    "I'd like to know the exchange rate",
+    "any objections",
+    "the flight leaves at nine right",
+    "it doesn't work does it",
+    # After an apology or a change of subject.
+    "excuse me which key opens this door",
+    "before I forget did the plumber come",
+    "sorry to interrupt but is the projector ours",
+    "nice shoes by the way who sells the tickets",
+    "my badge broke again any ideas",
+    "不好意思打断一下这是谁的杯子",
+    "我问你们个事团建去哪里",
+    "说到这个我想起来了车票谁去取",
+]
+STATEMENTS = [
+    # Indefinite pronouns, approximate numbers, reported questions and relative clauses.
+    *FALSE_HITS,
+    "没什么大不了的",
+    "哪个时间都行",
+    "门口有十几个人",
+    "谁负责谁签字",
+    "不管怎么改都要先备份",
+    "领导问我什么时候能交",
+    "我知道怎么连打印机",
+    "什么时候出发由司机定",
+    "他在打电话呢",
+    "有什么想法可以随时找我",
+    "动不动就死机",
+    "还是按老规矩办",
+    "that's how it works",
+    "I know what you mean",
+    "when the alarm rings leave the building",
+    "what we need is time",
+    "he asked if we could wait",
+    "which is why we moved",
+    "the place where we met",
+    "I'll show you somewhere else",
+    # Commands that begin like a question, and punctuation without words.
+    "请把门带上",
+    "帮我订一张去上海的票",
+    "我来介绍一下",
+    "下周三放假。",
+    "一点问题也没有",
+    "do the math",
+    "have a nice weekend",
+    "will call you back",
+    "should be fine",
+    "may is a short month",
+    "so do I",
+    "send me the file please",
+    "",
+    "   ",
+    "？",
+    "...",
+    # The speaker does not expect an answer, with or without a question mark.
+    "难道不是吗",
+    "何必多跑一趟",
+    "谁知道呢",
+    "这还用问吗",
+    "岂有此理",
+    "who cares",
+    "are you kidding me",
+    "what's the point?",
+    # Conditions, fronted negations, and questions that the speaker will find out about.
+    "only then did we see the leak",
+    "should anything break I will call you",
+    "why they moved is beyond me",
+    "let me check who is in",
+    "我得弄清楚客户想换什么",
+    "我查查是谁借走的",
+    "客户来问发货了没有我说发了",
+    "我们要明确谁做什么",
+]
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_a_question_is_found(text: str) -> None:
+    """With and without a question mark."""
     assert asks(text)
     assert asks(text.rstrip("?？"))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "这台投影仪能不能外借",
-        "你们同意不同意",
-        "快递到了没",
-        "体检报告收到没有",
-        "是今天交还是明天交",
-        "团建去爬山还是去看海",
-        "可否改签",
-        "帮我查一下会议室的余量",
-        "给我讲讲新的审批流程",
-        "我想了解一下补充医疗",
-        "门禁卡在前台领对吧",
-        "are the windows closed",
-        "did the client sign",
-        "do contractors get paid leave",
-        "is lunch included",
-        "tell me the room number",
-        "I'd like to know the exchange rate",
-        "any objections",
-        "the flight leaves at nine right",
-        "it doesn't work does it",
-    ],
-)
-def test_questions_without_a_question_word_are_found(text: str) -> None:
-    """A-not-A, alternatives, inversion, tags and requests for information are questions."""
-    assert asks(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *FALSE_HITS,
-        "没什么大不了的",
-        "哪个时间都行",
-        "门口有十几个人",
-        "谁负责谁签字",
-        "不管怎么改都要先备份",
-        "领导问我什么时候能交",
-        "我知道怎么连打印机",
-        "什么时候出发由司机定",
-        "他在打电话呢",
-        "有什么想法可以随时找我",
-        "动不动就死机",
-        "还是按老规矩办",
-        "that's how it works",
-        "I know what you mean",
-        "when the alarm rings leave the building",
-        "what we need is time",
-        "he asked if we could wait",
-        "which is why we moved",
-        "the place where we met",
-        "I'll show you somewhere else",
-    ],
-)
-def test_question_words_in_statements_are_no_questions(text: str) -> None:
-    """Indefinite pronouns, approximate numbers, reported questions and relative clauses are statements."""
-    assert not asks(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "请把门带上",
-        "帮我订一张去上海的票",
-        "我来介绍一下",
-        "下周三放假。",
-        "一点问题也没有",
-        "do the math",
-        "have a nice weekend",
-        "will call you back",
-        "should be fine",
-        "may is a short month",
-        "so do I",
-        "send me the file please",
-        "",
-        "   ",
-        "？",
-        "...",
-    ],
-)
-def test_statements_and_requests_for_actions_are_no_questions(text: str) -> None:
-    """Commands that begin like a question, and punctuation without words, are no questions."""
-    assert not asks(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "难道不是吗",
-        "何必多跑一趟",
-        "谁知道呢",
-        "这还用问吗",
-        "岂有此理",
-        "who cares",
-        "are you kidding me",
-        "what's the point?",
-    ],
-)
-def test_rhetorical_questions_are_no_questions(text: str) -> None:
-    """The speaker does not expect an answer, with or without a question mark."""
+@pytest.mark.parametrize("text", STATEMENTS)
+def test_a_statement_is_no_question(text: str) -> None:
+    """Whatever question words it has."""
     assert not asks(text)
 
 
@@ -180,42 +171,6 @@ def test_rhetorical_forms_differ_from_questions_with_similar_words(statement: st
     assert not asks(statement)
     assert not asks(statement + "?")
     assert asks(question)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "excuse me which key opens this door",
-        "before I forget did the plumber come",
-        "sorry to interrupt but is the projector ours",
-        "nice shoes by the way who sells the tickets",
-        "my badge broke again any ideas",
-        "不好意思打断一下这是谁的杯子",
-        "我问你们个事团建去哪里",
-        "说到这个我想起来了车票谁去取",
-    ],
-)
-def test_a_question_is_found_after_an_introduction(text: str) -> None:
-    """An apology or a change of subject may precede the question."""
-    assert asks(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "only then did we see the leak",
-        "should anything break I will call you",
-        "why they moved is beyond me",
-        "let me check who is in",
-        "我得弄清楚客户想换什么",
-        "我查查是谁借走的",
-        "客户来问发货了没有我说发了",
-        "我们要明确谁做什么",
-    ],
-)
-def test_conditions_and_indirect_questions_are_no_questions(text: str) -> None:
-    """Conditions, fronted negations and questions that the speaker will find out about are statements."""
-    assert not asks(text)
 
 
 @pytest.mark.parametrize(
@@ -286,22 +241,10 @@ def test_a_hostile_text_takes_linear_time(unit: str) -> None:
     """10,000 characters take less than 3 s of CPU time, a bound that a backtracking regular expression would exceed."""
     text = (unit * 10_000)[:9_999] + "a"
 
-    begun = time.process_time()
+    begun = time.thread_time()
     detect(text)
 
-    assert time.process_time() - begun < 3.0
-
-
-def test_a_detector_is_any_function_of_this_signature() -> None:
-    """`Detector` is a protocol, and the benchmark measures any function that implements it."""
-
-    def shouting(text: str) -> Detection:
-        return Detection(text.isupper(), float(text.isupper()), text if text.isupper() else "")
-
-    detector: Detector = shouting
-
-    assert detector("REALLY").is_question
-    assert measure(detector, utterances("develop")).recall < 0.1
+    assert time.thread_time() - begun < 3.0
 
 
 def test_the_test_part_is_unchanged() -> None:
@@ -360,16 +303,3 @@ def test_the_originals_rules_are_reproduced(text: str) -> None:
     assert not by_rules_of_v3("请问下一步").is_question
     assert by_rules_of_v2("请问下一步").is_question
     assert by_rules_of_v2("I'll show you").is_question
-
-
-@pytest.mark.full
-def test_the_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m bench.questions` has a row for each rule set; --figures-only omits the mistakes."""
-    assert main(["--part", "develop"]) == 0
-    whole = capsys.readouterr().out
-    assert main(["--part", "develop", "--figures-only"]) == 0
-    figures = capsys.readouterr().out
-
-    assert all(f"| {name} |" in whole for name in ("ours", "v0-v2", "v3"))
-    assert "Missed:" in whole
-    assert "Missed:" not in figures

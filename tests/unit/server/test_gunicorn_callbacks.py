@@ -110,7 +110,7 @@ def running_worker() -> Iterator[RunningWorker]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[RunningWorker]:
-    """One worker for all tests that do not stop it: stopping takes a second."""
+    """One worker for all tests that do not stop it."""
     with running_worker() as running:
         yield running
 
@@ -242,44 +242,68 @@ def test_a_running_callback_gets_its_reply_when_the_worker_stops(leaving: Runnin
 
 def test_an_idle_connection_is_closed(worker: DrainingWorker, listener: socket.socket) -> None:
     """It is closed when gunicorn's keep-alive time is over."""
-    worker._idle_timeout = IDLE
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
+        client.next()
+        # It waits for the next request with the long time, and for the one after that with the short one.
+        worker._idle_timeout = IDLE
+        client.socket.sendall(callback(2))
         client.next()
         assert client.ended()
 
 
-@pytest.mark.parametrize("request_", [callback(1), ORDINARY], ids=["lane", "WSGI"])
+@pytest.fixture(params=[callback(1), ORDINARY], ids=["lane", "WSGI"])
+def large_request(request: pytest.FixtureRequest, callback_app: CallbackApp) -> bytes:
+    """A request whose reply is larger than all buffers on its way."""
+    callback_app.large_reply = b"x" * 5_000_000
+    callback_app.name = callback_app.large_reply.decode()
+    return bytes(request.param)
+
+
 def test_a_client_that_reads_nothing_loses_its_connection(
     worker: DrainingWorker,
     listener: socket.socket,
-    callback_app: CallbackApp,
-    request_: bytes,
+    large_request: bytes,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It holds its slot for `send_seconds`; a client that reads slowly gets the whole reply."""
-    monkeypatch.setattr(PacedSocket, "send_seconds", 1.0)
-    callback_app.large_reply = b"x" * 5_000_000
-    callback_app.name = callback_app.large_reply.decode()
+    """It holds its slot for `send_seconds`."""
+    monkeypatch.setattr(PacedSocket, "send_seconds", 0.1)
     stalled = metrics.CONNECTIONS_REFUSED.labels("stalled")
     before = stalled._value.get()
-    with Reader(listener) as client, Reader(listener) as slow:
-        client.socket.sendall(request_)
-        slow.socket.sendall(request_)
-        received = 0
-        while received < 5_000_000:
-            received += len(slow.socket.recv(200_000))
-            gevent.sleep(0.05)
+    with Reader(listener) as client:
+        client.socket.sendall(large_request)
         until(lambda: stalled._value.get() == before + 1)
-        until(lambda: worker._servers[0].pool.free_count() >= worker._servers[0].pool.size - 1)
-    assert not caplog.records
+        until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
+    assert not [record for record in caplog.records if record.name.startswith(("server", "gunicorn"))]
+
+
+def test_a_client_that_reads_slowly_gets_the_whole_reply(
+    worker: DrainingWorker, listener: socket.socket, large_request: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the many waits for it has the full time."""
+    waits: list[float] = []
+
+    def wait_write(fileno: int, timeout: float) -> None:
+        waits.append(timeout)
+        wait(fileno, timeout)
+
+    wait = socket.wait_write
+    monkeypatch.setattr(socket, "wait_write", wait_write)
+    with Reader(listener) as client:
+        client.socket.sendall(large_request)
+        assert len(client.next()[1]) == 5_000_000
+
+    assert len(waits) > 2
+    assert set(waits) == {PacedSocket.send_seconds}
 
 
 def test_an_incomplete_body_closes_the_connection(worker: DrainingWorker, listener: socket.socket) -> None:
     """After the reply, the worker waits for the rest of the body for the keep-alive time."""
-    worker._idle_timeout = IDLE
     with Reader(listener) as client:
+        client.socket.sendall(ORDINARY)
+        client.next()
+        worker._idle_timeout = IDLE
         client.socket.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         assert client.next()[1] == b"old"
         assert client.ended()

@@ -13,7 +13,6 @@ from gunicorn.workers.ggevent import GeventWorker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import lane as fast_path
 from server.connection import Serving
 from server.lane import CallbackLane
 from tests.support.servers.processes import FakeClock
@@ -67,15 +66,6 @@ def test_the_fast_path_fits_the_installed_gunicorn() -> None:
     )
     assert set(SIGNATURES) <= set(vars(Serving))
     assert CallbackLane(Handler(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
-
-
-def test_one_switch_turns_the_fast_path_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gunicorn's C parser installed, `server.lane.ENABLED` alone decides."""
-    assert CallbackLane.possible()
-
-    monkeypatch.setattr(fast_path, "ENABLED", False)
-
-    assert not CallbackLane.possible()
 
 
 def test_a_complete_callback_gets_a_complete_reply() -> None:

@@ -12,17 +12,20 @@ import pytest
 from gunicorn.http import errors
 
 from server.requests import BODY_RATE, BodyBroken, BodyTooSlow, BoundedBody, refuse, status_of
+from tests.support.servers.processes import FakeClock
 
 
 class Drip:
-    """A body that returns one byte every `pause` seconds, `count` bytes in total."""
+    """A body that returns one byte every `pause` seconds, `count` bytes in total; each moves the clock by 3 s."""
 
     def __init__(self, pause: float, count: int = 1000) -> None:
         self._pause = pause
         self._left = count
+        self.clock = FakeClock()
 
     def read(self, size: int | None = None) -> bytes:
         gevent.sleep(self._pause)
+        self.clock.advance(3.0)
         self._left -= 1
         return b"x" if self._left >= 0 else b""
 
@@ -44,19 +47,23 @@ def test_a_body_is_read_as_it_was_sent() -> None:
 @pytest.mark.parametrize("read", ["read", "readlines"])
 def test_a_body_that_arrives_too_slowly_times_out(read: str) -> None:
     """The limit is for all reads together, not for a single pause."""
+    body = Drip(0.01)
+
     with pytest.raises(BodyTooSlow):
-        getattr(BoundedBody(Drip(0.02), seconds=0.2), read)()
+        getattr(BoundedBody(body, seconds=20.0, clock=body.clock), read)()
 
 
 def test_a_silent_body_times_out_during_a_read() -> None:
     """A blocked read is interrupted."""
     with gevent.Timeout(20.0), pytest.raises(BodyTooSlow):
-        BoundedBody(Drip(60.0), seconds=0.2).read(10)
+        BoundedBody(Drip(60.0), seconds=0.05).read(10)
 
 
 def test_received_bytes_extend_the_time_of_a_body() -> None:
-    """Each `rate` bytes received add a second to the limit."""
-    assert BoundedBody(Drip(0.02, count=40), seconds=0.1, rate=10.0).read() == b"x" * 40
+    """Each `rate` bytes received add a second to the limit: at four seconds for each, 30 s are allowed."""
+    body = Drip(0.01, count=10)
+
+    assert BoundedBody(body, seconds=20.0, rate=0.25, clock=body.clock).read() == b"x" * 10
 
 
 class Malformed(io.BytesIO):
@@ -79,7 +86,8 @@ def test_a_malformed_body_raises_body_broken(read: str, caplog: pytest.LogCaptur
         getattr(body, read)()
 
     assert body.failed
-    assert [vars(record)["cause"] for record in caplog.records] == ["InvalidChunkSize"]
+    logged = [record for record in caplog.records if record.name == "server.requests"]
+    assert [vars(record)["cause"] for record in logged] == ["InvalidChunkSize"]
     assert "secret" not in caplog.text
 
 

@@ -64,9 +64,10 @@ def make_worker(*listeners: socket.socket, app: App, workers: int = 1, age: int 
 
 @contextmanager
 def serving(worker: DrainingWorker) -> Iterator[gevent.Greenlet]:
-    """Run a worker during the block, and wait until it has stopped after the block."""
+    """Run a worker during the block, from when it serves, and wait until it has stopped after the block."""
+    worker.notify_seconds = 0.02
     greenlet = gevent.spawn(worker.run)
-    gevent.sleep(0)
+    until(lambda: bool(worker._servers))
     yield greenlet
     greenlet.join(20)
     assert greenlet.successful()
@@ -142,7 +143,7 @@ def test_a_reloaded_worker_leaves_new_connections_to_its_successor(listener: soc
 
         new = make_worker(listener, app=successor_app)
         with serving(new):
-            gevent.sleep(0.2)
+            until(lambda: old._servers[0].closed)
             with Client(listener) as fresh:
                 assert fresh.get().endswith(b"new")
             assert not app.draining.is_set()
@@ -161,23 +162,20 @@ def test_a_worker_stopped_alone_leaves_new_connections_to_its_siblings(listener:
         make_worker(listener, app=app, workers=2),
         make_worker(listener, app=sibling_app, workers=2, age=2),
     )
-    with serving(leaving):
-        gevent.sleep(0.1)
-        with Client(listener) as kept:
-            assert kept.get().endswith(b"old")
-            with serving(sibling):
-                gevent.sleep(0.1)
-                leaving.handle_exit(signal.SIGTERM, None)
-                gevent.sleep(0.5)
+    with serving(leaving), Client(listener) as kept:
+        assert kept.get().endswith(b"old")
+        with serving(sibling):
+            leaving.handle_exit(signal.SIGTERM, None)
+            until(lambda: leaving._servers[0].closed)
 
-                for _ in range(5):
-                    with Client(listener) as fresh:
-                        assert fresh.get().endswith(b"new")
-                assert b"Connection: close" in kept.get()
-                assert app.draining.wait(10)
-                app.drained.set()
-                sibling_app.drained.set()
-                sibling.handle_exit(signal.SIGTERM, None)
+            for _ in range(5):
+                with Client(listener) as fresh:
+                    assert fresh.get().endswith(b"new")
+            assert b"Connection: close" in kept.get()
+            assert app.draining.wait(10)
+            app.drained.set()
+            sibling_app.drained.set()
+            sibling.handle_exit(signal.SIGTERM, None)
 
 
 def test_a_draining_worker_serves_a_connection_it_promised_to_keep(listener: socket.socket) -> None:
@@ -196,7 +194,8 @@ def test_a_draining_worker_serves_a_connection_it_promised_to_keep(listener: soc
     worker.wsgi = first
     with serving(worker), Client(listener) as client:
         assert b"keep-alive" in client.get()
-        gevent.sleep(0.2)
+        # Enough for a worker that would close the connection at once.
+        gevent.sleep(0.05)
 
         assert b"Connection: close" in client.get()
         assert client.ended()
@@ -209,7 +208,6 @@ def test_workers_stopped_together_serve_until_the_end_of_the_drain(listener: soc
     apps = App("old"), App("new")
     pair = [make_worker(listener, app=app, workers=2, age=age) for age, app in enumerate(apps, 1)]
     with serving(pair[0]), serving(pair[1]):
-        gevent.sleep(0.1)
         for worker in pair:
             worker.handle_exit(signal.SIGTERM, None)
         for app in apps:
@@ -227,7 +225,6 @@ def test_a_worker_stopped_while_it_loads_takes_no_connections_over(listener: soc
     serves, loads = make_worker(listener, app=app, workers=2), make_worker(listener, app=late_app, workers=2, age=2)
     late_app.drained.set()
     with serving(serves):
-        gevent.sleep(0.1)
         for worker in (serves, loads):
             worker.handle_exit(signal.SIGTERM, None)
         with serving(loads):
@@ -244,7 +241,6 @@ def test_a_killed_sibling_takes_no_connections_over(listener: socket.socket) -> 
     app = App("old")
     worker, killed = make_worker(listener, app=app, workers=2), make_worker(listener, app=App("new"), workers=2, age=2)
     with serving(killed):
-        gevent.sleep(0.1)
         killed.alive = False
     forget(killed)
     with serving(worker):

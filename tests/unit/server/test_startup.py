@@ -12,6 +12,7 @@ import pytest
 
 from server.startup import PORT_PAUSE, PORT_SECONDS, check_addresses, check_folders, inherits_listeners
 from services.errors import SettingsError
+from tests.support.servers.processes import free_port
 from tests.support.settings_values import settings
 
 NAMES: dict[int | None, str] = {5000: "PORT"}
@@ -20,7 +21,7 @@ NAMES: dict[int | None, str] = {5000: "PORT"}
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
     """A listening socket, which occupies its port."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+    with closing(socket.create_server(("127.0.0.1", free_port()))) as server:
         yield server
 
 
@@ -54,7 +55,7 @@ def test_missing_folders_are_created(tmp_path: Path) -> None:
 
 
 def test_every_folder_that_is_not_writable_is_named(tmp_path: Path) -> None:
-    """A file instead of a folder, a folder in /proc, and a database whose folder is missing."""
+    """A file instead of a folder, a folder in /proc, and a database whose folder is missing, or that is a folder."""
     (tmp_path / "file").write_text("")
 
     line = refused_folders(
@@ -63,17 +64,12 @@ def test_every_folder_that_is_not_writable_is_named(tmp_path: Path) -> None:
 
     assert line.startswith(f"LOG_DIR='{tmp_path}/file' is wrong: expected a folder to write to")
     assert line.endswith("(also: BATCH_STORAGE_PATH, DATABASE_PATH)")
-
-
-def test_a_database_path_must_be_a_file(tmp_path: Path) -> None:
-    """A folder is refused."""
     assert "an SQLite file" in refused_folders(DATABASE_PATH=tmp_path)
 
 
 def test_a_free_address_stays_free() -> None:
     """The check does not listen; Unix sockets and descriptors are left to gunicorn."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        address = address_of(server)
+    address = ("127.0.0.1", free_port())
 
     check_addresses([address, "/run/web.sock", 3], {}, host="127.0.0.1")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from channels.sockets import answer_queue
 from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
@@ -69,8 +70,9 @@ class Screen:
         )
 
     def see(self, shown: Shown, *words: str) -> bool:
+        fails = self.fails_at in words
         self.seen.append((shown.stream_id, *words))
-        if self.fails_at in words:
+        if fails:
             raise ValueError("a callback that breaks")
         return self.show_returns
 
@@ -159,31 +161,23 @@ def test_the_length_of_the_queue_is_limited(streams: Streams) -> None:
     screen.queue.close()
 
 
-def test_an_unknown_stream_fails_and_the_next_one_is_shown(streams: Streams, screen: Screen) -> None:
-    """Its code is shown instead of an end."""
-    streams["a"].tells(StreamUnknown("a"))
-    streams["b"].tells(END)
-
-    screen.queue.add(answer("a"))
-    screen.queue.add(answer("b"))
-
-    screen.sees("b", "ended", "whole")
-    assert screen.seen[:2] == [("a", "begun"), ("a", "failed", "stream_unknown")]
-
-
-def test_an_internal_error_fails_only_its_answer(
-    streams: Streams, screen: Screen, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "code"), [(StreamUnknown("a"), "stream_unknown"), (ValueError("of ours"), "server_error")]
+)
+def test_an_error_fails_only_its_answer(
+    streams: Streams, screen: Screen, caplog: pytest.LogCaptureFixture, error: Exception, code: str
 ) -> None:
-    """The error is logged with its traceback, and the next answer is shown."""
-    streams["a"].tells(ValueError("of ours"))
+    """Its code is shown instead of an end; one of ours is logged with its traceback. The next answer is shown."""
+    streams["a"].tells(error)
     streams["b"].tells(END)
 
     screen.queue.add(answer("a"))
     screen.queue.add(answer("b"))
 
     screen.sees("b", "ended", "whole")
-    assert screen.seen[1] == ("a", "failed", "server_error")
-    assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
+    assert screen.seen[:2] == [("a", "begun"), ("a", "failed", code)]
+    logged = [record.levelno for record in caplog.records if record.exc_info and record.name == answer_queue.__name__]
+    assert logged == [logging.ERROR] * (code == "server_error")
 
 
 @pytest.mark.parametrize("callback", ["begun", "one", "ended"])
@@ -202,6 +196,13 @@ def test_a_failing_callback_does_not_end_the_queue(streams: Streams, screen: Scr
     wait_until(lambda: not screen.queue.busy, WIDE)
 
 
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read an ended answer again without a pause."""
+    monkeypatch.setattr(answer_queue, "AGAIN", 0.01)
+
+
+@pytest.mark.usefixtures("_at_once")
 def test_an_outage_at_the_end_delays_the_answer(streams: Streams, screen: Screen) -> None:
     """The whole text is read again until Redis is back, and shown once."""
     streams["a"].wholes = [StoreUnavailable(), StoreUnavailable()]
@@ -218,60 +219,56 @@ def test_an_answer_without_news_fails_after_half_an_hour(streams: Streams) -> No
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
     screen.queue.add(answer("a"))
-    screen.sees("a", "begun")
-    clock.advance(1700.0)
-    streams["a"].tells(news(1, "one"))
-    screen.sees("a", "one")
-
-    waits = streams["a"].waits
-    clock.advance(1700.0)
-    wait_until(lambda: streams["a"].waits > waits + 1, WIDE)
-    streams["a"].tells(news(2, "two"))
-    screen.sees("a", "two")
+    for cursor, text in enumerate(("one", "two"), 1):
+        waits_without_news(streams["a"])
+        clock.advance(1700.0)
+        waits_without_news(streams["a"])
+        streams["a"].tells(news(cursor, text))
+        screen.sees("a", text)
+    waits_without_news(streams["a"])
     clock.advance(1801.0)
 
     screen.sees("a", "failed", "service_unavailable")
 
 
+def waits_without_news(stream: Stream) -> None:
+    """Return once the queue has waited in vain, and found that the answer's time is not over."""
+    waits = stream.waits
+    wait_until(lambda: stream.waits > waits + 1, WIDE)
+
+
+@pytest.mark.usefixtures("_at_once")
 def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> None:
     """Reading the whole text fails too, 30 minutes after the last news."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
-    streams["a"].wholes = [StoreUnavailable() for _ in range(1000)]
+    streams["a"].wholes = [StoreUnavailable()] * 10_000
     streams["a"].tells(END)
     screen.queue.add(answer("a"))
-    screen.sees("a")
+    wait_until(lambda: streams["a"].reads, WIDE)
 
     clock.advance(1801.0)
 
     screen.sees("a", "failed", "service_unavailable")
 
 
-def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Screen) -> None:
-    """No callback is called, and `add` returns false."""
+@pytest.mark.parametrize("closes", ["socket", "queue"])
+def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Screen, closes: str) -> None:
+    """No callback is called, and `add` returns false; a closed queue is empty, and needs no news to end its thread."""
     screen.queue.add(answer("a"))
     screen.queue.add(answer("b"))
     screen.sees("a", "begun")
 
-    screen.closing = True
-    streams["a"].tells(news(1, "late"), END)
+    if closes == "queue":
+        screen.queue.close()
+    else:
+        screen.closing = True
+        streams["a"].tells(news(1, "late"), END)
 
     wait_until(screen.is_idle, WIDE)
     assert screen.seen == [("a", "begun")]
     assert not screen.queue.add(answer("c"))
-
-
-def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> None:
-    """Even if its answer never has news; the queue is empty, and `add` returns false."""
-    screen.queue.add(answer("a"))
-    screen.queue.add(answer("b"))
-    screen.sees("a", "begun")
-
-    screen.queue.close()
-
-    wait_until(screen.is_idle, WIDE)
-    assert not screen.queue.add(answer("c"))
-    assert (screen.seen, screen.queue.busy, screen.queue.unfinished()) == ([("a", "begun")], False, [])
+    assert closes == "socket" or (screen.queue.busy, screen.queue.unfinished()) == (False, [])
 
 
 def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen) -> None:
@@ -285,7 +282,8 @@ def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen
     assert screen.seen == [("a", "begun"), ("a", "one")]
 
 
-def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen) -> None:
+@pytest.mark.parametrize("late", [news(1, "late"), StreamUnknown("a")], ids=["news", "error"])
+def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen, late: News | Exception) -> None:
     """The shown answer ends, a queued one never begins, and the next is shown."""
     for name in "abc":
         screen.queue.add(answer(name))
@@ -294,19 +292,7 @@ def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen
 
     screen.queue.drop("a")
     screen.queue.drop("b")
-    streams["a"].tells(news(1, "late"), END)
+    streams["a"].tells(late, END)
 
     screen.sees("c", "ended", "whole")
     assert [stream_id for stream_id, *_ in screen.seen] == ["a", "c", "c", "c"]
-
-
-def test_a_dropped_answer_does_not_fail(streams: Streams, screen: Screen) -> None:
-    """A later error of its stream calls no callback."""
-    screen.queue.add(answer("a"))
-    screen.sees("a", "begun")
-
-    screen.queue.drop("a")
-    streams["a"].tells(StreamUnknown("a"))
-
-    wait_until(screen.is_idle, WIDE)
-    assert screen.seen == [("a", "begun")]

@@ -162,7 +162,7 @@ def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Endpoint], caplo
         assert client.ping().wait(TIMEOUT)
 
     assert wait_until(lambda: endpoint.ends, TIMEOUT) == [Closed(1000, "", by_peer=True, clean=True)]
-    assert caplog.messages == []
+    assert not [line.message for line in caplog.records if line.name.split(".")[0] in ("channels", "werkzeug")]
 
 
 def test_a_rejected_handshake_is_an_http_reply(served: tuple[str, Endpoint]) -> None:

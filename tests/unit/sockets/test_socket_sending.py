@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.frames import Close, Opcode
 
+from channels.sockets import wire
 from channels.sockets.socket import Closed
 from channels.sockets.wire import SocketWriter
 from services.errors import StoreUnavailable
@@ -19,11 +20,11 @@ from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.sockets.far_end import TIMEOUT, FarEnd, in_thread, tcp_pair
 from utils.formats.json_slices import Slices
 
-#: Characters of a frame that is larger than the kernel's buffers.
-LONG = "x" * 8_000_000
+#: The kernel's buffers of a connection, in bytes; with what is under way they hold less than `PIECE`.
 SMALL = 8192
-#: Larger than the buffers: a frame with it is sent in pieces.
-PAD = "y" * 100_000
+PIECE = 250_000
+#: Characters of a frame that no buffer holds.
+LONG = "x" * 8 * PIECE
 
 
 class CountingClock(FakeClock):
@@ -37,7 +38,7 @@ class CountingClock(FakeClock):
 
 
 def send_ten(far: FarEnd, sender: int) -> bool:
-    return all(far.socket.send({"sender": sender, "n": n, "pad": PAD}) for n in range(10))
+    return all(far.socket.send({"sender": sender, "n": n, "pad": LONG[:PIECE]}) for n in range(4))
 
 
 def test_frames_of_many_threads_never_mix() -> None:
@@ -45,13 +46,13 @@ def test_frames_of_many_threads_never_mix() -> None:
     with FarEnd(buffer=SMALL) as far:
         jobs = [in_thread(partial(send_ten, far, sender)) for sender in range(8)]
         received: dict[int, list[int]] = defaultdict(list)
-        for _ in range(8 * 10):
+        for _ in range(8 * 4):
             frame = far.sees()
-            assert frame["pad"] == PAD
+            assert frame["pad"] == LONG[:PIECE]
             received[frame["sender"]].append(frame["n"])
 
         assert [job() for job in jobs] == [True] * 8
-        assert received == {sender: list(range(10)) for sender in range(8)}
+        assert received == {sender: list(range(4)) for sender in range(8)}
 
 
 def test_pings_during_a_long_frame_are_answered_after_it() -> None:
@@ -76,7 +77,7 @@ def sliced(slices: Callable[[], Iterable[str]]) -> dict[str, Any]:
 def test_a_text_in_slices_is_one_message() -> None:
     """It is sent as several WebSocket frames; pongs may come between them, other messages may not."""
     with FarEnd(buffer=SMALL) as far:
-        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["答" * 1000] * 2000)))
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["答" * 1000] * 300)))
         far.raw.recv(1, socket.MSG_PEEK)
         other = in_thread(lambda: far.socket.send({"type": "next"}))
         far.put(Opcode.PING, b"1")
@@ -89,7 +90,7 @@ def test_a_text_in_slices_is_one_message() -> None:
         text_frames = [frame for frame in frames if frame.opcode is not Opcode.PONG]
 
         assert [frame.opcode for frame in text_frames] == [Opcode.TEXT, *[Opcode.CONT] * (len(text_frames) - 1)]
-        assert json.loads(b"".join(frame.data for frame in text_frames)) == {"long": "答" * 2_000_000}
+        assert json.loads(b"".join(frame.data for frame in text_frames)) == {"long": "答" * 300_000}
         assert max(len(frame.data) for frame in text_frames) < 32 * 1024
         assert len(frames) == len(text_frames) + 1
         assert far.sees() == {"type": "next"}
@@ -131,8 +132,8 @@ def test_a_close_during_a_text_in_slices_comes_after_it() -> None:
 
 def test_a_text_in_slices_that_is_not_read_ends_with_the_close() -> None:
     """The client has the time of a close to read it; then the connection is closed."""
-    with FarEnd(buffer=SMALL) as far:
-        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 10_000)))
+    with FarEnd(buffer=SMALL, close_seconds=0.05) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 500)))
         far.raw.recv(1, socket.MSG_PEEK)
         far.socket.close(1012, "leaving")
 
@@ -155,6 +156,22 @@ def test_a_close_during_a_long_frame_comes_after_it() -> None:
         assert (sent(), waiting()) == (True, False)
 
 
+def test_a_close_that_both_sent_is_over_when_the_writer_is_done() -> None:
+    """The thread that wrote the close frame may hold the connection for a moment longer than the client needs."""
+    clock = CountingClock()
+    with FarEnd(clock=clock, close_seconds=3600.0) as far:
+        far.socket.close(1000)
+        far.close_frame()
+        with far.socket._wire._writing:
+            far.closes(1000)
+            wait_until(lambda: far.socket._both_closed, TIMEOUT)
+            calls_before = clock.calls
+            wait_until(lambda: clock.calls > calls_before + 3, TIMEOUT)
+        far.socket._wire.flush()
+
+        assert far.end() == Closed(1000, "", by_peer=False, clean=True)
+
+
 def test_the_clients_close_during_a_long_frame_is_answered_after_it() -> None:
     """The frame had begun, so it is sent completely before the close frame."""
     with FarEnd(buffer=SMALL) as far:
@@ -170,6 +187,13 @@ def test_the_clients_close_during_a_long_frame_is_answered_after_it() -> None:
         assert sent()
 
 
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a blocked sender look at its clock often."""
+    monkeypatch.setattr(wire, "LOOK_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("_often")
 def test_a_client_that_does_not_read_loses_its_connection() -> None:
     """After `send_seconds` the connection is closed; no close frame can follow a partial frame."""
     clock = FakeClock()
@@ -191,7 +215,7 @@ def test_a_client_that_does_not_read_loses_its_connection() -> None:
 
 def test_a_client_that_does_not_read_does_not_delay_a_close() -> None:
     """`close` returns at once, and a blocked sender fails as soon as the time of the close is over."""
-    with FarEnd(buffer=SMALL) as far:
+    with FarEnd(buffer=SMALL, close_seconds=0.05) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
         far.socket.close(1012)
@@ -232,61 +256,63 @@ def test_a_slow_client_has_frame_seconds_while_it_reads(frame_seconds: float, wh
     """Some bytes in every `send_seconds` are enough, until `frame_seconds` are over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = SocketWriter(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
+    writer = SocketWriter(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
     with near, far, far.makefile("rb") as stream:
-        sent = in_thread(lambda: wire.send(LONG.encode()))
+        sent = in_thread(lambda: writer.send(LONG.encode()))
         pieces = 0
-        while pieces < 8 and len(stream.read(1_000_000)) == 1_000_000:
+        while pieces < 8 and len(stream.read(PIECE)) == PIECE:
             pieces += 1
             clock.advance(20.0)
 
         assert sent() is whole
-        assert (pieces == 8, wire.stalled) == (whole, not whole)
+        assert (pieces == 8, writer.stalled) == (whole, not whole)
 
 
+@pytest.mark.usefixtures("_often")
 def test_a_frame_that_is_not_read_fails_after_send_seconds() -> None:
     """The send fails long before `frame_seconds` are over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = SocketWriter(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
+    writer = SocketWriter(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
     with near, far:
-        sent = in_thread(lambda: wire.send(LONG.encode()))
+        sent = in_thread(lambda: writer.send(LONG.encode()))
 
         def later() -> bool:
             clock.advance(31.0)
-            return wire.stalled
+            return writer.stalled
 
         wait_until(later, TIMEOUT)
         assert not sent()
-        assert wire.lost
+        assert writer.lost
 
 
+@pytest.mark.usefixtures("_often")
 def test_a_close_that_is_not_read_ends_in_its_time() -> None:
     """The reader itself may send the close frame, so no other thread could end its wait."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = SocketWriter(near, send_seconds=30.0, clock=clock)
+    writer = SocketWriter(near, send_seconds=30.0, clock=clock)
     with near, far:
-        wire.begin_close(2.0)
-        wire.queue([LONG.encode()])
-        flushed = in_thread(wire.flush)
+        writer.begin_close(2.0)
+        writer.queue([LONG.encode()])
+        flushed = in_thread(writer.flush)
         clock.advance(3.0)
 
         flushed()
-        assert wire.lost
+        assert writer.lost
 
 
 def test_the_queue_behind_a_stuck_frame_is_bounded() -> None:
     """However many pings arrive meanwhile, one pong is queued."""
     near, far = tcp_pair(buffer=SMALL)
-    wire = SocketWriter(near, send_seconds=30.0, clock=FakeClock())
+    writer = SocketWriter(near, send_seconds=30.0, clock=FakeClock())
     with near, far:
-        sent = in_thread(lambda: wire.send(LONG.encode()))
-        wait_until(lambda: wire.busy, TIMEOUT)
+        sent = in_thread(lambda: writer.send(LONG.encode()))
+        wait_until(lambda: writer.busy, TIMEOUT)
         for _ in range(1000):
-            wire.queue([b"\x8a\x00"])
-            wire.flush()
-        wire.queue([b"\x88\x00", b""])
+            writer.queue([b"\x8a\x00"])
+            writer.flush()
+        writer.queue([b"\x88\x00", b""])
 
         data = b"".join(iter(lambda: far.recv(1_000_000), b""))
         assert sent()

@@ -94,8 +94,11 @@ def test_writes_beyond_the_byte_limit_go_in_the_next_pipeline(
     assert max(len(pipeline) for pipeline in replica.store.pipelines) == 2
 
 
-def test_a_bug_in_one_flush_loses_nothing(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_one_flush_loses_nothing(
+    replica: Replica, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is logged, and the same writes are sent again."""
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.01))
     replica.store.errors = [RuntimeError("a bug")]
     replica.owns("s").emit("x")
 
@@ -142,6 +145,8 @@ def test_further_text_waits_for_the_next_urgent_write(replica: Replica, monkeypa
     monkeypatch.setattr(module, "SLOWEST", 3600.0)
     stream, other = replica.owns("s"), replica.owns("t")
     replica.flusher.start()
+    # Urgent news that the first flush takes would leave its mark behind, and hurry the text below.
+    wait_until(lambda: not (stream.queued or other.queued))
     stream.emit("first")
     wait_until(lambda: replica.text("s") == "first")
 
@@ -169,7 +174,7 @@ def test_an_idle_flusher_sends_nothing(replica: Replica) -> None:
 def test_a_released_stream_counts_as_lapsed_at_once(replica: Replica) -> None:
     """A sweep finds a released stream at once, a running one when its lease has lapsed."""
     stream = replica.owns("s")
-    replica.store.write([], *replica.store.running_calls(["s", "t"]))
+    replica.store.write([], *replica.store.running_calls(["s", "t"], seconds=1000.0))
     replica.flusher.start()
 
     stream.release()

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
-from services.streams.following import Following, Misses, News
+from services.streams.following import MAX_MISSES, Following, Misses, News
 from services.streams.long_text import Whole
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
-from tests.support.servers.processes import wait_until
+from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
 
 ID = "s"
@@ -63,14 +63,15 @@ class Script:
 class Replica:
     """One replica: a store, a manager and readers; its takeover attempts are recorded in `tried`."""
 
-    def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
-        self.store = StreamStore(ScriptRunner(client), lease=lease)
+    def __init__(self, client: redis.Redis, script: Script) -> None:
+        self.store = StreamStore(ScriptRunner(client), lease=60.0)
         self.manager = StreamManager(
             self.store, script.answer, sentence=lambda code: f"<{code}>", limits=StreamLimits(10, max_bytes=100_000)
         )
         self.tried: list[str] = []
         self.readers = StreamReaders(self.store, self.manager, attempt=self.attempt)
-        self.misses = Misses(0.5)
+        self.clock = FakeClock()
+        self.misses = Misses(4.0, clock=self.clock)
         self.manager.start()
         self.readers.start()
 
@@ -178,22 +179,6 @@ def test_a_reader_continues_from_its_cursor_on_another_replica(pair: Pair, reade
     assert (news.first, news.reset) == (1, False)
 
 
-def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> None:
-    """The first chunk has number 0, also after a replacement."""
-    pair.here.asks()
-    following = reader.follows()
-    pair.script.say("年假")
-    first = see_text(following, "年假")
-    pair.script.say("怎么")
-    second = see_text(following, "年假怎么", "年假")
-
-    pair.script.say("!病假")
-    _, anew = see(following)
-
-    assert (first.first, second.first) == (0, 1)
-    assert (anew.reset, anew.first, [chunk.content for chunk in anew.chunks]) == (True, 0, ["病假"])
-
-
 def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -> None:
     """The new text follows the reset; a reader that had no text gets no reset."""
     pair.here.asks()
@@ -205,13 +190,16 @@ def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -
     pair.script.say("怎么请")
     pair.script.end()
     resets, text = 0, "年假"
+    numbers: list[int] = []
     while True:
         text, news = see(early, text)
         resets += news.reset
+        numbers += range(news.first, news.first + len(news.chunks))
         if news.ended:
             break
 
     assert (text, resets) == ("病假怎么请", 1)
+    assert numbers == list(range(len(numbers))), "chunks are numbered within the text, from 0 again"
     assert see_end(late)[0] == "病假怎么请"
 
 
@@ -251,12 +239,6 @@ def test_a_stream_without_access_is_unknown(pair: Pair, reader: Replica) -> None
         see(reader.follows(allowed=False))
 
 
-def test_a_missing_stream_is_unknown_after_the_timeout(pair: Pair) -> None:
-    """A living owner would have written the stream again within the timeout."""
-    with pytest.raises(StreamUnknown):
-        see(pair.here.follows(stream_id="nothing"))
-
-
 def test_a_stream_that_redis_lost_is_followed_on(pair: Pair, reader: Replica) -> None:
     """The owner writes the stream again, and its readers get no chunk twice."""
     pair.here.asks()
@@ -278,6 +260,8 @@ def test_a_stream_that_expires_while_it_is_followed_is_unknown(pair: Pair) -> No
     see(following)
 
     pair.client.delete(*stream_keys(ID))
+    wait_until(lambda: following.next(0.0) is None and ID in pair.there.misses._since)
+    pair.there.clock.advance(4.0)
 
     with pytest.raises(StreamUnknown):
         see(following)
@@ -285,27 +269,26 @@ def test_a_stream_that_expires_while_it_is_followed_is_unknown(pair: Pair) -> No
 
 def test_a_reader_tries_to_take_over_a_lapsed_stream(pair: Pair) -> None:
     """The takeover starts without waiting for the sweep."""
-    store = StreamStore(ScriptRunner(pair.client), lease=0.2)
-    store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
+    pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
     see(following)
 
-    wait_until(lambda: following.next(0.2) is None and bool(pair.there.tried), SECONDS)
+    pair.client.hset(stream_keys(ID).hash, "lease", "1")
+    wait_until(lambda: following.next(0.0) is None and pair.there.tried, SECONDS)
 
     assert set(pair.there.tried) == {ID}
 
 
 def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) -> None:
     """Readers get the end even if the owner has no text to write."""
-    new = pair.here.asks()
+    pair.here.asks()
     pair.script.say("年假")
     following = reader.follows()
     see_text(following, "年假")
-
-    assert pair.there.store.cancel(ID) == "processing"
     owned = pair.here.manager.owned(ID)
     assert owned
-    assert owned.owner == new.owner
+
+    assert pair.there.store.cancel(ID) == "processing"
     owned.touch()
     text, end = see_end(following, "年假")
 
@@ -343,7 +326,7 @@ def test_many_readers_share_one_pipeline(pair: Pair) -> None:
         thread.join(SECONDS)
     wait_until(lambda: not readers._wanted.is_set(), SECONDS)
     counted = len(store.pipelines)
-    threading.Event().wait(0.5)
+    threading.Event().wait(0.2)
     readers.close()
 
     assert rounds == [50, 50, 50]
@@ -377,12 +360,16 @@ class Pages:
         return "".join(self.chunks[self.start :])
 
 
+def follow(pages: Pages, cursor: int = 0) -> Following:
+    return Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
 def test_lost_chunks_cause_a_reset_only_under_another_owner(epoch: int, reset: bool) -> None:
     """The same owner writes the same chunks again, so the reader waits; another owner writes another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
     assert see(following)[0] == "年假"
 
     pages.chunks, pages.epoch = ["年"], epoch
@@ -399,7 +386,7 @@ def test_another_owner_of_the_same_epoch_causes_a_reset() -> None:
     """After Redis lost the stream, the question was asked again: the new owner has epoch 1 too, but another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
     assert see(following)[0] == "年假"
 
     pages.chunks, pages.owner = ["病", "假", "怎么请"], "b"
@@ -419,7 +406,7 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
     """After appends, replacements, takeovers and losses, the text that a client puts together is the stream's."""
     pages, shown, cursor, count = Pages(), "", 0, 0
     lost: list[str] = []
-    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    following = follow(pages)
 
     def look() -> News | None:
         nonlocal shown, cursor
@@ -439,7 +426,7 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
                 look()
             case "come back":
                 # The client's socket broke: another reader continues from the client's cursor.
-                following = Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+                following = follow(pages, cursor)
             case "lose" if len(pages.chunks) > pages.start + 1 and not lost:
                 # Redis loses acknowledged writes; the owner writes them again.
                 lost = pages.chunks[pages.start + 1 :]
@@ -483,6 +470,42 @@ def test_an_outage_is_waited_through(pair: Pair) -> None:
 
     with unreachable(pair.there.readers):
         pair.script.say("怎么申请")
-        assert [following.next(0.2) for _ in range(3)] == [None] * 3
+        assert [following.next(0.1) for _ in range(3)] == [None] * 3
 
     see_text(following, "年假怎么申请", "年假")
+
+
+def test_a_missing_stream_may_come_back_until_the_timeout(clock: FakeClock) -> None:
+    """The timeout counts from the first miss."""
+    misses = Misses(4.0, clock=clock)
+
+    assert misses.note("s")
+    clock.advance(3.9)
+    assert misses.note("s")
+    clock.advance(0.1)
+    assert not misses.note("s")
+    assert misses.note("another")
+
+
+def test_a_stream_that_came_back_gets_the_full_timeout_again(clock: FakeClock) -> None:
+    """A stream that was never missed may be forgotten too."""
+    misses = Misses(4.0, clock=clock)
+    misses.note("s")
+    clock.advance(5.0)
+
+    misses.forget("s")
+    misses.forget("never missed")
+
+    assert misses.note("s")
+
+
+def test_the_number_of_misses_is_bounded(clock: FakeClock) -> None:
+    """Requests for ever new streams use bounded memory; the oldest miss is dropped first."""
+    misses = Misses(4.0, clock=clock)
+
+    for number in range(MAX_MISSES + 1):
+        misses.note(str(number))
+    clock.advance(5.0)
+
+    assert misses.note("0")
+    assert not misses.note(str(MAX_MISSES))

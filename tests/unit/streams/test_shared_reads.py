@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
@@ -13,7 +12,7 @@ import pytest
 
 from services.errors import StoreUnavailable
 from services.streams.records import Snapshot
-from services.streams.shared_reads import MAX_TOGETHER, SharedReads
+from services.streams.shared_reads import MAX_TOGETHER, SharedReads, _Poll, _Queue
 from services.streams.store import StreamStore
 from tests.support.servers.processes import wait_until
 
@@ -24,19 +23,14 @@ class Store:
     def __init__(self) -> None:
         self.requests: list[list[str]] = []
         self.gate = threading.Event()
-        #: Blocks a request for these streams; by default until the gate is set.
-        self.hold: Callable[[Sequence[str]], object] = self._wait_for_gate
         self.error: BaseException | None = None
-
-    def _wait_for_gate(self, stream_ids: Sequence[str]) -> None:
-        assert self.gate.wait(20)
 
     def home(self, stream_id: str) -> str:
         return stream_id.partition(":")[0]
 
     def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
         self.requests.append(list(stream_ids))
-        self.hold(stream_ids)
+        assert self.gate.wait(60)
         if self.error:
             raise self.error
         answers: dict[str, Any] = {"gone": None, "away": StoreUnavailable("its node is away")}
@@ -58,7 +52,9 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
     got: list[Any] = [None] * len(stream_ids)
 
     def arrived() -> int:
-        return sum(len(queue.waiting) for queue in list(reads._queues.values())) + sum(map(len, store.requests))
+        """Count the polls, but only once no leader is about to take further ones along."""
+        waiting = [poll for queue in list(reads._queues.values()) for poll in list(queue.waiting)]
+        return 0 if any(poll.leads for poll in waiting) else len(waiting) + sum(map(len, store.requests))
 
     def poll(index: int) -> None:
         try:
@@ -73,16 +69,8 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
         wait_until(lambda index=index: got[index] is not None or arrived() > before + index, 30.0)  # type: ignore[misc]
     yield got
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
-
-
-def test_a_lone_poll_goes_at_once(store: Store) -> None:
-    """Without other polls there is nothing to wait for."""
-    store.gate.set()
-
-    assert shared(store).read(":one") == Snapshot(":one", "processing", text=":one")
-    assert store.requests == [[":one"]]
 
 
 def test_polls_during_a_request_share_the_next_one(store: Store) -> None:
@@ -170,24 +158,24 @@ def test_a_poll_that_is_not_sent_times_out(store: Store) -> None:
     assert reads.read(":1") is not None
 
 
+class TwoWaits:
+    """In place of a poll's lock: the first wait is in vain, and the reply comes during the second."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def acquire(self, *, timeout: float) -> bool:
+        self.waits.append(timeout)
+        return len(self.waits) == 2
+
+
 def test_a_poll_that_is_sent_waits_for_its_reply(store: Store) -> None:
     """The timeout covers only the wait before the request; the store bounds the request itself."""
-    store.gate.set()
-    reads = shared(store, timeout=1.5)
-    go_on = threading.Event()
+    turn = TwoWaits()
 
-    def slowly(stream_ids: Sequence[str]) -> None:
-        if ":1" in stream_ids:
-            time.sleep(2.0)
-        else:
-            go_on.wait(20)
+    shared(store, timeout=1.5)._await_turn(_Queue(), _Poll(":1", cast(threading.Lock, turn)))
 
-    store.hold = slowly
-    with polls(reads, store, ":0", ":1", ":2") as got:
-        wait_until(lambda: len(reads._queues[""].waiting) == 2)
-        go_on.set()
-
-    assert [one.text for one in got] == [":0", ":1", ":2"]
+    assert turn.waits == [1.5, 1.5]
 
 
 def test_a_thousand_polls_of_many_threads_get_their_own_results(store: Store) -> None:

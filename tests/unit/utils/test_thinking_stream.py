@@ -12,21 +12,9 @@ from utils.markdown.thinking_stream import ThinkingStream
 from utils.thinking import TAG, split_thinking
 
 PARTS = (
-    "<think>",
-    "</think>",
-    "<Reasoning>",
-    "</reasoning>",
-    "<",
-    "think>",
-    "`",
-    "``",
-    "```",
-    "\n",
-    "~~~",
-    " ",
-    "年",
+    "<think>", "</think>", "<Reasoning>", "</reasoning>", "<", "think>", "`", "``", "```", "\n", "~~~", " ", "年",
     "a",
-)
+)  # fmt: skip
 
 
 def split(*deltas: str) -> tuple[str, str]:

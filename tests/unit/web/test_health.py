@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -99,9 +98,8 @@ def test_a_probe_that_raises_makes_its_dependency_unavailable(
         report = deps.health().report()
 
     assert report["dependencies"]["sql"] == "unavailable"
-    assert [(r.message, vars(r)["probe"], vars(r)["cause"]) for r in caplog.records] == [
-        ("probe failed", "sql", "OSError")
-    ]
+    (line,) = [record for record in caplog.records if record.name == "services.ops.health"]
+    assert (line.message, vars(line)["probe"], vars(line)["cause"]) == ("probe failed", "sql", "OSError")
     assert "secret-host-name" not in caplog.text
 
 
@@ -120,25 +118,16 @@ def test_reports_within_seconds_reuse_the_results(deps: Dependencies, clock: Fak
     assert (deps.rag.calls, deps.redis.calls, deps.sql.calls) == (2, 2, 2)
 
 
-def test_a_dependency_that_hangs_delays_the_report_briefly(deps: Dependencies) -> None:
-    """The report returns after the timeout, with only that dependency unavailable."""
-    health = deps.health(wait_seconds=0.2)
-    deps.sql.gate.clear()
-
-    began = time.monotonic()
-    report = health.report()
-
-    assert time.monotonic() - began < 10.0
-    assert (report["status"], report["dependencies"]) == ("degraded", {"redis": "ok", "sql": "unavailable"})
-
-
 def test_a_dependency_that_hangs_is_probed_once(deps: Dependencies, clock: FakeClock) -> None:
-    """Reports do not start another probe while one hangs; after its reply the dependency is ok again."""
+    """Reports return without it, and start no other probe; after its reply the dependency is ok again."""
     health = deps.health(wait_seconds=0.05)
     deps.sql.gate.clear()
+    wait_until(lambda: health.report()["dependencies"] == {"redis": "ok", "sql": "unavailable"})
+    wait_until(lambda: health.report()["providers"]["rag"]["status"] == "ok")
+    assert health.report()["status"] == "degraded"
     for _ in range(3):
-        health.report()
         clock.advance(FRESH_SECONDS)
+        health.report()
     wait_until(lambda: deps.sql.calls)
     assert deps.sql.calls == 1
 
@@ -149,8 +138,8 @@ def test_a_dependency_that_hangs_is_probed_once(deps: Dependencies, clock: FakeC
 
 def test_a_dependency_that_starts_to_hang_is_unavailable(deps: Dependencies, clock: FakeClock) -> None:
     """An expired result is not used while a new probe hangs."""
-    health = deps.health(wait_seconds=0.2)
-    health.report()
+    health = deps.health(wait_seconds=0.05)
+    wait_until(lambda: health.report()["status"] == "healthy")
     deps.redis.gate.clear()
     clock.advance(FRESH_SECONDS)
 
@@ -179,6 +168,7 @@ def test_the_first_report_probes_at_any_clock_time() -> None:
     """A clock that starts at zero, as after the machine's boot, does not make a missing result fresh."""
     redis = Dependency()
 
-    report = Health(rag=("mock", Dependency().probe), dependencies={"redis": redis.probe}, clock=lambda: 0.0).report()
+    probes: dict[str, Any] = {"rag": ("mock", Dependency().probe), "dependencies": {"redis": redis.probe}}
+    report = Health(**probes, clock=lambda: 0.0, wait_seconds=30.0).report()
 
     assert (report["status"], redis.calls) == ("healthy", 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,26 @@ def folder(tmp_path: Path) -> Path:
     return make_in(tmp_path)
 
 
-def worker(folder: Path, code: str = WORK) -> int:
-    """Run a process that counts and then ends; return its pid."""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, VARIABLE: str(folder)})
-    assert process.wait(30) == 0
-    return process.pid
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a process that counted and ended, by kind of metric."""
+    folder = make_in(tmp_path_factory.mktemp("work"))
+    subprocess.run([sys.executable, "-c", WORK], cwd=ROOT, env={**os.environ, VARIABLE: str(folder)}, check=True)
+    return {path.name.rpartition("_")[0]: path.read_bytes() for path in folder.glob("*.db")}
+
+
+@pytest.fixture
+def worker(folder: Path, work: dict[str, bytes]) -> Callable[[], int]:
+    """A function that adds the files of one more worker, and returns its pid."""
+    pids = itertools.count(4_000_001)
+
+    def added() -> int:
+        pid = next(pids)
+        for kind, content in work.items():
+            (folder / f"{kind}_{pid}.db").write_bytes(content)
+        return pid
+
+    return added
 
 
 def rendered(folder: Path) -> Samples:
@@ -48,10 +64,10 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"lock"}
 
 
-def test_the_metrics_of_workers_are_added_up(folder: Path) -> None:
+def test_the_metrics_of_workers_are_added_up(folder: Path, worker: Callable[[], int]) -> None:
     """Counters and gauges are summed; a gauge for an outage shows the maximum."""
     for _ in range(2):
-        worker(folder)
+        worker()
 
     shown = rendered(folder)
 
@@ -62,9 +78,9 @@ def test_the_metrics_of_workers_are_added_up(folder: Path) -> None:
     assert shown["wechatlaibao_callback_seconds_count", "text"] == 6
 
 
-def test_a_dead_workers_counts_are_kept_and_its_gauges_dropped(folder: Path) -> None:
+def test_a_dead_workers_counts_are_kept_and_its_gauges_dropped(folder: Path, worker: Callable[[], int]) -> None:
     """All sums stay, to the last bucket; the gauges of dead workers are dropped."""
-    alive, dead = worker(folder), [worker(folder), worker(folder)]
+    alive, dead = worker(), [worker(), worker()]
     before = rendered(folder)
 
     merge_dead(folder, [alive])
@@ -74,32 +90,41 @@ def test_a_dead_workers_counts_are_kept_and_its_gauges_dropped(folder: Path) -> 
     assert not [name for name in files(folder) for pid in dead if str(pid) in name]
 
 
-def test_files_of_dead_workers_do_not_accumulate(folder: Path) -> None:
+def test_files_of_dead_workers_do_not_accumulate(folder: Path, worker: Callable[[], int]) -> None:
     """All dead workers share two files, which hold the sums of their counts."""
     for _ in range(4):
-        worker(folder)
+        worker()
         merge_dead(folder, [])
 
     assert files(folder) == {"counter_dead.db", "histogram_dead.db"}
     assert rendered(folder)["wechatlaibao_reasks_total",] == 12
 
 
-def test_an_unreadable_file_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_file_is_dropped(
+    folder: Path, worker: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
     """Such a file would fail every scrape; a warning names it."""
-    worker(folder)
+    worker()
     (folder / "counter_4000000.db").write_bytes(b"\xff\xff\xff\x7f" * 4)
     (folder / "histogram_4000000.db").touch()
 
     with caplog.at_level(logging.WARNING):
         merge_dead(folder, [])
 
-    assert {record.__dict__["file"] for record in caplog.records} == {"counter_4000000.db", "histogram_4000000.db"}
+    logged = [record for record in caplog.records if record.name == "services.ops.metrics_files"]
+    assert {record.__dict__["file"] for record in logged} == {"counter_4000000.db", "histogram_4000000.db"}
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
-def test_a_merge_does_not_disturb_a_running_scrape(folder: Path) -> None:
-    """A scrape during a merge could count files twice, so the merge waits for the next death."""
-    worker(folder)
+def test_a_merge_does_not_disturb_a_running_scrape(
+    folder: Path, worker: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrape during a merge could count files twice, so the merge waits for the next death.
+
+    A lock that is free is taken, however long the process was stopped before.
+    """
+    monkeypatch.setattr("services.ops.metrics_files.LOCK_SECONDS", 0.0)
+    worker()
 
     with locked(folder, fcntl.LOCK_SH):
         merge_dead(folder, [])
@@ -111,11 +136,11 @@ def test_a_merge_does_not_disturb_a_running_scrape(folder: Path) -> None:
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
-def test_a_separate_process_renders_the_same_text(folder: Path) -> None:
+def test_a_separate_process_renders_the_same_text(folder: Path, worker: Callable[[], int]) -> None:
     """A separate process renders, and the serving process only passes the text on."""
-    worker(folder)
+    worker()
 
-    assert samples(render_apart(folder).decode()) == rendered(folder)
+    assert samples(render_apart(folder, timeout=60.0).decode()) == rendered(folder)
 
 
 @pytest.fixture
@@ -128,10 +153,10 @@ def stuck(folder: Path) -> Iterator[Path]:
 def test_rendering_has_a_timeout(stuck: Path) -> None:
     """It raises `MetricsUnavailable` after the timeout."""
     with pytest.raises(MetricsUnavailable, match="TimeoutExpired"):
-        render_apart(stuck, timeout=0.5)
+        render_apart(stuck, timeout=0.05)
 
 
 def test_a_failed_rendering_raises_an_error(tmp_path: Path) -> None:
     """A partial or an empty text would look like a reset of all counters."""
     with pytest.raises(MetricsUnavailable, match="CalledProcessError"):
-        render_apart(tmp_path / "gone")
+        render_apart(tmp_path / "gone", timeout=60.0)

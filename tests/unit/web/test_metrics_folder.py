@@ -47,22 +47,18 @@ def test_a_start_removes_the_folders_of_killed_masters(tmp_path: Path) -> None:
 
 
 def test_each_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Two gunicorns on one machine do not share counts, and other users cannot read or write the folder."""
+    """Two gunicorns on one machine do not share counts, and other users cannot read or write the folder.
+
+    A removed folder may be removed again.
+    """
     first, second = make_in(tmp_path), make_in(tmp_path)
 
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o700
     assert {path.name for path in first.iterdir()} == {LOCK}
     assert all(not path.name.startswith(".") for path in tmp_path.iterdir())
-
-
-def test_a_removed_folder_may_be_removed_again(tmp_path: Path) -> None:
-    """Removing a missing folder raises nothing."""
-    folder = make_in(tmp_path)
-
-    remove(folder)
-    remove(folder)
-
+    for folder in (first, second, second):
+        remove(folder)
     assert list(tmp_path.iterdir()) == []
 
 

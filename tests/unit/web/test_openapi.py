@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
 import pytest
-from flask import Blueprint, Flask
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 
 from channels.batch import operations as batch_operations
 from channels.http_chat import endpoints as http_chat
-from channels.sockets import connections
 from channels.web.openapi.document import document
-from channels.web.pages import index
-from channels.web.pages.docs import docs_blueprint, operations_of
+from channels.web.pages.docs import operations_of
 from channels.web.rest import Operation, RestModel
-from config.texts import Texts
 from tests.support.replicas import AppServer
+from tests.support.servers.processes import RedisServer
 
 #: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
 NOT_REST = ("/wechat/", "/ws/", "/docs")
@@ -221,31 +218,10 @@ def test_the_credentials_of_an_operation_are_documented(open_to_all: bool) -> No
     assert spec["paths"]["/state"]["get"]["security"] == []
 
 
-def test_an_application_has_the_operations_of_its_modules() -> None:
-    """The operations of each module that spec a blueprint of the application, once."""
-    app = Flask("a")
-    app.register_blueprint(Blueprint("one", connections.__name__))
-    app.register_blueprint(Blueprint("two", connections.__name__))
-    app.register_blueprint(Blueprint("three", "channels.web.pages.pages"))
-    app.register_blueprint(Blueprint("four", index.__name__))
-
-    assert operations_of(app) == (*connections.OPERATIONS, *index.OPERATIONS)
-
-
-def test_the_document_is_served() -> None:
-    """At /openapi.json, with that address in it."""
-    app = Flask("a")
-    app.register_blueprint(docs_blueprint(name="来宝", version="1.2.3", realtime_path="/ws/asr", texts=Texts("en")))
-
-    answer = app.test_client().get("/openapi.json")
-
-    assert (answer.status_code, answer.mimetype) == (200, "application/json")
-    assert list((answer.json or {})["paths"]) == ["/openapi.json"]
-
-
-@pytest.fixture
-def app_server(redis_url: str, tmp_path: Any) -> Any:
-    with AppServer(redis_url, DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
+@pytest.fixture(scope="module")
+def app_server(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    database = tmp_path_factory.mktemp("openapi") / "laibao.db"
+    with AppServer(redis_server.url(), DATABASE_PATH=str(database)) as app_server:
         yield app_server
 
 

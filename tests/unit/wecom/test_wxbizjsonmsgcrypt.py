@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import struct
 from typing import Any
@@ -13,8 +12,10 @@ from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
 
+import demo.ierror
+import demo.WXBizJsonMsgCrypt
 from services.wecom import codes as ierror
-from services.wecom.crypto import CryptError, Prpcrypt, WXBizJsonMsgCrypt, decode_key, decrypt_media, signature
+from services.wecom.crypto import CryptError, Prpcrypt, WXBizJsonMsgCrypt, decode_key, signature
 
 APP_TOKEN, APP_RECEIVER = "QDG6eK", "wx5823bf96d3bd56c7"
 APP_KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
@@ -117,43 +118,17 @@ def test_official_message_is_opened_and_sealed_again() -> None:
 
 
 @pytest.mark.parametrize("name", BOT_VECTORS)
-def test_bot_vector_is_written_byte_for_byte(name: str) -> None:
-    """With the vector's random bytes ciphertext and signature equal the vector's."""
+def test_bot_vector_is_written_and_read_byte_for_byte(name: str) -> None:
+    """With the vector's random bytes; every vector is read as an echostr and as a message body."""
     plain, encrypted, signed = BOT_VECTORS[name]
 
     written = Prpcrypt(decode_key(KEY), random=lambda _: RANDOM).encrypt(plain, "")
 
     assert written == encrypted
     assert signature(TOKEN, STAMP, NONCE, written) == signed
-
-
-@pytest.mark.parametrize("name", BOT_VECTORS)
-def test_bot_vector_is_read_byte_for_byte(name: str) -> None:
-    """Every vector is opened as an echostr and as a message body."""
-    plain, encrypted, signed = BOT_VECTORS[name]
-
     assert crypt().VerifyURL(signed, STAMP, NONCE, encrypted) == (ierror.WXBizMsgCrypt_OK, plain)
     body = json.dumps({"encrypt": encrypted, "agentid": "ignored"}).encode()
     assert crypt().DecryptMsg(body, signed, STAMP, NONCE) == (ierror.WXBizMsgCrypt_OK, plain)
-
-
-def test_media_vector_is_read() -> None:
-    """A file's bytes have neither prefix nor length: only the padding is removed."""
-    encrypted = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
-
-    content = decrypt_media(encrypted, decode_key(KEY))
-
-    assert content == b"plain-file-content-no-header"
-    assert hashlib.md5(content).hexdigest() == "cc1830da8634b5b280f8392e95e1a7a8"
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>404</html>", b"x" * 32])
-def test_media_that_is_no_ciphertext_is_rejected(body: bytes) -> None:
-    """An error page or an empty body instead of a file is a decryption error."""
-    with pytest.raises(CryptError) as caught:
-        decrypt_media(body, decode_key(KEY))
-
-    assert caught.value.code == ierror.WXBizMsgCrypt_DecryptAES_Error
 
 
 def test_envelope_has_the_documented_members() -> None:
@@ -171,17 +146,6 @@ def test_envelope_has_the_documented_members() -> None:
     }
 
 
-def test_timestamp_is_now_by_default() -> None:
-    """Without a timestamp the envelope has the current second, signed as decimal digits."""
-    _, text = crypt().EncryptMsg("hello", NONCE)
-
-    assert text is not None
-    envelope = json.loads(text)
-    stamp = envelope["timestamp"]
-    assert stamp > 1_700_000_000
-    assert envelope["msgsignature"] == signature(TOKEN, str(stamp), NONCE, envelope["encrypt"])
-
-
 def test_every_envelope_has_its_own_random_bytes() -> None:
     """The same reply twice gives two ciphertexts."""
     assert crypt().EncryptMsg("same", NONCE, STAMP) != crypt().EncryptMsg("same", NONCE, STAMP)
@@ -197,42 +161,35 @@ def test_any_text_is_sealed_and_opened(text: str, receiver: str, nonce: str) -> 
     assert code == ierror.WXBizMsgCrypt_OK
     assert envelope is not None
     sent = json.loads(envelope)
+    assert sent["timestamp"] > 1_700_000_000
     read = both.DecryptMsg(envelope, sent["msgsignature"], str(sent["timestamp"]), sent["nonce"])
     assert read == (ierror.WXBizMsgCrypt_OK, text)
 
 
-@pytest.mark.parametrize("length", range(70))
-def test_every_length_is_padded_to_whole_blocks(length: int) -> None:
+def test_every_length_is_padded_to_whole_blocks() -> None:
     """At every length the ciphertext is a multiple of 32 bytes, with 1 to 32 bytes of padding."""
-    encrypted = Prpcrypt(decode_key(KEY)).encrypt("a" * length, "")
+    for length in range(70):
+        encrypted = Prpcrypt(decode_key(KEY)).encrypt("a" * length, "")
 
-    size = len(base64.b64decode(encrypted))
-    assert size % 32 == 0
-    assert 1 <= size - (20 + length) <= 32
-    assert opened(encrypted) == (ierror.WXBizMsgCrypt_OK, "a" * length)
+        size = len(base64.b64decode(encrypted))
+        assert size % 32 == 0
+        assert 1 <= size - (20 + length) <= 32
+        assert opened(encrypted) == (ierror.WXBizMsgCrypt_OK, "a" * length)
 
 
 def test_no_flipped_bit_passes_the_signature() -> None:
-    """Each ciphertext with one flipped bit fails under the original's signature."""
+    """Each ciphertext with one flipped bit fails; signed anew it gives a known code, and a text only with OK."""
     _, encrypted, signed = BOT_VECTORS["stream reply"]
     raw = base64.b64decode(encrypted)
-
-    for bit in range(len(raw) * 8):
-        flipped = bytearray(raw)
-        flipped[bit // 8] ^= 1 << bit % 8
-        code, text = crypt().open(base64.b64encode(flipped).decode(), signed, STAMP, NONCE)
-        assert (code, text) == (ierror.WXBizMsgCrypt_ValidateSignature_Error, None)
-
-
-def test_no_flipped_bit_raises_under_a_new_signature() -> None:
-    """Each ciphertext with one flipped bit, signed correctly, returns a known code; a text comes only with OK."""
-    raw = base64.b64decode(BOT_VECTORS["stream reply"][1])
     known = {value for name, value in vars(ierror).items() if name.startswith("WXBizMsgCrypt_")}
 
     for bit in range(len(raw) * 8):
-        flipped = bytearray(raw)
-        flipped[bit // 8] ^= 1 << bit % 8
-        code, text = opened(base64.b64encode(flipped).decode())
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        flipped = base64.b64encode(changed).decode()
+        refused = crypt().open(flipped, signed, STAMP, NONCE)
+        code, text = opened(flipped)
+        assert refused == (ierror.WXBizMsgCrypt_ValidateSignature_Error, None)
         assert code in known
         assert (text is not None) == (code == ierror.WXBizMsgCrypt_OK)
 
@@ -273,40 +230,31 @@ def test_body_without_ciphertext_is_a_parse_error(body: str | bytes) -> None:
     assert crypt().DecryptMsg(body, "x", STAMP, NONCE) == (ierror.WXBizMsgCrypt_ParseJson_Error, None)
 
 
-def test_wrong_token_is_a_signature_error() -> None:
-    """The signature of another token is ValidateSignature."""
-    _, encrypted, signed = BOT_VECTORS["echostr"]
-
-    code, _ = crypt(token="OTHERTOKEN").VerifyURL(signed, STAMP, NONCE, encrypted)
-
-    assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
+OTHER_TOKENS = signature("OTHERTOKEN", STAMP, NONCE, BOT_VECTORS["echostr"][1])
 
 
-@pytest.mark.parametrize("given_signature", ["", "é", "\ud800", "49E68C7F59D22FD66753E0B599EA37C6835B2BF0", None])
-def test_malformed_signature_is_a_signature_error(given_signature: Any) -> None:
-    """A signature that is empty, not ASCII, upper-case or not a string is ValidateSignature."""
+@pytest.mark.parametrize(
+    "given_signature", [OTHER_TOKENS, "", "é", "\ud800", "49E68C7F59D22FD66753E0B599EA37C6835B2BF0", None]
+)
+def test_wrong_signature_is_a_signature_error(given_signature: Any) -> None:
+    """One of another token, empty, not ASCII, upper-case or not a string is ValidateSignature."""
     code, _ = crypt().VerifyURL(given_signature, STAMP, NONCE, BOT_VECTORS["echostr"][1])
 
     assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
 
 
-@pytest.mark.parametrize("nonce", [None, 5, b"bytes", "\ud800"])
-def test_signature_over_a_nonce_that_is_no_text_is_an_error(nonce: Any) -> None:
-    """A nonce that cannot be encoded is ComputeSignature, in reading and in writing."""
-    assert crypt().VerifyURL("x", STAMP, nonce, "x") == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
-    assert crypt().EncryptMsg("x", nonce, STAMP) == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
+def test_values_that_are_no_text_or_number_are_errors() -> None:
+    """A nonce is ComputeSignature in reading and in writing, a reply EncryptAES, a timestamp GenReturnJson."""
+    values: tuple[Any, ...] = (None, 5, b"bytes", "\ud800")
+    stamps: tuple[Any, ...] = ("soon", [], float("inf"))
 
-
-@pytest.mark.parametrize("reply", [None, 5, b"bytes", "\ud800"])
-def test_reply_that_is_no_text_cannot_be_encrypted(reply: Any) -> None:
-    """A reply that UTF-8 cannot encode is EncryptAES."""
-    assert crypt().EncryptMsg(reply, NONCE, STAMP) == (ierror.WXBizMsgCrypt_EncryptAES_Error, None)
-
-
-@pytest.mark.parametrize("stamp", ["soon", [], float("inf")])
-def test_timestamp_that_is_no_number_cannot_be_enveloped(stamp: Any) -> None:
-    """A timestamp that is not an integer is GenReturnJson."""
-    assert crypt().EncryptMsg("x", NONCE, stamp) == (ierror.WXBizMsgCrypt_GenReturnJson_Error, None)
+    read = {crypt().VerifyURL("x", STAMP, nonce, "x") for nonce in values}
+    written = {crypt().EncryptMsg("x", nonce, STAMP) for nonce in values}
+    assert read == written == {(ierror.WXBizMsgCrypt_ComputeSignature_Error, None)}
+    replies = {crypt().EncryptMsg(reply, NONCE, STAMP) for reply in values}
+    assert replies == {(ierror.WXBizMsgCrypt_EncryptAES_Error, None)}
+    enveloped = {crypt().EncryptMsg("x", NONCE, stamp) for stamp in stamps}
+    assert enveloped == {(ierror.WXBizMsgCrypt_GenReturnJson_Error, None)}
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + "A", KEY[:-1] + "!", "é" * 43, None])
@@ -366,23 +314,12 @@ def test_padding_is_to_32_bytes() -> None:
 
 @pytest.mark.parametrize(
     "plain",
-    [RANDOM, RANDOM + b"\x00\x00\x00", RANDOM + b"\xff\xff\xff\xff" + b"x", RANDOM + b"\x00\x00\x00\x02" + b"x"],
+    [b"", b"\x00\x00\x00", b"\xff\xff\xff\xff" + b"x", b"\x00\x00\x00\x02" + b"x", b"\x00\x00\x00\x02" + b"\xff\xfe"],
 )
 def test_wrong_layout_is_rejected(plain: bytes) -> None:
-    """A plaintext too short for prefix and length, or with a length beyond its end, is IllegalBuffer."""
-    assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
-
-
-def test_message_that_is_no_utf8_is_rejected() -> None:
-    """A message of invalid UTF-8 is IllegalBuffer."""
-    plain = RANDOM + struct.pack(">I", 2) + b"\xff\xfe"
-
-    assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
-
-
-def test_empty_message_is_read() -> None:
-    """A message of no bytes is OK and an empty text."""
-    assert opened(raw_encrypt(padded(RANDOM + b"\x00\x00\x00\x00"))) == (ierror.WXBizMsgCrypt_OK, "")
+    """Too short for prefix and length, a length beyond its end, and no UTF-8 are IllegalBuffer; no text is a text."""
+    assert opened(raw_encrypt(padded(RANDOM + bytes(4)))) == (ierror.WXBizMsgCrypt_OK, "")
+    assert opened(raw_encrypt(padded(RANDOM + plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
 
 
 def test_error_shows_only_its_code() -> None:
@@ -391,3 +328,12 @@ def test_error_shows_only_its_code() -> None:
         decode_key("secret-looking-but-too-short")
 
     assert str(caught.value) == "code -40004"
+
+
+def test_the_modules_of_the_sample_library_export_the_same_objects() -> None:
+    """Code that imports the names of WeCom's sample library gets the product's objects."""
+    sample = demo.WXBizJsonMsgCrypt
+    assert (sample.WXBizJsonMsgCrypt, sample.Prpcrypt) == (WXBizJsonMsgCrypt, Prpcrypt)
+    names = [name for name in vars(ierror) if name.startswith("WXBizMsgCrypt_")]
+    assert names
+    assert all(getattr(demo.ierror, name) is getattr(ierror, name) for name in names)

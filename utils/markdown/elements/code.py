@@ -103,8 +103,10 @@ def _parts(code: str, lexer: str) -> Iterator[tuple[str, str]]:
 
 def _tokens(code: str, lexer: str) -> Iterator[tuple[str, str]]:
     """Yield the class and the text of each token; after `MOST_SECONDS` the rest of the code without a class."""
+    # Loading a language for the first time takes up to 0.15 s, which is not the code's.
+    tokens = _lexer(lexer).get_tokens_unprocessed(code)
     end, read = thread_time() + MOST_SECONDS, 0
-    for _, kind, text in _lexer(lexer).get_tokens_unprocessed(code):
+    for _, kind, text in tokens:
         if thread_time() > end:
             yield "", code[read:]
             return

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.features.asking_back import ACTIONS, ASKS, LEAD, rest
-from demo.mocks.dify.features.forms import MockForm, RunPause
-from demo.mocks.dify.player import Player, StreamClient
 from demo.mocks.dify.server import MockDify
-from demo.mocks.dify.wire import Run
 from demo.mocks.http import ClientGone
 from services.errors import FormRefused, ProviderError
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseForms
 from services.providers.dify.features.form_events import after, forms_of, rest_of
-from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.turn import DifyTurn
-from tests.support.servers.processes import free_port, wait_until
+from tests.support.servers.processes import free_port, wait_until, when
 from tests.support.streams.lost_runs import lose, run_of
+from tests.unit.providers.dify.conftest import Make
 from utils.deadline import Deadline
 
 IDS = ProviderIds("c1", "m1", "t1", "run")
@@ -41,22 +35,13 @@ DATA: dict[str, Any] = {
     "resolved_default_values": {"comment": ""},
     "expiration_time": 1_800_000_000,
 }
-QUICK = RecoveryTimeouts(unknown=0.4, running=0.4, listening=0.2, saving=0.2, pause=0.02, longest_pause=0.05)
 #: A choice, and what Dify has to show of the run after it.
 APPROVE = FormChoice("approve")
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
-def provider(dify: MockDify) -> Iterator[DifyProvider]:
-    provider = DifyProvider(base_url=dify.base_url, api_keys=["app-fake-key"], timeout=5.0, timeouts=QUICK)
-    yield provider
-    provider.close()
+def provider(make: Make) -> DifyProvider:
+    return make()
 
 
 @pytest.fixture
@@ -65,8 +50,8 @@ def forms(provider: DifyProvider) -> BaseForms:
     return provider.forms
 
 
-def within(seconds: float = 20.0) -> Deadline:
-    return Deadline(seconds, clock=time.monotonic)
+def within() -> Deadline:
+    return Deadline(60.0)
 
 
 def ask(provider: DifyProvider, question: str = QUESTION) -> list[ProviderEvent]:
@@ -162,16 +147,11 @@ def test_a_submitted_form_continues_the_run(provider: DifyProvider, forms: BaseF
 
 def test_the_text_is_shown_while_it_is_written(provider: DifyProvider, forms: BaseForms, dify: MockDify) -> None:
     """The stream has the resumed run's first event, so no text before it is missing."""
-
-    def go_on() -> None:
-        wait_until(lambda: run.live.heard)
-        dify.goes_on.set()
-
     form = form_of(ask(provider))
     (run,) = [run for _, run in dify.forms._known.values()]
     dify.goes_on.clear()
     forms.submit(form, APPROVE, QUERY, within())
-    threading.Thread(target=go_on, daemon=True).start()
+    when(lambda: run.live.heard, dify.goes_on.set)
 
     events = list(forms.resume(form, QUERY, within()))
 
@@ -187,7 +167,8 @@ def test_a_run_that_was_not_heard_from_its_start_is_shown_whole(
     form = form_of(ask(provider))
     dify.resume_after = 0.0
     (run,) = [run for _, run in dify.forms._known.values()]
-    run.delay, before = 0.02, run.live.events
+    run.delay, before = 0.1, run.live.events
+    when(lambda: run.live.heard, dify.hurry)
     forms.submit(form, APPROVE, QUERY, within())
     wait_until(lambda: run.live.events > before + 3)
 
@@ -278,17 +259,16 @@ def test_a_lost_reply_is_not_repeated(provider: DifyProvider, forms: BaseForms, 
     assert (len(dify.forms.submissions), dify.forms.refused) == (1, 0)
 
 
-def test_a_submission_that_cannot_have_left_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_that_cannot_have_left_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dify cannot be reached: the form may be answered again."""
     monkeypatch.setattr("services.providers.dify.features.forms.PAUSES", (0.01,))
-    provider = DifyProvider(base_url=f"http://127.0.0.1:{free_port()}", api_keys=["app-fake-key"], timeouts=QUICK)
+    provider = make(base_url=f"http://127.0.0.1:{free_port()}")
     assert provider.forms
     form = PendingForm("token", "run")
 
     with pytest.raises(ProviderError) as caught:
         provider.forms.submit(form, APPROVE, QUERY, within())
 
-    provider.close()
     assert caught.value.unsent
 
 
@@ -297,7 +277,6 @@ def test_a_lost_run_that_paused_is_recovered_with_its_form(
     question: str, provider: DifyProvider, dify: MockDify
 ) -> None:
     """Its text is the answer so far; the form has its token again."""
-    dify.delay = 0.05
     ids = lose(provider, question)
     wait_until(lambda: run_of(dify, ids).status == "paused")
 
@@ -326,24 +305,3 @@ def test_a_pause_is_known_by_its_reasons_alone() -> None:
 
     assert [event.token for event in events if isinstance(event, PendingForm)] == ["token"]
     assert (turn.state, turn.paused, list(turn.close())) == ("done", True, [])
-
-
-class GoneClient(StreamClient):
-    """A client whose connection was reset."""
-
-    def __init__(self) -> None:
-        pass
-
-    def write(self, data: bytes) -> None:
-        raise BrokenPipeError
-
-    def finish(self) -> None:
-        raise BrokenPipeError
-
-
-def test_a_mocks_run_waits_for_its_form_although_its_client_goes_as_it_pauses() -> None:
-    run = Run("", user="u1", conversation_id="c1")
-    player = Player(run, GoneClient(), limit=30.0, closing=threading.Event())
-
-    assert player.play(iter([RunPause([MockForm(ASKS, ACTIONS)])]))
-    assert run.status == "paused"

@@ -6,9 +6,6 @@ import logging
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -16,99 +13,18 @@ from typing import Any
 import pytest
 
 from demo.mocks.dify.features.files import signed
-from demo.mocks.dify.scripts import ASKING_BACK
-from demo.mocks.dify.server import SCRIPTS, MockDify
+from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.attachments import AnswerFile, Attached
-from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
-from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.errors import ConversationGone, SettingsError
+from services.models import Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify.features.files import answer_files
 from services.providers.dify.provider import DifyProvider
+from tests.support.answers import TickingClock, ask, provider_lines
 from tests.support.servers.processes import wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
+from tests.unit.providers.dify.conftest import KEY, STRANGER, Make
 from utils.deadline import Deadline
-
-SOON = 8.0
-KEY = "app-fake-key"
-STALE = "11111111-2222-4333-8444-555555555555"
-
-
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    """A mock Dify with a ping every 50 ms."""
-    with MockDify(ping_every=0.05, slow=0.02) as mock:
-        yield mock
-
-
-Make = Callable[..., DifyProvider]
-
-
-@pytest.fixture
-def make(dify: MockDify) -> Iterator[Make]:
-    """Make providers of the mock, with options; they are closed after the test."""
-    made: list[DifyProvider] = []
-
-    def provider(**options: Any) -> DifyProvider:
-        wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "timeout": 5.0, "backoff": 0.01}
-        quick = {"end_grace": 0.2, "failure_grace": 0.2, "linger": 0.1}
-        made.append(DifyProvider(**wanted | quick | options))
-        return made[-1]
-
-    yield provider
-    for each in made:
-        each.close()
-
-
-@dataclass
-class Answer:
-    """The text, ids, usage and error that a stream ended with."""
-
-    text: str = ""
-    ids: ProviderIds = field(default_factory=ProviderIds)
-    usage: Usage | None = None
-    error: ProviderError | None = None
-
-    @property
-    def code(self) -> str:
-        return self.error.code if self.error else ""
-
-
-def ask(
-    provider: DifyProvider, text: str, *, deadline: Deadline | None = None, into: Answer | None = None, **fields: Any
-) -> Answer:
-    """Ask, and collect the events and the error; a test can read `into` while the stream runs."""
-    answer = into or Answer()
-    try:
-        for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(20.0)):
-            match event:
-                case Delta(piece):
-                    answer.text += piece
-                case Replacement(whole):
-                    answer.text = whole
-                case ProviderIds():
-                    answer.ids = event
-                case Usage():
-                    answer.usage = event
-    except ProviderError as exc:
-        answer.error = exc
-    return answer
-
-
-#: Scripts of answers that have no text.
-TEXTLESS = {"only-picture"}
-ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假") and not script.breaks)
-
-
-@pytest.mark.parametrize("name", ANSWERED)
-def test_an_answer_arrives_byte_for_byte(make: Make, dify: MockDify, name: str) -> None:
-    """The text equals Dify's for every app type, every order of the last events and every transport."""
-    question = f"[[{name}]] 年假怎么申请？"
-
-    answer = ask(make(), question)
-
-    assert answer.error is None
-    assert answer.text == dify.expected_answer(question)
-    assert answer.ids.conversation_id in dify.conversations
 
 
 def test_pictures_are_told_beside_the_text(make: Make) -> None:
@@ -127,78 +43,6 @@ def test_pictures_are_told_beside_the_text(make: Make) -> None:
     assert answer_files(items) == (AnswerFile("https://a.example/b", "b.png", True), AnswerFile("/files/d"))
 
 
-FAILURES = {
-    "chatflow-failed": "provider_error",
-    "chatflow-failed-quietly": "provider_error",
-    "chatflow-failed-open": "provider_error",
-    "chatflow-paused": "provider_paused",
-    "form-file": "provider_paused",
-    "form-mail": "provider_paused",
-    "eof": "provider_truncated",
-    "eof-close-delimited": "provider_truncated",
-    "eof-without-text": "provider_error",
-    "error": "provider_error",
-    "error-event": "provider_error",
-    "error-after-text": "provider_error",
-    "error-without-code": "provider_error",
-    "empty": "provider_empty",
-    "ping-only": "provider_timeout",
-    "pings-after-text": "provider_timeout",
-    "silent": "provider_timeout",
-    "silent-close-delimited": "provider_timeout",
-    "no-headers": "provider_timeout",
-    "drip-bytes": "provider_timeout",
-    "drip-events": "answer_timeout",
-    "drop": "provider_truncated",
-    "drop-at-once": "provider_error",
-    "drop-in-a-line": "provider_truncated",
-    "endless-line": "provider_error",
-}
-#: The error codes of streams that break: by silence or by a closed connection, before or after text.
-BREAKS = {
-    name: "provider_timeout" if "-silence-" in name else code
-    for name, script in SCRIPTS.items()
-    for code in ["provider_error" if name.endswith(("-start", "-unheard")) else "provider_truncated"]
-    if script.breaks
-}
-
-
-@pytest.mark.parametrize("name", sorted(FAILURES))
-def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
-    """Every failing script ends, sends one request, and has its own error code."""
-    # Only silent scripts get a short timeout; a busy machine must not make the others time out.
-    timeout, seconds = (1.0, 3.0) if FAILURES[name].endswith("_timeout") else (10.0, 30.0)
-    answer = ask(make(timeout=timeout), f"[[{name}]]", deadline=Deadline(seconds))
-
-    assert answer.code == FAILURES[name]
-    assert not isinstance(answer.error, ConversationGone)
-    assert len(dify.requests) == 1
-
-
-@pytest.mark.parametrize("name", sorted(BREAKS))
-def test_a_broken_stream_raises_an_error_that_allows_recovery(make: Make, dify: MockDify, name: str) -> None:
-    """The code is the one shown if recovery fails too; a script that breaks before the first event leaves no ids."""
-    answer = ask(make(timeout=1.5 if "-silence-" in name else 10.0), f"[[{name}]]")
-
-    assert isinstance(answer.error, StreamBroken)
-    assert (answer.code, answer.ids.findable) == (BREAKS[name], not name.endswith("-unheard"))
-    assert len(dify.requests) == 1
-
-
-@pytest.mark.parametrize("name", ["502-html", "error-after-text", "chatflow-failed", "chatflow-paused", "endless-line"])
-def test_an_error_that_dify_reports_is_not_a_broken_stream(make: Make, name: str) -> None:
-    """Dify replied with an error or ended the stream itself: there is no answer to recover."""
-    assert not isinstance(ask(make(timeout=10.0), f"[[{name}]]").error, StreamBroken)
-
-
-def test_every_script_of_the_mock_has_an_expectation() -> None:
-    """Every script of the mock has an expectation here or in test_dify_forms, or is an error reply."""
-    error_replies = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
-
-    assert set(ANSWERED) | TEXTLESS | set(FAILURES) | set(BREAKS) | set(ASKING_BACK) | error_replies == set(SCRIPTS)
-    assert set(ANSWERED).isdisjoint(FAILURES)
-
-
 def test_a_new_agent_final_word_replaces_its_draft(make: Make) -> None:
     """The closing message differs from the streamed text: one replacement with the whole text."""
     events = list(make().stream_query(Query("[[new-agent-differs]]", "u1"), Deadline(20.0)))
@@ -210,26 +54,6 @@ def test_usage_and_sources_are_passed_on(make: Make) -> None:
     """The usage and sources of message_end are passed on; without message_end the usage is None."""
     assert ask(make(), "年假").usage == Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
     assert ask(make(), "[[no-message-end]]").usage is None
-
-
-def test_a_finished_stream_ends_although_the_socket_stays_open(make: Make, dify: MockDify) -> None:
-    """The stream ends after message_end, or after the grace period without one, not when the server closes."""
-    provider, started = make(timeout=30.0), time.monotonic()
-
-    for script in ("open-after-end", "no-message-end-open", "chatflow-failed-open"):
-        ask(provider, f"[[{script}]]")
-
-    assert time.monotonic() - started < SOON
-
-
-def test_answers_share_one_connection(make: Make, dify: MockDify) -> None:
-    """A finished stream is read to its end, so the next question reuses its connection."""
-    provider = make()
-
-    for _ in range(4):
-        assert ask(provider, "[[chatflow]]").error is None
-
-    assert dify.accepted_connections == 1
 
 
 def test_the_request_is_what_dify_expects(make: Make, dify: MockDify) -> None:
@@ -260,10 +84,17 @@ def test_a_second_question_continues_the_conversation(make: Make, dify: MockDify
     assert "files" not in dify.requests[1].body
 
 
+class TenPings(TickingClock):
+    """A timeout of ten seconds lapses after ten pings; the calls after that have all the time they need."""
+
+    def __init__(self) -> None:
+        super().__init__(until=12.0)
+
+
 @pytest.mark.parametrize("prefix", ["", "[[error-conversation]]", "[[stale-pings]]"])
 def test_a_stale_conversation_is_one_error_in_all_its_forms(make: Make, dify: MockDify, prefix: str) -> None:
     """A 404, an error in the stream and nothing but pings raise one error, without text, and close the response."""
-    answer = ask(make(timeout=2.0), f"{prefix}你好", conversation_id=STALE)
+    answer = ask(make(timeout=10.0, monotonic=TenPings()), f"{prefix}你好", conversation_id=STRANGER)
 
     assert isinstance(answer.error, ConversationGone)
     assert answer.text == ""
@@ -275,25 +106,35 @@ def test_a_stale_conversation_is_one_error_in_all_its_forms(make: Make, dify: Mo
 def test_pings_mean_a_stale_conversation_in_chatflows_only(make: Make, dify: MockDify, mode: str) -> None:
     """Other kinds of app reply 404 to a stale conversation: if they only ping, it is a timeout."""
     dify.mode = mode
+    provider = make(timeout=10.0, monotonic=TenPings())
 
-    assert ask(make(timeout=0.3), "[[stale-pings]]", conversation_id=STALE).code == "provider_timeout"
+    assert ask(provider, "[[stale-pings]]", conversation_id=STRANGER).code == "provider_timeout"
+    assert dify.calls["GET /v1/info"] == 1
 
 
-@pytest.mark.parametrize("script", ["silent", "pings-after-text"])
-def test_silence_with_text_or_without_pings_is_a_timeout(make: Make, script: str) -> None:
+def test_silence_with_text_or_without_pings_is_a_timeout(make: Make) -> None:
     """No event at all, or silence after text, is a timeout."""
-    provider = make(timeout=1.0)
-    known = ask(provider, "一").ids.conversation_id
+    known = ask(make(), "一").ids.conversation_id
+    ticking, short = make(timeout=10.0, monotonic=TickingClock()), make(timeout=0.1)
 
-    assert ask(provider, f"[[{script}]]", conversation_id=known).code == "provider_timeout"
+    assert ask(ticking, "[[pings-after-text]]", conversation_id=known).code == "provider_timeout"
+    assert ask(short, "[[silent]]", conversation_id=known).code == "provider_timeout"
 
 
 def test_an_app_of_unknown_mode_counts_as_a_chatflow(make: Make, dify: MockDify) -> None:
     """If /info fails too, the conversation counts as gone, so that the question is asked again in a new one."""
-    provider = make(timeout=2.0)
-    when(lambda: dify.requests, lambda: setattr(dify, "api_key", "app-other"))
 
-    assert ask(provider, "[[stale-pings]]", conversation_id=STALE).code == "conversation_gone"
+    class Refusing(TenPings):
+        """The key is refused as soon as the question has been taken."""
+
+        def __call__(self) -> float:
+            dify.api_key = "app-other" if dify.requests else ""
+            return super().__call__()
+
+    provider = make(timeout=10.0, monotonic=Refusing())
+
+    assert ask(provider, "[[stale-pings]]", conversation_id=STRANGER).code == "conversation_gone"
+    assert dify.calls["GET /v1/info"] == 1
 
 
 def test_user_token_sends_bot_code_and_token(make: Make, dify: MockDify) -> None:
@@ -416,26 +257,11 @@ def test_a_stop_that_fails_is_logged_not_raised(make: Make, dify: MockDify, capl
     assert "did not take the stop" in caplog.text
 
 
-def test_closing_the_generator_closes_the_response(make: Make, dify: MockDify) -> None:
-    """A reader that leaves after the first event frees Dify's slot."""
-    events = make().stream_query(Query("[[drip-events]]", "u1"), Deadline(60.0))
-    next(events)
-    assert dify.open_streams == 1
-
-    events.close()  # type: ignore[attr-defined]
-
-    ends = time.monotonic() + SOON
-    while dify.open_streams and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert dify.open_streams == 0
-
-
 def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> None:
     """The text received so far is kept, and the error's code is `interrupted`."""
-    deadline, answer = Deadline(600.0), Answer()
-    when(lambda: answer.text, lambda: deadline.abort("cancelled"))
+    deadline = Deadline(600.0)
 
-    ask(make(timeout=600.0), "[[pings-after-text]]", deadline=deadline, into=answer)
+    answer = ask(make(), "[[drip-events]]", deadline=deadline, after_each=lambda: deadline.abort("cancelled"))
 
     assert answer.code == "interrupted"
     assert answer.text
@@ -448,7 +274,7 @@ def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFi
     ask(make(), "机密问题")
     ask(make(), "[[no-message-end]]")
 
-    assert [record.getMessage() for record in caplog.records] == [
+    assert provider_lines(caplog) == [
         "[Dify RAG] Tokens: 431, Price: 0.00043 USD",
         "[Dify RAG] Tokens: 0, Price: 0 -",
     ]
@@ -460,9 +286,7 @@ def test_the_log_names_a_failure_and_nothing_private(make: Make, caplog: pytest.
 
     ask(make(), "[[401-unauthorized]] 机密问题")
 
-    assert [record.getMessage() for record in caplog.records] == [
-        "[Dify RAG Error] provider_unauthorized: HTTP 401 unauthorized"
-    ]
+    assert provider_lines(caplog) == ["[Dify RAG Error] provider_unauthorized: HTTP 401 unauthorized"]
 
 
 UNDER_GEVENT = """
@@ -508,7 +332,8 @@ def test_under_gevent_streams_run_in_parallel_and_aborts_end_them(
     """In a patched process twenty answers stream at once, and an abort ends a blocked read, plain and over TLS."""
     context, trusted = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
-    dify.delay = 0.02
+    dify.delay = 0.5
+    when(lambda: dify.open_streams == 20, dify.hurry)
     reply = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     with RawServer(reply, hang=True, tls=context) as tls:

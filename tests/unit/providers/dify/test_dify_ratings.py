@@ -17,12 +17,6 @@ from services.providers.registry import build_provider
 from utils.deadline import Deadline
 
 
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
 def provider_of(dify: MockDify, **changes: object) -> BaseRAGProvider:
     given = {"dify_base_url": dify.base_url, "dify_api_key": ["app-not-a-real-key"], **changes}
     return build_provider(ProviderSettings.model_validate(given), bot="default", pool_size=2)
@@ -36,7 +30,7 @@ def provider(dify: MockDify) -> Iterator[BaseRAGProvider]:
 
 def answered(provider: BaseRAGProvider, user: str = "u1") -> str:
     """Return the message id of a whole answer."""
-    events = list(provider.stream_query(Query("年假", user), Deadline(20.0)))
+    events = list(provider.stream_query(Query("年假", user), Deadline(60.0)))
     return next(event.message_id for event in reversed(events) if isinstance(event, ProviderIds))
 
 
@@ -95,7 +89,7 @@ def test_a_patched_dify_gets_the_users_token(dify: MockDify) -> None:
     with closing(provider_of(dify, dify_auth_mode="user_token", dify_api_key=["code"])) as provider:
         dify.record_rating = lambda message_id, body, authorization: seen.append(authorization)  # type: ignore[method-assign]
         identity = Identity("cached", token="t1")
-        events = list(provider.stream_query(Query("年假", "u1", identity=identity), Deadline(20.0)))
+        events = list(provider.stream_query(Query("年假", "u1", identity=identity), Deadline(60.0)))
         message_id = next(event.message_id for event in reversed(events) if isinstance(event, ProviderIds))
         provider.rate(message_id, "u1", "like", "", token="t1")
         provider.rate(message_id, "u1", "like", "")

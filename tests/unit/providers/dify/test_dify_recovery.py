@@ -1,64 +1,40 @@
-"""Recovering an answer that another replica asked Dify for, against the mock Dify over HTTP, case by case."""
+"""Recovering an answer that another replica asked Dify for, against the mock Dify over HTTP, case by case.
+
+The timeouts of a recovery are measured on a fake clock that advances only while the recovery sleeps.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.plays import MODERATED
 from demo.mocks.dify.server import SCRIPTS, MockDify
-from demo.mocks.dify.wire import SOURCE
+from demo.mocks.dify.wire import SOURCE, Run
 from services.errors import ProviderError, Unrecoverable
 from services.models import Identity, ProviderIds, Query, Usage, UserInfo
 from services.providers.base import Recovered
-from services.providers.dify.polling import RecoveryTimeouts
+from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
-from tests.support.servers.processes import wait_until
+from services.providers.dify.recovery import DifyRecovery
+from services.providers.dify.search import SentQuestion
+from services.providers.dify.service import DifyService
+from tests.support.answers import provider_lines
+from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer
 from tests.support.streams.lost_runs import ended, lose, run_of
+from tests.unit.providers.dify.conftest import KEY, LONG, STRANGER, Make
 from utils.deadline import Deadline
-
-KEY = "app-fake-key"
-STRANGER = "11111111-2222-4333-8444-555555555555"
-#: Seconds: enough for a busy machine, far below the timeouts that a failing test would run into.
-SOON = 8.0
-#: Timeouts so short that a test can wait for them.
-QUICK = RecoveryTimeouts(unknown=0.4, running=0.4, listening=0.1, saving=0.2, pause=0.02, longest_pause=0.05)
-#: Timeouts so long that a test that waited for one would fail.
-LONG = RecoveryTimeouts(unknown=60.0, running=60.0, listening=60.0, saving=0.1, pause=0.02, longest_pause=0.05)
 
 #: The usage of the mock's answers, as the history has it.
 COST = Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
-
-Make = Callable[..., DifyProvider]
-
-
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    """A mock Dify with a ping every 50 ms."""
-    with MockDify(ping_every=0.05, slow=0.02) as mock:
-        yield mock
-
-
-@pytest.fixture
-def make(dify: MockDify) -> Iterator[Make]:
-    """Make providers of the mock, with options; they are closed after the test."""
-    made: list[DifyProvider] = []
-
-    def provider(**options: Any) -> DifyProvider:
-        wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "timeout": 5.0, "timeouts": QUICK}
-        made.append(DifyProvider(**wanted | options))
-        return made[-1]
-
-    yield provider
-    for each in made:
-        each.close()
 
 
 def recover(provider: DifyProvider, ids: ProviderIds, *, deadline: Deadline | None = None, **fields: Any) -> Recovered:
@@ -85,10 +61,65 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     thread.start()
 
     def result() -> Any:
-        thread.join(15.0)
+        thread.join(30.0)
         return outcome[0]
 
     return result
+
+
+def lose_working(dify: MockDify, provider: DifyProvider, question: str, **fields: Any) -> ProviderIds:
+    """Lose a run that works on for 12 s, or until `dify.hurry`."""
+    dify.delay = 0.4
+    return lose(provider, question, text=True, **fields)
+
+
+def lose_dead(dify: MockDify, provider: DifyProvider, question: str) -> ProviderIds:
+    """Lose a run that dies with its client: it reports `running` for ever, and nothing is saved."""
+    dify.after_disconnect = "dies"
+    return lose_working(dify, provider, question)
+
+
+class Sleeper:
+    """A fake clock and a sleep that advances it; `at` runs a function at a given time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(0.0)
+        self.events: list[tuple[float, Callable[[], None]]] = []
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        self.events.append((seconds, action))
+
+    def __call__(self, seconds: float, deadline: Deadline) -> None:
+        self.clock.advance(seconds)
+        for event in [event for event in self.events if event[0] <= self.clock.now]:
+            self.events.remove(event)
+            event[1]()
+
+    def recover(
+        self,
+        base_url: str,
+        ids: ProviderIds,
+        *,
+        seconds: float = 1200.0,
+        timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
+        service: DifyService | None = None,
+    ) -> Recovered:
+        asked = SentQuestion(ids, "u1", f"Bearer {KEY}")
+        deadline = Deadline(seconds, clock=self.clock)
+        with closing(service or DifyService(base_url=base_url)) as asking:
+            recovery = DifyRecovery(asking, asked, deadline, timeouts=timeouts, clock=self.clock, sleep=self)
+            return recovery.answer()
+
+    def fails(self, base_url: str, ids: ProviderIds, **options: Any) -> ProviderError:
+        with pytest.raises(ProviderError) as caught:
+            self.recover(base_url, ids, **options)
+        return caught.value
+
+
+@pytest.fixture
+def sleeper() -> Sleeper:
+    """A fake clock of this test's own, starting at 0."""
+    return Sleeper()
 
 
 #: The scripts that end with an answer, without those that are stopped and those that break before the first event.
@@ -102,7 +133,9 @@ RECOVERABLE = sorted(
 @pytest.mark.parametrize("name", RECOVERABLE)
 def test_every_script_with_an_answer_can_be_recovered(make: Make, dify: MockDify, name: str) -> None:
     """For every app type and every kind of end the text equals the streamed one, and the question is asked once."""
-    provider, question = make(), f"[[{name}]] 年假怎么申请？"
+    # The run that stays open never saves its message: only its outputs have the answer.
+    provider = make(timeouts=replace(LONG, saving=0.1) if "open" in name else LONG)
+    question = f"[[{name}]] 年假怎么申请？"
     ids = lose(provider, question)
 
     recovered = recover(provider, ids)
@@ -149,18 +182,17 @@ def test_images_that_dify_removed_from_the_history_come_from_the_outputs(make: M
 
 
 @pytest.mark.parametrize("outputs", ["object", "string"])
-def test_an_answer_that_is_not_in_the_history_comes_from_the_outputs(make: Make, dify: MockDify, outputs: Any) -> None:
-    """The history is polled for the `saving` timeout, then the run's outputs are the answer."""
+def test_an_answer_that_is_not_in_the_history_comes_from_the_outputs(
+    make: Make, dify: MockDify, sleeper: Sleeper, outputs: Any
+) -> None:
+    """The history is polled for the `saving` timeout of 3 s, then the run's outputs are the answer."""
     dify.saves, dify.outputs = False, outputs
-    provider = make(timeouts=RecoveryTimeouts(saving=0.2, pause=0.02))
-    ids = lose(provider, "年假")
+    ids = lose(make(), "年假")
     wait_until(lambda: run_of(dify, ids).status == "succeeded")
 
-    started = time.monotonic()
-
-    assert recover(provider, ids) == Recovered(dify.expected_answer("年假"), Usage(431))
+    assert sleeper.recover(dify.base_url, ids) == Recovered(dify.expected_answer("年假"), Usage(431))
     assert dify.looked_up()["messages"] > 1
-    assert time.monotonic() - started < SOON
+    assert sleeper.clock.now == 3.0
 
 
 def test_a_run_without_a_message_id_is_recovered_from_its_outputs(make: Make, dify: MockDify) -> None:
@@ -173,39 +205,39 @@ def test_a_run_without_a_message_id_is_recovered_from_its_outputs(make: Make, di
     assert dify.looked_up() == {"run": 1}
 
 
-@pytest.mark.parametrize(("script", "status"), [("chatflow-failed", "failed"), ("stopped", "stopped")])
-def test_a_failed_or_stopped_run_is_not_polled_again(make: Make, dify: MockDify, script: str, status: str) -> None:
-    """One request; then the question may be asked again."""
-    provider = make(timeouts=LONG)
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        ("chatflow-failed", "failed", "unrecoverable"),
+        ("stopped", "stopped", "unrecoverable"),
+        ("chatflow-paused", "paused", "provider_paused"),
+    ],
+)
+def test_a_run_that_ended_without_an_answer_is_not_polled_again(
+    make: Make, dify: MockDify, script: str, status: str, code: str
+) -> None:
+    """One request; then the question may be asked again, but not of a run that paused: a second one would pause too."""
+    provider = make()
     ids = lose(provider, f"[[{script}]]")
     wait_until(lambda: run_of(dify, ids).status == status)
 
     error = failure(provider, ids)
 
-    assert isinstance(error, Unrecoverable)
-    assert str(error) == f"the run {status}"
-    assert dify.looked_up() == {"run": 1}
+    assert isinstance(error, Unrecoverable) == (code == "unrecoverable")
+    assert isinstance(error, Unrecoverable) or error.code == code
+    assert dify.looked_up()["run"] == 1
+    if status == "paused":
+        assert failure(provider, ProviderIds(ids.conversation_id, ids.message_id)).code == code
 
 
 def test_a_run_that_dify_stopped_on_disconnect_is_unrecoverable(make: Make, dify: MockDify) -> None:
     """Dify 1.16.0 stops a run when its client disconnects."""
-    dify.after_disconnect, dify.delay = "aborts", 0.05
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
+    dify.after_disconnect = "aborts"
+    provider = make()
+    ids = lose_working(dify, provider, "年假")
     wait_until(lambda: run_of(dify, ids).status == "stopped")
 
-    assert isinstance(failure(provider, ids), Unrecoverable)
-
-
-def test_a_paused_run_is_not_asked_again(make: Make, dify: MockDify) -> None:
-    """A second run would pause too: the error is `provider_paused`, not `Unrecoverable`."""
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "[[chatflow-paused]]")
-    wait_until(lambda: run_of(dify, ids).status == "paused")
-
-    assert failure(provider, ids).code == "provider_paused"
-    assert failure(provider, ProviderIds(ids.conversation_id, ids.message_id)).code == "provider_paused"
-    assert not isinstance(failure(provider, ids), Unrecoverable)
+    assert str(failure(provider, ids)) == "the run stopped"
 
 
 @pytest.mark.parametrize("mode", ["advanced-chat", "chat"])
@@ -226,9 +258,9 @@ def test_without_its_run_a_message_is_found_in_the_history(make: Make, dify: Moc
 
 def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dify: MockDify) -> None:
     """Missed events are not repeated: the recovery waits for the end and reads the history; nothing is asked again."""
-    dify.delay = 0.03
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
+    provider = make()
+    ids = lose_working(dify, provider, "年假")
+    when(lambda: dify.open_listeners, dify.hurry)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
     assert dify.looked_up() == {"run": 1, "events": 1, "messages": 1}
@@ -236,41 +268,25 @@ def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dif
     wait_until(lambda: dify.open_listeners == 0)
 
 
-@pytest.mark.full
-def test_a_run_that_sends_events_outlasts_every_timeout(make: Make, dify: MockDify) -> None:
-    """A run that sends events is not given up, though it takes longer than the timeout for silence."""
-    dify.delay = 0.2
-    provider = make(timeout=1.6, timeouts=QUICK)
-    ids = lose(provider, "年假", text=True)
-
-    started = time.monotonic()
-
-    assert recover(provider, ids).text == dify.expected_answer("年假")
-    assert time.monotonic() - started > 3.2
-
-
-def test_a_running_chatflow_without_events_is_unrecoverable(make: Make, dify: MockDify) -> None:
+def test_a_running_chatflow_without_events_is_unrecoverable(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
     """Pings do not count: after `timeout` without an event, and a last poll of run and history, the answer is lost."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=1.0)
-    ids = lose(provider, "年假", text=True)
+    ids = lose_dead(dify, make(), "年假")
+    timeouts = RecoveryTimeouts(listening=0.01, pause=30.0, longest_pause=30.0)
 
-    started = time.monotonic()
-    error = failure(provider, ids)
+    error = sleeper.fails(dify.base_url, ids, timeouts=timeouts)
 
     assert isinstance(error, Unrecoverable)
-    assert str(error) == "the run says `running` and nothing else for 1 s"
-    assert 0.5 <= time.monotonic() - started < SOON
+    assert str(error) == "the run says `running` and nothing else for 60 s"
+    assert sleeper.clock.now == 60.0
     assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
 
 def test_a_run_whose_last_event_was_lost_is_found_by_polling(make: Make, dify: MockDify) -> None:
     """Dify's event bus may lose the last event: the run is polled during silence, long before the timeout."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0)
-    ids = lose(provider, "年假", text=True)
+    provider = make(timeout=600.0, timeouts=replace(LONG, listening=0.05))
+    ids = lose_dead(dify, provider, "年假")
     outcome = in_background(lambda: recover(provider, ids))
-    wait_until(lambda: dify.open_listeners == 1)
+    wait_until(lambda: dify.looked_up()["events"] > 1)
 
     run = run_of(dify, ids)
     run.save()
@@ -279,15 +295,21 @@ def test_a_run_whose_last_event_was_lost_is_found_by_polling(make: Make, dify: M
     assert outcome().text == dify.expected_answer("年假")
 
 
-def test_message_end_alone_ends_the_wait_for_events(make: Make, dify: MockDify) -> None:
-    """message_end is enough: some versions never send workflow_finished."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
-    outcome = in_background(lambda: recover(provider, ids))
-    wait_until(lambda: dify.open_listeners == 1)
-
+@pytest.fixture
+def heard(make: Make, dify: MockDify) -> tuple[Run, Callable[[], Any]]:
+    """A run that says nothing by itself, and the outcome of its recovery, which listens to its events."""
+    provider = make(timeout=600.0, timeouts=replace(LONG, saving=0.05))
+    ids = lose_dead(dify, provider, "年假")
     run = run_of(dify, ids)
+    outcome = in_background(lambda: recover(provider, ids))
+    wait_until(lambda: run.live.heard)
+    return run, outcome
+
+
+def test_message_end_alone_ends_the_wait_for_events(dify: MockDify, heard: tuple[Run, Callable[[], Any]]) -> None:
+    """message_end is enough: some versions never send workflow_finished."""
+    run, outcome = heard
+
     run.status = "succeeded"
     run.live.say(run.message_end())
 
@@ -295,19 +317,16 @@ def test_message_end_alone_ends_the_wait_for_events(make: Make, dify: MockDify) 
 
 
 @pytest.mark.parametrize("end", ["failed", "stopped", "error", "paused", "workflow_paused"])
-def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(make: Make, dify: MockDify, end: str) -> None:
+def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(
+    dify: MockDify, heard: tuple[Run, Callable[[], Any]], end: str
+) -> None:
     """Each of these events ends the wait; a pause keeps its own code where a snapshot of the run has no form."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
-    outcome = in_background(lambda: recover(provider, ids))
-    wait_until(lambda: dify.open_listeners == 1)
-
-    run = run_of(dify, ids)
+    run, outcome = heard
     other_events = {
         "error": lambda: run.event("error", status=500),
         "workflow_paused": lambda: run.workflow("workflow_paused"),
     }
+
     run.live.say(other_events.get(end, lambda: run.workflow_finished(end))())
 
     error = outcome()
@@ -316,45 +335,55 @@ def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(make: Make
     assert dify.looked_up() == {"run": 1, "events": 2 if "paused" in end else 1}
 
 
-def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDify) -> None:
-    """A proxy may cut the stream, or Dify restart: the run is polled, and its events are read again."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
+def test_a_run_that_sends_events_outlasts_every_timeout(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
+    """An event within each minute is enough. A stream that breaks is opened again: a proxy may cut it."""
+    ids = lose_dead(dify, make(), "年假")
     run = run_of(dify, ids)
-    outcome = in_background(lambda: recover(provider, ids))
-    wait_until(lambda: dify.open_listeners == 1)
+    outcome = in_background(lambda: sleeper.recover(dify.base_url, ids, timeouts=replace(LONG, pause=1.0)))
 
-    run.live.say(None)
-    wait_until(lambda: dify.looked_up()["events"] > 1)
+    def listens(times: int) -> None:
+        wait_until(lambda: dify.looked_up()["events"] == times and run.live.heard)
+
+    for times in range(1, 4):
+        listens(times)
+        sleeper.clock.advance(50.0)
+        run.live.say(run.piece("在写"))
+        run.live.pause()
+    listens(4)
     run.save()
-    run.status = "succeeded"
+    run.live.say(run.workflow_finished())
 
     assert outcome().text == dify.expected_answer("年假")
+    assert sleeper.clock.now >= 150.0
 
 
 def test_before_1_13_a_run_is_polled_until_it_ends(make: Make, dify: MockDify) -> None:
     """Without an event stream the run is polled; the events are requested once."""
-    dify.events, dify.delay = False, 0.02
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "年假", text=True)
+    dify.events = False
+    provider = make()
+    ids = lose_working(dify, provider, "年假")
+    when(lambda: dify.looked_up()["run"] > 2, dify.hurry)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
     assert dify.looked_up()["events"] == 1
-    assert dify.looked_up()["run"] > 2
 
 
-def test_reading_events_takes_one_of_the_slots(make: Make, dify: MockDify) -> None:
+def test_reading_events_takes_one_of_the_slots(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
     """If chats hold all slots the run is polled instead; the missing events then do not count as silence."""
-    dify.delay = 0.05
-    provider = make(max_concurrent=1, timeout=1.0)
-    ids = lose(provider, "年假", text=True)
+    ids = lose_dead(dify, make(), "年假")
+    run = run_of(dify, ids)
+    service = DifyService(base_url=dify.base_url, max_concurrent=1)
+    body = {"query": "[[silent]]", "inputs": {}, "user": "u2", "response_mode": "streaming"}
+    timeouts = RecoveryTimeouts(listening=0.01, pause=25.0, longest_pause=25.0)
+    for seconds, action in ((130.0, run.save), (130.0, lambda: setattr(run, "status", "succeeded"))):
+        sleeper.at(seconds, action)
 
-    with closing(provider.stream_query(Query("[[drip-events]]", "u2"), Deadline(60.0))) as chat:  # type: ignore[type-var]
-        next(chat)
-        assert recover(provider, ids).text == dify.expected_answer("年假")
+    with service.chat_messages(body, authorization=f"Bearer {KEY}", deadline=Deadline(600.0)):
+        recovered = sleeper.recover(dify.base_url, ids, timeouts=timeouts, service=service)
 
+    assert recovered.text == dify.expected_answer("年假")
     assert dify.looked_up()["events"] == 0
+    assert sleeper.clock.now == 150.0
 
 
 # The message history.
@@ -375,43 +404,42 @@ def test_an_ended_chat_takes_one_request(make: Make, dify: MockDify) -> None:
     assert dify.look_ups[0].query == {"conversation_id": ids.conversation_id, "user": "u1", "limit": "5"}
 
 
-def test_a_running_chat_is_polled_until_it_is_saved(make: Make, dify: MockDify) -> None:
-    """The newest Dify finishes a chat whose client has disconnected: the empty row gets its text a moment later."""
-    dify.delay = 0.02
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "[[chat]] 年假", text=True)
+@pytest.mark.parametrize("script", ["chat", "agent-thoughts"])
+def test_a_running_chat_is_polled_until_it_is_saved(make: Make, dify: MockDify, script: str) -> None:
+    """The newest Dify finishes a chat whose client has disconnected: the empty row gets its text a moment later.
 
-    assert recover(provider, ids).text == dify.expected_answer("年假")
-    assert dify.looked_up()["messages"] > 1
-    assert len(dify.requests) == 1
-
-
-def test_an_agents_thoughts_count_when_the_message_is_finished(make: Make, dify: MockDify) -> None:
-    """The answer may be empty and its text in the thoughts; before the row has its usage they may be incomplete."""
-    dify.delay = 0.01
-    provider = make(timeouts=LONG)
-    ids = lose(provider, "[[agent-thoughts]] 年假", text=True)
+    An agent's answer may be empty and its text in the thoughts; before the row has its usage they may be incomplete.
+    """
+    provider = make()
+    ids = lose_working(dify, provider, f"[[{script}]] 年假")
+    when(lambda: dify.looked_up()["messages"] > 1, dify.hurry)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
     assert run_of(dify, ids).is_saved
+    assert len(dify.requests) == 1
 
 
 @pytest.mark.parametrize("script", ["chat", "agent-thoughts"])
-def test_a_chat_that_stopped_with_its_client_is_unrecoverable(make: Make, dify: MockDify, script: str) -> None:
-    """Up to 1.12 the row stays empty for ever, even if an agent has thoughts."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make()
-    ids = lose(provider, f"[[{script}]]", text=True)
+def test_a_chat_that_stopped_with_its_client_is_polled_six_times_in_fifteen_seconds(
+    make: Make, dify: MockDify, sleeper: Sleeper, script: str
+) -> None:
+    """Up to 1.12 the row stays empty for ever, even if an agent has thoughts.
 
-    error = failure(provider, ids)
+    The polls start at 0, 0.5, 1.5, 3.5, 7.5 and 11.5 s; the recovery fails at 15 s.
+    """
+    ids = lose_dead(dify, make(), f"[[{script}]]")
+
+    error = sleeper.fails(dify.base_url, ids)
 
     assert isinstance(error, Unrecoverable)
     assert str(error) == "no answer in the history"
+    assert sleeper.clock.now == 15.0
+    assert dify.looked_up() == {"messages": 6}
 
 
 def test_a_message_with_an_error_is_not_polled_again(make: Make, dify: MockDify) -> None:
     """One request, even if the row has text."""
-    provider = make(timeouts=LONG)
+    provider = make()
     ids = lose(provider, "[[error-after-text]]")
     wait_until(lambda: run_of(dify, ids).message_status == "error")
 
@@ -421,7 +449,7 @@ def test_a_message_with_an_error_is_not_polled_again(make: Make, dify: MockDify)
 
 def test_a_message_that_ended_without_a_text_is_not_polled_again(make: Make, dify: MockDify) -> None:
     """The row has its usage, so no text will follow."""
-    provider = make(timeouts=LONG)
+    provider = make()
     ids = lose(provider, "[[chat]] 年假")
     wait_until(lambda: run_of(dify, ids).is_saved)
     run_of(dify, ids).saved = ""
@@ -432,7 +460,7 @@ def test_a_message_that_ended_without_a_text_is_not_polled_again(make: Make, dif
 
 def test_a_missing_conversation_is_unrecoverable(make: Make, dify: MockDify) -> None:
     """Deleted, or of another user: one request each."""
-    provider = make(timeouts=LONG)
+    provider = make()
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
 
@@ -442,13 +470,12 @@ def test_a_missing_conversation_is_unrecoverable(make: Make, dify: MockDify) -> 
     assert dify.looked_up() == {"messages": 2}
 
 
-def test_a_message_that_is_not_in_the_history_is_unrecoverable(make: Make, dify: MockDify) -> None:
+def test_a_message_that_is_not_in_the_history_is_unrecoverable(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
     """The answer of another message is never returned for it."""
-    provider = make()
-    ids = lose(provider, "[[chat]] 年假")
+    ids = lose(make(), "[[chat]] 年假")
     ended(dify, ids)
 
-    assert isinstance(failure(provider, ProviderIds(ids.conversation_id, STRANGER)), Unrecoverable)
+    assert isinstance(sleeper.fails(dify.base_url, ProviderIds(ids.conversation_id, STRANGER)), Unrecoverable)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +483,7 @@ def test_a_message_that_is_not_in_the_history_is_unrecoverable(make: Make, dify:
 )
 def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: ProviderIds) -> None:
     """Neither a message id nor a run id: no request is sent."""
-    assert isinstance(failure(make(timeouts=LONG), ids), Unrecoverable)
+    assert isinstance(failure(make(), ids), Unrecoverable)
     assert dify.look_ups == []
 
 
@@ -466,54 +493,43 @@ def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: Provi
 @pytest.mark.parametrize("script", ["chatflow", "chat"])
 def test_an_abort_ends_a_recovery_at_once(make: Make, dify: MockDify, script: str) -> None:
     """While it reads events, and while it pauses between polls."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider, deadline = (
-        make(timeout=600.0, timeouts=RecoveryTimeouts(pause=600.0, longest_pause=600.0)),
-        Deadline(600.0),
-    )
-    ids = lose(provider, f"[[{script}]]", text=True)
-    outcome = in_background(lambda: recover(provider, ids, deadline=deadline))
-    wait_until(lambda: dify.open_listeners == 1 if script == "chatflow" else dify.look_ups)
+    provider = make(timeouts=RecoveryTimeouts(pause=600.0, longest_pause=600.0))
+    deadline = Deadline(600.0)
+    ids = lose_dead(dify, provider, f"[[{script}]]")
+    when(lambda: dify.open_listeners == 1 if script == "chatflow" else dify.look_ups, lambda: deadline.abort("fenced"))
 
-    started = time.monotonic()
-    deadline.abort("fenced")
+    error = failure(provider, ids, deadline=deadline)
 
-    error = outcome()
     assert error.code == "interrupted"
     assert not isinstance(error, Unrecoverable)
-    assert time.monotonic() - started < SOON
     wait_until(lambda: dify.open_listeners == 0)
 
 
 def test_an_abort_interrupts_a_request_without_a_reply() -> None:
     """A Dify that accepts the request and sends no reply does not block the abort."""
-    deadline, started = Deadline(600.0), time.monotonic()
+    deadline = Deadline(600.0)
     with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", hang=True) as server:
         provider = DifyProvider(base_url=server.url, api_keys=[KEY])
-        outcome = in_background(lambda: recover(provider, ProviderIds("c", "m"), deadline=deadline))
-        wait_until(lambda: server.heads)
-        deadline.abort("fenced")
+        when(lambda: server.heads, lambda: deadline.abort("fenced"))
 
-        error = outcome()
+        error = failure(provider, ProviderIds("c", "m"), deadline=deadline)
         provider.close()
 
     assert error.code == "interrupted"
     assert not isinstance(error, Unrecoverable)
-    assert time.monotonic() - started < SOON
 
 
 def test_an_abort_ends_the_wait_for_a_slot(make: Make, dify: MockDify) -> None:
     """A recovery that waits for a slot held by a chat ends at once."""
-    dify.after_disconnect, dify.delay = "dies", 0.05
-    provider, deadline = make(max_concurrent=1, timeout=600.0, timeouts=LONG), Deadline(600.0)
-    ids = lose(provider, "年假", text=True)
+    provider, deadline = make(max_concurrent=1, timeout=600.0), Deadline(600.0)
+    ids = lose_dead(dify, provider, "年假")
 
     with closing(provider.stream_query(Query("[[drip-events]]", "u2"), Deadline(60.0))) as chat:  # type: ignore[type-var]
         next(chat)
         outcome = in_background(lambda: recover(provider, ids, deadline=deadline))
         wait_until(lambda: dify.looked_up()["run"] == 1)
-        # The wait for the slot cannot be observed from outside: 1 s is enough to reach it.
-        threading.Timer(1.0, deadline.abort, ("fenced",)).start()
+        # The wait for the slot cannot be observed from outside. An abort before it begins has the same outcome.
+        threading.Timer(0.2, deadline.abort, ("fenced",)).start()
         error = outcome()
 
     assert error.code == "interrupted"
@@ -522,10 +538,10 @@ def test_an_abort_ends_the_wait_for_a_slot(make: Make, dify: MockDify) -> None:
 
 def test_look_ups_use_the_credential_and_user_of_the_question(make: Make, dify: MockDify) -> None:
     """The same credential and the same user on every address."""
-    dify.delay = 0.02
     person = Identity("cached", UserInfo("u1"), token="fake-token")
-    provider = make(auth_mode="user_token", api_keys=["bot7"], timeouts=LONG)
-    ids = lose(provider, "年假", text=True, identity=person)
+    provider = make(auth_mode="user_token", api_keys=["bot7"])
+    ids = lose_working(dify, provider, "年假", identity=person)
+    when(lambda: dify.open_listeners, dify.hurry)
 
     assert recover(provider, ids, identity=person).text == dify.expected_answer("年假")
     assert {look_up.kind for look_up in dify.look_ups} == {"run", "events", "messages"}
@@ -565,21 +581,24 @@ def test_each_outcome_is_one_log_line_without_the_answer(
     failure(provider, ProviderIds())
     failure(provider, ids, deadline=aborted)
 
-    assert [record.getMessage() for record in caplog.records] == [
+    assert provider_lines(caplog) == [
         "[Dify RAG] Recovered, Tokens: 431, Price: 0.00043 USD",
         "[Dify RAG Error] unrecoverable: its message is not known",
     ]
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "before 1.13"])
-def test_a_run_that_died_after_message_end_is_recovered(make: Make, dify: MockDify, events: bool) -> None:
+def test_a_run_that_died_after_message_end_is_recovered(
+    make: Make, dify: MockDify, sleeper: Sleeper, events: bool
+) -> None:
     """The run reports `running` for ever, and the history has the text that was saved with message_end."""
-    dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, events
-    provider = make(timeout=1.0)
-    ids = lose(provider, "年假", text=True)
+    ids = lose_dead(dify, make(), "年假")
+    dify.events = events
     run_of(dify, ids).save()
 
-    assert recover(provider, ids).text == dify.expected_answer("年假")
+    recovered = sleeper.recover(dify.base_url, ids, timeouts=replace(RECOVERY_TIMEOUTS, listening=0.01))
+
+    assert recovered.text == dify.expected_answer("年假")
     assert run_of(dify, ids).status == "running"
 
 
@@ -587,10 +606,10 @@ def test_a_run_that_died_after_message_end_is_recovered(make: Make, dify: MockDi
 
 
 def recover_by_text(
-    provider: DifyProvider, question: str, *, conversation_id: str = "", late: float = 0.0
+    provider: DifyProvider, question: str, run: Run, *, conversation_id: str = "", late: float = 0.0
 ) -> Recovered:
-    """Recover a question that was asked `late` seconds ago, by its text and its conversation."""
-    query = Query(question, "u1", asked_at=time.time() - late)
+    """Recover a question that was asked `late` seconds before this run, by its text and its conversation."""
+    query = Query(question, "u1", asked_at=run.created_at - late)
     return provider.recover(query, ProviderIds(conversation_id), Deadline(60.0))
 
 
@@ -599,11 +618,11 @@ def test_a_question_without_ids_is_found_by_its_text(make: Make, dify: MockDify,
     """In the user's newest conversations, or in the conversation in which it was asked."""
     provider, question = make(), f"[[{script}]] 年假"
     ids = lose(provider, question)
-    ended(dify, ids)
+    first = ended(dify, ids)
 
-    new = recover_by_text(provider, question)
+    new = recover_by_text(provider, question, first)
     later = ended(dify, lose(provider, f"{question}还有呢", conversation_id=ids.conversation_id))
-    next_turn = recover_by_text(provider, later.query, conversation_id=ids.conversation_id)
+    next_turn = recover_by_text(provider, later.query, later, conversation_id=ids.conversation_id)
 
     assert (new.text, new.ids.message_id) == (dify.expected_answer(question), ids.message_id)
     assert (next_turn.text, next_turn.ids.message_id) == (dify.expected_answer(later.query), later.message_id)
@@ -611,11 +630,11 @@ def test_a_question_without_ids_is_found_by_its_text(make: Make, dify: MockDify,
 
 def test_a_question_without_ids_that_still_runs_is_polled(make: Make, dify: MockDify) -> None:
     """Its row exists from the start of the run, and gets its text at the end."""
-    dify.delay = 0.02
-    provider = make(timeouts=LONG)
-    lose(provider, "[[chat]] 年假", text=True)
+    provider = make()
+    run = run_of(dify, lose_working(dify, provider, "[[chat]] 年假"))
+    when(lambda: dify.looked_up()["messages"] > 2, dify.hurry)
 
-    assert recover_by_text(provider, "[[chat]] 年假").text == dify.expected_answer("年假")
+    assert recover_by_text(provider, "[[chat]] 年假", run).text == dify.expected_answer("年假")
 
 
 @pytest.mark.parametrize(
@@ -626,30 +645,124 @@ def test_a_row_with_another_text_or_time_is_not_the_question(
 ) -> None:
     """The same text a minute earlier or later is another question."""
     provider = make()
-    ids = lose(provider, "[[chat]] 年假")
-    ended(dify, ids)
+    run = ended(dify, lose(provider, "[[chat]] 年假"))
 
-    for conversation_id in ("", ids.conversation_id):
+    for conversation_id in ("", run.conversation_id):
         with pytest.raises(Unrecoverable, match="not known"):
-            recover_by_text(provider, question, conversation_id=conversation_id, late=late)
+            recover_by_text(provider, question, run, conversation_id=conversation_id, late=late)
 
 
 def test_an_ambiguous_question_is_unrecoverable(make: Make, dify: MockDify) -> None:
     """One user asked the same question twice at the same moment: neither answer is returned."""
     provider = make()
-    for _ in range(2):
-        ended(dify, lose(provider, "[[chat]] 年假"))
+    one, other = (ended(dify, lose(provider, "[[chat]] 年假")) for _ in range(2))
+    one.created_at = other.created_at
 
     with pytest.raises(Unrecoverable, match="not known"):
-        recover_by_text(provider, "[[chat]] 年假")
+        recover_by_text(provider, "[[chat]] 年假", other)
 
 
 def test_an_earlier_turn_with_the_same_text_is_not_the_question(make: Make, dify: MockDify) -> None:
     """Only the last row of a conversation may be the lost question."""
     provider = make()
-    ids = lose(provider, "[[chat]] 继续")
-    ended(dify, ids)
-    ended(dify, lose(provider, "[[chat]] 谢谢", conversation_id=ids.conversation_id))
+    first = ended(dify, lose(provider, "[[chat]] 继续"))
+    last = ended(dify, lose(provider, "[[chat]] 谢谢", conversation_id=first.conversation_id))
+    last.created_at = first.created_at
 
     with pytest.raises(Unrecoverable, match="not known"):
-        recover_by_text(provider, "[[chat]] 继续", conversation_id=ids.conversation_id)
+        recover_by_text(provider, "[[chat]] 继续", first, conversation_id=first.conversation_id)
+
+
+# The timeouts of a recovery.
+
+
+def test_a_lost_run_of_an_old_dify_is_polled_for_a_minute(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
+    """Without an event stream a run that reports `running` for ever ends only by the `running` timeout of 60 s."""
+    dify.events = False
+    ids = lose_dead(dify, make(), "年假")
+
+    assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
+    assert 60.0 <= sleeper.clock.now < 64.0
+    assert dify.looked_up() == {"run": 19, "events": 1, "messages": 1}
+
+
+@pytest.mark.parametrize("script", ["chatflow", "chat"])
+@pytest.mark.parametrize("error_reply", ["502-html", "500-internal_server_error", "429-too_many_requests", "504-html"])
+def test_recovery_outlasts_a_short_outage_of_dify(
+    make: Make, dify: MockDify, sleeper: Sleeper, script: str, error_reply: str
+) -> None:
+    """Dify is down for 11 s; the recovery returns the answer at the next poll, at 11.5 s."""
+    ids = lose(make(), f"[[{script}]] 年假")
+    ended(dify, ids)
+    dify.outage = ERROR_REPLIES[error_reply]
+    sleeper.at(11.0, lambda: setattr(dify, "outage", None))
+
+    assert sleeper.recover(dify.base_url, ids).text == dify.expected_answer("年假")
+    assert sleeper.clock.now == 11.5
+
+
+@pytest.mark.parametrize("script", ["chatflow", "chat"])
+def test_recovery_fails_when_dify_stays_down(make: Make, dify: MockDify, sleeper: Sleeper, script: str) -> None:
+    """The recovery fails after 15 s in all, for runs and for messages; the error names the HTTP status."""
+    ids = lose(make(), f"[[{script}]] 年假")
+    ended(dify, ids)
+    dify.outage = ERROR_REPLIES["502-html"]
+
+    error = sleeper.fails(dify.base_url, ids)
+
+    assert isinstance(error, Unrecoverable)
+    assert "502" in str(error)
+    assert sleeper.clock.now == 15.0
+
+
+def test_time_without_a_result_is_counted_over_all_polls(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
+    """After 11 s of an outage, a history row without text gets the remaining 4 s of the 15 s."""
+    dify.saves, dify.outputs = False, "none"
+    ids = lose(make(), "年假")
+    wait_until(lambda: run_of(dify, ids).status == "succeeded")
+    dify.outage = ERROR_REPLIES["502-html"]
+    sleeper.at(11.0, lambda: setattr(dify, "outage", None))
+
+    assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
+    assert sleeper.clock.now == 15.0
+
+
+def test_recovery_fails_when_dify_is_unreachable(sleeper: Sleeper) -> None:
+    """No server listens at its address: the recovery fails after 15 s."""
+    url = f"http://127.0.0.1:{free_port()}"
+
+    assert isinstance(sleeper.fails(url, ProviderIds("c", "m", "t", "r")), Unrecoverable)
+    assert sleeper.clock.now == 15.0
+
+
+@pytest.mark.parametrize("body", [b"<html>login</html>", b'{"cut', b"[1]", b'{"data": 7, "status": 7}'])
+def test_a_malformed_reply_is_polled_again(sleeper: Sleeper, body: bytes) -> None:
+    """Such a reply counts as no result and is polled again: six polls until the timeout."""
+    reply = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+    with RawServer(reply) as server:
+        error = sleeper.fails(server.url, ProviderIds(STRANGER, STRANGER))
+
+        assert isinstance(error, Unrecoverable)
+        assert len(server.heads) == 6
+
+
+@pytest.mark.parametrize("error_reply", ["401-unauthorized", "403-forbidden", "400-invalid_param"])
+def test_a_permanent_error_of_dify_fails_the_recovery_at_once(
+    make: Make, dify: MockDify, sleeper: Sleeper, error_reply: str
+) -> None:
+    """Dify's 400, 401 and 403 fail the recovery without a second poll."""
+    ids = lose(make(), "[[chat]] 年假")
+    ended(dify, ids)
+    dify.outage = ERROR_REPLIES[error_reply]
+
+    assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
+    assert sleeper.clock.now == 0.0
+
+
+def test_the_deadline_ends_a_recovery(make: Make, dify: MockDify, sleeper: Sleeper) -> None:
+    """The error's code is `answer_timeout`, also if the deadline is over from the start."""
+    ids = lose_dead(dify, make(), "[[chat]]")
+
+    assert sleeper.fails(dify.base_url, ids, seconds=2.0).code == "answer_timeout"
+    assert sleeper.clock.now == 2.0
+    assert sleeper.fails(dify.base_url, ids, seconds=0.0).code == "answer_timeout"

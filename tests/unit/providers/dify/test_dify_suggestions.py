@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from demo.mocks.dify.error_replies import ERROR_REPLIES
@@ -15,31 +13,25 @@ from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider
 from services.providers.mock_fallback import MockFallback
 from tests.support.servers.processes import FakeClock
+from tests.unit.providers.dify.conftest import Make
 from utils.deadline import Deadline
 
 QUERY = Query("年假", "u1")
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify(suggested=("病假呢", "婚假呢")) as mock:
-        yield mock
-
-
-@pytest.fixture
-def provider(dify: MockDify) -> Iterator[DifyProvider]:
-    provider = DifyProvider(base_url=dify.base_url, api_keys=["app-fake"], backoff=0.01)
-    yield provider
-    provider.close()
+def provider(make: Make, dify: MockDify) -> DifyProvider:
+    dify.suggested = ("病假呢", "婚假呢")
+    return make()
 
 
 def ask(provider: DifyProvider) -> ProviderIds:
     """Ask, and return the ids of the answer."""
-    events = list(provider.stream_query(QUERY, Deadline(20.0)))
+    events = list(provider.stream_query(QUERY, Deadline(60.0)))
     return [event for event in events if isinstance(event, ProviderIds)][-1]
 
 
-def suggested(provider: DifyProvider, ids: ProviderIds, seconds: float = 20.0) -> list[str]:
+def suggested(provider: DifyProvider, ids: ProviderIds, seconds: float = 60.0) -> list[str]:
     assert provider.suggest
     return list(provider.suggest(QUERY, ids, Deadline(seconds)))
 
@@ -69,15 +61,15 @@ def test_an_app_is_asked_again_after_a_while(dify: MockDify, provider: DifyProvi
     source = SuggestedQuestions(provider._service, authorization=lambda token: "Bearer app-fake", clock=clock)
     ids = ask(provider)
     dify.outage = ERROR_REPLIES[name]
-    assert source.after(QUERY, ids, Deadline(20.0)) == ()
+    assert source.after(QUERY, ids, Deadline(60.0)) == ()
 
     dify.outage = None
     clock.now += WITHOUT_SECONDS - 1
-    before = source.after(QUERY, ids, Deadline(20.0))
+    before = source.after(QUERY, ids, Deadline(60.0))
     clock.now += 2
 
     assert before == ()
-    assert source.after(QUERY, ids, Deadline(20.0)) == ["病假呢", "婚假呢"]
+    assert source.after(QUERY, ids, Deadline(60.0)) == ["病假呢", "婚假呢"]
 
 
 def test_a_failure_is_not_remembered(dify: MockDify, provider: DifyProvider) -> None:

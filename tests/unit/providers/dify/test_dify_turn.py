@@ -39,47 +39,38 @@ def finished(status: str, **outputs: Any) -> Event:
 END: dict[str, Any] = {"event": "message_end"}
 
 
-def test_messages_are_appended() -> None:
-    """A delta is passed on unchanged, an empty one is dropped."""
-    assert events_of(message("ha"), message(""), message("haha"), END) == [Delta("ha"), Delta("haha"), Usage()]
+AGENT = [message("一", "agent_message"), message("二", "agent_message")]
 
 
-def test_an_agents_closing_message_is_not_repeated() -> None:
-    """A New Agent repeats its whole answer at the end: without a difference nothing is emitted."""
-    pieces = [message("一", "agent_message"), message("二", "agent_message")]
-
-    assert events_of(*pieces, message("一二"), END) == [Delta("一"), Delta("二"), Usage()]
-    assert events_of(*pieces, message(""), END) == [Delta("一"), Delta("二"), Usage()]
-
-
-def test_an_agents_closing_message_that_differs_replaces_the_text() -> None:
-    """The streamed text was a draft; the closing message is the answer."""
-    assert events_of(message("草稿", "agent_message"), message("定稿"), END) == [
-        Delta("草稿"),
-        Replacement("定稿"),
-        Usage(),
-    ]
-
-
-def test_an_agent_may_send_its_answer_in_one_message() -> None:
-    """The closing message alone is the answer."""
-    assert events_of(message("", "agent_message"), message("答"), END)[0] == Replacement("答")
-    assert events_of(message("答"), END)[0] == Delta("答")
-
-
-def test_moderation_replaces_the_text_and_later_deltas_are_appended() -> None:
-    """message_replace discards the text before it."""
-    assert events_of(message("坏"), message("好", "message_replace"), message("!"), END) == [
-        Delta("坏"),
-        Replacement("好"),
-        Delta("!"),
-        Usage(),
-    ]
-
-
-def test_an_answer_that_moderation_empties_is_an_error() -> None:
-    """An answer that was replaced by an empty text raises `provider_empty`."""
-    assert failure(message("坏"), message("", "message_replace"), END).code == "provider_empty"
+@pytest.mark.parametrize(
+    ("events", "emitted"),
+    [
+        ([message("ha"), message(""), message("haha"), END], [Delta("ha"), Delta("haha"), Usage()]),
+        ([*AGENT, message("一二"), END], [Delta("一"), Delta("二"), Usage()]),
+        ([*AGENT, message(""), END], [Delta("一"), Delta("二"), Usage()]),
+        ([*AGENT, message("定稿"), END], [Delta("一"), Delta("二"), Replacement("定稿"), Usage()]),
+        ([message("", "agent_message"), message("答"), END], [Replacement("答"), Usage()]),
+        ([message("答"), END], [Delta("答"), Usage()]),
+        (
+            [message("坏"), message("好", "message_replace"), message("!"), END],
+            [Delta("坏"), Replacement("好"), Delta("!"), Usage()],
+        ),
+        ([message("\ud83d"), message("\ud83d\ude42"), END], [Delta("\ufffd"), Delta("🙂"), Usage()]),
+        ([message("答"), finished("succeeded")], [Delta("答")]),
+        ([message("答"), finished("partial-succeeded")], [Delta("答")]),
+        ([message("答"), finished("stopped")], [Delta("答")]),
+        ([finished("succeeded", answer="答")], [Delta("答")]),
+        ([message("答"), finished("succeeded", answer="别的"), END], [Delta("答"), Usage()]),
+    ],
+    ids=[
+        *("an empty delta", "an agent repeats its answer", "an agent closes with nothing", "an agent corrects itself"),
+        *("an agent answers at once", "one message", "moderation", "half a surrogate pair", "no message_end"),
+        *("partial success", "stopped", "text in the outputs alone", "other text in the outputs"),
+    ],
+)
+def test_text_is_appended_or_replaced(events: list[Event], emitted: list[ProviderEvent]) -> None:
+    """An agent's closing message counts only if it differs; Dify's event bus may lose messages, or the last event."""
+    assert events_of(*events) == emitted
 
 
 def node(kind: Any, title: Any) -> Event:
@@ -156,18 +147,6 @@ def test_usage_of_wrong_types_counts_as_nothing() -> None:
     assert events_of(message("答"), END | {"metadata": {"usage": {"total_price": True}}})[-1] == Usage()
 
 
-@pytest.mark.parametrize("status", ["succeeded", "partial-succeeded", "stopped"])
-def test_a_finished_workflow_is_success_without_message_end(status: str) -> None:
-    """Some versions omit message_end: the text is whole, without usage."""
-    assert events_of(message("答"), finished(status)) == [Delta("答")]
-
-
-def test_an_answer_without_messages_is_read_from_the_workflows_outputs() -> None:
-    """Dify's event bus may lose messages; the outputs hold the answer."""
-    assert events_of(finished("succeeded", answer="答")) == [Delta("答")]
-    assert events_of(message("答"), finished("succeeded", answer="别的"), END) == [Delta("答"), Usage()]
-
-
 def test_a_failed_workflow_is_an_error_whatever_events_follow() -> None:
     """Neither silence nor message_end makes it a success; a later error event gives the code."""
     assert failure(message("答"), finished("failed")).code == "provider_error"
@@ -208,53 +187,31 @@ def test_a_missing_conversation_is_conversation_gone_only_before_text() -> None:
     assert not isinstance(failure(message("答"), gone), ConversationGone)
 
 
-def test_an_end_without_an_end_event_is_truncated_or_an_error() -> None:
-    """With text the code is `provider_truncated`, without text `provider_error`."""
-    assert failure(message("答")).code == "provider_truncated"
-    assert failure({"event": "workflow_started"}).code == "provider_error"
-    assert failure().code == "provider_error"
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        ([message("答")], "provider_truncated"),
+        ([{"event": "workflow_started"}], "provider_error"),
+        ([], "provider_error"),
+        ([END], "provider_empty"),
+        ([finished("succeeded")], "provider_empty"),
+        ([message("坏"), message("", "message_replace"), END], "provider_empty"),
+    ],
+)
+def test_an_answer_without_an_end_or_a_text_is_an_error(events: list[Event], code: str) -> None:
+    """With text it is truncated; a success without text, or with one that moderation removed, is empty."""
+    assert failure(*events).code == code
 
 
-def test_success_without_text_is_an_error() -> None:
-    """A success without text raises `provider_empty`."""
-    assert failure(END).code == "provider_empty"
-    assert failure(finished("succeeded")).code == "provider_empty"
+IGNORED = """
+agent_thought message_file tts_message tts_message_end ping reasoning_chunk node_started
+node_finished node_retry iteration_started iteration_next iteration_completed loop_started loop_next
+loop_completed parallel_branch_started parallel_branch_finished agent_log text_chunk text_replace
+human_input_required human_input_form_filled human_input_form_timeout a_future_event
+"""
 
 
-def test_a_lone_surrogate_is_replaced() -> None:
-    """JSON can encode a lone surrogate, UTF-8 cannot: it becomes U+FFFD; whole pairs are kept."""
-    assert events_of(message("\ud83d"), message("\ud83d\ude42"), END)[:2] == [Delta("\ufffd"), Delta("🙂")]
-
-
-IGNORED = [
-    "agent_thought",
-    "message_file",
-    "tts_message",
-    "tts_message_end",
-    "ping",
-    "reasoning_chunk",
-    "node_started",
-    "node_finished",
-    "node_retry",
-    "iteration_started",
-    "iteration_next",
-    "iteration_completed",
-    "loop_started",
-    "loop_next",
-    "loop_completed",
-    "parallel_branch_started",
-    "parallel_branch_finished",
-    "agent_log",
-    "text_chunk",
-    "text_replace",
-    "human_input_required",
-    "human_input_form_filled",
-    "human_input_form_timeout",
-    "a_future_event",
-]
-
-
-@pytest.mark.parametrize("name", IGNORED)
+@pytest.mark.parametrize("name", IGNORED.split())
 def test_other_events_add_no_text(name: str) -> None:
     """Progress, files, speech, reasoning and unknown events never reach the text."""
     event = {"event": name, "answer": "nein", "data": {"text": "nein", "answer": "nein", "status": "failed"}}

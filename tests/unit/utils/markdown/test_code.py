@@ -7,10 +7,14 @@ from html import unescape
 from time import thread_time
 
 import pytest
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_by_name
 
+from tests.support.servers.processes import FakeClock
 from tests.unit.utils.markdown.test_markdown_blocks import Reader
 from utils.markdown import html as renderer
 from utils.markdown.blocks import render_markdown
+from utils.markdown.elements import code as code_module
 from utils.markdown.elements.code import COLOURS, MOST_COLOURED, MOST_SECONDS, render_code
 
 FENCED = "```python\ndef total(x):  # all\n    return 'a<b' + str(1)\n"
@@ -104,6 +108,20 @@ def test_hostile_code_takes_a_limited_time(language: str, unit: str) -> None:
 
     assert text_of(html).removesuffix("\n") == code
     assert thread_time() - began < 10
+
+
+def test_loading_a_language_takes_none_of_the_codes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first code of a language is coloured as later code is, however slow the machine loads Pygments' reader."""
+    clock = FakeClock()
+
+    def load_slowly(name: str) -> Lexer:
+        clock.advance(10 * MOST_SECONDS)
+        return get_lexer_by_name(name)
+
+    monkeypatch.setattr(code_module, "thread_time", clock)
+    monkeypatch.setattr(code_module, "_lexer", load_slowly)
+
+    assert "<span" in render_code("def first_of_all(): ...", "python", coloured=True)
 
 
 def test_a_texts_colours_take_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,28 +15,11 @@ from utils.markdown.wecom import open_fence, render_markdown
 #: Texts made of pieces with a meaning in Markdown find far more errors than random letters.
 PIECES = st.sampled_from(
     [
-        *("\n", "\n", "\n\n", "\r\n", "\r", " ", "  ", "    ", "\t", "\u3000", "a", "b c", "年假", "\\"),
-        *(
-            "- ",
-            "* ",
-            "1. ",
-            "2) ",
-            "-",
-            "--",
-            "---",
-            "===",
-            "***",
-            "# ",
-            "#",
-            "> ",
-            ">",
-            "|",
-            "| a | b |",
-            "|---|---|",
-        ),
-        *("`", "``", "```", "````", "```py", "~~~", "<think>", "</think>", "**", "_", "[x](https://x.example)"),
+        "\n", "\n", "\n\n", "\r\n", "\r", " ", "  ", "    ", "\t", "\u3000", "a", "b c", "年假", "\\", "- ", "* ",
+        "1. ", "2) ", "-", "--", "---", "===", "***", "# ", "#", "> ", ">", "|", "| a | b |", "|---|---|", "`",
+        "``", "```", "````", "```py", "~~~", "<think>", "</think>", "**", "_", "[x](https://x.example)",
     ]
-)
+)  # fmt: skip
 MARKDOWN = st.lists(PIECES, max_size=40).map("".join)
 
 
@@ -188,28 +171,20 @@ def test_the_closer_closes_the_fence(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *(
-            "`" * 2**18,
-            "`a" * 2**17,
-            "a\n" * 2**17,
-            "- a\n" * 2**16,
-            "```\n" * 2**16,
-            "|\n" * 2**17,
-            "|a|\n|-|\n" * 2**15,
-        ),
-        *("# a\n" * 2**16, "# a\n" * 2**16 + "|"),
-        *(" " * 2**18 + "x", "-" * 2**18, "> \n" * 2**16, "".join("`" * n + " " for n in range(720))),
+        "`" * 2**16, "`a" * 2**15, "a\n" * 2**15, "- a\n" * 2**14, "```\n" * 2**14, "|\n" * 2**15,
+        "|a|\n|-|\n" * 2**13, "# a\n" * 2**14, "# a\n" * 2**14 + "|", " " * 2**16 + "x", "-" * 2**16,
+        "> \n" * 2**14, "".join("`" * n + " " for n in range(360)),
     ],
     ids=lambda text: repr(text[:10]),
-)
+)  # fmt: skip
 def test_long_texts_take_bounded_time(text: str) -> None:
-    """256 KiB of the worst texts take less than 20 s, far below the time of a quadratic scan."""
-    started = time.process_time()
+    """64 KiB of the worst texts take less than 10 s of CPU time (0.1 s measured); a quadratic scan takes a minute."""
+    started = time.thread_time()
 
     render_markdown(text)
     open_fence(text)
 
-    assert time.process_time() - started < 20
+    assert time.thread_time() - started < 10
 
 
 def test_line_breaks_inside_a_quote_are_kept() -> None:
@@ -226,56 +201,16 @@ def by_rules(text: str) -> str:
 
 
 #: Stretches of the kinds that have a shortcut, and texts that narrowly miss being one.
-STRETCHES = st.lists(
-    st.one_of(
-        MARKDOWN,
-        st.sampled_from(
-            [
-                *(
-                    "一段话",
-                    "一段\n两行",
-                    "**粗** 体\n2024 年",
-                    "# 标题",
-                    "# 标题\n文字",
-                    "1. 一\n2. 二",
-                    "- 甲\n  - 乙\n- 丙",
-                ),
-                *(
-                    "- **甲**：一\n- 乙",
-                    "```py\nx = 1\n\ny = 2\n```",
-                    "```\nx\n```",
-                    "```",
-                    "~~~\nx",
-                    "- a\n---",
-                    "* * *",
-                ),
-                *(
-                    "  - deep",
-                    "    code",
-                    "- ```\n  x",
-                    "文字\n- 表",
-                    "a | b\n--|--\n1 | 2",
-                    "- a | b\n|--|",
-                    "x `a\nb` y",
-                ),
-                *(
-                    "10. ",
-                    "1.x",
-                    "2024.",
-                    "3)",
-                    "_a_\nb",
-                    "**\nb",
-                    "a\n===",
-                    "a\n--",
-                    "> q\n> r",
-                    "```a`b",
-                    "````\nx\n````",
-                ),
-            ]
-        ),
-    ),
-    max_size=8,
-)
+SHORTCUTS = st.sampled_from(
+    [
+        "一段话", "一段\n两行", "**粗** 体\n2024 年", "# 标题", "# 标题\n文字", "1. 一\n2. 二",
+        "- 甲\n  - 乙\n- 丙", "- **甲**：一\n- 乙", "```py\nx = 1\n\ny = 2\n```", "```\nx\n```", "```", "~~~\nx",
+        "- a\n---", "* * *", "  - deep", "    code", "- ```\n  x", "文字\n- 表", "a | b\n--|--\n1 | 2",
+        "- a | b\n|--|", "x `a\nb` y", "10. ", "1.x", "2024.", "3)", "_a_\nb", "**\nb", "a\n===", "a\n--",
+        "> q\n> r", "```a`b", "````\nx\n````",
+    ]
+)  # fmt: skip
+STRETCHES = st.lists(MARKDOWN | SHORTCUTS, max_size=8)
 
 
 @settings(max_examples=examples(600))

@@ -68,21 +68,8 @@ def test_thinking_grows_in_one_block() -> None:
 @given(data=st.data(), rnd=st.randoms(use_true_random=False))
 def test_any_pieces_show_the_same_thinking(mode: PageThinking, data: st.DataObject, rnd: random.Random) -> None:
     """This holds for all modes, and for tags that are cut anywhere."""
-    parts = [
-        "<think>",
-        "</think>",
-        "\n",
-        "\n\n",
-        "words ",
-        OLD,
-        "</details>",
-        "<details",
-        "`",
-        "```\n",
-        "- ",
-        "> ",
-        "[1]",
-    ]
+    parts = ["<think>", "</think>", "\n", "\n\n", "words ", OLD, "</details>", "<details", "`", "```\n"]
+    parts += ["- ", "> ", "[1]"]
     text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=20)))
 
     reader = Reader(BlockRenderer(thinking=mode, clock=FakeClock())).add(cut(text, rnd, 40))

@@ -20,21 +20,9 @@ from utils.markdown.pictures import (
 
 SIGNED = "/files/tools/9d1c.png?timestamp=1790000105&nonce=ab12&sign=xyz="
 PIECES = [
-    "字",
-    "!",
-    "[",
-    "]",
-    "(",
-    ")",
-    "`",
-    "\n",
-    "```",
-    "a ",
-    "![图](",
-    f"![猫]({SIGNED})",
-    f"[报告]({SIGNED})",
+    "字", "!", "[", "]", "(", ")", "`", "\n", "```", "a ", "![图](", f"![猫]({SIGNED})", f"[报告]({SIGNED})",
     "[站](https://a.example/)",
-]
+]  # fmt: skip
 
 
 def words(reference: Reference) -> str:
