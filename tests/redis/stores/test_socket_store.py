@@ -48,6 +48,18 @@ def opened(store: SocketStore, entry: OpenSocket) -> OpenSocket:
     return replace(entry, since=store.register(entry))
 
 
+def test_the_newer_socket_of_a_client_stays_open(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
+    """On any replica the older socket must close, at each renewal, and the newer one never."""
+    for _ in range(4):
+        older = opened(here, socket(next(tokens)))
+        newer = opened(there, socket(next(tokens)))
+
+        assert there.renew([(newer, 0.0)]) == {}
+        for _ in range(2):
+            assert here.renew([(older, 0.0)]) == {older.token: "superseded"}
+        assert there.renew([(newer, 0.0)]) == {}
+
+
 def test_one_renewal_of_both_sockets_closes_the_older_one(here: SocketStore, tokens: Iterator[str]) -> None:
     """Both are on one replica."""
     older, newer = opened(here, socket(next(tokens))), opened(here, socket(next(tokens)))
