@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from tests.support.replicas import Replica, replicas, settings_for
+from tests.support.replicas import Replica, errors, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full, pytest.mark.timeout(400)]
@@ -79,14 +78,6 @@ def examine(replica: Replica, folder: Path) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", "schemathesis.cli", "run", f"{replica.url}/openapi.json", *options)
     header = ("--header", f"Authorization: Bearer {KEY}", "--continue-on-failure", "--no-color")
     return subprocess.run([*command, *header], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
-
-
-def errors(log: str) -> list[str]:
-    """Return the log's lines at ERROR and above, but for one: where a busy machine's Redis is slow, 503 says so."""
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    slow = [line for line in lines if line["message"] == "redis is away" and "TimeoutError" in line["cause"]]
-    lines = [line for line in lines if line not in slow[:1]]
-    return [json.dumps(line, ensure_ascii=False) for line in lines if line["level"] in ("ERROR", "CRITICAL")]
 
 
 def test_every_rest_endpoint_conforms_to_its_openapi_document(

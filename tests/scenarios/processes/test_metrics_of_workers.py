@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ from demo.wecom.simulator import CallbackFailed
 from services.ops.metrics_files import RENDER_SECONDS
 from services.ops.metrics_folder import PREFIX, locked
 from tests.scenarios.stage.people import TIMEOUT
-from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import Replica, dify_settings, errors, replicas, settings_for, wecom_user
 from tests.support.scrapes import Samples, ask_metrics, samples, scrape
 from tests.support.servers.processes import free_port, wait_until
 
@@ -212,7 +211,7 @@ def test_a_reload_refuses_no_request_on_either_port(redis_url: str, tmp_path: Pa
 
         assert shown(ops)[SLOTS] > 0
     assert failures == [[], []]
-    assert re.findall('"level": "ERROR".*', replica.log) == []
+    assert errors(replica.log) == []
 
 
 @contextmanager

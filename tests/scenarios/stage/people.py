@@ -17,7 +17,7 @@ from tests.support.servers.processes import MariaServer, RedisServer
 T = TypeVar("T")
 
 #: Timeout in seconds of steps that take a moment on an idle machine.
-TIMEOUT = 40.0
+TIMEOUT = 80.0
 
 
 def at_once(actions: Iterable[Callable[[], T]]) -> list[T]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -74,20 +75,23 @@ def test_a_success_ends_the_attempts() -> None:
     assert [1 for attempt in attempts(Deadline(TIMEOUT), retries=5, backoff=0.001)] == [1]
 
 
+class AbortedInThePause(Deadline):
+    """A deadline that is aborted as soon as something waits for its abort."""
+
+    @contextmanager
+    def interrupting(self, hook: Callable[[], None]) -> Iterator[None]:
+        with super().interrupting(hook):
+            self.abort("cancelled")
+            yield
+
+
 def test_an_abort_ends_the_pause() -> None:
     """Aborting the deadline ends a pause of 600 seconds and starts the next attempt at once."""
-    deadline, paused = Deadline(10_000.0), threading.Event()
-
-    def abort_in_the_pause() -> None:
-        paused.wait(TIMEOUT)
-        deadline.abort("cancelled")
-
-    threading.Thread(target=abort_in_the_pause, daemon=True).start()
+    deadline = AbortedInThePause(10_000.0)
 
     for attempt in attempts(deadline, retries=1, backoff=600.0):
         with attempt:
             if not deadline.aborted:
-                paused.set()
                 raise TransientError(code="provider_busy")
 
     assert deadline.aborted
