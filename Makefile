@@ -108,19 +108,23 @@ clean: ## remove the virtual environment and every cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew whenever a pin changes, so that nothing older lingers in it.
-$(VENV)/demo.stamp: requirements.txt requirements-demo.txt constraints.txt
+$(VENV)/made.stamp: requirements.txt requirements-demo.txt constraints.txt
 	$(eval found := $(python))$(call stop_if,$(call missing,$(found)))
 	$(call stop_if,$(call make_venv,$(found)))
+	@touch $@
+
+$(VENV)/demo.stamp: $(VENV)/made.stamp
 	$(call stop_if,$(call install,requirements-demo.txt))
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt requirements-fast.txt
+# These include the demo's packages.
+$(VENV)/dev.stamp: $(VENV)/made.stamp requirements-dev.txt requirements-fast.txt
 	$(call stop_if,$(call install,requirements-dev.txt))
 	$(if $(call install_fast),$(info No C compiler, or no headers of Python: gunicorn parses HTTP in Python here))
-	@touch $@
+	@touch $(VENV)/demo.stamp $@
 
 # Their packages do not fit beside the product's. npm runs no script of a package.
-.clients/made.stamp: $(VENV)/demo.stamp requirements-clients.txt requirements-clients.lock tests/clients/package-lock.json
+.clients/made.stamp: $(VENV)/made.stamp requirements-clients.txt requirements-clients.lock tests/clients/package-lock.json
 	@$(VENV)/bin/python -m venv --clear .clients/venv
 	@.clients/venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install $(if $(LOCK),--require-hashes --requirement requirements-clients.lock,--requirement requirements-clients.txt)
 	@cp tests/clients/package.json tests/clients/package-lock.json .clients/
