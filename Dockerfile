@@ -20,6 +20,7 @@ RUN pip install --no-cache-dir --no-index --no-deps --find-links wheels gunicorn
 
 # The product alone. Settings come from the environment, so no secret is in any layer.
 COPY app.py gunicorn.conf.py ./
+COPY bootstrap/ bootstrap/
 COPY config/ config/
 COPY server/ server/
 COPY channels/ channels/

@@ -92,7 +92,7 @@ bench: $(VENV)/dev.stamp ## how fast it is on this machine, beside its floor, an
 lint: $(VENV)/dev.stamp ## ruff, its formatter, bandit, mypy --strict
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive app.py gunicorn.conf.py channels config demo server services tools utils
+	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive app.py gunicorn.conf.py bootstrap channels config demo server services tools utils
 	@$(VENV)/bin/mypy --strict
 
 format: $(VENV)/dev.stamp ## put the code into its form

@@ -12,6 +12,16 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from bootstrap.blueprints import (
+    file_inbox,
+    register_batches,
+    register_docs,
+    register_http_chat,
+    register_pushes,
+    register_sockets,
+)
+from bootstrap.container import Container
+from bootstrap.wecom import subscribe_bots, wecom_messages
 from channels.openai.errors import PREFIX, openai_error
 from channels.registry import CHANNELS
 from channels.web.compression import compress_answers
@@ -27,24 +37,14 @@ from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from config.texts.requests import request_words
-from server.blueprints import (
-    file_inbox,
-    register_batches,
-    register_docs,
-    register_http_chat,
-    register_pushes,
-    register_sockets,
-)
 from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.channels import Channel
-from services.container import Container
 from services.errors import CallbackRefused, SettingsError
 from services.limits.guesses import Guesses
 from services.ops.metrics_files import render_apart
 from services.ops.metrics_folder import VARIABLE
 from services.ops.metrics_page import MetricsPage
-from services.wecom_bots import subscribe_bots, wecom_messages
 from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)

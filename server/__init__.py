@@ -1,8 +1,7 @@
 """The production server: a gunicorn worker that drains, its connections, and the fast path of WeCom callbacks.
 
 May import everything below the application. A change of how a replica starts, drains or accepts connections begins in
-`worker.py`; `lane.py` is the callbacks' fast path alone, and `lane.ENABLED` turns it off. `blueprints.py` registers the
-endpoints of each channel.
+`worker.py`; `lane.py` is the callbacks' fast path alone, and `lane.ENABLED` turns it off.
 
 **Connections.** The worker accepts 500 connections more than there are slots for ordinary requests (`SOCKETS_MAX` +
 `HTTP_WAITS_MAX` + 500); each port has slots of its own. An ordinary request needs a slot and counts for its client's

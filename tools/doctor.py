@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
+from bootstrap.container import Container
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
 from services.batches.files import writable
-from services.container import Container
 from services.errors import SettingsError
 from tools._doctor.askers import check_askers
 from tools._doctor.callback import callback_urls, check_callback

@@ -115,7 +115,7 @@ class AnswerWait:
 
 
 class WaitingRequests:
-    """The waiting requests of this process; attached to `services.container`, which starts and stops it."""
+    """The waiting requests of this process; attached to `bootstrap.container`, which starts and stops it."""
 
     def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
         """At most `most` requests wait at once; one without news for `timeout` seconds fails."""

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from bootstrap.container import Container
+from bootstrap.factories import sql_pools, user_tokens
 from config.settings import load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
-from services.container import Container
 from services.errors import AuthError
-from services.factories import sql_pools, user_tokens
 from services.feedback.records import RatedAnswer
 from services.models import Question
 from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for

@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from bootstrap.container import Container
 from channels.registry import CHANNELS
 from config.settings import load_settings
 from demo.mocks.dify.server import MockDify
 from services.channels import Channels
-from services.container import Container
 from services.models import Question
 from services.streams.store import stream_keys
 from tests.support.replicas import ADMIN_TOKEN, dify_settings, settings_for

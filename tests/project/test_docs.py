@@ -35,7 +35,7 @@ DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = ROOT / "docs" / "decisions"
 CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
 #: The folders of the product's code.
-PRODUCT = ("channels", "config", "server", "services", "utils")
+PRODUCT = ("bootstrap", "channels", "config", "server", "services", "utils")
 #: The mark after variables that have no effect yet.
 LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
@@ -221,7 +221,7 @@ def test_named_tests_exist(document: Path) -> None:
 def test_names_in_contributing_exist() -> None:
     """The files, folders and constants that CONTRIBUTING.md names exist; a file named alone may be in any folder."""
     page = prose(CONTRIBUTING)
-    roots = ("channels", "config", "demo", "deploy", "docs", "k8s", "server", "services", "tests", "tools")
+    roots = ("bootstrap", "channels", "config", "demo", "deploy", "docs", "k8s", "server", "services", "tests", "tools")
     paths = [*ROOT.glob("*.*"), *(path for root in roots for path in (ROOT / root).rglob("*.*"))]
     there = [f"/{path.relative_to(ROOT)}" for path in paths]
     code = "\n".join(path.read_text("utf-8") for path in paths if path.suffix == ".py")

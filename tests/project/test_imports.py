@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("config", "server", "channels", "services", "utils", "tools", "bench", "demo")
+FOLDERS = ("config", "bootstrap", "server", "channels", "services", "utils", "tools", "bench", "demo")
 FILES = ("app", "gunicorn.conf")
 
 #: The floors of docs/architecture.md, of packages and of the modules that lie directly in `services`.
 FLOORS = {
-    "app": 6, "gunicorn.conf": 6, "server": 6, "tools": 6, "demo": 6, "bench": 6,
-    "services.container": 6, "services.factories": 6, "services.probes": 6, "services.wecom_bots": 6,
-    "services.batch_factories": 6,
+    "app": 6, "gunicorn.conf": 6, "server": 6, "bootstrap": 6, "tools": 6, "demo": 6, "bench": 6,
     "channels": 5,
     "services.batches": 4, "services.realtime": 4,
     "services.answers": 3, "services.feedback": 3,
@@ -49,14 +47,14 @@ OUTSIDE = {
         "services.*.*store",
         "services.limits.rate_limiter",
         "services.batches.broker",
-        "services.container",
+        "bootstrap.container",
     ),
     "dramatiq": ("services.batches.broker",),
     "sqlalchemy": ("services.*.*store", "services.sql.*", "services.batches.sql.*"),
     "pymysql": ("services.sql.*", "services.batches.sql.*"),
     "requests": ("services.*_service", "services.http.*", "services.providers.*"),
     "urllib3": ("services.*_service", "services.http.*", "services.providers.*"),
-    "flask": ("app", "server.blueprints", "channels.*", "demo.*"),
+    "flask": ("app", "bootstrap.blueprints", "channels.*", "demo.*"),
     "gunicorn": ("server.*", "gunicorn.conf", "app"),
     "gevent": ("server.*", "gunicorn.conf"),
     "prometheus_client": ("services.metrics", "services.long_connection.metrics", "services.ops.metrics_files"),
@@ -227,10 +225,10 @@ def test_the_product_does_not_import_the_tests(found: list[Import]) -> None:
         ("services.streams.store", "from services.answers import gateway", True),
         ("services.streams.store", "import services.answers.gateway", True),
         ("utils.formats.sse", "def f():\n    from services.streams.store import StreamStore", True),
-        ("channels.wecom.channel", "from services.container import Container", True),
+        ("channels.wecom.channel", "from bootstrap.container import Container", True),
         ("services.redis.store", "from services.streams.store import StreamStore", True),
-        ("app", "from services.container import Container", False),
-        ("services.container", "from channels.wecom.channel import blueprint", False),
+        ("app", "from bootstrap.container import Container", False),
+        ("bootstrap.container", "from channels.wecom.channel import blueprint", False),
         ("channels.wecom.channel", "from services.answers.gateway import Gateway", False),
         ("services.identity.token_store", "from services.redis.lock_store import LockStore", False),
     ],

@@ -19,9 +19,9 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from app import create_app
+from bootstrap.container import Container
 from config.settings import load_settings
 from demo.wecom.simulator import MediaStore, ResponseServer, SimulatedBot, WeComUser
-from services.container import Container
 from tests.support.servers.forked_process import ForkedProcess
 from tests.support.servers.processes import free_port, wait_until
 

@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from bootstrap.container import Container
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from server.startup import check_folders
 from services import metrics
-from services.container import Container
 from services.errors import SettingsError, StoreUnavailable
 
 log = logging.getLogger(__name__)

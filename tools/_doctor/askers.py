@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from bootstrap.container import Container
 from channels.wecom.rules import WECOM
 from config.bots import BotSettings
-from services.container import Container
 from services.errors import StoreUnavailable
 from services.identity.name_store import EVERY_NAME, bot_and_person
 from services.redis.store import redis_errors, servers

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 
+from bootstrap.probes import clock_window
 from config.bots import BotSettings
 from services.errors import ProviderError
-from services.probes import clock_window
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.service import DifyService
 from tools._doctor.checks import Finding, judge_clock

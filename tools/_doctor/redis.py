@@ -9,10 +9,10 @@ from typing import Any
 
 import redis
 
+from bootstrap.container import Container
+from bootstrap.probes import clock_window
 from config.addresses import parse_redis_url
-from services.container import Container
 from services.errors import StoreUnavailable
-from services.probes import clock_window
 from services.redis.store import Call, ScriptRunner, redis_errors, servers
 from services.streams.records import born_finished
 from services.streams.store import stream_keys

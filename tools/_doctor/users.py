@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from bootstrap.container import Container
 from config.settings import Settings
-from services.container import Container
 from services.errors import AuthError, SettingsError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
 from tools._doctor.checks import Finding, explained

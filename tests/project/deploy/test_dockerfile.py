@@ -76,8 +76,8 @@ def test_the_image_holds_the_product_only(image: Image) -> None:
     demo = {path.name for path in (image.workdir / "demo").iterdir()} - {"__pycache__"}
     files = [path.name for path in image.workdir.rglob("*")]
 
-    code = {"app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo"}
-    assert here == {*code, "requirements.lock", "wheels"}
+    folders = {"bootstrap", "channels", "config", "demo", "server", "services", "tools", "utils"}
+    assert here == {"app.py", "gunicorn.conf.py", *folders, "requirements.lock", "wheels"}
     assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py", "wecom", "mocks"}
     assert sorted(path.name for path in (image.workdir / "demo/mocks").glob("*.py")) == ["__init__.py", "http.py"]
     assert [name for name in files if name.startswith(".env") or name.endswith(".db")] == []

@@ -20,7 +20,7 @@ from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-SOURCES = ("channels", "config", "server", "services", "utils", "demo")
+SOURCES = ("bootstrap", "channels", "config", "server", "services", "utils", "demo")
 
 
 #: Wrong settings, by the variable that the error line names. `{taken}` is a port in use.

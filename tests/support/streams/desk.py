@@ -11,10 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from bootstrap.container import Container
 from config.fields import SHORTEST_LEASE
 from config.provider_group import ProviderSettings
 from config.texts import ZH
-from services.container import Container
 from services.identity.callers import Callers
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider

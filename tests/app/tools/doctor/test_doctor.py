@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import requests
 
+from bootstrap.container import Container
 from config.settings import Settings, load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
-from services.container import Container
 from services.errors import ProviderError, SettingsError
 from services.providers.dify.service import DifyService
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for

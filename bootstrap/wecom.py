@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from bootstrap.container import Container
+from bootstrap.factories import make_frames
 from channels.wecom.commands import BotCommands
 from channels.wecom.handoff import HandoffManager
 from channels.wecom.long_connection.answers import AnswerSender
@@ -17,8 +19,6 @@ from channels.wecom.long_connection.pushes import PushSender
 from channels.wecom.long_connection.uploads import Uploads
 from channels.wecom.long_connection.view import AnswerView
 from channels.wecom.messages import WeComMessages
-from services.container import Container
-from services.factories import make_frames
 from services.streams.access import Access
 from services.wecom.group_robot_service import GroupRobotService
 

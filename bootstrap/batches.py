@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from bootstrap.factories import sql_pools
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.gateway import Gateway
@@ -12,7 +13,6 @@ from services.batches.limits import BatchLimits, Retention
 from services.batches.manager import BatchManager
 from services.batches.store import SqlBatchStore
 from services.batches.webhooks import Webhooks
-from services.factories import sql_pools
 from services.http.addresses import AddressRules
 from services.http.poster import Poster
 from services.redis.store import ScriptRunner

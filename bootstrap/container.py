@@ -12,26 +12,8 @@ from contextlib import suppress
 
 import redis
 
-from channels.registry import CHANNELS
-from config.settings import Settings
-from config.texts import Texts
-from services import metrics
-from services.answers.answer import Answerer
-from services.answers.asked_store import AskedStore
-from services.answers.askers import Askers
-from services.answers.claim_store import ClaimStore
-from services.answers.commands import ChatNotes
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
-from services.answers.forms.conversation_forms import AnswerForms
-from services.answers.forms.form_store import FormStore
-from services.answers.gateway import Gateway, ReplicaStreams
-from services.answers.late_answers import LateAnswers
-from services.answers.takeover import TakeoverManager
-from services.batch_factories import batches_mode, make_batch_store, make_batches
-from services.channels import Channel, Channels, Lifecycle
-from services.errors import StoreUnavailable
-from services.factories import (
+from bootstrap.batches import batches_mode, make_batch_store, make_batches
+from bootstrap.factories import (
     make_auth,
     make_backends,
     make_collector,
@@ -50,6 +32,25 @@ from services.factories import (
     make_wechat,
     user_tokens,
 )
+from bootstrap.probes import make_health, warn_of_missing_inputs
+from channels.registry import CHANNELS
+from config.settings import Settings
+from config.texts import Texts
+from services import metrics
+from services.answers.answer import Answerer
+from services.answers.asked_store import AskedStore
+from services.answers.askers import Askers
+from services.answers.claim_store import ClaimStore
+from services.answers.commands import ChatNotes
+from services.answers.conversation_memory import MemoryStores
+from services.answers.conversation_store import ConversationStore
+from services.answers.forms.conversation_forms import AnswerForms
+from services.answers.forms.form_store import FormStore
+from services.answers.gateway import Gateway, ReplicaStreams
+from services.answers.late_answers import LateAnswers
+from services.answers.takeover import TakeoverManager
+from services.channels import Channel, Channels, Lifecycle
+from services.errors import StoreUnavailable
 from services.files.linked import AnswerLinks
 from services.identity.callers import Callers
 from services.identity.keys import Keys
@@ -60,7 +61,6 @@ from services.limits.rate_limiter import RateLimiter
 from services.long_connection.lease_store import LeaseStore
 from services.media.intake import MediaIntake
 from services.ops.health import Health
-from services.probes import make_health, warn_of_missing_inputs
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
 from services.sockets.store import SocketStore
 from services.streams.access import Access

@@ -7,6 +7,7 @@ from functools import partial
 
 from flask import Flask
 
+from bootstrap.container import Container
 from channels.batch.endpoints import batch_blueprint
 from channels.chat.answers import Html
 from channels.chat.channel import ChatChannel, chat_blueprint
@@ -37,7 +38,6 @@ from config.texts import Texts
 from config.texts.requests import request_words
 from services.answers.extras.opening import KeptOpening
 from services.channels import api_bots
-from services.container import Container
 from services.files.linked import AnswerLinks
 from services.long_connection.push_inbox import PushInbox
 from services.media.inbox import FileInbox
