@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import Protocol, TypeVar
 
 import redis
 
@@ -71,6 +72,13 @@ from services.wecom.response_service import ResponseService
 log = logging.getLogger(__name__)
 
 
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Closable | None)
+
+
 class Container:
     """All long-lived objects of one replica. None of them connects before it is used."""
 
@@ -80,55 +88,64 @@ class Container:
         """Build the replica; `redis_timeout` is the seconds of one wait for Redis, as `connect` takes it."""
         self.settings = settings
         self._redis_timeout = redis_timeout
+        #: The `close` of each part that has one, entered where the part is built.
+        self._closes = ExitStack()
         self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         address = settings.redis_address.get_secret_value()
-        self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1), timeout=redis_timeout)
+        pool_size = max(1, settings.redis_pool_size - 1)
+        self.redis = self._opened(connect(address, pool_size=pool_size, timeout=redis_timeout))
         #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
-        self.redis_of_flusher = connect(address, pool_size=1, timeout=redis_timeout)
+        self.redis_of_flusher = self._opened(connect(address, pool_size=1, timeout=redis_timeout))
         self.runner = ScriptRunner(self.redis)
         self.redis_of_batches = self._redis_of_batches()
         own = self.redis_of_batches is not self.redis
         self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
-        self.batch_store = make_batch_store(settings)
-        self.users = make_users(settings)
-        self.auth = make_auth(settings, self.runner, self.users)
+        self.batch_store = self._opened(make_batch_store(settings))
+        self.users = self._opened(make_users(settings))
+        self.auth = self._opened(make_auth(settings, self.runner, self.users))
         self.providers = make_providers(settings, self.texts)
+        for provider in self.providers.values():
+            self._opened(provider)
         self.streams = make_streams(settings, self.runner)
-        self.own_secret = SecretStore(self.runner)
+        self.own_secret = self._opened(SecretStore(self.runner))
         self.keys = Keys(settings, self.own_secret)
         lives = {"ttl": settings.conversation_ttl, "queue_ttl": settings.stream_ttl}
         self.conversations = ConversationStore(self.runner, secret=self.keys.conversations(), **lives)
         self.turns = make_turns(settings, self.runner, self.keys)
         self.callers = self._callers()
         self.names = NameStore(self.runner)
-        self.media = make_media(settings, self.runner, self.keys)
+        self.media = self._opened(make_media(settings, self.runner, self.keys))
         self.directories = make_directories(settings, self.runner, self.keys)
+        for directory in self.directories.values():
+            self._opened(directory)
         access = Access(self.keys.streams())
         self.answerer = self._answerer(access)
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
+        self._opened(self.files.fetcher)
         self.frames = make_frames(settings, self.texts, self.files.offers)
-        self.responses = ResponseService(settings.wechat_response_hosts)
+        self.responses = self._opened(ResponseService(settings.wechat_response_hosts))
         self.claims = ClaimStore(self.runner, self.streams)
         files, ttl = self.files, settings.stream_ttl
         self.late_answers = LateAnswers(
             self.claims, access, self.frames, self.responses, files=files.store, offers=files.offers, ttl=ttl
         )
-        self.manager = self._manager()
-        self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer, self.claims)
-        self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
+        self.manager = self._opened(self._manager())
+        self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer, self.claims))
+        self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
         self.gateway = self._gateway()
         tokens = user_tokens(settings, self.auth, self.channels)
         self.feedback_inbox, self.feedback = make_feedback(
             settings, self.runner, access, self.providers, self.texts, tokens
         )
+        self._opened(self.feedback)
         names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
         self.long_stores = make_long_stores(settings, self.runner, self.keys)
-        self.batches = make_batches(
-            settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts
+        self.batches = self._opened(
+            make_batches(settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts)
         )
         self.leases = LeaseStore(self.runner)
         self.health = self._health()
@@ -136,6 +153,12 @@ class Container:
         self._handovers: list[Callable[[float], None]] = []
         self._started = False
         self._closing = False
+
+    def _opened(self, part: P) -> P:
+        """Return a part that is closed with this replica, before the parts that were built earlier."""
+        if part is not None:
+            self._closes.callback(part.close)
+        return part
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Start and drain a set of connections together with this replica."""
@@ -181,40 +204,18 @@ class Container:
             lifecycle.leave()
 
     def close(self) -> None:
-        """Drain, then close everything."""
+        """Drain, then close everything. A part that fails to close stops no other; its error is raised at the end."""
         self._closing = True
         end = time.monotonic() + self.settings.drain_seconds
-        for hand_over in self._handovers:
-            hand_over(max(0.0, end - time.monotonic()))
-        self.manager.draining = True
-        self.leave()
-        self.manager.drain(max(0.0, end - time.monotonic()))
-        for lifecycle in self._lifecycles:
-            lifecycle.close_all()
-            lifecycle.stop()
-        if self.batches:
-            self.batches.close()
-        self.takeovers.close()
-        self.readers.close()
-        self.feedback.close()
-        self.manager.close()
-        self.responses.close()
-        self.files.fetcher.close()
-        self.media.close()
-        self.own_secret.close()
-        for provider in self.providers.values():
-            provider.close()
-        for directory in self.directories.values():
-            directory.close()
-        self.auth.close()
-        if self.users:
-            self.users.close()
-        self.redis.close()
-        self.redis_of_flusher.close()
-        if self.redis_of_batches is not self.redis:
-            self.redis_of_batches.close()
-        if self.batch_store:
-            self.batch_store.close()
+        with self._closes:
+            for hand_over in self._handovers:
+                hand_over(max(0.0, end - time.monotonic()))
+            self.manager.draining = True
+            self.leave()
+            self.manager.drain(max(0.0, end - time.monotonic()))
+            for lifecycle in self._lifecycles:
+                self._closes.callback(lifecycle.stop)
+                self._closes.callback(lifecycle.close_all)
         log.info("stopped")
 
     def _answerer(self, access: Access) -> Answerer:
@@ -285,4 +286,4 @@ class Container:
         address, size = self.settings.batch_redis_url, self.settings.redis_pool_size
         if not address:
             return self.redis
-        return connect(address.get_secret_value(), pool_size=size, timeout=self._redis_timeout)
+        return self._opened(connect(address.get_secret_value(), pool_size=size, timeout=self._redis_timeout))

@@ -309,6 +309,34 @@ def test_idle_connections_close_before_answers_end_and_busy_ones_after(redis_url
     assert calls == ["start", "leave, ready: False", "close_all, running: 0", "stop"]
 
 
+def test_a_part_that_fails_to_close_stops_no_other(redis_url: str) -> None:
+    """All other parts are closed, and the error is raised at the end."""
+    before = set(threading.enumerate())
+    built = container(redis_url)
+    calls: list[str] = []
+
+    class Connections:
+        def start(self) -> None: ...
+
+        def leave(self) -> None: ...
+
+        def close_all(self) -> None:
+            raise RuntimeError("unexpected")
+
+        def stop(self) -> None:
+            calls.append("stop")
+
+    built.attach(Connections())
+    built.start()
+    built.gateway.ask(QUESTION)
+
+    with pytest.raises(RuntimeError, match="unexpected"):
+        built.close()
+
+    assert calls == ["stop"]
+    wait_until(lambda: not set(threading.enumerate()) - before)
+
+
 def test_a_bots_own_commands_reset(redis_url: str) -> None:
     """WECHAT_COMMANDS replaces the default commands that reset a conversation."""
     replica = container(redis_url, WECHAT_COMMANDS=json.dumps({"从头来": "reset"}))
