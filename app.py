@@ -34,13 +34,14 @@ from channels.web.plain_paths import PlainPaths
 from channels.web.tracing import RequestTraces
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
+from config.errors import SettingsError
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from config.texts.requests import request_words
 from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.channels import Channel
-from services.errors import CallbackRefused, SettingsError
+from services.errors import CallbackRefused
 from services.limits.guesses import Guesses
 from services.ops.metrics_files import render_apart
 from services.ops.metrics_folder import VARIABLE

@@ -13,10 +13,10 @@ from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
 
 from config.addresses import bracketed  # noqa: E402
+from config.errors import SettingsError  # noqa: E402
 from config.settings import load_settings  # noqa: E402
 from server import startup  # noqa: E402
 from server.worker import count_reload, forget  # noqa: E402
-from services.errors import SettingsError  # noqa: E402
 from services.ops import metrics_folder  # noqa: E402
 
 try:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from config.bots import DEFAULT_BOT, BotSettings
+from config.errors import LaibaoError
 from config.settings import Settings
 from services.batches.files import writable
 from services.batches.manager import BatchManager
-from services.errors import LaibaoError, ProviderError, StoreUnavailable
+from services.errors import ProviderError, StoreUnavailable
 from services.identity.auth_service import AuthService
 from services.identity.user_store import SqlUserStore
 from services.long_connection.lease_store import LeaseStore

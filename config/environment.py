@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, DotEnvSettingsSource
 
-from services.errors import SettingsError
+from config.errors import SettingsError
 
 #: Prefixes of the product's variables; an unknown name with one of them is probably a typo.
 PREFIXES = (

@@ -20,8 +20,8 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from config.errors import SettingsError
 from config.log_fields import FieldsFilter
-from services.errors import SettingsError
 
 #: Size in bytes at which a log file is rotated, and the number of old files kept.
 MAX_BYTES = 10 * 1024 * 1024

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from config.errors import SettingsError
 from config.fields import Group
-from services.errors import SettingsError
 
 MASK = "***"
 #: Characters of a value that a message shows; the rest is cut.

@@ -25,12 +25,12 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.errors import SettingsError
 from server.connection import LanedConnection
 from server.connection_slots import RESERVE, SHORT, ConnectionLimits, ConnectionSlots, is_exempt
 from server.lane import CallbackLane
 from server.requests import BoundedBody, count, refuse, turn_away
 from server.sockets import PacedServer, allow_files
-from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """All errors of this product, in one tree.
 
 LaibaoError                     code, status
-├── SettingsError               a setting is missing or wrong; the process does not start
+├── SettingsError               a setting is missing or wrong; the process does not start (config/errors.py)
 ├── CallbackRefused             a WeCom callback failed a check: answered with 4xx, nothing is changed
 ├── StoreUnavailable            Redis or SQL did not answer in time
 ├── StreamClosed                the stream accepts no more chunks from this owner
@@ -31,24 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-
-class LaibaoError(Exception):
-    """The base class. `code` is stable and may be shown to users; the message is for the log."""
-
-    code = "unknown"
-    #: The HTTP status of a reply that reports this error.
-    status = 500
-
-    def __init__(self, message: str = "", *, code: str = "") -> None:
-        super().__init__(message or code or self.code)
-        if code:
-            self.code = code
-
-
-class SettingsError(LaibaoError):
-    """A setting is missing or wrong. The message names the variable, the value and the expected form."""
-
-    code = "settings"
+from config.errors import LaibaoError
 
 
 class CallbackRefused(LaibaoError):

@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from services.errors import ProviderError, SettingsError
+from config.errors import SettingsError
+from services.errors import ProviderError
 from services.providers.dify.urls import DifyUrls
 from tools._command import INTERRUPTED, json_object, key_from_stdin, run, seconds
 from tools._dify.failures import Failure

@@ -21,8 +21,8 @@ from typing import Any
 
 import redis
 
+from config.errors import LaibaoError
 from config.settings import Settings, load_settings
-from services.errors import LaibaoError
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.store import StreamStore
 from tools._pipes import until_nobody_reads

@@ -32,8 +32,8 @@ from urllib.parse import urlsplit
 import click
 
 from config.bots import DEFAULT_BOT, BotSettings
+from config.errors import SettingsError
 from demo.wecom.simulator import CallbackFailed, RuleBroken, SimulatedBot, WeComUser
-from services.errors import SettingsError
 from tools._command import checked_address, json_object, run, seconds
 from tools._page import Printer, printer_on
 from tools._pipes import until_nobody_reads

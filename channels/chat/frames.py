@@ -14,7 +14,7 @@ from channels.options import ChatReader, ChatView, QuestionOptions
 from channels.rating import MAX_WORDS
 from channels.web import rest
 from channels.web.rest import RestError
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 
 #: Frames that need no reply: WebRTC signalling of old clients, and `pong` and `auth`.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})

@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 from utils.tracing.context import current_trace
 
 # The library logs message contents at DEBUG and every connection at INFO.

@@ -15,7 +15,8 @@ from werkzeug.exceptions import HTTPException
 
 from channels.web.envelope import envelope
 from channels.web.rest import STORE_CODE, RestError
-from services.errors import LaibaoError, StoreUnavailable
+from config.errors import LaibaoError
+from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from config.environment import did_you_mean
+from config.errors import SettingsError
 from config.texts.en import EN
 from config.texts.zh import ZH
-from services.errors import SettingsError
 
 __all__ = ["ANSWER_CODES", "EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from math import ceil
 
+from config.errors import LaibaoError, SettingsError
 from services import metrics
 from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
@@ -24,7 +25,7 @@ from services.batches.records import BatchOptions, Given, Item, ItemStatus, Orde
 from services.batches.store import SqlBatchStore
 from services.batches.webhooks import LOOK_SECONDS, Webhooks
 from services.batches.worker import LaneWorker
-from services.errors import LaibaoError, SettingsError, StoreUnavailable
+from services.errors import StoreUnavailable
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.rounds import Rounds

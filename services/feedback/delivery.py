@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from config.errors import LaibaoError, SettingsError
 from services import metrics
-from services.errors import AuthError, LaibaoError, ProviderError, SettingsError, StoreUnavailable
+from services.errors import AuthError, ProviderError, StoreUnavailable
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.rating_store import ClaimedRatings, RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating

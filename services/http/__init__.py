@@ -1,6 +1,6 @@
 """An HTTP client for long answers: pooled connections, and exchanges whose blocked reads another thread can end.
 
-Imports floor 0 and `utils` alone. Every provider and the auth API have a client of their own; a change of timeouts or
+Imports floor 2 and `utils` alone. Every provider and the auth API have a client of their own; a change of timeouts or
 pooling begins in `service.py`.
 
 The proxy and CA bundle of an address follow the rules of requests; urllib3's pools keep its connections. One thread

@@ -12,7 +12,7 @@ from requests import Session
 from requests.utils import get_auth_from_url, select_proxy
 from urllib3.util import make_headers
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 
 
 class ConnectFailed(LaibaoError):

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from services.errors import AuthError, LaibaoError, SettingsError, StoreUnavailable
+from config.errors import LaibaoError, SettingsError
+from services.errors import AuthError, StoreUnavailable
 from services.identity.auth_api_service import AuthApi, Method
 from services.identity.token_store import Denied, TokenStore
 from services.identity.user_locks import UserLocks

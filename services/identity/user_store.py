@@ -16,7 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.errors import SettingsError, StoreUnavailable
+from config.errors import SettingsError
+from services.errors import StoreUnavailable
 from services.models import UserInfo
 from services.sql.database import NoAnswer, SqlDatabase
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 
 #: Sent by us.
 SUBSCRIBE, PING = "aibot_subscribe", "ping"

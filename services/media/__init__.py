@@ -1,6 +1,6 @@
 """The files of messages: fetched, decrypted and given to the provider, before the question waits for its turn.
 
-Imports `http`, `redis`, `wecom`, `providers` and floor 0. `listed.py` writes the addresses into a question, where they
+Imports `http`, `redis`, `wecom`, `providers` and floor 2. `listed.py` writes the addresses into a question, where they
 are sealed; `sent_store.py` keeps files that came with the question itself, or were uploaded before it (`inbox.py`);
 `media_service.py` fetches and decrypts a file; `kinds.py` tells its type by name and bytes; `intake.py` is the order of
 it all, and what a replica that takes a question over does again.

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 from services.ops.metrics_folder import locked
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The answer providers: `base.py` has their interface, `registry.py` their names.
 
-Imports `http` and floor 0. Each provider has a package: `service` speaks the wire format, `turn` is a state machine
+Imports `http` and floor 2. Each provider has a package: `service` speaks the wire format, `turn` is a state machine
 without I/O that knows when an answer is over, `provider` joins the two. A new provider begins as a subclass of
 `base.BaseRAGProvider`, entered in `registry.PROVIDERS`. This package imports nothing, so a plug-in that needs `base`
 loads no HTTP client.

@@ -7,9 +7,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from config.errors import SettingsError
 from config.plugins import GROUP
 from config.provider_group import ProviderSettings
-from services.errors import SettingsError
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 
 #: Maximum characters of a piece of the transcript, a session id, a stream id and a batch task id.
 MAX_TEXT = 10_000

@@ -15,7 +15,8 @@ from typing import Any
 import redis
 
 from config.addresses import parse_redis_url
-from services.errors import SettingsError, StoreUnavailable
+from config.errors import SettingsError
+from services.errors import StoreUnavailable
 from services.redis.client import (
     FAILURES,
     BoundedPool,

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
-from services.errors import SettingsError, StoreUnavailable
+from config.errors import SettingsError
+from services.errors import StoreUnavailable
 
 T = TypeVar("T")
 

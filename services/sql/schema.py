@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from services.errors import SettingsError
+from config.errors import SettingsError
 from services.sql.columns import statements
 from services.sql.database import SqlDatabase, SqlFailed
 

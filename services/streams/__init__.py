@@ -1,6 +1,6 @@
 """One answer in Redis: written by its owner, read by any client on any replica.
 
-Imports `redis` and floor 0. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the
+Imports `redis` and floor 2. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the
 owner's side without I/O (so tests can try every order of replies on it), `owned_stream.py` makes it safe in threads,
 `backlog.py` has its chunks, `flusher.py` is the only writer, `producer.py` turns one question into one finished stream,
 `manager.py` owns the threads and their slots, `following.py` follows a stream for one reader. A new field of a stream

@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from config.errors import LaibaoError, SettingsError
 from services.attachments import Media
-from services.errors import CallbackRefused, LaibaoError, SettingsError
+from services.errors import CallbackRefused
 from services.wecom.crypto import CryptError, WXBizJsonMsgCrypt, decode_key
 from services.wecom.message import ANY_MENTION, UNUSABLE, Message, json_object, mention_of, read_message, unusable
 from utils.keyring import derive

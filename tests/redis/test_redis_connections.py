@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.errors import SettingsError, StoreUnavailable
+from config.errors import SettingsError
+from services.errors import StoreUnavailable
 from services.redis.client import BoundedPool
 from services.redis.store import WHOLE, Call, ScriptRunner, connect, script
 from tests.support.replicas import ROOT

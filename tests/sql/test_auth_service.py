@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import redis
 
+from config.errors import SettingsError
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
-from services.errors import AuthError, SettingsError
+from services.errors import AuthError
 from services.identity.auth_service import LOCK_MARGIN, AuthService, AuthTimeouts, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_locks import UserLocks

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from services.errors import SettingsError
+from config.errors import SettingsError
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import DELETED_AT_ONCE, FEEDBACK, KEPT_DAYS, SqlFeedbackStore
 from tests.support.batches.shelf import at_once

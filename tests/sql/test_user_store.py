@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.auth import DEMO_USER_QUERY, DEMO_USERS, DemoUser, create_demo_users
-from services.errors import SettingsError, StoreUnavailable
+from services.errors import StoreUnavailable
 from services.identity.user_store import READ_PAUSE, SqlUserStore, UserRecord
 from services.models import UserInfo
 from tests.support.servers.processes import FakeClock, MariaServer, free_port, wait_until

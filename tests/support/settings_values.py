@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from config.errors import SettingsError
 from config.settings import Settings, load_settings
-from services.errors import SettingsError
 
 AES_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
 OTHER_AES_KEY = "AnotherFakeEncodingAESKeyyyyyyyyyyyyyyyyyyy"

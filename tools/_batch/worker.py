@@ -15,11 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from bootstrap.container import Container
+from config.errors import SettingsError
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from server.startup import check_folders
 from services import metrics
-from services.errors import SettingsError, StoreUnavailable
+from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 

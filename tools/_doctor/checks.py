@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 
 FindingOutcome = Literal["ok", "warning", "failed"]
 #: Seconds one check may take.

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bootstrap.container import Container
+from config.errors import SettingsError
 from config.settings import Settings
-from services.errors import AuthError, SettingsError, StoreUnavailable
+from services.errors import AuthError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
 from tools._doctor.checks import Finding, explained
 

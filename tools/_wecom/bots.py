@@ -7,9 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from config.bots import DEFAULT_BOT, BotSettings
 from config.environment import read_environment
+from config.errors import SettingsError
 from config.problems import validated
 from config.settings import Settings
-from services.errors import SettingsError
 
 PATH = "/wechat/callback"
 MISSING = "no keys: set WECHAT_TOKEN and WECHAT_ENCODING_AES_KEY to those of the bot's API settings"

@@ -9,8 +9,8 @@ from contextlib import closing
 import click
 
 from config.bots import DEFAULT_BOT
+from config.errors import LaibaoError
 from config.settings import load_settings
-from services.errors import LaibaoError
 from services.long_connection.lease_store import LeaseStore
 from services.redis.store import ScriptRunner, connect
 from tools._page import printer_on

@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from channels.wecom.long_connection.arrivals import Arrivals
 from channels.wecom.long_connection.connect import open_socket
 from channels.wecom.long_connection.link import Link
-from services.errors import LaibaoError, StoreUnavailable
+from config.errors import LaibaoError
+from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
 from services.long_connection import metrics
 from services.long_connection.held_lease import HeldLease

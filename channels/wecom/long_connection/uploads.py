@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from channels.wecom.long_connection.link import Link
-from services.errors import LaibaoError
+from config.errors import LaibaoError
 from services.long_connection.allowance_store import AllowanceStore
 from services.long_connection.names import hidden
 from services.long_connection.outgoing import MAX_FILE, OutgoingKind, outgoing_kind

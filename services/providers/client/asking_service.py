@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.errors import ProviderError, SettingsError
+from config.errors import SettingsError
+from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService
 from services.providers.client.errors import http_error
 from services.providers.client.record_stream import RecordStream

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from services.errors import ProviderError, SettingsError
+from config.errors import SettingsError
+from services.errors import ProviderError
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.asking_service import AskingService, checked_headers, checked_url

@@ -10,8 +10,9 @@ from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, Literal
 
+from config.errors import SettingsError
 from services.attachments import MediaFile
-from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
+from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider, Recovered
 from services.providers.client.inputs import InputsTemplate

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from services.errors import ProviderError, SettingsError
+from config.errors import SettingsError
+from services.errors import ProviderError
 from utils.tracing.context import onward_headers
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from config.errors import SettingsError
 from services.attachments import MediaFile
-from services.errors import ProviderError, SettingsError
+from services.errors import ProviderError
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.asking_service import AskingService, checked_headers, checked_url

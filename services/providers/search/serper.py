@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.errors import ProviderError, SettingsError
+from config.errors import SettingsError
+from services.errors import ProviderError
 from services.http.service import Exchange, HTTPService, aborted_error
 from services.providers.base import BaseSearchProvider, SearchResult
 from services.providers.client.json_fields import json_object

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis
 
+from config.errors import SettingsError
 from config.settings import Settings, load_settings
-from services.errors import SettingsError
 from tests.support.replicas import AppServer, settings_for
 from tests.support.servers.processes import free_port
 from tools import streams

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import CallbackFailed
-from services.errors import SettingsError
 from tests.support.model_bot import ANSWER, SLOW, ModelBot
 from tests.support.pictures import MP4, PDF, png
 from tests.support.replicas import AppServer, dify_settings

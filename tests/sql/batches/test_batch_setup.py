@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from config.errors import SettingsError
 from services.batches.sql.tables import statements
 from services.batches.store import SqlBatchStore
-from services.errors import SettingsError, StoreUnavailable
+from services.errors import StoreUnavailable
 from tests.support.batches.desk import BatchDesk, ScriptedProvider, texts
 from tests.support.batches.shelf import Shelf, at_once
 from tests.support.servers.processes import MariaServer, free_port

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.environment import available_cpus, read_environment
-from services.errors import SettingsError
+from config.errors import SettingsError
 from tests.support.settings_values import settings
 
 

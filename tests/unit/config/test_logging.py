@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from config.errors import SettingsError
 from config.log_fields import HOST, log_fields
 from config.logging import configure_logging
-from services.errors import SettingsError
 
 log = logging.getLogger("tests.logging")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.openai.server import MockOpenAI
-from services.errors import SettingsError
 from services.providers.openai.provider import OpenAIProvider
 from services.providers.openai.service import endpoint
 from tests.support.answers import ask

@@ -12,9 +12,9 @@ import pytest
 from pydantic import Secret, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
+from config.errors import SettingsError
 from config.plugins import RAG_PROVIDERS
 from config.settings import Settings, load_settings
-from services.errors import SettingsError
 from tests.support.settings_values import AES_KEY, LEAST, OTHER_AES_KEY, refusal, settings
 
 DEMO_ENV = Path(__file__).parents[3] / "demo.env"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from config.errors import LaibaoError, SettingsError
 from config.texts import EN, LOCALES, ZH, Texts, check_overrides
-from services.errors import AnswerError, LaibaoError, SettingsError, StoreUnavailable
+from services.errors import AnswerError, StoreUnavailable
 
 #: Sentences of sockets and batches. Some are the originals' and do not end with a full stop.
 ORIGINALS = list(ZH)[list(ZH).index("sources_heading") : list(ZH).index("batch_unknown") + 1]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.custom.plays import METADATA, SOURCE
 from demo.mocks.custom.server import MockCustom
-from services.errors import SettingsError
 from services.models import Asker, Delta, Query, Replacement, Turn, Usage
 from services.providers.custom.provider import CustomProvider
 from tests.support.answers import TIMEOUT, ask, provider_lines

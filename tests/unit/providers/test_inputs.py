@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.errors import SettingsError
+from config.errors import SettingsError
 from services.models import Asker, Identity, Query, UserInfo
 from services.providers.client.inputs import InputsTemplate, time_info
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from config.errors import SettingsError
 from config.plugins import RAG_PROVIDERS
 from config.provider_group import ProviderSettings
-from services.errors import SettingsError, Unrecoverable
+from services.errors import Unrecoverable
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider

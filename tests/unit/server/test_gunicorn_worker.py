@@ -15,9 +15,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.errors import SettingsError
 from server import worker as gunicorn_worker
 from server.worker import LAST_SECONDS, DrainingWorker, forget
-from services.errors import SettingsError
 
 
 def worker(close: Callable[[], None]) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from config.errors import SettingsError
 from server.startup import PORT_PAUSE, PORT_SECONDS, check_addresses, check_folders, inherits_listeners
-from services.errors import SettingsError
 from tests.support.servers.processes import free_port
 from tests.support.settings_values import settings
 

@@ -17,8 +17,9 @@ from channels.web.errors import OF_REASON, STATUS, status_of_code
 from channels.web.openapi.document import document
 from channels.web.openapi.reasons import OF_REQUESTS, REASONS
 from channels.web.pages import docs
+from config.errors import LaibaoError
 from config.texts import ANSWER_CODES, ZH
-from services.errors import AnswerError, LaibaoError
+from services.errors import AnswerError
 
 ROOT = Path(__file__).parents[3]
 

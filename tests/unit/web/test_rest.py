@@ -20,6 +20,7 @@ from channels.web.compression import MIN_BYTES, SLICE, compress_answers
 from channels.web.envelope import CODES, envelope
 from channels.web.errors import register_rest_errors
 from channels.web.rest import MAX_ERRORS, RestError, RestModel, body, caller, params, raw_body
+from config.errors import LaibaoError
 from config.texts import ZH, Texts
 from services.errors import (
     AuthError,
@@ -27,7 +28,6 @@ from services.errors import (
     BatchFinished,
     BatchQueueFull,
     BatchUnknown,
-    LaibaoError,
     ProviderError,
     StoreUnavailable,
 )

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.errors import CallbackRefused, LaibaoError, SettingsError
+from config.errors import LaibaoError, SettingsError
+from services.errors import CallbackRefused
 from services.wecom.callback import WechatService, derive_key
 from services.wecom.crypto import Prpcrypt, _cipher, decode_key, signature
 from services.wecom.message import Message

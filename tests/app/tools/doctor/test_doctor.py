@@ -20,10 +20,11 @@ import pytest
 import requests
 
 from bootstrap.container import Container
+from config.errors import SettingsError
 from config.settings import Settings, load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
-from services.errors import ProviderError, SettingsError
+from services.errors import ProviderError
 from services.providers.dify.service import DifyService
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for, wait_until

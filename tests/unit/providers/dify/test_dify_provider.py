@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.attachments import AnswerFile, Attached
-from services.errors import ConversationGone, SettingsError
+from services.errors import ConversationGone
 from services.models import Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify.features.files import answer_files
 from services.providers.dify.provider import DifyProvider

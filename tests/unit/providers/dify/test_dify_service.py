@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
-from services.errors import ConversationGone, ProviderError, SettingsError
+from services.errors import ConversationGone, ProviderError
 from services.providers.dify.service import DifyService
 from services.providers.dify.urls import DifyUrls
 from tests.support.answers import TIMEOUT, TickingClock

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from demo.mocks.serper import Behaviour, MockSerper, results
-from services.errors import ProviderError, SettingsError
+from services.errors import ProviderError
 from services.providers.base import Hit
 from services.providers.search.serper import MAX_QUERY, SerperSearch
 from services.providers.search.serper_results import MAX_HITS, MAX_SNIPPET, read_result
