@@ -42,7 +42,7 @@ from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.channels import Channel
 from services.errors import CallbackRefused
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 from services.ops.metrics_files import render_apart
 from services.ops.metrics_folder import VARIABLE
 from services.ops.metrics_page import MetricsPage

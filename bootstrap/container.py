@@ -43,22 +43,22 @@ from services.answers.asked_store import AskedStore
 from services.answers.askers import Askers
 from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
 from services.channels import Channel, Channels, Lifecycle
+from services.conversations.memory import MemoryStores
+from services.conversations.store import ConversationStore
 from services.errors import StoreUnavailable
 from services.files.linked import AnswerLinks
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
+from services.identity.rate_limiter import RateLimiter
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
-from services.limits.rate_limiter import RateLimiter
 from services.long_connection.lease_store import LeaseStore
 from services.media.intake import MediaIntake
 from services.ops.health import Health

@@ -14,13 +14,14 @@ from config.settings import Settings
 from config.texts import Texts
 from services.answers.answer import Backend
 from services.answers.extras.answer_extras import AnswerExtras
-from services.answers.history_store import HistoryStore
 from services.channels import Channels
 from services.contacts.access import TokenAccess
 from services.contacts.access_token_store import AccessTokenStore
 from services.contacts.api_service import ContactsApi
 from services.contacts.contact_store import ContactStore
 from services.contacts.directory import Directory, DirectoryParts
+from services.conversations.history_store import HistoryStore
+from services.conversations.session_store import SessionStore
 from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
@@ -35,7 +36,6 @@ from services.files.links import FileLinks
 from services.files.offered import FileOffers
 from services.files.reading import FileReader
 from services.files.store import FileStore
-from services.histories.turn_store import TurnStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
@@ -147,8 +147,8 @@ def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
     )
 
 
-def make_turns(settings: Settings, runner: ScriptRunner, keys: Keys) -> TurnStore:
-    return TurnStore(runner, secret=keys.names(), ttl=settings.conversation_ttl, request_ttl=settings.stream_ttl)
+def make_turns(settings: Settings, runner: ScriptRunner, keys: Keys) -> SessionStore:
+    return SessionStore(runner, secret=keys.names(), ttl=settings.conversation_ttl, request_ttl=settings.stream_ttl)
 
 
 def sql_pools(settings: Settings) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class Question:
     #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
     #: "" asks without conversation memory.
     session: str = ""
-    #: What the client says came before the question, as JSON (`services/histories`); "" for nothing.
+    #: What the client says came before the question, as JSON (`services/conversations`); "" for nothing.
     earlier: str = field(default="", repr=False)
     #: A socket user's sealed token, so that another replica can ask as this user.
     credential: str = field(default="", repr=False)

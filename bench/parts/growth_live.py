@@ -18,7 +18,7 @@ from bench.stage.dify import MockDify
 from bench.stage.servers import wait_for
 from bench.stage.stage import Meter, Stage
 from config.bots import DEFAULT_BOT
-from services.answers.conversation_store import ConversationStore
+from services.conversations.store import ConversationStore
 from services.models import Question
 from services.redis.store import Call, ScriptRunner, connect
 from services.streams.records import KEPT_BY_REDIS, NewStream

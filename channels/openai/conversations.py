@@ -7,8 +7,8 @@ import secrets
 
 from channels.openai.errors import invalid
 from channels.openai.requests import AskedCompletion
+from services.conversations.session_store import ClaimedSession, SessionStore, Talk, TextDigest
 from services.errors import StoreUnavailable
-from services.histories.turn_store import ClaimedSession, Talk, TextDigest, TurnStore
 from services.models import Question
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class ClientConversations:
     """Conversations of clients that send all messages with each question."""
 
-    def __init__(self, store: TurnStore, *, max_bytes: int) -> None:
+    def __init__(self, store: SessionStore, *, max_bytes: int) -> None:
         """Take the bytes of earlier messages that go along with a question at most."""
         self._store = store
         self._max_bytes = max_bytes

@@ -25,7 +25,7 @@ from channels.web import rest
 from channels.web.rest import Operation, RestError
 from config.settings import Settings
 from config.texts import Texts
-from services.histories.turn_store import TextDigest, TurnStore
+from services.conversations.session_store import SessionStore, TextDigest
 from services.models import Question
 
 MEDIA_TYPE = "text/event-stream"
@@ -134,7 +134,7 @@ class ChatCompletions:
 
 def openai_channel(
     questions: WaitingQuestions,
-    turns: TurnStore,
+    turns: SessionStore,
     callers: rest.ProgramChecker,
     models: Mapping[str, Collection[str]],
     settings: Settings,

@@ -17,8 +17,8 @@ from channels.openai.pictures import sent_pictures
 from channels.openai.rules import OPENAI
 from channels.web import rest
 from services.attachments import SentFile
-from services.histories.earlier import Earlier, Said, turns_of, written
-from services.histories.turn_store import Talk, TextDigest
+from services.conversations.earlier import Earlier, Said, turns_of, written
+from services.conversations.session_store import Talk, TextDigest
 from services.identity.callers import Caller
 from services.models import Question
 from utils.thinking import fold_thinking

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from services.conversations.session_store import TextDigest
 from services.errors import StoreUnavailable
-from services.histories.turn_store import TextDigest
 
 
 class AnswerRun:

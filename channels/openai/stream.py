@@ -13,8 +13,8 @@ from channels.openai.sent_text import AnswerReplaced, SentText
 from channels.waiting.line import ClientConnection
 from channels.waiting.waits import Ended, WaitStep
 from config.texts import Texts
+from services.conversations.session_store import TextDigest
 from services.errors import StoreUnavailable, StreamUnknown
-from services.histories.turn_store import TextDigest
 from services.streams.following import News
 from utils.markdown.thinking_stream import Piece, ThinkingStream
 

@@ -19,7 +19,7 @@ from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, acce
 from channels.web.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
 from services import metrics
 from services.identity.callers import Caller
-from services.limits.rate_limiter import RateLimiter
+from services.identity.rate_limiter import RateLimiter
 from services.sockets.store import SocketStore
 from utils.limited_log import LimitedLog
 from utils.metric_labels import close_label

@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 from channels.web.envelope import envelope
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
-from services.limits.rate_limiter import RateLimiter
+from services.identity.rate_limiter import RateLimiter
 from utils.origins import may_open
 
 #: Our subprotocol, and the prefix of one that carries a credential: browsers can add nothing else to a handshake.

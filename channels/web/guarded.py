@@ -12,7 +12,7 @@ from flask import request
 from channels.web.ports import is_for_operators
 from services.errors import AddressBlocked, AuthError
 from services.identity.callers import Caller, Callers
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 
 
 class GuardedCallers:

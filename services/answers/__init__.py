@@ -1,14 +1,14 @@
-"""From a question to its answer: the gateway, the conversation's queue and memory, the provider's run, takeover.
+"""From a question to its answer: the gateway, the provider's run, takeover.
 
-Imports `streams`, `identity` and `providers`. Every channel calls `gateway.Gateway` and nothing else here. A change
-of the queue or of conversation memory begins in `conversation_store.py` and `conversation_memory.py`, one of what
-differs by channel in the channel's `rules.py`.
+Imports `streams`, `conversations`, `identity` and `providers`. Every channel calls `gateway.Gateway` and nothing else
+here. A change of what differs by channel begins in the channel's `rules.py`.
 
-**Asking.** Opening a stream also returns its conversation's turn and memory (`lua/turn.lua`). A question whose turn it
-is needs one more acknowledged write before its provider is asked: `asks`, the number of calls. A conversation's
-`CONVERSATION_TTL` starts anew with each question; its id is written only when it is new. `provider_run.py` is one call
-of a provider; when the stream breaks off (`StreamBroken`), the same owner looks the answer up as after a takeover, and
-does not ask again. A provider's id, the answer's cost and its sources are stored beside the text.
+**Asking.** Opening a stream also returns its conversation's turn and memory (`conversations/lua/turn.lua`). A question
+whose turn it is needs one more acknowledged write before its provider is asked: `asks`, the number of calls. A
+conversation's `CONVERSATION_TTL` starts anew with each question; its id is written only when it is new.
+`provider_run.py` is one call of a provider; when the stream breaks off (`StreamBroken`), the same owner looks the
+answer up as after a takeover, and does not ask again. A provider's id, the answer's cost and its sources are stored
+beside the text.
 
 **Commands.** `commands.py` stops answers, asks the last question again and hands it over, for WeCom's users. A question
 is noted in its person's list of the chat (`asked_store.py`) in the round trip that opens its stream, so a command knows

@@ -10,16 +10,16 @@ from typing import NamedTuple, Protocol
 
 from services import metrics
 from services.answers.askers import Askers, speaker_of
-from services.answers.conversation_memory import PAUSE as TURN_POLL
-from services.answers.conversation_memory import ConversationMemory, LateHead, MemoryStores, through_outage
-from services.answers.conversation_store import Memory
 from services.answers.extras.answer_extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
+from services.conversations.earlier import read, told
+from services.conversations.memory import PAUSE as TURN_POLL
+from services.conversations.memory import ConversationMemory, LateHead, MemoryStores, through_outage
+from services.conversations.store import Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.histories.earlier import read, told
 from services.media.intake import MediaIntake, taken_in
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider

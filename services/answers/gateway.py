@@ -11,12 +11,12 @@ from typing import Any
 
 from services.answers.answer import Answerer
 from services.answers.commands import ChatCommands, ChatNotes
-from services.answers.conversation_store import ConversationStore, Memory, QueuePosition
 from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
 from services.attachments import SentFile
 from services.channels import ChannelRules, Channels
+from services.conversations.store import ConversationStore, Memory, QueuePosition
 from services.errors import StoreUnavailable
 from services.files.linked import AnswerLinks, LinkedFollowing
 from services.media.listed import written

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from services.answers.conversation_memory import ConversationMemory
 from services.answers.forms.words import offered
 from services.attachments import Attached
+from services.conversations.memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
 from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage

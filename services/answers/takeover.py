@@ -15,8 +15,8 @@ from collections.abc import Callable
 from services import metrics
 from services.answers.answer import Answerer
 from services.answers.claim_store import ClaimStore
-from services.answers.conversation_memory import through_outage
 from services.answers.late_answers import CLAIM_SECONDS
+from services.conversations.memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.manager import StreamManager, is_whole

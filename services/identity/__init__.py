@@ -1,7 +1,11 @@
-"""Users of WeCom, callers of REST and sockets, and the keys that name and seal their data.
+"""Users of WeCom, callers of REST and sockets, their limits, and the keys that name and seal their data.
 
 Imports `redis`, `sql` and `http`. The order of cached token, user record and auth API is in `auth_service.py`, the auth
 API's wire format in `auth_api_service.py`; credentials of programs and sockets are in `callers.py`.
+
+`rate_limiter.py` counts questions over sockets and HTTP in Redis, by the library `limits` over our own client.
+`RATE_LIMIT_USER` does not apply to WeCom, since a person has a few slots there, which belong to the streams.
+`guesses.py` blocks an address for its wrong credentials.
 
 `keys.py` derives every key by purpose and bot from `SECRET_KEY` or the bot's AES keys, so a bot's change does not
 affect another bot. Data of no bot is named by a random secret that all replicas share in Redis (`secret_store.py`). A

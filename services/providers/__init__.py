@@ -6,7 +6,7 @@ without I/O that knows when an answer is over, `provider` joins the two. A new p
 loads no HTTP client.
 
 `plugins.py` loads providers of other people's packages. Each provider has its own pool of HTTP connections per process,
-because providers are different parties. For a provider that keeps no conversations, `services.answers.history_store`
-keeps the last turns and `services.answers.conversation_memory` sends them along, bounded by tokens and age; a turn is
-kept when its answer is whole, once per stream, and not after the person started a new conversation.
+because providers are different parties. For a provider that keeps no conversations, `services.conversations` keeps the
+last turns and sends them along, bounded by tokens and age; a turn is kept when its answer is whole, once per stream,
+and not after the person started a new conversation.
 """

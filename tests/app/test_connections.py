@@ -14,7 +14,7 @@ from channels.sockets.connections import connections_blueprint
 from channels.web.envelope import CODES, envelope
 from channels.web.guarded import Administrators
 from services.errors import StoreUnavailable
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 from tests.support.servers.processes import FakeClock
 
 TOKEN = "obviously-fake-admin-token"

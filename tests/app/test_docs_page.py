@@ -23,7 +23,7 @@ from channels.web.pages.assets import CACHE, Assets
 from channels.web.pages.docs import addresses, docs_blueprint, operations_of
 from channels.web.pages.pages import HTML
 from config.texts import Texts
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 from services.ops.health import Health
 from tests.support.replicas import AppServer
 

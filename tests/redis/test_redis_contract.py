@@ -17,19 +17,19 @@ import redis
 
 from services.answers.asked_store import Asked, AskedStore
 from services.answers.claim_store import ClaimStore
-from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.forms.form_store import FormStore, form_id
-from services.answers.history_store import HistoryStore
 from services.batches.lanes_store import LEASE, BatchLanesStore
+from services.conversations.history_store import HistoryStore
+from services.conversations.session_store import ClaimedSession, SessionStore, Talk, TextDigest
+from services.conversations.store import ConversationStore, Memory
 from services.feedback.answered_store import AnsweredStore, note_call
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
-from services.histories.turn_store import ClaimedSession, Talk, TextDigest, TurnStore
+from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore
-from services.limits.rate_limiter import RateLimiter
 from services.long_connection.allowance_store import AllowanceStore
 from services.long_connection.lease_store import LeaseStore
 from services.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
@@ -349,7 +349,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 def told_turns(runner: ScriptRunner) -> None:
     """Find a conversation by its turns once, and by the key of a request as often as it is repeated."""
-    store = TurnStore(runner, secret=lambda: (b"secret",), ttl=100.0, request_ttl=100.0)
+    store = SessionStore(runner, secret=lambda: (b"secret",), ttl=100.0, request_ttl=100.0)
     talk = Talk("default", "key:1/ann", (("user", TextDigest("甲 ？").hex),))
     store.keep(talk, "s1")
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from services import metrics
-from services.answers.conversation_memory import through_outage
 from services.answers.forms import words
 from services.answers.forms.form_run import ClaimedForm, FormQuestion, FormRun
 from services.answers.forms.form_store import FormStore, form_id, new_attempt
+from services.conversations.memory import through_outage
 from services.errors import AnswerError
 from services.forms import PendingForm
 from services.models import Past, Query, Question

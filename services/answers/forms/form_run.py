@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from services import metrics
-from services.answers.conversation_memory import through_outage
 from services.answers.forms.form_store import FormStore, form_id
 from services.answers.provider_run import ShowForms, with_forms
+from services.conversations.memory import through_outage
 from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
 from services.forms import FormChoice, PendingForm
 from services.models import Past, ProviderIds, Query, Question

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from services.answers.conversation_store import forms_key
+from services.conversations.store import forms_key
 from services.errors import StoreUnavailable
 from services.forms import PendingForm
 from services.models import Question

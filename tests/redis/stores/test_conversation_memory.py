@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.answers.conversation_memory import ConversationMemory, MemoryStores
-from services.answers.conversation_store import ConversationStore
-from services.answers.history_store import MAX_CHARACTERS, HistoryStore
+from services.conversations.history_store import MAX_CHARACTERS, HistoryStore
+from services.conversations.memory import ConversationMemory, MemoryStores
+from services.conversations.store import ConversationStore
 from services.models import Query, Question, Turn
 from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import ScriptRunner

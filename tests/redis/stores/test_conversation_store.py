@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.answers.conversation_store import ConversationStore, Memory
+from services.conversations.store import ConversationStore, Memory
 from services.models import Question
 from services.redis.store import ScriptRunner
 

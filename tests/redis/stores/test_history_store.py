@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.answers.conversation_store import ConversationStore
-from services.answers.history_store import MAX_CHARACTERS, MAX_TURNS, HistoryStore, history_key
+from services.conversations.history_store import MAX_CHARACTERS, MAX_TURNS, HistoryStore, history_key
+from services.conversations.store import ConversationStore
 from services.models import Question, Turn
 from services.redis.store import ScriptRunner
 from tests.support.servers.processes import FakeClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.limits.rate_limiter import RateLimiter
+from services.identity.rate_limiter import RateLimiter
 from services.redis.store import ScriptRunner
 from tests.support.servers.processes import free_port, redis_client_for, wait_until
 
@@ -169,7 +169,7 @@ def test_the_storage_works_with_the_librarys_own_tools(runner: ScriptRunner) -> 
     from limits import parse
     from limits.strategies import FixedWindowRateLimiter
 
-    from services.limits.rate_limiter import RedisWindows
+    from services.identity.rate_limiter import RedisWindows
 
     windows = RedisWindows(runner, "dify_rate")
     strategy, item = FixedWindowRateLimiter(windows), parse("2/minute")

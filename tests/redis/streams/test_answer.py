@@ -11,12 +11,13 @@ import pytest
 
 from channels.registry import CHANNELS
 from services.answers.answer import EVICT_LEASES, Answerer, Backend
-from services.answers.conversation_memory import PAUSE, LateHead, MemoryStores
-from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
-from services.answers.history_store import HistoryStore
 from services.channels import Channels
+from services.conversations.earlier import Earlier, written
+from services.conversations.history_store import HistoryStore
+from services.conversations.memory import PAUSE, LateHead, MemoryStores
+from services.conversations.store import ConversationStore, Memory
 from services.errors import (
     AnswerError,
     AuthError,
@@ -27,7 +28,6 @@ from services.errors import (
     StreamBroken,
     Unrecoverable,
 )
-from services.histories.earlier import Earlier, written
 from services.identity.callers import Callers
 from services.models import (
     Complete,

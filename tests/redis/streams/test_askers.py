@@ -12,13 +12,13 @@ from channels.registry import CHANNELS
 from channels.wecom.rules import WECOM
 from services.answers.answer import Answerer, Backend
 from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
-from services.answers.conversation_memory import MemoryStores
-from services.answers.conversation_store import ConversationStore
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
-from services.answers.history_store import HistoryStore
 from services.channels import Channel, Channels
 from services.contacts.records import Contact
+from services.conversations.history_store import HistoryStore
+from services.conversations.memory import MemoryStores
+from services.conversations.store import ConversationStore
 from services.errors import AuthError
 from services.identity.name_store import NameStore
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question, UserInfo

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.answers.conversation_store import forms_key
 from services.answers.forms.conversation_forms import ConversationForms
 from services.answers.forms.form_run import FormQuestion
 from services.answers.forms.form_store import MOST_FORMS, FormStore
+from services.conversations.store import forms_key
 from services.errors import AnswerError
 from services.forms import FormAction, FormChoice, PendingForm
 from services.models import Question

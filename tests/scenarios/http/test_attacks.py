@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from config.texts import ZH
 from demo.mocks.auth import DEMO_USER_QUERY, create_demo_users
 from demo.mocks.dify.server import MockDify
-from services.limits.guesses import MOST as GUESSES
+from services.identity.guesses import MOST as GUESSES
 from services.models import UserInfo
 from services.streams.store import stream_keys
 from tests.scenarios.stage.silent_clients import SilentClients, allow_files, script_of, usual_wait

@@ -18,7 +18,7 @@ from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.sockets.socket import Closed, Socket
 from config.texts import Texts
 from services.identity.callers import Caller, Callers
-from services.limits.rate_limiter import RateLimiter
+from services.identity.rate_limiter import RateLimiter
 from services.redis.store import ScriptRunner
 from services.redis.store import connect as connect_redis
 from services.sockets.store import SocketStore

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from services.errors import AddressBlocked
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 from tests.support.servers.processes import FakeClock
 
 ADDRESS, OTHER_ADDRESS = "203.0.113.7", "198.51.100.9"
@@ -75,6 +75,6 @@ def test_a_block_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         guesses.failed(ADDRESS, "admin")
 
-    (line,) = [record for record in caplog.records if record.name == "services.limits.guesses"]
+    (line,) = [record for record in caplog.records if record.name == "services.identity.guesses"]
     assert (line.levelno, line.message) == (logging.WARNING, "address blocked")
     assert vars(line).items() >= {"address": ADDRESS, "kind": "admin", "seconds": 60.0}.items()

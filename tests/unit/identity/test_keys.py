@@ -11,8 +11,8 @@ import redis
 from config.settings import load_settings
 from demo.mocks.dify.server import MockDify
 from demo.mocks.openai.server import MockOpenAI
-from services.answers.conversation_store import ConversationStore, Memory
-from services.answers.history_store import HistoryStore
+from services.conversations.history_store import HistoryStore
+from services.conversations.store import ConversationStore, Memory
 from services.errors import StoreUnavailable
 from services.identity.keys import Keys
 from services.identity.secret_store import KEY, SecretStore

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 
 from channels.web.guarded import Administrators
 from channels.web.ops import ops_blueprint
-from services.limits.guesses import Guesses
+from services.identity.guesses import Guesses
 from services.ops.health import Health
 from tests.support.servers.processes import free_port
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.histories.earlier import Earlier, read, told, turns_of, written
+from services.conversations.earlier import Earlier, read, told, turns_of, written
 from services.models import Query, Turn
 from services.providers.mock import MockProvider
 from services.providers.openai.provider import OpenAIProvider

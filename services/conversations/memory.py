@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from services.answers.conversation_store import ConversationStore, Memory
-from services.answers.history_store import HistoryStore
+from services.conversations.earlier import told
+from services.conversations.history_store import HistoryStore
+from services.conversations.store import ConversationStore, Memory
 from services.errors import StoreUnavailable
-from services.histories.earlier import told
 from services.models import Query, Turn
 from services.providers.base import BaseRAGProvider
 from utils.thinking import fold_thinking

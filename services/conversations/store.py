@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from services.answers.history_store import MAX_TURNS, history_key
+from services.conversations.history_store import MAX_TURNS, history_key
 from services.models import Question
 from services.redis.store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of

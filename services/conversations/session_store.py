@@ -55,7 +55,7 @@ class ClaimedSession(NamedTuple):
     same: bool = True
 
 
-class TurnStore:
+class SessionStore:
     """Owns the keys above; every method is one round trip and may raise `StoreUnavailable`."""
 
     def __init__(self, runner: ScriptRunner, *, secret: Keyring, ttl: float, request_ttl: float) -> None:
