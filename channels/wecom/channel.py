@@ -1,4 +1,7 @@
-"""The WeCom channel: parses a callback, asks or reads, and renders the stream frame. It waits only for Redis."""
+"""The WeCom channel: parses a callback, asks or reads, and renders the stream frame. It waits only for Redis.
+
+WeCom takes pictures only in a finished frame, as base64 with their MD5.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,37 @@ from channels.wecom.callbacks import about_refusal
 from channels.wecom.clicks import CardClicks
 from channels.wecom.feedback import feedback_id
 from channels.wecom.messages import WeComMessages
-from channels.wecom.pictures import picture_items, shown_files
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
-from services.files.store import FileStore
+from services.files.store import FileStore, ShownFiles
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
 from utils.metric_labels import event_label
+
+
+def shown_files(store: FileStore | None, snapshot: Snapshot) -> ShownFiles:
+    """Return the files of an answer that ended within its frame; all others cost no round trip.
+
+    Raises:
+        StoreUnavailable: Redis is away.
+    """
+    if store is None or not snapshot.has_files or snapshot.status == "processing" or snapshot.frame_over:
+        return ShownFiles()
+    return store.shown(snapshot.stream_id)
+
+
+def picture_items(shown: ShownFiles) -> list[dict[str, Any]]:
+    """Return the frame's `msg_item`."""
+    return [
+        {"msgtype": "image", "image": {"base64": shown.pictures[stored.entry], "md5": stored.md5}}
+        for stored in shown.files
+        if stored.entry in shown.pictures
+    ]
+
 
 log = logging.getLogger(__name__)
 

@@ -1,23 +1,27 @@
 """Batches: accepts tasks, shows and changes them, and has their items worked on, on any replica.
 
 Tasks are in SQL. Every replica's sweep looks there for work and sends messages for free lanes. So nothing depends on a
-single message, wake-up or replica: each may be lost.
+single message, wake-up or replica: each may be lost. Two submissions under one idempotency key must have the same
+digest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from math import ceil
+from typing import Any
 
 from config.errors import LaibaoError, SettingsError
 from services import metrics
 from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batches.broker import POLL, LaneMessages
-from services.batches.digests import digest_of
 from services.batches.item import ItemAsker
 from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
 from services.batches.limits import KEEP_A_WEEK, BatchLimits, Retention
@@ -30,6 +34,23 @@ from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.rounds import Rounds
 from services.streams.store import StreamStore
+
+
+def digest_of(
+    name: str, description: str, options: BatchOptions, texts: Sequence[str], given: Sequence[Given] = ()
+) -> str:
+    """Return the digest as hexadecimal digits; `given` is empty, or has an entry for each text."""
+    digest = hashlib.sha256()
+    parts = [name, description, _json(asdict(options))]
+    for part in (*parts, *texts, *(_json(one.to_json()) for one in given)):
+        written = part.encode("utf-8", "surrogatepass")
+        digest.update(len(written).to_bytes(8, "big") + written)
+    return digest.hexdigest()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
+
 
 log = logging.getLogger(__name__)
 

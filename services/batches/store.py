@@ -20,10 +20,31 @@ from services.batches.sql import webhooks
 from services.batches.sql.claims import micros
 from services.batches.sql.expiry import expire, hide_task, remove
 from services.batches.sql.rows import Row, tasks_of
-from services.batches.sql.setup import prepare
 from services.batches.sql.submission import Bounds, NewTask, check_bounds, pass_gate, submit
-from services.batches.sql.tables import TASKS
+from services.batches.sql.tables import INDEXES, TABLES, TASKS
 from services.errors import StoreUnavailable
+from services.sql.database import SqlDatabase
+from services.sql.schema import Schema
+
+SCHEMA = Schema(
+    TABLES,
+    INDEXES,
+    name="batch tables are",
+    subject="BATCH_ENABLED",
+    remedy="docs/batches.md has the statements; BATCH_ENABLED=false does without batches",
+)
+
+
+def prepare(database: SqlDatabase) -> None:
+    """Create missing tables; safe to run again, and in many processes at once.
+
+    Raises:
+        SettingsError: tables are missing or of another version, and this SQL user cannot create or change them.
+        StoreUnavailable: the database is away.
+    """
+    SCHEMA.create_missing(database)
+    database.transact(pass_gate)
+
 
 #: Maximal number of tasks that one call of `expire` removes, and that one of `unstored` returns.
 EXPIRED_AT_ONCE = 20

@@ -3,19 +3,32 @@
     {dify_conversation:…}:history   list of "<stream id> <JSON {question, answer, time}>", the newest last
 
 The key is in the same slot of a cluster as the conversation's other keys. It has users' texts in it, so it expires with
-the conversation, CONVERSATION_TTL seconds after its last turn, and a reset deletes it.
+the conversation, CONVERSATION_TTL seconds after its last turn, and a reset deletes it. Its limit in tokens is an
+estimate without a model's tokenizer: not for billing.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable
 
 from services.models import Turn
 from services.redis.store import Call, ScriptRunner, script
-from utils.tokens import estimate_tokens
+
+#: Characters of about one token each: Chinese, Japanese, Korean, their punctuation, emoji.
+_WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U0001f000-\U0003ffff]")
+#: Characters per token of other text.
+_NARROW = 4
+
+
+def estimate_tokens(text: str) -> int:
+    """Return the estimated number of tokens, rounded up."""
+    wide = len(_WIDE.findall(text))
+    return wide + -(-(len(text) - wide) // _NARROW)
+
 
 #: Turns stored of one conversation, and characters of each question and answer in them.
 MAX_TURNS = 50

@@ -1,16 +1,18 @@
 """Authenticates WeCom users: by the cached token, else by the user's SQL record and a new token of the auth API.
 
 `authenticate` fails closed: if any dependency is unreachable, slow or unreadable, it raises `AuthError`. Over all
-replicas one lookup per user runs at a time; other callers wait for its result. Failures are cached for seconds.
+replicas one lookup per user runs at a time; other callers wait for its result, those of this process at a lock by name.
+Failures are cached for seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,10 +20,44 @@ from config.errors import LaibaoError, SettingsError
 from services.errors import AuthError, StoreUnavailable
 from services.identity.auth_api_service import AuthApi, Method
 from services.identity.token_store import Denied, TokenStore
-from services.identity.user_locks import UserLocks
 from services.identity.user_store import SqlUserStore, UserRecord
 from services.models import Identity, UserInfo
 from services.redis.lock_store import LockStore
+
+
+class UserLocks:
+    """One lock per name; a lock that no thread holds or waits for is removed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def hold(self, name: str, timeout: float) -> Iterator[None]:
+        """Hold the lock of `name` during the block, waiting up to `timeout` seconds for it.
+
+        Raises:
+            AuthError: `auth_unavailable`, another thread holds it for longer.
+        """
+        with self._lock:
+            lock, wanted = self._locks.get(name, (threading.Lock(), 0))
+            self._locks[name] = (lock, wanted + 1)
+        try:
+            if not lock.acquire(timeout=timeout):
+                raise AuthError("another call for this user takes too long", code="auth_unavailable")
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        with self._lock:
+            lock, wanted = self._locks.pop(name)
+            if wanted > 1:
+                self._locks[name] = (lock, wanted - 1)
+
 
 log = logging.getLogger(__name__)
 

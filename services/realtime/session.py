@@ -10,18 +10,21 @@ one at a time.
 Each final text is judged by itself; frames show the question found in it as `question`. The provider is asked that
 text, preceded by the texts since the last question (bounded, see `Transcript`). An instant query asks the last final
 text alone. A question spoken during an answer gets its frames when its turn comes; a `queued` frame tells the client
-its stream before.
+its stream before. `Transcript` holds the last final text and the context of the next question, `Subscriptions` the
+batch tasks that the client follows.
 """
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
 from config.texts import Texts
 from services.batches.records import Task
 from services.realtime.answers import SessionAnswers
-from services.realtime.effects import Close, Effect, SessionAnswer
+from services.realtime.effects import Close, Effect, SessionAnswer, UnwatchTask, WatchTask
 from services.realtime.frames import RealtimeFrames
 from services.realtime.messages import (
     Control,
@@ -36,10 +39,89 @@ from services.realtime.messages import (
     session_of,
     with_type,
 )
-from services.realtime.tasks import Subscriptions
-from services.realtime.transcript import Transcript, joined
 from utils.markdown.blocks import BlockRenderer
 from utils.questions.detection import Detection
+
+#: Final texts without a question that are kept as context, and their characters in all. The oldest are dropped first.
+MOST_TEXTS = 20
+MOST_CHARACTERS = 2_000
+
+#: Characters that are joined without a space: Chinese, kana, and their punctuation.
+_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+class Transcript:
+    """The bounded transcript of a session."""
+
+    def __init__(self) -> None:
+        #: The last final text, "" before the first. Answers and their failures do not clear it.
+        self.last = ""
+        self._context: deque[str] = deque(maxlen=MOST_TEXTS)
+
+    @property
+    def context(self) -> str:
+        """The final texts since the last question, as one text."""
+        return joined(*self._context)
+
+    def keep(self, text: str) -> None:
+        """Add a text to the context of the next question, and drop the oldest texts beyond the limits."""
+        self._context.append(text[-MOST_CHARACTERS:])
+        while sum(map(len, self._context)) > MOST_CHARACTERS:
+            self._context.popleft()
+
+    def forget_context(self) -> None:
+        """Clear the context, after it was sent with a question."""
+        self._context.clear()
+
+
+def joined(*texts: str) -> str:
+    """Join texts: Chinese without spaces, all others with one."""
+    whole = ""
+    for text in filter(None, texts):
+        together = not whole or _CJK.match(whole[-1]) or _CJK.match(text[0])
+        whole += text if together else f" {text}"
+    return whole
+
+
+#: Tasks that one connection may follow at once.
+MOST_TASKS = 20
+
+
+class Subscriptions:
+    """The tasks one connection follows, across its sessions. Frames carry the current session's id."""
+
+    def __init__(self, now: Callable[[], str]) -> None:
+        """`now` returns the time in the format of frames."""
+        self._now = now
+        self._task_ids: set[str] = set()
+
+    def begin(self, task_id: str, frames: RealtimeFrames) -> list[Effect]:
+        """Follow a task. A repeated subscription reports its progress again."""
+        if len(self._task_ids | {task_id}) > MOST_TASKS:
+            return [frames.task_error("too_many_subscriptions", task_id)]
+        self._task_ids.add(task_id)
+        return [WatchTask(task_id)]
+
+    def end(self, task_id: str) -> list[Effect]:
+        """Stop following a task."""
+        self._task_ids.discard(task_id)
+        return [UnwatchTask(task_id)]
+
+    def progressed(self, task: Task, frames: RealtimeFrames) -> list[Effect]:
+        """Handle a task's progress. After its end the task is no longer followed."""
+        if task.task_id not in self._task_ids:
+            return []
+        told: list[Effect] = [frames.batch_progress(task, self._now())]
+        if task.ended:
+            self._task_ids.discard(task.task_id)
+        return [*told, frames.task_error("batch_task_failed", task.task_id)] if task.status == "failed" else told
+
+    def failed(self, task_id: str, code: str, frames: RealtimeFrames) -> list[Effect]:
+        """Handle that a task cannot be followed (any more)."""
+        if task_id not in self._task_ids:
+            return []
+        self._task_ids.discard(task_id)
+        return [frames.task_error(code, task_id)]
 
 
 class RealtimeSession:

@@ -15,9 +15,8 @@ import redis
 from config.errors import SettingsError
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from services.errors import AuthError
-from services.identity.auth_service import LOCK_MARGIN, AuthService, AuthTimeouts, ExternalAuth
+from services.identity.auth_service import LOCK_MARGIN, AuthService, AuthTimeouts, ExternalAuth, UserLocks
 from services.identity.token_store import TokenStore
-from services.identity.user_locks import UserLocks
 from services.identity.user_store import SqlUserStore
 from services.models import Identity, UserInfo
 from services.redis.lock_store import LockStore

@@ -1,18 +1,90 @@
-"""Adds the running step and the suggested questions to an answer's events, for the bots that want them."""
+"""Adds the running step and the suggested questions to an answer's events, for the bots that want them.
+
+The step is stored as one plain line, at most once a second; suggested questions as a few plain lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from services.answers.extras.steps import StepNotes
-from services.answers.extras.suggestions import SUGGESTION_SECONDS, suggested_lines
+from services import metrics
 from services.channels import Channel
+from services.errors import ProviderError
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Replacement, Step
 from services.providers.base import BaseRAGProvider
-from services.streams.answer_events import AnswerEvent, AskedBack, Asking, Suggested
+from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from utils.deadline import Deadline
+from utils.markdown.plain import plain_line
+
+log = logging.getLogger(__name__)
+
+#: Suggestions that are kept of an answer, and the characters of each.
+MAX_SUGGESTIONS = 3
+SUGGESTION_CHARACTERS = 100
+#: Seconds by which an answer's end is delayed at most.
+SUGGESTION_SECONDS = 2.0
+
+
+def suggested_lines(
+    provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, seconds: float = SUGGESTION_SECONDS
+) -> str:
+    """Return the suggestions after the answer with these ids, one per line; "" for none, and where it fails."""
+    if provider.suggest is None or deadline.over:
+        return ""
+    bounded = Deadline(min(seconds, deadline.remaining()))
+    try:
+        with deadline.interrupting(lambda: bounded.abort(deadline.aborted)):
+            found = provider.suggest(query, ids, bounded)
+    except ProviderError as exc:
+        # The answer is complete without them.
+        log.info("no suggestions", extra={"provider": provider.name, "code": exc.code, "cause": str(exc)})
+        metrics.SUGGESTIONS.labels(provider.name, "failed").inc()
+        return ""
+    except Exception:  # a plug-in may raise any exception
+        log.exception("no suggestions", extra={"provider": provider.name})
+        metrics.SUGGESTIONS.labels(provider.name, "failed").inc()
+        return ""
+    lines = dict.fromkeys(line for each in found if (line := plain_line(each, SUGGESTION_CHARACTERS)))
+    metrics.SUGGESTIONS.labels(provider.name, "found" if lines else "none").inc()
+    return "\n".join(list(lines)[:MAX_SUGGESTIONS])
+
+
+#: Characters of a step's title.
+TITLE_CHARACTERS = 40
+#: Seconds between two writes that are made for a step alone; WeCom polls about as often.
+STEP_SECONDS = 1.0
+
+
+class StepNotes:
+    """The steps of one answer. Steps that follow each other faster go along with the stream's next write."""
+
+    def __init__(self, language: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._language = language
+        self._clock = clock
+        self._title = ""
+        self._written = -float("inf")
+        #: Whether text has arrived: then a step is hardly seen any more, and is not worth a write.
+        self.has_text = False
+
+    def note(self, step: Step) -> Iterator[StepNote]:
+        """Yield what is to be stored for a step; nothing for a title that is stored already, or is empty."""
+        title = plain_line(step.labels.get(self._language) or step.title, TITLE_CHARACTERS)
+        if not title or title == self._title:
+            return
+        self._title = title
+        soon = not self.has_text and self._clock() - self._written >= STEP_SECONDS
+        if soon:
+            self._written = self._clock()
+        yield StepNote(title, soon)
+
+    def begin_anew(self) -> Iterator[StepNote]:
+        """Yield what is to be stored when the question is asked again: the steps so far belong to another run."""
+        self._title = ""
+        yield StepNote("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Claims: which item a lane gets next, and what its attempt comes to; the frequent transactions of batches.
 
 A candidate is searched without a lock; claiming it locks its task's row and checks again. Statements that could read
-every row of a task name their index: servers were seen to read the texts instead, which took half a second.
+every row of a task name their index: servers were seen to read the texts instead, which took half a second. The cost of
+a task is the sum of its items' tokens and prices.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,7 +19,36 @@ from sqlalchemy.exc import IntegrityError
 from services.batches.records import Claimed, Priority
 from services.batches.sql.rows import Row, by_status, claimed_of, count, with_given
 from services.batches.sql.tables import EXTRAS, ITEMS, TASKS
-from services.batches.usage import usage_sums
+
+Usage = Mapping[str, Any]
+
+
+def usage_sums(usages: Iterable[Usage]) -> list[dict[str, Any]]:
+    """Return `{total_tokens, total_price, currency}` for each currency, that of the most tokens first.
+
+    A price is a decimal string, "" where no item has one.
+    """
+    tokens: dict[str, int] = {}
+    prices: dict[str, Decimal] = {}
+    for usage in usages:
+        currency = str(usage.get("currency") or "")
+        tokens[currency] = tokens.get(currency, 0) + int(usage.get("total_tokens") or 0)
+        if (price := _price(usage.get("total_price"))) is not None:
+            prices[currency] = prices.get(currency, Decimal()) + price
+    by_tokens = sorted(tokens, key=lambda currency: (-tokens[currency], currency))
+    return [
+        {"total_tokens": tokens[one], "total_price": f"{prices[one]:f}" if one in prices else "", "currency": one}
+        for one in by_tokens
+    ]
+
+
+def _price(text: Any) -> Decimal | None:
+    try:
+        price = Decimal(str(text or ""))
+    except InvalidOperation:
+        return None
+    return price if price.is_finite() else None
+
 
 #: Statuses of tasks that items are claimed from. Tasks never served come first, then those served longest ago.
 WORKED = ("pending", "running")

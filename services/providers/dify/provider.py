@@ -1,4 +1,7 @@
-"""Dify as an answer provider: turns a `Query` into a request, and Dify's event stream into provider events."""
+"""Dify as an answer provider: turns a `Query` into a request, and Dify's event stream into provider events.
+
+The app's opening is what it says before the first question: its opening statement, and the questions to begin with.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
-from services.providers.base import BaseRAGProvider, Recovered
+from services.providers.base import BaseRAGProvider, Opening, Recovered
 from services.providers.client.inputs import InputsTemplate
+from services.providers.client.json_fields import text
 from services.providers.dify.errors import as_break
 from services.providers.dify.features.forms import DifyForms
-from services.providers.dify.features.opening import AppOpening
 from services.providers.dify.features.suggestions import SuggestedQuestions
 from services.providers.dify.features.uploads import local_file
 from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
@@ -28,6 +31,26 @@ from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.turn import DifyTurn
 from utils.deadline import Deadline
+
+
+class AppOpening:
+    """Reads the opening of one app. Thread-safe."""
+
+    def __init__(self, service: DifyService, authorization: str) -> None:
+        self._service = service
+        self._authorization = authorization
+
+    def read(self) -> Opening:
+        """Return the app's opening; members of another type than documented are skipped.
+
+        Raises:
+            ProviderError: Dify did not answer, or the app is not published.
+        """
+        parameters = self._service.parameters(authorization=self._authorization)
+        questions = parameters.get("suggested_questions")
+        listed = map(text, questions if isinstance(questions, list) else ())
+        return Opening(text(parameters.get("opening_statement")), tuple(filter(None, listed)))
+
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,8 @@
 
 Which events arrive, and which is the last, differs by app type and Dify version. All are handled alike: `message_end`
 is success, `error` is a failure, `workflow_finished` may be either, and events may follow it. `workflow_paused` ends an
-answer with its forms; it is a failure where a form cannot be answered in words.
+answer with its forms; it is a failure where a form cannot be answered in words. Pictures and files are `message_file`
+events and the `files` of `message_end`; the running step is a chatflow's node that has started, or an agent's tools.
 """
 
 from __future__ import annotations
@@ -11,14 +12,63 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from services.attachments import Attached
+from services.attachments import AnswerFile, Attached
 from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
-from services.providers.dify.features.files import answer_files
 from services.providers.dify.features.form_events import forms_of, is_form
-from services.providers.dify.features.steps import started_node, used_tools
+
+#: Types of nodes that do no work of their own.
+QUIET_NODES = ("start", "end", "answer")
+#: Tools of one thought that are named.
+MAX_TOOLS = 3
+#: Dify's languages of a tool's label, by ours.
+LANGUAGES = {"zh": "zh_Hans", "en": "en_US"}
+
+
+def started_node(data: Mapping[str, Any]) -> Sequence[Step]:
+    """Return the step of a `node_started` event's data; none for nodes without a title and for quiet ones."""
+    title = text(data.get("title"))
+    return (Step(title),) if title and data.get("node_type") not in QUIET_NODES else ()
+
+
+def used_tools(event: Mapping[str, Any]) -> Sequence[Step]:
+    """Return the step of an `agent_thought` event; none for a thought that uses no tool.
+
+    The names of several tools are joined by semicolons. A label may be missing in a language, or altogether.
+    """
+    tools = [name for name in text(event.get("tool")).split(";") if name.strip()][:MAX_TOOLS]
+    if not tools:
+        return ()
+    known = mapping(event.get("tool_labels"))
+    labels = {ours: _joined(tools, known, theirs) for ours, theirs in LANGUAGES.items()}
+    return (Step(", ".join(tools), labels),)
+
+
+def _joined(tools: Sequence[str], labels: Mapping[str, Any], language: str) -> str:
+    return ", ".join(text(mapping(labels.get(tool)).get(language)) or tool for tool in tools)
+
+
+def answer_files(items: Iterable[Mapping[str, Any]]) -> tuple[AnswerFile, ...]:
+    """Return the files that the app made; those that came with the question are left out."""
+    return tuple(_read(item) for item in items if _address(item) and _is_answer(item))
+
+
+def _read(item: Mapping[str, Any]) -> AnswerFile:
+    is_picture = text(item.get("type")) == "image" or text(item.get("mime_type")).startswith("image/")
+    return AnswerFile(_address(item), text(item.get("filename")), is_picture)
+
+
+def _address(item: Mapping[str, Any]) -> str:
+    return text(item.get("url")) or text(item.get("remote_url"))
+
+
+def _is_answer(item: Mapping[str, Any]) -> bool:
+    belongs_to = text(item.get("belongs_to"))
+    # `message_end` lists a person's uploads too, without saying whose they are: these are local files.
+    return belongs_to == "assistant" or (not belongs_to and text(item.get("transfer_method")) != "local_file")
+
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 DifyState = Literal["running", "finishing", "failing", "done"]

@@ -20,7 +20,7 @@ from demo.mocks.dify.server import MockDify
 from services.batches.records import Item, Task
 from services.errors import BatchUnknown, StoreUnavailable
 from services.identity.callers import Caller
-from services.realtime.tasks import MOST_TASKS
+from services.realtime.session import MOST_TASKS
 from tests.app.channels.test_realtime import TestGateway, TestSocket
 from tests.support.batches.twin import BatchesTwin
 from tests.support.replicas import AppServer, dify_settings, replicas, settings_for

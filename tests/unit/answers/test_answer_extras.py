@@ -11,9 +11,14 @@ import pytest
 
 from channels.chat.rules import CHAT
 from channels.wecom.rules import WECOM
-from services.answers.extras.answer_extras import AnswerExtras, QuestionContext
-from services.answers.extras.steps import STEP_SECONDS, TITLE_CHARACTERS, StepNotes
-from services.answers.extras.suggestions import SUGGESTION_CHARACTERS
+from services.answers.extras.answer_extras import (
+    STEP_SECONDS,
+    SUGGESTION_CHARACTERS,
+    TITLE_CHARACTERS,
+    AnswerExtras,
+    QuestionContext,
+    StepNotes,
+)
 from services.answers.provider_run import with_forms
 from services.errors import ProviderError
 from services.forms import PendingForm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from channels.openai.models import ContentPart, ImageUrl
-from channels.openai.pictures import MAX_ADDRESS, MAX_PICTURES, sent_pictures
+from channels.openai.requests import MAX_ADDRESS, MAX_PICTURES, sent_pictures
 from channels.web.rest import RestError
 from services.attachments import Media, MediaFile
 from tests.support.openai_program import data_url

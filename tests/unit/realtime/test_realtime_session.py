@@ -9,7 +9,7 @@ import pytest
 from services.realtime.answers import MOST
 from services.realtime.effects import AskQuestion, Cancel
 from services.realtime.frames import NOTE_CHARACTERS
-from services.realtime.transcript import MOST_CHARACTERS, MOST_TEXTS
+from services.realtime.session import MOST_CHARACTERS, MOST_TEXTS
 from tests.support.sockets.realtime_desk import NOW, Desk, html_of, stages
 from utils.markdown.blocks import render_markdown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from utils.tokens import estimate_tokens
+from services.conversations.history_store import estimate_tokens
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels.wecom.contents import is_readable, question_text
+from channels.wecom.messages import is_readable, question_text
 from config.texts import EN
 from services.attachments import Media
 from services.wecom.callback import key_name

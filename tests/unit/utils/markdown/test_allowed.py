@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.unit.utils.markdown.test_markdown_blocks import elements
-from utils.markdown.allowed import clean_html
+from utils.markdown.html import clean_html
 
 #: Every tag, attribute, class and scheme that remains.
 KEPT = """

@@ -18,9 +18,8 @@ from markdown_it import MarkdownIt
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock
 from utils.markdown import blocks as markdown_blocks
-from utils.markdown.allowed import clean_html
 from utils.markdown.blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
-from utils.markdown.html import MARKDOWN, MOST_FILLED
+from utils.markdown.html import MARKDOWN, MOST_FILLED, clean_html
 from utils.markdown.pictures import with_pictures
 
 #: Tests that repeat the same work often; measuring coverage would take half of their time again.
