@@ -131,6 +131,7 @@ def test_an_owner_killed_between_intake_and_answer(
     dify.holds_at = 5
     client.prepares(one, other)
     client.asks_before(other)
+    wait_until(lambda: dify.open_streams == 1, WIDE)
     client.asks(one)
     wait_until(lambda: uploads_stored(stored) == 2, WIDE)
     assert not dify.asked(ASKED)
