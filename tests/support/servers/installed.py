@@ -15,7 +15,8 @@ SUPERVISOR = DEPLOY / "supervisor.conf"
 #: The installation folder in the files of `deploy/`.
 HOME = "/opt/wechatlaibao"
 #: The product's files and packages in the project's folder.
-PARTS = ["app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo", "docs"]
+FOLDERS = ["bootstrap", "channels", "config", "demo", "docs", "server", "services", "tools", "utils"]
+PARTS = ["app.py", "gunicorn.conf.py", *FOLDERS]
 
 
 def install(home: Path, settings: Mapping[str, str]) -> Path:
