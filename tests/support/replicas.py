@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -171,17 +170,6 @@ class Replica:
         """Send SIGTERM and wait up to 30 seconds; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.process.wait(30)
-
-
-def errors(log: str) -> list[str]:
-    """Return a log's lines at ERROR and above, but for one: on a busy machine one reply of Redis may be late."""
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    slow = [line for line in lines if line["message"] == "redis is away" and "TimeoutError" in line["cause"]]
-    return [
-        json.dumps(line, ensure_ascii=False)
-        for line in lines
-        if line["level"] in ("ERROR", "CRITICAL") and line not in slow[:1]
-    ]
 
 
 @contextmanager
