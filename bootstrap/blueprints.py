@@ -38,9 +38,9 @@ from config.texts import Texts
 from config.texts.requests import request_words
 from services.answers.extras.opening import KeptOpening
 from services.channels import api_bots
-from services.files.linked import AnswerLinks
+from services.files.shown import AnswerLinks
+from services.files.uploads import FileUploads
 from services.long_connection.push_inbox import PushInbox
-from services.media.inbox import FileInbox
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
 from utils.questions.detection import detect
@@ -54,10 +54,10 @@ def register_pushes(app: Flask, container: Container, callers: GuardedCallers, s
     app.register_blueprint(push_blueprint(inbox, callers, container.texts.known))
 
 
-def file_inbox(container: Container) -> FileInbox:
+def file_inbox(container: Container) -> FileUploads:
     """Return what takes the files that clients upload for their questions."""
     provider, max_bytes = container.providers[DEFAULT_BOT], container.settings.media_max_bytes
-    return FileInbox(container.media.sent, provider, names=container.keys.names(), max_bytes=max_bytes)
+    return FileUploads(container.media.sent, provider, names=container.keys.names(), max_bytes=max_bytes)
 
 
 def askable_bots(container: Container) -> dict[str, frozenset[str]]:
@@ -66,7 +66,7 @@ def askable_bots(container: Container) -> dict[str, frozenset[str]]:
 
 
 def register_sockets(
-    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators, uploads: FileInbox
+    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators, uploads: FileUploads
 ) -> None:
     """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
@@ -116,7 +116,7 @@ def register_sockets(
     app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileInbox) -> None:
+def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileUploads) -> None:
     """Register `/api/chat` and the OpenAI endpoint, which answer one question over plain HTTP and share their slots."""
     settings, texts = container.settings, container.texts
     waits = WaitingRequests(most=settings.http_waits_max, timeout=settings.stream_ttl)

@@ -52,7 +52,7 @@ from services.channels import Channel, Channels, Lifecycle
 from services.conversations.memory import MemoryStores
 from services.conversations.store import ConversationStore
 from services.errors import StoreUnavailable
-from services.files.linked import AnswerLinks
+from services.files.shown import AnswerLinks
 from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore

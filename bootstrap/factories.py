@@ -28,13 +28,12 @@ from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
-from services.files.collection import CollectionLimits
-from services.files.collector import FileCollector
-from services.files.delivery import FileDelivery
-from services.files.foreign import ForeignPictures
+from services.files.collection import CollectionLimits, FileCollector
+from services.files.delivery import FileDelivery, ForeignPictures
 from services.files.links import FileLinks
-from services.files.offered import FileOffers
 from services.files.reading import FileReader
+from services.files.sent_store import SentFileStore
+from services.files.shown import FileOffers
 from services.files.store import FileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
@@ -47,7 +46,6 @@ from services.long_connection.open_answers_store import OpenAnswersStore
 from services.long_connection.push_store import PushStore
 from services.long_connection.upload_store import UploadStore
 from services.media.media_service import MediaService
-from services.media.sent_store import SentFileStore
 from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider

@@ -41,7 +41,7 @@ class FindingGateway(QuestionGateway, Protocol):
 
 
 class UploadedFiles(Protocol):
-    """Finds the files that a caller has uploaded for a question, as `services.media.inbox.FileInbox` does."""
+    """Finds the files that a caller has uploaded for a question, as `services.files.uploads.FileUploads` does."""
 
     def claim(self, principal: str, file_ids: Sequence[str]) -> Sequence[SentFile]: ...
 

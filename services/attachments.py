@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 MediaKind = Literal["image", "file", "video"]
@@ -58,3 +60,26 @@ class Attached:
     """
 
     files: tuple[AnswerFile, ...]
+
+
+def media_to_json(media: Sequence[Media]) -> str:
+    """Return the files as JSON, "" for none. It holds their addresses and keys: seal it before it is stored.
+
+    Members at the end that have their default are left out, as earlier versions read them.
+    """
+    return json.dumps([_members(each) for each in media]) if media else ""
+
+
+def media_from_json(text: str) -> tuple[Media, ...]:
+    """Return the files that `media_to_json` wrote.
+
+    Raises:
+        ValueError, TypeError: the text is something else.
+    """
+    return tuple(Media(*each) for each in json.loads(text)) if text else ()
+
+
+def _members(media: Media) -> tuple[str, ...]:
+    if media.place != "wecom":
+        return astuple(media)
+    return astuple(media)[: 4 if media.aeskey else 3]

@@ -10,11 +10,11 @@ from channels.web import rest
 from channels.web.envelope import envelope
 from channels.web.rest import Operation
 from services.answers.extras.opening import KeptOpening
-from services.media.inbox import FileInbox
+from services.files.uploads import FileUploads
 from utils.markdown.blocks import render_markdown
 
 
-def opening_blueprint(opening: KeptOpening, uploads: FileInbox, callers: rest.ProgramChecker) -> Blueprint:
+def opening_blueprint(opening: KeptOpening, uploads: FileUploads, callers: rest.ProgramChecker) -> Blueprint:
     """Return GET /api/chat/opening."""
     routes = Blueprint("http_chat_opening", __name__)
 

@@ -14,11 +14,11 @@ from channels.web.forms import FORM, LargeBodies, form_with_file, wrong_field
 from channels.web.rest import Operation
 from config.texts import Texts
 from services.errors import AnswerError
-from services.media.inbox import FileInbox
+from services.files.uploads import FileUploads
 from utils.formats.file_names import plain_name
 
 
-def uploads_blueprint(inbox: FileInbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+def uploads_blueprint(files: FileUploads, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/files."""
     routes = Blueprint("uploads", __name__)
     bodies = LargeBodies("files_busy", texts.get("files_busy"))
@@ -27,9 +27,9 @@ def uploads_blueprint(inbox: FileInbox, callers: rest.ProgramChecker, texts: Tex
     def take() -> Response:
         principal = rest.caller(callers, request).principal
         with bodies.slot():
-            name, content = _file(inbox.max_bytes)
+            name, content = _file(files.max_bytes)
             try:
-                taken = inbox.take(principal, request.remote_addr or "", name, content)
+                taken = files.take(principal, request.remote_addr or "", name, content)
             except AnswerError as exc:
                 raise refusal(exc.code, texts) from exc
         return envelope(asdict(taken), status=201, headers={"Cache-Control": "no-store"})

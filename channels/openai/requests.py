@@ -22,8 +22,8 @@ from channels.web import rest
 from services.attachments import Media, MediaFile, SentFile
 from services.conversations.earlier import Earlier, Said, turns_of, written
 from services.conversations.session_store import Talk, TextDigest
+from services.files.kinds import file_of, recognized
 from services.identity.callers import Caller
-from services.media.kinds import file_of, recognized
 from services.models import Question
 from utils.thinking import fold_thinking
 

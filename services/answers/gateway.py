@@ -14,13 +14,12 @@ from services.answers.commands import ChatCommands, ChatNotes
 from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
-from services.attachments import SentFile
+from services.attachments import SentFile, media_to_json
 from services.channels import ChannelRules, Channels
 from services.conversations.store import ConversationStore, Memory, QueuePosition
 from services.errors import StoreUnavailable
-from services.files.linked import AnswerLinks, LinkedFollowing
-from services.media.listed import written
-from services.media.sent_store import SentFileStore
+from services.files.sent_store import SentFileStore
+from services.files.shown import AnswerLinks, LinkedFollowing
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
@@ -102,7 +101,7 @@ class Gateway:
             if any(trace := current_trace()):
                 question = replace(question, **trace._asdict())
             kept = self._sent.keep(question.bot, media)
-            question = replace(question, media=self._access.sealed(question, written(kept)))
+            question = replace(question, media=self._access.sealed(question, media_to_json(kept)))
             opened = self._open(question, stream_id, reply)
             if opened.found or opened.status != "processing":
                 self._sent.remove(kept)

@@ -16,7 +16,7 @@ from typing import Any
 from services import metrics
 from services.answers.claim_store import ClaimStore
 from services.errors import ProviderError, StoreUnavailable
-from services.files.offered import FileOffers
+from services.files.shown import FileOffers
 from services.files.store import FileStore, StoredFile
 from services.models import Question
 from services.streams.access import Access

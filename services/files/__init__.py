@@ -1,6 +1,9 @@
-"""Pictures and files of an answer: found, fetched, checked, kept in Redis, and linked from the outside.
+"""The files of messages and of answers.
 
-Imports `streams`, `http` and `redis`. `store.py` has the keys; `links.py` signs the addresses below `/files/`, and
-`offered.py` is what a reader is shown of an answer's files. `foreign.py` fetches pictures of results that outlive their
-streams, each time they are shown.
+Imports `streams`, `providers`, `http` and `redis`. Files of messages: `sent_store.py` has those that came with the
+question itself, or were uploaded before it (`uploads.py`); `kinds.py` tells a file's type by its name and bytes.
+
+Files of answers: `sources.py` finds their addresses, `collection.py` fetches them while the answer grows, `reading.py`
+fetches and checks one, `convert.py` is the process that converts a picture, `store.py` has the keys. `shown.py` has the
+words, lines and links that readers see, `links.py` signs the addresses below `/files/`, and `delivery.py` opens them.
 """

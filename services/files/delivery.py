@@ -1,4 +1,10 @@
-"""Opens the links below `/files/`: a file of an answer, its whole text, or a picture of another host."""
+"""Opens the links below `/files/`: a file of an answer, its whole text, or a picture of another host.
+
+Pictures of other hosts stand in texts that outlive their streams. They are fetched each time they are shown and kept
+nowhere. Their links are sealed, so only the gateway can make one, and the picture's address cannot be read from it:
+
+    /files/u<sealed expiry and address of the picture>
+"""
 
 from __future__ import annotations
 
@@ -7,13 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from services.files.collection import FETCH_SECONDS
-from services.files.foreign import MARK, ForeignPictures
-from services.files.links import BY_SOURCE, TEXT, FileLinks, FileRef
-from services.files.offered import FileOffers
+from services import metrics
+from services.errors import FetchError, ProviderError, StoreUnavailable
+from services.files.collection import FETCH_SECONDS, PICTURES_BYTES
+from services.files.links import BY_SOURCE, FOLDER, TEXT, FileLinks, FileRef
+from services.files.reading import FileContent, FileReader, Room
+from services.files.shown import FileOffers
+from services.files.sources import Source
 from services.files.store import FileStore, StoredFile
 from services.streams.store import StreamStore
-from utils.markdown.pictures import in_words
+from utils.deadline import Deadline
+from utils.keyring import Keyring, keys_of
+from utils.markdown.pictures import MOST_ADDRESS, in_words
+from utils.sealed import seal, unseal_any
 from utils.stream_utils import answer_text
 
 #: Media types that are sent as they are; all others are sent as bytes of no type, so that no client renders them.
@@ -30,6 +42,11 @@ ANSWER_NAME = "answer.md"
 PIECE_BYTES = 64 * 1024
 #: Seconds between two looks for a file that is being fetched.
 PAUSE = 0.3
+#: The first character of the token of a link to a picture of another host, and the seconds that it works.
+MARK, LINK_SECONDS = "u", 3600.0
+#: Base64 of a token that stands in an address.
+_IN_ADDRESS = str.maketrans("+/", "-_")
+_SEALED = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,56 @@ class Download:
     type: str
     size: int
     pieces: Iterator[bytes] = field(repr=False)
+
+
+class ForeignPictures:
+    """Makes and opens the links to pictures of other hosts, on every replica."""
+
+    def __init__(
+        self, keys: Keyring, reader: FileReader, *, max_bytes: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`keys` seal the links, a picture has up to `max_bytes`; `clock`: seconds since 1970."""
+        self._keys = keys
+        self._reader = reader
+        self._max_bytes = max_bytes
+        self._clock = clock
+
+    def path(self, url: str) -> str:
+        """Return the path of a picture on this server; "" where the address is too long or the key out of reach."""
+        if len(url.encode()) > MOST_ADDRESS:
+            return ""
+        try:
+            sealed = seal(keys_of(self._keys)[0], f"{int(self._clock() + LINK_SECONDS)} {url}")
+        except StoreUnavailable:
+            return ""
+        return f"{FOLDER}{MARK}{sealed.translate(_IN_ADDRESS).rstrip('=')}"
+
+    def read(self, token: str) -> FileContent | None:
+        """Return the picture of a token; None if the token is not ours or has expired, or the picture cannot be had.
+
+        Raises:
+            StoreUnavailable: the key is in Redis, which is away.
+        """
+        url = self._opened(token)
+        if not url:
+            return None
+        try:
+            room = Room(self._max_bytes, PICTURES_BYTES, link=False)
+            found = self._reader.read(Source(url, "", is_picture=True), room, Deadline(FETCH_SECONDS), root="")
+        except (FetchError, ProviderError) as exc:
+            metrics.ANSWER_FILES.labels(exc.code).inc()
+            return None
+        metrics.ANSWER_FILES.labels("picture").inc()
+        return found
+
+    def _opened(self, token: str) -> str:
+        """Return the address in a token, "" if it is not ours or has expired."""
+        sealed = token.removeprefix(MARK).translate(_SEALED)
+        try:
+            expiry, url = unseal_any(keys_of(self._keys), sealed + "=" * (-len(sealed) % 4)).split(" ", 1)
+        except ValueError:
+            return ""
+        return url if self._clock() < int(expiry) else ""
 
 
 class FileDelivery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from services.media.kinds import recognized
+from services.files.kinds import recognized
 
 OutgoingKind = Literal["image", "video", "voice", "file"]
 

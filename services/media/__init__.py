@@ -1,9 +1,7 @@
 """The files of messages: fetched, decrypted and given to the provider, before the question waits for its turn.
 
-Imports `http`, `redis`, `wecom`, `providers` and floor 2. `listed.py` writes the addresses into a question, where they
-are sealed; `sent_store.py` keeps files that came with the question itself, or were uploaded before it (`inbox.py`);
-`media_service.py` fetches and decrypts a file; `kinds.py` tells its type by name and bytes; `intake.py` is the order of
-it all, and what a replica that takes a question over does again.
+Imports `files`, `http`, `wecom`, `providers` and floor 2. `media_service.py` fetches and decrypts a file; `intake.py`
+is the order of it all, and what a replica that takes a question over does again.
 
 An address of WeCom is valid for five minutes, so files are fetched by the producer as soon as it knows who asks. An
 uploaded file's id is stored in the question at once (`Uploaded`): a replica that takes over uploads the others only. A

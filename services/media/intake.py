@@ -10,9 +10,8 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from services import metrics
-from services.attachments import Media, MediaFile
+from services.attachments import Media, MediaFile, media_from_json
 from services.errors import AnswerError, FetchError, ProviderError
-from services.media.listed import read
 from services.media.media_service import MediaService
 from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
@@ -81,7 +80,7 @@ class MediaIntake:
 
     def _listed(self, question: Question) -> tuple[Media, ...]:
         try:
-            return read(self._access.unsealed(question, question.media))
+            return media_from_json(self._access.unsealed(question, question.media))
         except (ValueError, TypeError, KeyError):
             raise AnswerError("the files' addresses cannot be decrypted", code="media_failed") from None
 

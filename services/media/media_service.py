@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from services.attachments import Media, MediaFile
 from services.errors import AnswerError
+from services.files.kinds import file_of, recognized
+from services.files.sent_store import SentFileStore
 from services.http.fetcher import Fetcher
-from services.media.kinds import file_of, recognized
-from services.media.sent_store import SentFileStore
 from services.wecom.callback import key_name
 from services.wecom.crypto import CryptError, decode_key, decrypt_media
 from utils.deadline import Deadline

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from config.texts import Texts
 from services.files.links import FileLinks
-from services.files.offered import FileOffers
+from services.files.shown import FileOffers
 from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES

@@ -8,7 +8,7 @@ from typing import Any
 from channels.wecom.long_connection.link import Link
 from channels.wecom.long_connection.outgoing import markdown
 from channels.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
-from services.files.offered import FileOffers
+from services.files.shown import FileOffers
 from services.files.store import FileStore, StoredFile
 from services.long_connection.protocol import AckMissing
 from services.streams.records import Snapshot

@@ -11,7 +11,7 @@ from channels.http_chat.models import FileTaken
 from config.texts import EN, ZH
 from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.server import MockDify
-from services.media.inbox import MOST_LARGE
+from services.files.uploads import MOST_LARGE
 from tests.support.pictures import PDF, png
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.sockets.chat_room import ChatClient, ChatSocket

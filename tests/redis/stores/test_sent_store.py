@@ -10,7 +10,7 @@ import redis
 
 from services.attachments import Media, MediaFile
 from services.errors import AnswerError, FetchError, StoreUnavailable
-from services.media.sent_store import PIECE_BYTES, UPLOAD_SECONDS, SentFileStore
+from services.files.sent_store import PIECE_BYTES, UPLOAD_SECONDS, SentFileStore
 from services.redis.store import ScriptRunner, connect
 from tests.support.pictures import png
 from tests.support.servers.processes import free_port

@@ -12,7 +12,7 @@ from PIL import Image
 from demo.mocks.dify.features.files import drawn, encoded, file
 from services.errors import FetchError
 from services.files.convert import MOST_SIDE, NoPicture, converted, opened
-from services.files.pictures import PictureConverter, looks_like_picture
+from services.files.reading import PictureConverter, looks_like_picture
 from utils.deadline import Deadline
 
 MIB = 1024 * 1024

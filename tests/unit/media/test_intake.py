@@ -9,12 +9,11 @@ import pytest
 
 from demo.mocks.dify.server import MockDify
 from demo.wecom.media_store import MediaStore, StoreFaults
-from services.attachments import Media
+from services.attachments import Media, media_to_json
 from services.errors import AnswerError, ProviderError
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.media.intake import INLINE_BYTES, MediaIntake
-from services.media.listed import written
 from services.media.media_service import MediaService
 from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
@@ -55,7 +54,7 @@ def intake(**bounds: float) -> MediaIntake:
 def question(*urls: str, files: tuple[str, ...] = ()) -> Question:
     media = [Media("image", url, key_name(KEY)) for url in urls]
     asked = Question("年假", "wecom", "default", "u", files=files)
-    return Question("年假", "wecom", "default", "u", files=files, media=ACCESS.sealed(asked, written(media)))
+    return Question("年假", "wecom", "default", "u", files=files, media=ACCESS.sealed(asked, media_to_json(media)))
 
 
 def taken(

@@ -6,7 +6,7 @@ import pytest
 
 from services.attachments import MediaFile
 from services.errors import AnswerError
-from services.media.kinds import file_of
+from services.files.kinds import file_of
 from services.models import Query
 from services.providers.openai.provider import MOST_TEXT, asked_content, file_part
 from tests.support.pictures import MP4, PDF, png

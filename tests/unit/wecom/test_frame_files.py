@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from config.texts import ZH, Texts
 from services.files.links import FOLDER, FileLinks, FileRef
-from services.files.offered import FileOffers
+from services.files.shown import FileOffers
 from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.wecom.frames import EndedAnswer, WeComFrames, ended

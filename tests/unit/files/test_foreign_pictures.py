@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.errors import StoreUnavailable
-from services.files.foreign import LINK_SECONDS, ForeignPictures
+from services.files.delivery import LINK_SECONDS, ForeignPictures
 from services.files.links import FOLDER
 from services.files.reading import FileReader
 from services.http.addresses import AddressRules

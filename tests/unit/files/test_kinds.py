@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.attachments import MediaKind
-from services.media.kinds import file_of
+from services.files.kinds import file_of
 from tests.support.pictures import MP4, PDF, png
 
 JPG = b"\xff\xd8\xff\xe0" + b"\0" * 20

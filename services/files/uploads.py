@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from services import metrics
 from services.attachments import FileType, Media, MediaKind
 from services.errors import AnswerError
-from services.media.kinds import file_of, recognized
-from services.media.sent_store import SentFileStore
+from services.files.kinds import file_of, recognized
+from services.files.sent_store import SentFileStore
 from services.providers.base import BaseRAGProvider
 from utils.keyring import Keyring, keys_of
 
@@ -29,7 +29,7 @@ class TakenFile:
     size: int
 
 
-class FileInbox:
+class FileUploads:
     """The uploads of all clients. Thread-safe."""
 
     def __init__(self, store: SentFileStore, provider: BaseRAGProvider, *, names: Keyring, max_bytes: int) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable
-from services.files.linked import AnswerLinks, LinkedFollowing
 from services.files.links import FileLinks
+from services.files.shown import AnswerLinks, LinkedFollowing
 from services.streams.following import News
 from services.streams.long_text import LongText, TextSlice, Whole
 from services.streams.records import Chunk
