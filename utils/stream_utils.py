@@ -73,8 +73,10 @@ def render_frame(
     """
     if growing:
         text = settled(text)
-        if not suffix and (plain := _plain_frame(text, max_bytes - _notice_bytes(truncated))):
-            return plain
+        footnote = ""
+    reserved = truncated if growing else footnote
+    if not suffix and (plain := _plain_frame(text, max_bytes - _notice_bytes(reserved))):
+        return f"{plain}{_BETWEEN}{footnote}" if footnote else plain
     notices = (suffix, truncated, footnote)
     return compose_frame(text, *notices, max_bytes=max_bytes, growing=growing, thinking=thinking)
 

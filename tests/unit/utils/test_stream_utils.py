@@ -83,15 +83,22 @@ def test_clip_of_plain_characters_is_as_long_as_possible(text: str, max_bytes: i
     text=MARKDOWN | MARKDOWN.map("\n\n".join) | st.text(),
     max_bytes=st.integers(0, 80),
     truncated=st.sampled_from(["", NOTICE]),
+    footnote=st.sampled_from(["", "来源"]),
+    growing=st.booleans(),
 )
-@example(text="\ud800", max_bytes=40, truncated="")
-@example(text="\n \n", max_bytes=40, truncated="")
-@example(text="一\n```\n二", max_bytes=80, truncated="")
-def test_the_shortcut_for_plain_frames_gives_the_same_frame(text: str, max_bytes: int, truncated: str) -> None:
-    """`render_frame` of a growing text equals `compose_frame`, the general case."""
-    general = compose_frame(settled(text), "", truncated, "", max_bytes=max_bytes, growing=True, thinking="show")
+@example(text="\ud800", max_bytes=40, truncated="", footnote="", growing=True)
+@example(text="\n \n", max_bytes=40, truncated="", footnote="来源", growing=False)
+@example(text="一\n```\n二", max_bytes=80, truncated="", footnote="来源", growing=False)
+@example(text="一二", max_bytes=10, truncated="", footnote="来源", growing=False)
+def test_the_shortcut_for_plain_frames_gives_the_same_frame(
+    text: str, max_bytes: int, truncated: str, footnote: str, growing: bool
+) -> None:
+    """`render_frame` equals `compose_frame`, the general case."""
+    beginning = settled(text) if growing else text
+    sentences = {"truncated": truncated, "footnote": footnote}
+    general = compose_frame(beginning, "", *sentences.values(), max_bytes=max_bytes, growing=growing, thinking="show")
 
-    assert frame(text, growing=True, max_bytes=max_bytes, truncated=truncated) == general
+    assert frame(text, growing=growing, max_bytes=max_bytes, **sentences) == general
 
 
 def test_a_frame_shows_thinking_and_line_breaks() -> None:
