@@ -1,15 +1,14 @@
 """One answer in Redis: written by its owner, read by any client on any replica.
 
-Imports `redis` and floor 2. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the
-owner's side without I/O (so tests can try every order of replies on it), `owned_stream.py` makes it safe in threads,
-`backlog.py` has its chunks, `flusher.py` is the only writer, `producer.py` turns one question into one finished stream,
-`manager.py` owns the threads and their slots, `following.py` follows a stream for one reader. A new field of a stream
-begins in `store.py`.
+Imports `redis` and floor 2. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_stream.py` is the
+owner's side without I/O (so tests can try every order of replies on it), `flusher.py` is the only writer, `producer.py`
+turns one question into one finished stream, `manager.py` owns the threads and their slots, `following.py` follows a
+stream for one reader. A new field of a stream begins in `store.py`.
 
 **Writing.** A flush starts at once for first words, fields and ends. For text that goes on it starts ten times the last
 flush's duration after that flush, 10 to 150 ms: without this pause each delta is a write, which costs the worker a
 quarter and Redis three quarters more. Each append renews the lease; a stream that was not renewed for a quarter of its
-lease is written without news, so none waits longer than a third.
+lease is written without updates, so none waits longer than a third.
 
 **Reading.** A cursor is the list's absolute index, valid on every replica. A page has at most 128 chunks and 16 KiB, a
 chunk at most 16 KiB (`lua/chunks.lua`), and the next page is read when the connection has taken the last one. A reader

@@ -231,13 +231,13 @@ class Flusher:
 
     def _write_anew(self, stream: OwnedStream) -> None:
         """Create a stream again that Redis lost, from its owner's memory."""
-        whole = stream.whole()
-        if whole.age >= self._store.ttl:
+        new = stream.as_new()
+        if new.age >= self._store.ttl:
             stream.lose()
             return
-        ours, snapshot, _ = self._store.open(whole)
+        ours, snapshot, _ = self._store.open(new)
         ours = ours and snapshot.epoch == stream.epoch
-        stream.rewritten(whole, ours)
+        stream.rewritten(new, ours)
         if ours:
             metrics.REWRITTEN.inc()
             log.warning("stream written anew", extra={**stream.about, "owner": stream.owner})

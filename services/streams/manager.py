@@ -18,7 +18,6 @@ from services.models import Past, ProviderIds, Question
 from services.redis.store import Call
 from services.streams.access import person_of
 from services.streams.answer_events import AnswerFiles, LateDelivery, read_sources
-from services.streams.backlog import Backlog
 from services.streams.flusher import Flusher
 from services.streams.owned_stream import OwnedStream
 from services.streams.producer import Answer, Producer
@@ -272,14 +271,13 @@ def past_of(stream: NewStream) -> Past:
     """Return what earlier owners did."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
-    text = Backlog(stream.chunks, stream.start).text
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
     speaker, form = fields.get("speaker", ""), fields.get("form", "")
-    return Past(int(fields["asks"]), ids, text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
+    return Past(int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
 
 
 def is_whole(stream: NewStream) -> bool:
     """Tell whether an earlier owner marked the answer as complete, and all of its text is here."""
     noted = stream.fields.get("whole", "")
-    return bool(noted) and noted == str(len(Backlog(stream.chunks, stream.start).text.encode()))
+    return bool(noted) and noted == str(len(stream.text.encode()))

@@ -108,6 +108,11 @@ class NewStream:
     #: Age of the stream in seconds; above 0 when its owner writes it again.
     age: float = 0.0
 
+    @property
+    def text(self) -> str:
+        """The answer's text in `chunks`."""
+        return "".join(chunk.content for chunk in self.chunks[self.start :] if not chunk.is_error)
+
 
 # Not frozen, unlike other values: each delta may make one, and a frozen one costs 2 µs more.
 @dataclass(slots=True)

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
-from services.streams.backlog import CHUNK_BYTES, WRITE_BYTES
-from services.streams.owned_state import MAX_REPLACEMENTS
-from services.streams.owned_stream import BUFFER_BYTES, OwnedStream
+from services.streams.owned_stream import BUFFER_BYTES, CHUNK_BYTES, MAX_REPLACEMENTS, WRITE_BYTES, OwnedStream
 from services.streams.records import Appended, Chunk, NewStream, Write
 from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
@@ -97,7 +95,7 @@ def test_a_vanished_stream_is_written_whole(owner: Owner, clock: FakeClock) -> N
     owner.stream.set(auth_state="cached")
     clock.advance(10.0)
 
-    whole = owner.stream.whole()
+    whole = owner.stream.as_new()
     owner.stream.rewritten(whole, ours=True)
 
     assert [chunk.content for chunk in whole.chunks] == ["旧", "新"]
@@ -110,7 +108,7 @@ def test_a_vanished_stream_that_had_ended_ends_again(owner: Owner) -> None:
     owner.stream.finish("completed")
     owner.write()
 
-    whole = owner.stream.whole()
+    whole = owner.stream.as_new()
     owner.stream.rewritten(whole, ours=True)
 
     write = owner.write()
@@ -120,7 +118,7 @@ def test_a_vanished_stream_that_had_ended_ends_again(owner: Owner) -> None:
 
 def test_a_stream_that_another_owner_wrote_anew_is_fenced(owner: Owner) -> None:
     """The old owner stops, and its deadline is aborted."""
-    owner.stream.rewritten(owner.stream.whole(), ours=False)
+    owner.stream.rewritten(owner.stream.as_new(), ours=False)
 
     assert (owner.stream.closed, owner.deadline.aborted) == ("fenced", "fenced")
 
@@ -209,18 +207,18 @@ def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     """A write made while the stream finishes contains nothing of the end, or all of it."""
     seen: list[Write | None] = []
     stream = owner.stream
-    set_fields = stream._state.set_fields
+    set_fields = stream._set_fields
 
-    def slow_set(fields: Mapping[str, str], *, urgent: bool = True) -> bool:
+    def slow_set(fields: Mapping[str, str]) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
         looking.start()
         looking.join(0.05)
         if not seen:
             threads.append(looking)
-        return set_fields(fields, urgent=urgent)
+        return set_fields(fields)
 
     threads: list[threading.Thread] = []
-    stream._state.set_fields = slow_set  # type: ignore[method-assign]
+    stream._set_fields = slow_set  # type: ignore[method-assign]
     stream.finish("completed")
     for thread in threads:
         thread.join(30.0)

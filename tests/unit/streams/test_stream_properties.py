@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.redis.store import ScriptRunner
-from services.streams.owned_state import MAX_REPLACEMENTS
-from services.streams.owned_stream import OwnedStream
+from services.streams.owned_stream import MAX_REPLACEMENTS, OwnedStream
 from services.streams.records import Appended, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
@@ -101,7 +100,7 @@ class World:
 
     def _settle(self, write: Write, reply: Appended) -> None:
         if self.owned.settle(write, reply) == "gone":
-            whole = self.owned.whole()
+            whole = self.owned.as_new()
             self.owned.rewritten(whole, self.store.open(whole)[0])
 
     def play(self, events: Sequence[tuple[str, str]]) -> None:
