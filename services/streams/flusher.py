@@ -86,6 +86,7 @@ class Flusher:
     def end_later(self, end: Write, after: Sequence[Call]) -> None:
         """Send `end` when Redis answers again and, if the stream is gone or has the same owner, `after`."""
         self._late_ends.append((end, after))
+        self._wake.set()
 
     def streams(self) -> list[OwnedStream]:
         with self._lock:

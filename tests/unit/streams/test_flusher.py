@@ -171,6 +171,17 @@ def test_an_idle_flusher_sends_nothing(replica: Replica) -> None:
     assert replica.store.pipelines == []
 
 
+def test_a_late_end_is_written_at_once(replica: Replica) -> None:
+    """It wakes an idle flusher, whose next check for silent streams is minutes away."""
+    replica.store.lease = 3600.0
+    replica.store.open(NewStream("s", "o", {"status": "processing"}))
+    replica.flusher.start()
+
+    replica.flusher.end_later(Write("s", 1, "o", 0, 0, fields={"status": "error"}, op="finish"), ())
+
+    wait_until(lambda: replica.client.hget("dify_stream:s", "status") == "error")
+
+
 def test_a_released_stream_counts_as_lapsed_at_once(replica: Replica) -> None:
     """A sweep finds a released stream at once, a running one when its lease has lapsed."""
     stream = replica.owns("s")
