@@ -40,7 +40,7 @@ from services.answers.extras.opening import KeptOpening
 from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
-from services.long_connection.push_inbox import PushInbox
+from services.wecom.long_connection.push_inbox import PushInbox
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
 from utils.questions.detection import detect

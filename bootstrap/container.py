@@ -59,7 +59,6 @@ from services.identity.name_store import NameStore
 from services.identity.rate_limiter import RateLimiter
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
-from services.long_connection.lease_store import LeaseStore
 from services.media.intake import MediaIntake
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
@@ -67,6 +66,7 @@ from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
+from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.response_service import ResponseService
 
 log = logging.getLogger(__name__)

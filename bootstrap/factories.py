@@ -15,11 +15,6 @@ from config.texts import Texts
 from services.answers.answer import Backend
 from services.answers.extras.answer_extras import AnswerExtras
 from services.channels import Channels
-from services.contacts.access import TokenAccess
-from services.contacts.access_token_store import AccessTokenStore
-from services.contacts.api_service import ContactsApi
-from services.contacts.contact_store import ContactStore
-from services.contacts.directory import Directory, DirectoryParts
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import SessionStore
 from services.feedback.answered_store import AnsweredStore
@@ -41,10 +36,6 @@ from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.open_answers_store import OpenAnswersStore
-from services.long_connection.push_store import PushStore
-from services.long_connection.upload_store import UploadStore
 from services.media.media_service import MediaService
 from services.models import Question
 from services.providers.base import BaseRAGProvider
@@ -54,7 +45,17 @@ from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
+from services.wecom.directory.access import TokenAccess
+from services.wecom.directory.access_token_store import AccessTokenStore
+from services.wecom.directory.api_service import ContactsApi
+from services.wecom.directory.contact_store import ContactStore
+from services.wecom.directory.directory import Directory, DirectoryParts
 from services.wecom.frames import WeComFrames
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.open_answers_store import OpenAnswersStore
+from services.wecom.long_connection.push_store import PushStore
+from services.wecom.long_connection.upload_store import UploadStore
+from services.wecom.media import MediaKeys
 from utils.keyring import Keyring
 
 
@@ -75,7 +76,7 @@ def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaSer
     fetcher = Fetcher(AddressRules(settings.media_hosts))
     sent = SentFileStore(runner, keys.streams(), ttl=settings.stream_ttl)
     aes_keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
-    return MediaService(fetcher, aes_keys, sent, max_bytes=settings.media_max_bytes)
+    return MediaService(fetcher, MediaKeys(aes_keys).decryptor, sent, max_bytes=settings.media_max_bytes)
 
 
 class Files(NamedTuple):

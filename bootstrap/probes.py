@@ -14,11 +14,11 @@ from services.batches.manager import BatchManager
 from services.errors import ProviderError, StoreUnavailable
 from services.identity.auth_service import AuthService
 from services.identity.user_store import SqlUserStore
-from services.long_connection.lease_store import LeaseStore
-from services.long_connection.protocol import WRONG_SECRET
 from services.ops.health import Health, Probe
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.lease_store import LeaseStore
+from services.wecom.long_connection.protocol import WRONG_SECRET
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from channels.web.errors import status_of
 from channels.web.forms import FORM, LargeBodies, form_with_file, wrong_field
 from channels.web.rest import Operation, RestError
 from services.errors import PushRefused
-from services.long_connection.outgoing import MAX_FILE
-from services.long_connection.push_inbox import PushInbox, PushMessage
-from services.long_connection.push_store import Push
+from services.wecom.long_connection.outgoing import MAX_FILE
+from services.wecom.long_connection.push_inbox import PushInbox, PushMessage
+from services.wecom.long_connection.push_store import Push
 from utils.formats.file_names import plain_name
 from utils.sizes import is_longer
 

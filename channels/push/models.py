@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from channels.web.rest import RestModel
 from config.bots import DEFAULT_BOT
-from services.long_connection.push_store import QUEUE_SECONDS, PushState
+from services.wecom.long_connection.push_store import QUEUE_SECONDS, PushState
 
 #: Characters of the longest text; its bytes are counted apart.
 MAX_MARKDOWN = 20_480

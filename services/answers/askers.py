@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from services.channels import Channel
-from services.contacts.records import Contact
 from services.identity.name_store import NameStore
 from services.models import Asker, Identity, Question
+from services.wecom.directory.records import Contact
 
 #: Returns what a company's directory says about a userid. Returns within a bounded time and never raises.
 FindContact = Callable[[str], Contact]

@@ -5,31 +5,30 @@ Undecrypted bytes of WeCom's store do not leave this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 
 from services.attachments import Media, MediaFile
 from services.errors import AnswerError
 from services.files.kinds import file_of, recognized
 from services.files.sent_store import SentFileStore
 from services.http.fetcher import Fetcher
-from services.wecom.callback import key_name
-from services.wecom.crypto import CryptError, decode_key, decrypt_media
 from utils.deadline import Deadline
 
 #: Bytes that encryption adds at most.
 PADDING = 32
 
+#: Returns the function that decrypts a file of a message to a bot. Both may raise AnswerError (`media_undecryptable`).
+Decryptor = Callable[[str, Media], Callable[[bytes], bytes]]
+
 
 class MediaService:
     """The files of all bots. Thread-safe."""
 
-    def __init__(
-        self, fetcher: Fetcher, aes_keys: Mapping[str, Sequence[str]], sent: SentFileStore, *, max_bytes: int
-    ) -> None:
-        """Take each bot's EncodingAESKeys, and the size of the largest decrypted file."""
+    def __init__(self, fetcher: Fetcher, decryptor: Decryptor, sent: SentFileStore, *, max_bytes: int) -> None:
+        """`max_bytes` is the size of the largest decrypted file."""
         self.sent = sent
         self._fetcher = fetcher
-        self._keys = {bot: {key_name(key): decode_key(key) for key in keys} for bot, keys in aes_keys.items()}
+        self._decryptor = decryptor
         self._max_bytes = max_bytes
 
     def fetch(self, bot: str, media: Media, deadline: Deadline) -> MediaFile:
@@ -62,23 +61,9 @@ class MediaService:
                 return self._decrypted(bot, media, deadline)
 
     def _decrypted(self, bot: str, media: Media, deadline: Deadline) -> tuple[str, bytes]:
-        key = self._key(bot, media)
+        decrypt = self._decryptor(bot, media)
         fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes + PADDING)
-        try:
-            return fetched.name, decrypt_media(fetched.content, key)
-        except CryptError as exc:
-            raise AnswerError(f"a file of {len(fetched.content)} bytes: {exc}", code="media_undecryptable") from None
-
-    def _key(self, bot: str, media: Media) -> bytes:
-        if not media.aeskey:
-            if key := self._keys.get(bot, {}).get(media.key):
-                return key
-            raise AnswerError("the key of the callback is no longer set", code="media_undecryptable")
-        try:
-            # WeCom leaves the padding out; with it the key is the same.
-            return decode_key(media.aeskey.rstrip("="))
-        except CryptError:
-            raise AnswerError("the message's aeskey is no key", code="media_undecryptable") from None
+        return fetched.name, decrypt(fetched.content)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -309,9 +309,10 @@ def test_figures_of_other_pages_are_those_that_were_measured() -> None:
 
 def keys() -> Iterator[str]:
     """Yield every key pattern of the stores' docstrings."""
-    stores = sorted((ROOT / "services").glob("*/*store.py"))
+    stores = sorted((ROOT / "services").rglob("*store.py"))
     for store in [*stores, ROOT / "services" / "identity" / "rate_limiter.py"]:
-        schema = importlib.import_module(f"services.{store.parent.name}.{store.stem}").__doc__ or ""
+        name = ".".join(store.relative_to(ROOT).with_suffix("").parts)
+        schema = importlib.import_module(name).__doc__ or ""
         yield from re.findall(r"^    (\S*[:.]\S*)  ", schema, re.MULTILINE)
 
 

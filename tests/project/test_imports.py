@@ -25,7 +25,7 @@ FLOORS = {
     "services.answers": 5, "services.feedback": 5,
     "services.streams": 4, "services.identity": 4, "services.wecom": 4, "services.providers": 4,
     "services.files": 4, "services.media": 4, "services.sockets": 4, "services.ops": 4,
-    "services.contacts": 4, "services.conversations": 4, "services.long_connection": 4,
+    "services.conversations": 4,
     "services.redis": 3, "services.sql": 3, "services.http": 3,
     "services.errors": 2, "services.attachments": 2, "services.forms": 2, "services.models": 2,
     "services.channels": 2, "services.metrics": 2,
@@ -58,7 +58,7 @@ OUTSIDE = {
     "flask": ("app", "bootstrap.blueprints", "channels.*", "demo.*"),
     "gunicorn": ("server.*", "gunicorn.conf", "app"),
     "gevent": ("server.*", "gunicorn.conf"),
-    "prometheus_client": ("services.metrics", "services.long_connection.metrics", "services.ops.metrics_files"),
+    "prometheus_client": ("services.metrics", "services.wecom.long_connection.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
     "PIL": ("services.files.*", "demo.mocks.*"),
 }

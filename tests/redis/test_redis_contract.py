@@ -30,10 +30,6 @@ from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
 from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.lease_store import LeaseStore
-from services.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
-from services.long_connection.push_store import LOST_SECONDS, NewPush, PushStore
 from services.models import Question, Turn, UserInfo
 from services.redis.client import all_scripts
 from services.redis.lock_store import LockStore
@@ -42,6 +38,10 @@ from services.sockets.store import OpenSocket, SocketStore
 from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, stream_keys
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.lease_store import LeaseStore
+from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
+from services.wecom.long_connection.push_store import LOST_SECONDS, NewPush, PushStore
 from tests.support.long_connection.leases import hold
 
 #: Streams of the steps below: enough for every node of a Cluster to have some.

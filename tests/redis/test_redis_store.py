@@ -77,7 +77,7 @@ def test_a_redis_that_lost_its_scripts_gets_them_again(client: redis.Redis, runn
 
 def test_load_loads_every_script(client: redis.Redis, runner: ScriptRunner) -> None:
     """Scripts are loaded before the first question needs them."""
-    names = [path.stem for path in PACKAGES.glob("*/lua/*.lua") if path.stem != "prelude"]
+    names = [path.stem for path in PACKAGES.glob("**/lua/*.lua") if path.stem != "prelude"]
 
     runner.load()
 

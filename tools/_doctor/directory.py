@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from config.bots import BotSettings
-from services.contacts.api_service import BAD_PERSON, ContactsApi, ContactsRefused
 from services.errors import ProviderError
+from services.wecom.directory.api_service import BAD_PERSON, ContactsApi, ContactsRefused
 from tools._doctor.checks import BOUND, Finding, explained
 from tools._doctor.users import NOBODY
 from utils.deadline import Deadline

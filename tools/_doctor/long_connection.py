@@ -16,9 +16,9 @@ from channels.wecom.long_connection.link import Link
 from config.bots import BotSettings
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
-from services.long_connection.held_lease import HeldLease
-from services.long_connection.lease_store import LeaseState, LeaseStore
-from services.long_connection.protocol import SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
+from services.wecom.long_connection.held_lease import HeldLease
+from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
+from services.wecom.long_connection.protocol import SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 from tools._doctor.checks import Finding
 
 #: Seconds to connect, to wait for the reply to the subscription, and to see whether another program subscribes again.

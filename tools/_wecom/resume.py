@@ -11,8 +11,8 @@ import click
 from config.bots import DEFAULT_BOT
 from config.errors import LaibaoError
 from config.settings import load_settings
-from services.long_connection.lease_store import LeaseStore
 from services.redis.store import ScriptRunner, connect
+from services.wecom.long_connection.lease_store import LeaseStore
 from tools._page import printer_on
 
 STATUS = "Exit status: 0 a replica may subscribe, 1 no such bot, or Redis or the settings are wrong, 2 wrong usage."

@@ -15,12 +15,12 @@ from channels.wecom.long_connection.delivery import AnswerDelivery, DeliveryServ
 from channels.wecom.long_connection.link import Link
 from channels.wecom.long_connection.outgoing import AnswerTarget
 from services.errors import StoreUnavailable
-from services.long_connection import metrics
-from services.long_connection.open_answers_store import MOST_OPEN, FenceRefused
-from services.long_connection.protocol import LinkLost
 from services.models import Question
 from services.streams.access import Access
 from services.streams.records import Snapshot
+from services.wecom.long_connection import metrics
+from services.wecom.long_connection.open_answers_store import MOST_OPEN, FenceRefused
+from services.wecom.long_connection.protocol import LinkLost
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from channels.wecom.long_connection.link import Link
-from services.long_connection import metrics
-from services.long_connection.protocol import MESSAGE
+from services.wecom.long_connection import metrics
+from services.wecom.long_connection.protocol import MESSAGE
 from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,12 @@ from channels.wecom.long_connection.uploads import FileMessage
 from channels.wecom.long_connection.view import AnswerView
 from services.errors import StoreUnavailable
 from services.files.store import StoredFile
-from services.long_connection import metrics
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.open_answers_store import Finish, OpenAnswer, OpenAnswersStore
-from services.long_connection.protocol import (
+from services.streams.records import Snapshot
+from services.wecom.frames import is_over
+from services.wecom.long_connection import metrics
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.open_answers_store import Finish, OpenAnswer, OpenAnswersStore
+from services.wecom.long_connection.protocol import (
     BUSY,
     INVALID_MEDIA,
     INVALID_REQ_ID,
@@ -37,8 +39,6 @@ from services.long_connection.protocol import (
     AckMissing,
     LinkLost,
 )
-from services.streams.records import Snapshot
-from services.wecom.frames import is_over
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from channels.wecom.long_connection.outgoing import markdown
 from channels.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
 from services.files.shown import FileOffers
 from services.files.store import FileStore, StoredFile
-from services.long_connection.protocol import AckMissing
 from services.streams.records import Snapshot
+from services.wecom.long_connection.protocol import AckMissing
 
 #: Attempts to upload a file over one link, which WeCom's limits may delay.
 ATTEMPTS = 10

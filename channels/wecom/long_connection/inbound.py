@@ -19,9 +19,9 @@ from channels.wecom.messages import WeComMessages
 from config.texts import Texts
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
-from services.long_connection.protocol import RESPOND, RESPOND_UPDATE, RESPOND_WELCOME, AckMissing, LinkLost
 from services.models import Question
 from services.streams.records import Snapshot
+from services.wecom.long_connection.protocol import RESPOND, RESPOND_UPDATE, RESPOND_WELCOME, AckMissing, LinkLost
 from services.wecom.message import ANY_MENTION, Message, mention_of, read_message
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
 from channels.wecom.long_connection.subscriber import LOOK, BotAddress, Subscriber
 from config.bots import BotSettings
-from services.long_connection.lease_store import LeaseStore
+from services.wecom.long_connection.lease_store import LeaseStore
 
 #: Seconds that a leaving replica waits for the handlers of messages that its connections received last.
 LAST_SECONDS = 10.0

@@ -14,8 +14,8 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from channels.sockets.socket import Socket
-from services.long_connection import metrics
-from services.long_connection.protocol import (
+from services.wecom.long_connection import metrics
+from services.wecom.long_connection.protocol import (
     ACK_SECONDS,
     DISCONNECTED,
     EVENT,

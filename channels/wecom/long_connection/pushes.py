@@ -20,8 +20,8 @@ from channels.wecom.long_connection.link import Link
 from channels.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
 from services import metrics
 from services.errors import StoreUnavailable
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.protocol import (
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.protocol import (
     ACK_SECONDS,
     BUSY,
     INVALID_MEDIA,
@@ -30,8 +30,8 @@ from services.long_connection.protocol import (
     AckMissing,
     LinkLost,
 )
-from services.long_connection.push_inbox import about, count_overdue
-from services.long_connection.push_store import LOST_SECONDS, Push, PushState, PushStore
+from services.wecom.long_connection.push_inbox import about, count_overdue
+from services.wecom.long_connection.push_store import LOST_SECONDS, Push, PushState, PushStore
 
 log = logging.getLogger(__name__)
 

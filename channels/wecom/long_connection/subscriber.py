@@ -30,10 +30,10 @@ from channels.wecom.long_connection.link import Link
 from config.errors import LaibaoError
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
-from services.long_connection import metrics
-from services.long_connection.held_lease import HeldLease
-from services.long_connection.lease_store import LEASE, LeaseStore
-from services.long_connection.protocol import ACK_SECONDS, SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
+from services.wecom.long_connection import metrics
+from services.wecom.long_connection.held_lease import HeldLease
+from services.wecom.long_connection.lease_store import LEASE, LeaseStore
+from services.wecom.long_connection.protocol import ACK_SECONDS, SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 
 log = logging.getLogger(__name__)
 

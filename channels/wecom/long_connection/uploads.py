@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from channels.wecom.long_connection.link import Link
 from config.errors import LaibaoError
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.names import hidden
-from services.long_connection.outgoing import MAX_FILE, OutgoingKind, outgoing_kind
-from services.long_connection.protocol import (
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.names import hidden
+from services.wecom.long_connection.outgoing import MAX_FILE, OutgoingKind, outgoing_kind
+from services.wecom.long_connection.protocol import (
     BUSY,
     NOT_SUBSCRIBED,
     UPLOAD_CHUNK,
@@ -32,7 +32,7 @@ from services.long_connection.protocol import (
     AckMissing,
     LinkLost,
 )
-from services.long_connection.upload_store import KnownUpload, UploadStore
+from services.wecom.long_connection.upload_store import KnownUpload, UploadStore
 from utils.keyring import Keyring, keys_of
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from demo.wecom.long_connection.account import ReceivedFrame
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
-from services.long_connection.names import bot_key
-from services.long_connection.protocol import (
+from services.streams.records import Snapshot
+from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.protocol import (
     BUSY,
     INVALID_MEDIA,
     INVALID_REQ_ID,
@@ -29,7 +30,6 @@ from services.long_connection.protocol import (
     STREAM_EXPIRED,
     UPLOAD_INIT,
 )
-from services.streams.records import Snapshot
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until

@@ -11,7 +11,7 @@ from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.errors import StoreUnavailable
-from services.long_connection.open_answers_store import OpenAnswersStore
+from services.wecom.long_connection.open_answers_store import OpenAnswersStore
 from tests.support.long_connection.bots import BOT_ID, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until

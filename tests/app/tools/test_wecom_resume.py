@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.long_connection.lease_store import LeaseStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.lease_store import LeaseStore
 from tests.support.long_connection.bots import BOT_ID, SECRET
 from tests.support.replicas import settings_for
 from tools.wecom import main

@@ -10,7 +10,7 @@ import pytest
 from channels.wecom.long_connection.subscriber import HANDOVER_SECONDS
 from config.addresses import parse_redis_url
 from services import metrics
-from services.long_connection.metrics import EVICTIONS, SUBSCRIBED
+from services.wecom.long_connection.metrics import EVICTIONS, SUBSCRIBED
 from tests.support.servers.manifests import (
     MONITORING,
     PROD,

@@ -15,7 +15,6 @@ from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.channels import Channel, Channels
-from services.contacts.records import Contact
 from services.conversations.history_store import HistoryStore
 from services.conversations.memory import MemoryStores
 from services.conversations.store import ConversationStore
@@ -29,6 +28,7 @@ from services.streams.answer_events import Asking
 from services.streams.manager import past_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
+from services.wecom.directory.records import Contact
 from tests.redis.streams.test_answer import ScriptedProvider
 from utils.deadline import Deadline
 

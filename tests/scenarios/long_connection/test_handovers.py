@@ -14,8 +14,8 @@ import requests
 
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.screen import SentCallback
-from services.long_connection.lease_store import LEASE
-from services.long_connection.protocol import PING
+from services.wecom.long_connection.lease_store import LEASE
+from services.wecom.long_connection.protocol import PING
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.subscribed_fleet import TIMEOUT, SubscribedFleet
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings

@@ -12,7 +12,7 @@ from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.long_connection.account import ReceivedFrame
 from demo.wecom.long_connection.faults import Fault
-from services.long_connection.protocol import INVALID_REQ_ID, RESPOND, SEND, STREAM_EXPIRED
+from services.wecom.long_connection.protocol import INVALID_REQ_ID, RESPOND, SEND, STREAM_EXPIRED
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.subscribed_fleet import TIMEOUT, SubscribedFleet
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import redis
 
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.lease_store import lease_key
+from services.wecom.long_connection.lease_store import lease_key
 from tests.scenarios.stage.chaos_fleet import Fleet
 from tests.support.long_connection.bots import BOT_ID
 from tests.support.replicas import Replica

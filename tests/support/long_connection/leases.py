@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.long_connection.lease_store import lease_key
 from services.redis.store import Call, ScriptRunner
+from services.wecom.long_connection.lease_store import lease_key
 
 
 def hold(runner: ScriptRunner, bot: str) -> int:

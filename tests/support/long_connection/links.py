@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from channels.wecom.long_connection.connect import open_socket
 from channels.wecom.long_connection.link import Link
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.protocol import SUBSCRIBE
+from services.wecom.long_connection.protocol import SUBSCRIBE
 from tests.support.long_connection.bots import BOT_ID, SECRET
 
 BOT = "default"

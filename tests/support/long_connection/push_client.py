@@ -15,10 +15,10 @@ from channels.push.endpoints import push_blueprint
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
 from services.identity.callers import Callers
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.push_inbox import PushInbox
-from services.long_connection.push_store import PushStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.push_inbox import PushInbox
+from services.wecom.long_connection.push_store import PushStore
 
 KEY, OTHER_KEY = "obviously-fake-key-a", "obviously-fake-key-b"
 #: Of each bot.

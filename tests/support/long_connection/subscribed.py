@@ -13,8 +13,8 @@ from channels.wecom.long_connection.lifecycle import LongConnections
 from channels.wecom.long_connection.link import Link
 from config.bots import BotSettings
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.lease_store import LeaseState, LeaseStore
 from services.redis.store import ScriptRunner, connect
+from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
 from tests.support.long_connection.bots import BOT_ID, SECRET
 from tests.support.servers.processes import wait_until
 

@@ -24,6 +24,7 @@ from services.providers.wrapper import ProviderWrapper
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded
 from services.wecom.callback import key_name
+from services.wecom.media import MediaKeys
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until, when
 from tests.unit.media.test_media_service import NOTHING_SENT
@@ -47,7 +48,7 @@ def provider(dify: MockDify) -> DifyProvider:
 
 def intake(**bounds: float) -> MediaIntake:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    source = MediaService(fetcher, {"default": (KEY,)}, NOTHING_SENT, max_bytes=INLINE_BYTES)
+    source = MediaService(fetcher, MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=INLINE_BYTES)
     return MediaIntake(source, ACCESS, **bounds)  # type: ignore[arg-type]
 
 

@@ -22,6 +22,7 @@ from services.media.media_service import MediaService
 from services.redis.store import ScriptRunner, connect
 from services.wecom.callback import key_name
 from services.wecom.crypto import decode_key, decrypt_media
+from services.wecom.media import MediaKeys
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock
 from tests.support.servers.raw_server import RawServer
@@ -45,7 +46,7 @@ def store() -> Iterator[MediaStore]:
 @pytest.fixture
 def service() -> Iterator[MediaService]:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    made = MediaService(fetcher, {"default": (NEW_KEY, KEY)}, NOTHING_SENT, max_bytes=1000)
+    made = MediaService(fetcher, MediaKeys({"default": (NEW_KEY, KEY)}).decryptor, NOTHING_SENT, max_bytes=1000)
     yield made
     made.close()
 
@@ -68,7 +69,9 @@ def serving(body: bytes) -> MediaService:
         def fetch(self, *args: object, **options: object) -> Fetched:
             return Fetched(body)
 
-    return MediaService(Source(AddressRules(())), {"default": (KEY,)}, NOTHING_SENT, max_bytes=1000)
+    return MediaService(
+        Source(AddressRules(())), MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=1000
+    )
 
 
 def test_the_documented_vector() -> None:

@@ -11,8 +11,8 @@ import pytest
 from config.bots import BotSettings
 from config.settings import Settings, load_settings
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.lease_store import LeaseStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.lease_store import LeaseStore
 from tests.support.replicas import AppServer, settings_for
 from tests.support.servers.processes import redis_client_for, wait_until
 from tools import doctor

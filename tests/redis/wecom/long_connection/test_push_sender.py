@@ -19,11 +19,11 @@ from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
 from services import metrics
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.protocol import INVALID_MEDIA
-from services.long_connection.push_store import PushStore
-from services.long_connection.upload_store import UploadStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.protocol import INVALID_MEDIA
+from services.wecom.long_connection.push_store import PushStore
+from services.wecom.long_connection.upload_store import UploadStore
 from tests.support.batches.counter import data_of
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.leases import hold

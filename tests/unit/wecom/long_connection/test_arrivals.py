@@ -11,7 +11,7 @@ from channels.wecom.long_connection import arrivals
 from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
 from channels.wecom.long_connection.link import Link
 from channels.wecom.long_connection.outgoing import AnswerTarget
-from services.long_connection.protocol import MESSAGE
+from services.wecom.long_connection.protocol import MESSAGE
 from tests.support.servers.processes import wait_until
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.long_connection.lease_store import LeaseStore
-from services.long_connection.open_answers_store import MOST_OPEN, FenceRefused, OpenAnswer, OpenAnswersStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.lease_store import LeaseStore
+from services.wecom.long_connection.open_answers_store import MOST_OPEN, FenceRefused, OpenAnswer, OpenAnswersStore
 
 BOT, TTL = "hr", 1800.0
 NEW = OpenAnswer(BOT, "s1", "sealed")

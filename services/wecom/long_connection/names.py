@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 
-from services.long_connection.lease_store import lease_key
+from services.wecom.long_connection.lease_store import lease_key
 
 
 def bot_key(bot: str, part: str) -> str:

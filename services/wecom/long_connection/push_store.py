@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from services.long_connection.lease_store import lease_key
-from services.long_connection.names import bot_key
 from services.redis.store import Call, ScriptRunner, script
+from services.wecom.long_connection.lease_store import lease_key
+from services.wecom.long_connection.names import bot_key
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 

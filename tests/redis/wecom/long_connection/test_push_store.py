@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.long_connection import push_store
-from services.long_connection.names import bot_key
-from services.long_connection.push_store import LOST_SECONDS, QUEUE_SECONDS, NewPush, Push, PushStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection import push_store
+from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.push_store import LOST_SECONDS, QUEUE_SECONDS, NewPush, Push, PushStore
 from tests.support.long_connection.leases import hold
 
 NOW = 1_700_000_000

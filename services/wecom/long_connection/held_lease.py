@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from services.errors import StoreUnavailable
-from services.long_connection.lease_store import LeaseStore
+from services.wecom.long_connection.lease_store import LeaseStore
 
 #: Seconds between two renewals.
 RENEWAL = 2.0

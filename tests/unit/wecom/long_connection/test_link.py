@@ -13,8 +13,8 @@ from channels.wecom.long_connection.link import Link
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.http.tunnel import ConnectFailed
-from services.long_connection.metrics import LATE_ACKS
-from services.long_connection.protocol import (
+from services.wecom.long_connection.metrics import LATE_ACKS
+from services.wecom.long_connection.protocol import (
     NOT_SUBSCRIBED,
     PING,
     PING_SECONDS,

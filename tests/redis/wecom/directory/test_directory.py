@@ -12,14 +12,14 @@ import pytest
 import redis
 
 from demo.mocks.contacts import CORP_ID, SECRET, Member, MockContacts, encrypted
-from services.contacts.access import TokenAccess
-from services.contacts.access_token_store import AccessToken, AccessTokenStore
-from services.contacts.api_service import ContactsApi
-from services.contacts.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
-from services.contacts.directory import Directory, DirectoryParts, DirectoryTimeouts
-from services.contacts.records import Contact
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner, connect
+from services.wecom.directory.access import TokenAccess
+from services.wecom.directory.access_token_store import AccessToken, AccessTokenStore
+from services.wecom.directory.api_service import ContactsApi
+from services.wecom.directory.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
+from services.wecom.directory.directory import Directory, DirectoryParts, DirectoryTimeouts
+from services.wecom.directory.records import Contact
 from tests.support.servers.processes import free_port, wait_until
 
 KEY = b"k" * 32

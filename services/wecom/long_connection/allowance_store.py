@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from services.long_connection.names import bot_key, hidden
 from services.redis.store import Call, ScriptRunner, script
+from services.wecom.long_connection.names import bot_key, hidden
 from utils.keyring import Keyring, keys_of
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from services.contacts.access_token_store import AccessToken, AccessTokenStore
-from services.contacts.api_service import BAD_TOKEN, ContactsApi, ContactsRefused
 from services.errors import ProviderError, StoreUnavailable
 from services.redis.lock_store import LockStore
+from services.wecom.directory.access_token_store import AccessToken, AccessTokenStore
+from services.wecom.directory.api_service import BAD_TOKEN, ContactsApi, ContactsRefused
 from utils.deadline import Deadline
 
 T = TypeVar("T")

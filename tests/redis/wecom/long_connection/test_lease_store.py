@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from services.errors import StoreUnavailable
-from services.long_connection.held_lease import HeldLease
-from services.long_connection.lease_store import LEASE, LOOKED, PAUSED, LeaseStore, lease_key
 from services.redis.store import ScriptRunner, connect
+from services.wecom.long_connection.held_lease import HeldLease
+from services.wecom.long_connection.lease_store import LEASE, LOOKED, PAUSED, LeaseStore, lease_key
 from tests.support.servers.processes import RedisServer, wait_until
 
 NOW = 1_700_000_000.0

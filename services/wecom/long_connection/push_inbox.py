@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from services import metrics
 from services.errors import PushRefused
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.names import hidden, stands_for
-from services.long_connection.push_store import SLICE_BYTES, NewPush, Push, PushStore
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.names import hidden, stands_for
+from services.wecom.long_connection.push_store import SLICE_BYTES, NewPush, Push, PushStore
 from utils.keyring import Keyring, keys_of
 
 log = logging.getLogger(__name__)

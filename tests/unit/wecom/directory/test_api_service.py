@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from demo.mocks.contacts import CORP_ID, SECRET, MockContacts, encrypted
-from services.contacts.api_service import LONGEST_LIFE, SHORTEST_LIFE, ContactsApi, ContactsRefused, Person
 from services.errors import ProviderError
+from services.wecom.directory.api_service import LONGEST_LIFE, SHORTEST_LIFE, ContactsApi, ContactsRefused, Person
 from tests.support.servers.raw_server import RawServer
 from utils.deadline import Deadline
 

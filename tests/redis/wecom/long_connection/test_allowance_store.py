@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.long_connection.allowance_store import AllowanceStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.allowance_store import AllowanceStore
 
 NOW = 1_700_000_000
 KEYS = {"default": b"k" * 32, "second": b"k" * 32}

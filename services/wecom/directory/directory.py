@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from services import metrics
-from services.contacts.access import TokenAccess
-from services.contacts.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
-from services.contacts.contact_store import ContactStore
-from services.contacts.records import Contact
 from services.errors import ProviderError, StoreUnavailable
 from services.redis.lock_store import LockStore
+from services.wecom.directory.access import TokenAccess
+from services.wecom.directory.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
+from services.wecom.directory.contact_store import ContactStore
+from services.wecom.directory.records import Contact
 from utils.deadline import Deadline, ended_in_time
 
 log = logging.getLogger(__name__)

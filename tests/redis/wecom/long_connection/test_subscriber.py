@@ -12,10 +12,10 @@ import pytest
 from channels.wecom.long_connection.link import Link
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.held_lease import HeldLease
-from services.long_connection.lease_store import LEASE, lease_key
-from services.long_connection.metrics import EVICTIONS
-from services.long_connection.protocol import NOT_SUBSCRIBED, SEND, SUBSCRIBE, WRONG_SECRET
+from services.wecom.long_connection.held_lease import HeldLease
+from services.wecom.long_connection.lease_store import LEASE, lease_key
+from services.wecom.long_connection.metrics import EVICTIONS
+from services.wecom.long_connection.protocol import NOT_SUBSCRIBED, SEND, SUBSCRIBE, WRONG_SECRET
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.subscribed import BOT, SubscribedReplica
 from tests.support.servers.processes import RedisServer, redis_client_for, wait_until

@@ -14,11 +14,11 @@ from channels.wecom.long_connection.uploads import PART_BYTES, FileMessage, Uplo
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.screen import UploadedFile
 from demo.wecom.long_connection.server import LongConnectionServer
-from services.long_connection.allowance_store import AllowanceStore
-from services.long_connection.outgoing import MAX_FILE
-from services.long_connection.protocol import AckMissing, LinkLost
-from services.long_connection.upload_store import UploadStore
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.outgoing import MAX_FILE
+from services.wecom.long_connection.protocol import AckMissing, LinkLost
+from services.wecom.long_connection.upload_store import UploadStore
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.links import BOT, linked
 
