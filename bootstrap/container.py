@@ -46,7 +46,6 @@ from services.answers.commands import ChatNotes
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
-from services.answers.late_answers import LateAnswers
 from services.answers.takeover import TakeoverManager
 from services.channels import Channel, Channels, Lifecycle
 from services.conversations.memory import MemoryStores
@@ -66,6 +65,7 @@ from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
+from services.wecom.late_answers import LateAnswers
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.response_service import ResponseService
 

@@ -116,6 +116,17 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """A person's entry in the company's directory; each field is "" where it is unknown."""
+
+    #: The plain userid; a callback may have an encrypted one.
+    userid: str = ""
+    name: str = ""
+    #: The names of the departments, the main one first, joined by ", ".
+    department: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Asker:
     """Who asks, where, and by which message: the values of the placeholders of DIFY_INPUTS that have these names."""
 

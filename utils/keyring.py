@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -14,6 +15,18 @@ Keyring = bytes | Callable[[], Sequence[bytes]]
 def keys_of(keyring: Keyring) -> Sequence[bytes]:
     """Return all keys, at least one; the first signs or encrypts."""
     return (keyring,) if isinstance(keyring, bytes) else keyring()
+
+
+def decode_aes_key(text: str) -> bytes:
+    """Return the 32 bytes of an EncodingAESKey: 43 characters of base64.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    key = base64.b64decode(text + "=", validate=True)
+    if len(text) != 43 or len(key) != 32:
+        raise ValueError("not an EncodingAESKey")
+    return key
 
 
 def derive(secret: bytes, purpose: str) -> bytes:

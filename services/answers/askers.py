@@ -7,8 +7,7 @@ from types import MappingProxyType
 
 from services.channels import Channel
 from services.identity.name_store import NameStore
-from services.models import Asker, Identity, Question
-from services.wecom.directory.records import Contact
+from services.models import Asker, Contact, Identity, Question
 
 #: Returns what a company's directory says about a userid. Returns within a bounded time and never raises.
 FindContact = Callable[[str], Contact]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from services.redis.store import Call, ScriptRunner, script
 from services.streams.store import StreamStore, stream_keys
 
+#: Seconds after which a claim without an outcome counts as lost: a message takes a third of it at most.
+CLAIM_SECONDS = 60.0
+
 
 class ClaimStore:
     """Reads and ends claims. Every method is one round trip, and raises `StoreUnavailable` when Redis is away."""

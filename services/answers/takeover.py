@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
-from services.answers.claim_store import ClaimStore
-from services.answers.late_answers import CLAIM_SECONDS
+from services.answers.claim_store import CLAIM_SECONDS, ClaimStore
 from services.conversations.memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from services.identity.secret_store import SecretStore
-from services.wecom.crypto import decode_key
-from utils.keyring import Keyring, derive
+from utils.keyring import Keyring, decode_aes_key, derive
 
 #: The name of no bot in `Keys.conversations()`.
 NO_BOT = ""
@@ -87,7 +86,7 @@ class Keys:
 def _of_bot(purpose: str, bot: BotSettings) -> list[bytes]:
     """Derive keys of the bot's AES keys; of a bot without any, which is one of the long connection, of its Secret."""
     secret = bot.bot_secret.get_secret_value().encode() if bot.bot_secret else b""
-    secrets = [decode_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
+    secrets = [decode_aes_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
     return [derive(secret, purpose) for secret in secrets]
 
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from services.wecom import codes as ierror
+from utils.keyring import decode_aes_key
 
 #: Bytes. PKCS#7 pads to 32, not to the 16 of AES, so a pad may have 17 to 32 bytes.
 BLOCK = 32
@@ -55,12 +56,9 @@ def decode_key(encoding_aes_key: str) -> bytes:
     Raises: CryptError(IllegalAesKey).
     """
     try:
-        key = base64.b64decode(encoding_aes_key + "=", validate=True)
+        return decode_aes_key(encoding_aes_key)
     except (TypeError, ValueError) as exc:
         raise CryptError(ierror.WXBizMsgCrypt_IllegalAesKey) from exc
-    if len(encoding_aes_key) != 43 or len(key) != 32:
-        raise CryptError(ierror.WXBizMsgCrypt_IllegalAesKey)
-    return key
 
 
 def signature(token: str, timestamp: str, nonce: str, encrypted: str | bytes) -> str:

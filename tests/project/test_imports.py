@@ -21,9 +21,9 @@ FILES = ("app", "gunicorn.conf")
 FLOORS = {
     "app": 8, "gunicorn.conf": 8, "server": 8, "bootstrap": 8, "tools": 8, "demo": 8, "bench": 8,
     "channels": 7,
-    "services.batches": 6, "services.realtime": 6,
+    "services.batches": 6, "services.realtime": 6, "services.wecom": 6,
     "services.answers": 5, "services.feedback": 5,
-    "services.streams": 4, "services.identity": 4, "services.wecom": 4, "services.providers": 4,
+    "services.streams": 4, "services.identity": 4, "services.providers": 4,
     "services.files": 4, "services.media": 4, "services.sockets": 4, "services.ops": 4,
     "services.conversations": 4,
     "services.redis": 3, "services.sql": 3, "services.http": 3,
@@ -232,6 +232,8 @@ def test_the_product_does_not_import_the_tests(found: list[Import]) -> None:
         ("bootstrap.container", "from channels.wecom.channel import blueprint", False),
         ("channels.wecom.channel", "from services.answers.gateway import Gateway", False),
         ("services.identity.token_store", "from services.redis.lock_store import LockStore", False),
+        ("services.identity.keys", "from services.wecom.crypto import decode_key", True),
+        ("services.answers.takeover", "from services.wecom.late_answers import LateAnswers", True),
     ],
 )
 def test_imports_that_go_up_are_found(importer: str, line: str, wrong: bool) -> None:

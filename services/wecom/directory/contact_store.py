@@ -18,8 +18,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
+from services.models import Contact
 from services.redis.store import Call, ScriptRunner
-from services.wecom.directory.records import Contact
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 

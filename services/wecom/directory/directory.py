@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
+from services.models import Contact
 from services.redis.lock_store import LockStore
 from services.wecom.directory.access import TokenAccess
 from services.wecom.directory.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
 from services.wecom.directory.contact_store import ContactStore
-from services.wecom.directory.records import Contact
 from utils.deadline import Deadline, ended_in_time
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from services.conversations.memory import MemoryStores
 from services.conversations.store import ConversationStore
 from services.errors import AuthError
 from services.identity.name_store import NameStore
-from services.models import Asker, Identity, Past, ProviderIds, Query, Question, UserInfo
+from services.models import Asker, Contact, Identity, Past, ProviderIds, Query, Question, UserInfo
 from services.providers.base import Recovered
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
@@ -28,7 +28,6 @@ from services.streams.answer_events import Asking
 from services.streams.manager import past_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
-from services.wecom.directory.records import Contact
 from tests.redis.streams.test_answer import ScriptedProvider
 from utils.deadline import Deadline
 

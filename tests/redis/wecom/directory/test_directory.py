@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from demo.mocks.contacts import CORP_ID, SECRET, Member, MockContacts, encrypted
+from services.models import Contact
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner, connect
 from services.wecom.directory.access import TokenAccess
@@ -19,7 +20,6 @@ from services.wecom.directory.access_token_store import AccessToken, AccessToken
 from services.wecom.directory.api_service import ContactsApi
 from services.wecom.directory.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
 from services.wecom.directory.directory import Directory, DirectoryParts, DirectoryTimeouts
-from services.wecom.directory.records import Contact
 from tests.support.servers.processes import free_port, wait_until
 
 KEY = b"k" * 32

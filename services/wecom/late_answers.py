@@ -27,9 +27,6 @@ from services.wecom.response_service import ResponseService
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a claim without an outcome counts as lost: a message takes a third of it at most.
-CLAIM_SECONDS = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
