@@ -3,9 +3,8 @@
 Imports floor 2 and `utils` alone. Every provider and the auth API have a client of their own; a change of timeouts or
 pooling begins in `service.py`.
 
-The proxy and CA bundle of an address follow the rules of requests; urllib3's pools keep its connections. One thread
-times out all reads: a timeout of each socket costs a delta 8 to 13 µs more. Chunked bodies are decoded here, without
-I/O: urllib3's own reading costs a delta 9 to 13 µs more.
+The proxy and CA bundle of an address follow the rules of requests; urllib3's pools keep its connections, and urllib3
+reads the replies.
 
 `fetcher.py` is for addresses that somebody else wrote: it fetches a file, bounded, where `addresses.py` allows it.
 """

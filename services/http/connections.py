@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,8 +30,6 @@ from urllib3.util import parse_url
 PEER_TIMEOUT = 20.0
 #: Seconds a pooled connection may be idle and still be reused: a firewall may drop an idle one without a sign.
 IDLE_SECONDS = 30.0
-#: Seconds between two checks for reads that have timed out: a read times out this much late at most.
-CHECK_SECONDS = 0.25
 
 
 def _probed_socket() -> list[tuple[int, int, int]]:
@@ -107,12 +104,10 @@ class Lease:
         self._given_back = False
         #: Whether a request may have left on it.
         self.used = False
+        #: Whether the time of `expiring` is over.
+        self.expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        #: When the read in progress times out, in seconds of the monotonic clock; infinite while there is none.
-        self.read_ends = math.inf
-        #: Whether a read timed out, which shut the socket down.
-        self.timed_out = False
 
     def connect(self, timeout: float) -> socket.socket:
         """Return the connected socket; connecting takes `timeout` seconds at most, a tunnel and TLS included."""
@@ -122,7 +117,6 @@ class Lease:
         sock: socket.socket = self.connection.sock
         with self._lock:
             self._socket = sock
-        _read_timeouts.add(self)
         return sock
 
     def _open(self) -> None:
@@ -144,12 +138,23 @@ class Lease:
         with self._lock:
             self._shut_down()
 
-    def expire(self, now: float) -> None:
-        """Shut the socket down if the read in progress has timed out by `now`."""
-        with self._lock:
-            if now >= self.read_ends and self._socket:
-                self.timed_out = True
-                self._shut_down()
+    @contextmanager
+    def expiring(self, seconds: float) -> Iterator[None]:
+        """Interrupt the connection if the block takes longer than this.
+
+        The socket's own timeout starts anew with each byte, also with those of a head or of a chunk's size.
+        """
+        timer = threading.Timer(seconds, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.interrupt()
 
     def _shut_down(self) -> None:
         if self._socket:
@@ -162,7 +167,6 @@ class Lease:
         if self._given_back:
             return
         self._given_back = True
-        _read_timeouts.discard(self)
         # Before another request can get the connection: a late abort must not shut it down.
         with self._lock:
             self._socket = None
@@ -170,41 +174,6 @@ class Lease:
             self.connection.close()
         self.connection.idle_since = time.monotonic()
         self._pool._put_conn(self.connection)
-
-
-class _ReadTimeouts:
-    """Times the reads of all leases out, in one thread that starts with the first lease and ends with the process.
-
-    A timeout of the socket costs 8 to 13 µs more for each delta (200 streams under gevent, CPU time; 34 µs with
-    this thread): gevent makes, starts and stops a timer for each read that waits.
-    """
-
-    def __init__(self) -> None:
-        self._leases: set[Lease] = set()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def add(self, lease: Lease) -> None:
-        self._leases.add(lease)
-        with self._starting:
-            # A thread that was started before a fork does not run in the child.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="read-timeouts", daemon=True)
-                self._thread.start()
-
-    def discard(self, lease: Lease) -> None:
-        self._leases.discard(lease)
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(CHECK_SECONDS)
-            now = time.monotonic()
-            for lease in list(self._leases):
-                if now >= lease.read_ends:
-                    lease.expire(now)
-
-
-_read_timeouts = _ReadTimeouts()
 
 
 class RequestRoute(NamedTuple):

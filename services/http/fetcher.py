@@ -15,7 +15,7 @@ from services.errors import FetchError, ProviderError
 from services.http.addresses import AddressRules, Target
 from services.http.connections import RequestRoute
 from services.http.service import Exchange, HTTPService, aborted_error
-from utils.deadline import Deadline, ended_within
+from utils.deadline import Deadline
 from utils.formats.file_names import disposition_name
 
 #: Seconds to connect, and between two pieces of a reply.
@@ -69,9 +69,7 @@ class Fetcher:
             ProviderError: `interrupted` after `deadline.abort`.
         """
         try:
-            # A head that comes byte by byte never times out itself.
-            with ended_within(deadline, deadline.remaining()) as bounded:
-                return self._tries(url, bounded, max_bytes, also)
+            return self._tries(url, deadline, max_bytes, also)
         except FetchError:
             if deadline.aborted:
                 raise aborted_error(deadline) from None

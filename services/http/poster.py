@@ -13,7 +13,7 @@ from services.http.addresses import AddressRules
 from services.http.connections import RequestRoute
 from services.http.fetcher import CONNECT_SECONDS
 from services.http.service import HTTPService
-from utils.deadline import Deadline, ended_in_time
+from utils.deadline import Deadline
 
 
 class Poster:
@@ -35,15 +35,15 @@ class Poster:
             ProviderError: no reply came; the message may have arrived.
         """
         target = self._rules.allowed(url)
-        with ended_in_time(timeout) as deadline:
-            *others, last = self._http.routes(target)
-            for route in others:
-                try:
-                    return self._post(target.url, route, body, headers, deadline)
-                except ProviderError as exc:
-                    if not exc.unsent:
-                        raise
-            return self._post(target.url, last, body, headers, deadline)
+        deadline = Deadline(timeout)
+        *others, last = self._http.routes(target)
+        for route in others:
+            try:
+                return self._post(target.url, route, body, headers, deadline)
+            except ProviderError as exc:
+                if not exc.unsent:
+                    raise
+        return self._post(target.url, last, body, headers, deadline)
 
     def close(self) -> None:
         self._http.close()

@@ -9,13 +9,11 @@ Requests are sent on connections of urllib3's pools directly, because `urlopen` 
 from __future__ import annotations
 
 import json
-import math
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
-from http.client import HTTPResponse as HTTPReply
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
@@ -26,12 +24,11 @@ from urllib3 import exceptions as urllib3_errors
 
 from services.errors import ProviderError
 from services.http.addresses import Target
-from services.http.body import BrokenBody, ChunkedBody
 from services.http.connections import Lease, Pools, RequestRoute
 from utils.deadline import Deadline
 from utils.formats.retry_after import retry_after
 
-#: Seconds: a read that times out this close to the deadline, or after it, has reached the deadline.
+#: Seconds: a request that fails this close to the deadline, or after it, has reached the deadline.
 _SAME_INSTANT = 0.05
 #: The most bytes of one read; a read returns as soon as there is one byte.
 READ_BYTES = 65536
@@ -50,15 +47,6 @@ class Exchange:
         self._deadline = deadline
         self._lease = lease
         self._socket = sock
-        # `Lease.expire` ends the reads.
-        sock.settimeout(None)
-        assert isinstance(response._original_response, HTTPReply)
-        self._reply = response._original_response
-        #: Bytes that came with the head are in its buffer; after one read of that, the socket is read.
-        self._recv: Callable[[int], bytes] = self._reply.fp.read1
-        plain = self._reply.chunked and "content-encoding" not in response.headers
-        #: Decodes the chunks; None for other bodies and for compressed ones, which urllib3 decodes.
-        self._chunks = ChunkedBody() if plain else None
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
@@ -77,37 +65,22 @@ class Exchange:
         A broken connection ends the body too: only the end mark of the body's own format tells whether it is whole.
 
         Raises:
-            ProviderError: `provider_timeout` (up to `CHECK_SECONDS` late), `answer_timeout` when the deadline has
-                passed, `interrupted` after an abort.
+            ProviderError: `provider_timeout`, `answer_timeout` when the deadline has passed, `interrupted` after an
+                abort.
         """
-        deadline, lease = self._deadline, self._lease
+        deadline = self._deadline
         try:
-            lease.read_ends = time.monotonic() + min(timeout, _left(deadline))
-            chunk = self._next()
+            self._socket.settimeout(min(timeout, _left(deadline)))
+            # Not read(): of a body that ends with its connection, it waits for a full block.
+            chunk = self._response.read1(READ_BYTES, decode_content=True)
         except _FOREIGN as exc:
             chunk = self._end_of_failed(exc)
-        lease.read_ends = math.inf
-        if deadline.aborted or lease.timed_out:
+        if deadline.aborted or self._lease.expired:
             self._failed = True
             raise _translated(TimeoutError(), deadline)
         if not chunk:
-            lease.give_back(reusable=self.ended)
+            self._lease.give_back(reusable=self.ended)
         return chunk
-
-    def _next(self) -> bytes:
-        chunks = self._chunks
-        if chunks is None:
-            # Not read(): of a body that ends with its connection, it waits for a full block.
-            return self._response.read1(READ_BYTES, decode_content=True)
-        while not chunks.over:
-            wire = self._recv(READ_BYTES)
-            self._recv = self._socket.recv
-            if not wire:
-                chunks.end()
-            elif held := chunks.feed(wire):
-                return held
-        self._reply.close()
-        return b""
 
     def _end_of_failed(self, exc: Exception) -> bytes:
         """Return b"" if the connection broke or timed out.
@@ -186,7 +159,7 @@ class HTTPService:
             merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers, self._ends)
             lease = Lease(route.pool, kept=self._keeps_connections)
         try:
-            with deadline.interrupting(lease.interrupt):
+            with deadline.interrupting(lease.interrupt), lease.expiring(deadline.remaining()):
                 with foreign_errors(deadline):
                     exchange = self._ask(lease, deadline, timeout, method, route.target, sent, merged)
                 with closing(exchange):
@@ -276,7 +249,7 @@ def _translated(exc: Exception, deadline: Deadline) -> ProviderError:
 
 _FOREIGN = (urllib3_errors.HTTPError, HTTPException, OSError, ValueError)
 #: How a body ends that broke off.
-_BROKEN = (urllib3_errors.ProtocolError, urllib3_errors.DecodeError, BrokenBody, OSError)
+_BROKEN = (urllib3_errors.ProtocolError, urllib3_errors.DecodeError, OSError)
 _NOT_CONNECTED = (urllib3_errors.ConnectTimeoutError, urllib3_errors.NewConnectionError)
 _NO_REPLY = (urllib3_errors.ProtocolError, urllib3_errors.ProxyError, urllib3_errors.SSLError, HTTPException, OSError)
 
@@ -284,9 +257,9 @@ _NO_REPLY = (urllib3_errors.ProtocolError, urllib3_errors.ProxyError, urllib3_er
 def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
     if isinstance(exc, _NOT_CONNECTED):
         return TransientError("no connection", code="provider_unreachable")
+    if deadline.remaining() < _SAME_INSTANT:
+        return ProviderError("the total time is over", code="answer_timeout")
     if isinstance(exc, (urllib3_errors.TimeoutError, TimeoutError)):
-        if deadline.remaining() < _SAME_INSTANT:
-            return ProviderError("the total time is over", code="answer_timeout")
         return ProviderError("silent for too long", code="provider_timeout")
     if isinstance(exc, _NO_REPLY) and not isinstance(exc, ValueError):
         return ProviderError("the connection failed before the reply", code="provider_unreachable")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ from urllib3.util.connection import is_connection_dropped
 
 from demo.mocks.auth import MockAuth
 from services.errors import ProviderError
-from services.http.connections import PEER_TIMEOUT, Lease, _read_timeouts
+from services.http.connections import PEER_TIMEOUT, Lease
 from services.http.service import Exchange, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
@@ -367,7 +366,7 @@ def test_the_deadline_ends_a_read() -> None:
 
 
 class Dripping(RawServer):
-    """After its reply, sends digits of a chunk's size one by one, without end."""
+    """After its reply, sends digits one by one, without end."""
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
@@ -378,21 +377,19 @@ class Dripping(RawServer):
                 connection.sendall(b"0")
 
 
-def test_bytes_without_content_do_not_prolong_a_read() -> None:
-    """A peer that sends the line of a chunk's size digit by digit times out."""
-    with Dripping(FIRST_CHUNK) as peer:
-        error, seconds = second_read(peer.url)
+@pytest.mark.parametrize("reply", [OK + b"X-Number: ", FIRST_CHUNK], ids=["head", "chunk"])
+def test_the_deadline_ends_a_drip_of_bytes_without_content(reply: bytes) -> None:
+    """Each byte of a head or of a chunk's size starts the socket's timeout anew, but not the deadline."""
 
-    assert error.code == "provider_timeout"
-    assert seconds < 20.0
+    def read_on(url: str) -> None:
+        with asked(url, deadline=Deadline(5 * TIMEOUT)) as exchange:
+            while exchange.read(30.0):
+                pass
 
+    with Dripping(reply) as peer, pytest.raises(ProviderError) as caught:
+        read_on(peer.url)
 
-def test_time_between_two_reads_does_not_count() -> None:
-    """Between two reads a caller may wait for Redis longer than the read timeout: no time is set for that."""
-    with RawServer(FIRST_CHUNK + b"5\r\nagain\r\n", hang=True) as peer, asked(peer.url) as exchange:
-        assert exchange.read(30.0).startswith(b"hello")
-
-        assert exchange._lease.read_ends == math.inf
+    assert caught.value.code == "answer_timeout"
 
 
 def test_the_deadline_ends_the_wait_for_the_head() -> None:
@@ -425,18 +422,6 @@ def test_a_connection_is_not_reused_after_a_failure(reply: bytes) -> None:
                 exchange.read(30.0)
         assert len(server.heads) == 2
         http.close()
-
-
-def test_the_thread_for_read_timeouts_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread from before a fork does not run in the child process."""
-    ended = threading.Thread(target=lambda: None)
-    ended.start()
-    ended.join()
-    monkeypatch.setattr(_read_timeouts, "_thread", ended)
-    with RawServer(FIRST_CHUNK, hang=True) as peer:
-        error, _ = second_read(peer.url)
-
-    assert error.code == "provider_timeout"
 
 
 def test_a_proxy_that_refuses_the_connection_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
