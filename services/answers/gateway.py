@@ -11,7 +11,6 @@ from typing import Any
 
 from services.answers.answer import Answerer
 from services.answers.commands import ChatCommands, ChatNotes
-from services.answers.reading import StreamReading
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
 from services.attachments import SentFile, media_to_json
@@ -25,6 +24,7 @@ from services.redis.store import Call
 from services.streams.access import Access
 from services.streams.following import Following
 from services.streams.manager import StreamManager
+from services.streams.polls import StreamPolls
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
@@ -69,7 +69,7 @@ class Gateway:
         `sentence` returns a sentence by its key; `promises` tells whether a late message may go to an address.
         """
         self._streams = streams.store
-        self._reading = StreamReading(streams.store, streams.manager)
+        self._polls = StreamPolls(streams.store, streams.manager)
         self._manager = streams.manager
         self._takeovers = streams.takeovers
         self._answerer = answerer
@@ -148,7 +148,7 @@ class Gateway:
         Raises:
             StoreUnavailable: nothing can be shown now; read again later.
         """
-        snapshot = self._reading.snapshot(stream_id)
+        snapshot = self._polls.snapshot(stream_id)
         if snapshot and snapshot.lapsed:
             with suppress(StoreUnavailable):
                 self._takeovers.attempt(stream_id)
@@ -193,7 +193,7 @@ class Gateway:
             stream_id,
             cursor,
             allows=lambda readers: self._access.allows(readers, bot, principal, ""),
-            misses=self._reading.misses,
+            misses=self._polls.misses,
             text=text,
         )
 

@@ -24,8 +24,8 @@ from services.models import ProviderEvent, Query, Question
 from services.providers.base import BaseForms
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
+from services.streams.polls import SharedReads
 from services.streams.records import NewStream
-from services.streams.shared_reads import SharedReads
 from services.streams.store import READ_BYTES, stream_keys
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
@@ -229,7 +229,7 @@ def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, 
     """The first is sent at once, and all that arrive during it share the second."""
     stream_id = answered(relay, desk, talker)
     # The timeout is longer than a callback's: a busy machine needs time to start so many threads.
-    reads = desk.gateway._reading._reads = SharedReads(desk.streams, timeout=30.0)
+    reads = desk.gateway._polls._reads = SharedReads(desk.streams, timeout=30.0)
     relay.hold(lambda names: names == ("read",))
 
     with ThreadPoolExecutor(64) as pool:

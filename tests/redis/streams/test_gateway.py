@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from services.answers.reading import StreamReading
 from services.attachments import MediaFile
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.following import Misses
+from services.streams.polls import StreamPolls
 from services.streams.store import StreamStore, stream_keys
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
@@ -379,7 +379,7 @@ def test_a_stream_that_redis_just_lost_is_not_reported_as_expired(
 
 def test_a_missing_stream_is_unknown_after_a_while(desk: Desk, clock: FakeClock) -> None:
     """Readers of a stream that does not come back wait no longer than its owner would need."""
-    desk.gateway._reading.misses = Misses(4.0, clock=clock)
+    desk.gateway._polls.misses = Misses(4.0, clock=clock)
     with pytest.raises(StoreUnavailable):
         desk.reads("unknown")
 
@@ -466,10 +466,10 @@ def test_an_empty_refresh_has_its_cause(desk: Desk, any_redis_url: str, runner: 
     elsewhere = Desk(any_redis_url, SlowProvider())
 
     with pytest.raises(StoreUnavailable) as refused:
-        StreamReading(JustBack(runner), elsewhere.manager).snapshot(asked.stream_id)
+        StreamPolls(JustBack(runner), elsewhere.manager).snapshot(asked.stream_id)
 
     assert refused.value.code == "owner_only"
-    owners = StreamReading(JustBack(runner), desk.manager).snapshot(asked.stream_id)
+    owners = StreamPolls(JustBack(runner), desk.manager).snapshot(asked.stream_id)
     assert owners
     assert owners.status == "processing"
     elsewhere.close()

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from services.errors import StoreUnavailable
+from services.streams.polls import MAX_TOGETHER, SharedReads, _Poll, _Queue
 from services.streams.records import Snapshot
-from services.streams.shared_reads import MAX_TOGETHER, SharedReads, _Poll, _Queue
 from services.streams.store import StreamStore
 from tests.support.servers.processes import wait_until
 
@@ -171,11 +171,11 @@ class TwoWaits:
 
 def test_a_poll_that_is_sent_waits_for_its_reply(store: Store) -> None:
     """The timeout covers only the wait before the request; the store bounds the request itself."""
-    turn = TwoWaits()
+    lock = TwoWaits()
 
-    shared(store, timeout=1.5)._await_turn(_Queue(), _Poll(":1", cast(threading.Lock, turn)))
+    shared(store, timeout=1.5)._wait(_Queue(), _Poll(":1", cast(threading.Lock, lock)))
 
-    assert turn.waits == [1.5, 1.5]
+    assert lock.waits == [1.5, 1.5]
 
 
 def test_a_thousand_polls_of_many_threads_get_their_own_results(store: Store) -> None:
