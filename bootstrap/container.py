@@ -41,7 +41,6 @@ from services import metrics
 from services.answers.answer import Answerer
 from services.answers.asked_store import AskedStore
 from services.answers.askers import Askers
-from services.answers.claim_store import ClaimStore
 from services.answers.commands import ChatNotes
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
@@ -126,13 +125,12 @@ class Container:
         self._opened(self.files.fetcher)
         self.frames = make_frames(settings, self.texts, self.files.offers)
         self.responses = self._opened(ResponseService(settings.wechat_response_hosts))
-        self.claims = ClaimStore(self.runner, self.streams)
-        files, ttl = self.files, settings.stream_ttl
+        files = self.files
         self.late_answers = LateAnswers(
-            self.claims, access, self.frames, self.responses, files=files.store, offers=files.offers, ttl=ttl
+            self.streams, access, self.frames, self.responses, files=files.store, offers=files.offers
         )
         self.manager = self._opened(self._manager())
-        self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer, self.claims))
+        self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer))
         self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
         self.gateway = self._gateway()
         tokens = user_tokens(settings, self.auth, self.channels)

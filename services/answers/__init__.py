@@ -28,7 +28,5 @@ depends on what the old owner had stored:
 
 **Forms.** A run that pauses for a person ends its stream with a form, and a later question continues it: `forms/`.
 
-**Late messages.** `claim_store.py` ends the claims of messages with what a frame could not carry.
-
 A stream of a newer schema version is left to replicas of that version until its time is over.
 """

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
-from services.answers.claim_store import CLAIM_SECONDS, ClaimStore
 from services.conversations.memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question
@@ -40,14 +39,12 @@ class TakeoverManager:
         store: StreamStore,
         manager: StreamManager,
         answerer: Answerer,
-        claims: ClaimStore,
         *,
         dice: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._store = store
         self._manager = manager
         self._answerer = answerer
-        self._claims = claims
         self._dice = dice
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
@@ -124,7 +121,7 @@ class TakeoverManager:
         """
         question = _question(self._store.question(stream_id))
         after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
-        claim, owner = self._claims.look(stream_id, CLAIM_SECONDS)
+        claim, owner = self._store.look_at_claim(stream_id)
         if claim == "lost":
             metrics.LATE_ANSWERS.labels("lost").inc()
             log.error("late answer lost", extra={"stream_id": stream_id, "bot": question.bot, "former_owner": owner})

@@ -53,6 +53,8 @@ RUNNING_SHARDS = 16
 #: Bytes of a text that is read together with the rest of a stream, and of one slice of a longer text.
 SHORT_BYTES = 16 * 1024
 SLICE_BYTES = 8 * 1024
+#: Seconds after which a claim without an outcome counts as lost: a late message takes a third of it at most.
+CLAIM_SECONDS = 60.0
 #: Seconds for attempts to open a stream: a new question has one exchange and two seconds for it.
 OPEN_SECONDS = 1.0
 
@@ -224,6 +226,21 @@ class StreamStore:
         reply = self._runner.run([Call(script("head"), stream_keys(stream_id), (self.now,))])[0]
         status, late = reply or ("", 0.0)
         return status, float(late)
+
+    def delivered(self, stream_id: str, owner: str, outcome: str) -> None:
+        """Replace an owner's claim by the outcome of its late message, and remove the stream from the index."""
+        call = Call(script("delivered"), stream_keys(stream_id), (owner, outcome))
+        self._runner.run([call, *self.ended_calls([stream_id])], attempts=3)
+
+    def look_at_claim(self, stream_id: str) -> tuple[str, str]:
+        """Look at the claim of an ended stream, and give it up if it is older than `CLAIM_SECONDS`.
+
+        Return "" (no claim), "waiting", or "lost" with the claim's owner.
+        """
+        outcome, *owner = self._runner.run([Call(script("claim"), stream_keys(stream_id), (self.now, CLAIM_SECONDS))])[
+            0
+        ]
+        return outcome, "".join(owner)
 
     def enter_call(self, bot: str, principal: str, stream_id: str, *, slots: int, seconds: float) -> Call:
         """Return the call that takes one of a user's slots; its reply: 0 full, 1 taken now, 2 taken before."""

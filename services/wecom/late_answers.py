@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from services import metrics
-from services.answers.claim_store import ClaimStore
 from services.errors import ProviderError, StoreUnavailable
 from services.files.shown import FileOffers
 from services.files.store import FileStore, StoredFile
@@ -22,6 +21,7 @@ from services.models import Question
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from services.streams.records import Appended
+from services.streams.store import StreamStore
 from services.wecom.frames import EndedAnswer, WeComFrames, ended
 from services.wecom.response_service import ResponseService
 
@@ -41,24 +41,21 @@ class LateAnswers:
 
     def __init__(
         self,
-        claims: ClaimStore,
+        streams: StreamStore,
         access: Access,
         frames: WeComFrames,
         responses: ResponseService,
         *,
         files: FileStore,
         offers: FileOffers,
-        ttl: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stores; `ttl` are the seconds that a stream lives from its creation."""
-        self._claims = claims
+        self._streams = streams
         self._access = access
         self._frames = frames
         self._responses = responses
         self._files = files
         self._offers = offers
-        self._ttl = ttl
         self._clock = clock
 
     def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
@@ -101,7 +98,7 @@ class LateAnswers:
 
     def _answer(self, stream: OwnedStream, late: Appended) -> EndedAnswer:
         """Return an ended answer with what its readers see, its files, and a link to its whole text."""
-        left = self._ttl - stream.age
+        left = self._streams.ttl - stream.age
         link = self._offers.whole_text(stream.stream_id, left)
         return replace(answer_of(stream, late), files=self._files_of(stream), whole=link)
 
@@ -116,7 +113,7 @@ class LateAnswers:
 
     def _note(self, stream: OwnedStream, outcome: _Outcome) -> None:
         try:
-            self._claims.delivered(stream.stream_id, stream.owner, outcome.name)
+            self._streams.delivered(stream.stream_id, stream.owner, outcome.name)
         except StoreUnavailable:
             # The sweep then counts it as lost as well; nothing is sent again.
             log.warning("outcome of a late answer not stored", extra=stream.about)

@@ -16,7 +16,6 @@ import pytest
 import redis
 
 from services.answers.asked_store import Asked, AskedStore
-from services.answers.claim_store import ClaimStore
 from services.answers.forms.form_store import FormStore, form_id
 from services.batches.lanes_store import LEASE, BatchLanesStore
 from services.conversations.history_store import HistoryStore
@@ -237,9 +236,9 @@ def claims(runner: ScriptRunner) -> None:
         fields = {"status": "completed", "delivered": "due"}
         assert store.write([write(stream_id, **end, fields=fields)]) == [Appended("ok", 1, cause="overflow")]
 
-    assert ClaimStore(runner, store).look("s0", 60.0) == ("waiting", "")
-    ClaimStore(runner, store).delivered("s0", "a", "sent")
-    looks = [ClaimStore(runner, later).look(stream_id, 60.0) for stream_id in ("s0", "s1", "s1")]
+    assert store.look_at_claim("s0") == ("waiting", "")
+    store.delivered("s0", "a", "sent")
+    looks = [later.look_at_claim(stream_id) for stream_id in ("s0", "s1", "s1")]
 
     assert looks == [("", ""), ("lost", "a"), ("", "")]
 

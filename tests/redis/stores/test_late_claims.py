@@ -7,26 +7,20 @@ from typing import Any
 import pytest
 import redis
 
-from services.answers.claim_store import ClaimStore
 from services.redis.store import ScriptRunner
 from services.streams.records import Appended
-from services.streams.store import READ_BYTES, stream_keys
+from services.streams.store import CLAIM_SECONDS, READ_BYTES, stream_keys
 from tests.redis.stores.test_stream_store import ID, Store, append, finish, new
 from tests.support.servers.processes import FakeClock
 
 FIELDS = {"status": "processing", "content": "问题", "question": "{}", "access": "tag", "delivered": ""}
-#: Seconds of the frame, and after which a claim is given up.
-FRAME, CLAIM_SECONDS = 330.0, 60.0
+#: Seconds of the frame.
+FRAME = 330.0
 
 
 @pytest.fixture
 def store(runner: ScriptRunner, clock: FakeClock) -> Store:
     return Store(runner, clock)
-
-
-@pytest.fixture
-def claims(runner: ScriptRunner, store: Store) -> ClaimStore:
-    return ClaimStore(runner, store)
 
 
 def opens(store: Store, *, reply: str = "sealed", **changes: Any) -> None:
@@ -163,48 +157,46 @@ def test_the_next_owner_claims_what_a_lost_one_did_not(
     assert delivered(redis_client).endswith(" b")
 
 
-def test_an_outcome_replaces_the_claim_of_its_owner_only(
-    store: Store, claims: ClaimStore, redis_client: redis.Redis
-) -> None:
+def test_an_outcome_replaces_the_claim_of_its_owner_only(store: Store, redis_client: redis.Redis) -> None:
     """Another owner's outcome changes nothing, and an expired stream is not created again."""
     opens(store)
     ends(store, 0, delivered="due")
 
-    claims.delivered(ID, "b", "sent")
+    store.delivered(ID, "b", "sent")
     before = delivered(redis_client)
-    claims.delivered(ID, "a", "sent")
-    claims.delivered(ID, "a", "failed")
-    claims.delivered("expired", "a", "sent")
+    store.delivered(ID, "a", "sent")
+    store.delivered(ID, "a", "failed")
+    store.delivered("expired", "a", "sent")
 
     assert before.startswith("claimed ")
     assert delivered(redis_client) == "sent"
     assert not redis_client.exists(stream_keys("expired").hash)
 
 
-def test_a_claim_is_lost_once(store: Store, claims: ClaimStore, clock: FakeClock, redis_client: redis.Redis) -> None:
+def test_a_claim_is_lost_once(store: Store, clock: FakeClock, redis_client: redis.Redis) -> None:
     """While its owner may be sending it stays; later exactly one caller learns that it is lost, and nobody sends."""
     opens(store)
     ends(store, 0, delivered="due")
 
     clock.advance(CLAIM_SECONDS - 1)
-    waiting = claims.look(ID, CLAIM_SECONDS)
+    waiting = store.look_at_claim(ID)
     clock.advance(2)
-    found = [claims.look(ID, CLAIM_SECONDS) for _ in range(2)]
+    found = [store.look_at_claim(ID) for _ in range(2)]
 
     assert (waiting, found) == (("waiting", ""), [("lost", "a"), ("", "")])
     assert delivered(redis_client) == "lost"
-    assert claims.look("unknown", CLAIM_SECONDS) == ("", "")
+    assert store.look_at_claim("unknown") == ("", "")
 
 
 def test_the_outcome_of_an_owner_that_comes_back_is_too_late(
-    store: Store, claims: ClaimStore, clock: FakeClock, redis_client: redis.Redis
+    store: Store, clock: FakeClock, redis_client: redis.Redis
 ) -> None:
     """Its message was counted as lost already."""
     opens(store)
     ends(store, 0, delivered="due")
     clock.advance(CLAIM_SECONDS)
-    claims.look(ID, CLAIM_SECONDS)
+    store.look_at_claim(ID)
 
-    claims.delivered(ID, "a", "sent")
+    store.delivered(ID, "a", "sent")
 
     assert delivered(redis_client) == "lost"
