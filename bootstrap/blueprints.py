@@ -36,7 +36,7 @@ from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
 from config.texts.requests import request_words
-from services.answers.extras.opening import KeptOpening
+from services.answers.extras import KeptOpening
 from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads

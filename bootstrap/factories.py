@@ -13,7 +13,7 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.answer import Backend
-from services.answers.extras.answer_extras import AnswerExtras
+from services.answers.extras import AnswerExtras
 from services.channels import Channels
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import SessionStore

@@ -9,7 +9,7 @@ from channels.http_chat.models import ChatOpening
 from channels.web import rest
 from channels.web.envelope import envelope
 from channels.web.rest import Operation
-from services.answers.extras.opening import KeptOpening
+from services.answers.extras import KeptOpening
 from services.files.uploads import FileUploads
 from utils.markdown.blocks import render_markdown
 

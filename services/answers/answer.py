@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from services import metrics
 from services.answers.askers import Askers, speaker_of
-from services.answers.extras.answer_extras import AnswerExtras, QuestionContext
+from services.answers.extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.answers.extras.opening import FAILED_SECONDS, KEPT_SECONDS, MAX_QUESTIONS, KeptOpening
+from services.answers.extras import FAILED_SECONDS, KEPT_SECONDS, MAX_QUESTIONS, KeptOpening
 from services.errors import ProviderError
 from services.providers.base import Opening
 from services.providers.mock import MockProvider

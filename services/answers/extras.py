@@ -1,11 +1,14 @@
-"""Adds the running step and the suggested questions to an answer's events, for the bots that want them.
+"""Extras of an app: its opening before the first question, the running step before the text, suggestions after it.
 
-The step is stored as one plain line, at most once a second; suggested questions as a few plain lines.
+Step and suggestions are not part of the answer's text. Both are fields of the stream's hash, so that every replica
+shows the same and a new owner finds what the former one stored. The step is one plain line, written at most once a
+second; suggested questions are a few plain lines, waited for a bounded time.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -15,7 +18,7 @@ from services import metrics
 from services.channels import Channel
 from services.errors import ProviderError
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Replacement, Step
-from services.providers.base import BaseRAGProvider
+from services.providers.base import BaseRAGProvider, Opening
 from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from utils.deadline import Deadline
 from utils.markdown.plain import plain_line
@@ -27,6 +30,14 @@ MAX_SUGGESTIONS = 3
 SUGGESTION_CHARACTERS = 100
 #: Seconds by which an answer's end is delayed at most.
 SUGGESTION_SECONDS = 2.0
+#: Characters of a step's title.
+TITLE_CHARACTERS = 40
+#: Seconds between two writes that are made for a step alone; WeCom polls about as often.
+STEP_SECONDS = 1.0
+#: Seconds for which an opening counts, and until a provider that failed is asked again.
+KEPT_SECONDS, FAILED_SECONDS = 300.0, 30.0
+#: Characters of a statement; questions, and the characters of each.
+STATEMENT_CHARACTERS, MAX_QUESTIONS, QUESTION_CHARACTERS = 4000, 10, 200
 
 
 def suggested_lines(
@@ -51,12 +62,6 @@ def suggested_lines(
     lines = dict.fromkeys(line for each in found if (line := plain_line(each, SUGGESTION_CHARACTERS)))
     metrics.SUGGESTIONS.labels(provider.name, "found" if lines else "none").inc()
     return "\n".join(list(lines)[:MAX_SUGGESTIONS])
-
-
-#: Characters of a step's title.
-TITLE_CHARACTERS = 40
-#: Seconds between two writes that are made for a step alone; WeCom polls about as often.
-STEP_SECONDS = 1.0
 
 
 class StepNotes:
@@ -170,3 +175,40 @@ class AnswerExtras:
         query = Query(asked.question.text, user, identity=identity, channel=asked.channel.name)
         if lines := suggested_lines(asked.provider, query, ids, deadline, self._seconds):
             yield Suggested(lines)
+
+
+class KeptOpening:
+    """The opening of one provider. Thread-safe."""
+
+    def __init__(self, provider: BaseRAGProvider, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opening = Opening()
+        self._asks_from = -float("inf")
+
+    def current(self) -> Opening:
+        """Return the opening, bounded; the last known one, or an empty one, where the provider fails."""
+        if self._provider.opening is None:
+            return self._opening
+        # The provider's own timeout bounds the wait: those who waited find it fresh.
+        with self._lock:
+            if self._clock() >= self._asks_from:
+                self._opening, kept = self._asked(self._provider.opening)
+                self._asks_from = self._clock() + kept
+            return self._opening
+
+    def _asked(self, opening: Callable[[], Opening]) -> tuple[Opening, float]:
+        """Return the opening, and the seconds for which it counts."""
+        try:
+            return _bounded(opening()), KEPT_SECONDS
+        except ProviderError as exc:
+            log.info("no opening", extra={"provider": self._provider.name, "code": exc.code, "cause": str(exc)})
+        except Exception:  # a plug-in may raise any exception
+            log.exception("no opening", extra={"provider": self._provider.name})
+        return self._opening, FAILED_SECONDS
+
+
+def _bounded(opening: Opening) -> Opening:
+    lines = dict.fromkeys(line for one in opening.questions if (line := plain_line(one, QUESTION_CHARACTERS)))
+    return Opening(opening.statement.strip()[:STATEMENT_CHARACTERS], tuple(lines)[:MAX_QUESTIONS])

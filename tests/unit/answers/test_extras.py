@@ -11,7 +11,7 @@ import pytest
 
 from channels.chat.rules import CHAT
 from channels.wecom.rules import WECOM
-from services.answers.extras.answer_extras import (
+from services.answers.extras import (
     STEP_SECONDS,
     SUGGESTION_CHARACTERS,
     TITLE_CHARACTERS,
