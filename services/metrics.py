@@ -1,4 +1,4 @@
-"""All metrics. Label values come from closed sets (`utils/metric_labels.py`): no user input, no id, no address.
+"""All metrics. Label values come from closed sets (`services/metrics.py`): no user input, no id, no address.
 
 Under gunicorn every worker writes to files in one folder, because `gunicorn.conf.py` sets `PROMETHEUS_MULTIPROC_DIR`
 before this module is imported. Without gunicorn the values live in this process.
@@ -10,7 +10,36 @@ from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from utils.metric_labels import msgtype_label
+#: The message types that WeCom documents.
+MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
+#: The events that WeCom documents for a bot with a callback.
+EVENTS = ("enter_chat", "template_card_event", "feedback_event")
+#: The label of every value that is not in its set.
+OTHER = "other"
+
+#: The close codes in use: RFC 6455's and the product's own (docs/websocket.md).
+CLOSE_CODES = (1000, 1001, 1003, 1005, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
+
+
+def close_label(code: int) -> str:
+    """Return the label of a close code. Clients may send any of some thousands."""
+    return str(code) if code in CLOSE_CODES else OTHER
+
+
+def currency_label(currency: str) -> str:
+    """Return the label of a provider's currency: three capital letters, or `OTHER`."""
+    return currency.upper() if len(currency) == 3 and currency.isascii() and currency.isalpha() else OTHER
+
+
+def event_label(event: str) -> str:
+    """Return the label of a callback's event. WeCom may send events that are not documented."""
+    return event if event in EVENTS else OTHER
+
+
+def msgtype_label(msgtype: str) -> str:
+    """Return the label of a callback's message type. WeCom may send types that are not documented."""
+    return msgtype if msgtype in MSGTYPES else OTHER
+
 
 # The `_created` series would double the page, and do not exist with several processes.
 disable_created_metrics()  # type: ignore[no-untyped-call]

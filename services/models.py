@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from services.attachments import Attached, MediaFile
 from services.forms import PendingForm
-from utils.tracing.context import Trace
+from utils.tracing import Trace
 
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -60,7 +60,7 @@ class Question:
     #: The model and the temperature that the client asks for; "" and None leave them to the settings.
     model: str = ""
     temperature: float | None = None
-    #: The ids of the request that asked it (`utils.tracing.context`).
+    #: The ids of the request that asked it (`utils.tracing`).
     request_id: str = ""
     traceparent: str = ""
 

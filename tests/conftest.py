@@ -17,7 +17,7 @@ from tests.support import seed
 from tests.support.properties import register_profiles
 from tests.support.servers.processes import FakeClock, MariaServer, RedisServer, redis_client_for
 from tests.support.servers.redis_setups import ClusterServers, SentinelServers
-from utils.tracing.context import Trace, tracing
+from utils.tracing import Trace, tracing
 
 # Imported by the fixtures on first use: running one test file of `utils` does not import the application.
 if TYPE_CHECKING:

@@ -38,6 +38,12 @@ _TAG_BYTES = len("<think></think>")
 _ZWJ = "\u200d"
 
 
+def is_longer(text: str, max_bytes: int) -> bool:
+    """Return whether a text, which may contain lone surrogates, has more than `max_bytes` bytes as UTF-8."""
+    # A character has at most four bytes, so most texts need no encoding.
+    return len(text) * 4 > max_bytes and len(text.encode("utf-8", "surrogatepass")) > max_bytes
+
+
 def clip_utf8(text: str, max_bytes: int) -> str:
     """Return the longest beginning of `text` that fits into `max_bytes` of UTF-8.
 

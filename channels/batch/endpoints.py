@@ -15,13 +15,13 @@ from channels.batch.models import FileSubmission, ListQuery, Options, RemovalQue
 from channels.batch.operations import KEY, OPERATIONS, PREVIEW, STATUS, TASKS
 from channels.batch.uploads import previewed, uploaded
 from channels.web.envelope import envelope
-from channels.web.forms import FORM
+from channels.web.multipart import MULTIPART
 from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
 from services import metrics
 from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus
 from services.errors import BatchUnknown
 from services.identity.callers import Caller
-from utils.sizes import is_longer
+from utils.stream_utils import is_longer
 
 __all__ = ["OPERATIONS", "BatchEndpoints", "TaskManager", "batch_blueprint"]
 
@@ -177,7 +177,7 @@ class BatchEndpoints:
     def _submission(self) -> tuple[dict[str, Any], int]:
         """Return the arguments of `TaskManager.submit`, and the number of formulas without a value."""
         sent: Submission | FileSubmission
-        if request.mimetype == FORM:
+        if request.mimetype == MULTIPART:
             sent, reading = uploaded(max_bytes=self._max_bytes)
             texts, unvalued = reading.texts, reading.unvalued
             given = [Given(row.id, row.columns) for row in reading.rows]

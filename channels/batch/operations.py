@@ -7,7 +7,6 @@ import re
 from channels.batch.answers import Preview, Processor, Removed, Results, Submitted, Tasks, TaskState
 from channels.batch.downloads import MEDIA
 from channels.batch.models import FilePreview, FileSubmission, ListQuery, RemovalQuery, ResultsQuery, Submission
-from channels.web.forms import FORM
 from channels.web.rest import Operation
 
 TASKS = "/api/batch/tasks"
@@ -26,7 +25,7 @@ OPERATIONS = (
         "Submit a batch of questions",
         "batch",
         body=Submission,
-        forms={FORM: FileSubmission},
+        multipart=FileSubmission,
         answers={200: Submitted, 201: Submitted, 409: None, 429: None},
         headers={
             "Idempotency-Key": {
@@ -41,7 +40,7 @@ OPERATIONS = (
         PREVIEW,
         "Show the columns of a file before it is submitted",
         "batch",
-        forms={FORM: FilePreview},
+        multipart=FilePreview,
         answers={200: Preview},
         description="Nothing is stored. Errors are those of a submission; a column that is unclear is none.",
     ),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from channels.batch.models import MAX_NAME, FilePreview, FileSubmission
-from channels.web.forms import form_with_file, wrong_field
+from channels.web.multipart import fields_and_file, wrong_field
 from channels.web.rest import RestError, wrong_fields
 from utils.questions.files.process import request as asked
 from utils.questions.files.reading import FileRow, Reading
@@ -45,27 +45,27 @@ _readers = threading.BoundedSemaphore(READERS)
 
 
 def uploaded(*, max_bytes: int) -> tuple[FileSubmission, Reading]:
-    """Return the form of the Flask request and the texts of its file.
+    """Return the fields of the Flask request and the texts of its file.
 
     Raises:
-        RestError: 413 the file is longer than `max_bytes`, 400 the form is malformed, 415 the file's type is not
+        RestError: 413 the file is longer than `max_bytes`, 400 the body is malformed, 415 the file's type is not
             supported, 422 a field or the file is invalid, 503 too many files are being read.
     """
-    form, path, content = _form(FileSubmission, max_bytes)
+    form, path, content = _fields_and_file(FileSubmission, max_bytes)
     told, *rows = _read(path.name, content, form, max_bytes, column=form.column, id_column=form.id_column)
     return form, Reading([FileRow(*row) for row in rows], told["unvalued"])
 
 
 def previewed(*, max_bytes: int) -> dict[str, Any]:
-    """Return what `utils.questions.files.preview` says of the file of the Flask request. Raises as `uploaded` does."""
-    form, path, content = _form(FilePreview, max_bytes)
+    """Return the preview of the file of the Flask request, as `reading.preview` does. Raises as `uploaded` does."""
+    form, path, content = _fields_and_file(FilePreview, max_bytes)
     shown: dict[str, Any] = _read(path.name, content, form, max_bytes, previewed=True)[0]
     return shown
 
 
-def _form(model: type[F], max_bytes: int) -> tuple[F, PurePosixPath, bytes]:
-    """Return the form's other fields, and the name and the content of its file."""
-    fields, file, content = form_with_file(max_bytes)
+def _fields_and_file(model: type[F], max_bytes: int) -> tuple[F, PurePosixPath, bytes]:
+    """Return the body's other fields, and the name and the content of its file."""
+    fields, file, content = fields_and_file(max_bytes)
     path = PurePosixPath(file.filename or "")
     named = {"name": path.stem[:MAX_NAME]} if "name" in model.model_fields else {}
     try:

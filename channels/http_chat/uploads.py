@@ -10,7 +10,7 @@ from channels.http_chat.ends import refusal
 from channels.http_chat.models import FileForm, FileTaken
 from channels.web import rest
 from channels.web.envelope import envelope
-from channels.web.forms import FORM, LargeBodies, form_with_file, wrong_field
+from channels.web.multipart import LargeBodies, fields_and_file, wrong_field
 from channels.web.rest import Operation
 from config.texts import Texts
 from services.errors import AnswerError
@@ -41,9 +41,9 @@ def _file(max_bytes: int) -> tuple[str, bytes]:
     """Return the name and the content of the Flask request's file.
 
     Raises:
-        RestError: the form is malformed, has other fields, or its file is empty or larger than `max_bytes`.
+        RestError: the body is malformed, has other fields, or its file is empty or larger than `max_bytes`.
     """
-    fields, file, content = form_with_file(max_bytes)
+    fields, file, content = fields_and_file(max_bytes)
     if fields:
         raise wrong_field("invalid_fields", next(iter(fields)), "Extra inputs are not permitted")
     if not content:
@@ -57,7 +57,7 @@ OPERATIONS = (
         "/api/files",
         "Upload a picture or file for a question",
         "files",
-        forms={FORM: FileForm},
+        multipart=FileForm,
         answers={201: FileTaken, 413: None, 415: None, 422: None, 429: None, 503: None},
         description=(
             "Name the returned `file_id` in `files` of `POST /api/chat`, or of a frame of the chat socket. Ids belong "

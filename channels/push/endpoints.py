@@ -16,14 +16,14 @@ from channels.push.models import MAX_MARKDOWN, PushAsked, PushForm, PushShown
 from channels.web import rest
 from channels.web.envelope import envelope
 from channels.web.errors import status_of
-from channels.web.forms import FORM, LargeBodies, form_with_file, wrong_field
+from channels.web.multipart import MULTIPART, LargeBodies, fields_and_file, wrong_field
 from channels.web.rest import Operation, RestError
 from services.errors import PushRefused
 from services.wecom.long_connection.outgoing import MAX_FILE
 from services.wecom.long_connection.push_inbox import PushInbox, PushMessage
 from services.wecom.long_connection.push_store import Push
 from utils.formats.file_names import plain_name
-from utils.sizes import is_longer
+from utils.stream_utils import is_longer
 
 #: Bytes of the largest JSON body: a file in base64 and what is around it.
 MAX_BYTES = 28 * 1024 * 1024
@@ -90,8 +90,8 @@ def _message() -> PushMessage:
     Raises:
         RestError: the body is malformed or too large, or a field is wrong.
     """
-    if request.mimetype == FORM:
-        return _of_form()
+    if request.mimetype == MULTIPART:
+        return _of_multipart()
     asked = rest.body(PushAsked, max_bytes=MAX_BYTES)
     if (asked.markdown is None) == (asked.file is None):
         raise _wrong("markdown", "either this or file has to be given")
@@ -102,8 +102,8 @@ def _message() -> PushMessage:
     return PushMessage(asked.bot, *_chat(asked), markdown=asked.markdown or "")
 
 
-def _of_form() -> PushMessage:
-    fields, file, content = form_with_file(MAX_FILE)
+def _of_multipart() -> PushMessage:
+    fields, file, content = fields_and_file(MAX_FILE)
     try:
         asked = PushForm.model_validate({**fields, "file": b""})
     except ValidationError as exc:
@@ -164,7 +164,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Send a message to a person or a group, through a bot's long connection",
         "push",
         body=PushAsked,
-        forms={FORM: PushForm},
+        multipart=PushForm,
         answers={200: PushShown, 202: PushShown, **_FAILURES},
         auth="api_key",
         headers={

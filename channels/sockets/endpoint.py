@@ -20,9 +20,9 @@ from channels.web.admission import SUBPROTOCOL, Admission, AdmissionRefused, Cre
 from services import metrics
 from services.identity.callers import Caller
 from services.identity.rate_limiter import RateLimiter
+from services.metrics import close_label
 from services.sockets.store import SocketStore
 from utils.limited_log import LimitedLog
-from utils.metric_labels import close_label
 
 log = logging.getLogger(__name__)
 

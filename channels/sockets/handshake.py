@@ -14,7 +14,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from config.errors import LaibaoError
-from utils.tracing.context import current_trace
+from utils.tracing import current_trace
 
 # The library logs message contents at DEBUG and every connection at INFO.
 PROTOCOL_LOG = logging.getLogger("channels.sockets.socket.protocol")

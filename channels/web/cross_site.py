@@ -16,7 +16,7 @@ from channels.web.ports import is_for_operators
 from channels.web.rest import RestError
 from services import metrics
 from utils.origins import is_host_of, may_open
-from utils.tracing.context import REQUEST_ID, TRACEPARENT
+from utils.tracing import REQUEST_ID, TRACEPARENT
 
 log = logging.getLogger(__name__)
 

@@ -91,8 +91,8 @@ class Operation:
     #: The models of the data of server-sent events, by the event's name; None is an empty object. The data of `error`
     #: is the model's error reply.
     events: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
-    #: Other media types accepted for the body, and their models.
-    forms: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    #: The model of a body that is sent as multipart/form-data, with a file; None where that is not accepted.
+    multipart: type[BaseModel] | None = None
     #: The request headers used: a description, or a JSON Schema with one.
     headers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     #: Whether answers are the models without the envelope, as those of health are.

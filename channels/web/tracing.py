@@ -8,7 +8,7 @@ from typing import Any
 from werkzeug.wsgi import ClosingIterator
 
 from channels.web.plain_paths import Wsgi
-from utils.tracing.context import enter_trace, read_trace
+from utils.tracing import enter_trace, read_trace
 
 
 class RequestTraces:

@@ -24,11 +24,11 @@ from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
 from services.files.store import FileStore, ShownFiles
+from services.metrics import event_label
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
 from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
-from utils.metric_labels import event_label
 
 
 def shown_files(store: FileStore | None, snapshot: Snapshot) -> ShownFiles:

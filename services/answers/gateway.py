@@ -29,8 +29,8 @@ from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
 from utils.keyring import Keyring
-from utils.sizes import is_longer
-from utils.tracing.context import current_trace
+from utils.stream_utils import is_longer
+from utils.tracing import current_trace
 
 log = logging.getLogger(__name__)
 

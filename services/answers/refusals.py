@@ -16,7 +16,7 @@ from services.streams.access import Access
 from services.streams.manager import StreamManager
 from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.streams.store import StreamStore
-from utils.sizes import is_longer
+from utils.stream_utils import is_longer
 
 #: Characters of a question that are stored when it is refused because of its length.
 KEPT = 1000

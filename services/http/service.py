@@ -26,7 +26,7 @@ from services.errors import ProviderError
 from services.http.addresses import Target
 from services.http.connections import Lease, Pools, RequestRoute
 from utils.deadline import Deadline
-from utils.formats.retry_after import retry_after
+from utils.formats.http_dates import retry_after
 
 #: Seconds: a request that fails this close to the deadline, or after it, has reached the deadline.
 _SAME_INSTANT = 0.05

@@ -24,7 +24,7 @@ from services.streams.producer import Answer, Producer
 from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
-from utils.tracing.context import Trace, tracing
+from utils.tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
 

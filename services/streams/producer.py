@@ -11,6 +11,7 @@ from typing import Any
 from services import metrics
 from services.attachments import Attached
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
+from services.metrics import currency_label
 from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.streams.answer_events import (
     AnswerEvent,
@@ -31,7 +32,6 @@ from services.streams.answer_events import (
 from services.streams.owned_stream import LEAVING, OwnedStream
 from utils.citations import citation_lines
 from utils.deadline import Deadline
-from utils.metric_labels import currency_label
 
 log = logging.getLogger(__name__)
 

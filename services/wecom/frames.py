@@ -18,8 +18,7 @@ from services.streams.store import READ_BYTES
 from services.wecom.cards.block import parted
 from services.wecom.cards.build import Card, free_card
 from services.wecom.cards.choice import CardChoice, ChosenCard, without_block, without_shown_block
-from utils.markdown.late_text import Rest, rest_of, second_part
-from utils.markdown.parts import numbered_parts
+from utils.markdown.late_text import Rest, numbered_parts, rest_of, second_part
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking

@@ -17,21 +17,25 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_block.table import table as unbounded_table
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from utils.markdown.elements import citations, code, mathml, tasks, thinking
-from utils.markdown.elements.citations import use_citations
+from utils.markdown.elements import code, mathml, thinking
 from utils.markdown.elements.code import render_code
 from utils.markdown.elements.formulas import COUNTER as FORMULAS
 from utils.markdown.elements.formulas import use_formulas
-from utils.markdown.elements.inline import InlineParser
-from utils.markdown.elements.tasks import mark_tasks
+from utils.markdown.elements.inline import CITED, SOURCE, InlineParser, use_citations
 from utils.markdown.elements.thinking import use_thinking, without_marks
 from utils.markdown.pictures import FOREIGN_PICTURE
 
 #: A file of an answer, on the gateway's own host.
 OWN_FILE = re.compile(r"/files/[\w.-]+", re.ASCII)
+
+#: The class of a list's item that begins with `[ ]` or `[x]`: it has a box instead of its bullet.
+TASK = "task"
+_BRACKETS = re.compile(r"\[([ xX])\](?=[ \t\n]|\Z)")
+_BOX, _TICKED = "☐", "☑"
 
 _TAGS = {"p", "img", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre", "span", "sup"}
 _TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
@@ -39,8 +43,8 @@ _SCHEMES = {"http", "https", "mailto"}
 _ATTRIBUTES = {"a": {"href"}, "img": {"src", "alt"}, "ol": {"start"}, "pre": {"data-language"}, "details": {"open"}}
 _ALIGNED = {"align": {"left", "center", "right"}}
 #: The classes that style sheets of ours know, by tag.
-_CLASSES = {"a": {FOREIGN_PICTURE}, "li": {tasks.CLASS}, "pre": {code.BLOCK}, "code": {"math"}}
-_CLASSES |= {"span": set(code.COLOURS), "details": {thinking.CLASS}, "sup": {citations.CLASS}}
+_CLASSES = {"a": {FOREIGN_PICTURE}, "li": {TASK}, "pre": {code.BLOCK}, "code": {"math"}}
+_CLASSES |= {"span": set(code.COLOURS), "details": {thinking.CLASS}, "sup": {CITED}}
 _VALUES: dict[str, dict[str, set[str]]] = {"th": _ALIGNED, "td": _ALIGNED}
 _VALUES |= {tag: {"class": classes} for tag, classes in _CLASSES.items()}
 _VALUES |= {tag: {name: set(values) for name, values in mathml.VALUES.items()} for tag in mathml.TAGS}
@@ -64,7 +68,7 @@ _CLEANER = nh3.Cleaner(
     attribute_filter=_kept,
     tag_attribute_values=_VALUES,
     url_schemes=_SCHEMES,
-    url_relative=lambda url: url if OWN_FILE.fullmatch(url) or citations.TARGET.fullmatch(url) else None,
+    url_relative=lambda url: url if OWN_FILE.fullmatch(url) or SOURCE.fullmatch(url) else None,
     link_rel="noopener noreferrer nofollow",
     set_tag_attribute_values={"a": {"target": "_blank"}},
 )
@@ -182,6 +186,14 @@ def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
     return html
 
 
+def _mark_tasks(state: StateCore) -> None:
+    """Replace the brackets at the beginning of items by boxes, before the lines are parsed."""
+    for item, _, words in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type == "list_item_open" and words.type == "inline" and (found := _BRACKETS.match(words.content)):
+            item.attrSet("class", TASK)
+            words.content = f"{_BOX if found[1] == ' ' else _TICKED}{words.content[found.end() :]}"
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt()
     parser.inline = InlineParser()
@@ -190,7 +202,7 @@ def _parser() -> MarkdownIt:
     use_formulas(parser)
     use_thinking(parser)
     use_citations(parser)
-    parser.core.ruler.before("inline", "tasks", mark_tasks)
+    parser.core.ruler.before("inline", "tasks", _mark_tasks)
     parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.validateLink = lambda url: bool(_FOLLOWABLE.match(url))  # type: ignore[method-assign]
     for name, rule in (

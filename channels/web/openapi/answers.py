@@ -84,7 +84,7 @@ _PROBLEM: JsonObject = {
 def responses(operation: Operation, models: Models) -> JsonObject:
     """Return the responses of an operation by status, and the `default` for all others."""
     implied = (
-        *(OF_BODY if operation.body or operation.forms else ()),
+        *(OF_BODY if operation.body or operation.multipart else ()),
         *(OF_QUERY if operation.query else ()),
         *(OF_KEY if operation.auth != "none" else ()),
     )

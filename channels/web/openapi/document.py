@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from channels.web.envelope import CODES
+from channels.web.multipart import MULTIPART
 from channels.web.openapi.answers import links_of, responses, shared_errors, shared_headers
 from channels.web.openapi.models import JSON, JsonObject, Models, identifier, path_names
 from channels.web.openapi.reasons import reasons_text
@@ -124,6 +125,6 @@ def _without_null(schema: JsonObject) -> JsonObject:
 
 
 def _request_body(operation: Operation, models: Models) -> JsonObject | None:
-    taken = {JSON: operation.body, **operation.forms}
+    taken = {JSON: operation.body, MULTIPART: operation.multipart}
     content = {media: {"schema": models.sent(model)} for media, model in taken.items() if model}
     return {"required": True, "content": content} if content else None

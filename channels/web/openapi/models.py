@@ -50,7 +50,7 @@ class Models:
 
 
 def _used(operation: Operation) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
-    for sent in (operation.body, operation.query, *operation.forms.values()):
+    for sent in (operation.body, operation.query, operation.multipart):
         if sent:
             yield sent, "validation"
     for answered in (*operation.answers.values(), *operation.events.values(), operation.error):

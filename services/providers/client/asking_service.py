@@ -16,7 +16,7 @@ from services.providers.client.errors import http_error
 from services.providers.client.record_stream import RecordStream
 from services.providers.client.retries import LONGEST_WAIT, attempts
 from utils.deadline import Deadline
-from utils.tracing.context import onward_headers
+from utils.tracing import onward_headers
 
 log = logging.getLogger(__name__)
 

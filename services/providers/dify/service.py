@@ -17,8 +17,8 @@ from services.providers.dify.errors import http_error, no_slot
 from services.providers.dify.features.uploads import upload
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.urls import DifyUrls, app_headers
-from utils.clocks import seconds_ahead
 from utils.deadline import Deadline
+from utils.formats.http_dates import seconds_ahead
 from utils.slots import Slots
 
 log = logging.getLogger(__name__)

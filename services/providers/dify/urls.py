@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from config.errors import SettingsError
 from services.errors import ProviderError
-from utils.tracing.context import onward_headers
+from utils.tracing import onward_headers
 
 
 @dataclass(frozen=True, slots=True)

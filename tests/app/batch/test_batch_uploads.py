@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from channels.batch import uploads as batch_uploads
 from channels.batch.answers import Preview
 from channels.batch.operations import PREVIEW
-from channels.web.forms import FORM_BYTES
+from channels.web.multipart import FIELDS_BYTES
 from tests.support.batches.counter import MAX_BYTES, TASKS, Counter, data_of, refused
 from tests.unit.questions.test_question_files import SHEET, rewritten, sheet_xml, workbook
 from utils.questions.files.reading import read_file
@@ -210,7 +210,7 @@ def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
     most = (b"How?\n" * (MAX_BYTES // 5))[:MAX_BYTES]
     assert refused(counter.uploads("q.txt", most))[2] == "too_many_texts"
 
-    for beyond in (1, FORM_BYTES + 1):
+    for beyond in (1, FIELDS_BYTES + 1):
         reply = counter.uploads("q.txt", most + b"x" * beyond)
         assert refused(reply) == (413, 10000, "too_large")
         assert reply.get_json()["data"]["max_bytes"] == MAX_BYTES
@@ -218,7 +218,7 @@ def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
 
 def test_fields_of_a_form_are_bounded(counter: Counter) -> None:
     """A field as long as a file and a form with very many fields are rejected."""
-    assert counter.uploads("q.txt", b"How?", options="x" * (FORM_BYTES + 1)).status_code == 413
+    assert counter.uploads("q.txt", b"How?", options="x" * (FIELDS_BYTES + 1)).status_code == 413
     assert counter.uploads("q.txt", b"How?", **{f"f{n}": "" for n in range(30)}).status_code == 413
 
 

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from channels.push.endpoints import OPERATIONS
 from channels.push.models import PushShown
-from channels.web import forms
+from channels.web import multipart
 from channels.web.errors import status_of
 from config.texts import EN
 from services.errors import PushRefused
@@ -231,11 +231,11 @@ def test_a_full_queue_is_refused_unless_expired_pushes_make_room(
 
 def test_large_bodies_have_slots(client: PushClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body takes several times its memory: beyond the slots of a replica a large one is refused for seconds."""
-    monkeypatch.setattr(forms, "SLOTS", 0)
-    monkeypatch.setattr(forms, "SLOT_SECONDS", 0.0)
+    monkeypatch.setattr(multipart, "SLOTS", 0)
+    monkeypatch.setattr(multipart, "SLOT_SECONDS", 0.0)
     full = PushClient(client.store._runner)
 
-    reply = full.uploads("a.bin", bytes(forms.LARGE_BYTES))
+    reply = full.uploads("a.bin", bytes(multipart.LARGE_BYTES))
     assert (refused(reply), reply.headers["Retry-After"]) == ((503, 503, "push_busy"), "10")
     assert full.pushes().status_code == 202
 

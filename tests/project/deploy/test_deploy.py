@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from channels.web.forms import FORM_BYTES
+from channels.web.multipart import FIELDS_BYTES
 from config.settings import Settings, load_settings
 from tests.support.replicas import ROOT, AppServer, Replica, settings_for
 from tests.support.servers.installed import BATCH, HOME, WEB, install, program, unit_lines
@@ -211,7 +211,7 @@ def test_nginx_accepts_the_largest_batch(defaults: Settings) -> None:
     """`client_max_body_size` exceeds BATCH_MAX_BYTES by more than a form's overhead and by 1 MiB at most."""
     beyond = figure(locations()["/api/batch"], "client_max_body_size") * 2**20 - defaults.batch_max_bytes
 
-    assert FORM_BYTES < beyond <= 2**20
+    assert FIELDS_BYTES < beyond <= 2**20
 
 
 def test_nginx_closes_idle_connections_first() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from channels.web.forms import FORM_BYTES
+from channels.web.multipart import FIELDS_BYTES
 from config.settings import load_settings
 from tests.support.servers.manifests import (
     PROD,
@@ -56,7 +56,7 @@ def test_the_api_ingress_allows_large_batches_and_long_answers(folder: Path) -> 
     settings = load_settings({**config_of(render(folder)), **example_secret()}, env_file=None)
 
     beyond = int(annotation(api, "proxy-body-size").removesuffix("m")) * 2**20 - settings.batch_max_bytes
-    assert FORM_BYTES < beyond <= 2**20
+    assert FIELDS_BYTES < beyond <= 2**20
     assert int(annotation(api, "proxy-read-timeout")) > settings.stream_ttl
     assert annotation(api, "proxy-buffering") == "off"
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from utils.tracing.context import Trace, current_trace, onward_headers, read_trace, tracing
+from utils.tracing import Trace, current_trace, onward_headers, read_trace, tracing
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

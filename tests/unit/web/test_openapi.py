@@ -63,7 +63,7 @@ OPERATIONS = (
         "a part",
         "things",
         body=Sent,
-        forms={"multipart/form-data": Upload},
+        multipart=Upload,
         answers={201: Stored, 204: None, 409: None, 502: PartialAnswer},
         media={201: ("text/event-stream", "text/csv")},
         headers={"Idempotency-Key": "Once.", "Last-Event-ID": {"pattern": "^[0-9]+$", "description": "From there."}},

@@ -1,4 +1,4 @@
-"""Parts of a line: emphasis next to Chinese, Japanese and Korean text, bare links, and `<br>`.
+"""Parts of a line: emphasis next to Chinese, Japanese and Korean text, bare links, citations, and `<br>`.
 
 CommonMark decides by the characters around `**` whether it opens or closes; its rule counts a full-width colon or a
 quotation mark as punctuation that must be followed by white space. Languages that write no spaces never do that. The
@@ -34,6 +34,13 @@ _LINK_START = re.compile(r"https?://|www\.", re.IGNORECASE)
 #: Characters that end a sentence rather than a link.
 _AFTER_LINK = "?!.,:;*_~'"
 _BREAK = re.compile(r"<br[ \t]{0,9}/?>(?:[ \t]{0,9}\n)?[ \t]{0,9}", re.IGNORECASE)
+
+
+#: The class of a citation, and where it leads: the page finds the source by the number.
+CITED, SOURCE = "cite", re.compile(r"#source-[1-9]\d?")
+_NUMBER = r"([1-9]\d?)"
+#: A bracket after it would make it a link, or the first of several citations.
+_CITATION = re.compile(rf"\[\^?{_NUMBER}\](?![(:]|\[(?!\^?[1-9]\d?\]))|【{_NUMBER}(?:†[^】\n]{{0,40}})?】")
 
 
 class InlineState(StateInline):
@@ -135,5 +142,28 @@ def _line_break(state: StateInline, silent: bool) -> bool:
         return False
     if not silent:
         state.push("hardbreak", "br", 0)
+    state.pos = found.end()
+    return True
+
+
+def use_citations(parser: MarkdownIt) -> None:
+    """Turn `[1]`, `[^1]` and `【1】` into numbers that lead to the source of this number in a page's list.
+
+    A link that the text defines by a number remains a link.
+    """
+    parser.inline.ruler.after("link", "citation", _citation)
+
+
+def _citation(state: StateInline, silent: bool) -> bool:
+    found = _CITATION.match(state.src, state.pos, state.posMax)
+    if not found or state.linkLevel or silent:
+        # The parser asks silently within a link's words, which must not be taken for a link of their own: [[1]](url).
+        return False
+    number = found[1] or found[2]
+    state.push("sup_open", "sup", 1).attrs = {"class": CITED}
+    state.push("link_open", "a", 1).attrs = {"href": f"#source-{number}"}
+    state.push("text", "", 0).content = number
+    state.push("link_close", "a", -1)
+    state.push("sup_close", "sup", -1)
     state.pos = found.end()
     return True

@@ -20,8 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from utils.questions.files.preview import preview
-from utils.questions.files.reading import read_file
+from utils.questions.files.reading import preview, read_file
 from utils.questions.files.rows import FileRefused, Wanted
 
 

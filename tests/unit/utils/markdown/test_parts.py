@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import examples
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
-from utils.markdown.late_text import Rest
-from utils.markdown.parts import numbered_parts
+from utils.markdown.late_text import Rest, numbered_parts
 from utils.markdown.wecom import open_fence
 from utils.stream_utils import FRAME_BYTES, answer_text
 

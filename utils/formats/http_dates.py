@@ -1,8 +1,10 @@
-"""Parse HTTP's Retry-After header, a number of seconds or a date, into seconds to wait."""
+"""Read the times in HTTP's headers: the clock of a reply's `Date`, and the seconds to wait of `Retry-After`."""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -26,6 +28,12 @@ def retry_after(value: str | None, *, now: float, date: str | None = None) -> fl
     if until is None:
         return 0.0
     return min(LONGEST, max(0.0, until - (now if since is None else since)))
+
+
+def seconds_ahead(date: str, *, clock: Callable[[], float] = time.time) -> float | None:
+    """Return by how many seconds an HTTP `Date` header is ahead of the clock; None if it is missing or invalid."""
+    moment = _moment(date)
+    return None if moment is None else moment - clock()
 
 
 def _moment(date: str) -> float | None:

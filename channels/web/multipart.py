@@ -1,4 +1,4 @@
-"""Reads a form with one file (multipart/form-data) from the Flask request, into memory and within bounds."""
+"""Reads a multipart body (multipart/form-data) with one file from the Flask request, into memory and within bounds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from werkzeug.formparser import FormDataParser
 
 from channels.web.rest import RestError, too_large
 
-FORM = "multipart/form-data"
-#: Maximum bytes of a form besides its file, and maximum parts of a form.
-FORM_BYTES = 256 * 1024
-FORM_PARTS = 20
+MULTIPART = "multipart/form-data"
+#: Maximum bytes of a body besides its file, and maximum parts of a body.
+FIELDS_BYTES = 256 * 1024
+MOST_PARTS = 20
 #: Bodies of more bytes than this take a slot, and the slots of this replica: a body takes several times its memory.
 LARGE_BYTES, SLOTS = 256 * 1024, 2
 #: Seconds that a request waits for a slot.
@@ -52,18 +52,18 @@ class LargeBodies:
             self._slots.release()
 
 
-def form_with_file(max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]:
-    """Return the form's fields that are not empty, its file, and the file's content.
+def fields_and_file(max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]:
+    """Return the fields that are not empty, the file, and its content.
 
     Raises:
-        RestError: 413 the file is longer than `max_bytes`, 400 the form is malformed, 422 a field is given twice, or
+        RestError: 413 the file is longer than `max_bytes`, 400 the body is malformed, 422 a field is given twice, or
             there is not exactly one file.
     """
     parser = FormDataParser(
         _in_memory,
-        max_form_memory_size=FORM_BYTES,
-        max_content_length=max_bytes + FORM_BYTES,
-        max_form_parts=FORM_PARTS,
+        max_form_memory_size=FIELDS_BYTES,
+        max_content_length=max_bytes + FIELDS_BYTES,
+        max_form_parts=MOST_PARTS,
         silent=False,
     )
     try:
@@ -82,7 +82,7 @@ def form_with_file(max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]:
 
 
 def wrong_field(reason: str, field: str, problem: str) -> RestError:
-    """Return the error for one wrong field of a form."""
+    """Return the error for one wrong field."""
     errors = [{"field": field, "problem": problem}]
     return RestError(422, problem, reason=reason, data={"errors": errors})
 

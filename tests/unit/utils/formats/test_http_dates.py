@@ -1,4 +1,4 @@
-"""Retry-After headers in both forms, seconds and date."""
+"""Retry-After headers in both forms, seconds and date; the Date header compared with this machine's clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.formats.retry_after import LONGEST, retry_after
+from utils.formats.http_dates import LONGEST, retry_after, seconds_ahead
 
 #: 21 Oct 2015 07:28:00 GMT, the date of RFC 9110's example.
 DATE, SECONDS = "Wed, 21 Oct 2015 07:28:00 GMT", 1445412480.0
@@ -55,3 +55,19 @@ def test_a_date_is_measured_by_the_servers_own_clock() -> None:
 def test_any_header_gives_a_wait_within_the_limits(value: str, date: str) -> None:
     """For any text the wait is between 0.0 and LONGEST."""
     assert 0.0 <= retry_after(value, now=SECONDS, date=date) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead"),
+    [
+        ("Thu, 01 Jan 1970 00:20:00 GMT", 1200.0),
+        ("Thu, 01 Jan 1970 00:20:00 -0000", 1200.0),
+        ("Thu, 01 Jan 1970 01:00:00 +0100", 0.0),
+        ("", None),
+        ("yesterday", None),
+        ("Thu, 99 Jan 1970 00:00:00 GMT", None),
+    ],
+)
+def test_a_date_is_compared_with_the_clock(date: str, ahead: float | None) -> None:
+    """Dates of any time zone are accepted; an invalid one gives None."""
+    assert seconds_ahead(date, clock=lambda: 0.0) == ahead
