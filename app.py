@@ -37,7 +37,6 @@ from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.errors import SettingsError
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
-from config.texts.requests import request_words
 from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.channels import Channel
@@ -95,8 +94,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_docs(app, settings, container.texts, version=VERSION)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
-    words = request_words(settings.locale)
-    register_rest_errors(app, container.texts.known, {PREFIX: partial(openai_error, words=words)}, words)
+    register_rest_errors(app, container.texts, {PREFIX: partial(openai_error, texts=container.texts)})
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     callbacks = CallbackEndpoint(RequestTraces(app.wsgi_app), channel, note)

@@ -54,7 +54,7 @@ def make_batches(
             threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
             works=settings.batch_worker == "embedded",
         ),
-        sentence=texts.error,
+        texts=texts,
         replica=f"{socket.gethostname()}:{os.getpid()}",
         webhooks=Webhooks(store, Poster(AddressRules(settings.webhook_hosts)), key),
         retention=Retention(settings.batch_storage_path, settings.batch_retention_days),

@@ -35,7 +35,6 @@ from channels.wecom.long_connection.pushes import PushSender
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
-from config.texts.requests import request_words
 from services.answers.extras import KeptOpening
 from services.channels import api_bots
 from services.files.shown import AnswerLinks
@@ -51,7 +50,7 @@ def register_pushes(app: Flask, container: Container, callers: GuardedCallers, s
     stores = container.long_stores
     bots = {name: bot.mode == "websocket" for name, bot in container.settings.bots.items()}
     inbox = PushInbox(stores.pushes, stores.allowance, stores.keys, bots=bots, wake=sender.wake)
-    app.register_blueprint(push_blueprint(inbox, callers, container.texts.known))
+    app.register_blueprint(push_blueprint(inbox, callers, container.texts))
 
 
 def file_inbox(container: Container) -> FileUploads:
@@ -70,13 +69,11 @@ def register_sockets(
 ) -> None:
     """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
-    words = request_words(settings.locale)
     sockets = Sockets(
         callers=callers,
         limiter=container.limiter,
         store=container.socket_store,
-        sentence=container.texts.get,
-        words=words,
+        texts=container.texts,
         origins=settings.public_origins,
         limits=SocketLimits(
             max_sockets=settings.sockets_max,
@@ -100,7 +97,6 @@ def register_sockets(
         ratings=container.feedback_inbox,
         bots=AskableBots(askable_bots(container), container.texts),
         texts=texts,
-        words=words,
         html=html,
         files=uploads,
     )
@@ -155,7 +151,7 @@ def register_batches(app: Flask, container: Container, callers: GuardedCallers) 
             container.batches,
             callers,
             container.limiter,
-            sentence=container.texts.known,
+            texts=container.texts,
             html=html,
             max_bytes=container.settings.batch_max_bytes,
             question_max_bytes=container.settings.question_max_bytes,

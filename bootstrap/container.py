@@ -223,7 +223,7 @@ class Container:
             memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
-            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts.get),
+            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts),
             callers=self.callers,
             extras=make_extras(self.settings),
             intake=MediaIntake(self.media, access),
@@ -235,7 +235,7 @@ class Container:
         return StreamManager(
             self.streams,
             self.answerer.answer,
-            sentence=self.texts.error,
+            texts=self.texts,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             late=self.late_answers,
@@ -254,8 +254,8 @@ class Container:
             channels=self.channels,
             links=AnswerLinks(self.files.links, self.files.store),
             sent=self.media.sent,
-            sentence=self.texts.get,
-            promises=self.responses.allows,
+            texts=self.texts,
+            replies=self.responses,
             max_bytes=self.settings.question_max_bytes,
             log_content=self.settings.log_content,
         )

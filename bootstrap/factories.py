@@ -216,7 +216,7 @@ def make_feedback(
     """Return what takes people's ratings, and what delivers them; without SQL only the provider is told."""
     stores = (RatingStore(runner), AnsweredStore(runner))
     sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
-    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, sentence=texts.get, token=token)
+    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, texts=texts, token=token)
     return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
@@ -241,8 +241,7 @@ def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvide
     asked = {DEFAULT_BOT: settings.provider} | {name: bot.provider for name, bot in settings.bots.items()}
     pool_size = settings.http_pool_size
     return {
-        name: build_provider(provider, bot=name, pool_size=pool_size, sentence=texts.get)
-        for name, provider in asked.items()
+        name: build_provider(provider, bot=name, pool_size=pool_size, texts=texts) for name, provider in asked.items()
     }
 
 

@@ -30,7 +30,6 @@ def wecom_messages(container: Container) -> WeComMessages:
         texts=container.texts,
         welcomes={name: bot.welcome for name, bot in container.settings.bots.items()},
         commands=bot_commands(container),
-        person=container.gateway.person,
         feedback=container.feedback_inbox,
     )
 

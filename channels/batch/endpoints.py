@@ -17,6 +17,7 @@ from channels.batch.uploads import previewed, uploaded
 from channels.web.envelope import envelope
 from channels.web.multipart import MULTIPART
 from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
+from config.texts import Texts
 from services import metrics
 from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus
 from services.errors import BatchUnknown
@@ -85,7 +86,7 @@ class BatchEndpoints:
         callers: ProgramChecker,
         limiter: QuestionLimiter,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         html: Callable[[str], str],
         max_bytes: int,
         question_max_bytes: int,
@@ -93,7 +94,7 @@ class BatchEndpoints:
         self._batches = batches
         self._callers = callers
         self._limiter = limiter
-        self._sentence = sentence
+        self._texts = texts
         self._html = html
         self._max_bytes = max_bytes
         self._question_max_bytes = question_max_bytes
@@ -103,7 +104,7 @@ class BatchEndpoints:
         key = _key()
         if not self._limiter.question(client.principal, request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
-            raise RestError(429, self._sentence("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
+            raise RestError(429, self._texts.get("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
         submission, unvalued = self._submission()
         task, created = batches.submit(owner=client.principal, credential=client.credential, key=key, **submission)
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
@@ -169,7 +170,7 @@ class BatchEndpoints:
         """Return the manager and the caller; raise early for a malformed task id."""
         client = caller(self._callers, request)
         if self._batches is None:
-            raise RestError(503, self._sentence("batch_unavailable"), reason="batch_unavailable")
+            raise RestError(503, self._texts.get("batch_unavailable"), reason="batch_unavailable")
         if task_id and not _TASK_ID.fullmatch(task_id):
             raise BatchUnknown
         return self._batches, client
@@ -201,7 +202,7 @@ class BatchEndpoints:
         if long:
             problem = f"is longer than {limit} bytes"
             errors = [{"field": f"texts.{index}", "problem": problem} for index in long[:MAX_ERRORS]]
-            message, data = self._sentence("question_too_large"), {"errors": errors, "max_bytes": limit}
+            message, data = self._texts.get("question_too_large"), {"errors": errors, "max_bytes": limit}
             raise RestError(413, message, reason="question_too_large", data=data)
 
 
@@ -210,21 +211,20 @@ def batch_blueprint(
     callers: ProgramChecker,
     limiter: QuestionLimiter,
     *,
-    sentence: Callable[[str], str],
+    texts: Texts,
     html: Callable[[str], str],
     max_bytes: int,
     question_max_bytes: int,
 ) -> Blueprint:
     """Return the addresses of batches; without `batches` they answer 503.
 
-    `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `sentence` returns the text
-    of a code, `html` an answer as safe HTML.
+    `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `html` makes an answer safe.
     """
     endpoints = BatchEndpoints(
         batches,
         callers,
         limiter,
-        sentence=sentence,
+        texts=texts,
         html=html,
         max_bytes=max_bytes,
         question_max_bytes=question_max_bytes,

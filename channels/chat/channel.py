@@ -61,11 +61,9 @@ class ChatChannel:
         ratings: RatingInbox,
         bots: AskableBots,
         texts: Texts,
-        words: Callable[[str], str],
         html: Html,
         files: UploadedFiles,
     ) -> None:
-        """`words` translates the sentences about wrong options."""
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
@@ -75,7 +73,6 @@ class ChatChannel:
         self._files = files
         self._bots = bots
         self._texts = texts
-        self._words = words
         self._display = ChatDisplay(socket, client_id, texts=texts, html=html)
         self._receiving = False
         self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(gateway, self._display.callbacks, most=MOST)
@@ -124,7 +121,7 @@ class ChatChannel:
 
     def _refuse(self, refused: FrameRefused) -> None:
         if refused.error:
-            told = refused.error.translated(self._words)
+            told = refused.error.translated(self._texts)
             self._display.error(refused.code, told.message, errors=told.data.get("errors", ()), id=refused.id)
         else:
             self._display.error(refused.code, self._texts.get(refused.code, **refused.params), id=refused.id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -56,19 +55,18 @@ def invalid(message: str, param: str, *, status: int = 400, code: str = "invalid
     return RestError(status, message, reason=code, data={"param": param})
 
 
-def openai_error(error: RestError, words: Callable[[str], str] = str) -> Response:
-    """Return the reply of an error; `words` translates the phrase of its status, where it has no sentence."""
-    body = json.dumps({"error": error_object(error, words)}, ensure_ascii=False)
+def openai_error(error: RestError, texts: Texts) -> Response:
+    body = json.dumps({"error": error_object(error, texts)}, ensure_ascii=False)
     return Response(body, _status(error), error.headers, mimetype="application/json")
 
 
-def error_object(error: RestError, words: Callable[[str], str] = str) -> dict[str, Any]:
+def error_object(error: RestError, texts: Texts) -> dict[str, Any]:
     """Return the member `error` of a reply or of a stream's last chunk."""
     data, status = error.data or {}, _status(error)
     reason = data.get("reason", "")
     wrong = next(iter(data.get("errors", ())), None)
     param = _param(wrong["field"]) if wrong else data.get("param")
-    message = f"{param}: {wrong['problem']}" if wrong else error.message or words(HTTPStatus(status).phrase)
+    message = f"{param}: {wrong['problem']}" if wrong else error.message or texts.translated(HTTPStatus(status).phrase)
     return {"message": message, "type": _type(status), "param": param, "code": CODES.get(reason, reason) or None}
 
 

@@ -88,8 +88,8 @@ class ReplyHead:
         return {"id": f"chatcmpl-{self.stream_id}", "object": kind, "created": self.created, "model": self.model}
 
 
-def error_chunk(error: RestError) -> bytes:
-    return event({"error": error_object(error)})
+def error_chunk(error: RestError, texts: Texts) -> bytes:
+    return event({"error": error_object(error, texts)})
 
 
 def event(data: Mapping[str, Any]) -> bytes:

@@ -137,7 +137,7 @@ class CompletionStream:
         finish = finish_reason(end)
         if not finish:
             self._run.end()
-            yield error_chunk(failure(end, self._texts))
+            yield error_chunk(failure(end, self._texts), self._texts)
             return
         self._sent.end()
         yield from map(self._piece, self._thinking.end())
@@ -160,4 +160,4 @@ class CompletionStream:
         return self._head.chunk(delta, finish, counts=self._counts)
 
     def _error(self, code: str) -> bytes:
-        return error_chunk(openai_refusal(code, self._texts))
+        return error_chunk(openai_refusal(code, self._texts), self._texts)

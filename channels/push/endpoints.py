@@ -18,6 +18,7 @@ from channels.web.envelope import envelope
 from channels.web.errors import status_of
 from channels.web.multipart import MULTIPART, LargeBodies, fields_and_file, wrong_field
 from channels.web.rest import Operation, RestError
+from config.texts import Texts
 from services.errors import PushRefused
 from services.wecom.long_connection.outgoing import MAX_FILE
 from services.wecom.long_connection.push_inbox import PushInbox, PushMessage
@@ -36,12 +37,11 @@ _KEY = re.compile(r"[\x21-\x7e]{1,64}")
 class PushEndpoints:
     """The views of the push API."""
 
-    def __init__(self, inbox: PushInbox, callers: rest.ProgramChecker, sentence: Callable[[str], str]) -> None:
-        """`sentence` returns the text of an error code, "" for none."""
+    def __init__(self, inbox: PushInbox, callers: rest.ProgramChecker, texts: Texts) -> None:
         self._inbox = inbox
         self._callers = callers
-        self._sentence = sentence
-        self._bodies = LargeBodies("push_busy", sentence("push_busy"))
+        self._texts = texts
+        self._bodies = LargeBodies("push_busy", texts.get("push_busy"))
 
     def push(self) -> Response:
         client, key = self._client(), _key()
@@ -72,12 +72,12 @@ class PushEndpoints:
 
     def _refused(self, refused: PushRefused) -> RestError:
         later = {"Retry-After": str(ceil(refused.seconds))} if refused.seconds else {}
-        return RestError(status_of(refused), self._sentence(refused.code), reason=refused.code, headers=later)
+        return RestError(status_of(refused), self._texts.get(refused.code), reason=refused.code, headers=later)
 
 
-def push_blueprint(inbox: PushInbox, callers: rest.ProgramChecker, sentence: Callable[[str], str]) -> Blueprint:
+def push_blueprint(inbox: PushInbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/push and GET /api/push/<id>."""
-    endpoints = PushEndpoints(inbox, callers, sentence)
+    endpoints = PushEndpoints(inbox, callers, texts)
     routes = Blueprint("push", __name__)
     routes.add_url_rule("/api/push", "push", endpoints.push, methods=["POST"])
     routes.add_url_rule("/api/push/<push_id>", "show", endpoints.show, methods=["GET"])

@@ -17,6 +17,7 @@ from channels.sockets.registry import RENEWAL, SocketRegistry, iso
 from channels.sockets.session import AUTH_SECONDS, SocketSession
 from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, accept, converse, finish
 from channels.web.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
+from config.texts import Texts
 from services import metrics
 from services.identity.callers import Caller
 from services.identity.rate_limiter import RateLimiter
@@ -63,9 +64,8 @@ def add_socket_rule(
 class Sockets:
     """Opens and closes the sockets of this process.
 
-    `sentence` returns the text of a key, `words` translates the message of a refused handshake; `ready` is false while
-    the process starts or drains. While Redis is unavailable, clients with an API key may still open sockets; clients
-    with a token may not.
+    `ready` is false while the process starts or drains. While Redis is unavailable, clients with an API key may still
+    open sockets; clients with a token may not.
     """
 
     def __init__(
@@ -74,8 +74,7 @@ class Sockets:
         callers: CredentialChecker,
         limiter: RateLimiter,
         store: SocketStore,
-        sentence: Callable[[str], str],
-        words: Callable[[str], str] = str,
+        texts: Texts,
         origins: Sequence[str] = (),
         limits: SocketLimits | None = None,
         ready: Callable[[], bool] = lambda: True,
@@ -85,9 +84,8 @@ class Sockets:
         self._callers = callers
         self._admission = Admission(callers, limiter, origins)
         self._store = store
-        self._registry = SocketRegistry(store, sentence=sentence, renewal=limits.renewal, clock=clock)
-        self._sentence = sentence
-        self._words = words
+        self._registry = SocketRegistry(store, texts=texts, renewal=limits.renewal, clock=clock)
+        self._texts = texts
         self._limits = limits
         self._ready = ready
         self._clock = clock
@@ -110,7 +108,7 @@ class Sockets:
         except AdmissionRefused as refused:
             metrics.SOCKETS_REFUSED.labels(channel, refused.check).inc()
             self._refusals.warning({"channel": channel, "check": refused.check, **refused.extra})
-            return refused.reply(self._words)
+            return refused.reply(self._texts)
 
     def connections(self) -> list[dict[str, Any]]:
         """Return the sockets of all replicas, the oldest first; `idle_time` is in seconds.
@@ -197,7 +195,7 @@ class Sockets:
             client_id,
             callers=self._callers,
             admit=admit,
-            sentence=self._sentence,
+            texts=self._texts,
             caller=caller,
             auth_seconds=self._limits.auth_seconds,
         )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from channels.sockets.session import SocketSession
+from config.texts import Texts
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket, SocketStore, Verdict
@@ -38,20 +39,19 @@ STEP = 0.001
 class SocketRegistry:
     """Holds every open socket of this process; a thread renews their entries in Redis.
 
-    While Redis is unavailable no socket is closed for it; the next renewal writes the missing entries. `sentence`
-    returns the text of a key.
+    While Redis is unavailable no socket is closed for it; the next renewal writes the missing entries.
     """
 
     def __init__(
         self,
         store: SocketStore,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         renewal: float = RENEWAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._sentence = sentence
+        self._texts = texts
         self._renewal = renewal
         self._clock = clock
         self._changed = threading.Condition()
@@ -212,7 +212,7 @@ class SocketRegistry:
         if session.channel == "chat":
             # The frame of the original product; the realtime channel has no such frame.
             ids = {"client_id": session.client_id, "timestamp": iso(time.time())}
-            session.socket.send({"type": "system", "content": self._sentence("socket_disconnected"), **ids})
+            session.socket.send({"type": "system", "content": self._texts.get("socket_disconnected"), **ids})
         session.close(DISCONNECTED, "socket_disconnected")
 
     def _close_idle(self) -> None:

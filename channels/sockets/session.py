@@ -10,6 +10,7 @@ from typing import Any
 from channels.sockets.inbox import TOO_MANY_MESSAGES
 from channels.sockets.socket import Closed, Peer, Socket
 from channels.web.admission import CredentialChecker
+from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket
@@ -36,7 +37,7 @@ class SocketSession:
         *,
         callers: CredentialChecker,
         admit: Callable[[SocketSession, Caller], Peer],
-        sentence: Callable[[str], str],
+        texts: Texts,
         caller: Caller | None = None,
         auth_seconds: float = AUTH_SECONDS,
     ) -> None:
@@ -52,7 +53,7 @@ class SocketSession:
         self.received_count = 0
         self._callers = callers
         self._admit = admit
-        self._sentence = sentence
+        self._texts = texts
         self._caller = caller
         self._peer: Peer | None = None
         self._auth_timer = threading.Timer(auth_seconds, self._give_up)
@@ -83,7 +84,7 @@ class SocketSession:
 
     def close(self, code: int, key: str) -> None:
         """Close with the text of `key` as the reason."""
-        self.socket.close(code, self._sentence(key))
+        self.socket.close(code, self._texts.get(key))
 
     def _authenticate(self, text: str) -> None:
         try:

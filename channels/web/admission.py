@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
 from channels.web.envelope import envelope
+from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from services.identity.rate_limiter import RateLimiter
@@ -41,9 +42,9 @@ class AdmissionRefused(Exception):
         #: Further log fields.
         self.extra = {"origin": origin[:_LOGGED_ORIGIN]} if origin else {}
 
-    def reply(self, words: Callable[[str], str]) -> Response:
-        """Return the reply; `words` translates its message."""
-        return envelope(status=self.status, code=self._code, message=words(self._message), headers=self._headers)
+    def reply(self, texts: Texts) -> Response:
+        message = texts.translated(self._message)
+        return envelope(status=self.status, code=self._code, message=message, headers=self._headers)
 
 
 class CredentialChecker(Protocol):

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from channels.web.envelope import envelope
 from channels.web.rest import STORE_CODE, RestError
 from config.errors import LaibaoError
+from config.texts import Texts
 from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -83,21 +84,12 @@ STATUS = {
 ErrorFormat = Callable[[RestError], Response]
 
 
-def register_rest_errors(
-    app: Flask,
-    sentence: Callable[[str], str] = lambda code: "",
-    formats: Mapping[str, ErrorFormat] = MappingProxyType({}),
-    words: Callable[[str], str] = str,
-) -> None:
-    """Register the error handlers.
-
-    `sentence` returns the text of a code, "" for none; `formats` are the formats of addresses, by the beginning of the
-    address; `words` translates the sentences about wrong requests.
-    """
+def register_rest_errors(app: Flask, texts: Texts, formats: Mapping[str, ErrorFormat] = MappingProxyType({})) -> None:
+    """Register the error handlers; `formats` are the formats of addresses, by the beginning of the address."""
 
     def shown(error: RestError) -> Response:
         own = next((one for prefix, one in formats.items() if request.path.startswith(prefix)), refused)
-        return own(error.translated(words))
+        return own(error.translated(texts))
 
     def ours(error: LaibaoError) -> Response:
         log.warning("request failed", extra={"code": error.code, "cause": str(error), "path": request.path})
@@ -106,7 +98,7 @@ def register_rest_errors(
             return _alone(error.code, status)
         code = STORE_CODE if isinstance(error, StoreUnavailable) else 0
         later = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
-        return shown(RestError(status, sentence(error.code), code=code, reason=error.code, headers=later))
+        return shown(RestError(status, texts.known(error.code), code=code, reason=error.code, headers=later))
 
     def of_framework(error: HTTPException) -> Response | HTTPException:
         """Answer errors such as an unknown address, a wrong method or a body that is too large."""

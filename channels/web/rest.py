@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, Protocol, TypeVar
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from channels.web.admission import credential
+from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 
@@ -62,12 +63,13 @@ class RestError(Exception):
         self.data = {"reason": reason, **(data or {})} if reason else data
         self.headers = headers or {}
 
-    def translated(self, words: Callable[[str], str]) -> RestError:
-        """Return the same error with its message, and the problems of its fields, in other words."""
+    def translated(self, texts: Texts) -> RestError:
+        """Return the same error with its message, and the problems of its fields, in the language of `texts`."""
         data = self.data
         if isinstance(data, dict) and "errors" in data:
-            data = {**data, "errors": [{**each, "problem": words(each["problem"])} for each in data["errors"]]}
-        return RestError(self.status, words(self.message), code=self.code, data=data, headers=self.headers)
+            errors = [{**each, "problem": texts.translated(each["problem"])} for each in data["errors"]]
+            data = {**data, "errors": errors}
+        return RestError(self.status, texts.translated(self.message), code=self.code, data=data, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)

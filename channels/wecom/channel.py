@@ -204,7 +204,7 @@ class WeComChannel:
         return CallbackReply({"msgtype": "text", "text": {"content": self._messages.welcome(bot)}}, "enter_chat")
 
     def _click(self, bot: str, message: Message) -> CallbackReply:
-        promised = self._gateway.promises(message.response_url)
+        promised = self._gateway.can_reply_to(message.response_url)
         ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
         return CallbackReply(*self._clicks.take(self._messages.question(bot, message), message, ask))
 

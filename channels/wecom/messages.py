@@ -5,7 +5,7 @@ A question's text is made from the message's words, the words that it quotes, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -61,18 +61,16 @@ class WeComMessages:
         texts: Texts,
         welcomes: Mapping[str, str],
         commands: Mapping[str, BotCommands] = MappingProxyType({}),
-        person: Callable[[Question], str] = lambda question: "",
         feedback: FeedbackInbox | None = None,
     ) -> None:
         """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
 
-        `person` returns a user's pseudonym for the log; `feedback` takes ratings of answers, None ignores them.
+        `feedback` takes ratings of answers, None ignores them.
         """
         self._gateway = gateway
         self._texts = texts
         self._welcomes = welcomes
         self._commands = commands
-        self._person = person
         self._feedback = feedback
 
     def ask(self, bot: str, message: Message, media: Sequence[Media], *, reply: str = "") -> Snapshot:
@@ -96,7 +94,7 @@ class WeComMessages:
 
     def person(self, bot: str, message: Message) -> str:
         """Return the sender's pseudonym for the log."""
-        return self._person(self.question(bot, message))
+        return self._gateway.person(self.question(bot, message))
 
     def welcome(self, bot: str) -> str:
         """Return the words for a person who opens the chat with the bot."""

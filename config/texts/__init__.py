@@ -14,6 +14,7 @@ from typing import Any
 from config.environment import did_you_mean
 from config.errors import SettingsError
 from config.texts.en import EN
+from config.texts.requests import in_chinese
 from config.texts.zh import ZH
 
 __all__ = ["ANSWER_CODES", "EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
@@ -53,6 +54,10 @@ class Texts:
     def error(self, code: str) -> str:
         """Return the sentence for an error code; for an unknown code that of `FALLBACK`."""
         return self.get(code if code in self._sentences else FALLBACK)
+
+    def translated(self, sentence: str) -> str:
+        """Return an English sentence about a wrong request (`config.texts.requests`) in this locale."""
+        return in_chinese(sentence) if self.locale == "zh" else sentence
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> Mapping[str, str]:

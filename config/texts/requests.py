@@ -7,7 +7,8 @@ part that stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 #: Chinese by English. The first template that fits counts. Those of single fields are pydantic's.
 ZH_REQUESTS: Mapping[str, str] = {
@@ -126,19 +127,17 @@ ZH_REQUESTS: Mapping[str, str] = {
 }
 
 
-def request_words(locale: str) -> Callable[[str], str]:
-    """Return the function that translates a sentence about a request; others stay as they are."""
-    if locale != "zh":
-        return str
-    templates = [(_pattern(english), chinese) for english, chinese in ZH_REQUESTS.items()]
+def in_chinese(sentence: str) -> str:
+    """Translate a sentence about a request; an unknown one is returned as it is."""
+    for pattern, chinese in _templates():
+        if found := pattern.fullmatch(sentence):
+            return chinese.format(**found.groupdict())
+    return sentence
 
-    def translated(sentence: str) -> str:
-        for pattern, chinese in templates:
-            if found := pattern.fullmatch(sentence):
-                return chinese.format(**found.groupdict())
-        return sentence
 
-    return translated
+@cache
+def _templates() -> Sequence[tuple[re.Pattern[str], str]]:
+    return [(_pattern(english), chinese) for english, chinese in ZH_REQUESTS.items()]
 
 
 def _pattern(template: str) -> re.Pattern[str]:

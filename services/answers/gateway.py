@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+from config.texts import Texts
 from services.answers.answer import Answerer
 from services.answers.commands import ChatCommands, ChatNotes
 from services.answers.refusals import QuestionRefusals, refused
@@ -45,6 +46,12 @@ class ReplicaStreams:
     readers: StreamReaders
 
 
+class ReplyAddresses(Protocol):
+    """The addresses to which late messages may be sent."""
+
+    def allows(self, url: str) -> bool: ...
+
+
 class Gateway:
     """Opens, reads and cancels streams. It waits for nothing but Redis, for two round trips at most."""
 
@@ -59,15 +66,12 @@ class Gateway:
         channels: Channels,
         links: AnswerLinks,
         sent: SentFileStore,
-        sentence: Callable[[str], str],
-        promises: Callable[[str], bool] = lambda url: False,
+        texts: Texts,
+        replies: ReplyAddresses,
         max_bytes: int = 65536,
         log_content: bool = False,
     ) -> None:
-        """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8.
-
-        `sentence` returns a sentence by its key; `promises` tells whether a late message may go to an address.
-        """
+        """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8."""
         self._streams = streams.store
         self._polls = StreamPolls(streams.store, streams.manager)
         self._manager = streams.manager
@@ -77,14 +81,14 @@ class Gateway:
         self._access = Access(keys)
         self._channels = channels
         self._refusals = QuestionRefusals(
-            streams.store, streams.manager, self._access, channels, sentence=sentence, max_bytes=max_bytes
+            streams.store, streams.manager, self._access, channels, texts=texts, max_bytes=max_bytes
         )
         stores = (streams.store, streams.manager, notes)
         self.commands = ChatCommands(*stores, self._access, self._refusals, channels, start=self._start)
         self._readers = streams.readers
         self._links = links
         self._sent = sent
-        self._promises = promises
+        self._replies = replies
         self._max_bytes = max_bytes
         self._log_content = log_content
 
@@ -109,9 +113,9 @@ class Gateway:
         except StoreUnavailable as exc:
             return refused(stream_id, exc.code)
 
-    def promises(self, reply: str) -> bool:
-        """Tell whether a late message may be sent to this address."""
-        return self._promises(reply)
+    def can_reply_to(self, address: str) -> bool:
+        """Return whether a late message may be sent to this address."""
+        return self._replies.allows(address)
 
     def person(self, question: Question) -> str:
         """Return the log's name of the user: a fingerprint, or the id itself under `LOG_CONTENT`."""
@@ -233,7 +237,7 @@ class Gateway:
         rules = self._channels.rules(question)
         key = "" if self._independent(question) else self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
-        fields |= {"late": "1"} if self._promises(reply) else {}
+        fields |= {"late": "1"} if self.can_reply_to(reply) else {}
         # Nobody polls the answer to a click: all of it is left for the late message.
         frame_seconds = 0.0 if question.card else rules.frame_seconds
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=frame_seconds)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from config.texts import Texts
 from services import metrics
 from services.channels import Channels
 from services.errors import StoreUnavailable
@@ -32,18 +33,15 @@ class QuestionRefusals:
         access: Access,
         channels: Channels,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         max_bytes: int,
     ) -> None:
-        """Take the size of the longest question in `max_bytes` of UTF-8.
-
-        `sentence` returns a sentence for users by its key or error code.
-        """
+        """Take the size of the longest question in `max_bytes` of UTF-8."""
         self._store = store
         self._manager = manager
         self._access = access
         self._channels = channels
-        self._sentence = sentence
+        self._texts = texts
         self._max_bytes = max_bytes
 
     def open(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
@@ -54,7 +52,7 @@ class QuestionRefusals:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        snapshot = self._finished(question, stream_id, self._sentence(key), key if error else "", *others)
+        snapshot = self._finished(question, stream_id, self._texts.get(key), key if error else "", *others)
         if error and not snapshot.found:
             metrics.QUESTIONS_REFUSED.labels(key).inc()
         return snapshot
@@ -158,7 +156,7 @@ class QuestionRefusals:
 
     def _ending(self, new: NewStream, code: str) -> Write:
         fields = {"status": "error", "error_code": code, "dify_finished": "1"}
-        chunk = final_chunk(self._sentence(code), error=True)
+        chunk = final_chunk(self._texts.get(code), error=True)
         return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
 
 

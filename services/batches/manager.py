@@ -18,6 +18,7 @@ from math import ceil
 from typing import Any
 
 from config.errors import LaibaoError, SettingsError
+from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
@@ -77,7 +78,7 @@ class BatchManager:
         *,
         runner: ScriptRunner,
         limits: BatchLimits,
-        sentence: Callable[[str], str],
+        texts: Texts,
         replica: str,
         webhooks: Webhooks,
         retention: Retention = KEEP_A_WEEK,
@@ -96,7 +97,7 @@ class BatchManager:
         self._asker = ItemAsker(gateway, clock=clock)
         self._lanes = BatchLanesStore(runner, lanes=limits.max_concurrent, worker=replica, stream_ttl=streams.ttl)
         self._worker = LaneWorker(
-            store, self._lanes, self._asker, sentence=sentence, retried=lambda: self._sweeps.wake(), clock=clock
+            store, self._lanes, self._asker, texts=texts, retried=lambda: self._sweeps.wake(), clock=clock
         )
         self._messages = LaneMessages(runner, self._step, threads=limits.threads, poll=poll)
         archive = BatchArchive(

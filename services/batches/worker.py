@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from config.texts import Texts
 from services import metrics
 from services.batches.item import ItemAsker, Outcome
 from services.batches.lanes_store import BatchLanesStore, Pause
@@ -60,7 +61,7 @@ class LaneWorker:
         lanes: BatchLanesStore,
         asker: ItemAsker,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         retried: Callable[[], None] = lambda: None,
         step_seconds: float = STEP_SECONDS,
         back_off: float = BACK_OFF,
@@ -70,7 +71,7 @@ class LaneWorker:
         self._store = store
         self._lanes = lanes
         self._asker = asker
-        self._sentence = sentence
+        self._texts = texts
         self._retried = retried
         self._step_seconds = step_seconds
         self._back_off = back_off
@@ -241,12 +242,12 @@ class LaneWorker:
         elif outcome.retryable and claimed.tries < claimed.task.options.max_attempts:
             self._retry(claimed, outcome)
         else:
-            ended = self._store.fail(claimed, outcome.code, self._sentence(outcome.code), **outcome.said)
+            ended = self._store.fail(claimed, outcome.code, self._texts.error(outcome.code), **outcome.said)
             self._note(claimed, outcome.code, ended=ended)
 
     def _wait(self, claimed: Claimed, code: str, seconds: float) -> None:
         """Ask the item again when the provider wants, without counting an attempt."""
-        if self._store.wait(claimed, seconds, code, self._sentence(code)):
+        if self._store.wait(claimed, seconds, code, self._texts.error(code)):
             metrics.BATCH_RETRIES.labels(code).inc()
             log.info("the provider is busy, items wait", extra={**_ids(claimed), "code": code, "seconds": seconds})
             self._retried()
@@ -255,7 +256,7 @@ class LaneWorker:
         """Ask the item again after a random back-off, so that not all items come at the same moment."""
         code, longest = outcome.code, min(BACK_OFF_MOST, self._back_off * 2 ** (claimed.tries - 1))
         after = max(outcome.retry_after, longest * self._dice(0.5, 1.0))
-        if self._store.retry(claimed, after, code, self._sentence(code)):
+        if self._store.retry(claimed, after, code, self._texts.error(code)):
             metrics.BATCH_RETRIES.labels(code).inc()
             log.info("item asked again later", extra={**_ids(claimed), "code": code})
             self._retried()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config.errors import LaibaoError, SettingsError
+from config.texts import Texts
 from services import metrics
 from services.errors import AuthError, ProviderError, StoreUnavailable
 from services.feedback.answered_store import AnsweredStore
@@ -62,12 +63,12 @@ class FeedbackDelivery:
         *,
         sql: SqlFeedbackStore | None,
         providers: Mapping[str, BaseRAGProvider],
-        sentence: Callable[[str], str],
+        texts: Texts,
         token: Callable[[RatedAnswer], str] = lambda answer: "",
         give_up: float = GIVE_UP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the provider of each bot; without `sql` only the provider is told. `sentence` has the words of reasons.
+        """Take the provider of each bot; without `sql` only the provider is told.
 
         `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
         is the seconds after which an undelivered rating is given up.
@@ -77,7 +78,7 @@ class FeedbackDelivery:
         self._access = access
         self._sql = sql
         self._providers = providers
-        self._sentence = sentence
+        self._texts = texts
         self._token = token
         self._give_up = give_up
         self._clock = clock
@@ -236,7 +237,7 @@ class FeedbackDelivery:
 
     def _words(self, rating: Rating) -> str:
         """Return the person's words and the reasons, each on a line."""
-        reasons = [self._sentence(f"feedback_reason_{number}") for number in rating.reasons if number in REASONS]
+        reasons = [self._texts.get(f"feedback_reason_{number}") for number in rating.reasons if number in REASONS]
         return "\n".join(filter(None, (rating.content, *reasons)))
 
     def _expire(self) -> None:

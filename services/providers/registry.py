@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pydantic import SecretStr
 
 from config.provider_group import ProviderSettings
+from config.texts import Texts
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.custom.provider import CustomProvider
 from services.providers.dify.provider import DifyProvider
@@ -21,12 +22,8 @@ from utils.questions.search_intent import router
 Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
 
 
-def build_provider(
-    settings: ProviderSettings, *, bot: str, pool_size: int, sentence: Callable[[str], str] = str
-) -> BaseRAGProvider:
+def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int, texts: Texts) -> BaseRAGProvider:
     """Build a bot's answer provider. It connects when it is asked its first question.
-
-    `sentence` maps a key of config/texts/, such as `search_failed`, to the text that people read.
 
     Raises:
         SettingsError: the provider's name is unknown, or its settings are invalid.
@@ -38,7 +35,7 @@ def build_provider(
             _search(settings, bot, pool_size),
             wants=router(settings.search_route, settings.search_prefix),
             show=settings.search_results,
-            sentence=sentence,
+            texts=texts,
             timeout=settings.serper_timeout,
         )
     if settings.mock_fallback and not isinstance(provider, MockProvider):

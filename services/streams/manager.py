@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from config.log_fields import log_fields
+from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable
 from services.models import Past, ProviderIds, Question
@@ -52,7 +53,7 @@ class StreamManager:
         store: StreamStore,
         answer: Answer,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         limits: StreamLimits,
         writer: StreamStore | None = None,
         late: LateDelivery | None = None,
@@ -67,7 +68,7 @@ class StreamManager:
         """
         self._store = store
         self._answer = answer
-        self._sentence = sentence
+        self._texts = texts
         self._max_streams = limits.max_streams
         self._max_bytes = limits.max_bytes
         self._late = late
@@ -228,7 +229,7 @@ class StreamManager:
             stream,
             question,
             answer or self._answer,
-            sentence=self._sentence,
+            texts=self._texts,
             past=past,
             former_owner=former_owner,
             late=self._late,

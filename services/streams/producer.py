@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from config.texts import Texts
 from services import metrics
 from services.attachments import Attached
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
@@ -50,7 +51,7 @@ class Producer:
         question: Question,
         answer: Answer,
         *,
-        sentence: Callable[[str], str],
+        texts: Texts,
         past: Past | None = None,
         former_owner: str = "",
         late: LateDelivery | None = None,
@@ -62,7 +63,7 @@ class Producer:
         self._stream = stream
         self._question = question
         self._answer = answer
-        self._sentence = sentence
+        self._texts = texts
         self._past = past
         self._former_owner = former_owner
         self._late = late
@@ -112,7 +113,7 @@ class Producer:
             self._files.collect()
         overflows = self._overflows(code)
         if code:
-            self._stream.finish("error", error_code=code, sentence=self._sentence(code), overflows=overflows)
+            self._stream.finish("error", error_code=code, sentence=self._texts.error(code), overflows=overflows)
         else:
             self._stream.finish("completed", overflows=overflows)
         return code

@@ -37,7 +37,7 @@ def client() -> FlaskClient:
     parts: dict[str, Any] = {"health": health, "ready": lambda: True, "metrics": lambda: b"", "ops_port": None}
     parts["administrators"] = Administrators(None, Guesses(), None)
     app.register_blueprint(ops_blueprint(name="x", version="1", **parts))
-    register_rest_errors(app)
+    register_rest_errors(app, Texts("en"))
     compress_answers(app)
     return app.test_client()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from config.texts import Texts
 from services import metrics
 from services.answers.forms import words
 from services.answers.forms.form_run import ClaimedForm, FormQuestion, FormRun
@@ -21,24 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class AnswerForms:
-    """The forms of all questions; `sentence` returns a sentence for users by its key."""
+    """The forms of all questions."""
 
-    def __init__(self, store: FormStore, sentence: Callable[[str], str]) -> None:
+    def __init__(self, store: FormStore, texts: Texts) -> None:
         self._store = store
-        self._sentence = sentence
+        self._texts = texts
 
     def of(self, question: Question, stream_id: str, key: str) -> ConversationForms:
         """Return the forms for one question of the conversation `key`, "" for none."""
-        return ConversationForms(self._store, FormQuestion(question, stream_id, key), sentence=self._sentence)
+        return ConversationForms(self._store, FormQuestion(question, stream_id, key), texts=self._texts)
 
 
 class ConversationForms:
     """Forms for one question. Without a conversation (`key` is "") forms are shown, and none is kept."""
 
-    def __init__(self, store: FormStore, asker: FormQuestion, *, sentence: Callable[[str], str]) -> None:
+    def __init__(self, store: FormStore, asker: FormQuestion, *, texts: Texts) -> None:
         self._store = store
         self._asker = asker
-        self._sentence = sentence
+        self._texts = texts
 
     def show(self, said: str, forms: Sequence[PendingForm]) -> str:
         """Keep the forms of a run, and return the text that goes after the answer so far.
@@ -53,7 +54,7 @@ class ConversationForms:
             if through_outage(lambda: self._store.open(asker.key, asker.question, form)):  # noqa: B023 - called here
                 metrics.FORMS.labels("asked").inc()
                 log.info("form asked", extra={"stream_id": asker.stream_id, "form": form_id(form)})
-        text = words.shown(forms, self._sentence, answerable=bool(asker.key))
+        text = words.shown(forms, self._texts, answerable=bool(asker.key))
         return f"\n\n{text}" if said.strip() else text
 
     def continued(

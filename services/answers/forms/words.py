@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from config.texts import Texts
 from services.answers.forms.form_store import KeptForm, form_id
 from services.forms import FormChoice, FormInput, OfferedChoices, PendingForm, clicked_choice
 
@@ -35,20 +36,17 @@ class Chosen(NamedTuple):
     choice: FormChoice
 
 
-def shown(forms: Sequence[PendingForm], sentence: Callable[[str], str], *, answerable: bool) -> str:
-    """Return the text of a run's forms as Markdown; `sentence` returns a sentence by its key.
-
-    Unless they are `answerable` here, a sentence says so.
-    """
+def shown(forms: Sequence[PendingForm], texts: Texts, *, answerable: bool) -> str:
+    """Return the text of a run's forms as Markdown, with a sentence unless they are `answerable` here."""
     asks = any(form.inputs for form in forms)
     key = ("form_inputs" if asks else "form_choose") if answerable else "form_elsewhere"
-    return "\n\n".join([*(_form(form, sentence) for form in forms), sentence(key)])
+    return "\n\n".join([*(_form(form, texts) for form in forms), texts.get(key)])
 
 
-def _form(form: PendingForm, sentence: Callable[[str], str]) -> str:
+def _form(form: PendingForm, texts: Texts) -> str:
     choices = "\n".join(f"{number}. {action.title}" for number, action in enumerate(form.actions, form.first))
     wanted = "\n".join(f"- {_input(each)}" for each in form.inputs)
-    asked = f"{sentence('form_wanted')}\n\n{wanted}" if wanted else ""
+    asked = f"{texts.get('form_wanted')}\n\n{wanted}" if wanted else ""
     return "\n\n".join(filter(None, (form.content, choices, asked)))
 
 

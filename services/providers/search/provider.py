@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from config.texts import Texts
 from services import metrics
 from services.errors import ConversationGone, ProviderError
 from services.http.service import aborted_error
@@ -48,20 +49,19 @@ class SearchFirst(ProviderWrapper):
         *,
         wants: Callable[[str], str | None],
         show: Show = "context",
-        sentence: Callable[[str], str],
+        texts: Texts,
         timeout: float = 10.0,
     ) -> None:
         """Set both providers and how they are combined.
 
         `wants` returns the search query for a question; None if no search is needed. `show` makes the results the
-        answer ("list") or part of the question to the provider ("context"). `sentence` returns the texts
-        `search_failed`, `search_empty` and `search_heading`. `timeout` limits a search, in seconds.
+        answer ("list") or part of the question to the provider ("context"). `timeout` limits a search, in seconds.
         """
         super().__init__(rag)
         self.search_provider = self._search = search
         self._wants = wants
         self._show = show
-        self._sentence = sentence
+        self._texts = texts
         self._timeout = timeout
         #: Outcomes kept after ConversationGone, because the question is asked again with the same deadline.
         self._found: WeakKeyDictionary[Deadline, Search] = WeakKeyDictionary()
@@ -82,7 +82,7 @@ class SearchFirst(ProviderWrapper):
             return
         search = self._found.pop(deadline, None) or self._searched(wanted, deadline)
         if search.result and self._show == "list":
-            yield Delta(as_list(search.result, self._sentence("search_heading")))
+            yield Delta(as_list(search.result, self._texts.get("search_heading")))
             yield Usage(sources=_sources(search.result.hits))
             return
         try:
@@ -112,10 +112,10 @@ class SearchFirst(ProviderWrapper):
             if deadline.over:
                 raise ProviderError("the time is over", code="answer_timeout") from exc
             self._note("failed", began, exc)
-            return Search(note=self._sentence("search_failed"))
+            return Search(note=self._texts.get("search_failed"))
         if not result.hits and not result.answer:
             self._note("empty", began)
-            return Search(note=self._sentence("search_empty"))
+            return Search(note=self._texts.get("search_empty"))
         self._note("found", began, hits=len(result.hits))
         return Search(result)
 
@@ -137,7 +137,7 @@ class SearchFirst(ProviderWrapper):
         The sentence and the hits are taken from the text and sources that the earlier owner stored, if it did.
         """
         recovered = self._wrapped.recover(query, ids, deadline)
-        notes = (self._sentence(key) + BREAK for key in NOTES)
+        notes = (self._texts.get(key) + BREAK for key in NOTES)
         note = next((each for each in notes if query.said.startswith(each)), "")
         hits = tuple(source for source in query.sources if source.get("type") == "web")
         usage = replace(recovered.usage, sources=(*hits, *recovered.usage.sources))

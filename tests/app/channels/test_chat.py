@@ -768,7 +768,7 @@ class FakeSockets:
 
 
 def chat_routes(sockets: FakeSockets, gateway: FakeGateway) -> Blueprint:
-    fakes: dict[str, Any] = {"limiter": Limit(), "ratings": Ratings(), "files": NO_FILES, "words": str}
+    fakes: dict[str, Any] = {"limiter": Limit(), "ratings": Ratings(), "files": NO_FILES}
     bots, texts = AskableBots(BOTS, Texts()), Texts()
     return chat_blueprint(sockets, partial(ChatChannel, gateway=gateway, bots=bots, texts=texts, html=LINES, **fakes))
 

@@ -56,7 +56,7 @@ class Endpoint:
         self.waits = WaitingRequests(most=most)
         texts = Texts("zh")
         self.app = Flask(__name__)
-        register_rest_errors(self.app, texts.known)
+        register_rest_errors(self.app, texts)
         questions = WaitingQuestions(
             gateway=self.gateway,
             limiter=self.limit,

@@ -26,6 +26,7 @@ from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.scripts import half_answer
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import FRAME_BYTES, Bubble, BubbleFrame, SimulatedBot, WeComUser
+from services.models import Question
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES, stream_keys
 from services.wecom.crypto import WXBizJsonMsgCrypt
@@ -216,7 +217,10 @@ def test_a_bot_uses_its_configured_language(values: dict[str, str]) -> None:
 
 
 class NoGateway:
-    """A gateway that fails with an unexpected exception on any use."""
+    """A gateway that fails with an unexpected exception on any use but for the log."""
+
+    def person(self, question: Question) -> str:
+        return question.principal
 
     def __getattr__(self, name: str) -> Any:
         raise LookupError("secret detail")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from config.texts import ZH
+from config.texts import ZH, Texts
 from services import metrics
 from services.errors import AuthError, ProviderError
 from services.feedback.answered_store import AnsweredStore
@@ -79,7 +79,7 @@ class Worker:
             self.access,
             sql=self.sql,
             providers={"default": self.provider},
-            sentence=ZH.__getitem__,
+            texts=Texts(),
             token=self._token,
             clock=clock,
         )

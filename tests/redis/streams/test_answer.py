@@ -51,6 +51,7 @@ from services.streams.answer_events import Asking, Resumed, Waiting, anew, diffe
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan", inputs={"a": "1"})
@@ -109,7 +110,7 @@ class Replica:
             memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
             streams=self.streams,
             channels=Channels(CHANNELS, {}),
-            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
             callers=Callers("none"),
             sleep=self._sleep,
             clock=self.clock,

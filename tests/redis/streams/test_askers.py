@@ -29,6 +29,7 @@ from services.streams.manager import past_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
 from tests.redis.streams.test_answer import ScriptedProvider
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 GROUP = Question("年假?", "wecom", "default", "zhangsan", chat="wr1", msgid="m-1")
@@ -73,7 +74,7 @@ class Group:
             ),
             streams=StreamStore(runner),
             channels=Channels(CHANNELS, {}),
-            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), str),
+            forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
             askers=Askers({"default": self._find}, self.names),
         )
 

@@ -16,6 +16,7 @@ from services.forms import FormAction, FormChoice, PendingForm
 from services.models import Question
 from services.redis.store import Call, ScriptRunner
 from services.streams.access import Access
+from tests.support.texts import KEYS
 
 QUESTION = Question("1", "wecom", "default", "zhangsan")
 KEY = "dify_conversation:app:a:b:c"
@@ -32,7 +33,7 @@ def form(token: str = "token", *, first: int = 1) -> PendingForm:
 
 def forms_for(store: FormStore, stream_id: str, text: str = "1", principal: str = "zhangsan") -> ConversationForms:
     asker = FormQuestion(replace(QUESTION, text=text, principal=principal), stream_id, KEY)
-    return ConversationForms(store, asker, sentence=str)
+    return ConversationForms(store, asker, texts=KEYS)
 
 
 def test_a_claim_is_made_once_and_known_to_the_next_owner(store: FormStore) -> None:

@@ -20,6 +20,7 @@ from services.streams.store import StreamStore, stream_keys
 from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.servers.relay import LossyRelay
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -39,7 +40,7 @@ class Writer:
         self._manager = StreamManager(
             self.store,
             self._answer,
-            sentence=lambda code: f"<{code}>",
+            texts=KEYS,
             limits=StreamLimits(STREAMS, max_bytes=1_000_000),
         )
         self._manager.start()

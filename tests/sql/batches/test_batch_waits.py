@@ -21,6 +21,7 @@ from services.redis.store import Call, ScriptRunner
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 
@@ -227,7 +228,7 @@ def desk_paused(desk: Desk) -> float:
 
 def worker_of(desk: Desk, store: SqlBatchStore) -> LaneWorker:
     lanes = BatchLanesStore(desk.runner, lanes=1, worker="w")
-    return LaneWorker(store, lanes, ItemAsker(desk.gateway), sentence=lambda code: f"<{code}>", back_off=0.0)
+    return LaneWorker(store, lanes, ItemAsker(desk.gateway), texts=KEYS, back_off=0.0)
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def test_after_an_hour_of_429_items_fail(
     provider.busy = True
     desk = Desk(redis_url, provider)
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions(max_attempts=2))
-    options: dict[str, Any] = {"sentence": str, "back_off": 0.0}
+    options: dict[str, Any] = {"texts": KEYS, "back_off": 0.0}
     worker = LaneWorker(store, Tired(desk.runner, lanes=1), ItemAsker(desk.gateway), **options)
 
     worker.step(0)

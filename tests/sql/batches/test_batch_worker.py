@@ -21,6 +21,7 @@ from tests.support.answers import typed
 from tests.support.batches.desk import OWNER, TIMEOUT, ScriptedProvider, in_thread
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 
@@ -30,7 +31,7 @@ class Worker(LaneWorker):
     def __init__(self, desk: Desk, store: SqlBatchStore, **options: Any) -> None:
         self.lanes = BatchLanesStore(desk.runner, lanes=3, worker="w")
         asker = options.pop("asker", None) or ItemAsker(desk.gateway)
-        super().__init__(store, self.lanes, asker, sentence=lambda code: f"<{code}>", back_off=0.0, **options)
+        super().__init__(store, self.lanes, asker, texts=KEYS, back_off=0.0, **options)
 
 
 class Forgetful(SqlBatchStore):
@@ -203,7 +204,7 @@ def test_back_off_doubles_with_each_attempt(desk: Desk, store: Forgetful) -> Non
         Timed.__new__(Timed),
         BatchLanesStore(desk.runner, lanes=1),
         ItemAsker(desk.gateway),
-        sentence=str,
+        texts=KEYS,
         dice=lambda low, high: high,
     )
     submitted(store, "一", max_attempts=5)

@@ -66,10 +66,10 @@ class Counter:
 def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskClient:
     app = Flask(__name__)
     texts = Texts("en")
-    register_rest_errors(app, texts.known)
+    register_rest_errors(app, texts)
     callers = Callers("key", api_keys=(KEY, OTHER_KEY))
     bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
-    shown = batch_blueprint(batches, callers, limiter, sentence=texts.get, html=render_markdown, **bounds)
+    shown = batch_blueprint(batches, callers, limiter, texts=texts, html=render_markdown, **bounds)
     app.register_blueprint(shown)
     return app.test_client()
 

@@ -23,6 +23,7 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 OWNER = CALLER.principal
@@ -104,7 +105,7 @@ class BatchDesk(Desk):
             self.streams,
             runner=self.runner,
             limits=BatchLimits(lanes, max_queue_size=100, threads=lanes, works=works),
-            sentence=lambda code: f"<{code}>",
+            texts=KEYS,
             replica=name,
             webhooks=Webhooks(store, Poster(AddressRules(webhook_hosts)), SECRET),
             retention=Retention(str(folder) if folder else None),

@@ -69,6 +69,6 @@ class PushClient:
 def _client(inbox: PushInbox) -> FlaskClient:
     app = Flask(__name__)
     texts = Texts("en")
-    register_rest_errors(app, texts.known)
-    app.register_blueprint(push_blueprint(inbox, Callers("none", api_keys=(KEY, OTHER_KEY)), texts.known))
+    register_rest_errors(app, texts)
+    app.register_blueprint(push_blueprint(inbox, Callers("none", api_keys=(KEY, OTHER_KEY)), texts))
     return app.test_client()

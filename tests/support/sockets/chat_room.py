@@ -16,7 +16,6 @@ from channels.chat.channel import ChatChannel
 from channels.options import AskableBots, Reader
 from channels.sockets.socket import Closed
 from config.texts import Texts
-from config.texts.requests import request_words
 from services.attachments import SentFile
 from services.errors import AnswerError
 from services.feedback.records import Outcome, Rating
@@ -160,7 +159,6 @@ class ChatClient(Screen):
             ratings=self.ratings,
             bots=AskableBots(BOTS, texts),
             texts=texts,
-            words=request_words("zh"),
             html=LINES,
             files=NO_FILES,
         )

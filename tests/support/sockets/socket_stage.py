@@ -74,7 +74,7 @@ class Stage:
             callers=callers or Callers("key", api_keys=(API_KEY, "obviously-fake-key-2")),
             limiter=RateLimiter(runner, user="", ip=ip, secret=SECRET),
             store=self.store,
-            sentence=Texts("en").get,
+            texts=Texts("en"),
             limits=SocketLimits(**{"renewal": 0.1, **limits}),
             **options,
         )

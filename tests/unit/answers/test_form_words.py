@@ -7,6 +7,7 @@ import pytest
 from services.answers.forms.form_store import KeptForm, State
 from services.answers.forms.words import chosen, shown
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
+from tests.support.texts import KEYS
 
 ACTIONS = (FormAction("yes", "同意"), FormAction("no", "Refuse"), FormAction("later", "同意，但稍后"))
 COMMENT, PRIORITY = FormInput("comment", "无"), FormInput("priority", options=("low", "High"))
@@ -102,12 +103,12 @@ def test_an_expired_form_is_meant_where_no_other_is() -> None:
 
 def test_a_form_is_shown_with_its_choices_and_how_to_answer() -> None:
     """Texts it asks for are listed; where it cannot be answered, a sentence says so."""
-    plain = shown([form()], str, answerable=True)
-    texts = shown([form(COMMENT, PRIORITY)], str, answerable=True)
+    plain = shown([form()], KEYS, answerable=True)
+    texts = shown([form(COMMENT, PRIORITY)], KEYS, answerable=True)
 
-    assert plain == "要怎么办？\n\n1. 同意\n2. Refuse\n3. 同意，但稍后\n\nform_choose"
-    assert texts.endswith("form_wanted\n\n- comment\n- priority（low / High）\n\nform_inputs")
-    assert shown([form()], str, answerable=False).endswith("form_elsewhere")
+    assert plain == "要怎么办？\n\n1. 同意\n2. Refuse\n3. 同意，但稍后\n\n<form_choose>"
+    assert texts.endswith("<form_wanted>\n\n- comment\n- priority（low / High）\n\n<form_inputs>")
+    assert shown([form()], KEYS, answerable=False).endswith("<form_elsewhere>")
 
 
 def test_a_stored_form_is_read_back_and_shows_no_token() -> None:

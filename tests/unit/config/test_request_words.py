@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from config.texts.requests import ZH_REQUESTS, request_words
+from config.texts import Texts
+from config.texts.requests import ZH_REQUESTS
 
 ROOT = Path(__file__).parents[3]
-ZH = request_words("zh")
+ZH = Texts("zh").translated
 CHINESE = re.compile("[\u4e00-\u9fff]")
 #: The modules whose English sentences are replies about requests: all channels, and what reads files of questions.
 MODULES = [path for folder in ("channels", "utils/questions/files") for path in (ROOT / folder).rglob("*.py")]
@@ -102,7 +103,7 @@ def test_problems_of_fields_are_translated(english: str) -> None:
 
     assert CHINESE.search(translated)
     assert set(re.findall("[0-9]+", translated)) <= set(re.findall("[0-9]+", english))
-    assert request_words("en")(english) == english
+    assert Texts("en").translated(english) == english
 
 
 def test_there_are_sentences_to_translate() -> None:

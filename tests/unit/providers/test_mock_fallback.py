@@ -13,6 +13,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.mock import MockProvider, mock_answer
 from services.providers.mock_fallback import MockFallback
 from services.providers.registry import build_provider
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 
@@ -128,8 +129,10 @@ def test_the_fallback_is_on_only_if_it_is_set() -> None:
     """MOCK_FALLBACK is off by default."""
     key = {"dify_api_key": ["app-not-a-real-key"]}
 
-    on = build_provider(ProviderSettings.model_validate({**key, "mock_fallback": True}), bot="default", pool_size=1)
-    off = build_provider(ProviderSettings.model_validate(key), bot="default", pool_size=1)
+    on = build_provider(
+        ProviderSettings.model_validate({**key, "mock_fallback": True}), bot="default", pool_size=1, texts=KEYS
+    )
+    off = build_provider(ProviderSettings.model_validate(key), bot="default", pool_size=1, texts=KEYS)
 
     assert isinstance(on, MockFallback)
     assert on.name == "dify"

@@ -14,6 +14,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from tests.support.answers import ask
 from tests.support.own_provider import MODULE, MockOllama, shown_file
+from tests.support.texts import KEYS
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def built(name: str, ollama: MockOllama) -> BaseRAGProvider:
     """Build the provider that a setting names, with the address of the mock."""
     settings = ProviderSettings.model_validate({"rag_provider": name})
-    provider = build_provider(settings, bot="default", pool_size=1)
+    provider = build_provider(settings, bot="default", pool_size=1, texts=KEYS)
     provider.url = f"{ollama.address}/api"  # type: ignore[attr-defined]
     return provider
 

@@ -16,6 +16,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider
 from services.providers.registry import PROVIDERS, build_provider
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 
@@ -84,7 +85,7 @@ def test_a_name_builds_its_provider(name: str, kind: str) -> None:
         {"rag_provider": name, "custom_rag_api_url": "http://rag.example", **keys}
     )
 
-    assert type(build_provider(settings, bot="default", pool_size=1)).__name__ == kind
+    assert type(build_provider(settings, bot="default", pool_size=1, texts=KEYS)).__name__ == kind
 
 
 def test_an_unknown_provider_name_is_a_settings_error() -> None:
@@ -92,7 +93,7 @@ def test_an_unknown_provider_name_is_a_settings_error() -> None:
     settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
 
     with pytest.raises(SettingsError, match=f"RAG_PROVIDER: opena1, expected {', '.join(RAG_PROVIDERS)}"):
-        build_provider(settings, bot="default", pool_size=1)
+        build_provider(settings, bot="default", pool_size=1, texts=KEYS)
 
 
 def test_the_settings_list_the_built_in_providers() -> None:
@@ -122,7 +123,7 @@ def test_a_plug_in_may_be_built_from_the_settings() -> None:
     """It gets the settings of its bot."""
     settings = ProviderSettings(rag_provider="tests.unit.providers.test_providers:Configured", dify_user="somebody")
 
-    assert build_provider(settings, bot="default", pool_size=1).app == "somebody"
+    assert build_provider(settings, bot="default", pool_size=1, texts=KEYS).app == "somebody"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_plug_in_may_be_built_from_the_settings() -> None:
 def test_a_wrong_plug_in_stops_the_start(name: str, why: str) -> None:
     """The error names the setting, the class and the reason."""
     with pytest.raises(SettingsError, match=f"RAG_PROVIDER: {name} {why}"):
-        build_provider(ProviderSettings(rag_provider=name), bot="default", pool_size=1)
+        build_provider(ProviderSettings(rag_provider=name), bot="default", pool_size=1, texts=KEYS)
 
 
 def test_a_plug_in_that_is_no_search_stops_the_start() -> None:
@@ -148,4 +149,5 @@ def test_a_plug_in_that_is_no_search_stops_the_start() -> None:
             ProviderSettings(rag_provider="mock", search_provider="tests.unit.providers.test_providers:Parrot"),
             bot="",
             pool_size=1,
+            texts=KEYS,
         )

@@ -17,6 +17,7 @@ from services.identity.callers import Caller, Callers
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import OpenSocket, SocketStore, Verdict
 from tests.support.servers.processes import free_port, wait_until
+from tests.support.texts import KEYS
 
 CALLER = Caller("key:0123456789abcdef")
 
@@ -88,7 +89,7 @@ def store() -> FakeStore:
 
 @pytest.fixture
 def registry(store: FakeStore) -> Iterator[SocketRegistry]:
-    registry = SocketRegistry(cast(SocketStore, store), sentence=str, renewal=0.02)
+    registry = SocketRegistry(cast(SocketStore, store), texts=KEYS, renewal=0.02)
     registry.start()
     yield registry
     registry.stop()
@@ -102,9 +103,7 @@ def session_of(registry: SocketRegistry, token: str, *, enter: bool = True) -> t
         registry.enter(session, caller)
         return FakePeer()
 
-    session = SocketSession(
-        cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str
-    )
+    session = SocketSession(cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, texts=KEYS)
     registry.add(session)
     if enter:
         registry.enter(session, CALLER)
@@ -210,7 +209,7 @@ def test_a_socket_that_opens_during_shutdown_is_closed(registry: SocketRegistry)
 
 def test_the_last_sockets_are_removed_at_the_end(store: FakeStore) -> None:
     """`stop` also removes the sockets that ended after the last renewal."""
-    registry = SocketRegistry(cast(SocketStore, store), sentence=str)
+    registry = SocketRegistry(cast(SocketStore, store), texts=KEYS)
     session, _ = session_of(registry, "last")
     registry.remove(session)
 
@@ -222,7 +221,7 @@ def test_the_last_sockets_are_removed_at_the_end(store: FakeStore) -> None:
 def test_the_registry_stops_without_redis() -> None:
     """Stopping raises nothing when Redis is down."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)
-    registry = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
+    registry = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), texts=KEYS)
     session, _ = session_of(registry, "here")
     registry.remove(session)
 

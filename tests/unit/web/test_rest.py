@@ -21,7 +21,7 @@ from channels.web.envelope import CODES, envelope
 from channels.web.errors import register_rest_errors
 from channels.web.rest import MAX_ERRORS, RestError, RestModel, body, caller, params, raw_body
 from config.errors import LaibaoError
-from config.texts import ZH, Texts
+from config.texts import EN, Texts
 from services.errors import (
     AuthError,
     BatchConflict,
@@ -98,7 +98,7 @@ def client() -> FlaskClient:
     routes.add_url_rule("/wechat/sent/<kind>", view_func=_sent, endpoint="wecom-sent")
     routes.add_url_rule("/health", view_func=lambda: abort(404), endpoint="health")
     app.register_blueprint(routes)
-    register_rest_errors(app, Texts().known)
+    register_rest_errors(app, Texts("en"))
     compress_answers(app)
     return app.test_client()
 
@@ -290,15 +290,15 @@ def test_while_redis_is_down_a_credential_is_a_503(client: FlaskClient) -> None:
     [
         ("rest", 409, 20000, {"reason": "busy", "after": 3}, "Busy."),
         ("silent", 429, 20000, None, CODES[20000]),
-        ("store", 503, 40000, {"reason": "store_unavailable"}, ZH["store_unavailable"]),
-        ("full", 429, 20000, {"reason": "batch_queue_full"}, ZH["batch_queue_full"]),
-        ("conflict", 409, 20000, {"reason": "batch_conflict"}, ZH["batch_conflict"]),
-        ("finished", 409, 20000, {"reason": "batch_finished"}, ZH["batch_finished"]),
-        ("unknown-task", 404, 404, {"reason": "batch_unknown"}, ZH["batch_unknown"]),
-        ("provider", 502, 30000, {"reason": "provider_error"}, ZH["provider_error"]),
-        ("provider-timeout", 504, 30000, {"reason": "provider_timeout"}, ZH["provider_timeout"]),
-        ("draining", 503, 503, {"reason": "draining"}, ZH["draining"]),
-        ("auth", 403, 403, {"reason": "not_allowed"}, ZH["not_allowed"]),
+        ("store", 503, 40000, {"reason": "store_unavailable"}, EN["store_unavailable"]),
+        ("full", 429, 20000, {"reason": "batch_queue_full"}, EN["batch_queue_full"]),
+        ("conflict", 409, 20000, {"reason": "batch_conflict"}, EN["batch_conflict"]),
+        ("finished", 409, 20000, {"reason": "batch_finished"}, EN["batch_finished"]),
+        ("unknown-task", 404, 404, {"reason": "batch_unknown"}, EN["batch_unknown"]),
+        ("provider", 502, 30000, {"reason": "provider_error"}, EN["provider_error"]),
+        ("provider-timeout", 504, 30000, {"reason": "provider_timeout"}, EN["provider_timeout"]),
+        ("draining", 503, 503, {"reason": "draining"}, EN["draining"]),
+        ("auth", 403, 403, {"reason": "not_allowed"}, EN["not_allowed"]),
         ("ours", 500, 500, {"reason": "seal_failed"}, CODES[500]),
         ("nobody's", 500, 90000, None, CODES[90000]),
         ("400", 400, 400, None, CODES[400]),

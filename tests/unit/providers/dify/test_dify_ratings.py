@@ -14,12 +14,13 @@ from services.errors import ProviderError
 from services.models import Identity, ProviderIds, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
+from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
 
 def provider_of(dify: MockDify, **changes: object) -> BaseRAGProvider:
     given = {"dify_base_url": dify.base_url, "dify_api_key": ["app-not-a-real-key"], **changes}
-    return build_provider(ProviderSettings.model_validate(given), bot="default", pool_size=2)
+    return build_provider(ProviderSettings.model_validate(given), bot="default", pool_size=2, texts=KEYS)
 
 
 @pytest.fixture

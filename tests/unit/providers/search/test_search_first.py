@@ -113,7 +113,7 @@ class FakeSearch(BaseSearchProvider):
 
 def joined(rag: BaseRAGProvider, search: BaseSearchProvider, show: Show = "context", **options: Any) -> SearchFirst:
     wants = options.pop("wants", lambda text: by_prefix(text, "/search"))
-    return SearchFirst(rag, search, wants=wants, show=show, sentence=Texts("zh").get, **options)
+    return SearchFirst(rag, search, wants=wants, show=show, texts=Texts("zh"), **options)
 
 
 def events_of(
