@@ -1,7 +1,7 @@
 """The production server: a gunicorn worker that drains, its connections, and the fast path of WeCom callbacks.
 
 May import everything below the application. A change of how a replica starts, drains or accepts connections begins in
-`worker.py`; `lane.py` is the callbacks' fast path alone, and `lane.ENABLED` turns it off.
+`worker.py`; `fast_path.py` is the callbacks' fast path alone, and its `ENABLED` turns it off.
 
 **Connections.** The worker accepts 500 connections more than there are slots for ordinary requests (`SOCKETS_MAX` +
 `HTTP_WAITS_MAX` + 500); each port has slots of its own. An ordinary request needs a slot and counts for its client's
@@ -11,8 +11,8 @@ the one that has waited longest for a request, or a callback that takes longer t
 holds all ordinary slots stops no callback. `sockets.py` ends a connection whose client reads nothing of a reply for
 30 s, because gevent's `sendall` waits for ever; the kernel buffers at most 256 KiB for such a client.
 
-**The fast path.** Nearly every request polls a running answer. `lane.py` takes a connection's bytes when they are one
-whole callback; `connection.py` gives everything else (requests in pieces, chunked bodies, other addresses, the last
+**The fast path.** Nearly every request polls a running answer. `fast_path.py` answers a connection's bytes when they
+are one complete callback, and gives everything else (requests in pieces, chunked bodies, other addresses, the last
 request of a connection) to gunicorn's request, environ and response, which cost more than the rest of a poll.
 
 **Drain.** On TERM and HUP the worker closes its listener only where a sibling or a new generation accepts

@@ -26,9 +26,8 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
 from config.errors import SettingsError
-from server.connection import LanedConnection
 from server.connection_slots import RESERVE, SHORT, ConnectionLimits, ConnectionSlots, is_exempt
-from server.lane import CallbackLane
+from server.fast_path import FastConnection, FastPath
 from server.requests import BoundedBody, count, refuse, turn_away
 from server.sockets import PacedServer, allow_files
 
@@ -81,7 +80,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     #: Listener name → its connections.
     _slots: Mapping[Any, ConnectionSlots] = MappingProxyType({})
     _idle_timeout: float = 0.0
-    _lane: CallbackLane | None = None
+    _fast_path: FastPath | None = None
     #: Seconds between two notifications of the arbiter; a worker that is to stop ends within them.
     notify_seconds = 1.0
     #: Whether connections stay open after a reply; False while the worker drains.
@@ -108,7 +107,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until the drain is over, as the parent class does, with servers that can stop accepting earlier."""
         self._idle_timeout = self.cfg.keepalive
-        self._lane = self._callback_lane()
+        self._fast_path = self._callback_fast_path()
         self._slots = {listener.getsockname(): self._connection_slots() for listener in self.sockets}
         allow_files(len(self.sockets) * (self.worker_connections + RESERVE))
         self._servers = [self._server(listener) for listener in self.sockets]
@@ -133,13 +132,13 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)
 
-    def _callback_lane(self) -> CallbackLane | None:
+    def _callback_fast_path(self) -> FastPath | None:
         """Return the callbacks' fast path; None if it is off or gunicorn's options need work that it does not do."""
         callbacks = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
         more = self.cfg.is_ssl or self.cfg.proxy_protocol != "off" or self.cfg.accesslog or not self.cfg.keepalive
-        if callbacks is None or more or not CallbackLane.possible():
+        if callbacks is None or more or not FastPath.possible():
             return None
-        return CallbackLane(callbacks.reply, callbacks.path)
+        return FastPath(callbacks.reply, callbacks.path)
 
     def _connection_slots(self) -> ConnectionSlots:
         limits = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.connections", ConnectionLimits())
@@ -165,8 +164,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             _make_room(slots)
         slots.wait(client)
         try:
-            if self._lane:
-                LanedConnection(self, self._lane, slots, client, addr).serve(name)
+            if self._fast_path:
+                FastConnection(self, self._fast_path, slots, client, addr).serve(name)
             else:
                 super().handle(listener, client, addr)
         finally:

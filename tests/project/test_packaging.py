@@ -106,9 +106,9 @@ def test_imported_packages_are_required(where: tuple[str, ...], files: tuple[str
 
 
 def test_gunicorn_runs_without_the_compiled_parser() -> None:
-    """gunicorn.conf.py and the callbacks' lane do not need gunicorn_h1c, which takes a compiler to install."""
-    without = "import sys; sys.modules['gunicorn_h1c'] = None; from server.lane import CallbackLane"
-    without += "; print(CallbackLane.possible())"
+    """gunicorn.conf.py and the callbacks' fast path do not need gunicorn_h1c, which takes a compiler to install."""
+    without = "import sys; sys.modules['gunicorn_h1c'] = None; from server.fast_path import FastPath"
+    without += "; print(FastPath.possible())"
     result = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     assert result.stdout == "False\n", result.stderr

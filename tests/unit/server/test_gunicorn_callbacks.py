@@ -14,15 +14,14 @@ import pytest
 from gevent import socket
 from gunicorn.config import Config
 
-from server.connection import LanedConnection
 from server.connection_slots import ConnectionLimits, ConnectionSlots
-from server.lane import CallbackLane
+from server.fast_path import FastConnection, FastPath
 from server.sockets import PacedSocket
 from server.worker import DrainingWorker
 from services import metrics
 from tests.unit.server.test_gunicorn_worker_serving import App, Client, listening, make_worker, serving, until
 
-pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
+pytest.importorskip("gunicorn_h1c", reason="the fast path needs gunicorn's parser in C")
 
 #: Keep-alive in seconds, for tests that wait until an idle connection is closed.
 IDLE = 0.3
@@ -57,7 +56,7 @@ class CallbackApp(App):
         if query == "slow":
             self.requested.set()
             self.may_reply.wait(20)
-        return 200, "text/plain", self.large_reply or b"lane " + body
+        return 200, "text/plain", self.large_reply or b"fast " + body
 
 
 class Reader(Client):
@@ -144,7 +143,7 @@ def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, liste
     with Reader(listener) as client:
         for number in range(3):
             client.socket.sendall(callback(number))
-            assert client.next()[1] == b"lane callback %d" % number
+            assert client.next()[1] == b"fast callback %d" % number
             client.socket.sendall(ORDINARY)
             assert client.next()[1] == b"old"
 
@@ -152,11 +151,11 @@ def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, liste
 def test_with_the_switch_off_gunicorn_serves_callbacks(
     worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `server.lane.ENABLED` off, the worker answers the same callbacks by WSGI."""
-    assert worker._callback_lane()
-    monkeypatch.setattr("server.lane.ENABLED", False)
-    assert worker._callback_lane() is None
-    monkeypatch.setattr(worker, "_lane", None)
+    """With `server.fast_path.ENABLED` off, the worker answers the same callbacks by WSGI."""
+    assert worker._callback_fast_path()
+    monkeypatch.setattr("server.fast_path.ENABLED", False)
+    assert worker._callback_fast_path() is None
+    monkeypatch.setattr(worker, "_fast_path", None)
 
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
@@ -174,8 +173,8 @@ def test_requests_may_arrive_in_any_pieces(worker: DrainingWorker, listener: soc
         bodies = [client.next()[1] for _ in range(5)]
 
     # Requests that gunicorn reads get the app's name as reply, callbacks too.
-    lanes = [b"lane callback 1", b"old", b"lane callback 2", b"lane callback 3", b"old"]
-    assert [body for body, lane in zip(bodies, lanes, strict=True) if body not in (lane, b"old")] == []
+    replies = [b"fast callback 1", b"old", b"fast callback 2", b"fast callback 3", b"old"]
+    assert [body for body, fast in zip(bodies, replies, strict=True) if body not in (fast, b"old")] == []
 
 
 def test_a_large_callback_is_served_by_gunicorn(worker: DrainingWorker, listener: socket.socket) -> None:
@@ -185,7 +184,7 @@ def test_a_large_callback_is_served_by_gunicorn(worker: DrainingWorker, listener
         client.socket.sendall(large)
         assert client.next()[1] == b"old"
         client.socket.sendall(callback(1))
-        assert client.next()[1] == b"lane callback 1"
+        assert client.next()[1] == b"fast callback 1"
 
 
 def test_a_draining_workers_reply_to_a_callback_closes_the_connection(leaving: RunningWorker) -> None:
@@ -215,10 +214,10 @@ def test_a_new_connection_is_answered_after_the_drain() -> None:
     )
     near, far = socket.socketpair()
     slots = ConnectionSlots(ConnectionLimits(), slots=10)
-    lane = CallbackLane(lambda path, query, body: None, "/wechat/callback")
+    fast_path = FastPath(lambda path, query, body: None, "/wechat/callback")
     far.sendall(callback(1))
 
-    LanedConnection(ended, lane, slots, near, ("127.0.0.1", 1)).serve(None)
+    FastConnection(ended, fast_path, slots, near, ("127.0.0.1", 1)).serve(None)
 
     assert paths == ["/wechat/callback"]
     far.close()
@@ -237,7 +236,7 @@ def test_a_running_callback_gets_its_reply_when_the_worker_stops(leaving: Runnin
         assert idle.ended()
 
         callback_app.may_reply.set()
-        assert client.next()[1] == b"lane callback 1"
+        assert client.next()[1] == b"fast callback 1"
 
 
 def test_an_idle_connection_is_closed(worker: DrainingWorker, listener: socket.socket) -> None:
@@ -252,7 +251,7 @@ def test_an_idle_connection_is_closed(worker: DrainingWorker, listener: socket.s
         assert client.ended()
 
 
-@pytest.fixture(params=[callback(1), ORDINARY], ids=["lane", "WSGI"])
+@pytest.fixture(params=[callback(1), ORDINARY], ids=["fast_path", "WSGI"])
 def large_request(request: pytest.FixtureRequest, callback_app: CallbackApp) -> bytes:
     """A request whose reply is larger than all buffers on its way."""
     callback_app.large_reply = b"x" * 5_000_000
@@ -321,7 +320,7 @@ def test_a_client_that_disconnects_causes_no_error(
 
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
-        assert client.next()[1] == b"lane callback 2"
+        assert client.next()[1] == b"fast callback 2"
     until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -337,7 +336,7 @@ def test_an_error_in_the_fast_path_closes_only_its_connection(
     callback_app.fails = False
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
-        assert client.next()[1] == b"lane callback 2"
+        assert client.next()[1] == b"fast callback 2"
 
 
 @pytest.mark.parametrize(
@@ -346,9 +345,9 @@ def test_an_error_in_the_fast_path_closes_only_its_connection(
 def test_options_of_gunicorn_turn_the_fast_path_off(name: str, value: Any) -> None:
     """The fast path supports no access log, no PROXY protocol, no TLS and no keep-alive of 0."""
     worker = make_worker(app=CallbackApp())
-    before = worker._callback_lane()
+    before = worker._callback_fast_path()
     worker.cfg.set(name, value)
-    after = worker._callback_lane()
+    after = worker._callback_fast_path()
     worker.tmp.close()
 
     assert before is not None

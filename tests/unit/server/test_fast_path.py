@@ -13,17 +13,16 @@ from gunicorn.workers.ggevent import GeventWorker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.connection import Serving
-from server.lane import CallbackLane
+from server.fast_path import FastPath, Serving
 from tests.support.servers.processes import FakeClock
 
-gunicorn_h1c = pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
+gunicorn_h1c = pytest.importorskip("gunicorn_h1c", reason="the fast path needs gunicorn's parser in C")
 
 HEAD = b"POST /wechat/callback?nonce=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
 WHOLE = HEAD + b"\r\n{}"
 
 
-#: The releases that the fast path was written for, and their parts that server/lane.py and server/connection.py use.
+#: The releases that the fast path was written for, and their parts that server/fast_path.py uses.
 NEEDED = "gunicorn 27.0 and gunicorn_h1c 0.6"
 PARSED = ("minor_version", "has_chunked", "connection_close", "content_length", "consumed", "path", "get_header")
 SIGNATURES = {"handle_request": "listener_name req sock addr", "handle_error": "req client addr exc", "timeout_ctx": ""}
@@ -42,7 +41,7 @@ class Handler:
 
 def missing_parts() -> list[str]:
     """Return the names that the fast path uses and the installed gunicorn lacks."""
-    if not CallbackLane.possible():
+    if not FastPath.possible():
         return ["gunicorn_h1c.parse_request_fast"]
     parsed = gunicorn_h1c.parse_request_fast(WHOLE)
     has: dict[str, Any] = {name: hasattr(parsed, name) for name in PARSED}
@@ -62,24 +61,24 @@ def test_the_fast_path_fits_the_installed_gunicorn() -> None:
 
     assert not (missing := missing_parts()), (
         f"the callbacks' fast path needs {NEEDED}, but {installed} lacks {', '.join(missing)}: "
-        "adapt server/lane.py and server/connection.py, or set server.lane.ENABLED to False until that is done"
+        "adapt server/fast_path.py, or set server.fast_path.ENABLED to False until that is done"
     )
     assert set(SIGNATURES) <= set(vars(Serving))
-    assert CallbackLane(Handler(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
+    assert FastPath(Handler(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
 
 
 def test_a_complete_callback_gets_a_complete_reply() -> None:
     """Head and body are one byte string; the length counts bytes, and the connection is kept."""
     handler, clock = Handler(), FakeClock(1_000_000_000.0)
-    lane = CallbackLane(handler, "/wechat/callback", clock=clock)
+    fast_path = FastPath(handler, "/wechat/callback", clock=clock)
 
-    assert lane.reply(WHOLE) == (
+    assert fast_path.reply(WHOLE) == (
         b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: Sun, 09 Sep 2001 01:46:40 GMT\r\nConnection: keep-alive\r\n"
         b"Content-Type: text/plain\r\nContent-Length: 3\r\n\r\n" + "密".encode()
     )
     assert handler.calls == [("/wechat/callback", "nonce=1", b"{}")]
     clock.advance(1)
-    assert b"01:46:41" in (lane.reply(WHOLE) or b"")
+    assert b"01:46:41" in (fast_path.reply(WHOLE) or b"")
 
 
 @pytest.mark.parametrize(
@@ -118,20 +117,20 @@ def test_other_requests_are_left_to_gunicorn(request_: bytes) -> None:
     """The handler is not called, except for the path that only it can reject."""
     handler = Handler()
 
-    assert CallbackLane(handler, "/wechat/callback").reply(request_) is None
+    assert FastPath(handler, "/wechat/callback").reply(request_) is None
     assert [path for path, _, _ in handler.calls if not path.endswith("/nobody")] == []
 
 
 @given(st.binary(max_size=200), st.integers(0, len(HEAD)))
 def test_no_bytes_raise_an_error_in_the_fast_path(noise: bytes, at: int) -> None:
     """Any bytes are either answered or left to gunicorn."""
-    reply = CallbackLane(Handler(), "/wechat/callback").reply(HEAD[:at] + noise + WHOLE[at:])
+    reply = FastPath(Handler(), "/wechat/callback").reply(HEAD[:at] + noise + WHOLE[at:])
 
     assert reply is None or reply.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_a_reply_has_the_handlers_status() -> None:
     """A handler that returns 400 makes the status line `400 Bad Request`."""
-    lane = CallbackLane(lambda *request: (400, "application/json", b"{}"), "/wechat/callback")
+    fast_path = FastPath(lambda *request: (400, "application/json", b"{}"), "/wechat/callback")
 
-    assert (lane.reply(WHOLE) or b"").startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert (fast_path.reply(WHOLE) or b"").startswith(b"HTTP/1.1 400 Bad Request\r\n")
