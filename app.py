@@ -29,9 +29,8 @@ from channels.web.cross_site import keep_pages_out
 from channels.web.errors import register_rest_errors
 from channels.web.files import files_blueprint
 from channels.web.guarded import Administrators, GuardedCallers
+from channels.web.middleware import PlainPaths, RequestTraces
 from channels.web.ops import ops_blueprint
-from channels.web.plain_paths import PlainPaths
-from channels.web.tracing import RequestTraces
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.errors import SettingsError
@@ -99,7 +98,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     callbacks = CallbackEndpoint(RequestTraces(app.wsgi_app), channel, note)
     app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
-    # The worker's fast path (server/lane) calls it without WSGI.
+    # The worker's fast path (`server/fast_path.py`) calls it without WSGI.
     app.extensions["wechatlaibao.callbacks"] = callbacks
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:

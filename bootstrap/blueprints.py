@@ -11,10 +11,8 @@ from bootstrap.container import Container
 from channels.batch.endpoints import batch_blueprint
 from channels.chat.answers import Html
 from channels.chat.channel import ChatChannel, chat_blueprint
-from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
-from channels.http_chat.ends import refusal
-from channels.http_chat.feedback import feedback_blueprint
-from channels.http_chat.opening import opening_blueprint
+from channels.http_chat.endpoints import HttpChat, feedback_blueprint, http_chat_blueprint, opening_blueprint
+from channels.http_chat.replies import refusal
 from channels.http_chat.uploads import uploads_blueprint
 from channels.openai.endpoints import openai_channel
 from channels.openai.errors import openai_refusal
@@ -28,8 +26,7 @@ from channels.waiting.questions import WaitingQuestions
 from channels.waiting.waits import WaitingRequests
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
-from channels.web.pages.index import index_blueprint
-from channels.web.pages.pages import pages_blueprint
+from channels.web.pages.pages import index_blueprint, pages_blueprint
 from channels.web.rest import RestError
 from channels.wecom.long_connection.pushes import PushSender
 from config.bots import DEFAULT_BOT

@@ -1,19 +1,25 @@
-"""The options of one question: `POST /api/chat` and the chat socket take the same ones, and refuse them alike."""
+"""The models that several channels share: the options of a question, for whom an answer is read, and its sources.
+
+`POST /api/chat` and the chat socket take the same options, and refuse them alike.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from channels.asking import MAX_CONTENT, MAX_ID, on_behalf_of
-from channels.web.answer_models import EndUser
 from channels.web.rest import RestError, RestModel, wrong_field
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
 from services.identity.callers import Caller
 from services.models import Question
+
+#: A name of one of the client's own users. It may be any printable text.
+EndUser = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
 
 #: The largest integer that all JSON parsers represent exactly; larger numbers are refused.
 MAX_NUMBER = 2**53 - 1
@@ -53,6 +59,17 @@ class ChatView(ChatReader):
     """For whom an answer is read, and how it is shown."""
 
     thinking: ThinkingMode = _THINKING
+
+
+class AnswerSource(BaseModel):
+    """A document or page that an answer is based on; members of the provider's own may follow."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    title: str = Field(description="Its name or, without one, its address.", examples=["员工手册.md"])
+    url: str = Field(description='An http or https address; "" if it has none.', examples=["https://hr.example/leave"])
+    snippet: str = Field(description="The beginning of the passage that was found.", examples=["年假十天。"])
+    score: float | None = Field(description="How well it fits, as the provider counts; null if it did not say.")
 
 
 class QuestionOptions(RestModel):

@@ -1,8 +1,7 @@
 """The differences between channels: one `Channel` for each, and the rules that the settings give it for each bot.
 
-A channel package defines its `Channel` in `rules.py`, and `channels/registry.py` lists them all. The container hands
-them to the gateway, the answerer and the metrics as one `Channels`. Code below the channels asks these objects and
-never compares a channel's name.
+`channels/registry.py` defines the `Channel` of each. The container hands them to the gateway, the answerer and the
+metrics as one `Channels`. Code below the channels uses these objects and never compares a channel's name.
 """
 
 from __future__ import annotations

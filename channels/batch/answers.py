@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, RootModel
 
 from channels.batch.models import Options
-from channels.web.answer_models import AnswerSource
+from channels.options import AnswerSource
 from channels.web.rest import RestModel
 from services.batches.records import (
     UNFINISHED,

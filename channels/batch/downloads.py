@@ -16,8 +16,7 @@ from flask import Response
 
 from channels.batch.answers import summary_json
 from channels.batch.tables import csv_lines, table_rows
-from channels.web.envelope import envelope
-from channels.web.rest import RestError
+from channels.web.rest import RestError, envelope
 from services.batches.files import item_json
 from services.batches.records import Item, Task
 from utils.formats.xlsx_writer import workbook_pieces

@@ -14,9 +14,8 @@ from channels.batch.downloads import download, page
 from channels.batch.models import FileSubmission, ListQuery, Options, RemovalQuery, ResultsQuery, Submission
 from channels.batch.operations import KEY, OPERATIONS, PREVIEW, STATUS, TASKS
 from channels.batch.uploads import previewed, uploaded
-from channels.web.envelope import envelope
 from channels.web.multipart import MULTIPART
-from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
+from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, envelope, params
 from config.texts import Texts
 from services import metrics
 from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus

@@ -20,9 +20,9 @@ from channels.chat.frames import (
     names_of,
     read_frame,
 )
-from channels.chat.rules import CHAT
 from channels.options import AskableBots, ChatReader, Reader
 from channels.rating import RatingInbox, rate
+from channels.registry import CHAT
 from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.endpoint import add_socket_rule
 from channels.sockets.peer import Closed, FrameSocket, SocketServer

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from channels.asking import MAX_ID, UploadedFiles
-from channels.http_chat.ends import answered, failed, refusal
+from channels.asking import MAX_FILES, MAX_ID, UploadedFiles
 from channels.http_chat.models import (
     ChatAnswered,
     ChatCancelled,
     ChatFailed,
+    ChatOpening,
     ChatPiece,
     ChatPlace,
     ChatQuestion,
+    ChatRated,
+    ChatRating,
     ChatStarted,
 )
-from channels.http_chat.requests import checked, client_id, last_event, wants_events
-from channels.http_chat.rules import HTTP
-from channels.http_chat.stream import END, HEADERS, MEDIA_TYPE, EventStream
+from channels.http_chat.replies import END, HEADERS, MEDIA_TYPE, EventStream, answered, failed, refusal
 from channels.options import AskableBots, ChatReader, Reader, ThinkingMode
+from channels.rating import RatingInbox
+from channels.rating import rate as take
+from channels.registry import HTTP
 from channels.waiting.line import ClientConnection
 from channels.waiting.questions import WaitingQuestions
 from channels.waiting.waits import AnswerWait, Ended
 from channels.web import rest
-from channels.web.envelope import SlicedResponse, envelope
 from channels.web.errors import refused
-from channels.web.rest import Operation, RestModel
+from channels.web.rest import Operation, RestError, RestModel, SlicedResponse, envelope, wrong_field
 from config.texts import Texts
+from services.answers.extras import KeptOpening
 from services.attachments import SentFile
 from services.errors import AnswerError
+from services.files.uploads import FileUploads
 from services.identity.callers import Caller
 from services.models import Question
+from utils.markdown.blocks import render_markdown
 
-#: Bytes of the largest request body.
+#: Bytes of the largest body of a question.
 MAX_BYTES = 1024 * 1024
+#: Bytes of the largest body of a rating: the longest words, escaped.
+MAX_RATING_BYTES = 64 * 1024
+
+_STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: As documented; no stream has more chunks.
+_CURSOR = re.compile(r"[0-9]{1,9}")
 
 
 class HttpChat:
@@ -185,6 +197,88 @@ def http_chat_blueprint(chat: HttpChat, bots: AskableBots, callers: rest.Program
     return routes
 
 
+def opening_blueprint(opening: KeptOpening, uploads: FileUploads, callers: rest.ProgramChecker) -> Blueprint:
+    """Return GET /api/chat/opening."""
+    routes = Blueprint("http_chat_opening", __name__)
+
+    # Its address matches that of an answer too: an automatic reply to OPTIONS would list the methods of both.
+    @routes.get("/api/chat/opening", provide_automatic_options=False)
+    def show() -> Response:
+        rest.caller(callers, request)
+        shown = opening.current()
+        words = {"opening": shown.statement, "html": render_markdown(shown.statement)}
+        files = {"allowed": uploads.takes_files, "max_bytes": uploads.max_bytes, "max_files": MAX_FILES}
+        return envelope({**words, "suggested_questions": list(shown.questions), "files": files})
+
+    @routes.route("/api/chat/opening", methods=["OPTIONS"])
+    def options() -> Response:
+        return Response(headers={"Allow": "GET, HEAD, OPTIONS"})
+
+    return routes
+
+
+def feedback_blueprint(inbox: RatingInbox, bots: AskableBots, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+    """Return POST /api/chat/<stream_id>/feedback."""
+    routes = Blueprint("http_chat_feedback", __name__)
+
+    @routes.post("/api/chat/<stream_id>/feedback")
+    def rate(stream_id: str) -> Response:
+        caller = rest.caller(callers, request)
+        asked = rest.body(ChatRating, max_bytes=MAX_RATING_BYTES)
+        reader = bots.reader(rest.params(ChatReader), caller)
+        if code := take(inbox, checked(stream_id), asked.rating, asked.content, **reader):
+            raise refusal(code, texts)
+        return envelope({"stream_id": stream_id, "rating": asked.rating})
+
+    return routes
+
+
+def client_id(asked: ChatQuestion) -> str:
+    """Return the id the client gave its question, in the body or the header Idempotency-Key; "" for none.
+
+    Raises:
+        RestError: both are given and differ, or the header is too long or empty.
+    """
+    named = request.headers.get("Idempotency-Key")
+    if named is None:
+        return asked.id or ""
+    if not 1 <= len(named) <= MAX_ID:
+        raise wrong_field("Idempotency-Key", f"1 to {MAX_ID} characters are taken")
+    if asked.id is not None and asked.id != named:
+        raise wrong_field("id", "differs from the header Idempotency-Key")
+    return named
+
+
+def wants_events() -> bool:
+    """Tell whether the Accept header prefers events; the default is JSON."""
+    return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE]) == MEDIA_TYPE
+
+
+def last_event() -> int | None:
+    """Return the cursor in Last-Event-ID: 0 without the header, None after the answer's last event.
+
+    Raises:
+        RestError: it is not an event's id.
+    """
+    shown = request.headers.get("Last-Event-ID", "0")
+    if shown == END:
+        return None
+    if not _CURSOR.fullmatch(shown):
+        raise wrong_field("Last-Event-ID", "is the id of no event")
+    return int(shown)
+
+
+def checked(stream_id: str) -> str:
+    """Return the stream id of an address.
+
+    Raises:
+        RestError: 404 it is malformed.
+    """
+    if not _STREAM_ID.fullmatch(stream_id):
+        raise RestError(404, reason="stream_unknown")
+    return stream_id
+
+
 def paced(pieces: Iterable[bytes], connection: ClientConnection) -> Iterator[bytes]:
     """Yield the pieces of a long reply as fast as the client reads them."""
     for piece in connection.unless_missing(pieces):
@@ -255,5 +349,22 @@ OPERATIONS: tuple[Operation, ...] = (
         "chat",
         query=ChatReader,
         answers={200: ChatCancelled, 404: None},
+    ),
+    Operation(
+        "POST",
+        "/api/chat/{stream_id}/feedback",
+        "Rate an answer, or withdraw the rating, also when the answer itself has expired",
+        "chat",
+        body=ChatRating,
+        query=ChatReader,
+        answers={200: ChatRated, 404: None, 409: None, 503: None},
+    ),
+    Operation(
+        "GET",
+        "/api/chat/opening",
+        "Show how the app opens a chat, and which files it takes",
+        "chat",
+        answers={200: ChatOpening},
+        description="Kept for five minutes. The opening is empty for providers without one, and while they fail.",
     ),
 )

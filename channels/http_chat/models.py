@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from channels.asking import FILE_ID, MAX_CURSOR, MAX_FILES
-from channels.options import ChatView, QuestionOptions, ShortName
+from channels.options import AnswerSource, ChatView, QuestionOptions, ShortName
 from channels.rating import MAX_WORDS
-from channels.web.answer_models import AnswerSource
 from channels.web.rest import RestModel
 
 

@@ -6,12 +6,11 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, request
 
-from channels.http_chat.ends import refusal
 from channels.http_chat.models import FileForm, FileTaken
+from channels.http_chat.replies import refusal
 from channels.web import rest
-from channels.web.envelope import envelope
 from channels.web.multipart import LargeBodies, fields_and_file, wrong_field
-from channels.web.rest import Operation
+from channels.web.rest import Operation, envelope
 from config.texts import Texts
 from services.errors import AnswerError
 from services.files.uploads import FileUploads

@@ -16,8 +16,7 @@ from channels.openai.errors import openai_refusal
 from channels.openai.models import Completion, CompletionRequest, ListedModel, ModelList, OpenAIError
 from channels.openai.replies import ReplyHead, failure, finish_reason
 from channels.openai.requests import AskedCompletion, PictureRules, asked_completion, check_model
-from channels.openai.run import AnswerRun
-from channels.openai.stream import CompletionStream
+from channels.openai.stream import AnswerRun, CompletionStream
 from channels.waiting.line import ClientConnection
 from channels.waiting.questions import WaitingQuestions
 from channels.waiting.waits import AnswerWait, Ended, WaitStep

@@ -9,8 +9,7 @@ from typing import Any
 
 from flask import Response
 
-from channels.waiting.statuses import retry_headers
-from channels.web.errors import status_of_code
+from channels.web.errors import retry_headers, status_of_code
 from channels.web.rest import RestError
 from config.texts import Texts
 

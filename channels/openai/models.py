@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from channels.web.answer_models import EndUser
+from channels.options import EndUser
 
 #: Messages of one request at most, and parts of one message.
 MAX_MESSAGES = 2000

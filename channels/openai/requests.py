@@ -17,7 +17,7 @@ from flask import request
 from channels.asking import MAX_ID, on_behalf_of
 from channels.openai.errors import invalid
 from channels.openai.models import ChatMessage, CompletionRequest, ContentPart
-from channels.openai.rules import OPENAI
+from channels.registry import OPENAI
 from channels.web import rest
 from services.attachments import Media, MediaFile, SentFile
 from services.conversations.earlier import Earlier, Said, turns_of, written

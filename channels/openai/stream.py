@@ -6,10 +6,10 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from channels.openai.errors import openai_refusal
 from channels.openai.replies import ReplyHead, cited_sources, error_chunk, failure, finish_reason
-from channels.openai.run import AnswerRun
 from channels.waiting.line import ClientConnection
 from channels.waiting.waits import Ended, WaitStep
 from config.texts import Texts
@@ -17,6 +17,39 @@ from services.conversations.session_store import TextDigest
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
 from utils.markdown.thinking_stream import Piece, ThinkingStream
+
+log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a comment is sent to keep the connection open.
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class AnswerRun:
+    """One request's part in a run."""
+
+    def __init__(
+        self, cancel: Callable[[], object], answered: Callable[[TextDigest], None], *, resumable: bool
+    ) -> None:
+        """`answered` keeps the conversation; a `resumable` run goes on without its client, who can come back to it."""
+        self._cancel = cancel
+        self._answered = answered
+        self._resumable = resumable
+        self.ended = False
+
+    def end(self, answer: TextDigest | None = None) -> None:
+        """Note that the answer has ended, completed with the text of `answer` as the client sees it, or failed."""
+        self.ended = True
+        if answer:
+            self._answered(answer)
+
+    def leave(self) -> None:
+        """Cancel the run, if its client goes away before the end and cannot come back."""
+        if self.ended or self._resumable:
+            return
+        with suppress(StoreUnavailable):
+            self._cancel()
 
 
 class AnswerReplaced(Exception):
@@ -60,14 +93,6 @@ class SentText:
         """
         if self._left:
             raise AnswerReplaced
-
-
-log = logging.getLogger(__name__)
-
-#: Seconds of silence after which a comment is sent to keep the connection open.
-PING_SECONDS = 15.0
-PING = b": ping\n\n"
-DONE = b"data: [DONE]\n\n"
 
 
 class CompletionStream:

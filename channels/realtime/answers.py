@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from channels.asking import QuestionGateway, QuestionLimiter
-from channels.realtime.rules import REALTIME
+from channels.registry import REALTIME
 from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from config.bots import DEFAULT_BOT
 from services import metrics

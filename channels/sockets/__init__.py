@@ -3,7 +3,7 @@
 Imports `channels.web`. A change of frames on the wire begins in `wire.py`, one of access to a socket in `endpoint.py`.
 Frames of each channel: docs/websocket.md.
 
-1. **Handshake.** `channels.web.admission` checks origin, rate and credential before there is a socket. `socket.py` is
+1. **Handshake.** `admission.py` checks origin, rate and credential before there is a socket. `socket.py` is
    `websockets` without its I/O (bounds for messages and fragments, UTF-8 checks, closing handshake), one lock around
    whole frames, a bounded inbox, heartbeats by bytes received. An idle socket costs one greenlet.
 2. **Ask.** A question goes to the gateway when it arrives, whatever is being shown, so a broken socket does not lose

@@ -7,9 +7,8 @@ from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
 
-from channels.web.envelope import envelope
 from channels.web.guarded import Administrators
-from channels.web.rest import STORE_CODE, Operation, RestModel
+from channels.web.rest import STORE_CODE, Operation, RestModel, envelope
 from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)

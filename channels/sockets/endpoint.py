@@ -13,10 +13,10 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from channels.sockets.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
 from channels.sockets.registry import RENEWAL, SocketRegistry, iso
 from channels.sockets.session import AUTH_SECONDS, SocketSession
 from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, accept, converse, finish
-from channels.web.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
 from config.texts import Texts
 from services import metrics
 from services.identity.callers import Caller

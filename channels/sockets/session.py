@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from channels.sockets.admission import CredentialChecker
 from channels.sockets.inbox import TOO_MANY_MESSAGES
 from channels.sockets.socket import Closed, Peer, Socket
-from channels.web.admission import CredentialChecker
 from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller

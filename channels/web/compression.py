@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from flask import Flask, Response, request
 from flask_compress import Compress
 
-from channels.web.envelope import SlicedResponse
 from channels.web.errors import keeps_own_format
+from channels.web.rest import SlicedResponse
 
 #: The media types to compress. Not event streams: the compressor would hold back an event until the next one.
 MEDIA = (

@@ -12,8 +12,7 @@ from collections.abc import Collection
 
 from flask import Flask, Response, request
 
-from channels.web.ports import is_for_operators
-from channels.web.rest import RestError
+from channels.web.rest import RestError, is_for_operators
 from services import metrics
 from utils.origins import is_host_of, may_open
 from utils.tracing import REQUEST_ID, TRACEPARENT

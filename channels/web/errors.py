@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from math import ceil
 from types import MappingProxyType
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from channels.web.envelope import envelope
-from channels.web.rest import STORE_CODE, RestError
+from channels.web.rest import STORE_CODE, RestError, envelope
 from config.errors import LaibaoError
 from config.texts import Texts
 from services.errors import StoreUnavailable
@@ -26,8 +26,12 @@ OWN_FORMAT = ("/healthz", "/health", "/readyz", "/metrics")
 WECOM = "/wechat/"
 
 UNKNOWN_CODE = 90000
-#: Retry-After in seconds with 429 and 503.
+#: Retry-After in seconds with 429 and 503, of errors that concern no answer.
 RETRY_AFTER = "5"
+#: Retry-After in seconds of answers that were refused or failed, by HTTP status; and for the rate limit, which counts
+#: by the minute.
+ANSWER_RETRY_AFTER = {429: 10, 503: 5}
+RATE_RETRY_AFTER = 60
 #: HTTP status by error code, for codes that end an answer without being the provider's failure.
 OF_REASON = {
     "auth_required": 401,
@@ -129,6 +133,17 @@ def status_of_code(code: str) -> int:
 def status_of(error: LaibaoError) -> int:
     """Return the HTTP status of an error at REST addresses."""
     return OF_REASON.get(error.code, error.status)
+
+
+def retry_headers(code: str, retry_after: float = 0.0) -> dict[str, str]:
+    """Return the header Retry-After of an error's reply, if it has one.
+
+    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
+    """
+    seconds = ceil(retry_after) or (
+        RATE_RETRY_AFTER if code == "rate_limited" else ANSWER_RETRY_AFTER.get(status_of_code(code))
+    )
+    return {"Retry-After": str(seconds)} if seconds else {}
 
 
 def keeps_own_format(path: str) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from flask import request
 
-from channels.web.ports import is_for_operators
+from channels.web.rest import is_for_operators
 from services.errors import AddressBlocked, AuthError
 from services.identity.callers import Caller, Callers
 from services.identity.guesses import Guesses

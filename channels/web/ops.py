@@ -11,8 +11,7 @@ from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel
 
 from channels.web.guarded import Administrators
-from channels.web.ports import is_for_operators
-from channels.web.rest import Operation, RestModel
+from channels.web.rest import Operation, RestModel, is_for_operators
 from services.ops.health import Health
 
 JsonReply = tuple[dict[str, Any], int]

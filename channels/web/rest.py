@@ -1,21 +1,31 @@
-"""Helpers of REST addresses: documentation, request validation, authentication and error replies."""
+"""REST addresses: their documentation, request validation, authentication, and replies in the envelope.
+
+The envelope is {"code", "message", "data"} with a code of the documented table and an HTTP status.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, Protocol, TypeVar
 
-from flask import Request, request
+from flask import Request, Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from channels.web.admission import credential
 from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
+from utils.formats.json_slices import is_sliced, json_pieces
+
+#: The prefix of a WebSocket subprotocol that carries a credential: browsers can add nothing else to a handshake.
+BEARER = "bearer."
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -214,6 +224,26 @@ def caller(callers: ProgramChecker, asked: Request) -> Caller:
         raise RestError(503, message, code=STORE_CODE, reason=exc.code, headers={"Retry-After": "5"}) from exc
 
 
+def credential(headers: Headers | Mapping[str, str]) -> str | None:
+    """Return the credential in a request's headers, None when there is none; the URL is never read for it."""
+    scheme, _, secret = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return secret.strip()
+    if (key := headers.get("X-API-Key")) is not None:
+        return key.strip()
+    offered = [one.strip() for one in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    carried = next((one for one in offered if one.startswith(BEARER)), None)
+    return None if carried is None else _decoded(carried.removeprefix(BEARER))
+
+
+def _decoded(text: str) -> str:
+    """Decode base64url without padding; return "", which is never a valid credential, when `text` is malformed."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+
+
 def unauthorized(reason: str) -> RestError:
     """Return the error for a missing credential ("auth_required") or a wrong one (any other `reason`)."""
     missing = "Show an API key: Authorization: Bearer, or X-API-Key."
@@ -233,3 +263,62 @@ def _path(path: Sequence[int | str]) -> str:
 
 def _sentence(problem: Mapping[str, Any]) -> str:
     return problem["msg"] if _SAFE.fullmatch(problem["type"]) else "Input is not valid"
+
+
+#: All codes and their default messages.
+CODES = {
+    200: "Success",
+    400: "Request Error",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    10000: "Parameter Error",
+    20000: "Business Error",
+    30000: "Third-party Error",
+    40000: "Database Error",
+    90000: "Unknown Error",
+}
+#: The default code by HTTP status, where it is not the status itself.
+OF_STATUS = {409: 20000, 413: 10000, 415: 10000, 422: 10000, 429: 20000, 502: 30000, 504: 30000}
+
+
+class SlicedResponse(Response):
+    """A reply that is built while it is sent. It is not compressed: each open reply would need a compressor."""
+
+
+def enveloped(data: Any = None, *, status: int = 200, code: int = 0, message: str = "") -> dict[str, Any]:
+    """Return a reply's body; `code` and `message` default to those of the HTTP status."""
+    code = code or OF_STATUS.get(status) or (status if status in CODES else _nearest(status))
+    return {"code": code, "message": message or CODES[code], "data": data}
+
+
+def envelope(
+    data: Any = None, *, status: int = 200, code: int = 0, message: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a reply; a text in `data` that comes in slices is read while it is sent."""
+    body = enveloped(data, status=status, code=code, message=message)
+    if is_sliced(body):
+        return SlicedResponse(json_pieces(body), status, headers, mimetype="application/json")
+    return Response(json.dumps(body, ensure_ascii=False), status, headers, mimetype="application/json")
+
+
+def _nearest(status: int) -> int:
+    return 200 if status < 400 else 400 if status < 500 else 500
+
+
+def is_for_operators(ops_port: int | None) -> bool:
+    """Tell whether the request came by the operators' port; always True without such a port.
+
+    Reads the port of the accepted socket, because the client can forge headers and values derived from them.
+    """
+    if ops_port is None:
+        return True
+    accepted = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    try:
+        return accepted is not None and accepted.getsockname()[1] == ops_port
+    except OSError:
+        return False

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from channels.web.plain_paths import Wsgi
+from channels.web.middleware import Wsgi
 from services.errors import CallbackRefused
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from channels.registry import WECOM
 from channels.wecom.commands import BotCommands
 from channels.wecom.feedback import read_feedback
-from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway

@@ -1,7 +1,7 @@
 """From a question to its answer: the gateway, the provider's run, takeover.
 
 Imports `streams`, `conversations`, `identity` and `providers`. Every channel calls `gateway.Gateway` and nothing else
-here. A change of what differs by channel begins in the channel's `rules.py`.
+here. A change of what differs by channel begins in `channels/registry.py`.
 
 **Asking.** Opening a stream also returns its conversation's turn and memory (`conversations/lua/turn.lua`). A question
 whose turn it is needs one more acknowledged write before its provider is asked: `asks`, the number of calls. A

@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from channels.sockets.connections import connections_blueprint
-from channels.web.envelope import CODES, envelope
 from channels.web.guarded import Administrators
+from channels.web.rest import CODES, envelope
 from services.errors import StoreUnavailable
 from services.identity.guesses import Guesses
 from tests.support.servers.processes import FakeClock

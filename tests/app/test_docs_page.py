@@ -19,8 +19,7 @@ from channels.web.compression import compress_answers
 from channels.web.errors import register_rest_errors
 from channels.web.guarded import Administrators
 from channels.web.ops import ops_blueprint
-from channels.web.pages.assets import CACHE, Assets
-from channels.web.pages.docs import addresses, docs_blueprint, operations_of
+from channels.web.pages.docs import CACHE, Assets, addresses, docs_blueprint, operations_of
 from channels.web.pages.pages import HTML
 from config.texts import Texts
 from services.identity.guesses import Guesses

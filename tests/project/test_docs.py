@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from channels.web.envelope import CODES
+from channels.web.rest import CODES
 from config import rules
 from config.settings import Settings
 from config.texts import ZH

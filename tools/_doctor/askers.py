@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from bootstrap.container import Container
-from channels.wecom.rules import WECOM
+from channels.registry import WECOM
 from config.bots import BotSettings
 from services.errors import StoreUnavailable
 from services.identity.name_store import EVERY_NAME, bot_and_person

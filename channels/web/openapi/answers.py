@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from channels.web.envelope import CODES, enveloped
 from channels.web.openapi.models import COMPONENT, JSON, JsonObject, Models, identifier, path_names
 from channels.web.openapi.reasons import REASONS
-from channels.web.rest import Operation
+from channels.web.rest import CODES, Operation, enveloped
 
 _BY_TYPE: Mapping[str, Any] = {"string": "…", "integer": 1, "number": 0.5, "boolean": True, "null": None}
 _BY_FORMAT = {"date-time": "2026-01-05T09:30:00Z", "uuid": "3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from channels.web.envelope import CODES
 from channels.web.multipart import MULTIPART
 from channels.web.openapi.answers import links_of, responses, shared_errors, shared_headers
 from channels.web.openapi.models import JSON, JsonObject, Models, identifier, path_names
 from channels.web.openapi.reasons import reasons_text
-from channels.web.rest import Operation
+from channels.web.rest import CODES, Operation
 
 _SECURITY: Mapping[str, list[JsonObject]] = {
     "key": [{"bearer": []}, {"apiKey": []}],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +15,6 @@ from typing import NamedTuple
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
 from channels.web.openapi.document import document
-from channels.web.pages.assets import Assets
 from channels.web.pages.pages import HTML, RenderedPage, page_reply, render_page
 from channels.web.rest import Operation
 from config.texts import Texts
@@ -22,6 +24,13 @@ FRAMES = Path(__file__).with_name("schema") / "websocket.json"
 #: The package that contains Swagger UI's files; none of its Python code is run.
 UI_PACKAGE = "flask_openapi3_swagger"
 UI_FILES = ("templates/swagger/js/swagger-ui-bundle.js", "templates/swagger/css/swagger-ui.css")
+
+#: One year, the longest lifetime that caches respect.
+CACHE = "public, max-age=31536000, immutable"
+#: Characters of the digest in a name.
+DIGITS = 16
+
+_MEDIA = {".js": "text/javascript", ".css": "text/css"}
 
 OPERATIONS = (
     Operation("GET", "/openapi.json", "The OpenAPI 3.1 document of the REST addresses", "operations", auth="none",
@@ -37,6 +46,37 @@ class ListedAddress(NamedTuple):
     text: str
     #: Whether it can be opened in a browser.
     opens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file, ready to be sent."""
+
+    content: bytes
+    media: str
+
+    def reply(self) -> Response:
+        reply = Response(self.content, mimetype=self.media)
+        reply.headers["Cache-Control"] = CACHE
+        reply.headers["X-Content-Type-Options"] = "nosniff"
+        return reply
+
+
+class Assets:
+    """A set of static files that browsers may cache for ever: each name contains a digest of the content."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        contents = {path: path.read_bytes() for path in paths}
+        #: The served name of each file by its name on disk.
+        self.names: Mapping[str, str] = {path.name: _name(path, content) for path, content in contents.items()}
+        self._served = {self.names[path.name]: Asset(contents[path], _MEDIA[path.suffix]) for path in contents}
+
+    def find(self, name: str) -> Asset | None:
+        return self._served.get(name)
+
+
+def _name(path: Path, content: bytes) -> str:
+    return f"{path.stem}-{sha256(content).hexdigest()[:DIGITS]}{path.suffix}"
 
 
 def addresses(realtime_path: str) -> tuple[ListedAddress, ...]:

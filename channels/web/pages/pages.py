@@ -1,23 +1,27 @@
 """The start, chat, realtime and batch pages: each is one document with a content security policy by hashes.
 
-A page is rendered once and is the same for everybody; its content comes later through its socket or REST.
+A page is rendered once and is the same for everybody; its content comes later through its socket or REST. It also
+carries the server's sentences in the other language, for a reader who switches: a sentence without gaps by its code,
+one with gaps, such as "At most {limit} …", by its template.
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from flask import Blueprint, Response, render_template, request
 from markupsafe import Markup
 
-from channels.web.pages.sentences import other_sentences
-from config.texts import Texts
+from channels.web.rest import Operation, RestModel, envelope
+from config.texts import FALLBACK, LOCALES, Texts
+from config.texts.requests import ZH_REQUESTS
 
 HTML = Path(__file__).parent / "html"
 
@@ -26,7 +30,25 @@ CHAT_PATH = "/ws/chat/"
 
 #: The policy's word for no source at all.
 NONE = "'none'"
+_GAP = re.compile(r"\{(\w+)\}")
 _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
+
+
+class Index(RestModel):
+    """The product and its addresses, as paths of this host."""
+
+    name: str
+    version: str
+    status: Literal["running"]
+    docs_url: str
+    chat_url: str
+    websocket: str
+    health: str
+
+
+OPERATIONS = (
+    Operation("GET", "/", "Name, version and main addresses", "operations", answers={200: Index}, auth="none"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,25 @@ def pages_blueprint(*, texts: Texts, app_name: str, ws_path: str) -> Blueprint:
     routes.add_url_rule("/chat", "chat", page("chat/chat.html", CHAT_PATH))
     routes.add_url_rule("/realtime", "realtime", page("realtime/realtime.html", ws_path))
     routes.add_url_rule("/batch", "batch", page("batch/batch.html", ""))
+    return routes
+
+
+def index_blueprint(*, name: str, version: str, realtime_path: str, texts: Texts) -> Blueprint:
+    """Return GET /; `websocket` is the address for transcripts (the chat page knows its own)."""
+    routes = Blueprint("index", __name__, template_folder=str(HTML))
+    addresses = {"docs_url": "/docs", "chat_url": "/chat", "websocket": realtime_path, "health": "/health"}
+    shown = Index(name=name, version=version, status="running", **addresses).model_dump()
+
+    @cache
+    def page() -> RenderedPage:
+        return render_page("start/start.html", texts=texts, app_name=name, version=version)
+
+    @routes.get("/")
+    def index() -> Response:
+        reply = page_reply(page()) if _names_html() else envelope(shown)
+        reply.vary.add("Accept")
+        return reply
+
     return routes
 
 
@@ -110,3 +151,39 @@ def _part(name: str) -> Markup:
 
 def _hash(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def _names_html() -> bool:
+    """Tell whether the client names text/html; a program that accepts anything gets JSON."""
+    return any(media == "text/html" and quality > 0 for media, quality in request.accept_mimetypes)
+
+
+class Sentences(TypedDict):
+    """What a page needs to show the server's sentences in the language that the server does not speak."""
+
+    #: By code, those without gaps.
+    codes: dict[str, str]
+    #: Pairs of templates: as the server fills it, and in the other language.
+    templates: list[tuple[str, str]]
+
+
+def other_sentences(texts: Texts) -> Sentences:
+    """Return the sentences of `texts`, and those about wrong requests, in the other language.
+
+    A replaced sentence whose gaps are fewer than those of ours has no translation.
+    """
+    other = LOCALES["en" if texts.locale == "zh" else "zh"]
+    codes = {code: sentence for code, sentence in other.items() if not _GAP.search(sentence)}
+    # A code that the server does not know has the sentence of FALLBACK.
+    named = [(texts.template(code), other[code]) for code in other if code not in codes or code == FALLBACK]
+    pairs = [*named, *_about_requests(texts.locale)]
+    return {"codes": codes, "templates": [(said, shown) for said, shown in pairs if _gaps(shown) <= _gaps(said)]}
+
+
+def _about_requests(locale: str) -> Iterator[tuple[str, str]]:
+    for english, chinese in ZH_REQUESTS.items():
+        yield (chinese, english) if locale == "zh" else (english, chinese)
+
+
+def _gaps(template: str) -> set[str]:
+    return set(_GAP.findall(template))

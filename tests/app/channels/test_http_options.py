@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from channels.http_chat.stream import END
+from channels.http_chat.replies import END
 from config.texts import ZH
 from services.streams.long_text import Whole
 from tests.app.channels.test_chat import ended, grown

@@ -13,8 +13,7 @@ import pytest
 import redis
 from werkzeug.test import TestResponse
 
-from channels.push.endpoints import OPERATIONS
-from channels.push.models import PushShown
+from channels.push.endpoints import OPERATIONS, PushShown
 from channels.web import multipart
 from channels.web.errors import status_of
 from config.texts import EN

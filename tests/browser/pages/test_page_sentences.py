@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from channels.web.pages.pages import HTML
-from channels.web.pages.sentences import other_sentences
+from channels.web.pages.pages import HTML, other_sentences
 from config.texts import EN, FALLBACK, LOCALES, ZH, Texts
 from config.texts.requests import ZH_REQUESTS
 from tests.browser.chat.test_chat_frames import pages_url

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from channels.registry import CHANNELS
-from channels.wecom.rules import WECOM
+from channels.registry import CHANNELS, WECOM
 from services.answers.answer import Answerer, Backend
 from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
 from services.answers.forms.conversation_forms import AnswerForms

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from channels.http_chat.ends import refusal
-from channels.http_chat.stream import PING_SECONDS
-from channels.web.envelope import envelope
+from channels.http_chat.replies import PING_SECONDS, refusal
+from channels.web.rest import envelope
 from config.texts import ZH, Texts
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet

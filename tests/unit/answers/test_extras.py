@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from channels.chat.rules import CHAT
-from channels.wecom.rules import WECOM
+from channels.registry import CHAT, WECOM
 from services.answers.extras import (
     STEP_SECONDS,
     SUGGESTION_CHARACTERS,

@@ -8,8 +8,7 @@ import threading
 import pytest
 import redis
 
-from channels.batch.rules import BATCH
-from channels.http_chat.rules import HTTP
+from channels.registry import BATCH, HTTP
 from services.channels import Channel
 from services.errors import AuthError, StoreUnavailable
 from services.identity.callers import Caller, CallerMode, Callers, end_user_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from channels.http_chat.stream import PING, PING_SECONDS, EventStream
+from channels.http_chat.replies import PING, PING_SECONDS, EventStream
 from channels.waiting.line import PIECE_BYTES, ClientConnection
 from channels.waiting.waits import AnswerWait, Ended, WaitingRequests, WaitStep
 from config.texts import Texts

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from channels.http_chat import endpoints, stream
+from channels.http_chat import endpoints
+from channels.http_chat import replies as stream
 from channels.http_chat.models import ChatAnswered
 from channels.web.errors import OF_REASON, STATUS, status_of_code
 from channels.web.openapi.document import document

@@ -13,8 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from channels.web.pages.docs import addresses, docs_blueprint
-from channels.web.pages.index import index_blueprint
-from channels.web.pages.pages import HTML, finished, pages_blueprint
+from channels.web.pages.pages import HTML, finished, index_blueprint, pages_blueprint
 from config.texts import Texts
 
 ROOT = Path(__file__).parents[3]

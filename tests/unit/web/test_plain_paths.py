@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from werkzeug.test import create_environ
 
-from channels.web.plain_paths import PlainPaths
+from channels.web.middleware import PlainPaths
 
 
 def path_of(target: str, path_info: str | None = None) -> str:

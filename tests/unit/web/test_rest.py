@@ -17,9 +17,8 @@ from pydantic import BaseModel, Field, field_validator
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from channels.web.compression import MIN_BYTES, SLICE, compress_answers
-from channels.web.envelope import CODES, envelope
 from channels.web.errors import register_rest_errors
-from channels.web.rest import MAX_ERRORS, RestError, RestModel, body, caller, params, raw_body
+from channels.web.rest import CODES, MAX_ERRORS, RestError, RestModel, body, caller, envelope, params, raw_body
 from config.errors import LaibaoError
 from config.texts import EN, Texts
 from services.errors import (

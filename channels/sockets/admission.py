@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -11,16 +9,15 @@ from typing import Protocol
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from channels.web.envelope import envelope
+from channels.web.rest import credential, envelope
 from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from services.identity.rate_limiter import RateLimiter
 from utils.origins import may_open
 
-#: Our subprotocol, and the prefix of one that carries a credential: browsers can add nothing else to a handshake.
+#: Our subprotocol.
 SUBPROTOCOL = "wechatlaibao"
-BEARER = "bearer."
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Maximum characters of a refused origin in the log.
@@ -105,26 +102,6 @@ class Admission:
             raise AdmissionRefused(
                 "store_unavailable", 503, "The credential cannot be checked now.", code=40000
             ) from exc
-
-
-def credential(headers: Headers | Mapping[str, str]) -> str | None:
-    """Return the credential in a request's headers, None when there is none; the URL is never read for it."""
-    scheme, _, secret = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return secret.strip()
-    if (key := headers.get("X-API-Key")) is not None:
-        return key.strip()
-    offered = [one.strip() for one in headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    carried = next((one for one in offered if one.startswith(BEARER)), None)
-    return None if carried is None else _decoded(carried.removeprefix(BEARER))
-
-
-def _decoded(text: str) -> str:
-    """Decode base64url without padding; return "", which is never a valid credential, when `text` is malformed."""
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return ""
 
 
 def _asks_for_socket(headers: Headers | Mapping[str, str]) -> bool:
