@@ -50,6 +50,7 @@ from services.channels import Channel, Channels, Lifecycle
 from services.conversations.memory import MemoryStores
 from services.conversations.store import ConversationStore
 from services.errors import StoreUnavailable
+from services.files.intake import MediaIntake
 from services.files.shown import AnswerLinks
 from services.identity.callers import Callers
 from services.identity.keys import Keys
@@ -57,7 +58,6 @@ from services.identity.name_store import NameStore
 from services.identity.rate_limiter import RateLimiter
 from services.identity.secret_store import SecretStore
 from services.identity.token_store import TokenStore
-from services.media.intake import MediaIntake
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
 from services.sockets.store import SocketStore

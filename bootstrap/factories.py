@@ -25,6 +25,7 @@ from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
 from services.files.collection import CollectionLimits, FileCollector
 from services.files.delivery import FileDelivery, ForeignPictures
+from services.files.intake import MediaFetcher
 from services.files.links import FileLinks
 from services.files.reading import FileReader
 from services.files.sent_store import SentFileStore
@@ -36,7 +37,6 @@ from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.keys import Keys
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
-from services.media.media_service import MediaService
 from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
@@ -72,11 +72,11 @@ def make_wechat(bot: BotSettings) -> WechatService:
     )
 
 
-def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaService:
+def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaFetcher:
     fetcher = Fetcher(AddressRules(settings.media_hosts))
     sent = SentFileStore(runner, keys.streams(), ttl=settings.stream_ttl)
     aes_keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
-    return MediaService(fetcher, MediaKeys(aes_keys).decryptor, sent, max_bytes=settings.media_max_bytes)
+    return MediaFetcher(fetcher, MediaKeys(aes_keys).decryptor, sent, max_bytes=settings.media_max_bytes)
 
 
 class Files(NamedTuple):

@@ -20,7 +20,7 @@ from services.conversations.memory import ConversationMemory, LateHead, MemorySt
 from services.conversations.store import Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.media.intake import MediaIntake, taken_in
+from services.files.intake import MediaIntake, taken_in
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call

@@ -24,7 +24,7 @@ FLOORS = {
     "services.batches": 6, "services.realtime": 6, "services.wecom": 6,
     "services.answers": 5, "services.feedback": 5,
     "services.streams": 4, "services.identity": 4, "services.providers": 4,
-    "services.files": 4, "services.media": 4, "services.sockets": 4, "services.ops": 4,
+    "services.files": 4, "services.sockets": 4, "services.ops": 4,
     "services.conversations": 4,
     "services.redis": 3, "services.sql": 3, "services.http": 3,
     "services.errors": 2, "services.attachments": 2, "services.forms": 2, "services.models": 2,

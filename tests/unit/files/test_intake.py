@@ -11,10 +11,9 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.media_store import MediaStore, StoreFaults
 from services.attachments import Media, media_to_json
 from services.errors import AnswerError, ProviderError
+from services.files.intake import INLINE_BYTES, MediaFetcher, MediaIntake
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
-from services.media.intake import INLINE_BYTES, MediaIntake
-from services.media.media_service import MediaService
 from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider
@@ -27,7 +26,7 @@ from services.wecom.callback import key_name
 from services.wecom.media import MediaKeys
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until, when
-from tests.unit.media.test_media_service import NOTHING_SENT
+from tests.unit.files.test_media_fetcher import NOTHING_SENT
 from tests.unit.wecom.test_wechat_service import KEY
 from utils.deadline import Deadline
 
@@ -48,7 +47,7 @@ def provider(dify: MockDify) -> DifyProvider:
 
 def intake(**bounds: float) -> MediaIntake:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    source = MediaService(fetcher, MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=INLINE_BYTES)
+    source = MediaFetcher(fetcher, MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=INLINE_BYTES)
     return MediaIntake(source, ACCESS, **bounds)  # type: ignore[arg-type]
 
 
@@ -107,7 +106,7 @@ def test_files_within_the_question_are_kept_until_it_is_asked(store: MediaStore)
 
 def test_files_within_the_question_are_bounded_together(store: MediaStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole request is in memory."""
-    monkeypatch.setattr("services.media.intake.INLINE_BYTES", 10_000)
+    monkeypatch.setattr("services.files.intake.INLINE_BYTES", 10_000)
     openai = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
     half = png() + bytes(5000)
 

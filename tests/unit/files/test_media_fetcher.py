@@ -1,4 +1,4 @@
-"""MediaService: fetched files are decrypted with the right key, or not passed on."""
+"""MediaFetcher: fetched files are decrypted with the right key, or not passed on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from demo.wecom.media_store import VALID_SECONDS, MediaStore, StoreFaults, encrypt_media
 from services.attachments import Media, MediaFile, MediaKind, media_from_json, media_to_json
 from services.errors import AnswerError, FetchError
+from services.files.intake import MediaFetcher
 from services.files.sent_store import SentFileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetched, Fetcher
-from services.media.media_service import MediaService
 from services.redis.store import ScriptRunner, connect
 from services.wecom.callback import key_name
 from services.wecom.crypto import decode_key, decrypt_media
@@ -44,32 +44,32 @@ def store() -> Iterator[MediaStore]:
 
 
 @pytest.fixture
-def service() -> Iterator[MediaService]:
+def service() -> Iterator[MediaFetcher]:
     fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
-    made = MediaService(fetcher, MediaKeys({"default": (NEW_KEY, KEY)}).decryptor, NOTHING_SENT, max_bytes=1000)
+    made = MediaFetcher(fetcher, MediaKeys({"default": (NEW_KEY, KEY)}).decryptor, NOTHING_SENT, max_bytes=1000)
     yield made
     made.close()
 
 
-def fetched(service: MediaService, url: str, kind: MediaKind = "file", key: str = KEY) -> MediaFile:
+def fetched(service: MediaFetcher, url: str, kind: MediaKind = "file", key: str = KEY) -> MediaFile:
     return service.fetch("default", Media(kind, url, key_name(key)), Deadline(30.0))
 
 
-def code_of(service: MediaService, url: str, kind: MediaKind = "file", key: str = KEY) -> str:
+def code_of(service: MediaFetcher, url: str, kind: MediaKind = "file", key: str = KEY) -> str:
     with pytest.raises(AnswerError) as caught:
         fetched(service, url, kind, key)
     assert "sign" not in str(caught.value)
     return caught.value.code
 
 
-def serving(body: bytes) -> MediaService:
+def serving(body: bytes) -> MediaFetcher:
     """Return a service whose store has these bytes at every address."""
 
     class Source(Fetcher):
         def fetch(self, *args: object, **options: object) -> Fetched:
             return Fetched(body)
 
-    return MediaService(
+    return MediaFetcher(
         Source(AddressRules(())), MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=1000
     )
 
@@ -82,7 +82,7 @@ def test_the_documented_vector() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 31, 32, 33, 999, 1000])
 @pytest.mark.parametrize("block", [16, 32])
-def test_a_file_of_any_size_is_decrypted(store: MediaStore, service: MediaService, size: int, block: int) -> None:
+def test_a_file_of_any_size_is_decrypted(store: MediaStore, service: MediaFetcher, size: int, block: int) -> None:
     """The pad is checked by its value: lengths that are no multiple of 32 occur."""
     content = bytes(range(1, 251)) * 4
     url = store.put(content[:size], KEY, name="x.bin", faults=StoreFaults(block=block))
@@ -90,7 +90,7 @@ def test_a_file_of_any_size_is_decrypted(store: MediaStore, service: MediaServic
     assert fetched(service, url).content == content[:size]
 
 
-def test_the_name_of_the_store_is_kept(store: MediaStore, service: MediaService) -> None:
+def test_the_name_of_the_store_is_kept(store: MediaStore, service: MediaFetcher) -> None:
     """A Chinese name, which is percent-encoded in the header."""
     file = fetched(service, store.put(b"a,b", KEY, name="年假 报表.csv"))
 
@@ -113,7 +113,7 @@ def test_the_store_refuses_what_wecoms_refuses() -> None:
     assert (typed.status_code, store.broken, late.status_code) == (400, ["a GET with Content-Type"], 403)
 
 
-def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: MediaService) -> None:
+def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: MediaFetcher) -> None:
     """While keys are rotated either may be in use; a key that is not set any more decrypts nothing."""
     assert fetched(service, store.put(b"new", NEW_KEY), key=NEW_KEY).content == b"new"
     assert code_of(service, store.put(b"old", KEY), key="z" * 43) == "media_undecryptable"
@@ -122,7 +122,7 @@ def test_the_key_that_opened_the_callback_decrypts(store: MediaStore, service: M
 
 
 @pytest.mark.parametrize("padding", ["", "="])
-def test_a_file_may_have_a_key_of_its_own(store: MediaStore, service: MediaService, padding: str) -> None:
+def test_a_file_may_have_a_key_of_its_own(store: MediaStore, service: MediaFetcher, padding: str) -> None:
     """On the long connection each address comes with its key, which needs no key of the bot."""
     media = Media("file", store.put(b"a,b", KEY, name="x.csv"), aeskey=KEY + padding)
 
@@ -133,7 +133,7 @@ def test_a_file_may_have_a_key_of_its_own(store: MediaStore, service: MediaServi
     assert caught.value.code == "media_undecryptable"
 
 
-def test_faults_that_pass_are_tried_again(store: MediaStore, service: MediaService) -> None:
+def test_faults_that_pass_are_tried_again(store: MediaStore, service: MediaFetcher) -> None:
     """A reset and a 503, and then the file."""
     url = store.put(b"here", KEY, faults=StoreFaults(resets=1, busy=1))
 
@@ -153,7 +153,7 @@ def test_faults_that_pass_are_tried_again(store: MediaStore, service: MediaServi
     ],
 )
 def test_every_failure_has_a_code(
-    store: MediaStore, service: MediaService, content: bytes, faults: StoreFaults, kind: MediaKind, code: str
+    store: MediaStore, service: MediaFetcher, content: bytes, faults: StoreFaults, kind: MediaKind, code: str
 ) -> None:
     """Each code has a sentence that says what to do."""
     assert code_of(service, store.put(content, KEY, faults=faults), kind) == code
@@ -174,7 +174,7 @@ def test_a_body_that_was_never_encrypted_is_not_passed_on(encrypted: bytes) -> N
     assert code_of(serving(encrypted), "https://x.invalid/") == "media_undecryptable"
 
 
-def test_a_file_of_the_web_is_taken_as_it_is(service: MediaService) -> None:
+def test_a_file_of_the_web_is_taken_as_it_is(service: MediaFetcher) -> None:
     """It is not decrypted; a picture still has to be one, and not too large."""
 
     def taken(content: bytes) -> MediaFile:
@@ -189,7 +189,7 @@ def test_a_file_of_the_web_is_taken_as_it_is(service: MediaService) -> None:
         assert caught.value.code == code
 
 
-def test_a_refused_address_is_an_error(service: MediaService) -> None:
+def test_a_refused_address_is_an_error(service: MediaFetcher) -> None:
     """The address of a message is written by who sent the message."""
     with pytest.raises(FetchError) as caught:
         fetched(service, "http://169.254.169.254/latest/meta-data")

@@ -1,18 +1,25 @@
 """Takes a question's files in: fetches each, and uploads it to the provider or keeps it for the question itself.
 
-Files are fetched one after the other, and few at a time in the whole process, because each is in memory twice while it
-is decrypted.
+A file comes from WeCom's store, where it is encrypted, from the web, or from Redis, where it came with the question.
+Undecrypted bytes of WeCom's store do not leave this module. Files are fetched one after the other, and few at a time in
+the whole process, because each is in memory twice while it is decrypted.
+
+An address of WeCom is valid for five minutes, so the producer fetches files as soon as it knows who asks. An uploaded
+file's id is stored in the question at once (`Uploaded`): a replica that takes over uploads the others only. A provider
+that takes files within the question (`inline`) has no id to store, so a replica that takes over fetches them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from services import metrics
 from services.attachments import Media, MediaFile, media_from_json
 from services.errors import AnswerError, FetchError, ProviderError
-from services.media.media_service import MediaService
+from services.files.kinds import file_of, recognized
+from services.files.sent_store import SentFileStore
+from services.http.fetcher import Fetcher
 from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
@@ -20,6 +27,62 @@ from services.streams.access import Access
 from services.streams.answer_events import Uploaded
 from utils.deadline import Deadline, ended_within
 from utils.slots import Slots
+
+#: Bytes that encryption adds at most.
+PADDING = 32
+
+#: Returns the function that decrypts a file of a message to a bot. Both may raise AnswerError (`media_undecryptable`).
+Decryptor = Callable[[str, Media], Callable[[bytes], bytes]]
+
+
+class MediaFetcher:
+    """Fetches files of messages to all bots. Thread-safe."""
+
+    def __init__(self, fetcher: Fetcher, decryptor: Decryptor, sent: SentFileStore, *, max_bytes: int) -> None:
+        """`max_bytes` is the size of the largest decrypted file."""
+        self.sent = sent
+        self._fetcher = fetcher
+        self._decryptor = decryptor
+        self._max_bytes = max_bytes
+
+    def fetch(self, bot: str, media: Media, deadline: Deadline) -> MediaFile:
+        """Return a file of a message to this bot.
+
+        Raises:
+            FetchError: it cannot be fetched.
+            AnswerError: `media_undecryptable`, `media_too_large`, `media_wrong_type`: it is no picture although the
+                message says so.
+            ProviderError: `interrupted` after `deadline.abort`.
+            StoreUnavailable: it is in Redis, which is away.
+        """
+        name, content = self._read(bot, media, deadline)
+        if len(content) > self._max_bytes:
+            raise AnswerError("too large", code="media_too_large")
+        # A wrong key decrypts one file in 256 to random bytes with a valid end.
+        if media.kind == "image" and not recognized(name, content, media.kind).is_picture:
+            raise AnswerError("a picture that is none", code="media_wrong_type")
+        return file_of(media.kind, name, content)
+
+    def _read(self, bot: str, media: Media, deadline: Deadline) -> tuple[str, bytes]:
+        """Return the name that a file's place gives it, "" for none, and its bytes."""
+        match media.place:
+            case "redis" | "upload":
+                return self.sent.read(bot, media)
+            case "web":
+                fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes)
+                return fetched.name, fetched.content
+            case _:
+                return self._decrypted(bot, media, deadline)
+
+    def _decrypted(self, bot: str, media: Media, deadline: Deadline) -> tuple[str, bytes]:
+        decrypt = self._decryptor(bot, media)
+        fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes + PADDING)
+        return fetched.name, decrypt(fetched.content)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._fetcher.close()
+
 
 #: Seconds for all files of one question, the wait for other questions' files included.
 TOTAL_SECONDS = 120.0
@@ -36,7 +99,7 @@ class MediaIntake:
 
     def __init__(
         self,
-        source: MediaService,
+        source: MediaFetcher,
         access: Access,
         *,
         total_seconds: float = TOTAL_SECONDS,
