@@ -28,7 +28,7 @@ import click
 
 from config.errors import SettingsError
 from services.errors import ProviderError
-from services.providers.dify.urls import DifyUrls
+from services.providers.dify.service import DifyUrls
 from tools._command import INTERRUPTED, json_object, key_from_stdin, run, seconds
 from tools._dify.failures import Failure
 from tools._dify.talk import DifyTalk

@@ -14,8 +14,7 @@ from services.conversations.memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
 from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage
-from services.providers.base import BaseRAGProvider
-from services.providers.closing import closing_events
+from services.providers.base import BaseRAGProvider, closing_events
 from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline

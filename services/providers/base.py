@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -268,3 +269,16 @@ class BaseSearchProvider(ABC):
 
     def close(self) -> None:  # noqa: B027 - optional by contract
         """Close the pooled connections."""
+
+
+@contextmanager
+def closing_events(events: Iterator[ProviderEvent]) -> Iterator[Iterator[ProviderEvent]]:
+    """Close a provider's event iterator, and with it the connection, when the block ends.
+
+    An iterator without `close`, as a third-party provider may return, is left as it is.
+    """
+    try:
+        yield events
+    finally:
+        close: Callable[[], None] = getattr(events, "close", lambda: None)
+        close()

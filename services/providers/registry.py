@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from config.errors import SettingsError
+from config.plugins import GROUP
 from config.provider_group import ProviderSettings
 from config.texts import Texts
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.custom.provider import CustomProvider
 from services.providers.dify.provider import DifyProvider
-from services.providers.mock import MockProvider
-from services.providers.mock_fallback import MockFallback
+from services.providers.mock import MockFallback, MockProvider
 from services.providers.openai.provider import OpenAIProvider
-from services.providers.plugins import load_plugin
 from services.providers.search.provider import SearchFirst
 from services.providers.search.serper import SerperSearch
 from utils.questions.search_intent import router
+
+T = TypeVar("T")
+
+
+def load_plugin(variable: str, name: str, base: type[T], settings: ProviderSettings, *, known: Sequence[str]) -> T:
+    """Instantiate the class that `name` refers to: an entry point of the group `GROUP`, or `package.module:Class`.
+
+    If the class has `from_settings`, that is called with the bot's settings; otherwise the class is called without
+    arguments. Error messages contain `variable`, the setting's name, and `known`, the built-in providers.
+
+    Raises:
+        SettingsError: the class cannot be imported, is not a subclass of `base`, or its constructor raises.
+    """
+    found = _class(variable, name, known)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SettingsError(f"{variable}: {name} is no {base.__name__}")
+    try:
+        make: Callable[[ProviderSettings], Any] | None = getattr(found, "from_settings", None)
+        made = make(settings) if make else found()
+    except SettingsError:
+        raise
+    except Exception as exc:
+        raise SettingsError(f"{variable}: {name} cannot be made: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(made, base):
+        raise SettingsError(f"{variable}: {name} made no {base.__name__}")
+    return made
+
+
+def _class(variable: str, name: str, known: Sequence[str]) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        if attribute:
+            return getattr(import_module(module), attribute)
+        found = entry_points(group=GROUP, name=name)
+        if found:
+            return next(iter(found)).load()
+    except Exception as exc:
+        raise SettingsError(f"{variable}: {name} cannot be imported: {type(exc).__name__}: {exc}") from exc
+    others = ", ".join(known)
+    raise SettingsError(f"{variable}: {name}, expected {others}, an installed provider's name, or package.module:Class")
+
 
 Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
 

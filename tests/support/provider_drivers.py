@@ -16,7 +16,7 @@ from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.openai import server as openai
 from services.errors import ConversationGone, StreamBroken
 from services.providers.base import BaseRAGProvider
-from services.providers.client.asking_service import AskingService
+from services.providers.client.json_service import AskingService
 from services.providers.custom.provider import CustomProvider
 from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider, mock_answer

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from services.providers.client.json_fields import mapping, mappings, text
-from services.providers.dify.turn import DifyTurn
+from services.providers.dify.answer import DifyTurn
 
 #: All events of chat apps in Dify's documentation and in its versions so far.
 KNOWN = frozenset(

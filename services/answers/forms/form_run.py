@@ -14,8 +14,7 @@ from services.conversations.memory import through_outage
 from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
 from services.forms import FormChoice, PendingForm
 from services.models import Past, ProviderIds, Query, Question
-from services.providers.base import BaseRAGProvider
-from services.providers.closing import closing_events
+from services.providers.base import BaseRAGProvider, closing_events
 from services.streams.answer_events import AnswerEvent, Asking, anew
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline

@@ -4,12 +4,70 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Generic, Literal, Protocol, TypeVar
 
 from services.errors import ProviderError
 from services.http.service import Exchange
-from services.providers.client.bounded_stream import BoundedStream
+from services.models import ProviderEvent
 from utils.formats.json_records import BrokenRecord, JSONRecords, Record
 from utils.formats.sse import EventTooLong
+
+Piece = TypeVar("Piece")
+
+
+class BoundedStream(Generic[Piece]):
+    """Base class of Dify's event stream and of record streams. A second iteration continues where the first stopped."""
+
+    def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
+        """Wrap the reply. The read fails `timeout` seconds after `started` (a reading of `clock`) or the last piece."""
+        self._exchange = exchange
+        self._timeout = timeout
+        self._clock = clock
+        self._silent_since = started
+        self._ends: float | None = None
+        self._pieces = self._read()
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield each piece.
+
+        Raises:
+            ProviderError: `provider_timeout` when no piece that resets the timeout arrived for `timeout` seconds.
+        """
+        return self._pieces
+
+    def _read(self) -> Iterator[Piece]:
+        """Decode the bytes of `_next_chunk` into pieces; set `_silent_since` after each one that resets the timeout."""
+        raise NotImplementedError
+
+    def wait_up_to(self, seconds: float) -> None:
+        """Change the longest wait for a piece."""
+        self._timeout = seconds
+
+    def end_within(self, seconds: float) -> None:
+        """End the stream after this many seconds, without an error, as if the server had closed it."""
+        ends = self._clock() + seconds
+        self._ends = ends if self._ends is None else min(self._ends, ends)
+
+    def drain(self, seconds: float) -> None:
+        """Read to the end, for at most this many seconds: the connection can then be reused, and the run is not cut."""
+        self.end_within(seconds)
+        with suppress(ProviderError):
+            for _ in self._pieces:
+                pass
+
+    def _next_chunk(self) -> bytes:
+        ends = self._silent_since + self._timeout if self._ends is None else self._ends
+        try:
+            left = ends - self._clock()
+            if left <= 0.0:
+                raise ProviderError("silent for too long", code="provider_timeout")
+            return self._exchange.read(left)
+        except ProviderError as exc:
+            if self._ends is not None and exc.code in ("provider_timeout", "answer_timeout"):
+                return b""
+            raise
+
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +108,45 @@ class RecordStream(BoundedStream[Record]):
             yield from self._decoder.flush()
         except BrokenRecord:
             self._broke = True
+
+
+#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
+RecordState = Literal["running", "finishing", "done"]
+
+
+class RecordTurn(Protocol):
+    """The state machine of one answer, without I/O."""
+
+    state: RecordState
+
+    def take(self, record: Record) -> Iterator[ProviderEvent]:
+        """Yield the events of a record."""
+
+    def leave(self) -> Iterator[ProviderEvent]:
+        """Yield the metadata and usage known so far, for an answer that failed."""
+
+
+def record_events(
+    stream: RecordStream, turn: RecordTurn, *, end_grace: float, linger: float
+) -> Iterator[ProviderEvent]:
+    """Yield the events of the records until the answer is done or the stream ends. The caller closes the turn.
+
+    After the answer's end the last record may take `end_grace` seconds to arrive, and the stream may then take
+    `linger` seconds to close.
+
+    Raises:
+        ProviderError: the stream failed. The turn's metadata and usage were yielded before, unless it was aborted.
+    """
+    try:
+        for record in stream:
+            yield from turn.take(record)
+            if turn.state == "done":
+                stream.drain(linger)
+                break
+            if turn.state == "finishing":
+                stream.end_within(end_grace)
+    except ProviderError as exc:
+        # An aborted answer belongs to another owner by now, or was cancelled: its events must not be written.
+        if exc.code != "interrupted":
+            yield from turn.leave()
+        raise

@@ -20,16 +20,14 @@ from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider, Opening, Recovered
 from services.providers.client.inputs import InputsTemplate
 from services.providers.client.json_fields import text
+from services.providers.dify.answer import DifyTurn
 from services.providers.dify.errors import as_break
-from services.providers.dify.features.forms import DifyForms
-from services.providers.dify.features.suggestions import SuggestedQuestions
-from services.providers.dify.features.uploads import local_file
-from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
-from services.providers.dify.recovery import DifyRecovery
-from services.providers.dify.search import SentQuestion
-from services.providers.dify.service import DifyService
+from services.providers.dify.forms import DifyForms
+from services.providers.dify.recovery import DifyRecovery, SentQuestion
+from services.providers.dify.service import DifyService, local_file
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.turn import DifyTurn
+from services.providers.dify.suggestions import SuggestedQuestions
+from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from utils.deadline import Deadline
 
 

@@ -7,26 +7,170 @@ outputs. The history takes precedence: it holds the text after moderation, the o
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.forms import PendingForm
-from services.models import ProviderIds
+from services.http.retries import pause
+from services.models import ProviderIds, Usage
 from services.providers.base import Recovered
-from services.providers.client.json_fields import mapping, text
-from services.providers.client.retries import pause
+from services.providers.client.json_fields import count, json_object, mapping, mappings, price, text
+from services.providers.dify.answer import DifyTurn
 from services.providers.dify.errors import may_pass, paused_error, stream_error
-from services.providers.dify.features.form_events import after
-from services.providers.dify.polling import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
-from services.providers.dify.records import DifyMessage, DifyRun
-from services.providers.dify.search import SentQuestion, search
+from services.providers.dify.form_events import after
 from services.providers.dify.service import DifyService
-from services.providers.dify.turn import DifyTurn
+from services.providers.recovery import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
 from utils.deadline import Deadline
+
+#: Matches no nested brackets, so the search stays linear in the text, however many brackets open.
+_IMAGE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)")
+
+
+@dataclass(frozen=True, slots=True)
+class DifyRun:
+    """A chatflow's run, read from its result or from `workflow_finished`.
+
+    `answer` is "" until the run has ended, and may be "" after it. It is the workflow's own output: only the history
+    has the text after Dify's moderation.
+    """
+
+    status: str = ""
+    answer: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+    @classmethod
+    def read(cls, result: Mapping[str, Any]) -> DifyRun:
+        answer = text(_outputs(result.get("outputs")).get("answer"))
+        return cls(text(result.get("status")), answer, Usage(total_tokens=count(result.get("total_tokens"))))
+
+
+def _outputs(value: Any) -> Mapping[str, Any]:
+    """Return the outputs: an object in some Dify versions, a JSON string in others."""
+    return (json_object(value) or {}) if isinstance(value, str) else mapping(value)
+
+
+@dataclass(frozen=True, slots=True)
+class DifyMessage:
+    """A question's row in the history. Dify inserts it when the run begins and fills it when the run has ended."""
+
+    status: str
+    answer: str
+    #: Whether Dify has filled the row; the answer may still be empty.
+    filled: bool
+    usage: Usage = field(default_factory=Usage)
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> DifyMessage:
+        answer, filled = text(row.get("answer")), _filled(row)
+        if not answer and filled:
+            answer = _thoughts(row.get("agent_thoughts"))
+        return cls(text(row.get("status")), answer, filled or bool(answer), _usage(row))
+
+    def with_images(self, original: str) -> str:
+        """Return `original`, the run's own answer, if it differs from the saved one only by images; else the saved one.
+
+        Dify removes images from the saved answer when a run has created files.
+        """
+        return original if _IMAGE.sub("", original).strip() == self.answer else self.answer
+
+
+def _filled(row: Mapping[str, Any]) -> bool:
+    """Return whether the run has ended: only then does Dify write the latency and the token counts.
+
+    Older versions show neither. There, a row without an answer does not say whether the run has ended.
+    """
+    latency = row.get("provider_response_latency")
+    return count(row.get("answer_tokens")) > 0 or (isinstance(latency, (int, float)) and latency > 0)
+
+
+def _thoughts(value: Any) -> str:
+    """Join the texts of an agent's steps: some runs end with an empty answer and have their text in the thoughts."""
+    thoughts = sorted(mappings(value), key=lambda each: count(each.get("position")))
+    return "\n".join(said for each in thoughts if (said := text(each.get("thought"))))
+
+
+def _usage(row: Mapping[str, Any]) -> Usage:
+    prompt, completion = count(row.get("message_tokens")), count(row.get("answer_tokens"))
+    return Usage(
+        total_tokens=count(row.get("total_tokens")) or prompt + completion,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_price=price(row.get("total_price")),
+        currency=text(row.get("currency")),
+        sources=tuple(mappings(row.get("retriever_resources"))),
+    )
+
+
+#: Seconds by which a row's time may be before or after `asked_at`: Dify's clock may differ, and the question may have
+#: been queued. With wider limits the same question asked a moment earlier would match.
+EARLY, LATE = 2.0, 15.0
+#: The number of new conversations whose history is searched.
+MAX_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SentQuestion:
+    """A question as it was sent to Dify: the ids of its run, the user, and the credential.
+
+    `asked_at` is the time just before it was sent, in seconds since 1970; 0 if unknown. Without a message id,
+    `ids.conversation_id` is the conversation it was asked in; "" for a new one.
+    """
+
+    ids: ProviderIds
+    user: str
+    authorization: str
+    question: str = ""
+    asked_at: float = 0.0
+
+    @property
+    def in_history(self) -> bool:
+        """Whether the message can be found by its id."""
+        return bool(self.ids.message_id and self.ids.conversation_id)
+
+    @property
+    def searchable(self) -> bool:
+        """Whether the message can be found by its text."""
+        return bool(self.question.strip() and self.asked_at)
+
+    def is_row(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row of the history may be this question's message."""
+        return text(row.get("query")).strip() == self.question.strip() and self.is_time(row)
+
+    def is_time(self, row: Mapping[str, Any]) -> bool:
+        return -EARLY <= count(row.get("created_at")) - self.asked_at <= LATE
+
+
+def search(service: DifyService, asked: SentQuestion, deadline: Deadline) -> ProviderIds:
+    """Return the ids of the question's message; empty ids if no row matches, or more than one.
+
+    Raises:
+        ProviderError: Dify replied with an error or could not be reached.
+    """
+    found = list(_rows(service, asked, deadline))
+    if len(found) != 1:
+        return ProviderIds()
+    (row,) = found
+    return ProviderIds(text(row.get("conversation_id")), text(row.get("id")))
+
+
+def _rows(service: DifyService, asked: SentQuestion, deadline: Deadline) -> Iterator[Mapping[str, Any]]:
+    if named := asked.ids.conversation_id:
+        # A conversation has one turn at a time, so the question is in the last row.
+        rows = service.messages(named, asked.user, authorization=asked.authorization, deadline=deadline)
+        yield from (row for row in rows[-1:] if asked.is_row(row))
+        return
+    listed = service.conversations(asked.user, authorization=asked.authorization).get("data")
+    talks = [talk for talk in listed if isinstance(talk, dict)] if isinstance(listed, list) else []
+    new = [text(talk.get("id")) for talk in talks if asked.is_time(talk)]
+    for conversation_id in new[:MAX_CANDIDATES]:
+        rows = service.messages(conversation_id, asked.user, authorization=asked.authorization, deadline=deadline)
+        yield from (row for row in rows if len(rows) == 1 and asked.is_row(row))
+
 
 _SUCCESS = ("succeeded", "partial-succeeded")
 #: Dify returns no such run: it never began, or this version returns runs of workflow apps only.

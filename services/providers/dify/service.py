@@ -7,19 +7,145 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
+from urllib3 import encode_multipart_formdata
+
+from config.errors import SettingsError
 from services.attachments import MediaFile
-from services.errors import ProviderError
+from services.errors import AnswerError, ProviderError
+from services.http.retries import attempts
 from services.http.service import Exchange, HTTPService, aborted_error
-from services.providers.client.retries import attempts
+from services.providers.client.json_fields import json_object, text
 from services.providers.dify.errors import http_error, no_slot
-from services.providers.dify.features.uploads import upload
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.urls import DifyUrls, app_headers
 from utils.deadline import Deadline
 from utils.formats.http_dates import seconds_ahead
 from utils.slots import Slots
+from utils.tracing import onward_headers
+
+#: The sentence for a status of `/files/upload`. A proxy answers 413 without Dify's body.
+_CODES = {413: "media_too_large", 415: "media_wrong_type"}
+
+
+#: Bytes of a reply, and seconds to read it.
+_MOST_REPLY, _REPLY_SECONDS = 1024 * 1024, 5.0
+
+
+def upload(
+    http: HTTPService,
+    url: str,
+    headers: Mapping[str, str],
+    file: MediaFile,
+    user: str,
+    *,
+    deadline: Deadline,
+    timeout: float,
+    tries: tuple[int, float],
+) -> str:
+    """Upload a file as this user and return its id. `tries` are the number of retries and their backoff in seconds.
+
+    Raises:
+        AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
+    """
+    # Dify answers 415 to a part without a media type.
+    content, kind = encode_multipart_formdata({"file": (file.name, file.content, file.mime), "user": user})
+    for attempt in attempts(deadline, retries=tries[0], backoff=tries[1]):
+        with (
+            attempt,
+            http.exchange(
+                "POST", url, deadline=deadline, timeout=timeout, headers=headers, body=(kind, content)
+            ) as exchange,
+        ):
+            found = _file_id(exchange)
+    return found
+
+
+def _file_id(exchange: Exchange) -> str:
+    body = exchange.read_all(limit=_MOST_REPLY, timeout=_REPLY_SECONDS)
+    if exchange.status in _CODES:
+        raise AnswerError(f"HTTP {exchange.status} to an upload", code=_CODES[exchange.status])
+    if exchange.status not in (200, 201):
+        raise http_error(exchange.status, body, exchange.retry_after)
+    file_id = text((json_object(body) or {}).get("id"))
+    if not file_id:
+        raise ProviderError("an upload without an id", code="provider_error", http_status=exchange.status)
+    return file_id
+
+
+def local_file(file: str) -> dict[str, str]:
+    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
+    kind, _, file_id = file.rpartition(":")
+    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}
+
+
+@dataclass(frozen=True, slots=True)
+class DifyUrls:
+    """The URLs of one app. `root` ends in the API's version, without a slash."""
+
+    chat: str
+    root: str
+
+    @classmethod
+    def build(cls, base_url: str, chat_endpoint: str = "/v1/chat-messages") -> DifyUrls:
+        """Join the two settings. Either may contain `/v1`; another path before chat-messages is kept.
+
+        Raises:
+            SettingsError: the base is not an http(s) URL.
+        """
+        base = base_url.strip().rstrip("/").removesuffix("/chat-messages")
+        if not base.startswith(("http://", "https://")) or len(base.split("/")) < 3 or not base.split("/")[2]:
+            raise SettingsError("DIFY_BASE_URL: expected an address such as https://api.dify.ai/v1")
+        path, _, leaf = chat_endpoint.strip().strip("/").rpartition("/")
+        path = path or "v1"
+        root = f"{base.removesuffix('/v1') if path.endswith('v1') else base}/{path}"
+        return cls(chat=f"{root}/{leaf or 'chat-messages'}", root=root)
+
+    def stop(self, task_id: str) -> str:
+        return f"{self.root}/chat-messages/{quote(task_id, safe='')}/stop"
+
+    @property
+    def messages(self) -> str:
+        return f"{self.root}/messages"
+
+    def feedbacks(self, message_id: str) -> str:
+        return f"{self.root}/messages/{quote(message_id, safe='')}/feedbacks"
+
+    @property
+    def uploads(self) -> str:
+        return f"{self.root}/files/upload"
+
+    @property
+    def conversations(self) -> str:
+        return f"{self.root}/conversations"
+
+    def suggested(self, message_id: str) -> str:
+        return f"{self.messages}/{quote(message_id, safe='')}/suggested"
+
+    def run(self, run_id: str) -> str:
+        return f"{self.root}/workflows/run/{quote(run_id, safe='')}"
+
+    def events(self, run_id: str) -> str:
+        # Dify's API has "workflow" in this URL and "workflows" in the one of `run`.
+        return f"{self.root}/workflow/{quote(run_id, safe='')}/events"
+
+    def form(self, token: str) -> str:
+        return f"{self.root}/form/human_input/{quote(token, safe='')}"
+
+
+def app_headers(authorization: str) -> dict[str, str]:
+    """Return the headers of each request.
+
+    Raises:
+        ProviderError: the credential cannot be sent in a header.
+    """
+    if not (authorization.isascii() and authorization.isprintable()):
+        raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
+    # A proxy that compresses holds pieces back until a compression block is full.
+    return {"Authorization": authorization, "Accept-Encoding": "identity", **onward_headers()}
+
 
 log = logging.getLogger(__name__)
 

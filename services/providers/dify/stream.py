@@ -11,7 +11,7 @@ import orjson
 
 from services.errors import ProviderError
 from services.http.service import Exchange
-from services.providers.client.bounded_stream import BoundedStream
+from services.providers.client.record_stream import BoundedStream
 from utils.formats.sse import EventTooLong, SSEDecoder
 
 log = logging.getLogger(__name__)

@@ -51,7 +51,7 @@ def test_every_line_of_an_answer_has_its_ids(redis_url: str, tmp_path: Path) -> 
     # Lines logged while an answer is produced, and lines with their own stream id.
     loggers = (
         "services.streams.producer",
-        "services.providers.client.retries",
+        "services.http.retries",
         "services.providers",
         "services.answers.answer",
         "services.auth",

@@ -8,8 +8,7 @@ import pytest
 
 from config.errors import SettingsError
 from demo.mocks.openai.server import MockOpenAI
-from services.providers.openai.provider import OpenAIProvider
-from services.providers.openai.service import endpoint
+from services.providers.openai.provider import OpenAIProvider, endpoint
 from tests.support.answers import ask
 from tests.support.settings_values import refusal, settings
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from services.errors import ProviderError
+from services.http.retries import attempts
 from services.http.service import TransientError
-from services.providers.client.retries import attempts
 from tests.support.answers import TIMEOUT
 from utils.deadline import Deadline
 

@@ -10,8 +10,7 @@ from config.provider_group import ProviderSettings
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query
 from services.providers.base import BaseRAGProvider
-from services.providers.mock import MockProvider, mock_answer
-from services.providers.mock_fallback import MockFallback
+from services.providers.mock import MockFallback, MockProvider, mock_answer
 from services.providers.registry import build_provider
 from tests.support.texts import KEYS
 from utils.deadline import Deadline

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from demo.mocks.dify.server import MockDify
-from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
+from services.providers.recovery import RecoveryTimeouts
 from tests.support.answers import TIMEOUT
 
 KEY = "app-fake-key"

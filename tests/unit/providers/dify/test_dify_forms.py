@@ -14,9 +14,9 @@ from services.errors import FormRefused, ProviderError
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseForms
-from services.providers.dify.features.form_events import after, forms_of, rest_of
+from services.providers.dify.answer import DifyTurn
+from services.providers.dify.form_events import after, forms_of, rest_of
 from services.providers.dify.provider import DifyProvider
-from services.providers.dify.turn import DifyTurn
 from tests.support.servers.processes import free_port, wait_until, when
 from tests.support.streams.lost_runs import lose, run_of
 from tests.unit.providers.dify.conftest import Make
@@ -261,7 +261,7 @@ def test_a_lost_reply_is_not_repeated(provider: DifyProvider, forms: BaseForms, 
 
 def test_a_submission_that_cannot_have_left_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dify cannot be reached: the form may be answered again."""
-    monkeypatch.setattr("services.providers.dify.features.forms.PAUSES", (0.01,))
+    monkeypatch.setattr("services.providers.dify.forms.PAUSES", (0.01,))
     provider = make(base_url=f"http://127.0.0.1:{free_port()}")
     assert provider.forms
     form = PendingForm("token", "run")

@@ -19,8 +19,8 @@ from demo.mocks.dify.wire import SOURCE
 from services.attachments import AnswerFile, Attached
 from services.errors import ConversationGone
 from services.models import Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.providers.dify.answer import answer_files
 from services.providers.dify.provider import DifyProvider
-from services.providers.dify.turn import answer_files
 from tests.support.answers import TickingClock, ask, provider_lines
 from tests.support.servers.processes import wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed

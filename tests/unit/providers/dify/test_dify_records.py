@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.models import Usage
-from services.providers.dify.records import DifyMessage, DifyRun
+from services.providers.dify.recovery import DifyMessage, DifyRun
 
 
 @pytest.mark.parametrize(

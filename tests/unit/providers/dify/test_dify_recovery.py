@@ -21,11 +21,10 @@ from demo.mocks.dify.wire import SOURCE, Run
 from services.errors import ProviderError, Unrecoverable
 from services.models import Identity, ProviderIds, Query, Usage, UserInfo
 from services.providers.base import Recovered
-from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
-from services.providers.dify.recovery import DifyRecovery
-from services.providers.dify.search import SentQuestion
+from services.providers.dify.recovery import DifyRecovery, SentQuestion
 from services.providers.dify.service import DifyService
+from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from tests.support.answers import provider_lines
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer

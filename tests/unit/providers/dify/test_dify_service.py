@@ -14,8 +14,7 @@ from config.errors import SettingsError
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ConversationGone, ProviderError
-from services.providers.dify.service import DifyService
-from services.providers.dify.urls import DifyUrls
+from services.providers.dify.service import DifyService, DifyUrls
 from tests.support.answers import TIMEOUT, TickingClock
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed

@@ -8,10 +8,9 @@ from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError
 from services.models import ProviderIds, Query
-from services.providers.dify.features.suggestions import WITHOUT_SECONDS, SuggestedQuestions
 from services.providers.dify.provider import DifyProvider
-from services.providers.mock import MockProvider
-from services.providers.mock_fallback import MockFallback
+from services.providers.dify.suggestions import WITHOUT_SECONDS, SuggestedQuestions
+from services.providers.mock import MockFallback, MockProvider
 from tests.support.servers.processes import FakeClock
 from tests.unit.providers.dify.conftest import Make
 from utils.deadline import Deadline

@@ -15,11 +15,9 @@ from services import metrics
 from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Turn, Usage
 from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult
-from services.providers.mock import MockProvider, mock_answer
-from services.providers.mock_fallback import MockFallback
-from services.providers.search.provider import SearchFirst, Show
+from services.providers.mock import MockFallback, MockProvider, mock_answer
+from services.providers.search.provider import CONTEXT_CHARACTERS, SearchFirst, Show, as_context, as_list, citable
 from services.providers.search.serper import SerperSearch
-from services.providers.search.words import CONTEXT_CHARACTERS, as_context, as_list, citable
 from services.streams.answer_events import difference
 from services.streams.store import stream_keys
 from tests.support.servers.processes import when

@@ -12,8 +12,7 @@ from config.errors import SettingsError
 from demo.mocks.serper import Behaviour, MockSerper, results
 from services.errors import ProviderError
 from services.providers.base import Hit
-from services.providers.search.serper import MAX_QUERY, SerperSearch
-from services.providers.search.serper_results import MAX_HITS, MAX_SNIPPET, read_result
+from services.providers.search.serper import MAX_HITS, MAX_QUERY, MAX_SNIPPET, SerperSearch, read_result
 from tests.support.servers.processes import free_port
 from utils.deadline import Deadline
 

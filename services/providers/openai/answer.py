@@ -14,9 +14,8 @@ from typing import Any
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
 from services.providers.client.errors import stream_error
-from services.providers.client.json_fields import mapping, mappings, text
-from services.providers.client.record_events import RecordState
-from services.providers.client.usage_fields import usage_of
+from services.providers.client.json_fields import mapping, mappings, text, usage_of
+from services.providers.client.record_stream import RecordState
 from utils.formats.json_records import Record
 
 _TOO_LONG = ("answer_too_long", "the model's limit of tokens ended the answer")

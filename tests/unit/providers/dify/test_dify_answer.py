@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
-from services.providers.dify.turn import DifyTurn
+from services.providers.dify.answer import DifyTurn
 
 Event = Mapping[str, Any]
 

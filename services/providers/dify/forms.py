@@ -11,18 +11,16 @@ from typing import Any
 
 from services.errors import FormRefused, ProviderError, Unrecoverable
 from services.forms import FormChoice, PendingForm
+from services.http.retries import pause
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement
 from services.providers.base import BaseForms, Recovered
 from services.providers.client.json_fields import mapping
-from services.providers.client.retries import pause
-from services.providers.dify.features.form_events import after, rest_of
-from services.providers.dify.polling import Poller, RecoveryTimeouts
-from services.providers.dify.records import DifyRun
-from services.providers.dify.recovery import DifyRecovery
-from services.providers.dify.search import SentQuestion
+from services.providers.dify.answer import DifyTurn
+from services.providers.dify.form_events import after, rest_of
+from services.providers.dify.recovery import DifyRecovery, DifyRun, SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.turn import DifyTurn
+from services.providers.recovery import Poller, RecoveryTimeouts
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
 from services.providers.client.json_fields import count, mapping, mappings, price, text
 from services.providers.dify.errors import paused_error, stream_error
-from services.providers.dify.features.form_events import forms_of, is_form
+from services.providers.dify.form_events import forms_of, is_form
 
 #: Types of nodes that do no work of their own.
 QUIET_NODES = ("start", "end", "answer")

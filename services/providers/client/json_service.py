@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from config.errors import SettingsError
 from services.errors import ProviderError
+from services.http.retries import LONGEST_WAIT, attempts
 from services.http.service import Exchange, HTTPService
 from services.providers.client.errors import http_error
 from services.providers.client.record_stream import RecordStream
-from services.providers.client.retries import LONGEST_WAIT, attempts
 from utils.deadline import Deadline
 from utils.tracing import onward_headers
 

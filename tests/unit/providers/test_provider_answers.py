@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
-from services.providers.client.usage_fields import usage_of
-from services.providers.custom.turn import CustomTurn
-from services.providers.openai.turn import OpenAITurn
+from services.providers.client.json_fields import usage_of
+from services.providers.custom.answer import CustomTurn
+from services.providers.openai.answer import OpenAITurn
 from utils.formats.json_records import JSONRecords, Record
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
