@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from services.batches.records import Claimed, Priority
-from services.batches.sql.rows import Row, by_status, claimed_of, count, with_given
-from services.batches.sql.tables import EXTRAS, ITEMS, TASKS
+from services.batches.sql.rows import Row, by_status, claimed_of, count
+from services.batches.sql.tables import ITEMS, TASKS
 
 Usage = Mapping[str, Any]
 
@@ -66,14 +66,8 @@ _FIRST_DUE = (
 #: Ten claims of a process in turn: the lowest priority that takes part. So a task of low priority that waits gets its
 #: share of every tenth claim, and those that take part get theirs in the order of `served`.
 TURNS: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
-_high = TASKS.c.task_id.in_(sa.select(EXTRAS.c.task_id).where(EXTRAS.c.priority > 0))
-_not_low = TASKS.c.task_id.not_in(sa.select(EXTRAS.c.task_id).where(EXTRAS.c.priority < 0))
-#: Which tasks to search for work, in this order.
-_TAKING_PART: Mapping[Priority, tuple[sa.ColumnElement[bool], ...]] = {
-    "high": (_high, _not_low, sa.true()),
-    "normal": (_not_low, sa.true()),
-    "low": (sa.true(),),
-}
+#: By the priority of a turn, the lowest values of `priority` to search for work, in this order.
+_TAKING_PART: Mapping[Priority, tuple[int, ...]] = {"high": (1, 0, -1), "normal": (0, -1), "low": (-1,)}
 
 
 class Overtaken(Exception):
@@ -123,10 +117,10 @@ def next_task(
     Tasks below the priority `turn` come only where those of it and above have no item.
     """
     open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
-    for taking_part in _TAKING_PART[turn]:
+    for lowest in _TAKING_PART[turn]:
         for status in WORKED:
             ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
-            first = ready.where(taking_part).order_by(TASKS.c.served, TASKS.c.task_id).limit(1)
+            first = ready.where(TASKS.c.priority >= lowest).order_by(TASKS.c.served, TASKS.c.task_id).limit(1)
             if (task_id := connection.scalar(first)) is not None:
                 return str(task_id)
     return None
@@ -178,7 +172,7 @@ def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | N
     if task is None or found not in held(connection):
         return None
     mine = _key(found.task_id, found.item_index)
-    item = connection.execute(with_given().where(*mine)).one()
+    item = connection.execute(sa.select(ITEMS).where(*mine)).one()
     _put(connection, mine, {"lane": lane})
     return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
 
@@ -221,7 +215,7 @@ def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], va
 
 
 def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:
-    waiting = by_status(with_given()).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
+    waiting = by_status(sa.select(ITEMS)).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
     ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
     return connection.execute(ready.limit(1)).first()
 
@@ -244,18 +238,12 @@ def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> N
     failure = {"status": "failed", "error_message": message}
     values = {"status": "completed"} if completed else failure
     ended = TASKS.update().where(TASKS.c.task_id == task.task_id)
+    done = {"completed": completed, "failed": failed, "spent": spent(connection, task.task_id)}
     # No more items are asked, so the submitter's credential is deleted.
-    connection.execute(ended.values(ended_at=now, completed=completed, failed=failed, credential="", **values))
-    sum_up(connection, task.task_id)
+    connection.execute(ended.values(ended_at=now, credential="", **done, **values))
 
 
-def sum_up(connection: sa.Connection, task_id: str) -> None:
-    """Store the sums of a locked task's usage."""
-    spent = sa.select(ITEMS.c.spent).where(ITEMS.c.task_id == task_id, ITEMS.c.spent.is_not(None))
-    note(connection, task_id, {"spent": usage_sums(connection.scalars(spent))})
-
-
-def note(connection: sa.Connection, task_id: str, values: Mapping[str, Any]) -> None:
-    """Store further values of a locked task; a missing row is added."""
-    if not connection.execute(EXTRAS.update().where(EXTRAS.c.task_id == task_id).values(values)).rowcount:
-        connection.execute(EXTRAS.insert().values(task_id=task_id, **values))
+def spent(connection: sa.Connection, task_id: str) -> list[dict[str, Any]]:
+    """Return the sums of a locked task's usage."""
+    usages = sa.select(ITEMS.c.spent).where(ITEMS.c.task_id == task_id, ITEMS.c.spent.is_not(None))
+    return usage_sums(connection.scalars(usages))

@@ -11,7 +11,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from services.batches.records import ENDED
-from services.batches.sql.tables import EXTRAS, ITEMS, ROWS, TASKS
+from services.batches.sql.tables import ITEMS, TASKS
 from services.sql.database import SqlDatabase
 
 #: Maximal time for a submission to arrive; after that its replica must be gone.
@@ -53,13 +53,10 @@ def remove(database: SqlDatabase, task_id: str, total: int) -> int:
     """Remove a task; return 1 for the process that deleted its last row, else 0."""
     for first in range(0, total, AT_ONCE):
         database.transact(partial(_remove_items, task_id=task_id, first=first))
-    extra = EXTRAS.delete().where(EXTRAS.c.task_id == task_id)
-    database.transact(lambda connection: connection.execute(extra))
     gone = TASKS.delete().where(TASKS.c.task_id == task_id)
     return database.transact(lambda connection: connection.execute(gone).rowcount)
 
 
 def _remove_items(connection: sa.Connection, task_id: str, first: int) -> None:
-    for table in (ROWS, ITEMS):
-        some = (table.c.task_id == task_id, table.c.item_index >= first, table.c.item_index < first + AT_ONCE)
-        connection.execute(table.delete().where(*some))
+    some = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < first + AT_ONCE)
+    connection.execute(ITEMS.delete().where(*some))

@@ -21,7 +21,7 @@ from services.batches.records import (
     Task,
     Webhook,
 )
-from services.batches.sql.tables import EXTRAS, ITEMS, ROWS, TASKS
+from services.batches.sql.tables import ITEMS, TASKS
 from utils.citations import typed_source
 
 #: Statuses of items that are counted for an unfinished task; all others are pending.
@@ -38,9 +38,7 @@ def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:
 def tasks_of(connection: sa.Connection, rows: Collection[Row], now: datetime) -> list[Task]:
     """Return tasks as they are now; items of unfinished tasks are counted."""
     counts = count(connection, [row.task_id for row in rows if row.status not in ENDED])
-    asked = sa.select(EXTRAS).where(EXTRAS.c.task_id.in_([row.task_id for row in rows]))
-    extras = {extra.task_id: extra for extra in connection.execute(asked)} if rows else {}
-    return [_task(row, counts, extras.get(row.task_id), now) for row in rows]
+    return [_task(row, counts, now) for row in rows]
 
 
 def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple[str, str]]:
@@ -55,7 +53,7 @@ def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple
     return found
 
 
-def _task(row: Row, counts: Counter[tuple[str, str]], extra: Row | None, now: datetime) -> Task:
+def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
     ended = row.status in ENDED
     completed = row.completed if ended else counts[row.task_id, "completed"]
     failed = row.failed if ended else counts[row.task_id, "failed"]
@@ -80,8 +78,8 @@ def _task(row: Row, counts: Counter[tuple[str, str]], extra: Row | None, now: da
         paused=_paused(row, now),
         error_message=row.error_message,
         credential=row.credential,
-        usage=tuple(extra.spent) if extra and ended else (),
-        webhook=Webhook(extra.hook_state, extra.hook_tries, extra.hook_error or "") if extra else Webhook(),
+        usage=tuple(row.spent) if ended else (),
+        webhook=Webhook(row.hook_state, row.hook_tries, row.hook_error or ""),
     )
 
 
@@ -102,7 +100,7 @@ def items_of(
     if of_task not in TASK_STATUSES:
         return []
     cancelled = of_task == "cancelled"
-    asked = with_given().where(ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first).order_by(ITEMS.c.item_index)
+    asked = sa.select(ITEMS).where(ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first).order_by(ITEMS.c.item_index)
     if status:
         asked = by_status(asked).where(ITEMS.c.status.in_(_stored(status, cancelled))).limit(size).offset(skip)
     else:
@@ -115,12 +113,6 @@ def _stored(status: ItemStatus, cancelled: bool) -> tuple[str, ...]:
     if not cancelled or status not in ("pending", "cancelled"):
         return (status,)
     return ("pending", "cancelled") if status == "cancelled" else ()
-
-
-def with_given() -> sa.Select[Any]:
-    """Return the query for items with what was given beside their texts."""
-    same = sa.and_(ROWS.c.task_id == ITEMS.c.task_id, ROWS.c.item_index == ITEMS.c.item_index)
-    return sa.select(ITEMS, ROWS.c.given).select_from(ITEMS.outerjoin(ROWS, same))
 
 
 def answer_values(

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from services.batches.records import PRIORITIES, UNFINISHED, BatchOptions, Given
 from services.batches.sql.claims import micros
 from services.batches.sql.rows import Row
-from services.batches.sql.tables import EXTRAS, GATES, ITEMS, ROWS, TASKS
+from services.batches.sql.tables import GATES, ITEMS, TASKS
 from services.errors import BatchConflict, BatchQueueFull, StoreUnavailable
 from services.sql.database import SqlDatabase
 
@@ -68,8 +68,8 @@ def submit(database: SqlDatabase, new: NewTask, bounds: Bounds, now: datetime) -
         return seen
     try:
         database.transact(lambda connection: _arrive(connection, new, now))
-        for portion in _portions(new):
-            database.transact(partial(_add, items=portion.items, rows=portion.rows))
+        for items in _portions(new):
+            database.transact(partial(_add, items=items))
             # Let other greenlets run, also if the portions need no I/O.
             time.sleep(0)
         return database.transact(lambda connection: _admit(connection, new, bounds))
@@ -88,17 +88,10 @@ def pass_gate(connection: sa.Connection) -> None:
 
 def _arrive(connection: sa.Connection, new: NewTask, now: datetime) -> None:
     connection.execute(TASKS.insert().values(_row(new, now)))
-    options = new.options
-    if options.priority != "normal" or options.webhook_url:
-        hook = "pending" if options.webhook_url else "none"
-        level = {"priority": PRIORITIES.index(options.priority) - 1, "hook_state": hook}
-        connection.execute(EXTRAS.insert().values(task_id=new.task_id, **level))
 
 
-def _add(connection: sa.Connection, items: list[dict[str, object]], rows: list[dict[str, object]]) -> None:
+def _add(connection: sa.Connection, items: list[dict[str, object]]) -> None:
     connection.execute(ITEMS.insert(), items)
-    if rows:
-        connection.execute(ROWS.insert(), rows)
 
 
 def _admit(connection: sa.Connection, new: NewTask, bounds: Bounds) -> Row:
@@ -148,6 +141,8 @@ def _row(new: NewTask, now: datetime) -> dict[str, object]:
         "options": new.options.to_json(),
         "credential": new.credential,
         "status": "arriving",
+        "priority": PRIORITIES.index(new.options.priority) - 1,
+        "hook_state": "pending" if new.options.webhook_url else "none",
         "max_concurrent": new.options.max_concurrent,
         "total": len(new.texts),
         "served": micros(now),
@@ -156,24 +151,16 @@ def _row(new: NewTask, now: datetime) -> dict[str, object]:
     }
 
 
-class _Portion(NamedTuple):
-    """Rows that one transaction adds."""
-
-    items: list[dict[str, object]]
-    rows: list[dict[str, object]]
-
-
-def _portions(new: NewTask) -> Iterator[_Portion]:
-    portion, characters = _Portion([], []), 0
+def _portions(new: NewTask) -> Iterator[list[dict[str, object]]]:
+    """Yield the rows of items that one transaction adds."""
+    portion: list[dict[str, object]] = []
+    characters = 0
     for index, text in enumerate(new.texts):
         given = new.given[index].to_json() if new.given else {}
         size = len(text) + (len(json.dumps(given, ensure_ascii=False)) if given else 0)
-        if portion.items and (characters + size > PORTION_CHARACTERS or len(portion.items) == PORTION_ROWS):
+        if portion and (characters + size > PORTION_CHARACTERS or len(portion) == PORTION_ROWS):
             yield portion
-            portion, characters = _Portion([], []), 0
-        key = {"task_id": new.task_id, "item_index": index}
-        portion.items.append({**key, "question": text})
-        if given:
-            portion.rows.append({**key, "given": given})
+            portion, characters = [], 0
+        portion.append({"task_id": new.task_id, "item_index": index, "question": text, "given": given})
         characters += size
     yield portion

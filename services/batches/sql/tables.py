@@ -1,18 +1,16 @@
 """The tables of batches, for MySQL, MariaDB and SQLite.
 
-    laibao_batch_tasks   one row per task; `served` orders the queue of tasks that are worked on
-    laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` the lane that asks it
+    laibao_batch_tasks   one row per task; `served` orders the queue of tasks that are worked on, `priority` is 1 for
+                         high, 0 for normal and -1 for low, `runs` how often its failed items were asked again, `spent`
+                         the sums of its usage once it has ended, and `hook_…` the state of its webhook's delivery
+    laibao_batch_items   one row per text; `given` is the submitter's id of it, the other cells of its row and its own
+                         inputs, `due` when it may be asked (again), `lane` the lane that asks it
     laibao_batch_gates   one row, `submit`: submissions update it, and so wait for each other
-    laibao_batch_rows    what was given beside a text: its id, the other cells of its row, its own inputs; no row if
-                         nothing was
-    laibao_batch_extras  a task's priority, how often its failed items were asked again, the sums of its usage once it
-                         has ended, and how its webhook stands; no row if there is none of them
 
-This is version 1 of the schema. Replicas of two versions may share the tables. So a table never changes: what a later
-version adds is in a new table, which the earlier one does not know, and which may lack a row.
+This is version 1 of the schema; a later version changes it by a migration.
 
-`due` and `served` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds; datetimes are in
-UTC.
+`due`, `served` and `hook_due` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds;
+datetimes are in UTC.
 
 A transaction that changes a task or one of its items locks the task's row first. Therefore an item is claimed once, the
 last one ends the task once, and ended ones do not change. Counts are computed from the items, and stored only when the
@@ -46,10 +44,13 @@ TASKS = _table(
     _required("options", Words),
     _required("credential", Words),
     _required("status", WORD),
+    _count("priority"),
     _optional("max_concurrent", sa.Integer),
     _required("total", sa.Integer),
     _count("completed"),
     _count("failed"),
+    _count("runs"),
+    _optional("spent", Json),
     _required("served", BIG),
     _count("stored"),
     _count("paused", type_=BIG),
@@ -58,6 +59,10 @@ TASKS = _table(
     _optional("started_at", Utc),
     _optional("ended_at", Utc),
     _required("error_message", Words),
+    _required("hook_state", WORD, server_default="none"),
+    _count("hook_due", type_=BIG),
+    _count("hook_tries"),
+    _optional("hook_error", WORD),
 )
 ITEMS = _table(
     "laibao_batch_items",
@@ -77,33 +82,12 @@ ITEMS = _table(
     _optional("spent", Json),
     _optional("error_code", WORD),
     _optional("error_message", Words),
+    _optional("given", Json),
 )
 GATES = _table("laibao_batch_gates", METADATA, _required("name", WORD, primary_key=True), _required("passed", BIG))
-ROWS = _table(
-    "laibao_batch_rows",
-    METADATA,
-    _required("task_id", ID, primary_key=True),
-    _required("item_index", sa.Integer, primary_key=True),
-    _required("given", Json),
-)
-
-EXTRAS = _table(
-    "laibao_batch_extras",
-    METADATA,
-    _required("task_id", ID, primary_key=True),
-    _count("priority"),
-    _count("runs"),
-    _optional("spent", Json),
-    _required("hook_state", WORD, server_default="none"),
-    _count("hook_due", type_=BIG),
-    _count("hook_tries"),
-    _optional("hook_error", WORD),
-)
 
 #: In the order of creation.
-TABLES = (TASKS, ITEMS, GATES, ROWS, EXTRAS)
-
-
+TABLES = (TASKS, ITEMS, GATES)
 #: In the order of creation.
 INDEXES = (
     sa.Index("laibao_batch_tasks_key", TASKS.c.owner, TASKS.c.idempotency_key, unique=True),
@@ -112,9 +96,8 @@ INDEXES = (
     sa.Index("laibao_batch_tasks_created", TASKS.c.created_at),
     sa.Index("laibao_batch_tasks_ended", TASKS.c.ended_at),
     sa.Index("laibao_batch_tasks_stored", TASKS.c.stored, TASKS.c.ended_at),
+    sa.Index("laibao_batch_tasks_hooks", TASKS.c.hook_state, TASKS.c.hook_due),
     sa.Index("laibao_batch_items_next", ITEMS.c.task_id, ITEMS.c.status, ITEMS.c.due, ITEMS.c.item_index),
-    sa.Index("laibao_batch_extras_priority", EXTRAS.c.priority),
-    sa.Index("laibao_batch_extras_hooks", EXTRAS.c.hook_state, EXTRAS.c.hook_due),
     # Unique: a lane has one item at a time. Any number of items has NULL.
     sa.Index("laibao_batch_items_lane", ITEMS.c.lane, unique=True),
 )

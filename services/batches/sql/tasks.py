@@ -7,9 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from services.batches.records import ENDED, TASK_STATUSES, Task
-from services.batches.sql.claims import locked, micros, note, sum_up
+from services.batches.sql.claims import locked, micros, spent
 from services.batches.sql.rows import Row, answer_values, by_status, count, tasks_of, waits
-from services.batches.sql.tables import EXTRAS, ITEMS, TASKS
+from services.batches.sql.tables import ITEMS, TASKS
 from services.errors import BatchFinished, BatchUnfinished, BatchUnknown
 
 #: Numbers of attempts that one run of a task may use, and runs after which they begin again: an INT holds all of them.
@@ -59,8 +59,7 @@ def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, li
     connection.execute(ITEMS.update().where(*theirs).values(status="cancelled", lane=None, ended_at=now))
     counts = count(connection, [row.task_id])
     done = {name: counts[row.task_id, name] for name in ("completed", "failed")}
-    end = {"status": "cancelled", "ended_at": now, "credential": "", **done}
-    sum_up(connection, row.task_id)
+    end = {"status": "cancelled", "ended_at": now, "credential": "", "spent": spent(connection, row.task_id), **done}
     return _changed(connection, row.task_id, end, now), stopped
 
 
@@ -86,20 +85,17 @@ def retry(connection: sa.Connection, row: Row, credential: str, now: datetime) -
     if row.status == "cancelled":
         raise BatchFinished("the task is cancelled")
     failed = (ITEMS.c.task_id == row.task_id, ITEMS.c.status == "failed")
-    extra = connection.execute(sa.select(EXTRAS).where(EXTRAS.c.task_id == row.task_id)).first()
-    runs = (extra.runs if extra else 0) + 1
     # Attempts have numbers that were not used before: an earlier one's stream may still exist.
-    used = runs % RUNS * ATTEMPTS_OF_RUN
+    used = (row.runs + 1) % RUNS * ATTEMPTS_OF_RUN
     blank = {**answer_values(), "error_code": None, "error_message": None, "started_at": None, "ended_at": None}
     again = {**blank, "status": "pending", "due": 0, "attempts": used, **waits(used)}
     if not connection.execute(ITEMS.update().where(*failed).values(again)).rowcount:
         raise BatchFinished("nothing failed", code="batch_nothing_failed")
-    hook = {} if extra is None or extra.hook_state == "none" else {"hook_state": "pending"}
-    note(connection, row.task_id, {"runs": runs, "spent": None, "hook_due": 0, "hook_tries": 0, **hook})
+    hook = {"hook_state": row.hook_state if row.hook_state == "none" else "pending", "hook_due": 0, "hook_tries": 0}
     paused = row.paused + max(0, micros(now) - micros(row.ended_at))
     values = {"status": "running", "ended_at": None, "paused": paused, "paused_at": None, "stored": 0}
-    served = {"served": micros(now), "error_message": "", "credential": credential}
-    return _changed(connection, row.task_id, {**values, **served}, now)
+    begun = {"runs": row.runs + 1, "spent": None, "served": micros(now), "error_message": "", "credential": credential}
+    return _changed(connection, row.task_id, {**values, **begun, **hook}, now)
 
 
 def _changed(connection: sa.Connection, task_id: str, values: dict[str, object], now: datetime) -> Task:

@@ -284,6 +284,27 @@ def test_an_ended_task_cannot_be_changed(shelf: Shelf, end: str, change: str) ->
     assert shelf.store.get(task.task_id) == before
 
 
+def test_an_item_costs_a_fixed_number_of_round_trips(shelf: Shelf, clock: FakeClock) -> None:
+    """Its claim and its end, BEGIN and COMMIT included; the last item of a task also ends the task."""
+    shelf.submits(3)
+    claims: list[Claimed] = []
+
+    claimed = [shelf.count(lambda: claims.append(shelf.claims(len(claims)))) for _ in range(3)]
+    first, second, third = claims
+    ended = [
+        shelf.count(lambda: shelf.store.complete(first, content="答", usage={"total_tokens": 7})),
+        shelf.count(lambda: shelf.store.retry(second, 30.0, "provider_error", "出错了")),
+        shelf.count(lambda: shelf.store.fail(third, "provider_error", "出错了")),
+    ]
+    clock.advance(30.0)
+    again = shelf.claims()
+    ended.append(shelf.count(lambda: shelf.store.complete(again, content="答")))
+
+    # The turns are of high, low and high priority: with none of high priority there are more looks for a task.
+    assert claimed == [10, 10, 12]
+    assert ended == [5, 5, 5, 8]
+
+
 def test_ended_returns_the_ended_tasks(shelf: Shelf) -> None:
     """`ended` returns those of the given tasks that have ended or do not exist any more."""
     going, paused = shelf.submits(1), shelf.submits(1)

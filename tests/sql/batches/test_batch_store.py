@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_ten_thousand_texts_are_one_task(shelf: Shelf) -> None:
 
 
 def test_what_is_given_beside_a_text_comes_back(shelf: Shelf) -> None:
-    """Ids, columns and inputs are read with their items, and removed with their task; texts without any have none."""
+    """Ids, columns and inputs are read with their items; texts without any have none."""
     given = [Given("A-1", {"备注": "=1"}, {"role": "x"}), Given()]
     task = shelf.submits(["一", "二"], given=given, inputs={"role": "all", "n": 1})
 
@@ -163,10 +164,20 @@ def test_what_is_given_beside_a_text_comes_back(shelf: Shelf) -> None:
     assert (shelf.claims(0).inputs, shelf.claims(1).inputs) == ({"role": "x"}, {})
     assert shelf.store.claim_again(0) == replace(shelf.claims(0), again=True)
 
-    assert shelf.rows("rows") == 1
-    shelf.store.cancel(task.task_id)
-    shelf.store.expire(-1)
-    assert shelf.rows("rows") == 0
+
+def test_a_submission_costs_a_fixed_number_of_round_trips(shelf: Shelf) -> None:
+    """Whatever is given beside its texts, which come in portions of 500, each a transaction of three statements."""
+    given = [Given(f"A-{n}", {"备注": "x"}, {"role": "x"}) for n in range(500)]
+    rich: dict[str, Any] = {"given": given, "priority": "high", "webhook_url": "https://example.com/"}
+
+    counted = [
+        shelf.count(lambda: shelf.submits(1, key="k", digest="d")),
+        shelf.count(lambda: shelf.submits(500)),
+        shelf.count(lambda: shelf.submits(500, **rich)),
+        shelf.count(lambda: shelf.submits(501)),
+    ]
+
+    assert counted == [21, 19, 19, 22]
 
 
 def test_items_are_read_by_their_status(shelf: Shelf) -> None:

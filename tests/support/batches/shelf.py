@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+import sqlalchemy as sa
 
 from services.batches.records import BatchOptions, Claimed, Task
 from services.batches.store import SqlBatchStore
@@ -31,7 +32,7 @@ class Shelf:
 
     def __enter__(self) -> Self:
         self.store.prepare()
-        for table in ("tasks", "items", "rows", "extras"):
+        for table in ("tasks", "items"):
             self.write(f"DELETE FROM laibao_batch_{table}")
         return self
 
@@ -76,6 +77,21 @@ class Shelf:
         """Return the number of rows in `tasks` or `items`, also of tasks that the store does not show."""
         count = f"SELECT COUNT(*) FROM laibao_batch_{table}"
         return self.store._database.read(lambda connection: connection.exec_driver_sql(count).scalar())
+
+    def count(self, work: Callable[[], object]) -> int:
+        """Return the number of statements that `work` sends, each of which is a round trip to a server."""
+        sent: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+            sent.append(statement)
+
+        engine = self.store._database._engine
+        sa.event.listen(engine, "before_cursor_execute", note)
+        try:
+            work()
+        finally:
+            sa.event.remove(engine, "before_cursor_execute", note)
+        return len(sent)
 
     def statuses(self, task: Task) -> list[str]:
         return [item.status for item in self.store.rows(task.task_id)]
