@@ -95,14 +95,6 @@ class SqlUserStore:
         """
         self._run(sa.text("SELECT 1"), {})
 
-    def check_query(self) -> None:
-        """Run the query for an impossible userid, to check that it works and returns the required columns.
-
-        Raises:
-            SettingsError, StoreUnavailable: as in `find`.
-        """
-        self.find("")
-
     def close(self) -> None:
         """Close the idle connections. A connection in use closes when its lookup ends."""
         for database in filter(None, (self._main, self._reader)):
