@@ -22,8 +22,7 @@ from channels.realtime.batch_news import BatchNews
 from channels.realtime.channel import RealtimeOptions, realtime_blueprint
 from channels.sockets.connections import connections_blueprint
 from channels.sockets.endpoint import SocketLimits, Sockets
-from channels.waiting.questions import WaitingQuestions
-from channels.waiting.waits import WaitingRequests
+from channels.waiting.requests import WaitingQuestions, WaitingRequests
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.pages import index_blueprint, pages_blueprint

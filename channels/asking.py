@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from channels.sockets.answer_queue import StreamSource
 from services.attachments import SentFile
 from services.identity.callers import Caller
 from services.models import Question
+from services.streams.following import News
+from services.streams.long_text import Whole
 from services.streams.records import Snapshot
 
 #: Maximum characters of a question (sockets, inputs over HTTP), and of an id chosen by the client.
@@ -20,6 +21,22 @@ MAX_FILES = 10
 FILE_ID = r"[0-9a-f]{32}"
 #: The largest cursor accepted; no stream may have so many chunks.
 MAX_CURSOR = 2**31 - 1
+
+
+class FollowedStream(Protocol):
+    """A reader of one stream, as `services.streams.following.Following` is."""
+
+    def next(self, timeout: float) -> News | None: ...
+
+    def whole(self) -> Whole: ...
+
+
+class StreamSource(Protocol):
+    """The gateway, as readers use it."""
+
+    def follow(
+        self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True
+    ) -> FollowedStream: ...
 
 
 class QuestionGateway(StreamSource, Protocol):

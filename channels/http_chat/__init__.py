@@ -1,9 +1,9 @@
 """One question over plain HTTP, answered as JSON or as server-sent events: `endpoints.py` has the addresses.
 
-`stream.py` shows a stream as events, `ends.py` maps an end to an HTTP status; the way along the stream is in
-`channels/waiting`. A request holds a slot (`HTTP_WAITS_MAX`) until the server is done with its reply. Text is read from
-Redis, or from its owner, only when the connection can take 16 KiB without blocking; a client that reads nothing for
-30 s is cut off, one that closes its side is noticed within a second.
+`replies.py` shows a stream as events and maps its end to an HTTP status; `channels/following.py` reads the stream. A
+request holds a slot (`HTTP_WAITS_MAX`) until the server is done with its reply. Text is read from Redis, or from its
+owner, only when the connection can take 16 KiB without blocking; a client that reads nothing for 30 s is disconnected,
+and one that closes its side is noticed within a second.
 
 Rates, drains and a full replica reject new questions only: a question that was accepted before is found by its id, and
 one that got no slot stores no refusal. A leaving replica serves running answers for `DRAIN_SECONDS`, then ends its

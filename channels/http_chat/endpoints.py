@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from flask import Blueprint, Response, request
 
 from channels.asking import MAX_FILES, MAX_ID, UploadedFiles
+from channels.following import AnswerWait, Ended
 from channels.http_chat.models import (
     ChatAnswered,
     ChatCancelled,
@@ -26,9 +27,8 @@ from channels.options import AskableBots, ChatReader, Reader, ThinkingMode
 from channels.rating import RatingInbox
 from channels.rating import rate as take
 from channels.registry import HTTP
-from channels.waiting.line import ClientConnection
-from channels.waiting.questions import WaitingQuestions
-from channels.waiting.waits import AnswerWait, Ended
+from channels.waiting.connection import ClientConnection
+from channels.waiting.requests import WaitingQuestions
 from channels.web import rest
 from channels.web.errors import refused
 from channels.web.rest import Operation, RestError, RestModel, SlicedResponse, envelope, wrong_field

@@ -12,10 +12,10 @@ from itertools import groupby
 from math import ceil
 from typing import Any
 
+from channels.following import AnswerWait, Ended, WaitStep
 from channels.options import ThinkingMode
 from channels.thinking import ShownText, text_members
-from channels.waiting.line import ClientConnection
-from channels.waiting.waits import AnswerWait, Ended, WaitStep
+from channels.waiting.connection import ClientConnection
 from channels.web.errors import UNKNOWN_CODE, retry_headers, status_of_code
 from channels.web.rest import STORE_CODE, RestError, enveloped
 from config.texts import Texts

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from channels.following import Ended
 from channels.openai.errors import error_object, openai_refusal
 from channels.thinking import thinking_and_answer
-from channels.waiting.waits import Ended
 from channels.web.rest import RestError
 from config.texts import Texts
 from services.streams.long_text import Whole

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
+from channels.following import Ended, WaitStep
 from channels.openai.errors import openai_refusal
 from channels.openai.replies import ReplyHead, cited_sources, error_chunk, failure, finish_reason
-from channels.waiting.line import ClientConnection
-from channels.waiting.waits import Ended, WaitStep
+from channels.waiting.connection import ClientConnection
 from config.texts import Texts
 from services.conversations.session_store import TextDigest
 from services.errors import StoreUnavailable, StreamUnknown

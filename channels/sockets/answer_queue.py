@@ -8,18 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
+from channels.asking import StreamSource
+from channels.following import AnswerWait
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
 from services.streams.long_text import Whole
 
 log = logging.getLogger(__name__)
-
-#: Seconds of one wait for news; a closed socket's thread ends within this time.
-SLICE = 1.0
-#: Seconds between two attempts to read an ended answer while Redis is unavailable.
-AGAIN = 0.5
 
 
 @dataclass(eq=False)
@@ -35,22 +32,6 @@ class Shown:
 
 
 S = TypeVar("S", bound=Shown)
-
-
-class FollowedStream(Protocol):
-    """A reader of one stream, as `services.streams.following.Following` is."""
-
-    def next(self, timeout: float) -> News | None: ...
-
-    def whole(self) -> Whole: ...
-
-
-class StreamSource(Protocol):
-    """The gateway, as readers use it."""
-
-    def follow(
-        self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True
-    ) -> FollowedStream: ...
 
 
 @dataclass(frozen=True)
@@ -127,7 +108,7 @@ class AnswerQueue(Generic[S]):
             self._entries = deque(entry for entry in self._entries if entry[0].stream_id != stream_id)
 
     def close(self) -> None:
-        """Stop showing answers; the thread ends within `SLICE` plus the time of a running callback."""
+        """Stop showing answers; the thread ends within a second plus the time of a running callback."""
         self._closed.set()
         with self._lock:
             self._entries.clear()
@@ -175,41 +156,18 @@ class AnswerQueue(Generic[S]):
 
     def _follow(self, shown: S, cursor: int) -> None:
         following = self._gateway.follow(shown.stream_id, cursor, bot=shown.bot, principal=shown.principal)
-        last = self._last(shown, following)
-        whole = self._whole(shown, following) if last else None
-        if last and whole:
-            self._callbacks.ended(shown, last, whole)
-
-    def _last(self, shown: S, following: FollowedStream) -> News | None:
-        """Show news until the stream's end; return the last news, or None when the answer is not wanted any more.
-
-        Raises:
-            StoreUnavailable: no news came for `timeout` seconds.
-        """
-        end = self._clock() + self._timeout
-        while self._wanted(shown):
-            news = following.next(SLICE)
-            if news is None:
-                self._check(end)
-                continue
-            if not self._wanted(shown) or not self._callbacks.show(shown, news):
-                return None
-            if news.ended:
-                return news
-            end = self._clock() + self._timeout
-        return None
-
-    def _whole(self, shown: S, following: FollowedStream) -> Whole | None:
-        """Return the whole answer, waiting while Redis is unavailable; None when it is not wanted any more."""
-        end = self._clock() + self._timeout
-        while self._wanted(shown):
-            try:
-                return following.whole()
-            except StoreUnavailable:
-                self._check(end)
-                self._closed.wait(AGAIN)
-        return None
-
-    def _check(self, end: float) -> None:
-        if self._clock() > end:
-            raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
+        wait = AnswerWait(
+            following,
+            leaving=lambda: not self._wanted(shown),
+            timeout=self._timeout,
+            clock=self._clock,
+            sleep=self._closed.wait,
+        )
+        last: News | None = None
+        for step in wait.steps():
+            if isinstance(step, News):
+                last = step
+                if not self._wanted(shown) or not self._callbacks.show(shown, step):
+                    return
+            elif step and last:
+                self._callbacks.ended(shown, last, step.whole)

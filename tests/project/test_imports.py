@@ -35,7 +35,7 @@ FLOORS = {
 }  # fmt: skip
 #: Packages of `channels` that are no channels: channels may import these, but not each other.
 SHARED_BY_CHANNELS = (
-    *("channels.asking", "channels.options", "channels.rating", "channels.thinking"),
+    *("channels.asking", "channels.following", "channels.options", "channels.rating", "channels.thinking"),
     *("channels.registry", "channels.web", "channels.sockets", "channels.waiting"),
 )
 

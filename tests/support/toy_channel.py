@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, request
 
-from channels.asking import QuestionGateway
-from channels.sockets.answer_queue import FollowedStream
+from channels.asking import FollowedStream, QuestionGateway
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from services.channels import Channel, ChannelRules

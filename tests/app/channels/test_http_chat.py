@@ -18,8 +18,7 @@ from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed
 from channels.http_chat.replies import refusal
 from channels.options import AskableBots
 from channels.registry import HTTP
-from channels.waiting.questions import WaitingQuestions
-from channels.waiting.waits import WaitingRequests
+from channels.waiting.requests import WaitingQuestions, WaitingRequests
 from channels.web.errors import register_rest_errors
 from config.texts import ZH, Texts
 from services.errors import StoreUnavailable, StreamUnknown

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from channels import following
 from channels.sockets import answer_queue
 from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from services.errors import StoreUnavailable, StreamUnknown
@@ -199,7 +200,7 @@ def test_a_failing_callback_does_not_end_the_queue(streams: Streams, screen: Scr
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read an ended answer again without a pause."""
-    monkeypatch.setattr(answer_queue, "AGAIN", 0.01)
+    monkeypatch.setattr(following, "AGAIN", 0.01)
 
 
 @pytest.mark.usefixtures("_at_once")

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from channels.following import AnswerWait, Ended, WaitStep
 from channels.http_chat.replies import PING, PING_SECONDS, EventStream
-from channels.waiting.line import PIECE_BYTES, ClientConnection
-from channels.waiting.waits import AnswerWait, Ended, WaitingRequests, WaitStep
+from channels.waiting.connection import PIECE_BYTES, ClientConnection
+from channels.waiting.requests import WaitingRequests
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
@@ -272,8 +273,8 @@ def test_slots_are_bounded_and_counted() -> None:
 
 def test_close_all_waits_for_the_last_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """`close_all` ends the waiting requests and waits for them; `leave` alone ends none."""
-    monkeypatch.setattr("channels.waiting.waits.SHOWN_SECONDS", 0.05)
-    monkeypatch.setattr("channels.waiting.waits.LAST_SECONDS", 30.0)
+    monkeypatch.setattr("channels.waiting.requests.SHOWN_SECONDS", 0.05)
+    monkeypatch.setattr("channels.waiting.requests.LAST_SECONDS", 30.0)
     waits = WaitingRequests()
     wait = waits.along(Endless())
     waits.enter()
@@ -296,7 +297,7 @@ def test_close_all_waits_for_the_last_request(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_answer_that_has_just_ended_is_given_before_its_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last streams of a replica may end a moment before their clients have the end."""
-    monkeypatch.setattr("channels.waiting.waits.SHOWN_SECONDS", 30.0)
+    monkeypatch.setattr("channels.waiting.requests.SHOWN_SECONDS", 30.0)
     waits = WaitingRequests()
     steps = waits.along(Endless()).steps()
     waits.enter()

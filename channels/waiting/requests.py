@@ -1,19 +1,82 @@
-"""Asks questions of requests that wait for the answer, within the limits of this replica and of each caller."""
+"""Requests that wait for an answer over plain HTTP: their slots, their questions, and their end with the replica."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from channels.asking import FindingGateway, QuestionLimiter
-from channels.waiting.waits import AnswerWait, WaitingRequests
+from channels.asking import FindingGateway, FollowedStream, QuestionLimiter
+from channels.following import AnswerWait
 from channels.web.rest import RestError
 from services import metrics
 from services.attachments import SentFile
 from services.models import Question
 
 log = logging.getLogger(__name__)
+
+#: Seconds the last requests have to end when this replica stops.
+LAST_SECONDS = 3.0
+#: Seconds of `LAST_SECONDS` in which the ends of answers are given before waiting requests are ended.
+SHOWN_SECONDS = 2.0
+
+
+class WaitingRequests:
+    """The waiting requests of this process; attached to `bootstrap.container`, which starts and stops it."""
+
+    def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
+        """At most `most` requests wait at once; one without news for `timeout` seconds fails."""
+        self._most = most
+        self._timeout = timeout
+        self._count = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+
+    @property
+    def count(self) -> int:
+        """The number of waiting requests."""
+        return self._count
+
+    def enter(self) -> bool:
+        """Take a slot, to be released by `exit`; return False when none is free."""
+        with self._changed:
+            if self._count >= self._most:
+                return False
+            self._count += 1
+        metrics.HTTP_WAITS.inc()
+        return True
+
+    def exit(self) -> None:
+        """Release a slot."""
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+        metrics.HTTP_WAITS.dec()
+
+    def along(self, following: FollowedStream) -> AnswerWait:
+        """Return an `AnswerWait` on a stream."""
+        return AnswerWait(following, leaving=self._closing.is_set, timeout=self._timeout, sleep=self._closing.wait)
+
+    def start(self) -> None:
+        """Report the limit as a metric."""
+        metrics.HTTP_WAITS_MAX.inc(self._most)
+
+    def leave(self) -> None:
+        """Do nothing: each request waits for one answer, and letting it finish costs less than resuming elsewhere."""
+
+    def close_all(self) -> None:
+        """End all waiting requests: clients resume on another replica.
+
+        Those whose answer has just ended have `SHOWN_SECONDS` to give it. Takes up to `LAST_SECONDS` in all.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count, SHOWN_SECONDS)
+            self._closing.set()
+            self._changed.wait_for(lambda: not self._count, LAST_SECONDS - SHOWN_SECONDS)
+
+    def stop(self) -> None:
+        """Do nothing: `close_all` has ended all requests."""
 
 
 class WaitingQuestions:

@@ -1,28 +1,22 @@
-"""Requests that wait for an answer: limits their number, follows their streams, and ends them with the replica."""
+"""Follows one answer for one client: on a socket, as an event stream or for one reply."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from channels.sockets.answer_queue import FollowedStream
-from services import metrics
+from channels.asking import FollowedStream
 from services.errors import StoreUnavailable
 from services.streams.following import News
 from services.streams.long_text import Whole
 
-#: Seconds of one wait for news; a request whose client has disconnected ends within about this time.
+#: Seconds of one wait for news; the thread of a client that has disconnected ends within about this time.
 SLICE = 1.0
 #: Seconds between two attempts to read an ended answer while Redis is unavailable.
 AGAIN = 0.5
 #: Seconds for the first read; longer than a missing stream is waited for (`following.Misses`).
 FIRST_SECONDS = 8.0
-#: Seconds the last requests have to end when this replica stops.
-LAST_SECONDS = 3.0
-#: Seconds of `LAST_SECONDS` in which the ends of answers are given before waiting requests are ended.
-SHOWN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +32,7 @@ WaitStep = News | Ended | None
 
 
 class AnswerWait:
-    """Follows one stream for one request; used by one thread at a time."""
+    """Follows one stream for one client; used by one thread at a time."""
 
     def __init__(
         self,
@@ -49,7 +43,7 @@ class AnswerWait:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """`leaving` tells whether this replica stops; a stream without news for `timeout` seconds fails."""
+        """`leaving` tells whether to stop; a stream without news for `timeout` seconds fails."""
         self._following = following
         self._leaving = leaving
         self._timeout = timeout
@@ -112,60 +106,3 @@ class AnswerWait:
             self._heard = now
         elif now - self._heard > self._timeout:
             raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
-
-
-class WaitingRequests:
-    """The waiting requests of this process; attached to `bootstrap.container`, which starts and stops it."""
-
-    def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
-        """At most `most` requests wait at once; one without news for `timeout` seconds fails."""
-        self._most = most
-        self._timeout = timeout
-        self._count = 0
-        self._changed = threading.Condition()
-        self._closing = threading.Event()
-
-    @property
-    def count(self) -> int:
-        """The number of waiting requests."""
-        return self._count
-
-    def enter(self) -> bool:
-        """Take a slot, to be released by `exit`; return False when none is free."""
-        with self._changed:
-            if self._count >= self._most:
-                return False
-            self._count += 1
-        metrics.HTTP_WAITS.inc()
-        return True
-
-    def exit(self) -> None:
-        """Release a slot."""
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-        metrics.HTTP_WAITS.dec()
-
-    def along(self, following: FollowedStream) -> AnswerWait:
-        """Return an `AnswerWait` on a stream."""
-        return AnswerWait(following, leaving=self._closing.is_set, timeout=self._timeout, sleep=self._closing.wait)
-
-    def start(self) -> None:
-        """Report the limit as a metric."""
-        metrics.HTTP_WAITS_MAX.inc(self._most)
-
-    def leave(self) -> None:
-        """Do nothing: each request waits for one answer, and letting it finish costs less than resuming elsewhere."""
-
-    def close_all(self) -> None:
-        """End all waiting requests: clients resume on another replica.
-
-        Those whose answer has just ended have `SHOWN_SECONDS` to give it. Takes up to `LAST_SECONDS` in all.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count, SHOWN_SECONDS)
-            self._closing.set()
-            self._changed.wait_for(lambda: not self._count, LAST_SECONDS - SHOWN_SECONDS)
-
-    def stop(self) -> None:
-        """Do nothing: `close_all` has ended all requests."""
