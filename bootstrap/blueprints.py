@@ -18,8 +18,8 @@ from channels.openai.endpoints import openai_channel
 from channels.openai.errors import openai_refusal
 from channels.options import AskableBots
 from channels.push.endpoints import push_blueprint
-from channels.realtime.batch_news import BatchNews
 from channels.realtime.channel import RealtimeOptions, realtime_blueprint
+from channels.realtime.task_updates import TaskUpdates
 from channels.sockets.connections import connections_blueprint
 from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.waiting.requests import WaitingQuestions, WaitingRequests
@@ -97,12 +97,14 @@ def register_sockets(
         files=uploads,
     )
     app.register_blueprint(chat_blueprint(sockets, open_chat))
-    news = BatchNews(container.batches) if container.batches else None
-    if news:
-        container.attach(news)
+    updates = TaskUpdates(container.batches) if container.batches else None
+    if updates:
+        container.attach(updates)
     options = RealtimeOptions(detect, texts, settings.realtime_stop, blocks, html.picture)
     app.register_blueprint(
-        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, options=options, news=news)
+        realtime_blueprint(
+            sockets, settings.ws_path, gateway=gateway, limiter=limiter, options=options, updates=updates
+        )
     )
     app.register_blueprint(pages_blueprint(texts=texts, app_name=settings.app_name, ws_path=settings.ws_path))
     app.register_blueprint(connections_blueprint(sockets, administrators))

@@ -1,5 +1,5 @@
 """The realtime WebSocket: `channel.py` runs `services.realtime.session`; `answers.py` asks and shows its answers, and
-`batch_news.py` reports on batches.
+`task_updates.py` reports the progress of batch tasks.
 
 `channels.sockets.outbox` sends the session's frames in the order they were made; the reader never waits for an answer.
 """

@@ -24,7 +24,7 @@ from services.streams.long_text import Whole
 log = logging.getLogger(__name__)
 
 #: Runs a step of the session and sends its frames; returns whether the socket is still open.
-Tell = Callable[[Callable[[], list[Effect]]], bool]
+RunStep = Callable[[Callable[[], list[Effect]]], bool]
 
 
 @dataclass(eq=False)
@@ -35,7 +35,7 @@ class _QueuedAnswer(Shown):
 
 
 class ShownAnswers:
-    """The answers of one client. The queue's thread calls the steps of the session's answers through `tell`."""
+    """The answers of one client. The queue's thread calls the steps of the session's answers through `run`."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ShownAnswers:
         client_id: str,
         *,
         session: SessionAnswers,
-        tell: Tell,
+        run: RunStep,
         closing: Callable[[], bool],
     ) -> None:
         self._gateway = gateway
@@ -53,7 +53,7 @@ class ShownAnswers:
         self._caller = caller
         self._client_id = client_id
         self._session = session
-        self._tell = tell
+        self._run = run
         # Answers that the session has just given up may still be in the queue.
         self._queue = AnswerQueue(gateway, self._callbacks(closing), most=2 * MOST)
 
@@ -107,10 +107,10 @@ class ShownAnswers:
 
     def _callbacks(self, closing: Callable[[], bool]) -> AnswerCallbacks[_QueuedAnswer]:
         return AnswerCallbacks(
-            begun=lambda queued: self._tell(lambda: self._session.begun(queued.answer)),
+            begun=lambda queued: self._run(lambda: self._session.begun(queued.answer)),
             show=self._show,
             ended=self._ended,
-            failed=lambda queued, code: self._tell(lambda: self._session.failed(queued.answer, code)),
+            failed=lambda queued, code: self._run(lambda: self._session.failed(queued.answer, code)),
             closing=closing,
         )
 
@@ -119,17 +119,17 @@ class ShownAnswers:
         pieces = _pieces(news, joined=queued.answer.blocks is not None)
         grew = partial(self._session.grew, queued.answer, first=news.first)
         if not pieces:
-            return self._tell(partial(grew, (), cursor=news.cursor, reset=news.reset))
+            return self._run(partial(grew, (), cursor=news.cursor, reset=news.reset))
         for number, piece in enumerate(pieces):
             cursor = news.cursor if number + 1 == len(pieces) else piece[1]
-            if not self._tell(partial(grew, (piece,), cursor=cursor, reset=news.reset and not number)):
+            if not self._run(partial(grew, (piece,), cursor=cursor, reset=news.reset and not number)):
                 return False
         return True
 
     def _ended(self, queued: _QueuedAnswer, news: News, whole: Whole) -> None:
-        told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
-        told |= {"usage": whole.usage.known, "sources": whole.sources, "files": whole.files}
-        self._tell(lambda: self._session.ended(queued.answer, whole.status, **told))
+        known: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
+        known |= {"usage": whole.usage.known, "sources": whole.sources, "files": whole.files}
+        self._run(lambda: self._session.ended(queued.answer, whole.status, **known))
 
 
 def _pieces(news: News, *, joined: bool) -> list[tuple[str, int]]:

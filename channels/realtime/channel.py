@@ -13,7 +13,7 @@ from flask import Blueprint, Response
 
 from channels.asking import QuestionGateway, QuestionLimiter, iso_now
 from channels.realtime.answers import ShownAnswers
-from channels.realtime.batch_news import BatchNews
+from channels.realtime.task_updates import TaskUpdates
 from channels.sockets.endpoint import add_socket_rule
 from channels.sockets.outbox import Goodbye, Outbox
 from channels.sockets.peer import ClosableSocket, Closed, SocketServer
@@ -44,11 +44,11 @@ class RealtimeOptions:
 
     detect: Callable[[str], Detection]
     texts: Texts
-    stop: Literal["idle", "close"] = "idle"
+    stop: Literal["idle", "close"]
     #: Makes the renderer of an answer for a client that wants HTML.
-    blocks: Callable[[], BlockRenderer] = BlockRenderer
+    blocks: Callable[[], BlockRenderer]
     #: Returns the link to the gateway's copy of a picture, by the answer's stream and the picture's address.
-    picture: Callable[[str, str], str] = lambda stream_id, url: ""
+    picture: Callable[[str, str], str]
 
 
 class RealtimeChannel:
@@ -67,9 +67,9 @@ class RealtimeChannel:
         gateway: QuestionGateway,
         limiter: QuestionLimiter,
         options: RealtimeOptions,
-        news: BatchNews | None = None,
+        updates: TaskUpdates | None = None,
     ) -> None:
-        """`client_id` is also the id of the first session; without `news` batches cannot be subscribed to."""
+        """`client_id` is also the id of the first session; without `updates` batches cannot be subscribed to."""
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
@@ -92,10 +92,10 @@ class RealtimeChannel:
             caller,
             client_id,
             session=self._session.answers,
-            tell=self._tell,
+            run=self._run_apart,
             closing=lambda: socket.closing,
         )
-        self._follower = news.follower(caller.principal, self._progress) if news else None
+        self._follower = updates.follower(caller.principal, self._progress) if updates else None
 
     @property
     def busy(self) -> bool:
@@ -133,7 +133,7 @@ class RealtimeChannel:
 
     def _do(self, step: Callable[[], list[Effect]]) -> None:
         """Run a step of the session in the reader's thread: send its frames and execute its commands."""
-        for command in self._say(step, wait=False):
+        for command in self._run(step, wait=False):
             match command:
                 case AskQuestion():
                     self._ask(command)
@@ -147,16 +147,16 @@ class RealtimeChannel:
                 case UnwatchTask() if self._follower:
                     self._follower.forget(command.task_id)
 
-    def _tell(self, step: Callable[[], list[Effect]]) -> bool:
+    def _run_apart(self, step: Callable[[], list[Effect]]) -> bool:
         """Run a step in another thread, where it has no commands; return whether the socket is still open."""
-        self._say(step, wait=True)
+        self._run(step, wait=True)
         return not self._socket.closing
 
-    def _say(self, step: Callable[[], list[Effect]], *, wait: bool) -> list[Effect]:
+    def _run(self, step: Callable[[], list[Effect]], *, wait: bool) -> list[Effect]:
         """Run a step, send its frames, and return its commands."""
         with self._step:
             effects = step()
-            self._outbox.put(_said(effect) for effect in effects if isinstance(effect, dict | Close))
+            self._outbox.put(_sendable(effect) for effect in effects if isinstance(effect, dict | Close))
             self._socket.heartbeat = {"session_id": self._session.session_id}
         self._outbox.flush(wait=wait)
         return [effect for effect in effects if not isinstance(effect, dict | Close)]
@@ -183,8 +183,8 @@ class RealtimeChannel:
     def _progress(self, task_id: str, task: Task | None) -> bool:
         """Report a task in the follower's thread; None means that the task does not exist any more."""
         if task is None:
-            return self._tell(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
-        return self._tell(lambda: self._session.progressed(task))
+            return self._run_apart(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
+        return self._run_apart(lambda: self._session.progressed(task))
 
 
 def realtime_blueprint(
@@ -194,12 +194,14 @@ def realtime_blueprint(
     gateway: QuestionGateway,
     limiter: QuestionLimiter,
     options: RealtimeOptions,
-    news: BatchNews | None = None,
+    updates: TaskUpdates | None = None,
 ) -> Blueprint:
-    """Return the channel's address; every connection gets a new client id. Without `news` there are no batches."""
+    """Return the channel's address; every connection gets a new client id. Without `updates` there are no batches."""
 
     def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeChannel:
-        return RealtimeChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, options=options, news=news)
+        return RealtimeChannel(
+            socket, caller, client_id, gateway=gateway, limiter=limiter, options=options, updates=updates
+        )
 
     def listen() -> Response:
         return sockets.serve("realtime", "", opened)
@@ -209,7 +211,7 @@ def realtime_blueprint(
     return routes
 
 
-def _said(effect: Effect) -> Mapping[str, Any] | Goodbye:
+def _sendable(effect: Effect) -> Mapping[str, Any] | Goodbye:
     if isinstance(effect, Close):
         return Goodbye(effect.code, effect.reason)
     assert isinstance(effect, dict)

@@ -1,4 +1,4 @@
-"""The unfinished answers of a realtime socket: one that is shown, and those that wait for it.
+"""The unfinished answers of a realtime socket: the one that is shown, and those that are queued behind it.
 
 Like the session it does no I/O: each step returns in order what the caller must send, ask, follow and cancel.
 """
@@ -111,8 +111,8 @@ class SessionAnswers:
         """
         if status == "error":
             return self.failed(answer, code or "answer_failed", sentence)
-        told = {"mock": mock, "usage": usage, "sources": list(sources), "files": list(files)}
-        members = {name: value for name, value in told.items() if value}
+        known = {"mock": mock, "usage": usage, "sources": list(sources), "files": list(files)}
+        members = {name: value for name, value in known.items() if value}
         return self._finish(answer, **members, **({"error": "CANCELLED"} if status == "cancelled" else {}))
 
     def failed(self, answer: SessionAnswer, code: str, sentence: str = "") -> list[Effect]:
@@ -121,14 +121,14 @@ class SessionAnswers:
             return []
         return [self._frames.failed(answer, code, sentence), *self._finish(answer, error=code.upper())]
 
-    def interrupt(self, why: str) -> list[Effect]:
+    def interrupt(self, reason: str) -> list[Effect]:
         """Cancel all answers. Answers with frames get a final frame."""
         answers, self._answers = self._answers, []
         if not answers:
             return []
         ends = [self._final(answer, error="CANCELLED") for answer in answers if answer.begun]
         cancel = Cancel(tuple(answer for answer in answers if answer.stream_id))
-        return [self._frames.interrupting(why), *ends, cancel]
+        return [self._frames.interrupting(reason), *ends, cancel]
 
     def closed(self, *, orderly: bool) -> list[Effect]:
         """Handle the end of the socket. An orderly close cancels the answers; after any other the client may resume."""

@@ -71,10 +71,10 @@ class RealtimeFrames:
         idle = self.status("idle", "note_idle")
         return [idle, self.status("paused", "note_paused")] if self.paused else [idle]
 
-    def interrupting(self, why: str) -> Frame:
-        """Report that answers are cancelled. `why` is a word for programs."""
+    def interrupting(self, reason: str) -> Frame:
+        """Report that answers are cancelled. `reason` is a word for programs."""
         self.stage = "interrupting"
-        return self._frame("status", stage="interrupting", note=why)
+        return self._frame("status", stage="interrupting", note=reason)
 
     def begun(self, answer: SessionAnswer) -> list[Frame]:
         """Return the frames that precede an answer's first text."""
@@ -107,10 +107,10 @@ class RealtimeFrames:
         """Return the next frame of an answer; for a client that wants HTML, with the blocks that have changed."""
         number = answer.index or 0
         answer.index = number + 1
-        said: Frame = {"stream_index": number, "content": content, "final": final}
+        shown: Frame = {"stream_index": number, "content": content, "final": final}
         if answer.blocks:
-            said["html"] = self._html(answer, answer.blocks, content, final=final)
-        return self._frame("answer", **said, stream_id=answer.stream_id, cursor=cursor, **members)
+            shown["html"] = self._html(answer, answer.blocks, content, final=final)
+        return self._frame("answer", **shown, stream_id=answer.stream_id, cursor=cursor, **members)
 
     def _html(self, answer: SessionAnswer, blocks: BlockRenderer, content: str, *, final: bool) -> list[Frame]:
         """Return the changed blocks; in the last frame also those with a picture, which has been fetched by then."""

@@ -9,9 +9,9 @@ one at a time.
 
 Each final text is judged by itself; frames show the question found in it as `question`. The provider is asked that
 text, preceded by the texts since the last question (bounded, see `Transcript`). An instant query asks the last final
-text alone. A question spoken during an answer gets its frames when its turn comes; a `queued` frame tells the client
-its stream before. `Transcript` holds the last final text and the context of the next question, `Subscriptions` the
-batch tasks that the client follows.
+text alone. A question spoken during an answer gets its frames when its own answer is shown; a `queued` frame names its
+stream before. `Transcript` holds the last final text and the context of the next question, `Subscriptions` the batch
+tasks that the client follows.
 """
 
 from __future__ import annotations
@@ -111,10 +111,12 @@ class Subscriptions:
         """Handle a task's progress. After its end the task is no longer followed."""
         if task.task_id not in self._task_ids:
             return []
-        told: list[Effect] = [frames.batch_progress(task, self._now())]
+        progress: list[Effect] = [frames.batch_progress(task, self._now())]
         if task.ended:
             self._task_ids.discard(task.task_id)
-        return [*told, frames.task_error("batch_task_failed", task.task_id)] if task.status == "failed" else told
+        return (
+            [*progress, frames.task_error("batch_task_failed", task.task_id)] if task.status == "failed" else progress
+        )
 
     def failed(self, task_id: str, code: str, frames: RealtimeFrames) -> list[Effect]:
         """Handle that a task cannot be followed (any more)."""
@@ -219,7 +221,7 @@ class RealtimeSession:
     def _do(self, incoming: SessionMessage) -> list[Effect]:
         match incoming:
             case TranscriptPiece():
-                return self._hear(incoming)
+                return self._take_piece(incoming)
             case Control():
                 return self._control(incoming)
             case ResumeStream():
@@ -232,7 +234,7 @@ class RealtimeSession:
                 return self._tasks.end(incoming.task_id)
         return []
 
-    def _hear(self, piece: TranscriptPiece) -> list[Effect]:
+    def _take_piece(self, piece: TranscriptPiece) -> list[Effect]:
         if self._frames.paused:
             return [self._frames.status("paused", "note_paused_chunk")]
         text = piece.text.strip()

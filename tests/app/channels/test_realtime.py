@@ -12,10 +12,9 @@ from typing import Any, Literal
 import pytest
 from flask import Flask, Response
 
-from channels.realtime.channel import RealtimeChannel, RealtimeOptions, realtime_blueprint
+from channels.realtime.channel import RealtimeChannel, realtime_blueprint
 from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.sockets.peer import Closed
-from config.texts import Texts
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question
@@ -26,7 +25,7 @@ from services.streams.records import Chunk, Snapshot
 from tests.app.channels.test_chat import rejected_count
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import Limit
-from tests.support.sockets.realtime_desk import detect, html_of, stages
+from tests.support.sockets.realtime_desk import detect, html_of, options_for, stages
 from tests.support.streams.told_stream import Stream
 from utils.questions.detection import Detection
 
@@ -131,7 +130,7 @@ class Client:
             "c1",
             gateway=self.gateway,
             limiter=self.limiter,
-            options=RealtimeOptions(detect, Texts("zh"), stop),
+            options=options_for(detect, stop),
         )
         self.endpoint.opened()
 
@@ -526,7 +525,7 @@ def test_the_address_comes_from_the_setting() -> None:
             served.append((channel, client_id, open))
             return Response("", 426)
 
-    app, options = Flask(__name__), RealtimeOptions(detect, Texts("zh"))
+    app, options = Flask(__name__), options_for(detect)
     app.register_blueprint(
         realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=Limit(), options=options)
     )

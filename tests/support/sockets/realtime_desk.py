@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from channels.realtime.channel import RealtimeOptions
 from config.texts import Texts
 from services.models import Status
 from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, Frame, SessionAnswer
@@ -19,6 +20,11 @@ def detect(text: str) -> Detection:
     """Return a question if a sentence of the text ends in a question mark; all such sentences are the question."""
     asking = [part for part in text.replace("。", "。|").replace("？", "？|").split("|") if part.endswith(("？", "?"))]
     return Detection(bool(asking), 0.97318, "".join(asking))
+
+
+def options_for(detect: Callable[[str], Detection], stop: Literal["idle", "close"] = "idle") -> RealtimeOptions:
+    """Return a channel's options with Chinese sentences and no pictures."""
+    return RealtimeOptions(detect, Texts("zh"), stop, BlockRenderer, lambda stream_id, url: "")
 
 
 class Desk:

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import requests
 
-from channels.realtime.batch_news import BatchNews, Follower
-from channels.realtime.channel import RealtimeChannel, RealtimeOptions
+from channels.realtime.channel import RealtimeChannel
+from channels.realtime.task_updates import Follower, TaskUpdates
 from channels.sockets.peer import Closed
-from config.texts import Texts
 from demo.mocks.dify.server import MockDify
 from services.batches.records import Item, Task
 from services.errors import BatchUnknown, StoreUnavailable
@@ -26,7 +25,7 @@ from tests.support.batches.twin import BatchesTwin
 from tests.support.replicas import AppServer, dify_settings, replicas, settings_for
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import Limit
-from tests.support.sockets.realtime_desk import NOW, Desk, detect
+from tests.support.sockets.realtime_desk import NOW, Desk, detect, options_for
 from tests.support.sockets.visitor import visit
 
 #: Seconds to wait for a frame or a query: wide, for a busy machine.
@@ -82,20 +81,20 @@ def batches() -> RecordedBatches:
 
 
 @pytest.fixture
-def news(batches: RecordedBatches) -> Iterator[BatchNews]:
-    news = BatchNews(batches, interval=0.01)
-    news.start()
-    yield news
-    news.stop()
+def updates(batches: RecordedBatches) -> Iterator[TaskUpdates]:
+    updates = TaskUpdates(batches, interval=0.01)
+    updates.start()
+    yield updates
+    updates.stop()
 
 
 @pytest.fixture
-def follows(news: BatchNews) -> Iterator[Callable[[Listener], Follower]]:
+def follows(updates: TaskUpdates) -> Iterator[Callable[[Listener], Follower]]:
     """Return a function that makes followers; all are closed after the test."""
     made: list[Follower] = []
 
     def follow(listener: Listener) -> Follower:
-        made.append(news.follower(OWNER, listener))
+        made.append(updates.follower(OWNER, listener))
         return made[-1]
 
     yield follow
@@ -144,7 +143,7 @@ def test_without_followers_there_are_no_queries(
     wait_for_queries(batches)
 
     follower.forget(task_id)
-    wait_until(lambda: not follower._news._wanted.is_set(), WIDE)
+    wait_until(lambda: not follower._updates._followed.is_set(), WIDE)
     quiet = len(batches.queries)
     batches.answers(task_id, 0)
     follower.follow(task_id)
@@ -210,7 +209,7 @@ def test_followers_get_changes_after_an_outage(
     batches: RecordedBatches, follows: Callable[[Listener], Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No update comes during an outage; the changes come after it."""
-    monkeypatch.setattr("channels.realtime.batch_news.PAUSE", 0.01)
+    monkeypatch.setattr("channels.realtime.task_updates.PAUSE", 0.01)
     listener, task_id = Listener(), batches.adds()
     follows(listener).follow(task_id)
     listener.next_state()
@@ -249,7 +248,7 @@ def test_a_follower_that_has_ended_gets_no_updates(
     follower.follow(task_id)
 
     listener.next_state()
-    wait_until(lambda: follower not in follower._news._followers, WIDE)
+    wait_until(lambda: follower not in follower._updates._followers, WIDE)
 
 
 # The session
@@ -335,15 +334,15 @@ def test_subscriptions_of_a_connection_are_limited(desk: Desk) -> None:
 # The channel
 
 
-def endpoint_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
+def endpoint_with(updates: TaskUpdates | None, socket: TestSocket) -> RealtimeChannel:
     return RealtimeChannel(
         socket,
         Caller(OWNER, "sealed-token"),
         "c1",
         gateway=TestGateway(),
         limiter=Limit(),
-        options=RealtimeOptions(detect, Texts("zh")),
-        news=news,
+        options=options_for(detect),
+        updates=updates,
     )
 
 
@@ -351,10 +350,10 @@ def sends(endpoint: RealtimeChannel, kind: str, task_id: str) -> None:
     endpoint.received(f'{{"type": "{kind}", "task_id": "{task_id}"}}')
 
 
-def test_the_channel_reports_a_task_until_its_end(batches: RecordedBatches, news: BatchNews) -> None:
+def test_the_channel_reports_a_task_until_its_end(batches: RecordedBatches, updates: TaskUpdates) -> None:
     """The ack, the current state, the end; a subscription does not make the channel busy."""
     socket, task_id = TestSocket(), batches.adds("一")
-    endpoint = endpoint_with(news, socket)
+    endpoint = endpoint_with(updates, socket)
     sends(endpoint, "subscribe", task_id)
     wait_until(lambda: len(socket.sent) == 2, WIDE)
     assert not endpoint.busy
@@ -371,12 +370,12 @@ def test_the_channel_reports_a_task_until_its_end(batches: RecordedBatches, news
     [("others", "BATCH_TASK_NOT_FOUND"), ("away", "SERVICE_UNAVAILABLE"), ("nothing", "UNSUPPORTED")],
 )
 def test_a_task_that_cannot_be_followed_is_named(
-    what: str, code: str, batches: RecordedBatches, news: BatchNews
+    what: str, code: str, batches: RecordedBatches, updates: TaskUpdates
 ) -> None:
     """Another owner's task, an outage, a service without batches: the error has its code and the task's id."""
     socket, task_id = TestSocket(), batches.adds(owner="user:other")
     batches.away = what == "away"
-    endpoint = endpoint_with(None if what == "nothing" else news, socket)
+    endpoint = endpoint_with(None if what == "nothing" else updates, socket)
 
     sends(endpoint, "subscribe", task_id)
     sends(endpoint, "unsubscribe", task_id)
@@ -386,16 +385,16 @@ def test_a_task_that_cannot_be_followed_is_named(
     endpoint.closed(Closed(1000, by_peer=True, clean=True))
 
 
-def test_a_closed_socket_follows_no_tasks(batches: RecordedBatches, news: BatchNews) -> None:
+def test_a_closed_socket_follows_no_tasks(batches: RecordedBatches, updates: TaskUpdates) -> None:
     """Closing the socket ends its subscriptions."""
     socket = TestSocket()
-    endpoint = endpoint_with(news, socket)
+    endpoint = endpoint_with(updates, socket)
     sends(endpoint, "subscribe", batches.adds())
     wait_until(lambda: len(socket.sent) == 2, WIDE)
 
     endpoint.closed(Closed(1006, by_peer=False, clean=False))
 
-    assert not news._followers
+    assert not updates._followers
 
 
 def test_a_key_follows_its_tasks_in_mode_none(redis_url: str, tmp_path: Path) -> None:

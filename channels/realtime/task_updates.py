@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -20,12 +19,12 @@ log = logging.getLogger(__name__)
 INTERVAL = 1.0
 PAUSE = 2.0
 #: Maximum tasks of one query.
-LOOKS = 500
+MOST_QUERIED = 500
 #: Seconds `stop` waits for a running query.
 STOP_SECONDS = 2.0
 
 #: Reports a task's state to a client; `None` means that the task is gone. Returns whether the socket is still open.
-Tell = Callable[[str, Task | None], bool]
+Report = Callable[[str, Task | None], bool]
 
 
 class TaskSource(Protocol):
@@ -38,24 +37,21 @@ class TaskSource(Protocol):
         """Return those of these tasks that exist."""
 
 
-class BatchNews:
+class TaskUpdates:
     """The followers of this process, and the thread that queries their tasks."""
 
-    def __init__(
-        self, batches: TaskSource, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, batches: TaskSource, *, interval: float = INTERVAL) -> None:
         self._batches = batches
         self._interval = interval
-        self._clock = clock
         self._lock = threading.Lock()
         self._followers: set[Follower] = set()
-        self._wanted = threading.Event()
+        self._followed = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="batch-news", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="task-updates", daemon=True)
 
-    def follower(self, owner: str, tell: Tell) -> Follower:
-        """Return a new follower without subscriptions; it calls `tell` in a thread of its own."""
-        return Follower(self, owner, tell)
+    def follower(self, owner: str, report: Report) -> Follower:
+        """Return a new follower without subscriptions; it calls `report` in a thread of its own."""
+        return Follower(self, owner, report)
 
     def start(self) -> None:
         self._thread.start()
@@ -69,7 +65,7 @@ class BatchNews:
     def stop(self) -> None:
         """Stop the thread."""
         self._stopping.set()
-        self._wanted.set()
+        self._followed.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
@@ -81,7 +77,7 @@ class BatchNews:
         """Add a follower and wake the thread."""
         with self._lock:
             self._followers.add(follower)
-        self._wanted.set()
+        self._followed.set()
 
     def remove(self, follower: Follower) -> None:
         with self._lock:
@@ -89,38 +85,38 @@ class BatchNews:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wanted.wait()
+            self._followed.wait()
             pause = self._interval
             try:
-                self._look()
+                self._query()
             except StoreUnavailable:
                 pause = PAUSE
             except Exception:
-                log.exception("batch tasks not looked at")
+                log.exception("batch tasks not queried")
                 pause = PAUSE
             self._stopping.wait(pause)
 
-    def _look(self) -> None:
+    def _query(self) -> None:
         with self._lock:
             followers = list(self._followers)
         wanted = [(follower, follower.task_ids) for follower in followers]
         task_ids = sorted({task_id for _, followed in wanted for task_id in followed})
         if not task_ids:
-            self._rest()
+            self._wait_for_subscriptions()
             return
         found: dict[str, Task] = {}
-        for first in range(0, len(task_ids), LOOKS):
-            found |= {task.task_id: task for task in self._batches.look_up(task_ids[first : first + LOOKS])}
+        for first in range(0, len(task_ids), MOST_QUERIED):
+            found |= {task.task_id: task for task in self._batches.look_up(task_ids[first : first + MOST_QUERIED])}
         for follower, followed in wanted:
             follower.take({task_id: found.get(task_id) for task_id in followed})
 
-    def _rest(self) -> None:
+    def _wait_for_subscriptions(self) -> None:
         """Wait until a task is followed."""
-        self._wanted.clear()
+        self._followed.clear()
         with self._lock:
             followers = list(self._followers)
         if self._stopping.is_set() or any(follower.task_ids for follower in followers):
-            self._wanted.set()
+            self._followed.set()
 
 
 class Follower:
@@ -129,16 +125,16 @@ class Follower:
     Only the latest state of each task is sent; a client that reads slowly misses the states in between.
     """
 
-    def __init__(self, news: BatchNews, owner: str, tell: Tell) -> None:
-        self._news = news
+    def __init__(self, updates: TaskUpdates, owner: str, report: Report) -> None:
+        self._updates = updates
         self._owner = owner
-        self._tell = tell
+        self._report = report
         self._lock = threading.Lock()
         #: The latest known state of each followed task, sent or about to be sent.
         self._last: dict[str, Task | None] = {}
         #: The states still to be sent.
         self._due: dict[str, Task | None] = {}
-        self._something = threading.Event()
+        self._changed = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -154,7 +150,7 @@ class Follower:
             BatchUnknown: there is no such task, or it belongs to another caller.
             StoreUnavailable: the database is unavailable.
         """
-        task = self._news.get(task_id, self._owner)
+        task = self._updates.get(task_id, self._owner)
         with self._lock:
             if self._closed:
                 return
@@ -162,10 +158,10 @@ class Follower:
             if not task.ended:
                 self._last[task_id] = task
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="batch-follower", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="task-follower", daemon=True)
                 self._thread.start()
-        self._something.set()
-        self._news.add(self)
+        self._changed.set()
+        self._updates.add(self)
 
     def forget(self, task_id: str) -> None:
         """Stop reporting a task."""
@@ -175,10 +171,10 @@ class Follower:
 
     def close(self) -> None:
         """Stop reporting all tasks."""
-        self._news.remove(self)
+        self._updates.remove(self)
         with self._lock:
             self._closed = True
-        self._something.set()
+        self._changed.set()
 
     def take(self, seen: Mapping[str, Task | None]) -> None:
         """Take the result of a query; only tasks whose counts changed are reported."""
@@ -190,19 +186,19 @@ class Follower:
                         del self._last[task_id]
             changed = bool(self._due)
         if changed:
-            self._something.set()
+            self._changed.set()
 
     def _run(self) -> None:
         try:
             while not self._closed:
-                self._something.wait()
-                self._something.clear()
+                self._changed.wait()
+                self._changed.clear()
                 with self._lock:
                     due, self._due = self._due, {}
-                if not all(self._tell(task_id, task) for task_id, task in due.items()):
+                if not all(self._report(task_id, task) for task_id, task in due.items()):
                     self.close()
         except Exception:
-            log.exception("batch tasks not told")
+            log.exception("batch tasks not reported")
             self.close()
 
 
