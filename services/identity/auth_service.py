@@ -65,8 +65,6 @@ UserAuthMode = Literal["external", "allowlist", "none"]
 
 #: Seconds a failure is cached: long enough to spare the auth API, short enough that a correction works soon.
 DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
-#: Seconds between two checks of the cache while another replica looks up the user.
-POLL = 0.05
 #: Seconds between two attempts while Redis or SQL does not answer.
 PAUSE = 0.25
 #: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer causes one more API call at most. A
@@ -188,7 +186,7 @@ class _External:
         while True:
             began = self._clock()
             try:
-                return self._known(userid, corp) or self._in_turn(userid, corp, lock_token)
+                return self._known(userid, corp) or self._shared(userid, corp, lock_token)
             except (StoreUnavailable, SettingsError) as exc:
                 now = self._clock()
                 if failing_since is None:
@@ -221,30 +219,22 @@ class _External:
                 user = cached.user or self._find(userid, corp).user
                 return Identity("cached", user, cached.token)
 
-    def _in_turn(self, userid: str, corp: str, lock_token: str) -> Identity:
+    def _shared(self, userid: str, corp: str, lock_token: str) -> Identity:
         """Renew the token under the user's lock, or return the result of the lock's last holder."""
         name = f"auth:{corp}:{userid}"
         end = self._clock() + self._timeouts.turn
         with self._user_locks.hold(name, self._timeouts.turn):
-            while True:
-                held = self._locks.acquire(name, self._lock_ttl, lock_token)
-                try:
-                    # Read after trying the lock: its holder writes the cache before it releases the lock.
-                    if identity := self._known(userid, corp):
-                        return identity
-                    if held:
-                        return self._renew(userid, corp)
-                finally:
-                    self._release(name, held)
-                if self._clock() >= end:
-                    raise AuthError("another replica's call takes too long", code="auth_unavailable")
-                time.sleep(POLL)
-
-    def _release(self, name: str, held: str | None) -> None:
-        # If Redis does not answer, the lock expires by itself; the result is valid all the same.
-        with suppress(StoreUnavailable):
-            if held:
-                self._locks.release(name, held)
+            identity = self._locks.once(
+                name,
+                load=lambda: self._known(userid, corp),
+                make=lambda: self._renew(userid, corp),
+                ttl=self._lock_ttl,
+                over=lambda: self._clock() >= end,
+                token=lock_token,
+            )
+        if identity is None:
+            raise AuthError("another replica's call takes too long", code="auth_unavailable")
+        return identity
 
     def _renew(self, userid: str, corp: str) -> Identity:
         try:

@@ -8,10 +8,18 @@ A lock avoids doing work twice, but is no fence. Work that must never happen twi
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from services.errors import StoreUnavailable
 from services.redis.store import Call, ScriptRunner, script
+
+T = TypeVar("T")
+
+#: Seconds between two attempts to acquire a lock whose holder makes the value that is waited for.
+POLL = 0.05
 
 
 class LockStore:
@@ -45,6 +53,41 @@ class LockStore:
             StoreUnavailable: Redis did not answer; the lock expires by itself.
         """
         return bool(self._runner.run([delete_if(_lock(name), token)])[0])
+
+    def once(
+        self,
+        name: str,
+        *,
+        load: Callable[[], T | None],
+        make: Callable[[], T],
+        ttl: float,
+        over: Callable[[], bool],
+        token: str = "",
+    ) -> T | None:
+        """Return what `load` finds, else `make` it under the lock or wait until the lock's holder has stored it.
+
+        `make` stores what it returns, so that `load` finds it in every process. Return None when `over` is true and
+        another holder still has the lock.
+
+        Raises:
+            StoreUnavailable: Redis did not answer. With the same `token` the next call continues with its lock.
+        """
+        while True:
+            held = self.acquire(name, ttl, token)
+            try:
+                # After the attempt: a holder stores the value before it releases the lock.
+                if (found := load()) is not None:
+                    return found
+                if held:
+                    return make()
+            finally:
+                # If Redis does not answer, the lock expires by itself; the result is valid all the same.
+                with suppress(StoreUnavailable):
+                    if held:
+                        self.release(name, held)
+            if over():
+                return None
+            time.sleep(POLL)
 
 
 def _lock(name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
-from services.errors import ProviderError, StoreUnavailable
+from services.errors import ProviderError
 from services.redis.lock_store import LockStore
 from services.wecom.directory.access_token_store import AccessToken, AccessTokenStore
 from services.wecom.directory.api_service import BAD_TOKEN, ContactsApi, ContactsRefused
@@ -18,8 +16,6 @@ T = TypeVar("T")
 #: Seconds for which a replica may renew the token alone: longer than one call takes. The lock of a killed replica
 #: expires before the replicas that wait for it give up.
 LOCK_SECONDS = 4.0
-#: Seconds between two looks while another replica renews the token.
-POLL = 0.1
 
 
 class TokenAccess:
@@ -54,19 +50,17 @@ class TokenAccess:
             ProviderError: WeCom gave none, or the time is over.
             StoreUnavailable: Redis is away.
         """
-        while not (known := self._tokens.load()).token:
-            if held := self._locks.acquire(self._lock, LOCK_SECONDS):
-                return self._renewed(held, deadline)
-            if deadline.over:
-                raise ProviderError("another replica's gettoken takes too long", code="provider_timeout")
-            time.sleep(POLL)
+        known = self._known() or self._locks.once(
+            self._lock,
+            load=self._known,
+            make=lambda: self._tokens.save(*self._api.token(deadline)),
+            ttl=LOCK_SECONDS,
+            over=lambda: deadline.over,
+        )
+        if known is None:
+            raise ProviderError("another replica's gettoken takes too long", code="provider_timeout")
         return known
 
-    def _renewed(self, held: str, deadline: Deadline) -> AccessToken:
-        try:
-            # Read again: the lock's last holder may have stored one just before it released the lock.
-            known = self._tokens.load()
-            return known if known.token else self._tokens.save(*self._api.token(deadline))
-        finally:
-            with suppress(StoreUnavailable):
-                self._locks.release(self._lock, held)
+    def _known(self) -> AccessToken | None:
+        known = self._tokens.load()
+        return known if known.token else None

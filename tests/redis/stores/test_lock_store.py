@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import redis
 
@@ -49,6 +51,35 @@ def test_a_late_holder_cannot_release_the_next_holders_lock(runner: ScriptRunner
     assert not locks.release("a", "the token of one before")
 
     assert redis_client.get("dify_lock:a") == token
+
+
+def test_a_value_is_made_once(runner: ScriptRunner) -> None:
+    """Of concurrent callers one makes the value; the others wait and find it, or get None when their time is over."""
+    locks, stored, made = LockStore(runner), list[str](), list[str]()
+
+    def call(name: str, *, patient: bool) -> str | None:
+        def make() -> str:
+            made.append(name)
+            assert call("impatient", patient=False) is None
+            with ThreadPoolExecutor(1) as others:
+                waiting = others.submit(call, "waiting", patient=True)
+                wait_until(lambda: "waiting" in looks)
+                stored.append(name)
+                # The lock is released only after this returns: the value ends the wait.
+                assert waiting.result(30.0) == name
+            return name
+
+        def load() -> str | None:
+            looks.append(name)
+            return stored[0] if stored else None
+
+        return locks.once("a", load=load, make=make, ttl=30.0, over=lambda: not patient)
+
+    looks: list[str] = []
+
+    assert call("first", patient=True) == "first"
+    assert made == ["first"]
+    assert locks.acquire("a", 30.0), "the lock was released"
 
 
 def test_a_release_survives_lost_scripts(runner: ScriptRunner, redis_client: redis.Redis) -> None:
