@@ -49,7 +49,7 @@ class Question:
     #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
     #: "" asks without conversation memory.
     session: str = ""
-    #: What the client says came before the question, as JSON (`services/conversations`); "" for nothing.
+    #: The messages that the client sent with the question, as JSON (`services/conversations/earlier.py`); "" for none.
     earlier: str = field(default="", repr=False)
     #: A socket user's sealed token, so that another replica can ask as this user.
     credential: str = field(default="", repr=False)
@@ -141,7 +141,7 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Exchange:
     """One question of a conversation and its answer, unchanged."""
 
     question: str
@@ -164,11 +164,12 @@ class Query:
     identity: Identity = Identity("none")
     #: The name of the channel the question came through.
     channel: str = ""
-    #: The conversation's earlier turns, oldest first; only for providers that keep no conversations themselves.
-    history: tuple[Turn, ...] = ()
-    #: What the client says came before: instructions and turns, oldest first; `before` is what of it is in `text`.
+    #: The conversation's earlier exchanges, oldest first; only for providers that keep no conversations themselves.
+    history: tuple[Exchange, ...] = ()
+    #: The messages that the client sent with the question: instructions, and exchanges, oldest first. `before` is the
+    #: part of `text` that has them, for a provider without fields for them.
     instructions: str = field(default="", repr=False)
-    earlier: tuple[Turn, ...] = ()
+    earlier: tuple[Exchange, ...] = ()
     before: str = field(default="", repr=False)
     #: The text and the sources that an earlier owner of the stream stored; for `recover` only.
     said: str = ""

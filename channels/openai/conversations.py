@@ -43,7 +43,7 @@ class ClientConversations:
 
     def give_back(self, asked: AskedCompletion, question: Question) -> None:
         """Keep the conversation of a question that was refused, so that the client can ask again."""
-        if asked.talk.said and not (asked.conversation or asked.key):
+        if asked.talk.messages and not (asked.conversation or asked.key):
             self._keep(asked.talk, question.session)
 
     def answered(self, asked: AskedCompletion, question: Question, answer: TextDigest) -> None:
@@ -53,7 +53,7 @@ class ClientConversations:
 
     def _claimed(self, asked: AskedCompletion) -> ClaimedSession:
         new = asked.conversation or secrets.token_hex(16)
-        talk = asked.talk if asked.talk.said and not asked.conversation else None
+        talk = asked.talk if asked.talk.messages and not asked.conversation else None
         if asked.key:
             return self._store.claim(asked.caller.principal, asked.key, asked.digest, talk=talk, new=new)
         return self._store.take(talk, new) if talk else ClaimedSession(new, found=False)

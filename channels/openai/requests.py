@@ -20,7 +20,7 @@ from channels.openai.models import ChatMessage, CompletionRequest, ContentPart
 from channels.registry import OPENAI
 from channels.web import rest
 from services.attachments import Media, MediaFile, SentFile
-from services.conversations.earlier import Earlier, Said, turns_of, written
+from services.conversations.earlier import Earlier, EarlierMessage, exchanges_of, written
 from services.conversations.session_store import Talk, TextDigest
 from services.files.kinds import file_of, recognized
 from services.identity.callers import Caller
@@ -233,8 +233,8 @@ def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
     """Return the texts of the messages before the question. Thinking and calls of tools are left out."""
     texts = [(message.role, _said(message).strip()) for message in messages]
     instructions = "\n\n".join(text for role, text in texts if role in ("system", "developer") and text)
-    said = [cast(Said, each) for each in texts if each[0] in ("user", "assistant") and each[1]]
-    return Earlier(instructions, turns_of(said))
+    sent = [cast(EarlierMessage, each) for each in texts if each[0] in ("user", "assistant") and each[1]]
+    return Earlier(instructions, exchanges_of(sent))
 
 
 def _digests(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:

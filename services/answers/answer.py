@@ -14,7 +14,7 @@ from services.answers.extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.channels import Channel, Channels
-from services.conversations.earlier import read, told
+from services.conversations.earlier import read, with_earlier
 from services.conversations.memory import PAUSE as TURN_POLL
 from services.conversations.memory import ConversationMemory, LateHead, MemoryStores, through_outage
 from services.conversations.store import Memory
@@ -187,7 +187,7 @@ class Answerer:
         self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, past: Past
     ) -> Iterator[AnswerEvent]:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
-        asked = told(query, backend.provider, knows=bool(past.ids.conversation_id))
+        asked = with_earlier(query, backend.provider, known=bool(past.ids.conversation_id))
         named = replace(asked, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
             for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
@@ -280,12 +280,12 @@ def _spoken(query: Query, speaker: str) -> Query:
 
 def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
     """Return what the provider is asked, before anything of the conversation is known."""
-    instructions, turns = read(question.earlier)
+    instructions, earlier = read(question.earlier)
     return Query(
         question.text,
         _user(question, identity, channel),
         instructions=instructions,
-        earlier=turns,
+        earlier=earlier,
         inputs=question.inputs,
         model=question.model,
         temperature=question.temperature,

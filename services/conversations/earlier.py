@@ -1,4 +1,4 @@
-"""What a client says came before its question: instructions and turns, told to a provider that does not know them."""
+"""The messages that a client sends with its question, for a provider that does not know the conversation."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from services.models import Query, Turn
+from services.models import Exchange, Query
 from services.providers.base import BaseRAGProvider
 
-Said = tuple[Literal["user", "assistant"], str]
+#: The role and the text of a message.
+EarlierMessage = tuple[Literal["user", "assistant"], str]
 
 
 class Earlier(NamedTuple):
-    """Instructions for the model ("" for none), and turns, the oldest first; a turn may lack question or answer."""
+    """Instructions for the model ("" for none), and exchanges, the oldest first, which may lack question or answer."""
 
     instructions: str = ""
-    turns: tuple[Turn, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
 
     @property
     def size(self) -> int:
         """The bytes of all texts."""
-        texts = [self.instructions, *(text for turn in self.turns for text in (turn.question, turn.answer))]
+        texts = [self.instructions, *(text for one in self.exchanges for text in (one.question, one.answer))]
         return sum(len(text.encode()) for text in texts)
 
 
-def turns_of(messages: Iterable[Said]) -> tuple[Turn, ...]:
-    """Return messages as turns; messages of one role in a row become one text."""
-    turns: list[Turn] = []
+def exchanges_of(messages: Iterable[EarlierMessage]) -> tuple[Exchange, ...]:
+    """Return messages as exchanges; messages of one role in a row become one text."""
+    exchanges: list[Exchange] = []
     for role, group in groupby(messages, key=itemgetter(0)):
         text = "\n\n".join(text for _, text in group)
-        if role == "assistant" and turns and not turns[-1].answer:
-            turns[-1] = Turn(turns[-1].question, text)
+        if role == "assistant" and exchanges and not exchanges[-1].answer:
+            exchanges[-1] = Exchange(exchanges[-1].question, text)
         else:
-            turns.append(Turn(text, "") if role == "user" else Turn("", text))
-    return tuple(turns)
+            exchanges.append(Exchange(text, "") if role == "user" else Exchange("", text))
+    return tuple(exchanges)
 
 
 def written(earlier: Earlier) -> str:
-    """Return it as JSON for a stored question, "" for nothing."""
+    """Return the JSON for a stored question, "" for nothing."""
     if not any(earlier):
         return ""
-    turns = [[turn.question, turn.answer] for turn in earlier.turns]
-    return json.dumps([earlier.instructions, turns], ensure_ascii=False, separators=(",", ":"))
+    exchanges = [[one.question, one.answer] for one in earlier.exchanges]
+    return json.dumps([earlier.instructions, exchanges], ensure_ascii=False, separators=(",", ":"))
 
 
 def read(text: str) -> Earlier:
@@ -56,17 +57,17 @@ def read(text: str) -> Earlier:
     """
     if not text:
         return Earlier()
-    instructions, turns = json.loads(text)
-    return Earlier(instructions, tuple(Turn(*turn) for turn in turns))
+    instructions, exchanges = json.loads(text)
+    return Earlier(instructions, tuple(Exchange(*one) for one in exchanges))
 
 
-def told(query: Query, provider: BaseRAGProvider, *, knows: bool) -> Query:
-    """Return the query with what came earlier; unchanged where the provider `knows` the conversation.
+def with_earlier(query: Query, provider: BaseRAGProvider, *, known: bool) -> Query:
+    """Return the query with its earlier messages; without them where the conversation is `known` to the provider.
 
-    A provider without conversations gets the turns as its history. What a provider has no field for goes before the
-    question, as text.
+    A provider that keeps no conversations gets the exchanges as its history. Instructions and exchanges for which the
+    provider has no field go before the question, as text.
     """
-    if knows or not (query.instructions or query.earlier):
+    if known or not (query.instructions or query.earlier):
         return replace(query, instructions="", earlier=())
     history = query.history if provider.keeps_conversations else query.earlier
     instructions = query.instructions if provider.takes_instructions else ""
@@ -79,5 +80,5 @@ def told(query: Query, provider: BaseRAGProvider, *, knows: bool) -> Query:
 
 def _lines(earlier: Earlier) -> Iterator[str]:
     texts = [("System", earlier.instructions)]
-    texts += [pair for turn in earlier.turns for pair in (("User", turn.question), ("Assistant", turn.answer))]
-    return (f"{who}: {text}" for who, text in texts if text)
+    texts += [pair for one in earlier.exchanges for pair in (("User", one.question), ("Assistant", one.answer))]
+    return (f"{role}: {text}" for role, text in texts if text)

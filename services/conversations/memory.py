@@ -1,4 +1,4 @@
-"""What one question's conversation remembers: the provider's conversation id, or the earlier turns."""
+"""The memory of a question's conversation: the provider's conversation id, or the earlier exchanges."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from services.conversations.earlier import told
+from services.conversations.earlier import with_earlier
 from services.conversations.history_store import HistoryStore
 from services.conversations.store import ConversationStore, Memory
 from services.errors import StoreUnavailable
-from services.models import Query, Turn
+from services.models import Exchange, Query
 from services.providers.base import BaseRAGProvider
 from utils.thinking import fold_thinking
 
@@ -35,7 +35,7 @@ class MemoryStores:
     """Where conversations are remembered."""
 
     conversations: ConversationStore
-    #: Turns, for providers that keep no conversations themselves.
+    #: Exchanges, for providers that keep no conversations themselves.
     history: HistoryStore | None = None
     #: Seconds for which the end of an answer waits until its conversation is stored.
     timeout: float = MEMORY_SECONDS
@@ -44,7 +44,7 @@ class MemoryStores:
 class ConversationMemory:
     """The memory of one conversation while one of its questions is answered; without a key there is none.
 
-    Where a write fails, the conversation loses what it would have remembered; the answer goes on.
+    A failed write costs the conversation its memory of this question, not the answer.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ConversationMemory:
     ) -> None:
         """Load the memory of the conversation `key`, unless `memory` has it already.
 
-        A `provider` that keeps conversations itself gets no turns. `resets` is the reset count that an
+        A `provider` that keeps conversations itself gets no exchanges. `resets` is the reset count that an
         earlier owner of the stream found: if it differs now, the conversation was begun anew, and this question has
         none.
         """
@@ -72,7 +72,7 @@ class ConversationMemory:
             self._memory = through_outage(lambda: stores.conversations.carry_over(key, former))
         if resets and self._memory.resets != resets:
             self._key, self._memory = "", Memory("", resets)
-        self._turns: tuple[Turn, ...] = through_outage(lambda: history.load(key)) if self._key and history else ()
+        self._earlier: tuple[Exchange, ...] = through_outage(lambda: history.load(key)) if self._key and history else ()
 
     @property
     def resets(self) -> str:
@@ -85,12 +85,12 @@ class ConversationMemory:
         return self._memory.conversation_id
 
     def recalled(self, query: Query) -> Query:
-        """Return the query with the conversation id and the earlier turns.
+        """Return the query with the conversation id and the earlier exchanges.
 
-        Turns of which the client told go along where nothing is remembered.
+        Messages that the client sent with the question are used where nothing is remembered.
         """
-        known = replace(query, conversation_id=self.conversation_id, history=self._turns)
-        return told(known, self._provider, knows=bool(self.conversation_id or self._turns))
+        known = replace(query, conversation_id=self.conversation_id, history=self._earlier)
+        return with_earlier(known, self._provider, known=bool(self.conversation_id or self._earlier))
 
     def forget(self) -> None:
         """Drop a conversation id that the provider does not know any more."""
@@ -108,14 +108,14 @@ class ConversationMemory:
         return self._written(lambda: self._conversations.remember(self._key, memory), wait=wait)
 
     def keep(self, question: str, answer: str, stream_id: str) -> None:
-        """Store a finished turn, where the provider does not do it itself.
+        """Store a finished exchange, where the provider does not do it itself.
 
-        A model's thinking is left out: it would take the room of the other turns, and no model is told it again.
+        A model's thinking is left out: models are not sent it again, and it would take the room of other exchanges.
         """
         history = self._history
-        if self._key and history and (said := fold_thinking(answer, "hide")).strip():
-            turn = Turn(question, said)
-            self._written(lambda: history.add(self._key, self._memory.resets, stream_id, turn), wait=True)
+        if self._key and history and (text := fold_thinking(answer, "hide")).strip():
+            exchange = Exchange(question, text)
+            self._written(lambda: history.add(self._key, self._memory.resets, stream_id, exchange), wait=True)
 
     def _written(self, write: Callable[[], None], *, wait: bool) -> bool:
         try:

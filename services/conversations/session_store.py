@@ -1,6 +1,6 @@
-"""Finds conversations by what was said in them, and requests by their client's key.
+"""Finds conversations by the messages in them, and requests by their client's key.
 
-    dify_turns:{<principal>}:session:<turns>     string, the session; CONVERSATION_TTL
+    dify_turns:{<principal>}:session:<messages>  string, the session; CONVERSATION_TTL
     dify_turns:{<principal>}:request:<key>       string, "<digest> <session> <0|1>"; STREAM_TTL
 
 All parts are keyed hashes, so that the keys show neither people nor words. The hash of a principal is a hash tag: all
@@ -38,18 +38,18 @@ class Talk(NamedTuple):
 
     bot: str
     principal: str
-    said: tuple[tuple[str, str], ...]
+    messages: tuple[tuple[str, str], ...]
 
     def with_answer(self, question: str, answer: str) -> Talk:
-        """Return the conversation after the next turn, of which these are the digests."""
-        return self._replace(said=(*self.said, ("user", question), ("assistant", answer)))
+        """Return the conversation after the next exchange, which has these digests."""
+        return self._replace(messages=(*self.messages, ("user", question), ("assistant", answer)))
 
 
 class ClaimedSession(NamedTuple):
     """The conversation of a request."""
 
     session: str
-    #: Whether it was found by what was said before, so that the provider knows the earlier turns.
+    #: Whether it was found by its earlier messages, so that the provider knows them.
     found: bool
     #: Whether the request is the one that used the key first, or repeats it.
     same: bool = True
@@ -76,7 +76,7 @@ class SessionStore:
         return ClaimedSession(session or new, bool(session))
 
     def keep(self, talk: Talk, session: str) -> None:
-        """Store the session of a conversation that ends with these turns."""
+        """Store the session of a conversation that ends with these messages."""
         call = Call(None, ("SET", self._session_key(talk)), (session, "EX", int(self._ttl)))
         self._runner.run([call])
 
@@ -91,7 +91,7 @@ class SessionStore:
         return ClaimedSession(session, found == "1", known == digest)
 
     def _session_key(self, talk: Talk) -> str:
-        return self._key(talk.principal, "session", json.dumps([talk.bot, talk.said]))
+        return self._key(talk.principal, "session", json.dumps([talk.bot, talk.messages]))
 
     def _key(self, principal: str, kind: str, name: str) -> str:
         secret = keys_of(self._secret)[0]

@@ -1,4 +1,4 @@
-"""A conversation's memory and its queue: the provider's conversation id, and the stream whose turn it is.
+"""A conversation's memory and its queue: the provider's conversation id, and the stream that has the turn.
 
     dify_conversation:<app>:<channel>:<principal>:<chat>      string, the provider's conversation id
     {dify_conversation:…}:turns                               list of stream ids, the queue; the head has the turn
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from services.conversations.history_store import MAX_TURNS, history_key
+from services.conversations.history_store import MAX_EXCHANGES, history_key
 from services.models import Question
 from services.redis.store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of
@@ -56,7 +56,7 @@ class QueuePosition(NamedTuple):
     #: Whether this call entered the stream.
     entered: bool
     head: str
-    #: What the conversation remembered then. No other stream changes it while this one has the turn.
+    #: The conversation's memory at that moment. No other stream changes it while this one has the turn.
     memory: Memory
 
     @classmethod
@@ -150,13 +150,13 @@ class ConversationStore:
 
         It takes two round trips, once for a conversation. The caller's stream has to have the turn.
         """
-        turns_call = Call(None, ("LRANGE", history_key(former)), (-MAX_TURNS, -1))
-        known, turns = self._runner.run([_memory_call(former), turns_call])
+        history_call = Call(None, ("LRANGE", history_key(former)), (-MAX_EXCHANGES, -1))
+        known, history = self._runner.run([_memory_call(former), history_call])
         conversation_id, resets, *_ = _memory(known)
         call = Call(
             script("carry"),
             (key, resets_key(key), history_key(key)),
-            (self._ttl, conversation_id, resets, *turns),
+            (self._ttl, conversation_id, resets, *history),
         )
         return _memory(self._runner.run([call])[0])
 

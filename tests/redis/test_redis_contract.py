@@ -29,7 +29,7 @@ from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
 from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore
-from services.models import Question, Turn, UserInfo
+from services.models import Exchange, Question, UserInfo
 from services.redis.client import all_scripts
 from services.redis.lock_store import LockStore
 from services.redis.store import Call, ScriptRunner, connect
@@ -148,11 +148,11 @@ def conversations(runner: ScriptRunner) -> None:
     history = HistoryStore(runner, ttl=100.0, clock=lambda: NOW)
     former, key = old.key("app", question, bot="default"), store.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
-    history.add(former, "0", "s0", Turn("问", "答"))
+    history.add(former, "0", "s0", Exchange("问", "答"))
 
     found = store.enter(key, "s1").memory
     assert (found.former, store.carry_over(key, found.former)) == (former, Memory("c1", "0"))
-    assert history.load(key) == (Turn("问", "答"),)
+    assert history.load(key) == (Exchange("问", "答"),)
     assert [store.enter(key, stream_id).position for stream_id in ("s2", "s1")] == [1, 0]
     runner.run([store.reset_call(key, "command")])
     store.remember(key, Memory("late", "0"))
@@ -353,7 +353,7 @@ def told_turns(runner: ScriptRunner) -> None:
     store.keep(talk, "s1")
 
     assert store.take(talk._replace(principal="key:1/ben"), "new") == ClaimedSession("new", found=False)
-    spaced = talk._replace(said=(("user", TextDigest(" 甲？\n").hex),))
+    spaced = talk._replace(messages=(("user", TextDigest(" 甲？\n").hex),))
     assert store.take(spaced, "new") == ClaimedSession("s1", found=True)
     assert store.take(talk, "new") == ClaimedSession("new", found=False)
     store.keep(talk, "s1")

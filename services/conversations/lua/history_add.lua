@@ -1,7 +1,7 @@
--- Add a turn to a conversation's history, unless the conversation was reset since the question. A turn that another
+-- Add an exchange to a conversation's history, unless the conversation was reset since the question. One that another
 -- owner adds again for the same stream replaces the first one.
--- KEYS: 1 turns, 2 reset count
--- ARGV: stream id, turn, reset count that the turn belongs to, number of turns kept, seconds to live
+-- KEYS: 1 history, 2 reset count
+-- ARGV: stream id, exchange, reset count that it belongs to, number of exchanges kept, seconds to live
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[3] then return 0 end
 local last = redis.call('LINDEX', KEYS[1], -1)
 if last and string.sub(last, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('RPOP', KEYS[1]) end

@@ -7,7 +7,7 @@ import pytest
 from services.conversations.history_store import MAX_CHARACTERS, HistoryStore
 from services.conversations.memory import ConversationMemory, MemoryStores
 from services.conversations.store import ConversationStore
-from services.models import Query, Question, Turn
+from services.models import Exchange, Query, Question
 from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import ScriptRunner
 
@@ -27,7 +27,7 @@ def memory(runner: ScriptRunner) -> ConversationMemory:
     )
 
 
-def next_history(memory: ConversationMemory, runner: ScriptRunner) -> tuple[Turn, ...]:
+def next_history(memory: ConversationMemory, runner: ScriptRunner) -> tuple[Exchange, ...]:
     """Return the history that the conversation's next question brings along."""
     conversations = ConversationStore(runner, secret=b"secret", ttl=100.0)
     key = conversations.key("app", QUESTION)
@@ -42,7 +42,7 @@ def test_a_turn_is_kept_without_the_models_thinking(memory: ConversationMemory, 
     memory.keep("你好", "您好", "s1")
     memory.keep("为什么天是蓝的？", f"<think>{THINKING}</think>因为瑞利散射。", "s2")
 
-    assert next_history(memory, runner) == (Turn("你好", "您好"), Turn("为什么天是蓝的？", "因为瑞利散射。"))
+    assert next_history(memory, runner) == (Exchange("你好", "您好"), Exchange("为什么天是蓝的？", "因为瑞利散射。"))
 
 
 def test_an_answer_of_thinking_alone_is_no_turn(memory: ConversationMemory, runner: ScriptRunner) -> None:

@@ -32,6 +32,7 @@ from services.identity.callers import Callers
 from services.models import (
     Complete,
     Delta,
+    Exchange,
     Identity,
     Mocked,
     Past,
@@ -40,7 +41,6 @@ from services.models import (
     Query,
     Question,
     Replacement,
-    Turn,
     Usage,
     UserInfo,
 )
@@ -466,7 +466,7 @@ def test_a_new_owner_looks_up_what_was_sent_before_the_question_too(replica: Rep
         return Recovered("答")
 
     replica.provider.recover = recover  # type: ignore[method-assign]
-    question = replace(QUESTION, earlier=written(Earlier("Be brief.", (Turn("甲？", "甲。"),))))
+    question = replace(QUESTION, earlier=written(Earlier("Be brief.", (Exchange("甲？", "甲。"),))))
 
     for conversation_id in ("", "c1"):
         past = Past(1, ProviderIds(conversation_id), "", resets="0")
@@ -622,8 +622,8 @@ def test_a_provider_without_conversations_gets_the_history(replica: Replica) -> 
 
     assert [query.history for query in replica.provider.queries] == [
         (),
-        (Turn("年假?", "第1个答案"),),
-        (Turn("年假?", "第1个答案"), Turn("年假?", "第2个答案")),
+        (Exchange("年假?", "第1个答案"),),
+        (Exchange("年假?", "第1个答案"), Exchange("年假?", "第2个答案")),
     ]
     assert replica.remembered == ""
 

@@ -13,7 +13,7 @@ import requests
 from demo.mocks.answering import MockAnswering
 from demo.mocks.custom.server import MockCustom
 from demo.mocks.openai.server import MockOpenAI
-from services.models import Turn
+from services.models import Exchange
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.own_provider import MODULE, MockOllama, shown_file
 from tests.support.replicas import ROOT, replicas, settings_for, wecom_user
@@ -34,16 +34,16 @@ def _of_custom(mock: MockAnswering) -> Mapping[str, str]:
     return {"RAG_PROVIDER": "custom", "CUSTOM_RAG_API_URL": mock.address + mock.generating}
 
 
-def _messages(body: Mapping[str, Any]) -> list[Turn]:
+def _messages(body: Mapping[str, Any]) -> list[Exchange]:
     contents = [message["content"] for message in body["messages"][:-1]]
-    return [Turn(question, answer) for question, answer in zip(contents[::2], contents[1::2], strict=True)]
+    return [Exchange(question, answer) for question, answer in zip(contents[::2], contents[1::2], strict=True)]
 
 
-def _history(body: Mapping[str, Any]) -> list[Turn]:
-    return [Turn(turn["question"], turn["answer"]) for turn in body.get("history", [])]
+def _history(body: Mapping[str, Any]) -> list[Exchange]:
+    return [Exchange(turn["question"], turn["answer"]) for turn in body.get("history", [])]
 
 
-EarlierTurns = Callable[[Mapping[str, Any]], list[Turn]]
+EarlierTurns = Callable[[Mapping[str, Any]], list[Exchange]]
 
 
 @pytest.fixture(params=["openai", "custom"])
@@ -75,7 +75,7 @@ def test_a_killed_replicas_question_is_asked_once_more(
             seen = person.sees_finish(bubble, TIMEOUT, 0.1, replacements=1)
             person.sees_finish(person.says(THIRD), TIMEOUT, 0.1)
 
-    first, second = (Turn(question, mock.expected_answer(question)) for question in (FIRST, SECOND))
+    first, second = (Exchange(question, mock.expected_answer(question)) for question in (FIRST, SECOND))
     assert seen == render_markdown(second.answer)
     assert [(asked.question, earlier_turns(asked.body)) for asked in mock.asked] == [
         (FIRST, []),

@@ -16,7 +16,7 @@ from services.conversations.store import ConversationStore, Memory
 from services.errors import StoreUnavailable
 from services.identity.keys import Keys
 from services.identity.secret_store import KEY, SecretStore
-from services.models import Question, Turn
+from services.models import Exchange, Question
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.wecom.callback import derive_key
@@ -118,7 +118,7 @@ def test_entering_a_conversation_finds_the_one_of_a_former_key(runner: ScriptRun
     history = HistoryStore(runner, ttl=100.0)
     former = old.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
-    history.add(former, "0", "s0", Turn("问", "答"))
+    history.add(former, "0", "s0", Exchange("问", "答"))
     key = new.key("app", question, bot="default")
 
     found = new.enter(key, "s1").memory
@@ -126,7 +126,7 @@ def test_entering_a_conversation_finds_the_one_of_a_former_key(runner: ScriptRun
     again = new.enter(key, "s1").memory
 
     assert (found, carried, again) == (Memory("", "0", former), Memory("c1", "0"), Memory("c1", "0"))
-    assert history.load(key) == (Turn("问", "答"),)
+    assert history.load(key) == (Exchange("问", "答"),)
     assert all(0 < redis_client.pttl(one) <= 100_000 for one in (key, f"{{{key}}}:resets", f"{{{key}}}:history"))
     assert old.load(former) == Memory("c1", "0")
 

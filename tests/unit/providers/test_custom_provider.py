@@ -11,7 +11,7 @@ import pytest
 from config.errors import SettingsError
 from demo.mocks.custom.plays import METADATA, SOURCE
 from demo.mocks.custom.server import MockCustom
-from services.models import Asker, Delta, Query, Replacement, Turn, Usage
+from services.models import Asker, Delta, Exchange, Query, Replacement, Usage
 from services.providers.custom.provider import CustomProvider
 from tests.support.answers import TIMEOUT, ask, provider_lines
 from tests.support.provider_drivers import CustomDriver
@@ -97,7 +97,7 @@ def test_fields_of_wrong_types_are_ignored(make: Make) -> None:
 def test_the_request_has_only_fields_with_values(make: Make, service: MockCustom) -> None:
     """Question, user, inputs and earlier turns; a strict service gets no empty field."""
     provider = make()
-    ask(provider, "三", inputs={"lang": "zh"}, history=(Turn("一", "<think>嗯</think>答一"),))
+    ask(provider, "三", inputs={"lang": "zh"}, history=(Exchange("一", "<think>嗯</think>答一"),))
     list(provider.stream_query(Query("四", ""), Deadline(TIMEOUT)))
 
     assert [asked.body for asked in service.asked] == [

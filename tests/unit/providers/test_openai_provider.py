@@ -10,7 +10,7 @@ import pytest
 
 from demo.mocks.openai.plays import CITED, REFUSED, THOUGHT
 from demo.mocks.openai.server import MockOpenAI
-from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
+from services.models import Delta, Exchange, ProviderIds, Query, Told, Usage
 from services.providers.openai.provider import OpenAIProvider
 from tests.support.answers import TIMEOUT, TickingClock, ask, provider_lines
 from tests.support.servers.processes import FakeClock, wait_until, when
@@ -77,7 +77,7 @@ def test_the_request_has_only_fields_with_values(make: Make, server: MockOpenAI)
 def test_settings_and_earlier_turns_are_sent(make: Make, server: MockOpenAI) -> None:
     """System prompt, earlier turns without the model's reasoning, question; the limits as they are set, 0 included."""
     provider = make(system_prompt="你是助手", max_tokens=50, temperature=0.0)
-    earlier = (Turn("一", "<think>嗯</think>答一"), Turn("二", "答二"))
+    earlier = (Exchange("一", "<think>嗯</think>答一"), Exchange("二", "答二"))
 
     ask(provider, "三", history=earlier)
 

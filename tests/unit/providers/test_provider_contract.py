@@ -19,7 +19,7 @@ from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS
 from demo.mocks.openai import server as openai
 from services.errors import Unrecoverable
-from services.models import Delta, ProviderIds, Query, Turn, Usage
+from services.models import Delta, Exchange, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from tests.support.answers import TIMEOUT, ask, together
 from tests.support.provider_drivers import COUNTING, DRIVERS, EVERY_SCRIPT, FAILING, KEY, SENDING_TURNS, Driver
@@ -145,7 +145,7 @@ def test_earlier_turns_are_sent_if_the_provider_keeps_none(drive: Drive, name: s
     driver = drive(name)
     provider = driver.provider()
 
-    ask(provider, "三", history=(Turn("一", "答一"), Turn("二", "答二")))
+    ask(provider, "三", history=(Exchange("一", "答一"), Exchange("二", "答二")))
 
     assert not provider.keeps_conversations
     assert driver.earlier(driver.asked[0]) == ["一", "答一", "二", "答二"]

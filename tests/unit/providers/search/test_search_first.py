@@ -13,7 +13,7 @@ from config.texts import Texts
 from demo.mocks.serper import Behaviour, MockSerper
 from services import metrics
 from services.errors import ConversationGone, ProviderError, Unrecoverable
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Turn, Usage
+from services.models import Delta, Exchange, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult
 from services.providers.mock import MockFallback, MockProvider, mock_answer
 from services.providers.search.provider import CONTEXT_CHARACTERS, SearchFirst, Show, as_context, as_list, citable
@@ -144,7 +144,7 @@ def test_a_question_without_search_intent_is_the_providers_alone() -> None:
 def test_results_are_context_for_the_provider() -> None:
     """The question to the provider contains the numbered results; its other fields are unchanged."""
     rag, search = Scripted(Delta("用深沟球轴承 [1]。"), OWN_USAGE), FakeSearch()
-    asked = Query("/search 轴承", "u", "c1", {"a": 1}, ("f1",), channel="chat", history=(Turn("q", "a"),))
+    asked = Query("/search 轴承", "u", "c1", {"a": 1}, ("f1",), channel="chat", history=(Exchange("q", "a"),))
 
     events = list(joined(rag, search).stream_query(asked, Deadline(30.0)))
 
@@ -154,7 +154,7 @@ def test_results_are_context_for_the_provider() -> None:
     assert "[2] {braces}\nhttps://example.com/b" in query.text
     assert query.text.endswith("问题：/search 轴承")
     assert (query.user, query.conversation_id, query.inputs, query.files) == ("u", "c1", {"a": 1}, ("f1",))
-    assert (query.channel, query.history) == ("chat", (Turn("q", "a"),))
+    assert (query.channel, query.history) == ("chat", (Exchange("q", "a"),))
     assert answer(events) == "用深沟球轴承 [1]。"
 
 
