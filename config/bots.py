@@ -10,9 +10,8 @@ from pydantic import Field, SecretStr
 
 from config.environment import did_you_mean
 from config.fields import Group
-from config.groups import WeComSettings
+from config.groups import MOCK_SWITCHES, ProviderSettings, WeComSettings
 from config.problems import Problem, validated
-from config.provider_group import MOCK_SWITCHES, ProviderSettings
 
 DEFAULT_BOT = "default"
 #: Values that WeCom issues per bot; a named bot never inherits them from the default bot.

@@ -26,9 +26,14 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
-def setting(default: Any, meaning: str) -> Any:
-    """Declare one variable with its default; `meaning` is one line that includes the unit."""
-    return Field(default, description=meaning)
+def setting(default: Any, meaning: str, zh: str) -> Any:
+    """Declare one variable with its default, or a function that computes it.
+
+    `meaning` is one line that includes the unit, `zh` the same in Chinese: `python -m tools.settings --write` puts both
+    into the documents.
+    """
+    default = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**default, description=meaning, json_schema_extra={"zh": zh})
 
 
 def _list(value: Any) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from config.bots import BotSettings
+from config.groups import ProviderSettings, same_base
 from config.plugins import RAG_PROVIDERS, SEARCH_PROVIDERS, expected_providers, is_provider
 from config.problems import Problem
-from config.provider_group import ProviderSettings, same_base
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -25,6 +25,7 @@ from config.groups import (
     HttpSettings,
     LogSettings,
     MoreWeComSettings,
+    ProviderSettings,
     RedisSettings,
     ServerSettings,
     SocketSettings,
@@ -33,7 +34,6 @@ from config.groups import (
     WeComSettings,
 )
 from config.problems import Invalid, Problem, validated
-from config.provider_group import ProviderSettings
 from config.texts import check_overrides
 
 

@@ -1,7 +1,7 @@
 """`python -m tools.settings`: prints docs/settings.md, the table of all settings with default and meaning.
 
-The Markdown is generated from `config`. `python -m tools.settings > docs/settings.md` updates the page; a test compares
-the two. `--json` prints an array of `{name, section, default, meaning, reserved}` instead.
+`--write` writes the three documents that list all settings: this page, the Chinese one, and `demo.env`. They are made
+of the fields in `config/groups.py`. `--json` prints an array of `{name, section, default, meaning, reserved}` instead.
 """
 
 from __future__ import annotations
@@ -10,89 +10,142 @@ import argparse
 import html
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Secret, SecretStr
 from pydantic.fields import FieldInfo
 
 from config import groups, rules
-from config.provider_group import ProviderSettings
 from config.settings import Settings
 from tools._pipes import until_nobody_reads
 
-HEAD = """# Settings
+ROOT = Path(__file__).parents[1]
+COMMAND = "python -m tools.settings --write"
+HEAD = {
+    "en": f"""# Settings
 
 Every setting, from the environment or `.env`; the environment wins, and an empty value counts as not set. `demo.env`
 has all of them in the same order. A wrong or missing value stops the start with one line that names the variable.
 Variables marked ◌ are checked and otherwise have no effect in this version.
 
-This page is made by `python -m tools.settings > docs/settings.md`. [中文](settings.zh-CN.md)
-"""
-TABLE = "| Variable | Default | Meaning |\n|---|---|---|"
-#: The settings that nearly every deployment sets.
+This page is made by `{COMMAND}`. [中文](settings.zh-CN.md)
+""",
+    "zh": f"""# 设置
+
+全部设置均来自环境变量或 `.env` 文件；环境变量优先，空值视为未设置。`demo.env` 按相同顺序列出全部变量。
+值错误或缺失时，启动会中止，并用一行提示指出相应的变量。标有 ◌ 的变量会被校验，但在当前版本中没有其他作用。
+
+本页由 `{COMMAND}` 生成。[English](settings.md)
+""",
+}
+COLUMNS = {"en": "| Variable | Default | Meaning |", "zh": "| 变量 | 默认值 | 含义 |"}
+#: The settings that nearly every deployment sets, and the title of their table.
 COMMON = (
     "wechat_token", "wechat_encoding_aes_key", "dify_base_url", "dify_api_key", "redis_host", "redis_password",
     "auth_mode", "auth_allowlist", "secret_key", "api_keys", "admin_token", "port", "workers", "trusted_proxies",
     "public_origins",
 )  # fmt: skip
-SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
-    "Server": (groups.ServerSettings,),
-    "WeCom": (groups.WeComSettings, groups.MoreWeComSettings),
-    "Redis": (groups.RedisSettings,),
-    "SQL": (groups.SqlSettings,),
-    "Authentication": (groups.AuthSettings,),
-    "Who answers": (ProviderSettings, groups.HttpSettings),
-    "Streams": (groups.StreamSettings,),
-    "Sockets and limits": (groups.SocketSettings,),
-    "Batch": (groups.BatchSettings,),
-    "Logs": (groups.LogSettings,),
+COMMON_TITLE = {"en": "The fifteen that nearly every deployment sets", "zh": "多数部署都要配置的十五项"}
+
+DEMO_HEAD = """\
+# Every setting with its default. Copy this file to .env, fill in the four lines marked FILL IN, and start.
+# An empty value counts as not set. The environment goes before this file.
+"""
+#: The settings that a copy of `demo.env` has to fill in, with an example that is not accepted as a value.
+FILL_IN = {
+    "wechat_token": "not-a-real-token",
+    "wechat_encoding_aes_key": "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx",
+    "dify_api_key": "app-not-a-real-key",
+    "auth_allowlist": "zhangsan,lisi (WeCom's address book shows them as 账号)",
 }
+#: Values of `demo.env` that are not the defaults: those of one machine. Compose and Kubernetes set their own.
+DEMO_VALUES = {"redis_host": "127.0.0.1", "auth_mode": "allowlist", "log_dir": "logs"}
+
+
+class Section(NamedTuple):
+    """A section of the documents: its title in both languages, and the groups of its settings."""
+
+    en: str
+    zh: str
+    groups: Sequence[type[BaseModel]]
+
+    @property
+    def names(self) -> list[str]:
+        return [name for group in self.groups for name in group.__annotations__]
+
+
+SECTIONS = (
+    Section("Server", "服务", [groups.ServerSettings]),
+    Section("WeCom", "企业微信", [groups.WeComSettings, groups.MoreWeComSettings]),
+    Section("Redis", "Redis", [groups.RedisSettings]),
+    Section("SQL", "SQL", [groups.SqlSettings]),
+    Section("Authentication", "认证", [groups.AuthSettings]),
+    Section("Who answers", "问答服务", [groups.ProviderSettings, groups.HttpSettings]),
+    Section("Streams", "流", [groups.StreamSettings]),
+    Section("Sockets and limits", "WebSocket 与限流", [groups.SocketSettings]),
+    Section("Batch", "批量任务", [groups.BatchSettings]),
+    Section("Logs", "日志", [groups.LogSettings]),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the page, or the JSON; return the exit status."""
+    """Print the page or the JSON, or write the documents; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.settings", description="Print all settings.")
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of Markdown")
+    parser.add_argument("--write", action="store_true", help="write docs/settings*.md and demo.env instead")
     options = parser.parse_args(argv)
-    sys.stdout.write(json.dumps(list(described()), ensure_ascii=False, indent=2) + "\n" if options.json else page())
+    if options.write:
+        for path, text in documents().items():
+            (ROOT / path).write_text(text, "utf-8")
+    else:
+        sys.stdout.write(json.dumps(list(described()), ensure_ascii=False, indent=2) + "\n" if options.json else page())
     return 0
+
+
+def documents() -> Mapping[str, str]:
+    """Return the contents of the documents that list all settings, by path."""
+    return {"docs/settings.md": page(), "docs/settings.zh-CN.md": page("zh"), "demo.env": demo_env()}
 
 
 def described() -> Iterator[dict[str, Any]]:
     """Yield each setting as a JSON object; `reserved` ones have no effect in this version."""
-    for section_name, classes in SECTIONS.items():
-        for name in (name for group in classes for name in group.__annotations__):
+    for section in SECTIONS:
+        for name in section.names:
             field = Settings.model_fields[name]
             yield {
                 "name": name.upper(),
-                "section": section_name,
+                "section": section.en,
                 "default": shown(name, field),
                 "meaning": field.description,
                 "reserved": name in rules.LATER,
             }
 
 
-def page() -> str:
-    """Return the whole page."""
-    parts = [HEAD, section("The fifteen that nearly every deployment sets", COMMON)]
-    for title, classes in SECTIONS.items():
-        parts.append(section(title, [name for group in classes for name in group.__annotations__]))
-    return "\n".join(parts)
+def page(language: str = "en") -> str:
+    """Return the whole page in English (`en`) or Chinese (`zh`)."""
+    tables = {COMMON_TITLE[language]: COMMON, **{getattr(one, language): one.names for one in SECTIONS}}
+    parts = (
+        "\n".join([f"## {title}", "", COLUMNS[language], "|---|---|---|", *rows(names, language), ""])
+        for title, names in tables.items()
+    )
+    return "\n".join([HEAD[language], *parts])
 
 
-def section(title: str, names: Iterable[str]) -> str:
-    return "\n".join([f"## {title}", "", TABLE, *rows(names), ""])
-
-
-def rows(names: Iterable[str]) -> Iterator[str]:
+def rows(names: Iterable[str], language: str) -> Iterator[str]:
     """Yield a row of the table for each setting."""
     for name in names:
         field = Settings.model_fields[name]
         mark = " ◌" if name in rules.LATER else ""
         default = shown(name, field)
-        meaning = html.escape(str(field.description), quote=False).replace("|", "\\|")
+        meaning = html.escape(meaning_of(field, language), quote=False).replace("|", "\\|")
         yield f"| `{name.upper()}`{mark} | {f'`{default}`' if default else ''} | {meaning} |"
+
+
+def meaning_of(field: FieldInfo, language: str) -> str:
+    extra = field.json_schema_extra
+    return str(extra["zh"] if language == "zh" and isinstance(extra, dict) else field.description)
 
 
 def shown(name: str, field: FieldInfo) -> str:
@@ -109,6 +162,21 @@ def shown(name: str, field: FieldInfo) -> str:
     if isinstance(default, tuple):
         return ",".join(default)
     return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def demo_env() -> str:
+    """Return the example of a `.env` file: each setting with its meaning above it."""
+    lines = [DEMO_HEAD]
+    for section in SECTIONS:
+        lines += [f"# {section.en}", ""]
+        for name in section.names:
+            field = Settings.model_fields[name]
+            fill_in = f"FILL IN, such as {FILL_IN[name]}: " if name in FILL_IN else ""
+            later = "(no effect yet) " if name in rules.LATER else ""
+            default = "" if field.default_factory else shown(name, field)
+            lines += [f"# {fill_in}{later}{field.description}", f"{name.upper()}={DEMO_VALUES.get(name, default)}"]
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

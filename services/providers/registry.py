@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from config.errors import SettingsError
+from config.groups import ProviderSettings
 from config.plugins import GROUP
-from config.provider_group import ProviderSettings
 from config.texts import Texts
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.custom.provider import CustomProvider

@@ -5,7 +5,6 @@ The repository's own configuration for commits, issues and CI is checked here to
 
 from __future__ import annotations
 
-import html
 import importlib
 import json
 import re
@@ -13,7 +12,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -36,35 +35,10 @@ DECISIONS = ROOT / "docs" / "decisions"
 CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
 #: The folders of the product's code.
 PRODUCT = ("bootstrap", "channels", "config", "server", "services", "utils")
-#: The mark after variables that have no effect yet.
-LATER = " ◌"
 #: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
 NOT_OURS = {"ASK", "PYTEST_ARGS", "CHECK_ARGS", "REQUIRE_REAL_SERVERS", "LAIBAO_WS_KEY", "LAIBAO_KEY", "LAIBAO_URL"}
 NOT_OURS |= {"REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SIGTERM", "SIGHUP", "SIGKILL"}
 NOT_OURS |= {"WARNING", "INFO", "FAILED", "ID", "KEY", "TOKEN", "URL", "OPERATIONS", "KEYS", "STREAM"}
-
-
-class Row(NamedTuple):
-    """A row of a settings table."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-def rows(document: Path) -> list[Row]:
-    pattern = re.compile(r"^\| `([A-Z_]+)`(?: ◌)? \| (?:`(.*?)`)? ?\| (.*) \|$", re.MULTILINE)
-    return [Row(name, default, html.unescape(meaning)) for name, default, meaning in pattern.findall(text(document))]
-
-
-def every_row(document: Path) -> list[Row]:
-    """Return the rows of all settings, without the first table, whose rows are repetitions."""
-    return rows(document)[len(settings_tool.COMMON) :]
-
-
-def later(document: Path) -> set[str]:
-    """Return the variables marked as without effect."""
-    return set(re.findall(rf"^\| `([A-Z_]+)`{LATER} \|", text(document), re.MULTILINE))
 
 
 def text(document: Path) -> str:
@@ -91,28 +65,16 @@ def test_the_readme_is_short() -> None:
     assert len(text(README).splitlines()) <= 150
 
 
-def test_the_settings_page_is_generated() -> None:
-    """docs/settings.md is the output of `python -m tools.settings`, with every setting in the order of `Settings`."""
-    assert text(SETTINGS) == settings_tool.page()
-    assert [row.name.lower() for row in every_row(SETTINGS)] == list(Settings.model_fields)
+@pytest.mark.parametrize("path", settings_tool.documents())
+def test_the_documents_of_all_settings_are_up_to_date(path: str) -> None:
+    """Both pages and `demo.env` are made of the fields: every setting, in the order of `Settings`."""
+    names = re.findall(r"^(?:\| `)?([A-Z_]+)(?:`|=)", text(ROOT / path), re.MULTILINE)
+
+    assert text(ROOT / path) == settings_tool.documents()[path], f"run {settings_tool.COMMAND}"
+    assert [name.lower() for name in names][-len(Settings.model_fields) :] == list(Settings.model_fields)
 
 
-def test_the_translation_has_the_same_settings() -> None:
-    """Names, defaults and marks are equal, and every meaning is translated."""
-    assert [row[:2] for row in rows(SETTINGS_ZH)] == [row[:2] for row in rows(SETTINGS)]
-    assert later(SETTINGS_ZH) == later(SETTINGS)
-    assert not {row.meaning for row in rows(SETTINGS_ZH)} & {row.meaning for row in rows(SETTINGS)}
-
-
-def test_common_settings_have_the_same_rows_twice() -> None:
-    """The rows of the first table equal those of the setting's own table, in both languages."""
-    for page in (SETTINGS, SETTINGS_ZH):
-        common = rows(page)[: len(settings_tool.COMMON)]
-        assert len(common) == 15
-        assert set(common) <= set(every_row(page)), page
-
-
-@pytest.mark.parametrize(("page", "translation"), [(README, README_ZH), (SETTINGS, SETTINGS_ZH)])
+@pytest.mark.parametrize(("page", "translation"), [(README, README_ZH)])
 def test_a_translation_has_the_same_structure(page: Path, translation: Path) -> None:
     """Both have the same levels of headings, code blocks and links, and as many rows and list items."""
 
@@ -129,13 +91,12 @@ def test_settings_marked_as_without_effect_are_not_read() -> None:
     """Only the modules that define and check the settings name a marked variable; all other settings are read."""
     paths = [path for folder in (*PRODUCT, "demo") for path in (ROOT / folder).rglob("*.py")]
     paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
-    made = [ROOT / "config" / name for name in ("groups.py", "provider_group.py", "rules.py")]
+    made = [ROOT / "config" / name for name in ("groups.py", "rules.py")]
     code = "\n".join(path.read_text("utf-8") for path in paths if path not in made)
-    marked = {name.lower() for name in later(SETTINGS)}
+    marked = set(rules.LATER)
 
     read = Settings.model_fields.keys() & set(re.findall(r"\b(?:settings|provider|self)\.(?=(\w+))", code))
     bots = {setting for name in re.findall(r"\bbot\.(\w+)", code) for setting in (name, f"wechat_{name}")}
-    assert marked == set(rules.LATER)
     assert not marked & (read | bots)
     # Read under another name: an alias, a bot's tokens, a template's groups.
     indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from bootstrap.container import Container
 from config.fields import SHORTEST_LEASE
-from config.provider_group import ProviderSettings
+from config.groups import ProviderSettings
 from config.texts import ZH
 from services.identity.callers import Callers
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from config.provider_group import ProviderSettings
+from config.groups import ProviderSettings
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query
 from services.providers.base import BaseRAGProvider

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.provider_group import ProviderSettings
+from config.groups import ProviderSettings
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from tests.support.answers import ask

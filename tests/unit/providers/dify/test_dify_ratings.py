@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from config.provider_group import ProviderSettings
+from config.groups import ProviderSettings
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError
