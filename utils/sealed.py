@@ -54,9 +54,18 @@ def unseal_any(keys: Sequence[bytes], sealed: str) -> str:
     Raises:
         ValueError: the text was encrypted with none of the keys, or is damaged.
     """
+    return unseal_bytes_any(keys, sealed).decode() if sealed else ""
+
+
+def unseal_bytes_any(keys: Sequence[bytes], sealed: str) -> bytes:
+    """Decrypt the result of `seal_bytes` with any of these keys.
+
+    Raises:
+        ValueError: it was encrypted with none of the keys, or is damaged.
+    """
     for key in keys[:-1]:
         try:
-            return unseal(key, sealed)
+            return unseal_bytes(key, sealed)
         except ValueError:
             continue
-    return unseal(keys[-1], sealed)
+    return unseal_bytes(keys[-1], sealed)

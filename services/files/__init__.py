@@ -2,8 +2,8 @@
 
 Imports `streams`, `providers`, `http` and `redis`. Files of messages: `intake.py` fetches and decrypts them and gives
 them to the provider, before the question waits for its turn; `sent_store.py` has those that came with the question
-itself, or were uploaded before it (`uploads.py`); `kinds.py` tells a file's type by its name and bytes. Which providers
-take files: `BaseRAGProvider.takes_files`.
+itself, or were uploaded before it (`uploads.py`), in encrypted slices (`slices.py`); `kinds.py` tells a file's type by
+its name and bytes. Which providers take files: `BaseRAGProvider.takes_files`.
 
 Files of answers: `sources.py` finds their addresses, `collection.py` fetches them while the answer grows, `reading.py`
 fetches and checks one, `convert.py` is the process that converts a picture, `store.py` has the keys. `shown.py` has the

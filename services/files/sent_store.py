@@ -1,6 +1,6 @@
 """Files that came with a question, and files that were uploaded for one, in Redis.
 
-    dify_media:<name>           hash: "size", the encrypted pieces "0", "1", …, and of an upload the encrypted "about"
+    dify_media:<name>           hash: "size", the encrypted slices "0", "1", …, and of an upload the encrypted "about"
     dify_media_bytes:<person>   string: the bytes that a person uploaded since the first upload; UPLOAD_SECONDS
 
 A file that came with its question lives until the question's stream has ended, STREAM_TTL at most; beside the stream's
@@ -20,14 +20,13 @@ from typing import cast
 from config.bots import DEFAULT_BOT
 from services.attachments import Media, MediaFile, MediaKind, SentFile
 from services.errors import AnswerError, FetchError, StoreUnavailable
+from services.files.slices import SealedSlices, slice_count
 from services.redis.store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of
-from utils.sealed import seal, seal_bytes, unseal_any, unseal_bytes
+from utils.sealed import seal, unseal_any
 
 log = logging.getLogger(__name__)
 
-#: Bytes of one piece, which one exchange with Redis carries.
-PIECE_BYTES = 192 * 1024
 #: Seconds that an upload waits for its question, and that a person's uploads are counted.
 UPLOAD_SECONDS = 600
 
@@ -42,6 +41,7 @@ class SentFileStore:
         """
         self._runner = runner
         self._keys = keys
+        self._slices = SealedSlices(runner, keys)
         self._ttl = int(ttl)
 
     def keep(self, bot: str, files: Sequence[SentFile]) -> tuple[Media, ...]:
@@ -61,7 +61,8 @@ class SentFileStore:
         media = Media(_kind(file), secrets.token_hex(16), place="upload")
         about = json.dumps([principal, file.name, media.kind])
         sealed = seal(keys_of(self._keys[DEFAULT_BOT])[0], about)
-        self._write(DEFAULT_BOT, media, file.content, UPLOAD_SECONDS, about=sealed)
+        fields: dict[str, str | int] = {"size": len(file.content), "about": sealed}
+        self._slices.write(DEFAULT_BOT, _key(media), file.content, fields, ttl=UPLOAD_SECONDS)
         return media.url
 
     def uploaded(self, person: str, size: int) -> int:
@@ -99,10 +100,13 @@ class SentFileStore:
         """
         key, bot = _key(media), DEFAULT_BOT if media.place == "upload" else bot
         ((size, sealed),) = self._runner.run([Call(None, ("HMGET", key), ("size", "about"))])
-        pieces = [self._piece(bot, key, number) for number in range(_pieces(int(size or 0)))]
-        if not pieces:
+        try:
+            content = self._slices.read(bot, key, slice_count(int(size or 0)))
+        except ValueError:
+            raise FetchError("it cannot be decrypted", code="media_too_old") from None
+        if not content:
             raise FetchError("it has expired", code="media_too_old")
-        return self._about(sealed)[1], b"".join(pieces)
+        return self._about(sealed)[1], content
 
     def remove_calls(self, files: Sequence[Media]) -> tuple[Call, ...]:
         """Return the calls that remove those of a question's files that came with it."""
@@ -119,15 +123,8 @@ class SentFileStore:
 
     def _kept(self, bot: str, file: MediaFile) -> Media:
         media = Media(_kind(file), secrets.token_hex(16), place="redis")
-        self._write(bot, media, file.content, self._ttl)
+        self._slices.write(bot, _key(media), file.content, {"size": len(file.content)}, ttl=self._ttl)
         return media
-
-    def _write(self, bot: str, media: Media, content: bytes, ttl: int, about: str = "") -> None:
-        sealing, key = keys_of(self._keys[bot])[0], _key(media)
-        for number in range(_pieces(len(content))):
-            piece = seal_bytes(sealing, content[number * PIECE_BYTES : (number + 1) * PIECE_BYTES])
-            written = (number, piece, "size", len(content), *(("about", about) if about else ()))
-            self._runner.run([Call(None, ("HSET", key), written), Call(None, ("EXPIRE", key), (ttl,))])
 
     def _about(self, sealed: str | None) -> tuple[str, str, MediaKind]:
         """Return the owner, the name and the kind of an upload; "" for those of a file that is none."""
@@ -138,22 +135,9 @@ class SentFileStore:
             return "", "", "file"
         return owner, name, cast(MediaKind, kind)
 
-    def _piece(self, bot: str, key: str, number: int) -> bytes:
-        (sealed,) = self._runner.run([Call(None, ("HGET", key), (number,))])
-        for secret in keys_of(self._keys[bot]):
-            try:
-                return unseal_bytes(secret, sealed or "")
-            except ValueError:
-                continue
-        raise FetchError("a piece is missing or cannot be decrypted", code="media_too_old")
-
 
 def _kind(file: MediaFile) -> MediaKind:
     return "image" if file.type == "image" else "file"
-
-
-def _pieces(size: int) -> int:
-    return -(-size // PIECE_BYTES)
 
 
 def _key(media: Media) -> str:

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from services.files.slices import SLICE_BYTES, slice_count, slices_of
 from services.redis.store import Call, ScriptRunner, script
 from services.streams.store import stream_keys
 
 #: Pictures of one answer, which is WeCom's limit, other files, and notes of missing ones.
 MOST_PICTURES, MOST_FILES, MOST_MISSING = 10, 10, 10
-#: Bytes of one slice; its base64 has no padding within.
-SLICE_BYTES = 192 * 1024
+#: Characters of a slice in base64.
+_SLICE_CHARACTERS = SLICE_BYTES // 3 * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +94,11 @@ class FileStore:
 
     def put(self, owner: Owner, stored: StoredFile, content: bytes = b"") -> bool:
         """Store a file; return False where the stream has ended or another owner, and then nothing is shown of it."""
-        ends = range(SLICE_BYTES, len(content) + SLICE_BYTES, SLICE_BYTES) if content else (0,)
-        for end in ends:
-            offset = max(0, end - SLICE_BYTES)
-            piece = base64.b64encode(content[offset:end]).decode()
-            last = stored.written() if end >= len(content) else ""
-            if not self._put(owner, stored.entry, offset // 3 * 4, piece, last):
+        slices = list(slices_of(content)) or [b""]
+        for number, piece in enumerate(slices, 1):
+            last = stored.written() if number == len(slices) else ""
+            offset = (number - 1) * _SLICE_CHARACTERS
+            if not self._put(owner, stored.entry, offset, base64.b64encode(piece).decode(), last):
                 return False
         return True
 
@@ -131,9 +131,9 @@ class FileStore:
     def slices(self, stream_id: str, stored: StoredFile) -> Iterator[bytes]:
         """Yield a file's content in slices, each read when it is requested; less than `size` bytes if it expired."""
         key = _keys(stream_id, stored.entry)[1]
-        for offset in range(0, stored.size, SLICE_BYTES):
-            start = offset // 3 * 4
-            piece = self._runner.run([Call(None, ("GETRANGE", key), (start, start + SLICE_BYTES // 3 * 4 - 1))])[0]
+        for number in range(slice_count(stored.size)):
+            start = number * _SLICE_CHARACTERS
+            piece = self._runner.run([Call(None, ("GETRANGE", key), (start, start + _SLICE_CHARACTERS - 1))])[0]
             if not piece:
                 return
             yield base64.b64decode(piece)

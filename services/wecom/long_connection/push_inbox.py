@@ -14,7 +14,7 @@ from services import metrics
 from services.errors import PushRefused
 from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.names import hidden, stands_for
-from services.wecom.long_connection.push_store import SLICE_BYTES, NewPush, Push, PushStore
+from services.wecom.long_connection.push_store import NewPush, Push, PushStore
 from utils.keyring import Keyring, keys_of
 
 log = logging.getLogger(__name__)
@@ -134,10 +134,8 @@ class PushInbox:
         if not message.content:
             return plain
         file, size = secrets.token_hex(16), len(message.content)
-        offsets = range(0, size, SLICE_BYTES)
-        for number, offset in enumerate(offsets):
-            self._store.put_slice(message.bot, file, number, message.content[offset : offset + SLICE_BYTES])
-        return NewPush(id, chat, owner, plain.digest, plain.payload, file, len(offsets), size)
+        slices = self._store.put_file(message.bot, file, message.content)
+        return NewPush(id, chat, owner, plain.digest, plain.payload, file, slices, size)
 
 
 def count_overdue(store: PushStore, bot: str) -> int:

@@ -17,11 +17,11 @@ sent again.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from services.files.slices import SealedSlices
 from services.redis.store import Call, ScriptRunner, script
 from services.wecom.long_connection.lease_store import lease_key
 from services.wecom.long_connection.names import bot_key
@@ -36,8 +36,6 @@ ClaimOutcome = Literal["claimed", "dropped", "refused"]
 QUEUE_SECONDS, KEPT_SECONDS = 3600.0, 86_400.0
 #: Pushes of one bot that may wait at once, and bytes of the files among them.
 MOST_WAITING, MOST_BYTES = 1000, 100 * 1024 * 1024
-#: Bytes of one slice of a file: within WeCom's limit for a part of an upload; its base64 has no padding.
-SLICE_BYTES = 384 * 1024
 #: Seconds after which a claim without an outcome counts as lost: an ack is waited for a fraction of it.
 LOST_SECONDS = 30.0
 #: Seconds that the slices of a file live without their push.
@@ -95,6 +93,7 @@ class PushStore:
         """`keys` are each bot's; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
         self._runner = runner
         self._keys = keys
+        self._slices = SealedSlices(runner, keys)
         self._now = now
 
     def add(self, bot: str, push: NewPush) -> Added:
@@ -125,15 +124,9 @@ class PushStore:
         """
         return unseal_any(keys_of(self._keys[push.bot]), push.payload)
 
-    def put_slice(self, bot: str, file: str, number: int, content: bytes) -> None:
-        """Store a slice of a file that a push will have."""
-        sealed = self._sealed(bot, base64.b64encode(content).decode())
-        key = _file(bot, file)
-        calls = [
-            Call(None, ("HSET", key), (number, sealed)),
-            Call(None, ("PEXPIRE", key), (round(1000 * SLICE_SECONDS),)),
-        ]
-        self._runner.run(calls)
+    def put_file(self, bot: str, file: str, content: bytes) -> int:
+        """Store the content of a file that a push will have; return the number of its slices."""
+        return self._slices.write(bot, _file(bot, file), content, {}, ttl=SLICE_SECONDS)
 
     def drop_file(self, bot: str, file: str) -> None:
         """Delete the slices of a file."""
@@ -145,13 +138,7 @@ class PushStore:
         Raises:
             ValueError: it was sealed with a key that this replica does not have.
         """
-        pieces = []
-        for number in range(push.slices):
-            sealed = self._runner.run([Call(None, ("HGET", _file(push.bot, push.file)), (number,))])[0]
-            if not sealed:
-                return None
-            pieces.append(base64.b64decode(unseal_any(keys_of(self._keys[push.bot]), sealed)))
-        return b"".join(pieces)
+        return self._slices.read(push.bot, _file(push.bot, push.file), push.slices)
 
     def due(self, bot: str, most: int) -> list[str]:
         """Return the hashed names of up to `most` chats whose next push may leave."""

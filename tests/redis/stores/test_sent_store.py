@@ -10,7 +10,8 @@ import redis
 
 from services.attachments import Media, MediaFile
 from services.errors import AnswerError, FetchError, StoreUnavailable
-from services.files.sent_store import PIECE_BYTES, UPLOAD_SECONDS, SentFileStore
+from services.files.sent_store import UPLOAD_SECONDS, SentFileStore
+from services.files.slices import SLICE_BYTES
 from services.redis.store import ScriptRunner, connect
 from tests.support.pictures import png
 from tests.support.servers.processes import free_port
@@ -30,7 +31,7 @@ def picture(content: bytes) -> MediaFile:
     return MediaFile("image.png", "image", "image/png", content)
 
 
-@pytest.mark.parametrize("size", [1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("size", [1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 3 * SLICE_BYTES])
 def test_a_file_is_kept_in_pieces(store: SentFileStore, size: int) -> None:
     """Other files of the question stay where they are."""
     content = os.urandom(size)
@@ -66,7 +67,7 @@ def test_a_key_that_was_rotated_still_decrypts(runner: ScriptRunner, store: Sent
 @pytest.mark.parametrize("lost", ["all", "piece"])
 def test_a_file_that_is_gone_has_to_be_sent_again(store: SentFileStore, redis_client: redis.Redis, lost: str) -> None:
     """Never a part of it."""
-    (kept,) = store.keep("default", (picture(os.urandom(PIECE_BYTES + 1)),))
+    (kept,) = store.keep("default", (picture(os.urandom(SLICE_BYTES + 1)),))
     key = f"dify_media:{kept.url}"
     if lost == "all":
         store.remove((kept, WEB))
@@ -93,7 +94,7 @@ def test_without_redis_nothing_is_kept_and_nothing_removed() -> None:
 
 def test_an_upload_waits_for_its_question(store: SentFileStore, redis_client: redis.Redis) -> None:
     """It keeps its name, lives as long as a stream from the question on, and is not removed with it."""
-    report = MediaFile("年报.pdf", "document", "application/pdf", os.urandom(PIECE_BYTES + 1))
+    report = MediaFile("年报.pdf", "document", "application/pdf", os.urandom(SLICE_BYTES + 1))
     name = store.upload("key:1", report)
     waits = redis_client.ttl(f"dify_media:{name}")
 

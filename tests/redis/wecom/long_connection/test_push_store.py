@@ -37,11 +37,9 @@ def claim(store: PushStore, push: Push, fence: int, claim: str) -> str:
 
 
 def with_file(runner: ScriptRunner, id: str) -> NewPush:
-    store = at(runner)
-    for number in range(0, len(CONTENT), push_store.SLICE_BYTES):
-        piece = CONTENT[number : number + push_store.SLICE_BYTES]
-        store.put_slice(BOT, f"file-{id}", number // push_store.SLICE_BYTES, piece)
-    return new(id, file=f"file-{id}", slices=3, size=len(CONTENT))
+    slices = at(runner).put_file(BOT, f"file-{id}", CONTENT)
+    assert slices > 2
+    return new(id, file=f"file-{id}", slices=slices, size=len(CONTENT))
 
 
 @pytest.mark.every_redis
