@@ -1,8 +1,12 @@
 """Every sentence that users can see, in Chinese (the default) and in English.
 
 A sentence says what happened and what to do next; it never contains an address, an error code or an exception's text.
-The keys up to `suggestions_heading` are for conversations, those up to `rag_error` for sockets, those up to
-`batch_conflict` for searches and REST; all others are error codes. `TEXTS_FILE` can replace any sentence.
+`TEXTS_FILE` can replace any sentence. They stand in four groups:
+
+- CONVERSATIONS: what people read beside answers, and as replies to commands, files and cards
+- SOCKETS: frames of the two WebSocket channels
+- REQUESTS: searches, and refusals of REST addresses
+- ANSWERS: answers that failed or were refused; each key is an error code
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ from typing import Any
 
 from config.environment import did_you_mean
 from config.errors import SettingsError
-from config.texts.en import EN
+from config.texts import en, zh
 from config.texts.requests import in_chinese
-from config.texts.zh import ZH
 
 __all__ = ["ANSWER_CODES", "EN", "FALLBACK", "LOCALES", "ZH", "Texts", "check_overrides"]
 
+ZH: Mapping[str, str] = {**zh.CONVERSATIONS, **zh.SOCKETS, **zh.REQUESTS, **zh.ANSWERS}
+EN: Mapping[str, str] = {**en.CONVERSATIONS, **en.SOCKETS, **en.REQUESTS, **en.ANSWERS}
+
 #: The codes of answers that failed or were refused.
-ANSWER_CODES = tuple(ZH)[tuple(ZH).index("batch_conflict") + 1 :]
+ANSWER_CODES = tuple(zh.ANSWERS)
 
 #: Key of the sentence for errors without one of their own.
 FALLBACK = "answer_failed"

@@ -1,10 +1,10 @@
-"""The sentences in English; the keys are explained in `config.texts`."""
+"""The sentences in English; `config.texts` explains their groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-EN: Mapping[str, str] = {
+CONVERSATIONS: Mapping[str, str] = {
     "thinking": "Thinking...",
     "queued": "Waiting behind your previous question...",
     "step": "Working on: {step}...",
@@ -59,6 +59,8 @@ EN: Mapping[str, str] = {
     "card_clicked": "Your click has arrived; the reply comes as a message.",
     "card_unanswerable": "Clicks cannot be answered here; please type instead.",
     "suggestions_heading": "You could ask next:",
+}
+SOCKETS: Mapping[str, str] = {
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "Invalid message format. Please send valid JSON.",
     "invalid_message": "The message is not well-formed: {what}",
@@ -93,6 +95,8 @@ EN: Mapping[str, str] = {
     "too_many_subscriptions": "This connection follows too many tasks. Stop following one first.",
     "batch_progress": "{done} of {total} questions done",
     "rag_error": "The answering service failed: {sentence}",
+}
+REQUESTS: Mapping[str, str] = {
     "search_failed": "(Web search is unavailable at the moment; this answer does without it.)",
     "search_empty": "(The web search found nothing; this answer does without it.)",
     "search_heading": "Search results:",
@@ -124,6 +128,8 @@ EN: Mapping[str, str] = {
     "push_queue_full": "Too many pushes are waiting to be sent. Please try again later.",
     "push_busy": "Too many files are being received. Please try again later.",
     "batch_conflict": "This idempotency key stands for another submission.",
+}
+ANSWERS: Mapping[str, str] = {
     "unknown_user": "I could not find your account. Please ask an administrator to set it up, then try again.",
     "auth_refused": "Your sign-in was refused. Please contact an administrator.",
     "auth_unavailable": "The sign-in service is unavailable at the moment. Please try again later.",

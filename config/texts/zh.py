@@ -1,10 +1,10 @@
-"""The sentences in Chinese; the keys are explained in `config.texts`."""
+"""The sentences in Chinese; `config.texts` explains their groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-ZH: Mapping[str, str] = {
+CONVERSATIONS: Mapping[str, str] = {
     "thinking": "思考中...",
     "queued": "排在上一个问题之后，请稍候...",
     "step": "正在执行：{step}...",
@@ -59,6 +59,8 @@ ZH: Mapping[str, str] = {
     "card_clicked": "已收到您的点击，回复会以新消息发出。",
     "card_unanswerable": "这里的点击无法回复，请直接发送文字。",
     "suggestions_heading": "您还可以问：",
+}
+SOCKETS: Mapping[str, str] = {
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "无效的JSON格式",
     "invalid_message": "消息格式不对：{what}",
@@ -93,6 +95,8 @@ ZH: Mapping[str, str] = {
     "too_many_subscriptions": "此连接订阅的任务过多，请先取消几个。",
     "batch_progress": "已处理 {done}/{total} 个问题",
     "rag_error": "RAG查询失败: {sentence}",
+}
+REQUESTS: Mapping[str, str] = {
     "search_failed": "（联网搜索暂时不可用，以下回答没有参考搜索结果。）",
     "search_empty": "（没有搜到相关内容，以下回答没有参考搜索结果。）",
     "search_heading": "相关搜索结果:",
@@ -124,6 +128,8 @@ ZH: Mapping[str, str] = {
     "push_queue_full": "等待发送的推送消息太多，请稍后再试。",
     "push_busy": "正在接收的文件太多，请稍后再试。",
     "batch_conflict": "这个幂等键已经用于另一次提交。",
+}
+ANSWERS: Mapping[str, str] = {
     "unknown_user": "没有找到您的账号信息。请联系管理员开通后再试。",
     "auth_refused": "用户认证失败，请联系管理员。",
     "auth_unavailable": "认证服务暂时不可用，请稍后再试。",

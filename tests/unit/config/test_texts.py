@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from config.errors import LaibaoError, SettingsError
-from config.texts import EN, LOCALES, ZH, Texts, check_overrides
+from config.texts import EN, LOCALES, ZH, Texts, check_overrides, en, zh
 from services.errors import AnswerError, StoreUnavailable
 
-#: Sentences of sockets and batches. Some are the originals' and do not end with a full stop.
-ORIGINALS = list(ZH)[list(ZH).index("sources_heading") : list(ZH).index("batch_unknown") + 1]
+#: Headings, and sentences of the original product, which do not all end with a full stop.
+ORIGINALS = {"sources_heading", "card_choose", "suggestions_heading", "search_heading", *zh.SOCKETS}
+ORIGINALS |= {"batch_queue_full", "batch_unavailable", "batch_unknown"}
 
 
-def test_both_languages_have_the_same_sentences() -> None:
-    """The keys are these, in this order."""
-    assert list(ZH) == list(EN)
+@pytest.mark.parametrize("group", ["CONVERSATIONS", "SOCKETS", "REQUESTS", "ANSWERS"])
+def test_a_sentence_is_in_the_same_group_in_both_languages(group: str) -> None:
+    assert list(getattr(zh, group)) == list(getattr(en, group))
 
 
 @pytest.mark.parametrize("key", ZH)
