@@ -45,6 +45,8 @@ from services.answers.commands import ChatNotes
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
 from services.answers.gateway import Gateway, ReplicaStreams
+from services.answers.queue import ConversationQueue
+from services.answers.refusals import QuestionRefusals
 from services.answers.takeover import TakeoverManager
 from services.channels import Channel, Channels, Lifecycle
 from services.conversations.memory import MemoryStores
@@ -63,6 +65,7 @@ from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
 from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
+from services.streams.producer import AnswerHandlers
 from services.streams.readers import StreamReaders
 from services.wecom.late_answers import LateAnswers
 from services.wecom.long_connection.lease_store import LeaseStore
@@ -132,7 +135,7 @@ class Container:
         self.manager = self._opened(self._manager())
         self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer))
         self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
-        self.gateway = self._gateway()
+        self.gateway = self._gateway(access)
         tokens = user_tokens(settings, self.auth, self.channels)
         self.feedback_inbox, self.feedback = make_feedback(
             settings, self.runner, access, self.providers, self.texts, tokens
@@ -217,47 +220,45 @@ class Container:
         log.info("stopped")
 
     def _answerer(self, access: Access) -> Answerer:
+        directories = {name: one.find for name, one in self.directories.items()}
         return Answerer(
-            auth=self.auth,
             backends=make_backends(self.settings, self.providers),
-            memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
-            streams=self.streams,
             channels=self.channels,
-            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts),
-            callers=self.callers,
-            extras=make_extras(self.settings),
+            askers=Askers(self.auth, self.callers, directories, self.names),
             intake=MediaIntake(self.media, access),
-            askers=Askers({name: one.find for name, one in self.directories.items()}, self.names),
+            queue=ConversationQueue(self.conversations, self.streams),
+            memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
+            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts),
+            extras=make_extras(self.settings),
         )
 
     def _manager(self) -> StreamManager:
         settings = self.settings
+        collector = make_collector(settings, self.files, self.keys, self.channels, self.providers)
         return StreamManager(
             self.streams,
-            self.answerer.answer,
+            make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
+            AnswerHandlers(self.answerer.answer, collector.of, self.late_answers),
             texts=self.texts,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
-            writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
-            late=self.late_answers,
-            files=make_collector(settings, self.files, self.keys, self.channels, self.providers).of,
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
 
-    def _gateway(self) -> Gateway:
+    def _gateway(self, access: Access) -> Gateway:
+        streams = ReplicaStreams(self.streams, access, self.manager, self.takeovers, self.readers)
+        max_bytes = self.settings.question_max_bytes
         return Gateway(
-            streams=ReplicaStreams(self.streams, self.manager, self.takeovers, self.readers),
+            streams=streams,
             answerer=self.answerer,
-            conversations=self.conversations,
-            notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
-            keys=self.keys.streams(),
             channels=self.channels,
+            refusals=QuestionRefusals(
+                self.streams, self.manager, access, self.channels, texts=self.texts, max_bytes=max_bytes
+            ),
+            notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
             links=AnswerLinks(self.files.links, self.files.store),
             sent=self.media.sent,
-            texts=self.texts,
             replies=self.responses,
-            max_bytes=self.settings.question_max_bytes,
-            log_content=self.settings.log_content,
         )
 
     def _health(self) -> Health:

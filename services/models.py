@@ -307,3 +307,5 @@ class Past:
     speaker: str = ""
     #: The form that the question answered, sealed; "" if it is no answer to a form.
     form: str = field(default="", repr=False)
+    #: The name of the last owner; "" for a stream without an earlier one.
+    owner: str = ""

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from services import metrics
 from services.answers.askers import Askers, speaker_of
 from services.answers.extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
+from services.answers.queue import ConversationQueue
 from services.channels import Channel, Channels
 from services.conversations.earlier import read, with_earlier
-from services.conversations.memory import PAUSE as TURN_POLL
-from services.conversations.memory import ConversationMemory, LateHead, MemoryStores, through_outage
+from services.conversations.memory import ConversationMemory, MemoryStores
 from services.conversations.store import Memory
-from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
+from services.errors import AnswerError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.answered_store import note_call
-from services.files.intake import MediaIntake, taken_in
+from services.files.intake import MediaIntake
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
-from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
+from services.streams.answer_events import AnswerEvent, Asking, Resumed, anew
 from services.streams.owned_stream import LEAVING
-from services.streams.store import StreamStore
+from services.streams.store import leave_call
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
-
-#: Leases for which a waiting question sees the head of its queue without an owner before it removes the head. Until
-#: then another replica may take the head over.
-EVICT_LEASES = 3
-
-
-class Authenticator(Protocol):
-    def authenticate(self, userid: str, corp: str = "") -> Identity: ...
-
-
-class CallerAuthenticator(Protocol):
-    def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,42 +56,32 @@ class Answerer:
     def __init__(
         self,
         *,
-        auth: Authenticator,
         backends: Mapping[str, Backend],
-        memory: MemoryStores,
-        streams: StreamStore,
         channels: Channels,
+        askers: Askers,
+        intake: MediaIntake,
+        queue: ConversationQueue,
+        memory: MemoryStores,
         forms: AnswerForms,
-        callers: CallerAuthenticator | None = None,
-        extras: AnswerExtras | None = None,
-        intake: MediaIntake | None = None,
-        askers: Askers | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        extras: AnswerExtras,
     ) -> None:
-        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one.
-
-        `intake` takes in the files of questions; None if no channel has any.
-        `askers` tells the provider who asks; None takes only what question and user record say.
-        """
-        self._auth = auth
-        self._callers = callers
-        self._extras = extras or AnswerExtras()
-        self._intake = intake
-        self._askers = askers or Askers()
-        self._forms = forms
+        """Take the backend of each bot."""
         self._backends = backends
-        self._stores = memory
-        self._conversations = memory.conversations
-        self._streams = streams
         self._channels = channels
-        self._sleep = sleep
-        self._clock = clock
+        self._askers = askers
+        self._intake = intake
+        self.queue = queue
+        self._stores = memory
+        self._forms = forms
+        self._extras = extras
 
     def conversation(self, question: Question) -> str:
-        """Return the key of the conversation a question belongs to."""
-        backend, bot = self._backends[question.bot], self._channels.of(question).key_bot(question)
-        return self._conversations.key(backend.provider.app, question, bot=bot, shared=backend.shared_groups)
+        """Return the key of the conversation a question belongs to, "" for none."""
+        backend, channel = self._backends[question.bot], self._channels.of(question)
+        if channel.is_independent(question):
+            return ""
+        bot, shared = channel.key_bot(question), backend.shared_groups
+        return self._stores.conversations.key(backend.provider.app, question, bot=bot, shared=shared)
 
     def knows(self, question: Question) -> bool:
         """Tell whether this replica has the question's channel and bot, so that it can answer it."""
@@ -116,13 +93,10 @@ class Answerer:
         They also remove the files that came with the question. `key` is the conversation's key, where the caller has it
         already.
         """
-        slot = self._streams.leave_call(question.bot, question.principal, stream_id)
-        channel = self._channels.of(question)
-        noted = (note_call(stream_id),) if channel.rated else ()
-        files = self._intake.leave_calls(question) if self._intake and question.media else ()
-        if channel.is_independent(question):
-            return (slot, *noted, *files)
-        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id), *noted, *files)
+        slot = leave_call(question.bot, question.principal, stream_id)
+        noted = (note_call(stream_id),) if self._channels.of(question).rated else ()
+        files = self._intake.leave_calls(question) if question.media else ()
+        return (slot, *self.queue.leave_calls(key or self.conversation(question), stream_id), *noted, *files)
 
     def answer(
         self,
@@ -150,17 +124,17 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Yield the events of `answer` without extras."""
         backend, channel = self._backends[question.bot], self._channels.of(question)
-        identity = self._identity(question, backend, channel)
+        identity = self._askers.identity(question, channel, backend.corp)
         yield identity
         # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
         # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         query = _query(question, identity, channel, asker)
         if question.media and may_ask(past):
-            query = yield from taken_in(self._intake, question, backend.provider, query, deadline)
-        key = "" if channel.is_independent(question) else self.conversation(question)
+            query = yield from self._intake.take_in(question, backend.provider, query, deadline)
+        key = self.conversation(question)
         if key and turn is None:
-            turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
+            turn = yield from self.queue.wait(key, stream_id, deadline, begun=bool(past and past.asks))
         forms = self._forms.of(question, stream_id, key)
         entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
@@ -175,13 +149,6 @@ class Answerer:
             asked_in = memory.conversation_id
             yield Asking(1, "", backend.provider.name, memory.resets, asked_in, query.speaker)
             yield from self._ask(backend, query, memory, entry, deadline)
-
-    def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
-        if channel.authenticates == "directory":
-            return self._auth.authenticate(question.principal, backend.corp)
-        if self._callers is None:
-            raise AuthError("nobody checks credentials here")
-        return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
 
     def _go_on(
         self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, past: Past
@@ -209,38 +176,6 @@ class Answerer:
             if deadline.over and deadline.aborted not in LEAVING:
                 backend.provider.cancel(past.ids, query.user)
             raise
-
-    def _wait_for_turn(
-        self, key: str, stream_id: str, deadline: Deadline, *, begun: bool
-    ) -> Generator[Waiting, None, Memory]:
-        """Wait until the stream heads its conversation's queue; a head that no owner writes any more is removed.
-
-        Return what the conversation remembers then. A full queue refuses a question, but not an answer that has
-        `begun`.
-        """
-        tried, watch = False, LateHead(EVICT_LEASES * self._streams.lease, self._clock)
-        while (queue := through_outage(lambda: self._conversations.enter(key, stream_id))).position != 0:
-            full = queue.position < 0
-            if full and tried and not begun:
-                raise AnswerError(code="turns_full")
-            if deadline.over:
-                raise AnswerError(code="answer_timeout")
-            gone = through_outage(lambda: self._evict(key, queue.head, watch))
-            # A full queue refuses the question only where its head could not be removed.
-            tried = full and not gone
-            if not tried or begun:
-                yield Waiting(True)
-                self._sleep(0.0 if gone else TURN_POLL)
-        yield Waiting(False)
-        return queue.memory
-
-    def _evict(self, key: str, head: str, watch: LateHead) -> bool:
-        """Remove the queue's head if it has ended or lost its owner for too long; return whether it was removed."""
-        status, late = self._streams.standing(head)
-        gone = status != "processing" or watch.over(head, late)
-        if gone:
-            self._conversations.leave(key, head)
-        return gone
 
     def _ask(
         self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline

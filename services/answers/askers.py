@@ -1,9 +1,9 @@
-"""Who asks: the facts of a message, of the user record and of WeCom's directory, for the provider and for commands."""
+"""The people who ask: authenticated, and described for the provider and for commands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from typing import Protocol
 
 from services.channels import Channel
 from services.identity.name_store import NameStore
@@ -16,13 +16,43 @@ FindContact = Callable[[str], Contact]
 MOST_SPEAKER = 64
 
 
-class Askers:
-    """Tells who asks a question. One object serves the process, from many threads."""
+class Authenticator(Protocol):
+    """Authenticates people of a directory, as `services.identity.auth_service.AuthService` does."""
 
-    def __init__(self, directories: Mapping[str, FindContact] = MappingProxyType({}), names: NameStore | None = None):
+    def authenticate(self, userid: str, corp: str = "") -> Identity: ...
+
+
+class CallerAuthenticator(Protocol):
+    """Checks the credentials of clients, as `services.identity.callers.Callers` does."""
+
+    def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity: ...
+
+
+class Askers:
+    """Authenticates who asks, and finds their names. One object serves the process, from many threads."""
+
+    def __init__(
+        self,
+        auth: Authenticator,
+        callers: CallerAuthenticator,
+        directories: Mapping[str, FindContact],
+        names: NameStore,
+    ) -> None:
         """Take the directory of each bot that has one. The names of people are stored in `names`, for commands."""
+        self._auth = auth
+        self._callers = callers
         self._directories = directories
         self._names = names
+
+    def identity(self, question: Question, channel: Channel, corp: str) -> Identity:
+        """Authenticate the person who asks; `corp` is that of the question's bot.
+
+        Raises:
+            AuthError: the person may not ask, or authentication is not available.
+        """
+        if channel.authenticates == "directory":
+            return self._auth.authenticate(question.principal, corp)
+        return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
 
     def asker(self, question: Question, identity: Identity, channel: Channel, user: str) -> Asker:
         """Return who asks. `user` is the person's name for the provider, for channels without userids.
@@ -32,7 +62,7 @@ class Askers:
         """
         contact = self._contact(question, channel)
         name = contact.name or (identity.user.user_name if identity.user else "")
-        if self._names and name and channel.authenticates == "directory":
+        if name and channel.authenticates == "directory":
             self._names.note(question, name)
         return Asker(
             contact.userid or (question.principal if channel.authenticates == "directory" else user),

@@ -21,7 +21,7 @@ from services.redis.store import Call
 from services.streams.access import Access
 from services.streams.manager import StreamManager
 from services.streams.records import Snapshot
-from services.streams.store import StreamStore
+from services.streams.store import StreamStore, leave_call
 
 #: Open a question's stream and start its producer: its snapshot, and whether a producer was started.
 Start = Callable[[Question, str, str], tuple[Snapshot, bool]]
@@ -192,4 +192,4 @@ class ChatCommands:
         return [self._streams.enter_call(command.bot, command.principal, stream_id, slots=rules.slots, seconds=seconds)]
 
     def _leave_call(self, command: Question, stream_id: str) -> Call:
-        return self._streams.leave_call(command.bot, command.principal, stream_id)
+        return leave_call(command.bot, command.principal, stream_id)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from config.texts import Texts
 from services.answers.answer import Answerer
 from services.answers.commands import ChatCommands, ChatNotes
 from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
 from services.attachments import SentFile, media_to_json
 from services.channels import ChannelRules, Channels
-from services.conversations.store import ConversationStore, Memory, QueuePosition
+from services.conversations.store import QueuePosition
 from services.errors import StoreUnavailable
 from services.files.sent_store import SentFileStore
 from services.files.shown import AnswerLinks, LinkedFollowing
@@ -29,8 +28,6 @@ from services.streams.polls import StreamPolls
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
-from utils.keyring import Keyring
-from utils.stream_utils import is_longer
 from utils.tracing import current_trace
 
 log = logging.getLogger(__name__)
@@ -38,9 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStreams:
-    """How this replica stores, writes, takes over and follows streams."""
+    """How this replica stores, writes, takes over and follows streams, and who may read them."""
 
     store: StreamStore
+    access: Access
     manager: StreamManager
     takeovers: TakeoverManager
     readers: StreamReaders
@@ -60,37 +58,27 @@ class Gateway:
         *,
         streams: ReplicaStreams,
         answerer: Answerer,
-        conversations: ConversationStore,
-        notes: ChatNotes,
-        keys: Mapping[str, Keyring],
         channels: Channels,
+        refusals: QuestionRefusals,
+        notes: ChatNotes,
         links: AnswerLinks,
         sent: SentFileStore,
-        texts: Texts,
         replies: ReplyAddresses,
-        max_bytes: int = 65536,
-        log_content: bool = False,
     ) -> None:
-        """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8."""
         self._streams = streams.store
         self._polls = StreamPolls(streams.store, streams.manager)
         self._manager = streams.manager
         self._takeovers = streams.takeovers
         self._answerer = answerer
-        self._conversations = conversations
-        self._access = Access(keys)
+        self._access = streams.access
         self._channels = channels
-        self._refusals = QuestionRefusals(
-            streams.store, streams.manager, self._access, channels, texts=texts, max_bytes=max_bytes
-        )
+        self._refusals = refusals
         stores = (streams.store, streams.manager, notes)
         self.commands = ChatCommands(*stores, self._access, self._refusals, channels, start=self._start)
         self._readers = streams.readers
         self._links = links
         self._sent = sent
         self._replies = replies
-        self._max_bytes = max_bytes
-        self._log_content = log_content
 
     def ask(self, question: Question, *, reply: str = "", media: Sequence[SentFile] = ()) -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -119,10 +107,8 @@ class Gateway:
 
     def person(self, question: Question) -> str:
         """Return the log's name of the user: a fingerprint, or the id itself under `LOG_CONTENT`."""
-        if self._log_content:
-            return question.principal
         try:
-            return self._access.person(question)
+            return self._manager.person(question, lambda: self._access.person(question))
         except StoreUnavailable:
             return ""
 
@@ -204,12 +190,14 @@ class Gateway:
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
             return self._refusals.open(question, stream_id, "empty_question")
-        if is_longer(question.text, self._max_bytes):
+        if self._refusals.is_too_large(question):
             return self._refusals.too_large(question, stream_id)
         # The text of a form's choice is no command.
         is_command = question.text.strip() in self._channels.rules(question).resets and not question.choice
-        if is_command and not self._independent(question):
-            return self._reset(question, stream_id)
+        if is_command and (key := self._answerer.conversation(question)):
+            # In the pipeline that opens the stream with the sentence about it.
+            resets = self._answerer.queue.reset_calls(key, stream_id)
+            return self._refusals.open(question, stream_id, "reset_done", *resets, error=False)
         if code := self._manager.reserve():
             return self._refusals.no_room(question, stream_id, code, *self.commands.note_calls(question, stream_id))
         started = False
@@ -220,14 +208,6 @@ class Gateway:
             if not started:
                 self._manager.give_back()
 
-    def _independent(self, question: Question) -> bool:
-        return self._channels.of(question).is_independent(question)
-
-    def _reset(self, question: Question, stream_id: str) -> Snapshot:
-        """Begin the conversation anew, in the pipeline that opens the stream with the sentence about it."""
-        resets = self._conversations.reset_calls(self._answerer.conversation(question), stream_id)
-        return self._refusals.open(question, stream_id, "reset_done", *resets, error=False)
-
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
         """Open the stream, and enter the user's slots and the conversation's queue, in one round trip.
 
@@ -235,7 +215,7 @@ class Gateway:
         was started.
         """
         rules = self._channels.rules(question)
-        key = "" if self._independent(question) else self._answerer.conversation(question)
+        key = self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
         fields |= {"late": "1"} if self.can_reply_to(reply) else {}
         # Nobody polls the answer to a click: all of it is left for the late message.
@@ -252,7 +232,7 @@ class Gateway:
                 self._refusals.end_later(new, exc.code, leave)
             raise
         known = dict(zip(calls, replies, strict=True))
-        slot, position = known.get("slots", 2), self._position(stream_id, key, known)
+        slot, position = known.get("slots", 2), self._answerer.queue.position(key, stream_id, known)
         if ours:
             leave = leave if slot else (*leave, *self.commands.forget_calls(question, stream_id))
             return self._produce(new, question, snapshot, slot, position, leave)
@@ -289,14 +269,4 @@ class Gateway:
             calls["slots"] = self._streams.enter_call(*user, slots=rules.slots, seconds=seconds)
         for call in self.commands.note_calls(question, stream_id):
             calls["asked"] = call
-        if key:
-            calls["turns"] = self._conversations.turn_call(key, stream_id)
-            calls |= self._conversations.former_calls(key)
-        return calls
-
-    def _position(self, stream_id: str, key: str, known: Mapping[str, Any]) -> QueuePosition:
-        """Return the question's position in its conversation's queue, from the replies to `_enter_calls`."""
-        if not key:
-            return QueuePosition(0, False, stream_id, Memory("", ""))
-        former = {one: known[one] for one in self._conversations.former_calls(key)}
-        return QueuePosition.from_replies(known["turns"], former)
+        return calls | self._answerer.queue.enter_calls(key, stream_id)

@@ -84,6 +84,10 @@ class QuestionRefusals:
         known = self._store.read(stream_id) if question.msgid else None
         return refused(stream_id, code) if known is None else replace(known, found=True)
 
+    def is_too_large(self, question: Question) -> bool:
+        """Return whether the question's text is longer than questions may be."""
+        return is_longer(question.text, self._max_bytes)
+
     def too_large(self, question: Question, stream_id: str) -> Snapshot:
         """Refuse a question for its length; a kept refusal stores the first `KEPT` characters."""
         if self._channels.rules(question).keeps_refusals:
@@ -150,8 +154,8 @@ class QuestionRefusals:
         if not stored:
             return True
         asked = Question.from_json(stored)
-        too_long = is_longer(question.text, self._max_bytes)
-        same = asked.text in (question.text, question.text[:KEPT] if too_long else question.text)
+        kept = question.text[:KEPT] if self.is_too_large(question) else question.text
+        same = asked.text in (question.text, kept)
         return same and asked.options == question.options
 
     def _ending(self, new: NewStream, code: str) -> Write:

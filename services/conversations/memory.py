@@ -145,19 +145,3 @@ def through_outage(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
         reraise=True,
     )
     return retrying(call)
-
-
-class LateHead:
-    """Measures for how long one waiting question has seen the head of its queue without a lease."""
-
-    def __init__(self, timeout: float, clock: Callable[[], float]) -> None:
-        self._timeout = timeout
-        self._clock = clock
-        self._head = ""
-        self._since = 0.0
-
-    def over(self, head: str, late: float) -> bool:
-        """Note that the head's lease ended `late` seconds ago; return whether this was seen for over `timeout`."""
-        if late <= 0.0 or head != self._head:
-            self._head, self._since = head if late > 0.0 else "", self._clock()
-        return bool(self._head) and self._clock() - self._since > self._timeout

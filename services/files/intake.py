@@ -176,12 +176,3 @@ class MediaIntake:
 def _check_size(inline: list[MediaFile]) -> None:
     if sum(len(file.content) for file in inline) > INLINE_BYTES:
         raise AnswerError("too large for one question", code="media_too_large")
-
-
-def taken_in(
-    intake: MediaIntake | None, question: Question, provider: BaseRAGProvider, query: Query, deadline: Deadline
-) -> Generator[Uploaded, None, Query]:
-    """Do what `MediaIntake.take_in` does; without an intake the process takes no files."""
-    if intake is None:
-        raise AnswerError("this process takes no files", code="media_unsupported")
-    return (yield from intake.take_in(question, provider, query, deadline))

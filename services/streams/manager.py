@@ -18,10 +18,10 @@ from services.errors import StoreUnavailable
 from services.models import Past, ProviderIds, Question
 from services.redis.store import Call
 from services.streams.access import person_of
-from services.streams.answer_events import AnswerFiles, LateDelivery, read_sources
+from services.streams.answer_events import read_sources
 from services.streams.flusher import Flusher
 from services.streams.owned_stream import OwnedStream
-from services.streams.producer import Answer, Producer
+from services.streams.producer import Answer, AnswerHandlers, Producer
 from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
@@ -51,32 +51,25 @@ class StreamManager:
     def __init__(
         self,
         store: StreamStore,
-        answer: Answer,
+        writer: StreamStore,
+        handlers: AnswerHandlers,
         *,
         texts: Texts,
         limits: StreamLimits,
-        writer: StreamStore | None = None,
-        late: LateDelivery | None = None,
-        files: Callable[[Question, OwnedStream], AnswerFiles | None] = lambda question, stream: None,
         replica: str = "replica",
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stores; `writer` has a connection of its own, so that many readers do not delay a renewal.
-
-        `late` sends late messages in the producers' threads, so that a drain waits for them and slots bound them.
-        """
+        """Take the stores; `writer` has a connection of its own, so that many readers do not delay a renewal."""
         self._store = store
-        self._answer = answer
+        self._handlers = handlers
         self._texts = texts
         self._max_streams = limits.max_streams
         self._max_bytes = limits.max_bytes
-        self._late = late
-        self._files = files
         self._replica = replica
         self._log_content = log_content
         self._clock = clock
-        self._flusher = Flusher(writer or store, clock=clock)
+        self._flusher = Flusher(writer, clock=clock)
         self._slots = threading.Condition()
         self._taken = 0
         self.draining = False
@@ -123,13 +116,14 @@ class StreamManager:
     ) -> None:
         """Answer the question in a new thread; the caller has reserved a slot.
 
-        `answer` replaces the manager's function for this question; `waiting` tells that earlier questions of the
+        `answer` replaces the handlers' events for this question; `waiting` tells that earlier questions of the
         conversation come first; `after` is sent when the stream has ended.
         """
         stream = self._own(new, question, self._store.max_seconds)
         if waiting:
             stream.set(waiting="1")
-        producer = self._producer(stream, question, answer=answer)
+        handlers = replace(self._handlers, events=answer) if answer else self._handlers
+        producer = self._producer(stream, question, handlers)
         try:
             self.start_thread(self._run, stream, question.trace, producer, producer.run, after)
         except RuntimeError:
@@ -160,9 +154,9 @@ class StreamManager:
         With `ending` the stream only ends, with its text so far and the sentence of that code ("" for none). `may_ask`
         tells whether the provider may be asked again if its answer is lost.
         """
-        past = replace(past_of(new), may_ask=may_ask)
+        past = replace(past_of(new), may_ask=may_ask, owner=former_owner)
         stream = self._own(new, question, seconds_left)
-        producer = self._producer(stream, question, past, former_owner)
+        producer = self._producer(stream, question, self._handlers, past)
         work = producer.run if ending is None else lambda: producer.end(ending)
         self._run(stream, question.trace, producer, work, after)
 
@@ -199,8 +193,12 @@ class StreamManager:
 
     def about(self, readers: str, question: Question) -> dict[str, str]:
         """Return the log fields of a stream beside its id; `readers` are the fingerprints of its readers."""
-        person = question.principal if self._log_content else person_of(readers)
+        person = self.person(question, lambda: person_of(readers))
         return {"bot": question.bot, "person": person, **question.trace.log_fields}
+
+    def person(self, question: Question, fingerprint: Callable[[], str]) -> str:
+        """Return the log's name of the user: the `fingerprint`, or the id itself under `LOG_CONTENT`."""
+        return question.principal if self._log_content else fingerprint()
 
     def _own(self, new: NewStream, question: Question, seconds: float) -> OwnedStream:
         stream = OwnedStream(
@@ -218,25 +216,9 @@ class StreamManager:
         return stream
 
     def _producer(
-        self,
-        stream: OwnedStream,
-        question: Question,
-        past: Past | None = None,
-        former_owner: str = "",
-        answer: Answer | None = None,
+        self, stream: OwnedStream, question: Question, handlers: AnswerHandlers, past: Past | None = None
     ) -> Producer:
-        return Producer(
-            stream,
-            question,
-            answer or self._answer,
-            texts=self._texts,
-            past=past,
-            former_owner=former_owner,
-            late=self._late,
-            files=self._files(question, stream),
-            log_content=self._log_content,
-            clock=self._clock,
-        )
+        return Producer(stream, question, handlers, texts=self._texts, past=past, log_content=self._log_content)
 
     def _run(
         self, stream: OwnedStream, trace: Trace, producer: Producer, work: Callable[[], str], after: Sequence[Call]

@@ -114,9 +114,14 @@ class OwnedStream:
         return {"auth_state": self.field("auth_state"), "chunks": len(backlog.chunks), "bytes": backlog.text_bytes}
 
     @property
+    def owned_seconds(self) -> float:
+        """Seconds since this replica owns the stream."""
+        return self._clock() - self._opened
+
+    @property
     def age(self) -> float:
         """Seconds since the stream was created."""
-        return self._new.age + self._clock() - self._opened
+        return self._new.age + self.owned_seconds
 
     @property
     def frame_left(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from config.texts import Texts
@@ -42,6 +42,18 @@ OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerHandlers:
+    """What a replica does for every answer."""
+
+    #: Yields the events of an answer.
+    events: Answer
+    #: Returns the keeper of an answer's files; None where they are not kept.
+    files: Callable[[Question, OwnedStream], AnswerFiles | None]
+    #: Sends late messages in the producers' threads, so that a drain waits for them and slots bound them.
+    late: LateDelivery
+
+
 class Producer:
     """Writes one answer into one stream."""
 
@@ -49,28 +61,21 @@ class Producer:
         self,
         stream: OwnedStream,
         question: Question,
-        answer: Answer,
+        handlers: AnswerHandlers,
         *,
         texts: Texts,
         past: Past | None = None,
-        former_owner: str = "",
-        late: LateDelivery | None = None,
-        files: AnswerFiles | None = None,
         log_content: bool = False,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stream and its question; `past` and `former_owner` belong to a stream that was taken over."""
+        """Take the stream and its question; `past` belongs to a stream that was taken over."""
         self._stream = stream
         self._question = question
-        self._answer = answer
+        self._answer = handlers.events
+        self._files = handlers.files(question, stream)
+        self._late = handlers.late
         self._texts = texts
         self._past = past
-        self._former_owner = former_owner
-        self._late = late
-        self._files = files
         self._log_content = log_content
-        self._clock = clock
-        self._began = clock()
         self._spoke = past is not None
         #: The cause of a failed answer for its log line; an unexpected exception is logged with its traceback.
         self._cause = ""
@@ -120,12 +125,12 @@ class Producer:
 
     def deliver(self) -> None:
         """Send what the frame could not carry, if the stream's end claimed that."""
-        if self._late and self._stream.late:
+        if self._stream.late:
             self._late.deliver(self._question, self._stream)
 
     def _overflows(self, code: str) -> bool:
         """Return whether the answer is larger than its frame; False where no address for the rest is known."""
-        if not (self._late and self._stream.field("reply")):
+        if not self._stream.field("reply"):
             return False
         try:
             return self._late.overflows(self._question, self._stream, code)
@@ -137,7 +142,7 @@ class Producer:
     def report(self, outcome: str) -> None:
         """Write the stream's one canonical log line, at ERROR if the answer failed, and count its outcome."""
         outcome = outcome or "completed"
-        seconds = self._clock() - self._began
+        seconds = self._stream.owned_seconds
         ids = {**self._stream.about, "channel": self._question.channel}
         figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **self._cost}
         cause = {"cause": self._cause} if self._cause else {}
@@ -279,13 +284,13 @@ class Producer:
         return {
             "stream_id": self._stream.stream_id,
             "owner": self._stream.owner,
-            "former_owner": self._former_owner,
+            "former_owner": self._past.owner if self._past else "",
         }
 
     def _note_first_text(self) -> None:
         if not self._spoke:
             self._spoke = True
-            metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._clock() - self._began)
+            metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._stream.owned_seconds)
 
     def _debug_question(self) -> None:
         if self._log_content:

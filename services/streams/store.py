@@ -246,9 +246,6 @@ class StreamStore:
         """Return the call that takes one of a user's slots; its reply: 0 full, 1 taken now, 2 taken before."""
         return Call(script("enter"), (user_key(bot, principal),), (self.now, stream_id, slots, seconds))
 
-    def leave_call(self, bot: str, principal: str, stream_id: str) -> Call:
-        return Call(None, ("ZREM", user_key(bot, principal), stream_id))
-
     def running_calls(self, running: Iterable[str], *, seconds: float | None = None) -> list[Call]:
         """Return the calls that index running streams by the end of their lease, which is `seconds` from now."""
         shards: dict[str, list[str]] = {}
@@ -304,6 +301,11 @@ def flat(fields: Mapping[str, Any]) -> list[Any]:
 
 def user_key(bot: str, principal: str) -> str:
     return f"dify_user:{bot}:{principal}"
+
+
+def leave_call(bot: str, principal: str, stream_id: str) -> Call:
+    """Return the call that leaves the slot which `StreamStore.enter_call` took."""
+    return Call(None, ("ZREM", user_key(bot, principal), stream_id))
 
 
 def running_key(stream_id: str) -> str:

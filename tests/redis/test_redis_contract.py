@@ -36,7 +36,7 @@ from services.redis.store import Call, ScriptRunner, connect
 from services.sockets.store import OpenSocket, SocketStore
 from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
-from services.streams.store import StreamStore, stream_keys
+from services.streams.store import StreamStore, leave_call, stream_keys
 from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
@@ -135,7 +135,7 @@ def slots(runner: ScriptRunner) -> None:
     calls = [store.enter_call("default", "zhangsan", f"s{n}", slots=2, seconds=60.0) for n in (0, 1, 2, 0)]
 
     assert runner.run(calls) == [1, 1, 0, 2]
-    assert runner.run([store.leave_call("default", "zhangsan", "s0"), calls[2]]) == [1, 1]
+    assert runner.run([leave_call("default", "zhangsan", "s0"), calls[2]]) == [1, 1]
 
 
 def conversations(runner: ScriptRunner) -> None:

@@ -10,7 +10,7 @@ import redis
 
 from services.redis.store import Call, ScriptRunner
 from services.streams.records import PAGE_BYTES, PAGE_CHUNKS, Appended, Chunk, NewStream, Write
-from services.streams.store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
+from services.streams.store import SHORT_BYTES, SLICE_BYTES, StreamStore, leave_call, stream_keys
 from tests.support.servers.processes import FakeClock
 from tools.streams import documented
 
@@ -418,7 +418,7 @@ def test_a_persons_slots_are_limited(store: Store, clock: FakeClock) -> None:
         return int(store.open(new(stream_id=stream_id), call)[2][0])
 
     outcomes = [enter(stream_id) for stream_id in ("1", "2", "3", "4", "1")]
-    store.write([], store.leave_call("default", "zhang", "1"))
+    store.write([], leave_call("default", "zhang", "1"))
     after_leaving = enter("4")
     clock.advance(331.0)
 

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS
-from services.answers.answer import EVICT_LEASES, Answerer, Backend
+from services.answers.answer import Answerer, Backend
+from services.answers.askers import Askers
+from services.answers.extras import AnswerExtras
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
+from services.answers.queue import EVICT_LEASES, ConversationQueue, LateHead
 from services.channels import Channels
 from services.conversations.earlier import Earlier, written
 from services.conversations.history_store import HistoryStore
-from services.conversations.memory import PAUSE, LateHead, MemoryStores
+from services.conversations.memory import PAUSE, MemoryStores
 from services.conversations.store import ConversationStore, Memory
 from services.errors import (
     AnswerError,
@@ -29,6 +32,7 @@ from services.errors import (
     Unrecoverable,
 )
 from services.identity.callers import Callers
+from services.identity.name_store import NameStore
 from services.models import (
     Complete,
     Delta,
@@ -51,6 +55,7 @@ from services.streams.answer_events import Asking, Resumed, Waiting, anew, diffe
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock
+from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -105,15 +110,14 @@ class Replica:
         self.sleeps = 0
         self.clock = FakeClock()
         self.answerer = Answerer(
-            auth=self.auth,
             backends={"default": Backend(self.provider, corp="acme")},
-            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
-            streams=self.streams,
             channels=Channels(CHANNELS, {}),
+            askers=Askers(self.auth, Callers("none"), {}, NameStore(runner)),
+            intake=intake_without_files(runner),
+            queue=ConversationQueue(self.conversations, self.streams, sleep=self._sleep, clock=self.clock),
+            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
-            callers=Callers("none"),
-            sleep=self._sleep,
-            clock=self.clock,
+            extras=AnswerExtras(),
         )
         self.key = self.answerer.conversation(QUESTION)
         self.deadline = Deadline(1000.0, clock=self.clock)

@@ -11,13 +11,16 @@ import pytest
 from channels.registry import CHANNELS, WECOM
 from services.answers.answer import Answerer, Backend
 from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
+from services.answers.extras import AnswerExtras
 from services.answers.forms.conversation_forms import AnswerForms
 from services.answers.forms.form_store import FormStore
+from services.answers.queue import ConversationQueue
 from services.channels import Channel, Channels
 from services.conversations.history_store import HistoryStore
 from services.conversations.memory import MemoryStores
 from services.conversations.store import ConversationStore
 from services.errors import AuthError
+from services.identity.callers import Callers
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Past, ProviderIds, Query, Question, UserInfo
 from services.providers.base import Recovered
@@ -28,6 +31,7 @@ from services.streams.manager import past_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
 from tests.redis.streams.test_answer import ScriptedProvider
+from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -45,6 +49,16 @@ class RecordAuth:
         if self.refuses:
             raise AuthError(code="unknown_user")
         return Identity("none", UserInfo(userid))
+
+
+class NoNames(NameStore):
+    """Stores no names."""
+
+    def __init__(self) -> None:
+        pass
+
+    def note(self, question: Question, name: str) -> None:
+        pass
 
 
 class ForgetfulProvider(ScriptedProvider):
@@ -65,16 +79,16 @@ class Group:
         self.people = people
         self.asked: list[str] = []
         self.names = NameStore(runner)
+        self.conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         self.answerer = Answerer(
-            auth=self.auth,
             backends={"default": Backend(self.provider, shared_groups=shared)},
-            memory=MemoryStores(
-                ConversationStore(runner, secret=b"s", ttl=100.0), HistoryStore(runner, ttl=100.0), timeout=5.0
-            ),
-            streams=StreamStore(runner),
             channels=Channels(CHANNELS, {}),
+            askers=Askers(self.auth, Callers("none"), {"default": self._find}, self.names),
+            intake=intake_without_files(runner),
+            queue=ConversationQueue(self.conversations, StreamStore(runner)),
+            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=5.0),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
-            askers=Askers({"default": self._find}, self.names),
+            extras=AnswerExtras(),
         )
 
     def _find(self, userid: str) -> Contact:
@@ -84,7 +98,7 @@ class Group:
     def answers(self, question: Question, stream_id: str, past: Past | None = None) -> list[Any]:
         key = self.answerer.conversation(question)
         events = list(self.answerer.answer(question, stream_id, Deadline(30.0), past))
-        self.answerer._conversations.leave(key, stream_id)
+        self.conversations.leave(key, stream_id)
         return events
 
 
@@ -94,7 +108,8 @@ def group(runner: ScriptRunner) -> Group:
 
 
 def asker(question: Question, identity: Identity, contact: Contact, channel: Channel = WECOM) -> Asker:
-    return Askers({"default": lambda userid: contact}).asker(question, identity, channel, "someone")
+    askers = Askers(RecordAuth(), Callers("none"), {"default": lambda userid: contact}, NoNames())
+    return askers.asker(question, identity, channel, "someone")
 
 
 def test_the_directory_knows_more_than_the_user_record() -> None:

@@ -22,6 +22,7 @@ from services.streams.records import Appended, Chunk, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.answers import typed
 from tests.support.servers.processes import FakeClock, RedisServer, wait_until
+from tests.support.streams.handlers import answers_of
 from tests.support.texts import KEYS
 from tools.streams import documented
 from utils.deadline import Deadline
@@ -39,7 +40,8 @@ class Replica:
         self.pasts: list[Past | None] = []
         self.manager = StreamManager(
             self.store,
-            self._play,
+            self.store,
+            answers_of(self._play),
             texts=KEYS,
             limits=StreamLimits(max_streams, max_bytes=100_000),
             **options,

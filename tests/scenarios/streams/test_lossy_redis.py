@@ -20,6 +20,7 @@ from services.streams.store import StreamStore, stream_keys
 from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.servers.relay import LossyRelay
+from tests.support.streams.handlers import answers_of
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -39,7 +40,8 @@ class Writer:
         self._pause = pause
         self._manager = StreamManager(
             self.store,
-            self._answer,
+            self.store,
+            answers_of(self._answer),
             texts=KEYS,
             limits=StreamLimits(STREAMS, max_bytes=1_000_000),
         )

@@ -22,6 +22,7 @@ from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Writ
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock, wait_until
+from tests.support.streams.handlers import answers_of
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -66,7 +67,9 @@ class Replica:
 
     def __init__(self, client: redis.Redis, script: Script) -> None:
         self.store = StreamStore(ScriptRunner(client), lease=60.0)
-        self.manager = StreamManager(self.store, script.answer, texts=KEYS, limits=StreamLimits(10, max_bytes=100_000))
+        self.manager = StreamManager(
+            self.store, self.store, answers_of(script.answer), texts=KEYS, limits=StreamLimits(10, max_bytes=100_000)
+        )
         self.tried: list[str] = []
         self.readers = StreamReaders(self.store, self.manager, attempt=self.attempt)
         self.clock = FakeClock()
