@@ -16,12 +16,11 @@ from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.openai import server as openai
 from services.errors import ConversationGone, StreamBroken
 from services.providers.base import BaseRAGProvider
-from services.providers.client.json_service import AskingService
-from services.providers.custom.provider import CustomProvider
-from services.providers.dify.provider import DifyProvider
+from services.providers.client.json_service import JSONService
+from services.providers.client.limits import ClientLimits
 from services.providers.mock import MockProvider, mock_answer
-from services.providers.openai.provider import OpenAIProvider
 from tests.support.answers import TIMEOUT, Answer
+from tests.support.made_providers import custom_provider, dify_provider, openai_provider
 from tests.support.own_provider import MODULE, MockOllama, shown_file
 from tests.support.servers.processes import free_port
 
@@ -129,7 +128,7 @@ class DifyDriver(Driver):
         return self._at(f"http://127.0.0.1:{free_port()}")
 
     def _at(self, url: str, **seconds: Any) -> BaseRAGProvider:
-        return DifyProvider(base_url=url, api_keys=[KEY], backoff=0.01, **seconds)
+        return dify_provider(base_url=url, api_keys=[KEY], backoff=0.01, **seconds)
 
     def check(self, script: str, answer: Answer) -> None:
         assert not isinstance(answer.error, ConversationGone)
@@ -220,7 +219,7 @@ class OpenAIDriver(AnsweringDriver):
     def __init__(self, folder: Path) -> None:
         def make(address: str, timeout: float, grace: float) -> BaseRAGProvider:
             limits: dict[str, Any] = {"timeout": timeout, "backoff": 0.01, "end_grace": grace, "linger": grace}
-            return OpenAIProvider(base_url=address, api_key=KEY, model="m1", **limits)
+            return openai_provider(base_url=address, api_key=KEY, model="m1", **limits)
 
         self.begin(openai.MockOpenAI(), make)
 
@@ -249,7 +248,7 @@ class CustomDriver(AnsweringDriver):
     def __init__(self, folder: Path) -> None:
         def make(address: str, timeout: float, grace: float) -> BaseRAGProvider:
             limits: dict[str, Any] = {"timeout": timeout, "backoff": 0.01, "end_grace": grace, "linger": grace}
-            return CustomProvider(api_url=f"{address}/ask", api_key=KEY, **limits)
+            return custom_provider(api_url=f"{address}/ask", api_key=KEY, **limits)
 
         self.begin(custom.MockCustom(), make)
 
@@ -281,7 +280,7 @@ class OwnDriver(AnsweringDriver):
 
         def make(address: str, timeout: float, grace: float) -> BaseRAGProvider:
             provider: Any = shown()
-            provider.url, provider.service = f"{address}/api", AskingService(timeout=timeout, backoff=0.01)
+            provider.url, provider.service = f"{address}/api", JSONService(ClientLimits(timeout, backoff=0.01))
             return provider  # type: ignore[no-any-return]
 
         self.begin(MockOllama(), make)

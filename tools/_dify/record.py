@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from services.providers.client.json_fields import mapping, mappings, text
-from services.providers.dify.answer import DifyTurn
+from services.providers.dify.answer import DifyAnswer
 
 #: All events of chat apps in Dify's documentation and in its versions so far.
 KNOWN = frozenset(
@@ -34,7 +34,7 @@ class AnswerRecord:
         """`root` is the API's address, the base of file paths that Dify sends without a host."""
         self._files = root.removesuffix("/v1") + "/"
         self._shown: set[str] = set()
-        self.turn = DifyTurn()
+        self.turn = DifyAnswer()
         self.counts: Counter[str] = Counter()
         self.answer = ""
         self.pings = 0

@@ -13,7 +13,8 @@ from services.errors import ProviderError
 from services.forms import PendingForm
 from services.models import Delta, ProviderEvent, Replacement
 from services.providers.client.json_fields import count, mapping, mappings, text
-from services.providers.dify.service import DifyService
+from services.providers.client.limits import ClientLimits
+from services.providers.dify.service import DifyService, DifyUrls
 from services.providers.dify.stream import ChatStream
 from tools._dify.record import AnswerRecord
 from tools._page import Printer
@@ -34,9 +35,8 @@ class DifyTalk:
         `page` gets the answers and lists, `notes` the steps, the figures and what replaces a part of an answer.
         """
         # No retries: this tool shows the first error.
-        self._service = DifyService(
-            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_error_reply=self._note_error
-        )
+        limits = ClientLimits(timeout, retries=0, pool_size=2)
+        self._service = DifyService(DifyUrls.build(base_url), limits=limits, on_error_reply=self._note_error)
         self.urls = self._service.urls
         self.user = user
         self.timeout = timeout
@@ -93,7 +93,7 @@ class DifyTalk:
 
     def _ask_blocking(self, body: Mapping[str, Any]) -> None:
         deadline = Deadline(self.timeout)
-        reply = self._service.chat_whole(body, authorization=self._authorization, deadline=deadline)
+        reply = self._service.chat_blocking(body, authorization=self._authorization, deadline=deadline)
         event = {**reply, "event": text(reply.get("event")) or "message"}
         self._note(event)
         # A blocking reply has the answer of a stream's messages and the figures of its last event.

@@ -10,7 +10,8 @@ from bootstrap.probes import clock_window
 from config.bots import BotSettings
 from services.errors import ProviderError
 from services.providers.base import BaseRAGProvider
-from services.providers.dify.service import DifyService
+from services.providers.client.limits import ClientLimits
+from services.providers.dify.service import DifyService, DifyUrls
 from tools._doctor.checks import Finding, judge_clock
 
 #: App modes that /chat-messages serves. Other modes have other endpoints.
@@ -30,7 +31,9 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
     check = f"dify {name}"
     settings = bot.provider
     per_user = settings.dify_auth_mode == "user_token"
-    service = DifyService(base_url=settings.dify_base_url, chat_endpoint=settings.dify_chat_endpoint, pool_size=1)
+    service = DifyService(
+        DifyUrls.build(settings.dify_base_url, settings.dify_chat_endpoint), limits=ClientLimits(pool_size=1)
+    )
     code = settings.dify_api_keys[0] if settings.dify_api_keys else name
     authorization = " ".join(filter(None, (settings.dify_auth_prefix, code)))
     with closing(service):

@@ -14,6 +14,7 @@ from services.errors import ProviderError
 from services.http.retries import LONGEST_WAIT, attempts
 from services.http.service import Exchange, HTTPService
 from services.providers.client.errors import http_error
+from services.providers.client.limits import ClientLimits
 from services.providers.client.record_stream import RecordStream
 from utils.deadline import Deadline
 from utils.tracing import onward_headers
@@ -28,27 +29,16 @@ _MAX_ERROR_BODY = 64 * 1024
 _WHOLE_PIECES = {"Accept-Encoding": "identity"}
 
 
-class AskingService:
+class JSONService:
     """A client of one service with its own connection pool. Thread-safe."""
 
-    def __init__(
-        self,
-        *,
-        timeout: float,
-        pool_size: int = 100,
-        retries: int = 2,
-        backoff: float = 0.5,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Set the limits. `timeout` is the longest wait for any record, including the first, in seconds."""
-        self._timeout = timeout
-        self._retries = retries
-        self._backoff = backoff
+    def __init__(self, limits: ClientLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
         self._clock = clock
-        self._http = HTTPService(pool_size=pool_size)
+        self._http = HTTPService(pool_size=limits.pool_size, connect_timeout=limits.connect_timeout)
 
     @contextmanager
-    def ask(
+    def post(
         self,
         url: str,
         body: Mapping[str, Any],
@@ -64,25 +54,28 @@ class AskingService:
         Raises:
             ProviderError: an error reply, or any failure before the reply arrived.
         """
+        limits = self._limits
         with ExitStack() as stack:
-            for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff, longest_wait=longest_wait):
+            for attempt in attempts(
+                deadline, retries=limits.retries, backoff=limits.backoff, longest_wait=longest_wait
+            ):
                 with attempt:
-                    stream = stack.enter_context(self._asked(url, body, headers, deadline))
+                    stream = stack.enter_context(self._posted(url, body, headers, deadline))
             yield stream
 
     @contextmanager
-    def _asked(
+    def _posted(
         self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], deadline: Deadline
     ) -> Iterator[RecordStream]:
         started = self._clock()
         sent = {**_WHOLE_PIECES, **onward_headers(), **headers}
         with self._http.exchange(
-            "POST", url, deadline=deadline, timeout=self._timeout, headers=sent, json=body
+            "POST", url, deadline=deadline, timeout=self._limits.timeout, headers=sent, json=body
         ) as exchange:
             _raise_for_status(exchange)
-            yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)
+            yield RecordStream(exchange, timeout=self._limits.timeout, started=started, clock=self._clock)
 
-    def answers(self, url: str, *, headers: Mapping[str, str]) -> bool:
+    def is_healthy(self, url: str, *, headers: Mapping[str, str]) -> bool:
         """Return whether the URL answers a GET with status 200 within five seconds. The body is not read."""
         until = Deadline(SHORT_CALL, clock=self._clock)
         try:

@@ -1,4 +1,8 @@
-"""Reads a streamed reply as JSON records, with a timeout on the time between records."""
+"""Reads a streamed reply piece by piece, with a timeout on the time between pieces, and JSON records as an answer.
+
+`BoundedStream` is for any pieces, `RecordStream` for JSON records. `record_events` feeds the records into the state
+machine of an answer, for the OpenAI and the custom provider.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from services.errors import ProviderError
 from services.http.service import Exchange
 from services.models import ProviderEvent
+from services.providers.client.limits import ClientLimits
 from utils.formats.json_records import BrokenRecord, JSONRecords, Record
 from utils.formats.sse import EventTooLong
 
@@ -114,7 +119,7 @@ class RecordStream(BoundedStream[Record]):
 RecordState = Literal["running", "finishing", "done"]
 
 
-class RecordTurn(Protocol):
+class RecordAnswer(Protocol):
     """The state machine of one answer, without I/O."""
 
     state: RecordState
@@ -126,27 +131,24 @@ class RecordTurn(Protocol):
         """Yield the metadata and usage known so far, for an answer that failed."""
 
 
-def record_events(
-    stream: RecordStream, turn: RecordTurn, *, end_grace: float, linger: float
-) -> Iterator[ProviderEvent]:
-    """Yield the events of the records until the answer is done or the stream ends. The caller closes the turn.
+def record_events(stream: RecordStream, answer: RecordAnswer, limits: ClientLimits) -> Iterator[ProviderEvent]:
+    """Yield the events of the records until the answer is done or the stream ends. The caller closes the answer.
 
-    After the answer's end the last record may take `end_grace` seconds to arrive, and the stream may then take
-    `linger` seconds to close.
+    `limits` has the time for a last record after the answer's end (`end_grace`), and for the stream to close.
 
     Raises:
-        ProviderError: the stream failed. The turn's metadata and usage were yielded before, unless it was aborted.
+        ProviderError: the stream failed. The answer's metadata and usage were yielded before, unless it was aborted.
     """
     try:
         for record in stream:
-            yield from turn.take(record)
-            if turn.state == "done":
-                stream.drain(linger)
+            yield from answer.take(record)
+            if answer.state == "done":
+                stream.drain(limits.linger)
                 break
-            if turn.state == "finishing":
-                stream.end_within(end_grace)
+            if answer.state == "finishing":
+                stream.end_within(limits.end_grace)
     except ProviderError as exc:
         # An aborted answer belongs to another owner by now, or was cancelled: its events must not be written.
         if exc.code != "interrupted":
-            yield from turn.leave()
+            yield from answer.leave()
         raise

@@ -24,7 +24,7 @@ _LAST_EVENTS = ("done", "end")
 _LAST_FIELDS = ("done", "is_final", "final")
 
 
-class CustomTurn:
+class CustomAnswer:
     """Call `take` with each record, and `close` at the stream's end."""
 
     def __init__(self) -> None:

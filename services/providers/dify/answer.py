@@ -75,7 +75,7 @@ DifyState = Literal["running", "finishing", "failing", "done"]
 _Handler = Callable[[Mapping[str, Any]], Iterable[ProviderEvent]]
 
 
-class DifyTurn:
+class DifyAnswer:
     """Call `take` with each event, and `close` at the stream's end."""
 
     def __init__(self) -> None:

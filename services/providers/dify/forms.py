@@ -15,7 +15,7 @@ from services.http.retries import pause
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement
 from services.providers.base import BaseForms, Recovered
 from services.providers.client.json_fields import mapping
-from services.providers.dify.answer import DifyTurn
+from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.form_events import after, rest_of
 from services.providers.dify.recovery import DifyRecovery, DifyRun, SentQuestion
 from services.providers.dify.service import DifyService
@@ -173,7 +173,7 @@ class _Resumption:
 
     def live(self) -> Iterator[ProviderEvent]:
         """Yield the events of the run's stream. A stream that breaks off is no error: `settled` finds the answer."""
-        turn, first = DifyTurn(), FIRST_EVENT
+        turn, first = DifyAnswer(), FIRST_EVENT
         while not self._heard_all:
             try:
                 with self._forms.listen(self._form, self._query, self._deadline, silence=first) as stream:
@@ -194,7 +194,7 @@ class _Resumption:
         self._broke = exc
         return False
 
-    def _heard(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
+    def _heard(self, stream: ChatStream, turn: DifyAnswer) -> Iterator[ProviderEvent]:
         for event in stream:
             stream.wait_up_to(self._forms.timeout)
             self._began = True

@@ -1,16 +1,13 @@
-"""Dify as an answer provider: turns a `Query` into a request, and Dify's event stream into provider events.
-
-The app's opening is what it says before the first question: its opening statement, and the questions to begin with.
-"""
+"""Dify as an answer provider: turns a `Query` into a request, and Dify's event stream into provider events."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import tzinfo
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from config.errors import SettingsError
@@ -19,40 +16,59 @@ from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider, Opening, Recovered
 from services.providers.client.inputs import InputsTemplate
-from services.providers.client.json_fields import text
-from services.providers.dify.answer import DifyTurn
+from services.providers.client.limits import LIMITS, ClientLimits
+from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.errors import as_break
 from services.providers.dify.forms import DifyForms
 from services.providers.dify.recovery import DifyRecovery, SentQuestion
-from services.providers.dify.service import DifyService, local_file
+from services.providers.dify.service import DifyService, DifyUrls
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.suggestions import SuggestedQuestions
+from services.providers.dify.suggestions import SuggestedQuestions, read_opening
 from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from utils.deadline import Deadline
-
-
-class AppOpening:
-    """Reads the opening of one app. Thread-safe."""
-
-    def __init__(self, service: DifyService, authorization: str) -> None:
-        self._service = service
-        self._authorization = authorization
-
-    def read(self) -> Opening:
-        """Return the app's opening; members of another type than documented are skipped.
-
-        Raises:
-            ProviderError: Dify did not answer, or the app is not published.
-        """
-        parameters = self._service.parameters(authorization=self._authorization)
-        questions = parameters.get("suggested_questions")
-        listed = map(text, questions if isinstance(questions, list) else ())
-        return Opening(text(parameters.get("opening_statement")), tuple(filter(None, listed)))
-
 
 log = logging.getLogger(__name__)
 
 AuthMode = Literal["app_key", "user_token"]
+
+
+@dataclass(frozen=True, slots=True)
+class DifyCredential:
+    """The Authorization header of an app.
+
+    Raises:
+        SettingsError: the app has no key.
+    """
+
+    #: The first key is used; in the mode `user_token` it is the bot code that precedes the user's token.
+    api_keys: Sequence[str] = field(repr=False)
+    mode: AuthMode = "app_key"
+    prefix: str = "Bearer"
+
+    def __post_init__(self) -> None:
+        if self.mode == "app_key" and not self.code:
+            raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
+
+    @property
+    def code(self) -> str:
+        return next((key for key in self.api_keys if key), "")
+
+    @property
+    def own(self) -> str:
+        """The header of requests for no user."""
+        return _joined(self.prefix, self.code)
+
+    def of_user(self, token: str) -> str:
+        """Return the header of requests for the user with this token; only the mode `user_token` needs one.
+
+        Raises:
+            ProviderError: the token is missing.
+        """
+        if self.mode == "app_key":
+            return self.own
+        if not token:
+            raise ProviderError("no token of this user to send", code="provider_unauthorized")
+        return _joined(self.prefix, self.code, token)
 
 
 class DifyProvider(BaseRAGProvider):
@@ -64,65 +80,36 @@ class DifyProvider(BaseRAGProvider):
 
     def __init__(
         self,
+        urls: DifyUrls,
+        credential: DifyCredential,
         *,
-        base_url: str,
-        api_keys: Sequence[str],
-        chat_endpoint: str = "/v1/chat-messages",
-        auth_mode: AuthMode = "app_key",
-        auth_prefix: str = "Bearer",
-        timeout: float = 60.0,
+        inputs: InputsTemplate,
         user: str = "",
-        inputs: Mapping[str, Any] | None = None,
+        limits: ClientLimits = LIMITS,
         max_concurrent: int = 0,
-        pool_size: int = 100,
-        retries: int = 2,
-        backoff: float = 0.5,
-        end_grace: float = 4.0,
-        failure_grace: float = 3.0,
-        linger: float = 0.2,
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
-        clock: Callable[[], float] = time.time,
-        timezone: tzinfo | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Configure the app's URL, key and limits. Does not connect.
+        """Configure the app's URLs, key and limits. Does not connect.
 
-        Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
-        `user` is sent for questions without a person. The last event of a finished or failed workflow may take
-        `end_grace` or `failure_grace` seconds to arrive, and a finished stream `linger` seconds to close. `timeouts`
-        limits a recovery. `clock` (epoch seconds) and `timezone` are used for `{time_info}`, `monotonic` for silence.
-
-        Raises:
-            SettingsError: no key, an invalid URL, or an unknown placeholder in `inputs`.
+        `inputs` is the template of every question's inputs. `user` is sent for questions without a person.
+        `max_concurrent` limits the chats in flight; 0 means no limit. `timeouts` limits a recovery.
         """
-        self._code = next((key for key in api_keys if key), "")
-        if auth_mode == "app_key" and not self._code:
-            raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
-        self._auth_mode = auth_mode
-        self.sends_user_tokens = auth_mode == "user_token"
-        self._auth_prefix = auth_prefix
+        self._credential = credential
+        self.sends_user_tokens = credential.mode == "user_token"
         self._user = user
-        self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
-        self._end_grace = end_grace
-        self._failure_grace = failure_grace
-        self._linger = linger
+        self._inputs = inputs
+        self._limits = limits
         self._timeouts = timeouts
         self._mode = ""
-        self._service = DifyService(
-            base_url=base_url,
-            chat_endpoint=chat_endpoint,
-            timeout=timeout,
-            max_concurrent=max_concurrent,
-            pool_size=pool_size,
-            retries=retries,
-            backoff=backoff,
-            clock=monotonic,
-        )
-        self.files_root = self._service.urls.root.removesuffix("/v1")
-        self.suggest = SuggestedQuestions(self._service, authorization=self._authorization, user=user).after
-        self.opening = AppOpening(self._service, self._own_authorization).read
-        self.forms = DifyForms(self._service, authorization=self._authorization, user=user, timeouts=timeouts)
-        self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
+        self._service = DifyService(urls, limits=limits, max_concurrent=max_concurrent, clock=clock)
+        self.files_root = urls.root.removesuffix("/v1")
+        self.suggest = SuggestedQuestions(self._service, authorization=credential.of_user, user=user).after
+        self.forms = DifyForms(self._service, authorization=credential.of_user, user=user, timeouts=timeouts)
+        self.app = hashlib.sha256(f"{urls.root}\n{credential.code}".encode()).hexdigest()[:12]
+
+    def opening(self) -> Opening:
+        return read_opening(self._service, self._credential.own)
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask Dify and yield the answer's events as they arrive.
@@ -137,43 +124,43 @@ class DifyProvider(BaseRAGProvider):
             ProviderError: any other failure; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
                 has passed.
         """
-        turn = DifyTurn()
+        answer = DifyAnswer()
         try:
-            yield from self._ask(query, deadline, turn)
+            yield from self._ask(query, deadline, answer)
         except ProviderError as exc:
             if exc.code != "interrupted":
                 log.warning("[Dify RAG Error] %s: %s", exc.code, exc)
             raise
-        log.info("[Dify RAG] Tokens: %s, Price: %s %s", *_cost(turn.usage))
+        log.info("[Dify RAG] Tokens: %s, Price: %s %s", *_cost(answer.usage))
 
-    def _ask(self, query: Query, deadline: Deadline, turn: DifyTurn) -> Iterator[ProviderEvent]:
+    def _ask(self, query: Query, deadline: Deadline, answer: DifyAnswer) -> Iterator[ProviderEvent]:
         only_pings = False
-        authorization = self._authorization(query.identity.token)
+        authorization = self._credential.of_user(query.identity.token)
         try:
             with self._service.chat_messages(
                 self._body(query), authorization=authorization, deadline=deadline
             ) as stream:
                 try:
-                    yield from self._events(stream, turn)
+                    yield from self._events(stream, answer)
                 finally:
                     only_pings = stream.pings > 0 and not stream.began
         except ProviderError as exc:
             # The response is closed here, before the question is asked again: two runs of it must not overlap.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
-                raise as_break(exc, running=turn.state == "running") from exc.__cause__
+                raise as_break(exc, running=answer.state == "running") from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
 
-    def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
+    def _events(self, stream: ChatStream, answer: DifyAnswer) -> Iterator[ProviderEvent]:
         for event in stream:
-            yield from turn.take(event)
-            if turn.state == "done":
+            yield from answer.take(event)
+            if answer.state == "done":
                 break
-            if turn.state != "running":
-                stream.end_within(self._end_grace if turn.state == "finishing" else self._failure_grace)
-        yield from turn.close()
+            if answer.state != "running":
+                stream.end_within(self._limits.end_grace if answer.state == "finishing" else self._limits.failure_grace)
+        yield from answer.close()
         yield Complete()
-        if turn.state == "done":
-            stream.drain(self._linger)
+        if answer.state == "done":
+            stream.drain(self._limits.linger)
 
     def _body(self, query: Query) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -187,7 +174,7 @@ class DifyProvider(BaseRAGProvider):
         if query.conversation_id:
             body["conversation_id"] = query.conversation_id
         if query.files:
-            body["files"] = [local_file(each) for each in query.files]
+            body["files"] = [_local_file(each) for each in query.files]
         return body
 
     def upload(self, file: MediaFile, query: Query, deadline: Deadline) -> str:
@@ -196,19 +183,8 @@ class DifyProvider(BaseRAGProvider):
         Raises:
             AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
         """
-        authorization, user = self._authorization(query.identity.token), query.user or self._user
+        authorization, user = self._credential.of_user(query.identity.token), query.user or self._user
         return f"{file.type}:{self._service.upload(file, user, authorization=authorization, deadline=deadline)}"
-
-    def _authorization(self, token: str) -> str:
-        if self._auth_mode == "app_key":
-            return _joined(self._auth_prefix, self._code)
-        if not token:
-            raise ProviderError("no token of this user to send", code="provider_unauthorized")
-        return _joined(self._auth_prefix, self._code, token)
-
-    @property
-    def _own_authorization(self) -> str:
-        return _joined(self._auth_prefix, self._code)
 
     def _is_chatflow(self) -> bool:
         if not self._mode:
@@ -233,7 +209,7 @@ class DifyProvider(BaseRAGProvider):
         return not wrong
 
     def _learn_mode(self) -> None:
-        mode = self._service.info(authorization=self._own_authorization).get("mode")
+        mode = self._service.info(authorization=self._credential.own).get("mode")
         self._mode = mode if isinstance(mode, str) else ""
 
     def check_chat(self) -> None:
@@ -243,9 +219,9 @@ class DifyProvider(BaseRAGProvider):
             ProviderError: the URL does not answer, or not as Dify does.
         """
         try:
-            self._service.check_chat(authorization=self._own_authorization)
+            self._service.check_chat(authorization=self._credential.own)
         except ProviderError as exc:
-            if self._auth_mode != "user_token" or exc.http_status not in (401, 403):
+            if self._credential.mode != "user_token" or exc.http_status not in (401, 403):
                 raise
 
     def missing_inputs(self) -> list[str]:
@@ -265,7 +241,7 @@ class DifyProvider(BaseRAGProvider):
         return self._inputs.wrong(self._form())
 
     def _form(self) -> Any:
-        return self._service.parameters(authorization=self._own_authorization).get("user_input_form")
+        return self._service.parameters(authorization=self._credential.own).get("user_input_form")
 
     def clock_skew(self) -> float | None:
         return self._service.clock_skew
@@ -290,7 +266,7 @@ class DifyProvider(BaseRAGProvider):
 
     def _recovery(self, query: Query, ids: ProviderIds, deadline: Deadline) -> DifyRecovery:
         try:
-            authorization = self._authorization(query.identity.token)
+            authorization = self._credential.of_user(query.identity.token)
         except ProviderError as exc:
             raise Unrecoverable(str(exc)) from exc
         asked = SentQuestion(ids, query.user or self._user, authorization, query.text, query.asked_at)
@@ -301,14 +277,14 @@ class DifyProvider(BaseRAGProvider):
         if not ids.task_id:
             return
         try:
-            self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
+            self._service.stop(ids.task_id, user or self._user, authorization=self._credential.own)
         except ProviderError as exc:
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
 
     def rate(
         self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
     ) -> None:
-        authorization = self._authorization(token) if token else self._own_authorization
+        authorization = self._credential.of_user(token) if token else self._credential.own
         self._service.rate(message_id, user or self._user, rating, content, authorization=authorization)
 
     def close(self) -> None:
@@ -322,3 +298,9 @@ def _joined(*parts: str) -> str:
 
 def _cost(usage: Usage) -> tuple[int, str, str]:
     return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
+
+
+def _local_file(file: str) -> dict[str, str]:
+    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
+    kind, _, file_id = file.rpartition(":")
+    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}

@@ -20,7 +20,7 @@ from services.http.retries import pause
 from services.models import ProviderIds, Usage
 from services.providers.base import Recovered
 from services.providers.client.json_fields import count, json_object, mapping, mappings, price, text
-from services.providers.dify.answer import DifyTurn
+from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.errors import may_pass, paused_error, stream_error
 from services.providers.dify.form_events import after
 from services.providers.dify.service import DifyService
@@ -235,7 +235,7 @@ class DifyRecovery:
 
     def _paused(self, paused: ProviderError) -> Recovered:
         """Return the answer of a paused run so far, and its forms: only a snapshot of the run's events has these."""
-        asked, turn, forms = self._asked, DifyTurn(), list[PendingForm]()
+        asked, turn, forms = self._asked, DifyAnswer(), list[PendingForm]()
         limits: dict[str, Any] = {"deadline": self._deadline, "silence": self._timeouts.listening, "snapshot": True}
         try:
             with self._service.workflow_events(

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from services.errors import AnswerError, ProviderError
 from services.http.retries import attempts
 from services.http.service import Exchange, HTTPService, aborted_error
 from services.providers.client.json_fields import json_object, text
+from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.dify.errors import http_error, no_slot
 from services.providers.dify.stream import ChatStream
 from utils.deadline import Deadline
@@ -26,59 +27,20 @@ from utils.formats.http_dates import seconds_ahead
 from utils.slots import Slots
 from utils.tracing import onward_headers
 
-#: The sentence for a status of `/files/upload`. A proxy answers 413 without Dify's body.
-_CODES = {413: "media_too_large", 415: "media_wrong_type"}
+log = logging.getLogger(__name__)
 
-
-#: Bytes of a reply, and seconds to read it.
-_MOST_REPLY, _REPLY_SECONDS = 1024 * 1024, 5.0
-
-
-def upload(
-    http: HTTPService,
-    url: str,
-    headers: Mapping[str, str],
-    file: MediaFile,
-    user: str,
-    *,
-    deadline: Deadline,
-    timeout: float,
-    tries: tuple[int, float],
-) -> str:
-    """Upload a file as this user and return its id. `tries` are the number of retries and their backoff in seconds.
-
-    Raises:
-        AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
-    """
-    # Dify answers 415 to a part without a media type.
-    content, kind = encode_multipart_formdata({"file": (file.name, file.content, file.mime), "user": user})
-    for attempt in attempts(deadline, retries=tries[0], backoff=tries[1]):
-        with (
-            attempt,
-            http.exchange(
-                "POST", url, deadline=deadline, timeout=timeout, headers=headers, body=(kind, content)
-            ) as exchange,
-        ):
-            found = _file_id(exchange)
-    return found
-
-
-def _file_id(exchange: Exchange) -> str:
-    body = exchange.read_all(limit=_MOST_REPLY, timeout=_REPLY_SECONDS)
-    if exchange.status in _CODES:
-        raise AnswerError(f"HTTP {exchange.status} to an upload", code=_CODES[exchange.status])
-    if exchange.status not in (200, 201):
-        raise http_error(exchange.status, body, exchange.retry_after)
-    file_id = text((json_object(body) or {}).get("id"))
-    if not file_id:
-        raise ProviderError("an upload without an id", code="provider_error", http_status=exchange.status)
-    return file_id
-
-
-def local_file(file: str) -> dict[str, str]:
-    """Return Dify's object for an entry of `Query.files`; an id without a type is a custom file."""
-    kind, _, file_id = file.rpartition(":")
-    return {"type": kind or "custom", "transfer_method": "local_file", "upload_file_id": file_id}
+#: Timeout of every call except event streams, in seconds.
+SHORT_CALL = 5.0
+#: Number of a user's conversations in one list: Dify's maximum.
+CONVERSATION_ROWS = 100
+#: Number of history rows requested. A conversation has one question at a time, so the wanted row is among the last.
+HISTORY_ROWS = 5
+#: At most this many bytes of an error reply or a small reply are read.
+_MAX_BODY = 1024 * 1024
+#: The same for a run's result and history rows: they hold whole answers, which older versions escape to twice the size.
+_MAX_HISTORY = 16 * 1024 * 1024
+#: Error codes by the status of a reply to an upload. A proxy answers 413 without Dify's body.
+_UPLOAD_ERRORS = {413: "media_too_large", 415: "media_wrong_type"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,55 +109,34 @@ def app_headers(authorization: str) -> dict[str, str]:
     return {"Authorization": authorization, "Accept-Encoding": "identity", **onward_headers()}
 
 
-log = logging.getLogger(__name__)
-
-#: Timeout of every call except event streams, in seconds.
-SHORT_CALL = 5.0
-#: Number of a user's conversations in one list: Dify's maximum.
-CONVERSATION_ROWS = 100
-#: Number of history rows requested. A conversation has one turn at a time, so the wanted row is among the last.
-HISTORY_ROWS = 5
-#: At most this many bytes of an error reply or a small reply are read.
-_MAX_BODY = 1024 * 1024
-#: The same for a run's result and history rows: they hold whole answers, which older versions escape to twice the size.
-_MAX_HISTORY = 16 * 1024 * 1024
-
-
 class DifyService:
     """A client of one Dify app's API with its own connection pool. Thread-safe."""
 
     def __init__(
         self,
+        urls: DifyUrls,
         *,
-        base_url: str,
-        chat_endpoint: str = "/v1/chat-messages",
-        timeout: float = 60.0,
-        connect_timeout: float = 5.0,
+        limits: ClientLimits = LIMITS,
         max_concurrent: int = 0,
-        pool_size: int = 100,
-        retries: int = 2,
-        backoff: float = 0.5,
         on_error_reply: Callable[[bytes], None] = lambda body: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Set the app's URL and limits.
+        """Set the app's URLs and limits.
 
-        `timeout` is the longest wait for an event with data, including the first, in seconds. `max_concurrent` limits
-        the chats in flight; 0 means no limit. `backoff`, in seconds, doubles with each of the `retries` and has jitter.
-        `on_error_reply` is called with the body of each error reply: errors and logs never contain Dify's message.
+        `max_concurrent` limits the chats in flight; 0 means no limit. `on_error_reply` is called with the body of each
+        error reply: errors and logs never contain Dify's message.
         """
-        self.urls = DifyUrls.build(base_url, chat_endpoint)
-        self.timeout = timeout
-        self._retries = retries
-        self._backoff = backoff
+        self.urls = urls
+        self.timeout = limits.timeout
+        self._limits = limits
         self._on_error_reply = on_error_reply
         self._clock = clock
         #: Seconds by which Dify's clock was ahead of this machine's at the last short call; None if unknown.
         self.clock_skew: float | None = None
         self._slots = Slots(max_concurrent)
-        self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
-        # For submissions: a kept connection may break, and nobody can say then whether the request had left.
-        self._unshared = HTTPService(pool_size=1, connect_timeout=connect_timeout, keeps_connections=False)
+        self._http = HTTPService(pool_size=limits.pool_size, connect_timeout=limits.connect_timeout)
+        # For submissions: when a kept connection breaks, it is unknown whether the request was sent.
+        self._unshared = HTTPService(pool_size=1, connect_timeout=limits.connect_timeout, keeps_connections=False)
 
     @contextmanager
     def chat_messages(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
@@ -210,13 +151,16 @@ class DifyService:
         with self._slots.held(deadline) as taken, ExitStack() as stack:
             if not taken:
                 raise no_slot(deadline)
-            for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff):
+            for attempt in self._attempts(deadline):
                 with attempt:
-                    stream = stack.enter_context(self._asked(body, authorization, deadline))
+                    stream = stack.enter_context(self._chat(body, authorization, deadline))
             yield stream
 
+    def _attempts(self, deadline: Deadline) -> Iterator[AbstractContextManager[object]]:
+        return attempts(deadline, retries=self._limits.retries, backoff=self._limits.backoff)
+
     @contextmanager
-    def _asked(self, body: Mapping[str, Any], authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
+    def _chat(self, body: Mapping[str, Any], authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
         started = self._clock()
         headers = {"Accept": "text/event-stream"} | app_headers(authorization)
         with self._http.exchange(
@@ -231,7 +175,7 @@ class DifyService:
             self._on_error_reply(body)
             raise http_error(exchange.status, body, exchange.retry_after)
 
-    def chat_whole(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
+    def chat_blocking(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
         """Ask in blocking mode, without retries, and return the complete reply. Agent apps reject this mode.
 
         Raises:
@@ -241,9 +185,9 @@ class DifyService:
         with self._slots.held(deadline) as taken:
             if not taken:
                 raise no_slot(deadline)
-            asked = {**body, "response_mode": "blocking"}
+            sent = {**body, "response_mode": "blocking"}
             bounds: dict[str, Any] = {"deadline": deadline, "timeout": self.timeout, "max_bytes": _MAX_HISTORY}
-            return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
+            return self._call("POST", self.urls.chat, authorization, json=sent, **bounds)
 
     def upload(self, file: MediaFile, user: str, *, authorization: str, deadline: Deadline) -> str:
         """Upload a file as this user and return its id. Retried like a question.
@@ -251,8 +195,18 @@ class DifyService:
         Raises:
             AnswerError: `media_too_large`, `media_wrong_type`, or a `ProviderError`.
         """
-        sent = (self.urls.uploads, app_headers(authorization), file, user)
-        return upload(self._http, *sent, deadline=deadline, timeout=self.timeout, tries=(self._retries, self._backoff))
+        # Dify answers 415 to a part without a media type.
+        content, kind = encode_multipart_formdata({"file": (file.name, file.content, file.mime), "user": user})
+        options: dict[str, Any] = {"timeout": self.timeout, "headers": app_headers(authorization)}
+        for attempt in self._attempts(deadline):
+            with (
+                attempt,
+                self._http.exchange(
+                    "POST", self.urls.uploads, deadline=deadline, body=(kind, content), **options
+                ) as exchange,
+            ):
+                file_id = _file_id(exchange)
+        return file_id
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
         """Tell Dify to stop a run. Dify replies with success even for an unknown run."""
@@ -288,7 +242,7 @@ class DifyService:
         ) as exchange:
             body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
         if exchange.status < 400:
-            raise ProviderError(f"HTTP {exchange.status} to a question without a word", http_status=exchange.status)
+            raise ProviderError(f"HTTP {exchange.status} to an empty question", http_status=exchange.status)
         if exchange.status not in (400, 422) or not body.lstrip().startswith(b"{"):
             raise http_error(exchange.status, body)
 
@@ -419,3 +373,15 @@ class DifyService:
         """Close the pooled connections."""
         self._http.close()
         self._unshared.close()
+
+
+def _file_id(exchange: Exchange) -> str:
+    body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
+    if exchange.status in _UPLOAD_ERRORS:
+        raise AnswerError(f"HTTP {exchange.status} to an upload", code=_UPLOAD_ERRORS[exchange.status])
+    if exchange.status not in (200, 201):
+        raise http_error(exchange.status, body, exchange.retry_after)
+    file_id = text((json_object(body) or {}).get("id"))
+    if not file_id:
+        raise ProviderError("an upload without an id", code="provider_error", http_status=exchange.status)
+    return file_id

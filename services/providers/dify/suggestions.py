@@ -1,4 +1,4 @@
-"""Dify's suggested questions after an answer. Apps without that feature are not asked again for a while."""
+"""The questions that a Dify app suggests: in its opening, before the first question, and after an answer."""
 
 from __future__ import annotations
 
@@ -8,20 +8,33 @@ from collections.abc import Callable, Sequence
 
 from services.errors import ProviderError
 from services.models import ProviderIds, Query
+from services.providers.base import Opening
 from services.providers.client.json_fields import text
 from services.providers.dify.service import DifyService
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an app counts as one without suggestions, because it said so.
+#: Seconds without requests after a reply that the app has no suggestions.
 WITHOUT_SECONDS = 600.0
 #: Replies of an app without suggestions: the feature is off (400, in newer versions 403), or Dify does not know it.
 WITHOUT = (400, 403, 404)
 
 
+def read_opening(service: DifyService, authorization: str) -> Opening:
+    """Return an app's opening statement and its first questions; members of another type than documented are skipped.
+
+    Raises:
+        ProviderError: Dify did not answer, or the app is not published.
+    """
+    parameters = service.parameters(authorization=authorization)
+    questions = parameters.get("suggested_questions")
+    listed = map(text, questions if isinstance(questions, list) else ())
+    return Opening(text(parameters.get("opening_statement")), tuple(filter(None, listed)))
+
+
 class SuggestedQuestions:
-    """Fetches the suggestions of one app. Thread-safe."""
+    """Fetches the suggestions of one app. An app without that feature is not asked again for a while. Thread-safe."""
 
     def __init__(
         self,
@@ -36,7 +49,7 @@ class SuggestedQuestions:
         self._authorization = authorization
         self._user = user
         self._clock = clock
-        self._asks_from = -float("inf")
+        self._available_from = -float("inf")
 
     def after(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Sequence[str]:
         """Return the questions that the app suggests after an answer; none where it does not suggest any.
@@ -44,7 +57,7 @@ class SuggestedQuestions:
         Raises:
             ProviderError: Dify did not answer, or not before the deadline.
         """
-        if not ids.message_id or self._clock() < self._asks_from:
+        if not ids.message_id or self._clock() < self._available_from:
             return ()
         authorization = self._authorization(query.identity.token)
         try:
@@ -54,7 +67,7 @@ class SuggestedQuestions:
         except ProviderError as exc:
             if exc.http_status not in WITHOUT:
                 raise
-            self._asks_from = self._clock() + WITHOUT_SECONDS
+            self._available_from = self._clock() + WITHOUT_SECONDS
             log.info("the app suggests no questions", extra={"status": exc.http_status, "seconds": WITHOUT_SECONDS})
             return ()
         return [question for each in found if (question := text(each))]

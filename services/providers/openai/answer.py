@@ -39,7 +39,7 @@ _FAILURES = {
 }
 
 
-class OpenAITurn:
+class OpenAIAnswer:
     """Call `take` with each record, and `close` at the stream's end."""
 
     def __init__(self) -> None:

@@ -8,12 +8,12 @@ from services.conversations.history_store import MAX_CHARACTERS, HistoryStore
 from services.conversations.memory import ConversationMemory, MemoryStores
 from services.conversations.store import ConversationStore
 from services.models import Exchange, Query, Question
-from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import ScriptRunner
+from tests.support.made_providers import openai_provider
 
 QUESTION = Question("?", "wecom", "default", "zhangsan")
 #: A provider that keeps no conversations; it is not asked.
-PROVIDER = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="not-a-real-key", model="m")
+PROVIDER = openai_provider(base_url="http://127.0.0.1:9", api_key="not-a-real-key", model="m")
 THINKING = "想一想。" * MAX_CHARACTERS
 
 

@@ -16,9 +16,9 @@ from services.batches.store import SqlBatchStore
 from services.batches.worker import LaneWorker
 from services.errors import ProviderError
 from services.models import ProviderEvent, Query
-from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import Call, ScriptRunner
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.made_providers import openai_provider
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
 from tests.support.texts import KEYS
@@ -201,7 +201,7 @@ def test_the_header_of_a_real_429_reaches_the_batch(
 ) -> None:
     """Over HTTP the waiting time of a 429 pauses the batch: two calls, one attempt."""
     with MockOpenAI() as server:
-        openai = OpenAIProvider(base_url=server.base_url, api_key="sk-fake", model="m1")
+        openai = openai_provider(base_url=server.base_url, api_key="sk-fake", model="m1")
         desk = Desk(redis_url, openai)
         task, _ = store.create(owner=OWNER, name="t", texts=["[[429-soon]] 年假"], options=BatchOptions(max_attempts=1))
         worker = worker_of(desk, store)

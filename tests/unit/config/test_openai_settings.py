@@ -10,6 +10,7 @@ from config.errors import SettingsError
 from demo.mocks.openai.server import MockOpenAI
 from services.providers.openai.provider import OpenAIProvider, endpoint
 from tests.support.answers import ask
+from tests.support.made_providers import openai_provider
 from tests.support.settings_values import refusal, settings
 
 KEY = "sk-fake-key"
@@ -71,7 +72,7 @@ def test_a_base_url_gives_the_urls_of_its_service(base: str, url: str) -> None:
 def test_questions_and_health_checks_use_the_base_url(given: str, path: str, query: str) -> None:
     """The mock server answers only under this path and query."""
     with MockOpenAI(version=path, query=query) as server:
-        provider = OpenAIProvider(base_url=f"{server.address}{given}{query}", api_key=KEY, model="m1")
+        provider = openai_provider(base_url=f"{server.address}{given}{query}", api_key=KEY, model="m1")
 
         assert ask(provider, "年假").error is None
         assert provider.health_check()
@@ -113,7 +114,7 @@ def test_stream_options_can_be_omitted_or_replaced(options: object) -> None:
 
 
 def provider_of(server: MockOpenAI, **options: Any) -> OpenAIProvider:
-    return OpenAIProvider(**{"base_url": server.base_url, "api_key": KEY, "model": "m1"} | options)
+    return openai_provider(**{"base_url": server.base_url, "api_key": KEY, "model": "m1"} | options)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_provider_without_usable_settings_stops_the_start(wrong: dict[str, str
     right = {"base_url": "https://models.example", "api_key": KEY, "model": "m1"}
 
     with pytest.raises(SettingsError, match=variable) as caught:
-        OpenAIProvider(**right | wrong)  # type: ignore[arg-type]
+        openai_provider(**right | wrong)
 
     assert "密" not in str(caught.value)
 
@@ -179,7 +180,7 @@ def test_different_settings_give_different_provider_apps() -> None:
     """Two bots with the same app name would share conversations. Two spellings of one base URL give the same name."""
 
     def app(**other: Any) -> str:
-        return OpenAIProvider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app
+        return openai_provider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app
 
     differing = [app(), app(model="m2"), app(system_prompt="海盗"), app(api_key="k"), app(base_url="https://b.example")]
     differing.append(app(base_url="https://a.example/v1?tenant=b"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.conversations.earlier import Earlier, exchanges_of, read, with_earlier, written
 from services.models import Exchange, Query
 from services.providers.mock import MockProvider
-from services.providers.openai.provider import OpenAIProvider
+from tests.support.made_providers import openai_provider
 
 TURNS = (Exchange("甲？", "甲。"), Exchange("乙？", ""))
 QUERY = Query("丙？", "ann", instructions="Be brief.", earlier=TURNS)
@@ -35,7 +35,7 @@ def test_a_provider_with_conversations_gets_it_as_text() -> None:
 
 def test_a_model_server_gets_it_as_messages() -> None:
     """The question's text stays as it is, so that it is kept without them."""
-    provider = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="not-a-real-key", model="m")
+    provider = openai_provider(base_url="http://127.0.0.1:9", api_key="not-a-real-key", model="m")
 
     asked = with_earlier(QUERY, provider, known=False)
 

@@ -18,12 +18,12 @@ from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider
-from services.providers.openai.provider import OpenAIProvider
 from services.providers.wrapper import ProviderWrapper
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded
 from services.wecom.callback import key_name
 from services.wecom.media import MediaKeys
+from tests.support.made_providers import dify_provider, openai_provider
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until, when
 from tests.unit.files.test_media_fetcher import NOTHING_SENT
@@ -42,7 +42,7 @@ def store() -> Iterator[MediaStore]:
 
 @pytest.fixture
 def provider(dify: MockDify) -> DifyProvider:
-    return DifyProvider(base_url=dify.base_url, api_keys=("app-test",), backoff=0.01)
+    return dify_provider(base_url=dify.base_url, api_keys=("app-test",), backoff=0.01)
 
 
 def intake(**bounds: float) -> MediaIntake:
@@ -98,7 +98,7 @@ def test_stored_uploads_are_not_fetched_again(store: MediaStore, dify: MockDify,
 
 def test_files_within_the_question_are_kept_until_it_is_asked(store: MediaStore) -> None:
     """Nothing is told, because there is no id to store."""
-    openai = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
+    openai = openai_provider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
     told, query = taken(question(store.put(png(1), KEY)), openai)
 
     assert (told, query.files, [file.name for file in query.media]) == ([], (), ["image.png"])
@@ -107,7 +107,7 @@ def test_files_within_the_question_are_kept_until_it_is_asked(store: MediaStore)
 def test_files_within_the_question_are_bounded_together(store: MediaStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole request is in memory."""
     monkeypatch.setattr("services.files.intake.INLINE_BYTES", 10_000)
-    openai = OpenAIProvider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
+    openai = openai_provider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
     half = png() + bytes(5000)
 
     assert code_of(question(store.put(half, KEY), store.put(half + b"x", KEY)), openai) == "media_too_large"

@@ -14,6 +14,7 @@ from demo.mocks.custom.server import MockCustom
 from services.models import Asker, Delta, Exchange, Query, Replacement, Usage
 from services.providers.custom.provider import CustomProvider
 from tests.support.answers import TIMEOUT, ask, provider_lines
+from tests.support.made_providers import custom_provider
 from tests.support.provider_drivers import CustomDriver
 from utils.deadline import Deadline
 
@@ -37,7 +38,7 @@ def make(service: MockCustom) -> Iterator[Make]:
 
     def provider(**options: Any) -> CustomProvider:
         wanted: dict[str, Any] = {"api_url": service.url, "api_key": KEY, "timeout": TIMEOUT, "end_grace": TIMEOUT}
-        made.append(CustomProvider(**wanted | {"backoff": 0.01} | options))
+        made.append(custom_provider(**wanted | {"backoff": 0.01} | options))
         return made[-1]
 
     yield provider
@@ -193,7 +194,7 @@ def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.Lo
 def test_a_wrong_setting_stops_the_start(options: dict[str, Any], variable: str) -> None:
     """The error names the variable and does not contain the value."""
     with pytest.raises(SettingsError, match=variable) as caught:
-        CustomProvider(**{"api_url": "https://rag.example/ask"} | options)
+        custom_provider(**{"api_url": "https://rag.example/ask"} | options)
 
     assert "密" not in str(caught.value)
 
@@ -202,7 +203,7 @@ def test_different_services_are_different_apps() -> None:
     """The app differs by address, key and headers."""
 
     def app(**other: Any) -> str:
-        return CustomProvider(**{"api_url": "https://a.example/ask"} | other).app
+        return custom_provider(**{"api_url": "https://a.example/ask"} | other).app
 
     assert len({app(), app(api_url="https://a.example/b"), app(api_key=KEY), app(headers={"X-Tenant": "b"})}) == 4
     assert app() == app()

@@ -8,18 +8,18 @@ from services.attachments import MediaFile
 from services.errors import AnswerError
 from services.files.kinds import file_of
 from services.models import Query
-from services.providers.openai.provider import MOST_TEXT, asked_content, file_part
+from services.providers.openai.provider import MOST_TEXT, content_of, file_part
 from tests.support.pictures import MP4, PDF, png
 
 
 def test_a_question_without_files_is_its_text() -> None:
     """Servers that know no parts are asked as before."""
-    assert asked_content(Query("年假", "u")) == "年假"
+    assert content_of(Query("年假", "u")) == "年假"
 
 
 def test_pictures_are_data_urls_after_the_words() -> None:
     """The media type is that of the bytes."""
-    content = asked_content(Query("年假", "u", media=(file_of("image", "", png()),)))
+    content = content_of(Query("年假", "u", media=(file_of("image", "", png()),)))
 
     assert isinstance(content, list)
     words, picture = content

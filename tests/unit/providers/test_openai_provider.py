@@ -13,6 +13,7 @@ from demo.mocks.openai.server import MockOpenAI
 from services.models import Delta, Exchange, ProviderIds, Query, Told, Usage
 from services.providers.openai.provider import OpenAIProvider
 from tests.support.answers import TIMEOUT, TickingClock, ask, provider_lines
+from tests.support.made_providers import openai_provider
 from tests.support.servers.processes import FakeClock, wait_until, when
 from utils.deadline import Deadline
 
@@ -35,7 +36,7 @@ def make(server: MockOpenAI) -> Iterator[Make]:
 
     def provider(**options: Any) -> OpenAIProvider:
         wanted: dict[str, Any] = {"base_url": server.base_url, "api_key": KEY, "model": "m1", "timeout": TIMEOUT}
-        made.append(OpenAIProvider(**wanted | {"end_grace": TIMEOUT} | options))
+        made.append(openai_provider(**wanted | {"end_grace": TIMEOUT} | options))
         return made[-1]
 
     yield provider

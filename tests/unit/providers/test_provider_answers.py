@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
 from services.providers.client.json_fields import usage_of
-from services.providers.custom.answer import CustomTurn
-from services.providers.openai.answer import OpenAITurn
+from services.providers.custom.answer import CustomAnswer
+from services.providers.openai.answer import OpenAIAnswer
 from utils.formats.json_records import JSONRecords, Record
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -37,7 +37,7 @@ RECORDS = st.lists(
 
 
 def openai(records: list[Record]) -> list[ProviderEvent]:
-    turn, events = OpenAITurn(), list[ProviderEvent]()
+    turn, events = OpenAIAnswer(), list[ProviderEvent]()
     try:
         for record in records:
             events += turn.take(record)
@@ -48,7 +48,7 @@ def openai(records: list[Record]) -> list[ProviderEvent]:
 
 
 def custom(records: list[Record]) -> list[ProviderEvent]:
-    turn, events = CustomTurn(), list[ProviderEvent]()
+    turn, events = CustomAnswer(), list[ProviderEvent]()
     try:
         for record in records:
             events += turn.take(record)

@@ -13,9 +13,9 @@ from config.plugins import RAG_PROVIDERS
 from services.errors import Unrecoverable
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
-from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider
 from services.providers.registry import PROVIDERS, build_provider
+from tests.support.made_providers import dify_provider
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -57,7 +57,7 @@ def test_optional_methods_do_nothing() -> None:
 
 @pytest.mark.parametrize(
     "provider",
-    [Parrot(), MockProvider(), DifyProvider(base_url="https://dify.example", api_keys=["app-fake"])],
+    [Parrot(), MockProvider(), dify_provider(base_url="https://dify.example", api_keys=["app-fake"])],
     ids=lambda provider: provider.name,
 )
 def test_an_answer_that_is_not_kept_is_unrecoverable(provider: BaseRAGProvider) -> None:

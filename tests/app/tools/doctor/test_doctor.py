@@ -25,7 +25,7 @@ from config.settings import Settings, load_settings
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError
-from services.providers.dify.service import DifyService
+from tests.support.made_providers import dify_service
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for, wait_until
 from tests.support.servers.raw_server import RawServer, self_signed
@@ -526,7 +526,7 @@ def test_a_wrong_chat_endpoint_is_explained(dify: MockDify, endpoint: str) -> No
 def test_the_chat_address_is_checked_with_an_empty_question(status_line: str, body: str, wrong: str) -> None:
     """Dify rejects an empty question with 400 as JSON; every other reply means another server or path."""
     head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    with RawServer((head + body).encode()) as server, closing(DifyService(base_url=server.url)) as service:
+    with RawServer((head + body).encode()) as server, closing(dify_service(base_url=server.url)) as service:
         if not wrong:
             service.check_chat(authorization="Bearer x")
             return

@@ -11,6 +11,7 @@ from demo.mocks.dify.server import MockDify
 from services.providers.dify.provider import DifyProvider
 from services.providers.recovery import RecoveryTimeouts
 from tests.support.answers import TIMEOUT
+from tests.support.made_providers import dify_provider
 
 KEY = "app-fake-key"
 #: An id that no mock gives.
@@ -36,7 +37,7 @@ def make(dify: MockDify) -> Iterator[Make]:
 
     def provider(**options: Any) -> DifyProvider:
         wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "backoff": 0.01, "timeouts": LONG}
-        made.append(DifyProvider(**wanted | limits | options))
+        made.append(dify_provider(**wanted | limits | options))
         return made[-1]
 
     yield provider

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Step, Usage
-from services.providers.dify.answer import DifyTurn
+from services.providers.dify.answer import DifyAnswer
 
 Event = Mapping[str, Any]
 
 
 def events_of(*events: Event) -> list[ProviderEvent]:
-    turn = DifyTurn()
+    turn = DifyAnswer()
     return [emitted for event in events for emitted in turn.take(event)] + list(turn.close())
 
 
@@ -232,7 +232,7 @@ EVENTS = st.builds(lambda name, rest: {**rest, "event": name}, NAMES, st.diction
 @given(events=st.lists(EVENTS, max_size=8))
 def test_events_of_any_shape_raise_only_provider_errors(events: list[Event]) -> None:
     """Keys may be missing or of any type: the outcome is an answer or a ProviderError, and every delta has text."""
-    turn = DifyTurn()
+    turn = DifyAnswer()
     emitted: list[ProviderEvent] = []
 
     with suppress(ProviderError):

@@ -14,7 +14,7 @@ from services.errors import FormRefused, ProviderError
 from services.forms import FormAction, FormChoice, FormInput, PendingForm
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseForms
-from services.providers.dify.answer import DifyTurn
+from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.form_events import after, forms_of, rest_of
 from services.providers.dify.provider import DifyProvider
 from tests.support.servers.processes import free_port, wait_until, when
@@ -299,7 +299,7 @@ def test_a_lost_run_of_a_form_by_mail_is_not_recovered(provider: DifyProvider, d
 
 def test_a_pause_is_known_by_its_reasons_alone() -> None:
     """Dify's event bus may lose the form's own event."""
-    turn = DifyTurn()
+    turn = DifyAnswer()
     reasons = [{"TYPE": "scheduling_pause"}, {"TYPE": "human_input_required", **DATA}]
     events = list(turn.take({"event": "workflow_paused", "workflow_run_id": "run", "data": {"reasons": reasons}}))
 

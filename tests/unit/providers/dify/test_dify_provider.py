@@ -20,8 +20,8 @@ from services.attachments import AnswerFile, Attached
 from services.errors import ConversationGone
 from services.models import Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify.answer import answer_files
-from services.providers.dify.provider import DifyProvider
 from tests.support.answers import TickingClock, ask, provider_lines
+from tests.support.made_providers import dify_provider
 from tests.support.servers.processes import wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
 from tests.unit.providers.dify.conftest import KEY, STRANGER, Make
@@ -171,20 +171,20 @@ def test_time_info_uses_the_given_clock(make: Make, dify: MockDify) -> None:
 def test_a_missing_key_stops_the_start(keys: list[str]) -> None:
     """The start fails with an error that names the variable."""
     with pytest.raises(SettingsError, match="DIFY_API_KEY"):
-        DifyProvider(base_url="https://dify.example", api_keys=keys)
+        dify_provider(base_url="https://dify.example", api_keys=keys)
 
 
 def test_an_unknown_placeholder_stops_the_start() -> None:
     """The error names DIFY_INPUTS."""
     with pytest.raises(SettingsError, match="DIFY_INPUTS"):
-        DifyProvider(base_url="https://dify.example", api_keys=[KEY], inputs={"a": "{nobody}"})
+        dify_provider(base_url="https://dify.example", api_keys=[KEY], inputs={"a": "{nobody}"})
 
 
 def test_the_fingerprint_of_an_app_does_not_contain_its_key() -> None:
     """The fingerprint is the same for every spelling of the address, and differs by key and by address."""
 
     def app(base: str, key: str) -> str:
-        return DifyProvider(base_url=base, api_keys=[key]).app
+        return dify_provider(base_url=base, api_keys=[key]).app
 
     assert app("https://dify.example", KEY) == app("https://dify.example/v1/", KEY)
     assert len({app("https://a.example", "k1"), app("https://a.example", "k2"), app("https://b.example", "k1")}) == 3
@@ -296,10 +296,10 @@ UNDER_GEVENT = """
     import sys, threading, time
     from services.errors import ProviderError
     from services.models import Delta, Query
-    from services.providers.dify.provider import DifyProvider
+    from tests.support.made_providers import dify_provider
     from utils.deadline import Deadline
 
-    plain, tls = (DifyProvider(base_url=url, api_keys=["app-fake"], timeout=600.0) for url in sys.argv[1:3])
+    plain, tls = (dify_provider(base_url=url, api_keys=["app-fake"], timeout=600.0) for url in sys.argv[1:3])
     texts, codes = [], []
 
     def ask(provider, question, deadline):

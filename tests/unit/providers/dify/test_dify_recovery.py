@@ -26,6 +26,7 @@ from services.providers.dify.recovery import DifyRecovery, SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from tests.support.answers import provider_lines
+from tests.support.made_providers import dify_provider, dify_service
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer
 from tests.support.streams.lost_runs import ended, lose, run_of
@@ -105,7 +106,7 @@ class Sleeper:
     ) -> Recovered:
         asked = SentQuestion(ids, "u1", f"Bearer {KEY}")
         deadline = Deadline(seconds, clock=self.clock)
-        with closing(service or DifyService(base_url=base_url)) as asking:
+        with closing(service or dify_service(base_url=base_url)) as asking:
             recovery = DifyRecovery(asking, asked, deadline, timeouts=timeouts, clock=self.clock, sleep=self)
             return recovery.answer()
 
@@ -371,7 +372,7 @@ def test_reading_events_takes_one_of_the_slots(make: Make, dify: MockDify, sleep
     """If chats hold all slots the run is polled instead; the missing events then do not count as silence."""
     ids = lose_dead(dify, make(), "年假")
     run = run_of(dify, ids)
-    service = DifyService(base_url=dify.base_url, max_concurrent=1)
+    service = dify_service(base_url=dify.base_url, max_concurrent=1)
     body = {"query": "[[silent]]", "inputs": {}, "user": "u2", "response_mode": "streaming"}
     timeouts = RecoveryTimeouts(listening=0.01, pause=25.0, longest_pause=25.0)
     for seconds, action in ((130.0, run.save), (130.0, lambda: setattr(run, "status", "succeeded"))):
@@ -508,7 +509,7 @@ def test_an_abort_interrupts_a_request_without_a_reply() -> None:
     """A Dify that accepts the request and sends no reply does not block the abort."""
     deadline = Deadline(600.0)
     with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", hang=True) as server:
-        provider = DifyProvider(base_url=server.url, api_keys=[KEY])
+        provider = dify_provider(base_url=server.url, api_keys=[KEY])
         when(lambda: server.heads, lambda: deadline.abort("fenced"))
 
         error = failure(provider, ProviderIds("c", "m"), deadline=deadline)

@@ -16,6 +16,7 @@ from demo.mocks.dify.server import MockDify
 from services.errors import ConversationGone, ProviderError
 from services.providers.dify.service import DifyService, DifyUrls
 from tests.support.answers import TIMEOUT, TickingClock
+from tests.support.made_providers import dify_service
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
 from utils.deadline import Deadline
@@ -34,7 +35,7 @@ def make(dify: MockDify) -> Iterator[Make]:
 
     def service(**options: Any) -> DifyService:
         wanted: dict[str, Any] = {"base_url": dify.base_url, "backoff": 0.01}
-        made.append(DifyService(**wanted | options))
+        made.append(dify_service(**wanted | options))
         return made[-1]
 
     yield service
@@ -100,7 +101,7 @@ def test_base_and_endpoint_make_the_right_addresses(base: str, endpoint: str, ch
 def test_a_base_that_is_no_address_stops_the_start(base: str) -> None:
     """The error names the variable."""
     with pytest.raises(SettingsError, match="DIFY_BASE_URL"):
-        DifyService(base_url=base)
+        dify_service(base_url=base)
 
 
 def test_a_chat_arrives_event_by_event(make: Make, dify: MockDify) -> None:
@@ -181,7 +182,7 @@ def test_a_refused_connection_is_unreachable_and_retried(caplog: pytest.LogCaptu
     url = f"http://127.0.0.1:{free_port()}"
     caplog.set_level(logging.WARNING, "services")
 
-    error = error_of(DifyService(base_url=url, backoff=0.01), "hi")
+    error = error_of(dify_service(base_url=url, backoff=0.01), "hi")
 
     assert error.code == "provider_unreachable"
     assert caplog.text.count("asking again") == 2
@@ -191,7 +192,7 @@ def test_a_refused_connection_is_unreachable_and_retried(caplog: pytest.LogCaptu
 def test_a_connection_that_closes_without_a_reply_is_not_retried() -> None:
     """Dify may have received the question, so it is not sent twice."""
     with RawServer(b"") as server:
-        error = error_of(DifyService(base_url=server.url, backoff=0.01), "hi")
+        error = error_of(dify_service(base_url=server.url, backoff=0.01), "hi")
 
         assert error.code == "provider_unreachable"
         assert len(server.heads) == 1
@@ -200,20 +201,20 @@ def test_a_connection_that_closes_without_a_reply_is_not_retried() -> None:
 def test_a_reply_that_is_not_http_is_unreachable() -> None:
     """A reply that is not HTTP raises a ProviderError, not the library's error."""
     with RawServer(b"nonsense\r\n\r\n") as server:
-        assert error_of(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
+        assert error_of(dify_service(base_url=server.url), "hi").code == "provider_unreachable"
 
 
 def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
     """There is no fallback to an unverified connection."""
     context, _ = self_signed(tmp_path)
     with RawServer(EVENT_STREAM + b"\r\n", tls=context) as server:
-        assert error_of(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
+        assert error_of(dify_service(base_url=server.url), "hi").code == "provider_unreachable"
 
 
 def test_a_redirect_is_not_followed() -> None:
     """A question is sent to the configured address only."""
     with RawServer(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n") as server:
-        error = error_of(DifyService(base_url=server.url), "hi")
+        error = error_of(dify_service(base_url=server.url), "hi")
 
         assert (error.code, error.http_status) == ("provider_rejected", 302)
         assert len(server.heads) == 1
@@ -276,7 +277,7 @@ def test_an_abort_interrupts_a_blocked_read_over_tls(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     deadline = Deadline(600.0)
     with RawServer(EVENT_STREAM + framing, hang=True, tls=context) as server:
-        service = DifyService(base_url=server.url, timeout=600.0)
+        service = dify_service(base_url=server.url, timeout=600.0)
         when(lambda: server.heads, lambda: deadline.abort("cancelled"))
 
         error = error_of(service, "hi", deadline=deadline)
@@ -365,7 +366,7 @@ def test_a_reply_that_is_not_json_is_a_provider_error(body: bytes) -> None:
     """A login page in front of Dify also has status 200."""
     reply = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
     with RawServer(reply) as server, pytest.raises(ProviderError) as caught:
-        DifyService(base_url=server.url).info(authorization=KEY)
+        dify_service(base_url=server.url).info(authorization=KEY)
 
     assert caught.value.code == "provider_error"
 
@@ -373,4 +374,4 @@ def test_a_reply_that_is_not_json_is_a_provider_error(body: bytes) -> None:
 def test_a_json_reply_that_is_no_object_is_read_as_empty() -> None:
     """A JSON list is read as an empty object."""
     with RawServer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[1]") as server:
-        assert DifyService(base_url=server.url).info(authorization=KEY) == {}
+        assert dify_service(base_url=server.url).info(authorization=KEY) == {}
