@@ -56,7 +56,7 @@ class AnswerFile:
 class Attached:
     """Pictures and files of the answer beside its text; the addresses may be valid for minutes only.
 
-    None at all takes back those told before: the answer was replaced.
+    An empty `files` discards those sent before, because the answer was replaced.
     """
 
     files: tuple[AnswerFile, ...]

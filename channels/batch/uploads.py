@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from channels.batch.models import MAX_NAME, FilePreview, FileSubmission
 from channels.web.multipart import fields_and_file, wrong_field
 from channels.web.rest import RestError, wrong_fields
-from utils.questions.files.process import request as asked
+from utils.questions.files.process import request as reading_request
 from utils.questions.files.reading import FileRow, Reading
 from utils.questions.files.rows import FileRefused, Wanted, kind_of
 
@@ -33,9 +33,9 @@ _READER = (
 )
 
 ROOT = Path(__file__).parents[2]
-#: Files read at once by this replica, and seconds a further one waits.
+#: Files that this replica reads at once, and seconds that a further one waits.
 READERS = 2
-TURN_SECONDS = 15.0
+WAIT_SECONDS = 15.0
 #: Limits of the reading process: seconds of wall clock, seconds of CPU, bytes of memory.
 READ_SECONDS = 30.0
 CPU_SECONDS = 10
@@ -52,8 +52,8 @@ def uploaded(*, max_bytes: int) -> tuple[FileSubmission, Reading]:
             supported, 422 a field or the file is invalid, 503 too many files are being read.
     """
     form, path, content = _fields_and_file(FileSubmission, max_bytes)
-    told, *rows = _read(path.name, content, form, max_bytes, column=form.column, id_column=form.id_column)
-    return form, Reading([FileRow(*row) for row in rows], told["unvalued"])
+    summary, *rows = _read(path.name, content, form, max_bytes, column=form.column, id_column=form.id_column)
+    return form, Reading([FileRow(*row) for row in rows], summary["unvalued"])
 
 
 def previewed(*, max_bytes: int) -> dict[str, Any]:
@@ -81,13 +81,13 @@ def _read(
     file = {"header": form.header, "sheet": form.sheet, "encoding": form.encoding, "max_bytes": max_bytes}
     try:
         wanted = Wanted(kind_of(name, content), **columns, **file)  # type: ignore[arg-type]
-        return _in_turn(asked(wanted, previewed=previewed), content)
+        return _with_reader(reading_request(wanted, previewed=previewed), content)
     except FileRefused as refused:
         raise _refused(refused) from refused
 
 
-def _in_turn(line: bytes, content: bytes) -> list[Any]:
-    if not _readers.acquire(timeout=TURN_SECONDS):
+def _with_reader(line: bytes, content: bytes) -> list[Any]:
+    if not _readers.acquire(timeout=WAIT_SECONDS):
         raise RestError(503, "Too many files are being read.", reason="busy", headers={"Retry-After": "10"})
     try:
         return _read_apart(line, content)
@@ -104,10 +104,10 @@ def _read_apart(line: bytes, content: bytes) -> list[Any]:
     except subprocess.SubprocessError as exc:
         log.warning("file not read", extra={"bytes": len(content), "cause": type(exc).__name__})
         raise FileRefused("file_too_complex", "Reading it takes more time or memory than there is for it.") from exc
-    told = list(_parsed(done.stdout.splitlines()))
-    if "reason" in told[0]:
-        raise FileRefused(**told[0])
-    return told
+    read = list(_parsed(done.stdout.splitlines()))
+    if "reason" in read[0]:
+        raise FileRefused(**read[0])
+    return read
 
 
 def _parsed(lines: list[bytes]) -> Iterator[Any]:

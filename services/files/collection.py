@@ -1,8 +1,8 @@
 """The pictures and files of one answer that grows: fetched one after the other while the answer runs.
 
 Dify's addresses are valid for minutes, an answer may take longer: a file is fetched as soon as its address is in the
-text. A thread of the answer's own does it, so that no chunk waits. `collect` at the end waits for what is left, for
-`FETCH_SECONDS` at most and never beyond the frame; what cannot be had is noted as missing.
+text. Each answer has a thread for it, so that no chunk waits. `collect`, at the end, waits for the remaining files, for
+`FETCH_SECONDS` at most and never beyond the frame; files that could not be fetched are stored as missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from services.attachments import AnswerFile
 from services.channels import Channels
 from services.errors import AnswerError, StoreUnavailable
 from services.files.reading import FileContent, FileReader, Room
-from services.files.sources import MOST_SOURCES, Source, digest_of, read_files, sources_of, written_files
+from services.files.sources import MOST_SOURCES, Source, attached_from_json, attached_to_json, digest_of, sources_of
 from services.files.store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
 from services.http.fetcher import Fetcher
 from services.models import Question
@@ -46,11 +46,20 @@ class CollectionLimits(NamedTuple):
     ttl: float
 
 
-class ToldFiles(NamedTuple):
-    """Files that the provider named beside the text: how they are kept in the stream, and read."""
+class AttachedFiles:
+    """The files that the provider sent beside the text, sealed in the stream: its next owner may have to fetch them."""
 
-    keep: Callable[[Sequence[AnswerFile]], None]
-    read: Callable[[], list[AnswerFile]]
+    def __init__(self, access: Access, question: Question, stream: OwnedStream) -> None:
+        self._access = access
+        self._question = question
+        self._stream = stream
+
+    def write(self, files: Sequence[AnswerFile]) -> None:
+        self._stream.set(attached=self._access.sealed(self._question, attached_to_json(files)))
+
+    def read(self) -> list[AnswerFile]:
+        sealed = self._stream.field("attached")
+        return attached_from_json(self._access.unsealed(self._question, sealed)) if sealed else []
 
 
 class AnswerCollection:
@@ -62,19 +71,19 @@ class AnswerCollection:
         store: FileStore,
         read: Callable[[Source, Room, Deadline], FileContent],
         *,
-        told: ToldFiles,
+        attached: AttachedFiles,
         sources: Callable[[str, Iterable[AnswerFile]], list[Source]],
         limits: CollectionLimits,
         expiry: Callable[[float], int],
     ) -> None:
-        """`read` fetches a source; `sources` returns the sources of a text and of told files.
+        """`read` fetches a source; `sources` returns the sources of a text and of attached files.
 
         `expiry` returns the end of a link that works for a number of seconds from now.
         """
         self._stream = stream
         self._store = store
         self._read = read
-        self._told = told
+        self._attached = attached
         self._sources = sources
         self._limits = limits
         self._expiry = expiry
@@ -86,16 +95,16 @@ class AnswerCollection:
         self._kept: dict[str, StoredFile] | None = None
         self._tail, self._noticed = "", set[str]()
 
-    def told(self, files: Sequence[AnswerFile]) -> None:
-        """Keep what the provider told of, and begin to fetch it; no files take back those told before."""
+    def attached(self, files: Sequence[AnswerFile]) -> None:
+        """Store files that the provider sent, and begin to fetch them; an empty list discards the earlier ones."""
         try:
-            self._told.keep([*self._told.read(), *files] if files else [])
+            self._attached.write([*self._attached.read(), *files] if files else [])
             self._want(self._sources("", files))
         except StoreUnavailable:
             log.warning("files of an answer not noted", extra=self._stream.about)
 
     def grew(self, text: str) -> None:
-        """Begin to fetch what the text names, which grew by `text`."""
+        """Begin to fetch the files that the text names, after `text` was appended to it."""
         tail, self._tail = self._tail + text, (self._tail + text)[-TAIL:]
         if ")" not in text or "](" not in tail or len(self._noticed) > 2 * MOST_SOURCES:
             return
@@ -104,16 +113,19 @@ class AnswerCollection:
         if named <= self._noticed:
             return
         self._noticed |= named
-        # The whole text tells what is code. An address at its end may be incomplete.
-        whole = self._stream.text
-        self._want(self._sources(whole[: settled_size(whole)], ()))
+        # Only the complete text shows what is code. An address at its end may be incomplete.
+        text = self._stream.text
+        self._want(self._sources(text[: settled_size(text)], ()))
 
     def collect(self) -> None:
-        """Wait for the files of the answer, whose text is complete, and store which it has. Never raises."""
+        """Wait for the files of a complete answer, remove those that it no longer names, and note missing ones.
+
+        Never raises.
+        """
         stream = self._stream
         try:
             if not stream.closed:
-                self._end(self._sources(stream.text, self._told.read()))
+                self._end(self._sources(stream.text, self._attached.read()))
         except StoreUnavailable:
             log.warning("files of an answer not stored", extra=stream.about)
         except Exception:
@@ -135,7 +147,7 @@ class AnswerCollection:
         self._settle(sources)
 
     def _settle(self, sources: list[Source]) -> None:
-        """Remove what the text does not name any more, and note what is missing."""
+        """Remove files that the text no longer names, and note those that are missing."""
         kept, owner = self._known(), self._owner
         digests = {source.digest for source in sources}
         for digest in [digest for digest in kept if digest not in digests]:
@@ -151,7 +163,7 @@ class AnswerCollection:
             log.info("files of an answer", extra={**self._stream.about, **self._figures})
 
     def _order(self, digests: list[str]) -> None:
-        """Have the files shown in the order of their sources; they were fetched in another one."""
+        """Store the order of the sources where files were fetched in another one: readers see them in it."""
         kept = self._known()
         files = [kept[digest] for digest in digests if digest in kept]
         if sorted(files, key=lambda stored: stored.entry[0]) == sorted(files, key=lambda stored: stored.entry):
@@ -198,7 +210,7 @@ class AnswerCollection:
             self._changed.notify_all()
 
     def _fetch(self, source: Source) -> None:
-        """Fetch and store one file; what cannot be had is told at the end."""
+        """Fetch and store one file; `_settle` notes a file that cannot be fetched."""
         try:
             if source.digest not in self._known():
                 self._keep(source, self._read(source, self._room(), self._until))
@@ -218,11 +230,11 @@ class AnswerCollection:
         if self._store.put(self._owner, stored, content.content):
             self._known()[source.digest] = stored
         else:
-            # The stream has ended, or another owner.
+            # The stream has ended, or has another owner.
             self._until.abort("fenced")
 
     def _known(self) -> dict[str, StoredFile]:
-        """Return the stored files by digest, those of an earlier owner too."""
+        """Return the stored files by digest, including those of an earlier owner."""
         if self._kept is None:
             files = self._store.files(self._stream.stream_id) if self._stream.epoch > 1 else ()
             self._kept = {stored.source: stored for stored in files}
@@ -257,7 +269,7 @@ class AnswerCollection:
 
 
 def _seconds(stream: OwnedStream) -> float:
-    """Return the seconds for all files: an answer that is complete in time must not miss its frame for them."""
+    """Return the seconds to wait for files: an answer that is complete in time must not miss its frame."""
     left = stream.frame_left
     if left is None or left <= 0.0:
         return FETCH_SECONDS
@@ -265,7 +277,7 @@ def _seconds(stream: OwnedStream) -> float:
 
 
 class FileCollector:
-    """Makes the `AnswerCollection` of each answer."""
+    """Makes the collection of each answer by the rules of its channel, provider and settings."""
 
     def __init__(
         self,
@@ -298,16 +310,8 @@ class FileCollector:
             stream,
             self._store,
             partial(self._reader.read, root=self._roots.get(question.bot, "")),
-            told=ToldFiles(partial(self._keep_told, question, stream), partial(self._told, question, stream)),
+            attached=AttachedFiles(self._access, question, stream),
             sources=partial(sources_of, signed_only=keeps == "signed"),
             limits=self._limits,
             expiry=self._expiry,
         )
-
-    def _keep_told(self, question: Question, stream: OwnedStream, files: Sequence[AnswerFile]) -> None:
-        """Seal files in the stream: its next owner may need them."""
-        stream.set(attached=self._access.sealed(question, written_files(files)))
-
-    def _told(self, question: Question, stream: OwnedStream) -> list[AnswerFile]:
-        sealed = stream.field("attached")
-        return read_files(self._access.unsealed(question, sealed)) if sealed else []

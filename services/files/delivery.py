@@ -40,7 +40,7 @@ OTHER_TYPE = "application/octet-stream"
 ANSWER_NAME = "answer.md"
 #: Bytes of a text that are sent at a time.
 PIECE_BYTES = 64 * 1024
-#: Seconds between two looks for a file that is being fetched.
+#: Seconds between two reads of Redis for a file that is being fetched.
 PAUSE = 0.3
 #: The first character of the token of a link to a picture of another host, and the seconds that it works.
 MARK, LINK_SECONDS = "u", 3600.0
@@ -72,7 +72,10 @@ class ForeignPictures:
         self._clock = clock
 
     def path(self, url: str) -> str:
-        """Return the path of a picture on this server; "" where the address is too long or the key out of reach."""
+        """Return the path of a picture on this server.
+
+        "" if its address is too long, or the key is in Redis, which is away.
+        """
         if len(url.encode()) > MOST_ADDRESS:
             return ""
         try:
@@ -82,7 +85,7 @@ class ForeignPictures:
         return f"{FOLDER}{MARK}{sealed.translate(_IN_ADDRESS).rstrip('=')}"
 
     def read(self, token: str) -> FileContent | None:
-        """Return the picture of a token; None if the token is not ours or has expired, or the picture cannot be had.
+        """Return the picture of a token; None if the token is wrong or has expired, or the picture cannot be fetched.
 
         Raises:
             StoreUnavailable: the key is in Redis, which is away.
@@ -110,7 +113,7 @@ class ForeignPictures:
 
 
 class FileDelivery:
-    """Returns what links name, on every replica. Raises `StoreUnavailable` when Redis is away."""
+    """Opens links, on every replica. Raises `StoreUnavailable` when Redis is away."""
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class FileDelivery:
         return Download(found.name, found.type, len(found.content), iter((found.content,))) if found else None
 
     def _stored(self, ref: FileRef) -> StoredFile | None:
-        """Return what a link names; a file that an unfinished answer names is waited for, `FETCH_SECONDS` at most."""
+        """Return the file of a link; wait up to `FETCH_SECONDS` for a file that an unfinished answer names."""
         if not ref.entry.startswith(BY_SOURCE):
             return self._store.file(ref.stream_id, ref.entry)
         end = self._clock() + FETCH_SECONDS
@@ -167,10 +170,10 @@ class FileDelivery:
 
     def _text(self, stream_id: str) -> Download | None:
         """Return the whole answer as people see it: without thinking, and with links to its files."""
-        whole = self._streams.whole(stream_id)
-        if whole is None:
+        stream = self._streams.whole(stream_id)
+        if stream is None:
             return None
-        answer = answer_text(in_words(whole.text, self._offers.words, growing=False))
+        answer = answer_text(in_words(stream.text, self._offers.words, growing=False))
         files = self._offers.lines(stream_id, self._store.files(stream_id), pictures=True)
         text = "\n\n".join(filter(None, (answer, files))).encode()
         pieces = (text[start : start + PIECE_BYTES] for start in range(0, len(text), PIECE_BYTES))

@@ -30,6 +30,12 @@ from utils.slots import Slots
 
 #: Bytes that encryption adds at most.
 PADDING = 32
+#: Seconds for all files of one question, the wait for other questions' files included.
+TOTAL_SECONDS = 120.0
+#: Files that are fetched at the same time in one process.
+MOST_AT_ONCE = 4
+#: Bytes of all files of one question that a provider takes within the question.
+INLINE_BYTES = 20 * 1024 * 1024
 
 #: Returns the function that decrypts a file of a message to a bot. Both may raise AnswerError (`media_undecryptable`).
 Decryptor = Callable[[str, Media], Callable[[bytes], bytes]]
@@ -84,16 +90,6 @@ class MediaFetcher:
         self._fetcher.close()
 
 
-#: Seconds for all files of one question, the wait for other questions' files included.
-TOTAL_SECONDS = 120.0
-#: Files that are fetched at the same time in one process.
-MOST_AT_ONCE = 4
-
-
-#: Bytes of all files of one question that a provider takes within the question.
-INLINE_BYTES = 20 * 1024 * 1024
-
-
 class MediaIntake:
     """Takes in the files of all questions of a process."""
 
@@ -113,9 +109,9 @@ class MediaIntake:
     def take_in(
         self, question: Question, provider: BaseRAGProvider, query: Query, deadline: Deadline
     ) -> Generator[Uploaded, None, Query]:
-        """Yield each upload; return the query with the question's files. The provider is not asked.
+        """Yield each upload; return the query with the question's files.
 
-        The receiver stores an upload before it continues: files that the question has already are not fetched again.
+        The caller stores an upload before it continues. Files whose upload the question has are not fetched again.
 
         Raises:
             AnswerError: a file cannot be fetched, decrypted, or taken by the provider.
@@ -135,7 +131,7 @@ class MediaIntake:
         return replace(query, files=tuple(files), media=tuple(inline))
 
     def leave_calls(self, question: Question) -> tuple[Call, ...]:
-        """Return the calls that remove what is stored of the question's files, for the end of its stream."""
+        """Return the calls that remove the question's stored files, for the end of its stream."""
         try:
             return self._source.sent.remove_calls(self._listed(question))
         except AnswerError:

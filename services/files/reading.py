@@ -137,7 +137,7 @@ class FileReader:
         """Return the file of a source; `root` is the address of the provider that serves `/files/`, "" for none.
 
         Raises:
-            FetchError: no address has it, it should be a picture and is none, is a decompression bomb, or there is
+            FetchError: no address has it, it should be a picture and is none, it is a decompression bomb, or there is
                 no time or room for it.
             ProviderError: the deadline was aborted.
         """

@@ -3,10 +3,10 @@
     dify_media:<name>           hash: "size", the encrypted slices "0", "1", …, and of an upload the encrypted "about"
     dify_media_bytes:<person>   string: the bytes that a person uploaded since the first upload; UPLOAD_SECONDS
 
-A file that came with its question lives until the question's stream has ended, STREAM_TTL at most; beside the stream's
-hash, which every poll and takeover reads. An upload lives UPLOAD_SECONDS, and STREAM_TTL from the last question that
-names it: a question that is asked again names it again. Names are random, so that the same question sent twice at once
-has two copies, and the one that no stream uses can be removed.
+A file that came with its question lives until the question's stream has ended, STREAM_TTL at most. It has a key of its
+own, because every poll and takeover reads the stream's hash. An upload lives UPLOAD_SECONDS, and STREAM_TTL from the
+last question that names it: a question that is asked again names it again. Names are random, so that the same question
+sent twice at once has two copies, and the one that no stream uses can be removed.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SentFileStore:
     """Owns the keys above."""
 
     def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, ttl: float) -> None:
-        """Take each bot's keys, which encrypt, and the seconds that a file lives at most.
+        """`keys` are each bot's, `ttl` the seconds that a file lives at most.
 
-        Uploads are encrypted with the default bot's: when a file comes, its question has not named a bot.
+        Uploads are encrypted with the default bot's keys, because the bot of their question is not known yet.
         """
         self._runner = runner
         self._keys = keys
@@ -45,7 +45,7 @@ class SentFileStore:
         self._ttl = int(ttl)
 
     def keep(self, bot: str, files: Sequence[SentFile]) -> tuple[Media, ...]:
-        """Store the files that came with a question to this bot; return where all its files are.
+        """Store the files that came with a question to this bot; return the places of all its files.
 
         Raises:
             StoreUnavailable: Redis is away. What was stored expires.
@@ -53,7 +53,7 @@ class SentFileStore:
         return tuple(self._kept(bot, file) if isinstance(file, MediaFile) else file for file in files)
 
     def upload(self, principal: str, file: MediaFile) -> str:
-        """Store a file that this caller will ask any bot about; return its name.
+        """Store a file for a later question of this caller to any bot; return its name.
 
         Raises:
             StoreUnavailable: Redis is away. What was stored expires.

@@ -39,7 +39,7 @@ class FileOffers:
         self._links = links
 
     def words(self, reference: Reference) -> str:
-        """Return what stands in the text for a picture, or for a link to a signed file."""
+        """Return the words that replace a picture, or a link to a signed file, in the text."""
         name = _plain(reference.words)
         if not name:
             return self._texts.get("picture_unnamed" if reference.is_picture else "file_unnamed")
@@ -48,7 +48,7 @@ class FileOffers:
     def lines(self, stream_id: str, files: Iterable[StoredFile], *, pictures: bool) -> str:
         """Return links to an answer's files as Markdown, with its `pictures` unless they are shown otherwise.
 
-        What could not be fetched is named. "" if there is nothing to say.
+        Files that could not be fetched are named. "" without any files.
         """
         listed = [stored for stored in files if pictures or not stored.is_picture]
         return "\n\n".join(self._lines(stream_id, listed))
@@ -101,14 +101,14 @@ class AnswerLinks:
         return relinked(text, partial(self._of_source, stream_id))
 
     def picture(self, stream_id: str, url: str) -> str:
-        """Return the link to the gateway's copy of an answer's picture; "" while the key for it is out of reach."""
+        """Return the link to the gateway's copy of an answer's picture; "" if the key is in Redis, which is away."""
         try:
             return self._of_source(stream_id, url)
         except StoreUnavailable:
             return ""
 
     def slices(self, stream_id: str, slices: Iterable[str]) -> Iterator[str]:
-        """Yield the text of slices with links; an address that is cut between two slices is held back."""
+        """Yield the text of slices with links; an address that two slices share is held back until it is complete."""
         held = ""
         for piece in slices:
             text = held + piece
@@ -145,11 +145,11 @@ class LinkedFollowing:
         self._stream_id = following.stream_id
         #: Chunks that end with the beginning of an address; their reader's cursor is before them.
         self._held: tuple[Chunk, ...] = ()
-        #: News that could not be shown yet.
+        #: Received chunks without their links, because Redis was away.
         self._unshown: News | None = None
 
     def next(self, timeout: float) -> News | None:
-        """Return what `Following.next` does. A link and the chunks that it is in are one chunk."""
+        """Do what `Following.next` does. The chunks that a link is in become one chunk."""
         if self._unshown is None:
             news = self._following.next(timeout)
             self._unshown = news and self._with_held(news)
@@ -164,7 +164,7 @@ class LinkedFollowing:
         return news
 
     def whole(self) -> Whole:
-        """Return what `Following.whole` does, with the list of the answer's files."""
+        """Do what `Following.whole` does, and add the list of the answer's files."""
         whole = self._following.whole()
         shown = partial(self._links.slices, self._stream_id)
         return replace(whole, shown=shown, files=self._links.listed(self._stream_id) if whole.has_files else ())
@@ -182,9 +182,9 @@ class LinkedFollowing:
             return news
         count = len(news.chunks) if news.ended else _settled_chunks(news.chunks, text)
         shown, self._held = news.chunks[:count], news.chunks[count:]
-        said = "".join([chunk.content for chunk in shown])
-        linked = self._links.text(self._stream_id, said)
-        if linked != said:
+        text = "".join([chunk.content for chunk in shown])
+        linked = self._links.text(self._stream_id, text)
+        if linked != text:
             shown = (shown[0]._replace(content=linked),)
         return replace(news, chunks=shown, cursor=news.index + count if self._held else news.cursor)
 

@@ -1,4 +1,4 @@
-"""Where the pictures and files of an answer come from: its text, and what the provider told beside it."""
+"""The sources of an answer's pictures and files: addresses in its text, and files that the provider sent beside it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Source:
 
     @property
     def public_url(self) -> str:
-        """The address if people may be shown it, "" otherwise: a signed one dies soon, and names Dify's host."""
+        """The address that people may see, "" for none: a signed one expires soon and names Dify's host."""
         shown = not is_signed(self.url) and self.url.startswith(("http://", "https://")) and len(self.url) <= SHOWN_URL
         return self.url if shown else ""
 
@@ -52,33 +52,36 @@ class Source:
 
 
 def digest_of(url: str) -> str:
-    """Return what identifies a source. Dify signs one file anew each time, so its signature does not count.
+    """Return the digest that identifies a source. Dify signs a file anew each time, so the signature does not count.
 
-    Rendered HTML has an address with its characters encoded, the text may have it without.
+    An address has the same digest in the text and in rendered HTML, where its characters are encoded.
     """
     key = urlsplit(url).path if is_signed(url) else normalizeLink(url)
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def sources_of(text: str, told: Iterable[AnswerFile], *, signed_only: bool = False) -> list[Source]:
-    """Return the sources of an answer without duplicates, those of its text first; of it the signed ones, or all."""
+def sources_of(text: str, attached: Iterable[AnswerFile], *, signed_only: bool = False) -> list[Source]:
+    """Return the sources of an answer without duplicates, those of its text first.
+
+    With `signed_only` addresses in the text that are not signed are left out.
+    """
     written = signed_references(text) if signed_only else references(text)
     found = [Source(one.url, one.words or _last(one.url), one.is_picture) for one in written]
-    found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in told]
+    found += [Source(one.url, one.name or _last(one.url), one.is_picture) for one in attached]
     unique: dict[str, Source] = {}
     for source in found:
         unique.setdefault(source.digest, source)
     return list(unique.values())[:MOST_SOURCES]
 
 
-def written_files(files: Iterable[AnswerFile]) -> str:
-    """Return what the provider told as JSON, without duplicates and beyond the limit."""
+def attached_to_json(files: Iterable[AnswerFile]) -> str:
+    """Return attached files as JSON, without duplicates, `MOST_SOURCES` at most."""
     unique = list({one.url: one for one in files}.values())[:MOST_SOURCES]
     return json.dumps([[one.url, one.name, one.is_picture] for one in unique])
 
 
-def read_files(written: str) -> list[AnswerFile]:
-    rows: list[Any] = json.loads(written) if written else []
+def attached_from_json(text: str) -> list[AnswerFile]:
+    rows: list[Any] = json.loads(text) if text else []
     return [AnswerFile(*row) for row in rows]
 
 

@@ -3,9 +3,9 @@
     {dify_stream:<id>}:files          hash: entry -> JSON {name, type, size, md5, source, expiry, url}
     {dify_stream:<id>}:file:<entry>   string: the content in base64, as WeCom takes pictures
 
-Entries are `p0` to `p9` for pictures, `f0` to `f9` for other files and `x0` to `x9` for what could not be had. All of
-them live as long as their stream. Only the owner of an unfinished stream writes them, while the answer grows; they do
-not change any more once it has ended. The field `files` of the stream's hash tells readers that there are any.
+Entries are `p0` to `p9` for pictures, `f0` to `f9` for other files and `x0` to `x9` for files that could not be
+fetched. All of them live as long as their stream. Only the owner of an unfinished stream writes them, so they do not
+change after its end. The field `files` of the stream's hash is set if there are any.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class StoredFile:
     size: int = 0
     #: MD5 of the content, which WeCom checks.
     md5: str = ""
-    #: Digest of the address that it came from.
+    #: Digest of the address that it was fetched from.
     source: str = ""
     #: When links to it end, in seconds since 1970.
     expiry: int = 0
     #: Its place among the files of its kind, where their entries have another order.
     place: int = 0
-    #: Of an entry without content: the address that people may try themselves; "" for none.
+    #: The address that people may open themselves, of an entry without content; "" for none.
     url: str = field(default="", repr=False)
 
     @property
@@ -61,7 +61,7 @@ class StoredFile:
 
     @classmethod
     def read(cls, entry: str, written: str) -> StoredFile:
-        """Return what a replica of any version wrote."""
+        """Return the file that a replica of any version wrote."""
         known: Mapping[str, Any] = json.loads(written)
         return cls(entry, **{name: known[name] for name in cls.__slots__ if name in known and name != "entry"})
 
@@ -75,7 +75,7 @@ class Owner(NamedTuple):
 
 
 class ShownFiles(NamedTuple):
-    """What readers of an ended answer are shown beside its text."""
+    """The files of an ended answer, with the content of its pictures."""
 
     files: tuple[StoredFile, ...] = ()
     #: The base64 of each picture, by its entry.
@@ -93,7 +93,7 @@ class FileStore:
         self._runner = runner
 
     def put(self, owner: Owner, stored: StoredFile, content: bytes = b"") -> bool:
-        """Store a file; return False where the stream has ended or another owner, and then nothing is shown of it."""
+        """Store a file; return False if the stream has ended or has another owner: readers then do not see the file."""
         slices = list(slices_of(content)) or [b""]
         for number, piece in enumerate(slices, 1):
             last = stored.written() if number == len(slices) else ""
@@ -103,7 +103,7 @@ class FileStore:
         return True
 
     def remove(self, owner: Owner, entry: str) -> None:
-        """Remove a file of an unfinished stream; one of a stream that has ended or another owner stays."""
+        """Remove a file of an unfinished stream; do nothing if the stream has ended or has another owner."""
         self._put(owner, entry, 0, "", "")
 
     def _put(self, owner: Owner, entry: str, offset: int, piece: str, last: str) -> bool:

@@ -1,4 +1,4 @@
-"""Takes files that clients upload for a later question, and finds them for it."""
+"""Stores files that clients upload for a later question, and returns them for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_LARGE, LEAST_COUNTED = 10, 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TakenFile:
-    """An uploaded file, as its client is told."""
+    """An uploaded file, as the reply to its client describes it."""
 
     file_id: str
     name: str = field(repr=False)
@@ -64,7 +64,7 @@ class FileUploads:
         return taken
 
     def claim(self, principal: str, file_ids: Sequence[str]) -> tuple[Media, ...]:
-        """Return this caller's uploads for a question; without any Redis is not asked.
+        """Return this caller's uploads for a question; without ids no round trip to Redis is made.
 
         Raises:
             AnswerError: `file_unknown`: one has expired, or is not this caller's.

@@ -74,8 +74,8 @@ class LateDelivery(Protocol):
 class AnswerFiles(Protocol):
     """Keeps the pictures and files of one answer."""
 
-    def told(self, files: tuple[AnswerFile, ...]) -> None:
-        """Note files that the provider told of."""
+    def attached(self, files: tuple[AnswerFile, ...]) -> None:
+        """Note files that the provider sent; an empty tuple discards the earlier ones."""
 
     def grew(self, text: str) -> None:
         """Note that the text grew by `text`."""

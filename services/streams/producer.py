@@ -223,7 +223,7 @@ class Producer:
                 stream.set(told=written_told(fields))
             case Attached(files):
                 if self._files:
-                    self._files.told(files)
+                    self._files.attached(files)
             case Mocked():
                 stream.set(mock="1")
             case Complete():

@@ -263,7 +263,7 @@ def test_a_file_that_takes_too_long_to_read_is_rejected(counter: Counter, monkey
 
 def test_files_read_at_once_are_limited(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more gets 503 with Retry-After; a file that was rejected releases its slot."""
-    monkeypatch.setattr(batch_uploads, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(batch_uploads, "WAIT_SECONDS", 0.0)
     monkeypatch.setattr(batch_uploads, "_readers", threading.BoundedSemaphore(1))
     counter.uploads("q.csv", b"\xff\xff")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
 
+from services.attachments import AnswerFile
 from services.errors import FetchError, StoreUnavailable
-from services.files.collection import AnswerCollection, CollectionLimits, ToldFiles
+from services.files.collection import AnswerCollection, CollectionLimits
 from services.files.reading import FileContent, Room
 from services.files.sources import Source, sources_of
 from services.files.store import Owner, StoredFile
@@ -57,6 +59,16 @@ class Shelf:
         del self.kept[entry]
 
 
+class NoAttachedFiles:
+    """A provider that sends no files beside the text."""
+
+    def write(self, files: Sequence[AnswerFile]) -> None:
+        pass
+
+    def read(self) -> list[AnswerFile]:
+        return []
+
+
 class Desk:
     """An answer that the test lets grow. Files named `no…` cannot be fetched; all wait while `held` is set."""
 
@@ -65,10 +77,11 @@ class Desk:
         self.fetched: list[str] = []
         self.held = threading.Event()
         self.held.set()
+        fakes: Any = {"attached": NoAttachedFiles()}
         parts: Any = (self.stream, self.shelf, self._read)
         self.collection = AnswerCollection(
             *parts,
-            told=ToldFiles(lambda files: None, list),
+            **fakes,
             sources=partial(sources_of, signed_only=signed_only),
             limits=CollectionLimits(1000, 60.0),
             expiry=int,

@@ -6,7 +6,7 @@ import pytest
 
 from demo.mocks.dify.features.files import signed
 from services.attachments import AnswerFile
-from services.files.sources import MOST_SOURCES, Source, read_files, sources_of, written_files
+from services.files.sources import MOST_SOURCES, Source, attached_from_json, attached_to_json, sources_of
 
 ROOT = "http://dify.example:5001"
 
@@ -40,8 +40,8 @@ def test_sources_are_unique_and_bounded() -> None:
 def test_what_was_told_survives_a_takeover() -> None:
     files = [AnswerFile(signed("a"), "名", True), AnswerFile(signed("b")), AnswerFile(signed("a"), "名", True)]
 
-    assert read_files(written_files(files)) == files[:2]
-    assert read_files("") == []
+    assert attached_from_json(attached_to_json(files)) == files[:2]
+    assert attached_from_json("") == []
 
 
 def test_people_see_no_signed_address() -> None:

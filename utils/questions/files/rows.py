@@ -119,8 +119,8 @@ def _refusing() -> Iterator[None]:
 def _csv_rows(text: str) -> Iterator[list[str]]:
     first, _, rest = text.partition("\n")
     # Excel's own way to declare the delimiter.
-    if told := re.fullmatch(r"sep=(.)\r?", first):
-        delimiter, text = told[1], rest
+    if named := re.fullmatch(r"sep=(.)\r?", first):
+        delimiter, text = named[1], rest
     else:
         delimiter = _delimiter(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -139,8 +139,8 @@ def _delimiter(line: str) -> str:
 
 def _decoded(content: bytes, encoding: Encoding) -> str:
     """Decode the file with the given encoding, or detect it for `auto`."""
-    told = {"auto": [], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
-    text = decoded(content, told)
+    encodings = {"auto": [], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
+    text = decoded(content, encodings)
     if text is None:
         problem = "Its characters are neither UTF-8 nor UTF-16 nor GBK: save it as UTF-8."
         raise FileRefused("bad_encoding", problem, "encoding")
