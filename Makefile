@@ -35,9 +35,11 @@ from = $(if $(LOCK),--require-hashes --requirement $(if $(findstring fast,$(1)),
 # Not empty under `make -n`, which prints recipes and must install nothing.
 dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
 
-# Installs, and says in one line why it could not, or nothing. pip's own words are in the log.
+# Installs, and says in one line why it could not, or nothing. pip's own words are in the log. pip compiles on one core.
 install = $(if $(dry),,$(shell echo "Installing $(1) into $(VENV) ..." >&2; \
-	if ! $(PIP) install $(call from,$(1)) >$(VENV)/pip.log 2>&1; then \
+	if $(PIP) install --no-compile $(call from,$(1)) >$(VENV)/pip.log 2>&1; then \
+		$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1; \
+	else \
 		if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError' $(VENV)/pip.log; then \
 			echo "No connection to the Python package index: the first start needs the network (pip's log: $(VENV)/pip.log)"; \
 		else \
