@@ -69,16 +69,27 @@ def on_starting(arbiter: Arbiter) -> None:
         sys.exit(f"wechatlaibao: no place for metrics: {exc}")
 
 
-def child_exit(arbiter: Arbiter, worker: Worker) -> None:
-    """Merge the metrics of a dead worker into those of earlier ones. Called for every death of a worker."""
+def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
+    """Give the worker a number, which names its metrics files."""
+    worker.metrics_number = metrics_folder.free_number({one.metrics_number for one in arbiter.WORKERS.values()})
+
+
+def post_fork(arbiter: Arbiter, worker: Worker) -> None:
     # Imported late: prometheus_client reads the folder's name from the environment at import.
-    from services.ops.metrics_files import merge_dead
+    from services.ops.metrics_files import continue_files
+
+    continue_files(Path(os.environ[metrics_folder.VARIABLE]), worker.metrics_number)
+
+
+def child_exit(arbiter: Arbiter, worker: Worker) -> None:
+    """Remove the gauges of a dead worker. Called for every death of a worker."""
+    from services.ops.metrics_files import drop_gauges
 
     forget(worker)
     try:
-        merge_dead(Path(os.environ[metrics_folder.VARIABLE]), arbiter.WORKERS)
-    except Exception:
-        arbiter.log.exception("metrics of a dead worker could not be merged")
+        drop_gauges(Path(os.environ[metrics_folder.VARIABLE]), worker.metrics_number)
+    except OSError:
+        arbiter.log.exception("gauges of a dead worker could not be removed")
 
 
 def on_exit(arbiter: Arbiter) -> None:

@@ -1,7 +1,7 @@
-"""All metrics. Label values come from closed sets (`services/metrics.py`): no user input, no id, no address.
+"""All metrics. Label values come from closed sets: no user input, no id, no address.
 
 Under gunicorn every worker writes to files in one folder, because `gunicorn.conf.py` sets `PROMETHEUS_MULTIPROC_DIR`
-before this module is imported. Without gunicorn the values live in this process.
+and calls `services.ops.metrics_files` before this module is imported. Without gunicorn the values live in this process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Health probed in the background, and the metrics of all workers merged into one page.
 
 Imports floor 2 alone. Names of metrics are in `services.metrics`. Probes are cached, so a report never waits long, and
-`/readyz` depends on no outside party. `metrics_files.py` merges and renders the workers' files, also as a process of
-its own; `metrics_folder.py` imports nothing, because the folder must be named before prometheus-client is imported.
+`/readyz` depends on no outside party. `metrics_files.py` renders the workers' files in a process of its own;
+`metrics_folder.py` imports nothing, because the folder must be named before prometheus-client is imported.
 """

@@ -10,8 +10,9 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 #: The environment variable in which prometheus_client looks for the folder when it is first imported.
@@ -21,7 +22,6 @@ MEMORY = Path("/dev/shm")
 #: Bytes that must be free: a write to a mapped file on a full file system kills the process (SIGBUS).
 ROOM = 8 << 20
 PREFIX = "wechatlaibao-metrics-"
-LOCK = "lock"
 
 
 def make_folder(*, memory: Path = MEMORY) -> Path:
@@ -43,7 +43,6 @@ def make_in(parent: Path) -> Path:
     fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
     # Never closed: the lock ends with this process and the workers it forks.
     fcntl.flock(os.open(fresh, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    (fresh / LOCK).touch()
     return fresh.rename(parent / fresh.name.removeprefix("."))
 
 
@@ -60,18 +59,9 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def locked(folder: Path, operation: int) -> Iterator[None]:
-    """Hold the folder's lock: shared to read all files, exclusive to replace several files by one.
-
-    `operation` is one of flock's.
-
-    Raises:
-        BlockingIOError: with LOCK_NB, if another process holds the lock.
-    """
-    with (folder / LOCK).open("rb") as file:
-        fcntl.flock(file, operation)
-        yield
+def free_number(taken: Collection[int]) -> int:
+    """Return the smallest number that no living worker has taken."""
+    return next(number for number in count() if number not in taken)
 
 
 def _free_bytes(parent: Path) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.ops.metrics_files import MetricsUnavailable, merge_dead, render, render_apart
-from services.ops.metrics_folder import VARIABLE, locked, make_in
+from services.ops.metrics_files import MetricsUnavailable, continue_files, drop_gauges, render, render_apart
+from services.ops.metrics_folder import VARIABLE, free_number, make_in
 from tests.support.replicas import ROOT
 from tests.support.scrapes import Samples, samples
 
@@ -27,6 +26,12 @@ metrics.REDIS_AWAY.set(1)
 for seconds in (0.001, 0.3, 9.0):
     metrics.CALLBACK_SECONDS.labels("text").observe(seconds)
 """
+CONTINUE = """
+import os
+from pathlib import Path
+from services.ops.metrics_files import continue_files
+continue_files(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 0)
+"""
 
 
 @pytest.fixture
@@ -38,22 +43,27 @@ def folder(tmp_path: Path) -> Path:
 def work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a process that counted and ended, by kind of metric."""
     folder = make_in(tmp_path_factory.mktemp("work"))
-    subprocess.run([sys.executable, "-c", WORK], cwd=ROOT, env={**os.environ, VARIABLE: str(folder)}, check=True)
+    works(folder, WORK)
     return {path.name.rpartition("_")[0]: path.read_bytes() for path in folder.glob("*.db")}
 
 
 @pytest.fixture
 def worker(folder: Path, work: dict[str, bytes]) -> Callable[[], int]:
-    """A function that adds the files of one more worker, and returns its pid."""
-    pids = itertools.count(4_000_001)
+    """A function that adds the files of one more worker, and returns its number."""
+    numbers = itertools.count()
 
     def added() -> int:
-        pid = next(pids)
+        number = next(numbers)
         for kind, content in work.items():
-            (folder / f"{kind}_{pid}.db").write_bytes(content)
-        return pid
+            (folder / f"{kind}_{number}.db").write_bytes(content)
+        return number
 
     return added
+
+
+def works(folder: Path, code: str) -> None:
+    """Run a worker's code to its end."""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, VARIABLE: str(folder)}, check=True)
 
 
 def rendered(folder: Path) -> Samples:
@@ -61,7 +71,7 @@ def rendered(folder: Path) -> Samples:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"lock"}
+    return {path.name for path in folder.iterdir()}
 
 
 def test_the_metrics_of_workers_are_added_up(folder: Path, worker: Callable[[], int]) -> None:
@@ -80,59 +90,45 @@ def test_the_metrics_of_workers_are_added_up(folder: Path, worker: Callable[[], 
 
 def test_a_dead_workers_counts_are_kept_and_its_gauges_dropped(folder: Path, worker: Callable[[], int]) -> None:
     """All sums stay, to the last bucket; the gauges of dead workers are dropped."""
-    alive, dead = worker(), [worker(), worker()]
+    worker()
+    dead = worker()
     before = rendered(folder)
 
-    merge_dead(folder, [alive])
+    drop_gauges(folder, dead)
 
-    after = rendered(folder)
-    assert after == {**before, ("wechatlaibao_streams_running",): 5.0}
-    assert not [name for name in files(folder) for pid in dead if str(pid) in name]
+    assert rendered(folder) == {**before, ("wechatlaibao_streams_running",): 5.0}
 
 
-def test_files_of_dead_workers_do_not_accumulate(folder: Path, worker: Callable[[], int]) -> None:
-    """All dead workers share two files, which hold the sums of their counts."""
-    for _ in range(4):
-        worker()
-        merge_dead(folder, [])
+def test_a_worker_continues_the_counts_of_a_dead_one(folder: Path) -> None:
+    """It writes to the same files: their number does not grow with deaths, and gauges begin anew."""
+    for _ in range(3):
+        works(folder, CONTINUE + WORK)
 
-    assert files(folder) == {"counter_dead.db", "histogram_dead.db"}
-    assert rendered(folder)["wechatlaibao_reasks_total",] == 12
+    shown = rendered(folder)
+    assert files(folder) == {f"{kind}_0.db" for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax")}
+    assert (shown["wechatlaibao_reasks_total",], shown["wechatlaibao_streams_running",]) == (9, 5)
+    assert shown["wechatlaibao_callback_seconds_count", "text"] == 9
+
+
+def test_a_number_is_free_when_its_worker_is_dead() -> None:
+    """The smallest number is taken first; a worker that is alive keeps its own, also while it is stopped."""
+    assert [free_number(taken) for taken in ((), {0, 1}, {1, 2}, {0, 2})] == [0, 2, 0, 1]
 
 
 def test_an_unreadable_file_is_dropped(
-    folder: Path, worker: Callable[[], int], caplog: pytest.LogCaptureFixture
+    folder: Path, worker: Callable[[], int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a file would fail every scrape; a warning names it."""
+    """Such a file would fail every scrape and the start of the worker; a warning names it."""
     worker()
-    (folder / "counter_4000000.db").write_bytes(b"\xff\xff\xff\x7f" * 4)
-    (folder / "histogram_4000000.db").touch()
+    (folder / "counter_1.db").write_bytes(b"\xff\xff\xff\x7f" * 4)
+    (folder / "histogram_1.db").touch()
 
+    monkeypatch.setattr("prometheus_client.values.ValueClass", None)
     with caplog.at_level(logging.WARNING):
-        merge_dead(folder, [])
+        continue_files(folder, 1)
 
     logged = [record for record in caplog.records if record.name == "services.ops.metrics_files"]
-    assert {record.__dict__["file"] for record in logged} == {"counter_4000000.db", "histogram_4000000.db"}
-    assert rendered(folder)["wechatlaibao_reasks_total",] == 3
-
-
-def test_a_merge_does_not_disturb_a_running_scrape(
-    folder: Path, worker: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A scrape during a merge could count files twice, so the merge waits for the next death.
-
-    A lock that is free is taken, however long the process was stopped before.
-    """
-    monkeypatch.setattr("services.ops.metrics_files.LOCK_SECONDS", 0.0)
-    worker()
-
-    with locked(folder, fcntl.LOCK_SH):
-        merge_dead(folder, [])
-        assert "counter_dead.db" not in files(folder)
-        assert rendered(folder)["wechatlaibao_reasks_total",] == 3
-
-    merge_dead(folder, [])
-    assert files(folder) == {"counter_dead.db", "histogram_dead.db"}
+    assert {record.__dict__["file"] for record in logged} == {"counter_1.db", "histogram_1.db"}
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
@@ -143,17 +139,12 @@ def test_a_separate_process_renders_the_same_text(folder: Path, worker: Callable
     assert samples(render_apart(folder, timeout=60.0).decode()) == rendered(folder)
 
 
-@pytest.fixture
-def stuck(folder: Path) -> Iterator[Path]:
-    """A folder whose lock is held."""
-    with locked(folder, fcntl.LOCK_EX):
-        yield folder
+def test_rendering_has_a_timeout(folder: Path) -> None:
+    """It raises `MetricsUnavailable` after the timeout, here that of a file that is never read to its end."""
+    os.mkfifo(folder / "counter_0.db")
 
-
-def test_rendering_has_a_timeout(stuck: Path) -> None:
-    """It raises `MetricsUnavailable` after the timeout."""
     with pytest.raises(MetricsUnavailable, match="TimeoutExpired"):
-        render_apart(stuck, timeout=0.05)
+        render_apart(folder, timeout=0.05)
 
 
 def test_a_failed_rendering_raises_an_error(tmp_path: Path) -> None:
