@@ -225,7 +225,9 @@ class Gateway:
         try:
             calls = self._enter_calls(question, rules, stream_id, key)
             notes = self._streams.running_calls([stream_id])
-            ours, snapshot, replies = self._streams.open(new, *calls.values(), hints=notes, insist=rules.open_timeout)
+            ours, snapshot, replies = self._streams.open(
+                new, *calls.values(), hints=notes, retry_seconds=rules.open_timeout
+            )
         except StoreUnavailable as exc:
             # A client that resends its id finds the stream later: a takeover answers it. Any other stream has to end.
             if not (rules.resends and question.msgid):

@@ -1,4 +1,4 @@
-"""Calls to Redis and the connections that carry them. Every wait has a timeout.
+"""The connections to Redis, and their pools. Every wait has a timeout.
 
 Each new connection looks its server up again, and sends login and database in one round trip. Timeouts obey the budget
 of `routes.within`.
@@ -6,16 +6,14 @@ of `routes.within`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import queue
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -25,9 +23,6 @@ from redis.retry import Retry
 from config.addresses import RedisUrl
 from services.redis.routes import Address, Resolver, Route, first_answers, left, within
 
-#: Each package has its Lua scripts beside its stores: `services/**/lua/<name>.lua`.
-PACKAGES = Path(__file__).parents[1]
-
 #: Seconds after its last use for which a connection is assumed to be open. A check costs 2 µs, and 87 µs under gevent,
 #: whose poll() goes through the hub.
 FRESH_SECONDS = 1.0
@@ -35,65 +30,6 @@ FRESH_SECONDS = 1.0
 FAILURES = (redis.RedisError, OSError, UnicodeDecodeError)
 
 Words = tuple[str | int | float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script with the prelude before it."""
-
-    name: str
-    source: str
-    sha: str
-
-
-@cache
-def script(name: str) -> Script:
-    """Return the script `services/**/lua/<name>.lua`."""
-    source = "".join(_files()[part].read_text("utf-8") for part in ("prelude", name))
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
-
-
-def all_scripts() -> list[Script]:
-    return [script(name) for name in _files() if name != "prelude"]
-
-
-@cache
-def _files() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(PACKAGES.glob("**/lua/*.lua"), key=lambda path: path.stem)}
-
-
-class Call(NamedTuple):
-    """One command of a pipeline: a script, or a plain command if `script` is None.
-
-    All its keys are in one slot of a Redis Cluster, which the first key selects. The key of a plain command is the word
-    after its name.
-    """
-
-    script: Script | None
-    keys: tuple[str | int | float, ...]
-    args: Words = ()
-
-    @property
-    def words(self) -> Words:
-        """The words to send. Computed here because thousands of calls may wait, and tuples cost memory."""
-        if self.script is None:
-            return (*self.keys, *self.args)
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
-
-    @property
-    def key(self) -> str:
-        """The key that selects the node of a Redis Cluster; "" for any node."""
-        if self.script:
-            return str(self.keys[0])
-        return str(self.words[1]) if len(self.keys) + len(self.args) > 1 else ""
-
-
-class Replies(NamedTuple):
-    """The replies to calls, in their order, as values or exceptions, with the nodes they came from."""
-
-    values: list[Any]
-    #: Name of the node; "" if there is only one.
-    nodes: list[str]
 
 
 @dataclass(frozen=True, slots=True)

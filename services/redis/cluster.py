@@ -1,4 +1,4 @@
-"""Exchanges with one server, and with the nodes of a Redis Cluster in parallel.
+"""Exchanges with the nodes of a Redis Cluster in parallel.
 
 The client library's own cluster client retries by itself, reads one node after the other with a full timeout each, and
 fails the whole pipeline if one node has no connection. This one sends again only what was certainly not carried out
@@ -18,7 +18,8 @@ import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 
-from services.redis.client import FAILURES, Call, Dialer, Replies
+from services.redis.calls import Call, Pipeline, Replies, load_calls
+from services.redis.client import Dialer
 from services.redis.routes import Address, Lookup, Route, left, within
 
 #: How often one exchange may send a command.
@@ -33,68 +34,6 @@ ASKED = 3
 WHOLE_CLUSTER = "cluster"
 
 NOT_CARRIED_OUT = (AskError, TryAgainError, ClusterDownError, NoScriptError)
-
-
-def load_calls(calls: Iterable[Call]) -> list[Call]:
-    """Return the SCRIPT LOAD calls for the scripts of `calls`."""
-    sources = dict.fromkeys(call.script.source for call in calls if call.script)
-    return [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
-
-
-class Pipeline:
-    """Calls to one server in one round trip. Sent and read separately, so that several servers work in parallel."""
-
-    def __init__(self, client: redis.Redis, calls: Sequence[Call]) -> None:
-        self._pool = client.connection_pool
-        self._shapes = client.response_callbacks
-        self._calls = calls
-        self._connection: Any = None
-        #: The replies once they are read: values or exceptions.
-        self.replies: list[Any] = []
-        self.failed = False
-
-    def close(self) -> None:
-        """Return the connection to the pool; disconnect it if replies are missing."""
-        if self._connection:
-            if self.failed or len(self.replies) < len(self._calls):
-                self._connection.disconnect()
-            self._pool.release(self._connection)
-
-    def send(self) -> None:
-        try:
-            self._connection = self._pool.get_connection()
-            packed = self._connection.pack_commands([call.words for call in self._calls])
-            self._connection.send_packed_command(packed)
-        except redis.DataError:
-            # A bug in the caller, not an outage.
-            raise
-        except FAILURES as exc:
-            self._fail(exc)
-
-    def read(self) -> None:
-        """Read the replies; if the server fails, its exception replaces each missing one."""
-        if self.failed:
-            return
-        try:
-            for call in self._calls:
-                self.replies.append(self._next(call))
-        except FAILURES as exc:
-            self._fail(exc)
-
-    def _next(self, call: Call) -> Any:
-        """Return the next reply, converted as the library does for that command, or Redis's error."""
-        try:
-            value = self._connection.read_response()
-        except redis.ResponseError as exc:
-            return exc
-        shape = None if call.script else self._shapes.get(call.keys[0])  # type: ignore[no-untyped-call]
-        return shape(value) if shape else value
-
-    def _fail(self, exc: Exception) -> None:
-        self.failed = True
-        if self._connection and type(exc) is redis.ConnectionError:
-            exc = redis.ConnectionError(f"{self._connection._host_error()}: {exc}")
-        self.replies += [exc] * (len(self._calls) - len(self.replies))
 
 
 class Topology:

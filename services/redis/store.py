@@ -7,7 +7,7 @@ timeout, and every script may run twice, so `ScriptRunner.run` retries once when
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,18 +17,9 @@ import redis
 from config.addresses import parse_redis_url
 from config.errors import SettingsError
 from services.errors import StoreUnavailable
-from services.redis.client import (
-    FAILURES,
-    BoundedPool,
-    Call,
-    PoolCrowded,
-    Replies,
-    Script,
-    all_scripts,
-    dialer,
-    script,
-)
-from services.redis.cluster import WHOLE_CLUSTER, ClusterClient, Pipeline, load_calls
+from services.redis.calls import Call, Replies, Script, SingleServer, all_scripts, load_calls, script
+from services.redis.client import FAILURES, BoundedPool, PoolCrowded, dialer
+from services.redis.cluster import WHOLE_CLUSTER, ClusterClient
 from services.redis.outages import Outages
 from services.redis.routes import Resolver, Route, SentinelRoute, within
 
@@ -37,7 +28,7 @@ __all__ = ["Call", "Script", "ScriptRunner", "connect", "redis_errors", "script"
 #: Timeout in seconds of one wait: for a free connection, for connecting, for a reply.
 SOCKET_TIMEOUT = 0.5
 #: Timeout of a whole exchange as a multiple of one wait: a callback needs two exchanges within two seconds.
-WHOLE = 1.8
+EXCHANGE = 1.8
 
 
 def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
@@ -87,45 +78,6 @@ def redis_errors() -> Iterator[None]:
         raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
 
 
-class SingleServer:
-    """Exchanges with one server; `ClusterClient` has the same methods. Errors are returned among the replies."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self._pool = client.connection_pool
-
-    def exchange(self, calls: Sequence[Call]) -> Replies:
-        values = self._pipeline(calls)
-        unknown = [i for i, value in enumerate(values) if isinstance(value, redis.exceptions.NoScriptError)]
-        if unknown:
-            loads = load_calls(calls[i] for i in unknown)
-            again = self._pipeline([*loads, *(calls[i] for i in unknown)])[len(loads) :]
-            for i, value in zip(unknown, again, strict=True):
-                values[i] = value
-        if isinstance(self._pool, BoundedPool) and any(isinstance(v, redis.exceptions.ReadOnlyError) for v in values):
-            # The server is no longer a master: new connections look up the present one by name or Sentinels.
-            self._pool.route.renew()
-        return Replies(values, [""] * len(values))
-
-    def everywhere(self, calls: Iterable[Call]) -> Replies:
-        return self.exchange(list(calls))
-
-    def names(self) -> Collection[str]:
-        return ("",)
-
-    def home(self, key: str) -> str:
-        return ""
-
-    def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = Pipeline(self._client, calls)
-        try:
-            pipeline.send()
-            pipeline.read()
-        finally:
-            pipeline.close()
-        return pipeline.replies
-
-
 class ScriptRunner:
     """Sends calls together: one round trip for any number of calls and nodes."""
 
@@ -151,15 +103,15 @@ class ScriptRunner:
             raise error
         return replies.values
 
-    def run_each(self, calls: Sequence[Call], *, attempts: int = 1, insist: float = SOCKET_TIMEOUT) -> list[Any]:
+    def run_each(self, calls: Sequence[Call], *, attempts: int = 1, retry_seconds: float = SOCKET_TIMEOUT) -> list[Any]:
         """Return each call's reply or its own `StoreUnavailable`: no call fails because of another.
 
-        Further `attempts` begin within `insist` seconds; `insist` is longer to wait through a crowded pool.
+        Further `attempts` begin within `retry_seconds`, which is longer for a caller that can wait for a crowded pool.
 
         Raises:
             StoreUnavailable: no node replied. Some calls may have been carried out.
         """
-        replies = self._attempt(calls, attempts, insist)
+        replies = self._attempt(calls, attempts, retry_seconds)
         errors = self._note(replies)
         if all(map(_is_lost, replies.values)) and (error := next(iter(errors), None)):
             raise error
@@ -199,20 +151,20 @@ class ScriptRunner:
         return max((float(seconds) + int(micros) / 1e6 - here for seconds, micros in times), key=abs)
 
     def _everywhere(self, calls: Iterable[Call]) -> list[Any]:
-        with within(WHOLE * self._timeout):
+        with within(EXCHANGE * self._timeout):
             replies = self._target.everywhere(calls)
         if error := next(filter(None, self._note(replies)), None):
             raise error
         return replies.values
 
-    def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> Replies:
-        """Send the calls; retry those whose connection broke, up to `attempts` and `insist` seconds."""
+    def _attempt(self, calls: Sequence[Call], attempts: int, retry_seconds: float = SOCKET_TIMEOUT) -> Replies:
+        """Send the calls; retry those whose connection broke, up to `attempts` and for `retry_seconds`."""
         began = self._clock()
-        with within(WHOLE * self._timeout + insist - SOCKET_TIMEOUT):
+        with within(EXCHANGE * self._timeout + retry_seconds - SOCKET_TIMEOUT):
             replies = self._target.exchange(calls)
             for _ in range(attempts - 1):
                 broken = [i for i, value in enumerate(replies.values) if isinstance(value, redis.ConnectionError)]
-                if not broken or self._clock() - began > insist:
+                if not broken or self._clock() - began > retry_seconds:
                     break
                 again = self._target.exchange([calls[i] for i in broken])
                 for i, *reply in zip(broken, *again, strict=True):

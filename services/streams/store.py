@@ -99,16 +99,16 @@ class StreamStore:
         return self._runner.away(stream_keys(stream_id).hash)
 
     def open(
-        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), insist: float = OPEN_SECONDS
+        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), retry_seconds: float = OPEN_SECONDS
     ) -> tuple[bool, Snapshot, list[Any]]:
         """Create the stream unless it exists; return whether it is ours, its snapshot, and the other replies.
 
-        `hints` are sent in the same request; their replies and errors are ignored. Attempts continue for `insist`
-        seconds.
+        `hints` are sent in the same request; their replies and errors are ignored. Attempts continue for
+        `retry_seconds`.
         """
         calls = [*others, self.open_call(stream), *hints]
-        attempts = math.ceil(3 * insist / OPEN_SECONDS)
-        replies = self._runner.run_each(calls, attempts=attempts, insist=insist)[: len(others) + 1]
+        attempts = math.ceil(3 * retry_seconds / OPEN_SECONDS)
+        replies = self._runner.run_each(calls, attempts=attempts, retry_seconds=retry_seconds)[: len(others) + 1]
         for reply in replies:
             if isinstance(reply, StoreUnavailable):
                 raise reply

@@ -15,7 +15,7 @@ import redis
 
 from services import metrics
 from services.errors import StoreUnavailable
-from services.redis.client import PACKAGES
+from services.redis.calls import PACKAGES
 from services.redis.store import Call, ScriptRunner, connect, redis_errors, script
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.streams.turns import count_turns

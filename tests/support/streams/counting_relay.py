@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import hiredis
 import redis
 
-from services.redis.client import all_scripts
+from services.redis.calls import all_scripts
 from tests.support.servers.processes import wait_until
 from tests.support.servers.relay import Link, Relay
 

@@ -67,7 +67,7 @@ class Connection(StreamStore):
         return [reply]
 
     def open(
-        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), insist: float = OPEN_SECONDS
+        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), retry_seconds: float = OPEN_SECONDS
     ) -> Opened:
         assert (others, hints) == ((), ()), "an owner that writes its stream anew sends nothing else"
         fate = self._send(stream)
