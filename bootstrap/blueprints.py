@@ -9,7 +9,7 @@ from flask import Flask
 
 from bootstrap.container import Container
 from channels.batch.endpoints import batch_blueprint
-from channels.chat.answers import Html
+from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
 from channels.http_chat.endpoints import HttpChat, feedback_blueprint, http_chat_blueprint, opening_blueprint
 from channels.http_chat.replies import refusal
@@ -22,6 +22,8 @@ from channels.realtime.channel import RealtimeOptions, realtime_blueprint
 from channels.realtime.task_updates import TaskUpdates
 from channels.sockets.connections import connections_blueprint
 from channels.sockets.endpoint import SocketLimits, Sockets
+from channels.sockets.peer import FrameSocket
+from channels.sockets.socket import SocketTimes
 from channels.waiting.requests import WaitingQuestions, WaitingRequests
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
@@ -35,6 +37,7 @@ from services.answers.extras import KeptOpening
 from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
+from services.identity.callers import Caller
 from services.wecom.long_connection.push_inbox import PushInbox
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
@@ -73,8 +76,7 @@ def register_sockets(
         origins=settings.public_origins,
         limits=SocketLimits(
             max_sockets=settings.sockets_max,
-            heartbeat_interval=settings.websocket_heartbeat_interval,
-            heartbeat_timeout=settings.websocket_heartbeat_timeout,
+            times=SocketTimes(settings.websocket_heartbeat_interval, settings.websocket_heartbeat_timeout),
         ),
         ready=lambda: container.ready,
     )
@@ -86,16 +88,19 @@ def register_sockets(
         AnswerLinks(container.files.links, container.files.store).picture,
     )
     gateway, limiter, texts = container.gateway, container.limiter, container.texts
-    open_chat = partial(
-        ChatChannel,
-        gateway=gateway,
-        limiter=limiter,
-        ratings=container.feedback_inbox,
-        bots=AskableBots(askable_bots(container), container.texts),
-        texts=texts,
-        html=html,
-        files=uploads,
-    )
+    bots = AskableBots(askable_bots(container), texts)
+
+    def open_chat(socket: FrameSocket, caller: Caller, client_id: str) -> ChatChannel:
+        return ChatChannel(
+            ChatDisplay(socket, client_id, texts=texts, html=html),
+            caller,
+            gateway=gateway,
+            limiter=limiter,
+            ratings=container.feedback_inbox,
+            bots=bots,
+            files=uploads,
+        )
+
     app.register_blueprint(chat_blueprint(sockets, open_chat))
     updates = TaskUpdates(container.batches) if container.batches else None
     if updates:

@@ -111,13 +111,15 @@ class AskableBots:
     ) -> tuple[Question, str]:
         """Return the question of a caller at this address, and the address by which it is counted.
 
+        A `text` of "" asks about the question's files alone.
+
         Raises:
             RestError: 404 there is no such bot; 422 its provider does not take an option.
         """
         taken = self._options(asked.bot)
         asker, counted = on_behalf_of(caller, asked.user, address)
         question = Question(
-            text,
+            text or self._texts.get("media_question"),
             channel,
             asked.bot,
             asker.principal,

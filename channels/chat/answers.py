@@ -1,4 +1,4 @@
-"""Builds and sends the frames of an answer on the chat channel: deltas while it grows, the whole text at the end."""
+"""Builds and sends the frames of the chat channel: deltas of a growing answer, and the complete text at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from channels.asking import iso_now
-from channels.chat.frames import names_of
+from channels.chat.frames import ChatAsk, ChatFeedback, ChatPing, FrameRefused, names_of
 from channels.options import ThinkingMode
 from channels.sockets.answer_queue import AnswerCallbacks, Shown
 from channels.sockets.peer import FrameSocket
@@ -62,7 +62,7 @@ class ChatAnswer(Shown):
             return False
         return (own.bot, own.principal, own.msgid) == (question.bot, question.principal, question.msgid)
 
-    def asks(self, question: Question) -> bool:
+    def equals(self, question: Question) -> bool:
         """Tell whether its question has this text and these options."""
         own = self.question
         return own is not None and (own.text, own.options) == (question.text, question.options)
@@ -74,11 +74,11 @@ class ChatAnswer(Shown):
 
 
 class ChatDisplay:
-    """Sends the frames of one client's answers, called by its `AnswerQueue`."""
+    """Sends one client's frames; its `AnswerQueue` calls it for those of answers."""
 
     def __init__(self, socket: FrameSocket, client_id: str, *, texts: Texts, html: Html) -> None:
         self._socket = socket
-        self._client_id = client_id
+        self.client_id = client_id
         self._texts = texts
         self._html = html
 
@@ -122,9 +122,31 @@ class ChatDisplay:
         self.error(code, **shown.names)
         self._typing(shown, False)
 
-    def error(self, code: str, sentence: str = "", **members: object) -> None:
-        """Send an `error` frame. `sentence` defaults to the text of the code; empty members are left out."""
-        words = {"code": code.upper(), "content": sentence or self._texts.error(code)}
+    def connected(self) -> None:
+        self._socket.send({"type": "system", "content": self._texts.get("socket_connected"), **self._now()})
+
+    def echo(self, ask: ChatAsk, stream_id: str) -> None:
+        """Repeat a question that was taken, with the id of its stream."""
+        question = {"type": "chat", "role": "user", "content": ask.content, **names_of(stream_id, ask.id)}
+        self._socket.send({**question, **self._now()})
+
+    def pong(self, ping: ChatPing) -> None:
+        self._socket.send({"type": "pong", "timestamp": ping.timestamp, "server_time": iso_now()})
+
+    def rated(self, feedback: ChatFeedback) -> None:
+        self._socket.send({"type": "feedback", "stream_id": feedback.stream_id, "rating": feedback.rating})
+
+    def refused(self, refused: FrameRefused) -> None:
+        """Send the error of a frame that was not accepted."""
+        if refused.error:
+            error = refused.error.translated(self._texts)
+            self.error(refused.code, error.message, errors=error.data.get("errors", ()), id=refused.id)
+        else:
+            self.error(refused.code, self._texts.get(refused.code, **refused.params), id=refused.id)
+
+    def error(self, code: str, sentence: str = "", *, of: str = "", **members: object) -> None:
+        """Send an `error` frame without empty members. `sentence` defaults to the text of `of`, or of the code."""
+        words = {"code": code.upper(), "content": sentence or self._texts.error(of or code)}
         self._socket.send({"type": "error", **words, **{name: value for name, value in members.items() if value}})
 
     def _reset(self, shown: ChatAnswer) -> None:
@@ -135,10 +157,10 @@ class ChatDisplay:
 
     def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
         # A long answer is read from Redis while it is sent: once for the text, once for its HTML.
-        said = text_members(whole, shown.thinking)
-        frame: dict[str, Any] = {"type": "chat", "role": "assistant", **said, **shown.names, "cursor": news.cursor}
+        text = text_members(whole, shown.thinking)
+        frame: dict[str, Any] = {"type": "chat", "role": "assistant", **text, **shown.names, "cursor": news.cursor}
         frame |= {"status": whole.status, "sources": list(whole.sources)}
-        frame |= {"client_id": self._client_id, "timestamp": iso_now()}
+        frame |= self._now()
         if whole.files:
             frame["files"] = list(whole.files)
         if whole.suggestions:
@@ -150,7 +172,7 @@ class ChatDisplay:
         if whole.mock:
             frame["mock"] = True
         if shown.blocks:
-            frame["html"] = self._rendered(shown, said["content"])
+            frame["html"] = self._rendered(shown, text["content"])
         return frame
 
     def _rendered(self, shown: ChatAnswer, content: str | Slices) -> str | Slices:
@@ -163,8 +185,11 @@ class ChatDisplay:
         return text_member(slices, long=isinstance(content, Slices))
 
     def _pictured(self, shown: ChatAnswer) -> Callable[[str], str]:
-        """Return what puts the gateway's copies of other hosts' pictures into an answer's HTML."""
+        """Return the function that replaces other hosts' pictures in an answer's HTML by the gateway's copies."""
         return partial(with_pictures, address=partial(self._html.picture, shown.stream_id))
 
     def _typing(self, shown: ChatAnswer, status: bool) -> None:
         self._socket.send({"type": "typing", "status": status, **shown.names})
+
+    def _now(self) -> dict[str, str]:
+        return {"client_id": self.client_id, "timestamp": iso_now()}

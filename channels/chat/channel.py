@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from flask import Blueprint, Response
 
-from channels.asking import FindingGateway, QuestionLimiter, UploadedFiles, iso_now
-from channels.chat.answers import ChatAnswer, ChatDisplay, Html
+from channels.asking import FindingGateway, QuestionLimiter, UploadedFiles
+from channels.chat.answers import ChatAnswer, ChatDisplay
 from channels.chat.frames import (
     ChatAsk,
     ChatFeedback,
@@ -17,7 +17,6 @@ from channels.chat.frames import (
     ChatResume,
     ChatStop,
     FrameRefused,
-    names_of,
     read_frame,
 )
 from channels.options import AskableBots, ChatReader, Reader
@@ -27,7 +26,6 @@ from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.endpoint import add_socket_rule
 from channels.sockets.peer import Closed, FrameSocket, SocketServer
 from channels.web.rest import RestError
-from config.texts import Texts
 from services import metrics
 from services.attachments import SentFile
 from services.errors import AnswerError, StoreUnavailable
@@ -52,30 +50,25 @@ class ChatChannel:
 
     def __init__(
         self,
-        socket: FrameSocket,
+        display: ChatDisplay,
         caller: Caller,
-        client_id: str,
         *,
         gateway: FindingGateway,
         limiter: QuestionLimiter,
         ratings: RatingInbox,
         bots: AskableBots,
-        texts: Texts,
-        html: Html,
         files: UploadedFiles,
     ) -> None:
-        self._socket = socket
+        self._display = display
         self._caller = caller
-        self._client_id = client_id
+        self._client_id = display.client_id
         self._gateway = gateway
         self._limiter = limiter
         self._ratings = ratings
         self._files = files
         self._bots = bots
-        self._texts = texts
-        self._display = ChatDisplay(socket, client_id, texts=texts, html=html)
         self._receiving = False
-        self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(gateway, self._display.callbacks, most=MOST)
+        self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(gateway, display.callbacks, most=MOST)
 
     @property
     def busy(self) -> bool:
@@ -83,8 +76,7 @@ class ChatChannel:
         return self._receiving or self._answers.busy
 
     def opened(self) -> None:
-        words = self._texts.get("socket_connected")
-        self._socket.send({"type": "system", "content": words, **self._now()})
+        self._display.connected()
 
     def received(self, text: str) -> None:
         """Handle one message; takes a few Redis round trips at most."""
@@ -93,7 +85,7 @@ class ChatChannel:
             if incoming := read_frame(text):
                 self._do(incoming)
         except FrameRefused as refused:
-            self._refuse(refused)
+            self._display.refused(refused)
         except StoreUnavailable:
             self._display.error("service_unavailable")
         except Exception:
@@ -117,21 +109,14 @@ class ChatChannel:
             case ChatFeedback():
                 self._rate(incoming)
             case ChatPing():
-                self._socket.send({"type": "pong", "timestamp": incoming.timestamp, "server_time": iso_now()})
-
-    def _refuse(self, refused: FrameRefused) -> None:
-        if refused.error:
-            told = refused.error.translated(self._texts)
-            self._display.error(refused.code, told.message, errors=told.data.get("errors", ()), id=refused.id)
-        else:
-            self._display.error(refused.code, self._texts.get(refused.code, **refused.params), id=refused.id)
+                self._display.pong(incoming)
 
     def _ask(self, ask: ChatAsk) -> None:
         question, counted = self._question(ask)
         if known := next((shown for shown in self._answers.unfinished() if shown.has_id_of(question)), None):
-            if not known.asks(question):
+            if not known.equals(question):
                 raise self._refused("id_conflict", ask)
-            self._echo(ask, known.stream_id)
+            self._display.echo(ask, known.stream_id)
             return
         asked = self._stream_of(ask, question, counted)
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
@@ -141,9 +126,9 @@ class ChatChannel:
             raise FrameRefused(asked.error_code, ask.id)
         # A stream that was opened in spite of the error has its own end, which is shown when the question is repeated.
         if asked.error_code == "store_unavailable" and not asked.length:
-            self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)
+            self._display.error("service_unavailable", of="store_unavailable", id=ask.id)
             return
-        self._echo(ask, asked.stream_id)
+        self._display.echo(ask, asked.stream_id)
         if not self._unfinished(asked.stream_id):
             shown = ChatAnswer(
                 asked.stream_id,
@@ -182,14 +167,13 @@ class ChatChannel:
         Raises:
             FrameRefused: an option is wrong.
         """
-        text = ask.content or self._texts.get("media_question")
         ids = {
             "channel": CHAT.name,
             "msgid": f"{self._client_id}/{ask.id}" if ask.id else "",
             "session": self._client_id if ask.conversation else "",
         }
         try:
-            return self._bots.question(text, ask.options, self._caller, self._client_id, **ids)
+            return self._bots.question(ask.content, ask.options, self._caller, self._client_id, **ids)
         except RestError as exc:
             raise FrameRefused.of(exc, ask.id) from exc
 
@@ -198,10 +182,6 @@ class ChatChannel:
             return self._bots.reader(asked, self._caller)
         except RestError as exc:
             raise FrameRefused.of(exc) from exc
-
-    def _echo(self, ask: ChatAsk, stream_id: str) -> None:
-        said = {"type": "chat", "role": "user", "content": ask.content, **names_of(stream_id, ask.id)}
-        self._socket.send({**said, **self._now()})
 
     def _resume(self, resume: ChatResume) -> None:
         if self._unfinished(resume.stream_id):
@@ -226,23 +206,19 @@ class ChatChannel:
 
     def _rate(self, feedback: ChatFeedback) -> None:
         """Take a rating, and confirm it."""
-        stream_id, rating = feedback.stream_id, feedback.rating
         reader = self._reader(feedback.reader)
         try:
-            code = rate(self._ratings, stream_id, rating, feedback.content, **reader)
+            code = rate(self._ratings, feedback.stream_id, feedback.rating, feedback.content, **reader)
         except StoreUnavailable:
             code = "service_unavailable"
         if code:
-            self._display.error(code, stream_id=stream_id)
+            self._display.error(code, stream_id=feedback.stream_id)
         else:
-            self._socket.send({"type": "feedback", "stream_id": stream_id, "rating": rating})
+            self._display.rated(feedback)
 
     def _unfinished(self, stream_id: str) -> ChatAnswer | None:
         """Return the answer with this stream id that is being shown here or waiting."""
         return next((shown for shown in self._answers.unfinished() if shown.stream_id == stream_id), None)
-
-    def _now(self) -> dict[str, str]:
-        return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
 def chat_blueprint(sockets: SocketServer, open: Callable[[FrameSocket, Caller, str], ChatChannel]) -> Blueprint:

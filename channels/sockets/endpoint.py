@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -16,7 +16,7 @@ from flask import Blueprint, Response, request
 from channels.sockets.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
 from channels.sockets.registry import RENEWAL, SocketRegistry, iso
 from channels.sockets.session import AUTH_SECONDS, SocketSession
-from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, accept, converse, finish
+from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, SocketTimes, accept, converse, finish
 from config.texts import Texts
 from services import metrics
 from services.identity.callers import Caller
@@ -39,9 +39,7 @@ class SocketLimits:
     """The number of sockets of a process, and their times in seconds."""
 
     max_sockets: int = 1000
-    #: Silence of the client after which a heartbeat is sent, and after which the socket is closed.
-    heartbeat_interval: float = 30.0
-    heartbeat_timeout: float = 120.0
+    times: SocketTimes = field(default_factory=SocketTimes)
     #: Time to send the credential in the first frame.
     auth_seconds: float = AUTH_SECONDS
     #: Time between two renewals in Redis.
@@ -184,8 +182,7 @@ class Sockets:
             socket = accept(
                 request.environ,
                 subprotocol=SUBPROTOCOL,
-                heartbeat_interval=self._limits.heartbeat_interval,
-                heartbeat_timeout=self._limits.heartbeat_timeout,
+                times=self._limits.times,
             )
         except HandshakeRefused as exc:
             raise AdmissionRefused("handshake", exc.status, str(exc)) from exc

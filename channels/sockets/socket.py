@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from channels.sockets.handshake import (
 )
 from channels.sockets.inbox import RATE, Inbox, Violation
 from channels.sockets.peer import Closed, Peer
-from channels.sockets.wire import SocketWriter, json_fragments, json_frame
+from channels.sockets.wire import SEND_SECONDS, SocketWriter, json_fragments, json_frame
 from utils.formats.json_slices import is_sliced
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
@@ -43,8 +44,8 @@ SILENT = 4408
 
 #: Bytes of the largest message accepted.
 MAX_BYTES = 64 * 1024
-#: Seconds the peer has to answer a close frame.
-CLOSE_SECONDS = 2.0
+#: Seconds for sending the reply to the handshake.
+ANSWER_SECONDS = 2.0
 #: Seconds between two looks whether another thread still writes, after both close frames.
 BUSY_SECONDS = 0.02
 #: SO_SNDBUF in bytes (Linux doubles it). Without it the kernel buffers megabytes for a peer that does not read.
@@ -55,6 +56,19 @@ _READ_BYTES = 16 * 1024
 _REASON_BYTES = 123
 
 
+@dataclass(frozen=True, slots=True)
+class SocketTimes:
+    """The timeouts of a socket in seconds."""
+
+    #: Silence of the peer after which a heartbeat is sent, and after which the socket is closed.
+    heartbeat_interval: float = 30.0
+    heartbeat_timeout: float = 120.0
+    #: Time in which the peer must accept a byte of the data sent to it.
+    send_seconds: float = SEND_SECONDS
+    #: Time that the peer has to answer a close frame.
+    close_seconds: float = 2.0
+
+
 class Socket:
     """An open WebSocket."""
 
@@ -63,16 +77,13 @@ class Socket:
         sock: socket.socket,
         *,
         early: bytes = b"",
-        heartbeat_interval: float = 30.0,
-        heartbeat_timeout: float = 120.0,
-        send_seconds: float = 30.0,
-        close_seconds: float = CLOSE_SECONDS,
+        times: SocketTimes = SocketTimes(),
         max_bytes: int = MAX_BYTES,
         rate: float = RATE,
         protocol: Protocol | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use `sock` after its handshake. Times are seconds; `early` holds bytes already read from the connection.
+        """Use `sock` after its handshake. `early` holds bytes already read from the connection.
 
         `rate` is the number of frames per second that the peer may send on average. `protocol` is the state after the
         handshake of a client; None is a server's.
@@ -87,16 +98,14 @@ class Socket:
         self._sock = sock
         self._early = early
         self._clock = clock
-        self._heartbeat_interval = heartbeat_interval
-        self._heartbeat_timeout = heartbeat_timeout
-        self._close_seconds = close_seconds
-        self._next_beat = self.last_received + heartbeat_interval
+        self._times = times
+        self._next_beat = self.last_received + times.heartbeat_interval
         # Held briefly, never during a write.
         self._guard = threading.Lock()
         self._protocol = protocol or ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
         # Clients mask their frames (RFC 6455, 5.1).
         self._mask = self._protocol.side is CLIENT
-        self._wire = SocketWriter(sock, send_seconds=send_seconds, clock=clock)
+        self._wire = SocketWriter(sock, send_seconds=times.send_seconds, clock=clock)
         self._inbox = Inbox(clock=clock, rate=rate)
         self._deaf = False
         #: The heartbeat timeout has passed, but unread bytes may still lie in the kernel.
@@ -152,14 +161,14 @@ class Socket:
             if self.closing or self._protocol.state is not OPEN:
                 return False
             self._protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
-            self._wire.begin_close(self._close_seconds)
+            self._wire.begin_close(self._times.close_seconds)
             self._wire.queue(self._protocol.data_to_send())
             return True
 
     def _finish_close(self) -> None:
         """Send the close frame, then shut down the connection if the peer does not answer within `close_seconds`."""
         self._wire.flush()
-        time.sleep(self._close_seconds)
+        time.sleep(self._times.close_seconds)
         self._wire.lose()
 
     def _over(self) -> bool:
@@ -172,7 +181,7 @@ class Socket:
     def _wait(self) -> float:
         """Send a due heartbeat or handle a timeout; return the seconds until the next one."""
         now = self._clock()
-        if now - self.last_received >= self._heartbeat_timeout:
+        if now - self.last_received >= self._times.heartbeat_timeout:
             if not self._suspect:
                 # Perhaps this process was suspended: read once more without waiting before closing.
                 self._suspect = True
@@ -184,11 +193,11 @@ class Socket:
             # Once both have closed, only a thread that is still writing keeps the connection, and it wakes nobody.
             return min(BUSY_SECONDS if self._both_closed else math.inf, self._wire.end - now)
         if now >= self._next_beat:
-            self._next_beat = now + self._heartbeat_interval
+            self._next_beat = now + self._times.heartbeat_interval
             self._wire.send_if_free(
                 json_frame({"type": "heartbeat", "timestamp": _now(), **self.heartbeat}, self._mask)
             )
-        return min(self._next_beat, self.last_received + self._heartbeat_timeout) - now
+        return min(self._next_beat, self.last_received + self._times.heartbeat_timeout) - now
 
     def _receive(self, wait: float) -> bytes | None:
         """Return the next bytes, b"" at the end of the connection, None when none came within `wait` seconds."""
@@ -206,12 +215,12 @@ class Socket:
             self._protocol.receive_data(data) if data else self._protocol.receive_eof()
             self._wire.queue(self._protocol.data_to_send())
             if self._protocol.state is not OPEN:
-                self._wire.begin_close(self._close_seconds)
+                self._wire.begin_close(self._times.close_seconds)
             events = self._protocol.events_received()
         if data:
             self.last_received = self._clock()
             self._suspect = False
-            self._next_beat = self.last_received + self._heartbeat_interval
+            self._next_beat = self.last_received + self._times.heartbeat_interval
         self._wire.flush()
         for event in events:
             self._hear(cast(Frame, event), on_text)
@@ -260,7 +269,7 @@ def accept(environ: Mapping[str, Any], *, subprotocol: str = "", **options: Any)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # If the client has already gone, the reader notices.
     with suppress(OSError):
-        sock.settimeout(CLOSE_SECONDS)
+        sock.settimeout(ANSWER_SECONDS)
         sock.sendall(answer)
     return Socket(sock, early=over_read(environ), **options)
 

@@ -31,7 +31,6 @@ from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.models import Exchange, Question, UserInfo
 from services.redis.calls import all_scripts
-from services.redis.client import all_scripts
 from services.redis.lock_store import LockStore
 from services.redis.store import Call, ScriptRunner, connect
 from services.sockets.store import OpenSocket, SocketStore

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.uri import parse_uri
 
 from channels.sockets.handshake import PROTOCOL_LOG
-from channels.sockets.socket import SEND_BUFFER, Socket
+from channels.sockets.socket import SEND_BUFFER, Socket, SocketTimes
 from services.http.tunnel import ConnectFailed, open_connection
 
 #: Seconds for each step of connecting, and for the whole handshake.
@@ -44,7 +44,7 @@ def open_socket(url: str, *, timeout: float = CONNECT_SECONDS) -> Socket:
         sock.close()
         raise
     # Heartbeats are WeCom's own pings, see `Link.beat`.
-    return Socket(sock, heartbeat_interval=math.inf, rate=RATE, protocol=protocol)
+    return Socket(sock, times=SocketTimes(heartbeat_interval=math.inf), rate=RATE, protocol=protocol)
 
 
 def _shake_hands(sock: socket.socket, url: str, end: float) -> ClientProtocol:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, Response
 
+from channels.chat.answers import ChatDisplay
 from channels.chat.channel import MOST, ChatChannel, chat_blueprint
 from channels.options import AskableBots
 from channels.sockets.socket import Closed
@@ -769,8 +769,14 @@ class FakeSockets:
 
 def chat_routes(sockets: FakeSockets, gateway: FakeGateway) -> Blueprint:
     fakes: dict[str, Any] = {"limiter": Limit(), "ratings": Ratings(), "files": NO_FILES}
-    bots, texts = AskableBots(BOTS, Texts()), Texts()
-    return chat_blueprint(sockets, partial(ChatChannel, gateway=gateway, bots=bots, texts=texts, html=LINES, **fakes))
+    texts = Texts()
+    bots = AskableBots(BOTS, texts)
+
+    def open(socket: Any, caller: Caller, client_id: str) -> ChatChannel:
+        display = ChatDisplay(socket, client_id, texts=texts, html=LINES)
+        return ChatChannel(display, caller, gateway=gateway, bots=bots, **fakes)
+
+    return chat_blueprint(sockets, open)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from channels.sockets.socket import Closed, Socket, accept, converse, finish
+from channels.sockets.socket import Closed, Socket, SocketTimes, accept, converse, finish
 
 #: Content for frames of about 4 kB.
 PAD = "吃" * 1340
@@ -50,7 +50,8 @@ def create_app() -> Flask:
 
     @app.get("/ws", websocket=True)
     def ws() -> Any:
-        sock = accept(request.environ, send_seconds=request.args.get("send_seconds", 30.0, float))
+        times = SocketTimes(send_seconds=request.args.get("send_seconds", 30.0, float))
+        sock = accept(request.environ, times=times)
         sockets.append(sock)
         converse(sock, Echo(sock, ends))
         sockets.remove(sock)

@@ -11,7 +11,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 
-from channels.chat.answers import Html
+from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel
 from channels.options import AskableBots, Reader
 from channels.sockets.socket import Closed
@@ -151,15 +151,12 @@ class ChatClient(Screen):
         self.ratings = Ratings()
         texts = Texts("zh")
         self.endpoint = ChatChannel(
-            self,
+            ChatDisplay(self, client_id, texts=texts, html=LINES),
             caller,
-            client_id,
             gateway=gateway,
             limiter=self.limit,
             ratings=self.ratings,
             bots=AskableBots(BOTS, texts),
-            texts=texts,
-            html=LINES,
             files=NO_FILES,
         )
         self.endpoint.opened()

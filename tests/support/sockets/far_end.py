@@ -6,13 +6,14 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, cast
 
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from channels.sockets.socket import Closed, Socket, converse
+from channels.sockets.socket import Closed, Socket, SocketTimes, converse
 from tests.support.servers.processes import wait_until
 
 #: Timeout in seconds of each step; it only ends a stuck test.
@@ -60,7 +61,9 @@ class FarEnd:
     def __init__(self, *, buffer: int = 0, endpoint: Endpoint | None = None, **options: Any) -> None:
         self.near, self.raw = tcp_pair(buffer=buffer)
         # Longer than a machine may stand still, so that no close ends before the client has answered it.
-        self.socket = Socket(self.near, **{"close_seconds": TIMEOUT, **options})
+        times = {"close_seconds": TIMEOUT, **options}
+        given = {field.name: times.pop(field.name) for field in fields(SocketTimes) if field.name in times}
+        self.socket = Socket(self.near, times=SocketTimes(**given), **times)
         self.endpoint = endpoint or Endpoint()
         self._protocol = Protocol(CLIENT, max_size=None)
         self._frames: list[Frame] = []
