@@ -17,7 +17,6 @@ from services.answers.extras import AnswerExtras
 from services.channels import Channels
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import SessionStore
-from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
@@ -213,11 +212,11 @@ def make_feedback(
     texts: Texts,
     token: Callable[[RatedAnswer], str],
 ) -> tuple[FeedbackInbox, FeedbackDelivery]:
-    """Return what takes people's ratings, and what delivers them; without SQL only the provider is told."""
-    stores = (RatingStore(runner), AnsweredStore(runner))
+    """Return the inbox and the delivery of ratings; without SQL they go to the provider only."""
+    ratings = RatingStore(runner)
     sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
-    delivery = FeedbackDelivery(*stores, access, sql=sql, providers=providers, texts=texts, token=token)
-    return FeedbackInbox(*stores, access, wake=delivery.wake, log_content=settings.log_content), delivery
+    delivery = FeedbackDelivery(ratings, access, sql=sql, providers=providers, texts=texts, token=token)
+    return FeedbackInbox(ratings, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
 class LongStores(NamedTuple):

@@ -18,7 +18,7 @@ from services.conversations.earlier import read, with_earlier
 from services.conversations.memory import ConversationMemory, MemoryStores
 from services.conversations.store import Memory
 from services.errors import AnswerError, ConversationGone, ProviderError, Unrecoverable
-from services.feedback.answered_store import note_call
+from services.feedback.rating_store import note_call
 from services.files.intake import MediaIntake
 from services.models import Asker, Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider

@@ -1,8 +1,7 @@
-"""What people say of answers: kept in SQL, one row per answer and person, and told to the provider.
+"""Ratings of answers: kept in SQL, one row per answer and person, and sent to the provider.
 
     inbox.py           takes a rating from a channel: two round trips to Redis, nothing else
-    answered_store.py  what a rating needs to know of an answer, a week longer than its stream
-    rating_store.py    the ratings and the queue of answers whose ratings are not delivered yet, in Redis
+    rating_store.py    in Redis: the answers that can be rated, their ratings, the queue of those not delivered yet
     delivery.py        a thread of each replica that works off the queue
     sql_store.py       the table
 

@@ -1,8 +1,8 @@
 """Carries ratings from the queue in Redis to SQL and to the provider, in a thread of each replica.
 
-What fails is tried again after 1, 2, 4 … 300 seconds, for a day. After that it is counted and logged as lost, SQL and
-provider each for itself. While SQL or an app is away, it is not tried for every answer in the queue: after a failure it
-has a pause of up to a minute.
+A failed delivery is repeated after 1, 2, 4 … 300 seconds, for a day; then it is counted and logged as lost, for SQL and
+the provider separately. After a failure of SQL or of an app, no answer in the queue is delivered to it for up to a
+minute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from config.errors import LaibaoError, SettingsError
 from config.texts import Texts
 from services import metrics
 from services.errors import AuthError, ProviderError, StoreUnavailable
-from services.feedback.answered_store import AnsweredStore
 from services.feedback.rating_store import ClaimedRatings, RatingStore
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.feedback.sql_store import SqlFeedbackStore
@@ -46,7 +45,7 @@ Receiver = Literal["sql", "provider"]
 
 @dataclass(slots=True)
 class _Away:
-    """A party that failed lately: not before `until` it is tried again."""
+    """A party that failed lately: it is not tried again before `until`."""
 
     until: float
     pause: float
@@ -58,23 +57,21 @@ class FeedbackDelivery:
     def __init__(
         self,
         ratings: RatingStore,
-        answered: AnsweredStore,
         access: Access,
         *,
         sql: SqlFeedbackStore | None,
         providers: Mapping[str, BaseRAGProvider],
         texts: Texts,
-        token: Callable[[RatedAnswer], str] = lambda answer: "",
+        token: Callable[[RatedAnswer], str],
         give_up: float = GIVE_UP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the provider of each bot; without `sql` only the provider is told.
+        """Take the provider of each bot; without `sql` ratings go to the provider only.
 
         `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
         is the seconds after which an undelivered rating is given up.
         """
         self._ratings = ratings
-        self._answered = answered
         self._access = access
         self._sql = sql
         self._providers = providers
@@ -97,14 +94,14 @@ class FeedbackDelivery:
         self._rounds.wake()
 
     def close(self) -> None:
-        """End the thread; what it has claimed another replica delivers later."""
+        """End the thread; another replica later delivers the ratings that it has claimed."""
         self._rounds.stop()
         self._rounds.join(STOP_SECONDS)
         if self._sql:
             self._sql.close()
 
     def work(self) -> float:
-        """Deliver what is due; return the seconds until the next call.
+        """Deliver the ratings that are due; return the seconds until the next call.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -119,57 +116,57 @@ class FeedbackDelivery:
         return 0.0
 
     def _try(self, claimed: ClaimedRatings) -> None:
-        """Deliver an answer's ratings; what cannot be read must not keep others from being delivered."""
+        """Deliver an answer's ratings; an unreadable one must not keep others from being delivered."""
         try:
             self._deliver(claimed)
         except StoreUnavailable:
             raise
         except Exception:
             log.exception("feedback failed", extra={"stream_id": claimed.stream_id})
-            self._ratings.settle(claimed.stream_id, 0, saved=False, told=False, delay=LONGEST_DELAY)
+            self._ratings.settle(claimed.stream_id, 0, saved=False, sent=False, delay=LONGEST_DELAY)
 
     def _deliver(self, claimed: ClaimedRatings) -> None:
         stream_id, ratings = claimed.stream_id, self._ratings.load(claimed.stream_id)
-        answer = self._answered.find(stream_id) if ratings else None
+        answer = self._ratings.find(stream_id) if ratings else None
         if ratings is None or answer is None:
             self._lose("provider", stream_id, "the answer has expired")
-            self._ratings.settle(stream_id, ratings.seq if ratings else 0, saved=True, told=True, delay=0.0)
+            self._ratings.settle(stream_id, ratings.seq if ratings else 0, saved=True, sent=True, delay=0.0)
             return
         over = claimed.now - ratings.since > self._give_up
         saved = ratings.saved >= ratings.seq or self._saved(stream_id, answer, ratings, over)
-        told = ratings.told >= ratings.seq or self._told(stream_id, answer, ratings, over)
+        sent = ratings.sent >= ratings.seq or self._sent(stream_id, answer, ratings, over)
         delay = min(2.0 ** min(ratings.tries, 16), LONGEST_DELAY)
-        self._ratings.settle(stream_id, ratings.seq, saved=saved, told=told, delay=delay)
+        self._ratings.settle(stream_id, ratings.seq, saved=saved, sent=sent, delay=delay)
 
     def _saved(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
-        """Store what SQL lacks; return whether there is nothing more to do."""
+        """Store the ratings that SQL lacks; return whether there is nothing more to do."""
         sql = self._sql
         if sql is None:
             return True
-        said = [(one.person, one.seq, self._opened(answer, one)) for one in ratings.people if one.seq > ratings.saved]
+        rows = [(one.person, one.seq, self._opened(answer, one)) for one in ratings.people if one.seq > ratings.saved]
 
         def save() -> None:
             self._prepare(sql)
-            sql.save(stream_id, answer, said)
+            sql.save(stream_id, answer, rows)
 
         return self._done("sql", "sql", stream_id, save, over)
 
-    def _told(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
-        """Tell the provider the state of the answer; return whether there is nothing more to do."""
+    def _sent(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
+        """Send the provider the answer's rating; return whether there is nothing more to do."""
         provider = self._providers.get(answer.bot)
         if provider is None or not provider.takes_ratings or provider.name != answer.provider or answer.mock:
             return True
         if not answer.message_id:
-            # It becomes known while the answer goes on; one that failed early never gets it.
+            # A running answer gets its message id from the provider; one that failed early never has one.
             return over or answer.status != "processing"
         rating = self._latest(answer, ratings)
         words = self._words(rating)
 
-        def tell() -> None:
+        def send() -> None:
             token = self._token(answer) if provider.sends_user_tokens else ""
             provider.rate(answer.message_id, answer.user, rating.kind, words, token=token)
 
-        return self._done("provider", f"provider:{answer.bot}", stream_id, tell, over)
+        return self._done("provider", f"provider:{answer.bot}", stream_id, send, over)
 
     def _done(self, target: Receiver, party: str, stream_id: str, deliver: Callable[[], None], over: bool) -> bool:
         """Deliver; return False where it has to be tried again."""
@@ -185,7 +182,7 @@ class FeedbackDelivery:
             self._lose(target, stream_id, f"{exc.code}: {exc}")
             return True
         except Exception:
-            # A provider of somebody's own.
+            # A plug-in may raise any exception.
             log.exception("feedback failed", extra={"stream_id": stream_id})
             self._lose(target, stream_id, "unexpected")
             return True
@@ -219,15 +216,15 @@ class FeedbackDelivery:
         self._prepared = True
 
     def _latest(self, answer: RatedAnswer, ratings: Ratings) -> Rating:
-        """Return the last rating of an answer that was not withdrawn, of any person; a withdrawal if there is none.
+        """Return the rating for the provider: the last one of any person that was not withdrawn, else a withdrawal.
 
-        The provider knows one user of an answer: the one who asked.
+        The provider takes one rating of an answer, in the name of the person who asked.
         """
         opened = [self._opened(answer, one) for one in sorted(ratings.people, key=lambda one: (one.at, one.seq))]
         return next((rating for rating in reversed(opened) if rating.kind), Rating(""))
 
     def _opened(self, answer: RatedAnswer, one: SealedRating) -> Rating:
-        """Return a rating; one whose key is gone counts as withdrawn."""
+        """Decrypt a rating; without its key it counts as withdrawn."""
         try:
             text = self._access.unsealed(Question("", "", answer.bot, ""), one.sealed)
             return Rating.from_json(text, one.at)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from services import metrics
 from services.errors import StoreUnavailable
-from services.feedback.answered_store import AnsweredStore
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import NAMES, Outcome, Rating
 from services.models import Question
@@ -22,14 +21,12 @@ class FeedbackInbox:
     def __init__(
         self,
         ratings: RatingStore,
-        answered: AnsweredStore,
         access: Access,
         *,
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[], None],
         log_content: bool = False,
     ) -> None:
         """`wake` is called when a rating was queued."""
-        self._answered = answered
         self._ratings = ratings
         self._access = access
         self._wake = wake
@@ -59,7 +56,7 @@ class FeedbackInbox:
     def _take(
         self, stream_id: str, rating: Rating, person: str, reader: tuple[str, str, str], running: bool
     ) -> Outcome:
-        answer = self._answered.find(stream_id)
+        answer = self._ratings.find(stream_id)
         if answer is None or not self._access.allows(answer.access, *reader):
             return "unknown"
         if answer.status == "processing" and not running:

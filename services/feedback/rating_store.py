@@ -1,11 +1,15 @@
-"""Ratings in Redis, and the queue of answers whose ratings were not delivered yet. All replicas share it.
+"""Ratings in Redis: the answers that can be rated, their ratings, and the queue of those not delivered yet.
 
+    {dify_stream:<id>}:answer      hash: status access asker user_info provider message_id conversation_id mock, as the
+                                   stream's hash had them at its end; 7 days from then, or from the last rating
     {dify_feedback}:queue          sorted set of stream ids by the time they are due; at most 10,000
     {dify_feedback}:<id>           hash, by stream id: of each person the time and place (a:), the sealed rating (r:)
                                    and the last event ids (e:); people, seq, saved, told, tries, since; 8 days from the
                                    last rating
 
-The tag keeps both in one slot of a Redis Cluster, so that a rating is taken and queued in one step.
+People rate long after the answer's stream has expired. The step that frees what an ended stream held notes the answer
+(`note_call`), and so does a rating that comes earlier. The tag of the other two keeps them in one slot of a Redis
+Cluster, so that a rating is taken and queued in one step; all replicas share the queue.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from services.feedback.records import Outcome, Rating, Ratings
+from services.feedback.records import Outcome, RatedAnswer, Rating, Ratings
 from services.redis.store import Call, ScriptRunner, script
+from services.streams.store import stream_keys
 
 QUEUE = "{dify_feedback}:queue"
+#: Seconds for which an answer can be rated after its end, and after its last rating.
+KEPT_SECONDS = 604_800.0
 #: Answers in the queue, and people who rate one answer; more are refused.
 MOST_WAITING = 10_000
 MOST_PEOPLE = 500
@@ -48,10 +55,15 @@ class RatingStore:
         self._most_waiting = most_waiting
         self.now = now
 
+    def find(self, stream_id: str) -> RatedAnswer | None:
+        """Return what is known of an answer, running ones included; None if it is unknown or was too long ago."""
+        reply = self._runner.run([note_call(stream_id)])[0]
+        return RatedAnswer.from_reply(reply) if reply else None
+
     def add(self, stream_id: str, person: str, rating: Rating, sealed: str) -> Outcome:
         """Take a rating and queue it; `sealed` is its JSON, encrypted."""
-        said = (stream_id, person, rating.at, rating.event_id, sealed)
-        call = Call(script("feedback_add"), _keys(stream_id), (self.now, *said, TTL, self._most_waiting, MOST_PEOPLE))
+        args = (self.now, stream_id, person, rating.at, rating.event_id, sealed, TTL, self._most_waiting, MOST_PEOPLE)
+        call = Call(script("feedback_add"), _keys(stream_id), args)
         outcome: Outcome = self._runner.run([call])[0]
         return outcome
 
@@ -66,14 +78,20 @@ class RatingStore:
         fields = self._runner.run([Call(None, ("HGETALL", _keys(stream_id)[0]))])[0]
         return Ratings.from_fields(fields) if fields else None
 
-    def settle(self, stream_id: str, seq: int, *, saved: bool, told: bool, delay: float) -> bool:
+    def settle(self, stream_id: str, seq: int, *, saved: bool, sent: bool, delay: float) -> bool:
         """Store how far the ratings up to `seq` were delivered; return whether all are.
 
         If not, the answer is due again in `delay` seconds, or at once if there are later ratings.
         """
-        marks = ("1" if saved else "", "1" if told else "")
+        marks = ("1" if saved else "", "1" if sent else "")
         call = Call(script("feedback_settle"), _keys(stream_id), (self.now, stream_id, seq, *marks, delay))
         return bool(self._runner.run([call])[0] == 1)
+
+
+def note_call(stream_id: str) -> Call:
+    """Return the call that notes an answer, unless no provider was asked; its reply is for `RatedAnswer`."""
+    keys = (stream_keys(stream_id).hash, f"{{dify_stream:{stream_id}}}:answer")
+    return Call(script("feedback_note"), keys, (KEPT_SECONDS,))
 
 
 def _keys(stream_id: str) -> tuple[str, str]:

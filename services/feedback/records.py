@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: "" withdraws what the person said before.
+#: "" withdraws the person's earlier rating.
 Kind = Literal["like", "dislike", ""]
 #: Name of a kind in metrics, log lines and documents.
 NAMES: Mapping[Kind, str] = {"like": "like", "dislike": "dislike", "": "withdrawn"}
 #: The most characters of a person's words that are kept.
 MOST_CHARS = 4096
 
-#: What became of a rating: taken; known (its event came before); stale (a later one came before); full (too many wait);
+#: The outcome of a rating: taken; known (its event came before); stale (a later one came before); full (too many wait);
 #: unknown (no such answer, or not for this person); running (the answer goes on); no_answer (a sentence of ours).
 Outcome = Literal["taken", "known", "stale", "full", "unknown", "running", "no_answer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What a person says of an answer. Its repr shows no words."""
+    """A person's rating of an answer. Its repr shows no words."""
 
     kind: Kind
     content: str = field(default="", repr=False)
     #: WeCom's numbers of what is wrong: 1 unrelated, 2 incomplete, 3 wrong content, 4 wrong analysis of data.
     reasons: tuple[int, ...] = ()
-    #: When it was said, in whole seconds since 1970; 0 for now.
+    #: When it was given, in whole seconds since 1970; 0 for now.
     at: int = 0
     #: The id of its event: a second one with the same id changes nothing. "" for none.
     event_id: str = ""
@@ -49,7 +49,7 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class RatedAnswer:
-    """What is known of an answer."""
+    """An answer that can be rated."""
 
     #: Whether a provider was asked: only then it can be rated.
     asked: bool
@@ -74,8 +74,8 @@ class RatedAnswer:
         known = json.loads(asker) if asker else {}
         name = known.get("user", "")
         user = (json.loads(user_info).get("user_code") if user_info else "") or name
-        who = (known.get("bot", ""), known.get("channel", ""), user, name)
-        return cls(asked == 1, status, access, *who, provider, message_id, conversation_id, mock == "1")
+        asked_by = (known.get("bot", ""), known.get("channel", ""), user, name)
+        return cls(asked == 1, status, access, *asked_by, provider, message_id, conversation_id, mock == "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Ratings:
     seq: int
     #: The last sequence number that SQL has, and the provider.
     saved: int
-    told: int
+    sent: int
     tries: int
     #: When the first undelivered one came, by Redis's clock.
     since: float
@@ -104,10 +104,10 @@ class Ratings:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Ratings:
-        seq, saved, told, tries = (int(fields.get(name, 0)) for name in ("seq", "saved", "told", "tries"))
+        seq, saved, sent, tries = (int(fields.get(name, 0)) for name in ("seq", "saved", "told", "tries"))
         people = []
         for name, value in fields.items():
             if name.startswith("a:"):
                 at, place = value.split(" ")
                 people.append(SealedRating(name[2:], int(at), int(place), fields.get(f"r:{name[2:]}", "")))
-        return cls(seq, saved, told, tries, float(fields.get("since", 0)), tuple(people))
+        return cls(seq, saved, sent, tries, float(fields.get("since", 0)), tuple(people))

@@ -21,9 +21,8 @@ from services.batches.lanes_store import LEASE, BatchLanesStore
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import ClaimedSession, SessionStore, Talk, TextDigest
 from services.conversations.store import ConversationStore, Memory
-from services.feedback.answered_store import AnsweredStore, note_call
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
-from services.feedback.rating_store import RatingStore
+from services.feedback.rating_store import RatingStore, note_call
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
 from services.files.store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
@@ -266,24 +265,24 @@ def files(runner: ScriptRunner) -> None:
 
 def ratings(runner: ScriptRunner) -> None:
     """An answer that a provider gave is noted; its rating is taken once, claimed, and settled."""
-    store, answered = RatingStore(runner, now=str(NOW)), AnsweredStore(runner)
+    store = RatingStore(runner, now=str(NOW))
     fields = {"status": "completed", "access": "tag", "asks": "1", "asker": '{"bot": "b", "channel": "c", "user": "u"}'}
     for stream_id in STREAMS:
         store_at(runner, 0.0).open(NewStream(stream_id, "a", fields))
     runner.run([note_call(stream_id) for stream_id in STREAMS])
     runner.run([Call(None, ("DEL", stream_keys("s0").hash))])
 
-    assert answered.find("s0") == RatedAnswer(True, "completed", "tag", "b", "c", "u", "u")
-    assert answered.find("nowhere") is None
+    assert store.find("s0") == RatedAnswer(True, "completed", "tag", "b", "c", "u", "u")
+    assert store.find("nowhere") is None
     like = Rating("like", at=int(NOW), event_id="e1")
     assert [store.add(stream_id, "p1", like, "sealed") for stream_id in ("s0", "s0")] == ["taken", "known"]
     claimed = store.claim()
     assert (claimed, store.claim()) == ((NOW, 1, "s0", 0.0), (NOW, 1, "", LEASE_OF_RATINGS))
     assert store.load("s0") == Ratings(1, 0, 0, 0, NOW, (SealedRating("p1", int(NOW), 1, "sealed"),))
-    assert not store.settle("s0", 1, saved=True, told=False, delay=5.0)
+    assert not store.settle("s0", 1, saved=True, sent=False, delay=5.0)
     store.now = str(NOW + 5.1)
     assert store.claim().stream_id == "s0"
-    assert store.settle("s0", 1, saved=True, told=True, delay=5.0)
+    assert store.settle("s0", 1, saved=True, sent=True, delay=5.0)
     assert store.claim() == (NOW + 5.1, 0, "", inf)
 
 

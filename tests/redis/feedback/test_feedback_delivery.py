@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from config.texts import ZH, Texts
 from services import metrics
 from services.errors import AuthError, ProviderError
-from services.feedback.answered_store import AnsweredStore
 from services.feedback.delivery import GIVE_UP_SECONDS, LONGEST_AWAY, LONGEST_DELAY, PAUSE, FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import LEASE, RatingStore
@@ -70,12 +69,10 @@ class Worker:
         self.token_error: AuthError | None = None
         self.access = Access({"default": lambda: (b"k" * 32,)})
         self.ratings = RatingStore(runner, now=str(NOW))
-        answered = AnsweredStore(runner)
         self.sql = SqlFeedbackStore(url, clock=lambda: float(NOW))
-        self.inbox = FeedbackInbox(self.ratings, answered, self.access)
+        self.inbox = FeedbackInbox(self.ratings, self.access, wake=lambda: None)
         self.delivery = FeedbackDelivery(
             self.ratings,
-            answered,
             self.access,
             sql=self.sql,
             providers={"default": self.provider},

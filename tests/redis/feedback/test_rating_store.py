@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from services.feedback.answered_store import KEPT_SECONDS, AnsweredStore, note_call
-from services.feedback.rating_store import LEASE, MOST_PEOPLE, QUEUE, RatingStore
+from services.feedback.rating_store import KEPT_SECONDS, LEASE, MOST_PEOPLE, QUEUE, RatingStore, note_call
 from services.feedback.records import Outcome, Rating
 from services.redis.store import ScriptRunner
 from services.streams.records import NewStream
@@ -46,7 +45,7 @@ def test_an_event_that_comes_again_changes_nothing(store: RatingStore) -> None:
     """Neither at once nor after later ones, and a delivered answer is not queued again."""
     for number in range(3):
         assert adds(store, at=NOW + number, event=f"e{number}") == "taken"
-    store.settle(ID, 3, saved=True, told=True, delay=0.0)
+    store.settle(ID, 3, saved=True, sent=True, delay=0.0)
 
     replayed = [adds(store, at=NOW + number, event=f"e{number}") for number in (2, 0, 1)]
 
@@ -105,27 +104,27 @@ def test_a_rating_during_a_delivery_is_delivered_too(store: RatingStore) -> None
     store.claim()
     adds(store, at=NOW + 1, event="b")
 
-    assert not store.settle(ID, 1, saved=True, told=True, delay=300.0)
+    assert not store.settle(ID, 1, saved=True, sent=True, delay=300.0)
 
     again, ratings = store.claim(), store.load(ID)
     assert again.stream_id == ID
     assert ratings
-    assert (ratings.seq, ratings.saved, ratings.told, ratings.tries) == (2, 1, 1, 0)
+    assert (ratings.seq, ratings.saved, ratings.sent, ratings.tries) == (2, 1, 1, 0)
 
 
 def test_a_slow_worker_that_was_overtaken_has_the_last_state_told_again(store: RatingStore) -> None:
     """Its call to the provider may have come after that of the worker with the later rating."""
     adds(store, event="a")
     adds(store, at=NOW + 1, event="b")
-    store.settle(ID, 2, saved=True, told=True, delay=0.0)
+    store.settle(ID, 2, saved=True, sent=True, delay=0.0)
     assert store.claim().stream_id == ""
 
-    assert not store.settle(ID, 1, saved=True, told=True, delay=300.0)
+    assert not store.settle(ID, 1, saved=True, sent=True, delay=300.0)
 
     assert store.claim().stream_id == ID
     ratings = store.load(ID)
     assert ratings
-    assert (ratings.saved, ratings.told) == (2, 0)
+    assert (ratings.saved, ratings.sent) == (2, 0)
 
 
 def test_an_entry_whose_ratings_have_expired_leaves_the_queue(store: RatingStore, redis_client: redis.Redis) -> None:
@@ -134,14 +133,14 @@ def test_an_entry_whose_ratings_have_expired_leaves_the_queue(store: RatingStore
     redis_client.delete(f"{{dify_feedback}}:{ID}")
 
     assert store.load(ID) is None
-    assert store.settle(ID, 0, saved=True, told=True, delay=0.0)
+    assert store.settle(ID, 0, saved=True, sent=True, delay=0.0)
     assert redis_client.zcard(QUEUE) == 0
 
 
 def test_every_key_expires(store: RatingStore, runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """Ratings live longer than the note of their answer."""
     opens(runner, asks="1")
-    AnsweredStore(runner).find(ID)
+    RatingStore(runner).find(ID)
     adds(store, event="a")
 
     note, ratings = redis_client.ttl(f"{{dify_stream:{ID}}}:answer"), redis_client.ttl(f"{{dify_feedback}}:{ID}")
@@ -157,7 +156,7 @@ def opens(runner: ScriptRunner, **fields: str) -> None:
 
 def test_an_answer_is_known_after_its_stream_has_expired(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """With the ids of its end; the user record's code is the provider's user."""
-    answered = AnsweredStore(runner)
+    answered = RatingStore(runner)
     opens(runner, asks="1")
     running = answered.find(ID)
     ended = {"status": "completed", "message_id": "m1", "provider": "dify", "user_info": '{"user_code": "E1"}'}
@@ -181,7 +180,7 @@ def test_a_sentence_of_ours_is_not_noted(
     """A stream without a request to a provider, or of a channel without ratings, leaves nothing behind."""
     opens(runner, **fields)
 
-    found = AnsweredStore(runner).find(ID)
+    found = RatingStore(runner).find(ID)
 
     assert found
     assert not found.asked
