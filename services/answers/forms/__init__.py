@@ -1,7 +1,8 @@
 """Forms: an app asks a person back, and the person's answer continues the run in a new bubble.
 
 `form_store.py` keeps the open forms of a conversation and claims one for its answer; `words.py` shows a form and reads
-an answer; `form_run.py` submits it and continues the run. A change of what people read or type begins in `words.py`.
+an answer; `conversation_forms.py` submits it and continues the run. A change of what people read or type begins in
+`words.py`.
 
 A provider yields a `PendingForm` where its run pauses. The form is stored before it is shown, and the answer so far
 ends with its text and numbered choices. A later question of the same person in the same conversation, whose words are a

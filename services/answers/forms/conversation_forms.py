@@ -1,24 +1,30 @@
-"""The forms of one question's conversation: shows those that its run asks, and finds the one that it answers."""
+"""The forms of a question's conversation: shown where its run asks them, claimed by an answer, submitted, continued."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from config.texts import Texts
 from services import metrics
 from services.answers.forms import words
-from services.answers.forms.form_run import ClaimedForm, FormQuestion, FormRun
 from services.answers.forms.form_store import FormStore, form_id, new_attempt
+from services.answers.provider_run import ShowForms, with_forms
 from services.conversations.memory import through_outage
-from services.errors import AnswerError
-from services.forms import PendingForm
-from services.models import Past, Query, Question
-from services.providers.base import BaseRAGProvider
-from services.streams.answer_events import AnswerEvent
+from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
+from services.forms import FormChoice, PendingForm
+from services.models import Past, ProviderIds, Query, Question
+from services.providers.base import BaseRAGProvider, closing_events
+from services.streams.answer_events import AnswerEvent, Asking, anew
+from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which the end of an answer waits until it is stored that its form is answered.
+SETTLE_SECONDS = 5.0
 
 
 class AnswerForms:
@@ -34,7 +40,7 @@ class AnswerForms:
 
 
 class ConversationForms:
-    """Forms for one question. Without a conversation (`key` is "") forms are shown, and none is kept."""
+    """The forms for one question. Without a conversation (`key` is "") forms are shown but not stored."""
 
     def __init__(self, store: FormStore, asker: FormQuestion, *, texts: Texts) -> None:
         self._store = store
@@ -42,9 +48,9 @@ class ConversationForms:
         self._texts = texts
 
     def show(self, said: str, forms: Sequence[PendingForm]) -> str:
-        """Keep the forms of a run, and return the text that goes after the answer so far.
+        """Store the forms of a run, and return the text that goes after the answer so far.
 
-        They are kept before anybody reads them, so that an answer finds them.
+        They are stored before a reader sees them, so that an answer finds them.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -83,8 +89,8 @@ class ConversationForms:
         """Claim the form that the question answers; None for a question that answers none.
 
         Raises:
-            AnswerError: `form_answered` or `form_expired`: the words are a choice, but it is too late. `form_gone`: a
-                click, which is no question, on a form that is not known.
+            AnswerError: `form_answered` or `form_expired`: the text is a choice, but it came too late. `form_gone`: a
+                click on a form that is not known; a click is no question.
             StoreUnavailable: Redis is away.
         """
         store, asker = self._store, self._asker
@@ -118,3 +124,162 @@ class ConversationForms:
         if form is None:
             raise AnswerError("the form cannot be read", code="interrupted")
         return ClaimedForm(form, None, sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedForm:
+    """A form that a question answers."""
+
+    form: PendingForm
+    #: The answer, to be submitted; None if an earlier owner may have submitted it.
+    choice: FormChoice | None
+    #: The form as it is stored with the question's stream.
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormQuestion:
+    """The question whose text is the answer, its stream and its conversation."""
+
+    question: Question
+    stream_id: str
+    key: str
+
+
+class FormRun:
+    """The rest of a run whose form was answered. Used once; the events are those of an answer."""
+
+    def __init__(
+        self,
+        store: FormStore,
+        provider: BaseRAGProvider,
+        claimed: ClaimedForm,
+        asker: FormQuestion,
+        query: Query,
+        deadline: Deadline,
+    ) -> None:
+        assert provider.forms
+        self._store = store
+        self._provider = provider
+        self._forms = provider.forms
+        self._claimed, self._form = claimed, claimed.form
+        self._asker = asker
+        self._query = query
+        self._deadline = deadline
+        self._ids = ids_of(claimed.form)
+
+    def answer(self, past: Past | None, show: ShowForms) -> Iterator[AnswerEvent]:
+        """Yield the events of the question's answer; `past` has what earlier owners have shown of it.
+
+        Raises:
+            AnswerError: as `events` does.
+        """
+        said = past.text if past else ""
+        if not (past and past.asks):
+            yield self._asking()
+        yield from anew(with_forms(self.events(said=said), show), said)
+
+    def _asking(self) -> Asking:
+        """Return the event that stores which form is answered, before the answer leaves."""
+        form = self._form
+        return Asking(
+            provider=self._provider.name,
+            conversation_id=form.conversation_id,
+            ids=self._ids,
+            form=self._claimed.sealed,
+        )
+
+    def events(self, *, said: str = "") -> Iterator[AnswerEvent]:
+        """Yield the rest of the answer; `said` is what an earlier owner has shown of it.
+
+        Raises:
+            AnswerError: the form was rejected, or the run failed.
+        """
+        if not said:
+            self._hand_in()
+        ended = False
+        try:
+            with closing_events(self._forms.resume(self._form, self._query, self._deadline)) as events:
+                for event in events:
+                    if isinstance(event, ProviderIds):
+                        self._ids = event
+                    yield event
+            ended = True
+        except AnswerError:
+            ended = not self._deadline.over
+            raise
+        finally:
+            self._leave(ended)
+
+    def _hand_in(self) -> None:
+        """Submit the answer, or check whether an earlier owner did.
+
+        Raises:
+            FormRefused: the provider rejected it.
+            AnswerError: `form_unsent`: the provider still waits, and the form is open again.
+        """
+        if self._claimed.choice is not None and self._submitted(self._claimed.choice):
+            return
+        if self._is_open():
+            self._settle_open("unsent")
+            raise AnswerError("the provider may still wait for an answer", code="form_unsent")
+
+    def _submitted(self, choice: FormChoice) -> bool:
+        """Submit the answer; return False if the provider may or may not have received it."""
+        try:
+            self._forms.submit(self._form, choice, self._query, self._deadline)
+        except FormRefused as exc:
+            if exc.still_open:
+                self._settle_open(exc.code)
+            else:
+                self._settle_done(exc.code)
+            raise
+        except ProviderError as exc:
+            if exc.unsent:
+                self._settle_open("unsent")
+                raise AnswerError(str(exc), code="form_unsent") from exc
+            if self._deadline.over:
+                raise
+            log.warning("form may not be submitted", extra={"cause": str(exc), "stream_id": self._asker.stream_id})
+            return False
+        metrics.FORMS.labels("submitted").inc()
+        log.info("form submitted", extra={"stream_id": self._asker.stream_id, "form": form_id(self._form)})
+        return True
+
+    def _is_open(self) -> bool:
+        """Return whether the provider still waits for an answer; True if it cannot be asked, as it takes one only."""
+        try:
+            return self._forms.is_open(self._form, self._query, self._deadline)
+        except ProviderError as exc:
+            if self._deadline.over:
+                raise
+            log.warning("form not found out about", extra={"cause": str(exc), "stream_id": self._asker.stream_id})
+            return True
+
+    def _leave(self, ended: bool) -> None:
+        if self._deadline.aborted in LEAVING:
+            return
+        if not ended:
+            self._provider.cancel(self._ids, self._query.user)
+        self._settle_done("")
+
+    def _settle_open(self, outcome: str) -> None:
+        metrics.FORMS.labels(outcome).inc()
+        self._settle("open")
+
+    def _settle_done(self, outcome: str) -> None:
+        if outcome:
+            metrics.FORMS.labels(outcome).inc()
+        self._settle("done")
+
+    def _settle(self, outcome: str) -> None:
+        asker = self._asker
+        with suppress(StoreUnavailable):
+            through_outage(
+                lambda: self._store.settle(asker.key, form_id(self._form), asker.stream_id, outcome),  # type: ignore[arg-type]
+                SETTLE_SECONDS,
+            )
+
+
+def ids_of(form: PendingForm) -> ProviderIds:
+    return ProviderIds(form.conversation_id, form.message_id, form.task_id, form.run_id)

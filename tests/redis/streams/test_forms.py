@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.answers.forms.conversation_forms import ConversationForms
-from services.answers.forms.form_run import FormQuestion
+from services.answers.forms.conversation_forms import ConversationForms, FormQuestion
 from services.answers.forms.form_store import MOST_FORMS, FormStore
 from services.conversations.store import forms_key
 from services.errors import AnswerError
