@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from services.feedback.sql_store import statements
+from services.feedback.sql_store import SCHEMA
 from tools._pipes import until_nobody_reads
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.add_argument("kind", nargs="?", choices=("mysql", "sqlite"), default="mysql")
     tables.add_argument("--json", action="store_true", help="print a JSON array of statements")
     options = parser.parse_args(argv)
-    made = list(statements(options.kind))
+    made = SCHEMA.statements(options.kind)
     print(json.dumps(made, indent=2) if options.json else ";\n\n".join(made) + ";")
     return 0
 

@@ -19,10 +19,10 @@ its first answer. A full or leaving replica costs no attempt. Cancelling ends th
 of its running items; a stream that was just opening, or missed while Redis was away, is cancelled by its worker within
 2 s. One replica at a time archives: it logs the ended task, writes its file to `BATCH_STORAGE_PATH`, and deletes tasks
 older than `BATCH_RETENTION_DAYS`; files stay. A webhook is called by the process that moved its time on in SQL
-(`sql/webhooks.py`), so a call whose process dies comes again. Asking failed items again (`retry`) makes the same task
+(`store.py`), so a call whose process dies comes again. Asking failed items again (`retry`) makes the same task
 unfinished, with numbers of attempts that no stream has yet.
 
-**Order.** Tasks of one priority take turns. A process's claims go through `TURNS` (`sql/claims.py`), each of which says
+**Order.** Tasks of one priority take turns. A process's claims go through `TURNS` (`claims.py`), each of which says
 the lowest priority that takes part, so none starves.
 
 **dramatiq.** Its broker runs over our Redis client, whose keys carry the tag `{dramatiq}`. Its middleware is left out

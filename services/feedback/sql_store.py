@@ -18,10 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.feedback.records import RatedAnswer, Rating
-from services.sql import columns
-from services.sql.columns import BIG, WORD, Exact, Utc, Words, optional, required, table
 from services.sql.database import SqlDatabase
-from services.sql.schema import Schema
+from services.sql.schema import BIG, WORD, Exact, Schema, Utc, Words, optional, required, table
 
 #: Days for which a row is kept after the person's last rating, and rows deleted in one transaction.
 KEPT_DAYS = 365
@@ -50,11 +48,6 @@ SCHEMA = Schema(
     subject="feedback",
     remedy="python -m tools.feedback tables prints the statement",
 )
-
-
-def statements(kind: str) -> list[str]:
-    """Return the statements that create the table if it is missing; `kind` is "mysql" or "sqlite"."""
-    return columns.statements(kind, SCHEMA.tables, SCHEMA.indexes)
 
 
 class SqlFeedbackStore:

@@ -1,4 +1,4 @@
 """Access to the SQL server or the SQLite file: a bounded pool, timeouts, one tree of errors.
 
-Imports only floor 2. Tables and queries are in the stores that own them (`services.identity`, `services.batches.sql`).
+Imports only floor 2. Tables and queries are in the stores that own them.
 """

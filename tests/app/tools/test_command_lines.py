@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from config.settings import Settings
-from services.feedback.sql_store import statements
+from services.feedback.sql_store import SCHEMA
 
 #: Each tool with words that make it do something.
 TOOLS = {
@@ -71,6 +71,6 @@ def test_settings_are_json(capsys: Printed) -> None:
 def test_statements_of_a_table_are_json(capsys: Printed) -> None:
     """The array has the statements that are printed as SQL without the option."""
     assert run("feedback", "tables", "sqlite", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == list(statements("sqlite"))
+    assert json.loads(capsys.readouterr().out) == SCHEMA.statements("sqlite")
     assert run("feedback", "tables", "sqlite") == 0
-    assert capsys.readouterr().out == ";\n\n".join(statements("sqlite")) + ";\n"
+    assert capsys.readouterr().out == ";\n\n".join(SCHEMA.statements("sqlite")) + ";\n"

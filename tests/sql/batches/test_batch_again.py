@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.batches.claims import usage_sums
 from services.batches.item import question_of
-from services.batches.sql.claims import usage_sums
 from services.errors import BatchFinished, BatchQueueFull, BatchUnfinished, BatchUnknown
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.support.servers.processes import FakeClock

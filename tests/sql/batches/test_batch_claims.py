@@ -122,7 +122,7 @@ def test_a_completed_item_keeps_all_parts_of_its_answer(shelf: Shelf, clock: Fak
         claimed, content="答", metadata={"provider": "dify"}, sources=[{"title": "手册"}], usage={"total_tokens": 7}
     )
 
-    item, waiting = shelf.store.results(task.task_id)
+    item, waiting = shelf.store.rows(task.task_id)
     assert kept
     assert (item.index, item.status, item.attempts, item.content, item.error) == (0, "completed", 1, "答", None)
     assert (item.metadata, item.sources) == ({"provider": "dify"}, (typed("手册"),))
@@ -139,7 +139,7 @@ def test_a_failed_item_keeps_its_partial_answer(shelf: Shelf) -> None:
     shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **partial)
     shelf.store.fail(shelf.claims(), "provider_error", "出错了")
 
-    first, second = shelf.store.results(task.task_id)
+    first, second = shelf.store.rows(task.task_id)
     assert (first.status, first.content, first.usage) == ("failed", "半句", {"total_tokens": 7})
     assert (first.metadata, first.sources) == ({"provider": "openai"}, (typed("手册"),))
     assert first.error == {"code": "provider_filtered", "message": "停了"}

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from services.batches.claims import locked
 from services.batches.records import Claimed, Task
-from services.batches.sql.claims import locked
 from services.errors import BatchFinished, BatchQueueFull, StoreUnavailable
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at_once, empty_database
 from tests.support.servers.processes import MariaServer, wait_until

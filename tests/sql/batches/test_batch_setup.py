@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import SettingsError
-from services.batches.sql.tables import statements
 from services.batches.store import SqlBatchStore
+from services.batches.tables import SCHEMA
 from services.errors import StoreUnavailable
 from tests.support.batches.desk import BatchDesk, ScriptedProvider, texts
 from tests.support.batches.shelf import Shelf, at_once
@@ -71,7 +71,9 @@ def test_the_tables_are_those_of_version_1(kind: str) -> None:
     """A change of the declaration alone would leave existing tables as they are: it needs a migration too."""
     found = {}
     for name in VERSION_1[kind]:
-        mine = [" ".join(statement.split()) for statement in statements(kind) if f"laibao_batch_{name}" in statement]
+        mine = [
+            " ".join(statement.split()) for statement in SCHEMA.statements(kind) if f"laibao_batch_{name}" in statement
+        ]
         found[name] = zlib.crc32("".join(mine).encode())
 
     assert found == VERSION_1[kind]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from services.batches.records import BatchOptions, Given, ItemStatus
-from services.batches.sql.expiry import hide
-from services.batches.store import SqlBatchStore
+from services.batches.store import SqlBatchStore, hide_ended
 from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
 from tests.support.answers import typed
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
@@ -149,9 +148,7 @@ def test_ten_thousand_texts_are_one_task(shelf: Shelf) -> None:
     task = shelf.submits([f"{n}" for n in range(10_000)])
 
     assert task.total == 10_000
-    assert [item.text for item in shelf.store.results(task.task_id, page=51, size=100)] == [
-        f"{n}" for n in range(5000, 5100)
-    ]
+    assert [item.text for item in shelf.store.rows(task.task_id, after=4999)] == [f"{n}" for n in range(5000, 5100)]
     assert shelf.store.rows(task.task_id, after=9_999) == []
 
 
@@ -330,7 +327,7 @@ def test_ended_tasks_expire(shelf: Shelf, clock: FakeClock) -> None:
 def test_an_interrupted_removal_is_continued(shelf: Shelf, clock: FakeClock) -> None:
     """A task that is half removed is not found and keeps no key; the next removal deletes the rest."""
     task = shelf.ends(shelf.submits(3, key="k", digest="d"))
-    shelf.store._database.transact(lambda connection: hide(connection, at(clock, 1.0), 20))
+    shelf.store._database.transact(lambda connection: hide_ended(connection, at(clock, 1.0)))
     shelf.write("DELETE FROM laibao_batch_items WHERE item_index = 0")
     assert shelf.finds(task.task_id) is None
     assert shelf.store.rows(task.task_id) == []

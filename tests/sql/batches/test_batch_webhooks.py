@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.batches.claims import micros
 from services.batches.records import Task
-from services.batches.sql.claims import micros
-from services.batches.sql.webhooks import due, take
+from services.batches.store import begin_delivery, due_webhooks
 from services.batches.webhooks import LEASE, PAUSES, Webhooks
 from services.errors import WebhookRefused
 from services.http.addresses import AddressRules
@@ -116,9 +116,9 @@ def test_processes_at_once_take_a_webhook_once(shelf: Shelf, clock: FakeClock) -
     """Of those that saw it due at the same moment, the first one takes it."""
     ended(shelf, "https://example.com/")
     now, database = micros(at(clock)), shelf.store._database
-    (found,) = database.read(lambda connection: due(connection, now))
+    (found,) = database.read(lambda connection: due_webhooks(connection, now))
 
-    taken = [database.transact(lambda connection: take(connection, found, now + 1)) for _ in range(2)]
+    taken = [database.transact(lambda connection: begin_delivery(connection, found, now + 1)) for _ in range(2)]
 
     assert taken == [True, False]
 

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from services.batches.records import Claimed, Priority
-from services.batches.sql.rows import Row, by_status, claimed_of, count
-from services.batches.sql.tables import ITEMS, TASKS
+from services.batches.records import BatchOptions, Claimed, Given, Order, Priority
+from services.batches.tables import ITEMS, TASKS, by_status
 
+Row = sa.Row[Any]
 Usage = Mapping[str, Any]
+
+#: Statuses of items that are counted for an unfinished task; all others are pending.
+COUNTED = ("running", "completed", "failed")
 
 
 def usage_sums(usages: Iterable[Usage]) -> list[dict[str, Any]]:
@@ -163,7 +166,7 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
     mine = {"status": "running", "lane": lane, "attempts": attempt, "started_at": now}
     _put(connection, _key(task_id, item.item_index), mine)
     _serve(connection, task, now)
-    return claimed_of(task, item, attempt=attempt, lane=lane, again=False)
+    return _claimed(task, item, attempt=attempt, lane=lane, again=False)
 
 
 def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
@@ -174,7 +177,7 @@ def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | N
     mine = _key(found.task_id, found.item_index)
     item = connection.execute(sa.select(ITEMS).where(*mine)).one()
     _put(connection, mine, {"lane": lane})
-    return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
+    return _claimed(task, item, attempt=item.attempts, lane=lane, again=True)
 
 
 def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any], now: datetime) -> bool:
@@ -189,10 +192,39 @@ def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any
     return True
 
 
+def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple[str, str]]:
+    """Return the number of running, completed and failed items by task and status."""
+    found: Counter[tuple[str, str]] = Counter()
+    if task_ids:
+        columns = (ITEMS.c.task_id, ITEMS.c.status)
+        asked = by_status(sa.select(*columns, sa.func.count())).group_by(*columns)
+        counted = asked.where(columns[0].in_(task_ids), columns[1].in_(COUNTED))
+        for task_id, status, number in connection.execute(counted):
+            found[task_id, status] = number
+    return found
+
+
+def waits(count: int) -> dict[str, Any]:
+    """Return the metadata of an unfinished item: the number of attempts that do not count."""
+    return {"metadata": {"waits": count}}
+
+
+def waits_of(item: Row) -> int:
+    """Return the number of an unfinished item's attempts that do not count."""
+    answered = item.status in ("completed", "failed")
+    return 0 if answered else int(item.metadata.get("waits", 0))
+
+
 def micros(moment: datetime) -> int:
     """Return a time as whole microseconds since 1970."""
     # Computed in integers: a float of the present time has no digits left for microseconds.
     return int(moment.astimezone(UTC).replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _claimed(task: Row, item: Row, *, attempt: int, lane: int, again: bool) -> Claimed:
+    order = Order(task.task_id, task.owner, BatchOptions.from_json(task.options), task.credential)
+    inputs = Given.from_json(item.given).inputs
+    return Claimed(order, item.item_index, item.question, attempt, lane, again, waits_of(item), inputs)
 
 
 def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
