@@ -9,7 +9,7 @@ from contextlib import suppress
 from config.bots import DEFAULT_BOT, BotSettings
 from config.errors import LaibaoError
 from config.settings import Settings
-from services.batches.files import writable
+from services.batches.archive import writable
 from services.batches.manager import BatchManager
 from services.errors import ProviderError, StoreUnavailable
 from services.identity.auth_service import AuthService

@@ -21,7 +21,7 @@ from bootstrap.container import Container
 from config.errors import SettingsError
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
-from services.batches.files import writable
+from services.batches.archive import writable
 from tools._doctor.askers import check_askers
 from tools._doctor.callback import callback_urls, check_callback
 from tools._doctor.checks import Finding, Look, findings

@@ -1,23 +1,24 @@
 """Sends results: one page of them, or all as a file that is written while it is sent.
 
-A file of any size needs the memory of a few items.
+A file of any size needs the memory of a few items. No cell of a CSV or workbook is executed by a program as a formula.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from flask import Response
 
-from channels.batch.answers import summary_json
-from channels.batch.tables import csv_lines, table_rows
+from channels.batch.models import summary_json
 from channels.web.rest import RestError, envelope
-from services.batches.files import item_json
 from services.batches.records import Item, Task
 from utils.formats.xlsx_writer import workbook_pieces
 
@@ -46,7 +47,7 @@ def download(task: Task, items: Iterator[Item], format: Format) -> Response:
 def _written(items: Iterable[Item], format: Format) -> Iterator[bytes]:
     if format == "xlsx":
         return workbook_pieces(table_rows(items))
-    lines = csv_lines(items) if format == "csv" else (f"{item_json(item)}\n" for item in items)
+    lines = csv_lines(items) if format == "csv" else (f"{item.to_json()}\n" for item in items)
     return (line.encode() for line in lines)
 
 
@@ -66,8 +67,8 @@ def page(
         length += len(results[-1])
         if length > MAX_PAGE:
             raise RestError(422, "These results are too long for one page.", reason="page_too_large")
-    told = {"task_id": task.task_id, "status": task.status, "total": total, "page": number, "size": size}
-    reply = envelope({**told, "summary": summary_json(task), "results": []})
+    about = {"task_id": task.task_id, "status": task.status, "total": total, "page": number, "size": size}
+    reply = envelope({**about, "summary": summary_json(task), "results": []})
     head, _, tail = reply.get_data(as_text=True).rpartition("[]")
     reply.set_data(f"{head}[{', '.join(results)}]{tail}")
     return reply
@@ -75,7 +76,7 @@ def page(
 
 def _page_item(item: Item, *, html: Callable[[str], str] | None) -> str:
     if html is None:
-        return item_json(item)
+        return item.to_json()
     # Rendering takes up to a third of a second for an answer.
     time.sleep(0)
     return json.dumps({**item.to_dict(), "html": html(item.content)}, ensure_ascii=False)
@@ -98,3 +99,60 @@ def _attachment(task: Task, format: Format) -> str:
     """Name the file after the task (`filename*`, RFC 6266), and by the task's id for clients without `filename*`."""
     name = quote(f"{task.name}.{format}".replace("/", "_").replace("\\", "_"), safe="")
     return f"attachment; filename=\"batch-{task.task_id}.{format}\"; filename*=UTF-8''{name}"
+
+
+#: The columns in order; sources, usage and metadata are cells of JSON. The columns of the submitted file follow.
+COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
+COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
+#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+#: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
+#: reference to another sheet.
+_NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
+_LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
+#: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
+BOM = "\ufeff"
+
+Cell = str | int
+
+
+def table_rows(items: Iterable[Item]) -> Iterator[Sequence[Cell]]:
+    """Yield the header and a row for each item; the first item says which columns the submitted file had."""
+    left = iter(items)
+    first = list(islice(left, 1))
+    names = list(first[0].given.columns) if first else []
+    # A column of the file may be called as one of ours.
+    yield [*COLUMNS, *(harmless(f"{name} (input)" if name in COLUMNS else name) for name in names)]
+    for item in chain(first, left):
+        yield [*_ours(item.to_dict()), *(harmless(item.given.columns.get(name, "")) for name in names)]
+
+
+def csv_lines(items: Iterable[Item]) -> Iterator[str]:
+    """Yield the CSV with every cell quoted, so that programs with another delimiter split no cell."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+    out.write(BOM)
+    for row in table_rows(items):
+        writer.writerow(row)
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+
+
+def harmless(cell: str) -> str:
+    """Return text that no spreadsheet reads as a formula: one that looks like a formula gets a leading `'`."""
+    bare = cell.strip(" ")
+    is_formula = bare.startswith(FORMULA) and not _NUMBER.fullmatch(bare) and not _LIST_ITEM.fullmatch(bare)
+    return f"'{cell}" if is_formula else cell
+
+
+def _ours(item: Mapping[str, Any]) -> list[Cell]:
+    error = item["error"] or {}
+    values = {**item, "error_code": error.get("code", ""), "error_message": error.get("message", "")}
+    return [_cell(values[name]) for name in COLUMNS]
+
+
+def _cell(value: Any) -> Cell:
+    if value is None or isinstance(value, int):
+        return "" if value is None else value
+    return harmless(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else "")

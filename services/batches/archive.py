@@ -1,16 +1,25 @@
-"""The end of a batch task: its one canonical log line, its file, and its removal after the retention time."""
+"""The end of a batch task: its one canonical log line, its file, and its removal after the retention time.
+
+The file is `<task id>.jsonl` in `BATCH_STORAGE_PATH`, one line per item in input order. A reader never sees an
+incomplete file: it is written under another name and then renamed. The files belong to the operator; this code never
+removes them.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from uuid import uuid4
 
 from services import metrics
-from services.batches.files import BatchFiles
-from services.batches.records import Item, ItemStatus, Task
+from services.batches.records import Item, Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchUnknown, StoreUnavailable
 from services.redis.lock_store import LockStore
@@ -24,8 +33,8 @@ TIDY_SECONDS = 5.0
 LOCK_SECONDS = 120.0
 #: Seconds between two removals of old tasks.
 EXPIRE_SECONDS = 600.0
-#: Items per page when a task's results are read.
-PAGE = 200
+#: Items written to a file at a time.
+WRITTEN_AT_ONCE = 100
 
 
 class BatchArchive:
@@ -42,7 +51,7 @@ class BatchArchive:
     ) -> None:
         self._store = store
         self._locks = locks
-        self._files = BatchFiles(folder) if folder else None
+        self._folder = Path(folder) if folder else None
         self._retention_days = retention_days
         self._clock = clock
         self._expired_at = -math.inf
@@ -93,8 +102,8 @@ class BatchArchive:
         """Write a task's file and log line; return False if the file cannot be written now."""
         try:
             task = self._store.get(task_id)
-            if self._files:
-                self._files.write(task_id, all_rows(self._store, task_id))
+            if self._folder:
+                write_file(self._folder, task_id, self._store.all_rows(task_id))
         except BatchUnknown:
             return True
         except OSError as exc:
@@ -108,22 +117,38 @@ class BatchArchive:
         return True
 
 
-def all_rows(
-    store: SqlBatchStore,
-    task_id: str,
-    *,
-    first: int = 0,
-    limit: int | None = None,
-    status: ItemStatus | None = None,
-    page: int = PAGE,
-) -> Iterator[Item]:
-    """Yield a task's items in order, or those of a status, from number `first` on; at most `limit`, page by page."""
-    left, after = math.inf if limit is None else limit, -1
-    if not status:
-        after, first = first - 1, 0
-    while left > 0 and (items := store.rows(task_id, after, int(min(page, left)), status=status, skip=first)):
-        yield from items
-        after, left, first = items[-1].index, left - len(items), 0
+def write_file(folder: Path, task_id: str, items: Iterator[Item]) -> Path:
+    """Write a task's file, replacing an existing one; return its path.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; an older file stays unchanged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{task_id}.jsonl"
+    # Two replicas may write the file at once, each under its own name.
+    beside = folder / f".{task_id}.{uuid4().hex}"
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            while page := list(islice(items, WRITTEN_AT_ONCE)):
+                file.writelines(f"{item.to_json()}\n" for item in page)
+                file.flush()
+                # Synced by pages, because a sync blocks the whole process.
+                os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def writable(folder: str | Path) -> None:
+    """Check that files can be created in a folder, or in its nearest existing parent, by creating one.
+
+    Raises:
+        OSError: they cannot. Permissions alone show neither a read-only disk nor limits of root.
+    """
+    whole = Path(folder).absolute()
+    with TemporaryFile(dir=next(place for place in (whole, *whole.parents) if place.exists())) as file:
+        file.write(b"\0")
 
 
 def report(task: Task) -> None:

@@ -21,7 +21,7 @@ from config.errors import LaibaoError, SettingsError
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
-from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
+from services.batches.archive import TIDY_SECONDS, BatchArchive
 from services.batches.broker import POLL, LaneMessages
 from services.batches.item import ItemAsker
 from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
@@ -211,7 +211,7 @@ class BatchManager:
             BatchUnknown: the owner has no such task; raised before the first item.
         """
         self._store.get(task_id, owner)
-        return all_rows(self._store, task_id, first=first, limit=limit, status=status)
+        return self._store.all_rows(task_id, first=first, limit=limit, status=status)
 
     def cancel(self, task_id: str, owner: str) -> Task:
         """Cancel the task, and its running items also at the provider.

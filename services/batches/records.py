@@ -215,6 +215,10 @@ class Item:
             "columns": dict(self.given.columns),
         }
 
+    def to_json(self) -> str:
+        """Return the item as one line of JSON, without the line feed."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

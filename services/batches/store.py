@@ -16,6 +16,7 @@ lost with a process that dies while it delivers: the time comes again.
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections import Counter
@@ -61,6 +62,8 @@ from utils.citations import typed_source
 #: writers to come between.
 PORTION_CHARACTERS = 150_000
 PORTION_ROWS = 500
+#: Items that `all_rows` reads at a time.
+READ_AT_ONCE = 200
 #: Maximal time for a submission to arrive; after that its replica must be gone.
 ARRIVAL = timedelta(hours=1)
 #: How often a claim is retried after another worker was faster.
@@ -232,6 +235,23 @@ class SqlBatchStore:
         With a `status`, only items of it, without the first `skip` of them.
         """
         return self._database.read(lambda c: _items(c, task_id, after + 1, limit, status=status, skip=skip))
+
+    def all_rows(
+        self,
+        task_id: str,
+        *,
+        first: int = 0,
+        limit: int | None = None,
+        status: ItemStatus | None = None,
+        page: int = READ_AT_ONCE,
+    ) -> Iterator[Item]:
+        """Yield a task's items in order, or those of a status, from number `first` on; at most `limit`."""
+        left, after = math.inf if limit is None else limit, -1
+        if not status:
+            after, first = first - 1, 0
+        while left > 0 and (items := self.rows(task_id, after, int(min(page, left)), status=status, skip=first)):
+            yield from items
+            after, left, first = items[-1].index, left - len(items), 0
 
     def cancel(self, task_id: str, owner: str | None = None) -> tuple[Task, Stopped]:
         """Cancel a task; return it, and (index, attempt) of its running items, which the caller stops.

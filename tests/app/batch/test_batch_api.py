@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from channels.batch import endpoints as batch
-from channels.batch.answers import Processor, Purged, Results, Submitted, Tasks, TaskState
+from channels.batch.models import Processor, Purged, Results, Submitted, Tasks, TaskState
 from channels.web.rest import Operation
 from services.batches.records import BatchOptions, Item, Task
 from services.errors import AuthError

@@ -13,8 +13,7 @@ import openpyxl
 import pytest
 from openpyxl.utils.escape import unescape
 
-from channels.batch.downloads import PIECE, download
-from channels.batch.tables import COLUMNS, csv_lines, harmless
+from channels.batch.downloads import COLUMNS, PIECE, csv_lines, download, harmless
 from services.batches.records import BatchOptions, Given, Item, Task
 from services.errors import StoreUnavailable
 from tests.support.batches.counter import TASKS, Counter, data_of, refused

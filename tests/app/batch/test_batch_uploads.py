@@ -10,8 +10,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse
 
 from channels.batch import uploads as batch_uploads
-from channels.batch.answers import Preview
-from channels.batch.operations import PREVIEW
+from channels.batch.endpoints import PREVIEW
+from channels.batch.models import Preview
 from channels.web.multipart import FIELDS_BYTES
 from tests.support.batches.counter import MAX_BYTES, TASKS, Counter, data_of, refused
 from tests.unit.questions.test_question_files import SHEET, rewritten, sheet_xml, workbook

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.batches.archive import BatchArchive, all_rows
-from services.batches.files import PAGE, BatchFiles, item_json
+from services.batches.archive import WRITTEN_AT_ONCE, BatchArchive, write_file
 from services.batches.records import BatchOptions, Item, Task
 from services.batches.store import SqlBatchStore
 from services.redis.lock_store import LockStore
@@ -40,27 +39,26 @@ def archive(store: SqlBatchStore, runner: ScriptRunner, folder: Path | None, **o
 
 def test_a_file_has_a_line_for_each_item(tmp_path: Path) -> None:
     """Items are in order over any number of pages, and no character of a text breaks a line."""
-    items = [Item(index, f"{index}\n\u2028问") for index in range(2 * PAGE + 1)]
+    items = [Item(index, f"{index}\n\u2028问") for index in range(2 * WRITTEN_AT_ONCE + 1)]
 
-    path = BatchFiles(tmp_path / "new" / "folder").write("t1", iter(items))
+    path = write_file(tmp_path / "new" / "folder", "t1", iter(items))
 
     lines = path.read_bytes().split(b"\n")
-    assert [json.loads(line)["index"] for line in lines[:-1]] == list(range(2 * PAGE + 1))
+    assert [json.loads(line)["index"] for line in lines[:-1]] == list(range(2 * WRITTEN_AT_ONCE + 1))
     assert (path.name, lines[-1]) == ("t1.jsonl", b"")
-    assert json.loads(item_json(items[0])) == items[0].to_dict()
+    assert json.loads(items[0].to_json()) == items[0].to_dict()
 
 
 def test_a_failed_write_leaves_the_older_file(tmp_path: Path) -> None:
     """When writing breaks off, the earlier file is unchanged and no temporary file stays."""
-    files = BatchFiles(tmp_path)
-    files.write("t1", iter([Item(0, "一")]))
+    write_file(tmp_path, "t1", iter([Item(0, "一")]))
 
     def broken() -> Iterator[Item]:
         yield Item(0, "二")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write("t1", broken())
+        write_file(tmp_path, "t1", broken())
 
     assert [path.name for path in tmp_path.iterdir()] == ["t1.jsonl"]
     assert "一" in (tmp_path / "t1.jsonl").read_text("utf-8")
@@ -154,5 +152,5 @@ def test_rows_are_read_by_pages(store: SqlBatchStore) -> None:
     """`all_rows` yields all items, or `limit` items after an index."""
     task_id = finished(store, 7)
 
-    assert [item.index for item in all_rows(store, task_id, page=3)] == list(range(7))
-    assert [item.index for item in all_rows(store, task_id, first=2, limit=4, page=3)] == [2, 3, 4, 5]
+    assert [item.index for item in store.all_rows(task_id, page=3)] == list(range(7))
+    assert [item.index for item in store.all_rows(task_id, first=2, limit=4, page=3)] == [2, 3, 4, 5]

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 
-from channels.batch import operations as batch_operations
+from channels.batch import endpoints as batch
 from channels.http_chat import endpoints as http_chat
 from channels.web.openapi.document import document
 from channels.web.pages.docs import operations_of
@@ -274,7 +274,7 @@ def test_replies_without_a_key_have_the_documented_schema(app_server: AppServer)
 
 def test_json_is_the_first_media_type_of_every_response() -> None:
     """Client generators use the first media type; and no client sends an example as a real id."""
-    described = document((*http_chat.OPERATIONS, *batch_operations.OPERATIONS), name="来宝", version="1.2.3")
+    described = document((*http_chat.OPERATIONS, *batch.OPERATIONS), name="来宝", version="1.2.3")
     media = [
         (path, method, status, list(answer.get("content", {})))
         for path, methods in described["paths"].items()
