@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 import redis
+from pydantic import SecretStr
 
 from bootstrap.batches import batches_mode, make_batch_store, make_batches
 from bootstrap.factories import (
     make_auth,
     make_backends,
+    make_callers,
     make_collector,
+    make_conversations,
     make_directories,
     make_extras,
     make_feedback,
     make_files,
     make_frames,
     make_history,
+    make_limiter,
     make_long_stores,
     make_media,
     make_providers,
+    make_socket_store,
     make_streams,
     make_turns,
     make_users,
@@ -48,21 +53,19 @@ from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.queue import ConversationQueue
 from services.answers.refusals import QuestionRefusals
 from services.answers.takeover import TakeoverManager
+from services.batches.manager import BatchManager
 from services.channels import Channel, Channels, Lifecycle
 from services.conversations.memory import MemoryStores
-from services.conversations.store import ConversationStore
 from services.errors import StoreUnavailable
+from services.feedback.delivery import FeedbackDelivery
+from services.feedback.inbox import FeedbackInbox
 from services.files.intake import MediaIntake
 from services.files.shown import AnswerLinks
-from services.identity.callers import Callers
 from services.identity.keys import Keys
 from services.identity.name_store import NameStore
-from services.identity.rate_limiter import RateLimiter
 from services.identity.secret_store import SecretStore
-from services.identity.token_store import TokenStore
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
-from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.producer import AnswerHandlers
@@ -89,77 +92,72 @@ class Container:
     ) -> None:
         """Build the replica; `redis_timeout` is the seconds of one wait for Redis, as `connect` takes it."""
         self.settings = settings
-        self._redis_timeout = redis_timeout
-        #: The `close` of each part that has one, entered where the part is built.
-        self._closes = ExitStack()
         self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
-        self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
-        address = settings.redis_address.get_secret_value()
-        pool_size = max(1, settings.redis_pool_size - 1)
-        self.redis = self._opened(connect(address, pool_size=pool_size, timeout=redis_timeout))
+        #: The `close` of each part that has one, entered where the part is built.
+        self._closes = ExitStack()
+        self._lifecycles: list[Lifecycle] = []
+        self._handovers: list[Callable[[float], None]] = []
+        self._started = self._closing = False
+
+        connected = partial(self._connected, timeout=redis_timeout)
+        self.redis = connected(settings.redis_address, pool_size=max(1, settings.redis_pool_size - 1))
         #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
-        self.redis_of_flusher = self._opened(connect(address, pool_size=1, timeout=redis_timeout))
+        self.redis_of_flusher = connected(settings.redis_address, pool_size=1)
+        own = settings.batch_redis_url
+        self.redis_of_batches = connected(own, pool_size=settings.redis_pool_size) if own else self.redis
         self.runner = ScriptRunner(self.redis)
-        self.redis_of_batches = self._redis_of_batches()
-        own = self.redis_of_batches is not self.redis
         self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
-        self.batch_store = self._opened(make_batch_store(settings))
-        self.users = self._opened(make_users(settings))
-        self.auth = self._opened(make_auth(settings, self.runner, self.users))
-        self.providers = make_providers(settings, self.texts)
-        for provider in self.providers.values():
-            self._opened(provider)
-        self.streams = make_streams(settings, self.runner)
+
         self.own_secret = self._opened(SecretStore(self.runner))
         self.keys = Keys(settings, self.own_secret)
-        lives = {"ttl": settings.conversation_ttl, "queue_ttl": settings.stream_ttl}
-        self.conversations = ConversationStore(self.runner, secret=self.keys.conversations(), **lives)
-        self.turns = make_turns(settings, self.runner, self.keys)
-        self.callers = self._callers()
+        self._access = Access(self.keys.streams())
+        self.users = self._opened(make_users(settings))
+        self.auth = self._opened(make_auth(settings, self.runner, self.users))
+        self.callers = make_callers(settings, self.runner, self.keys)
+        self.limiter = make_limiter(settings, self.runner, self.keys)
         self.names = NameStore(self.runner)
+        self.directories = self._all_opened(make_directories(settings, self.runner, self.keys))
+
+        self.providers = self._all_opened(make_providers(settings, self.texts))
+        self.conversations = make_conversations(settings, self.runner, self.keys)
+        self.turns = make_turns(settings, self.runner, self.keys)
         self.media = self._opened(make_media(settings, self.runner, self.keys))
-        self.directories = make_directories(settings, self.runner, self.keys)
-        for directory in self.directories.values():
-            self._opened(directory)
-        access = Access(self.keys.streams())
-        self.answerer = self._answerer(access)
+        self.streams = make_streams(settings, self.runner)
+        self.answerer = self._answerer()
+
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self._opened(self.files.fetcher)
+        self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         self.frames = make_frames(settings, self.texts, self.files.offers)
         self.responses = self._opened(ResponseService(settings.wechat_response_hosts))
-        files = self.files
-        self.late_answers = LateAnswers(
-            self.streams, access, self.frames, self.responses, files=files.store, offers=files.offers
-        )
+        self.long_stores = make_long_stores(settings, self.runner, self.keys)
+        self.leases = LeaseStore(self.runner)
+
         self.manager = self._opened(self._manager())
         self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer))
         self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
-        self.gateway = self._gateway(access)
-        tokens = user_tokens(settings, self.auth, self.channels)
-        self.feedback_inbox, self.feedback = make_feedback(
-            settings, self.runner, access, self.providers, self.texts, tokens
-        )
+        self.gateway = self._gateway()
+        self.feedback_inbox, self.feedback = self._feedback()
         self._opened(self.feedback)
-        names = self.keys.names()
-        self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
-        self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
-        self.long_stores = make_long_stores(settings, self.runner, self.keys)
-        self.batches = self._opened(
-            make_batches(settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts)
-        )
-        self.leases = LeaseStore(self.runner)
+        self.socket_store = make_socket_store(self.runner, self.keys)
+        self.batch_store = self._opened(make_batch_store(settings))
+        self.batches = self._opened(self._batches())
         self.health = self._health()
-        self._lifecycles: list[Lifecycle] = []
-        self._handovers: list[Callable[[float], None]] = []
-        self._started = False
-        self._closing = False
 
     def _opened(self, part: P) -> P:
         """Return a part that is closed with this replica, before the parts that were built earlier."""
         if part is not None:
             self._closes.callback(part.close)
         return part
+
+    def _all_opened(self, parts: Mapping[str, P]) -> Mapping[str, P]:
+        for part in parts.values():
+            self._opened(part)
+        return parts
+
+    def _connected(self, address: SecretStr, *, pool_size: int, timeout: float) -> redis.Redis:
+        return self._opened(connect(address.get_secret_value(), pool_size=pool_size, timeout=timeout))
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Start and drain a set of connections together with this replica."""
@@ -219,46 +217,58 @@ class Container:
                 self._closes.callback(lifecycle.close_all)
         log.info("stopped")
 
-    def _answerer(self, access: Access) -> Answerer:
+    def _answerer(self) -> Answerer:
         directories = {name: one.find for name, one in self.directories.items()}
         return Answerer(
             backends=make_backends(self.settings, self.providers),
             channels=self.channels,
             askers=Askers(self.auth, self.callers, directories, self.names),
-            intake=MediaIntake(self.media, access),
+            intake=MediaIntake(self.media, self._access),
             queue=ConversationQueue(self.conversations, self.streams),
             memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
-            forms=AnswerForms(FormStore(self.runner, access, clock=time.time), self.texts),
+            forms=AnswerForms(FormStore(self.runner, self._access, clock=time.time), self.texts),
             extras=make_extras(self.settings),
         )
 
     def _manager(self) -> StreamManager:
-        settings = self.settings
-        collector = make_collector(settings, self.files, self.keys, self.channels, self.providers)
+        settings, files = self.settings, self.files
+        late = LateAnswers(
+            self.streams, self._access, self.frames, self.responses, files=files.store, offers=files.offers
+        )
+        collector = make_collector(settings, files, self._access, self.channels, self.providers)
         return StreamManager(
             self.streams,
             make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
-            AnswerHandlers(self.answerer.answer, collector.of, self.late_answers),
+            AnswerHandlers(self.answerer.answer, collector.of, late),
             texts=self.texts,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
 
-    def _gateway(self, access: Access) -> Gateway:
-        streams = ReplicaStreams(self.streams, access, self.manager, self.takeovers, self.readers)
+    def _gateway(self) -> Gateway:
+        streams = ReplicaStreams(self.streams, self._access, self.manager, self.takeovers, self.readers)
         max_bytes = self.settings.question_max_bytes
         return Gateway(
             streams=streams,
             answerer=self.answerer,
             channels=self.channels,
             refusals=QuestionRefusals(
-                self.streams, self.manager, access, self.channels, texts=self.texts, max_bytes=max_bytes
+                self.streams, self.manager, self._access, self.channels, texts=self.texts, max_bytes=max_bytes
             ),
             notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
             links=AnswerLinks(self.files.links, self.files.store),
             sent=self.media.sent,
             replies=self.responses,
+        )
+
+    def _feedback(self) -> tuple[FeedbackInbox, FeedbackDelivery]:
+        tokens = user_tokens(self.settings, self.auth, self.channels)
+        return make_feedback(self.settings, self.runner, self._access, self.providers, self.texts, tokens)
+
+    def _batches(self) -> BatchManager | None:
+        return make_batches(
+            self.settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts
         )
 
     def _health(self) -> Health:
@@ -269,20 +279,6 @@ class Container:
             users=self.users,
             auth=self.auth,
             batches=self.batches,
-            batch_redis=None if self.runner_of_batches is self.runner else self.runner_of_batches,
+            batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,
             leases=self.leases,
         )
-
-    def _callers(self) -> Callers:
-        return Callers(
-            self.settings.websocket_auth,
-            api_keys=[key.get_secret_value() for key in self.settings.api_keys],
-            tokens=TokenStore(self.runner),
-            key=self.keys.tokens(),
-        )
-
-    def _redis_of_batches(self) -> redis.Redis:
-        address, size = self.settings.batch_redis_url, self.settings.redis_pool_size
-        if not address:
-            return self.redis
-        return self._opened(connect(address.get_secret_value(), pool_size=size, timeout=self._redis_timeout))

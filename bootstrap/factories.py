@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from services.answers.extras import AnswerExtras
 from services.channels import Channels
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import SessionStore
+from services.conversations.store import ConversationStore
 from services.feedback.delivery import FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
@@ -33,7 +36,9 @@ from services.files.store import FileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth
+from services.identity.callers import Callers
 from services.identity.keys import Keys
+from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
 from services.models import Question
@@ -41,6 +46,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
@@ -99,16 +105,12 @@ def make_files(settings: Settings, streams: StreamStore, runner: ScriptRunner, k
 
 
 def make_collector(
-    settings: Settings,
-    files: Files,
-    keys: Keys,
-    channels: Channels,
-    providers: Mapping[str, BaseRAGProvider],
+    settings: Settings, files: Files, access: Access, channels: Channels, providers: Mapping[str, BaseRAGProvider]
 ) -> FileCollector:
     return FileCollector(
         files.store,
         files.fetcher,
-        Access(keys.streams()),
+        access,
         channels,
         roots={bot: provider.files_root for bot, provider in providers.items()},
         limits=CollectionLimits(settings.media_max_bytes, settings.stream_ttl),
@@ -143,6 +145,11 @@ def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
         max_tokens=settings.history_max_tokens,
         max_seconds=settings.history_max_seconds,
     )
+
+
+def make_conversations(settings: Settings, runner: ScriptRunner, keys: Keys) -> ConversationStore:
+    secret = keys.conversations()
+    return ConversationStore(runner, secret=secret, ttl=settings.conversation_ttl, queue_ttl=settings.stream_ttl)
 
 
 def make_turns(settings: Settings, runner: ScriptRunner, keys: Keys) -> SessionStore:
@@ -189,6 +196,19 @@ def _external_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore
         token_ttl=settings.auth_token_ttl,
         pool_size=settings.http_pool_size,
     )
+
+
+def make_callers(settings: Settings, runner: ScriptRunner, keys: Keys) -> Callers:
+    api_keys = [key.get_secret_value() for key in settings.api_keys]
+    return Callers(settings.websocket_auth, api_keys=api_keys, tokens=TokenStore(runner), key=keys.tokens())
+
+
+def make_limiter(settings: Settings, runner: ScriptRunner, keys: Keys) -> RateLimiter:
+    return RateLimiter(runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=keys.names())
+
+
+def make_socket_store(runner: ScriptRunner, keys: Keys) -> SocketStore:
+    return SocketStore(runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=keys.names())
 
 
 def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Callable[[RatedAnswer], str]:
