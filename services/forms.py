@@ -1,4 +1,4 @@
-"""Forms: what a run that has paused asks a person, and the person's answer in words or by a click."""
+"""Forms: the question of a paused run to a person, and the person's choice, in words or by a click."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FormAction:
 
 @dataclass(frozen=True, slots=True)
 class FormInput:
-    """A text that a form asks for beside the choice."""
+    """A text that a person enters in a form beside the choice."""
 
     name: str
     default: str = ""
@@ -44,13 +44,13 @@ class PendingForm:
     #: When the provider stops accepting it, in seconds since 1970; 0.0 if unknown.
     expires: float = 0.0
     #: The run's answer before the pause: its characters, and a digest of them, "" if it is not known.
-    said: int = 0
-    said_digest: str = ""
+    shown: int = 0
+    shown_digest: str = ""
     #: The number that the first action is shown with.
     first: int = 1
 
     def to_json(self) -> str:
-        """Return what has to be stored to submit the form and to continue its run; its text is left out."""
+        """Return the form as it is stored, to be submitted later; its text is left out."""
         return json.dumps({**asdict(self), "content": ""}, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -77,9 +77,9 @@ class FormChoice:
 
 
 class OfferedChoices(NamedTuple):
-    """The choices of a form that one click answers, for a card."""
+    """The choices of a form that one click can submit, for a card."""
 
-    #: The form's id, which does not tell its token.
+    #: The form's id, from which its token cannot be derived.
     form_id: str
     titles: tuple[str, ...]
 

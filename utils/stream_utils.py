@@ -125,12 +125,12 @@ def compose_rest(text: str, suffix: str, truncated: str, *, max_bytes: int) -> C
 
 
 def answer_text(text: str) -> str:
-    """Return a whole text as frames show it: rendered, and without the thinking."""
+    """Return a text as frames show it: rendered, and without the thinking."""
     return _BETWEEN.join(part.text for part in _parts(text, "hide", 0))
 
 
 def _plain_frame(text: str, room: int) -> str:
-    """Return the frame for a text without thinking and open fences that fits whole, which nearly every poll has.
+    """Return the frame for a text without thinking and open fences that fits uncut, as nearly every poll's does.
 
     Returns "" for any other text; `compose_frame` gives the same result in three times the time.
     """
@@ -207,7 +207,7 @@ def _fit(text: str, room: int) -> tuple[str, str, bool]:
         if _size(text[: fence.end] + closer) > room:
             return _cut(text[: fence.start], room), "", False
         head = _cut(text, room - _size(closer))
-        # The beginning of a line may close the code that the whole line would not.
+        # The beginning of a line may close code that the complete line does not close.
         closer = closer if open_fence(head) else ""
     return head, closer, False
 

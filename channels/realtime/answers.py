@@ -1,4 +1,4 @@
-"""Asks the questions of a realtime session at the gateway, shows it their answers, and cancels them."""
+"""Asks a realtime session's questions at the gateway, passes it their answers, and cancels them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class ShownAnswers:
 def _pieces(news: News, *, joined: bool) -> list[tuple[str, int]]:
     """Return the new pieces of text, each with the cursor after it.
 
-    They are `joined` to one for a client that gets HTML, so that a whole answer is not rendered chunk by chunk.
+    They are `joined` to one for a client that gets HTML, so that an answer of many chunks is rendered once.
     """
     if joined and news.chunks:
         return [("".join(chunk.content for chunk in news.chunks), news.index + len(news.chunks))]

@@ -163,7 +163,7 @@ class AnswerCollection:
             log.info("files of an answer", extra={**self._stream.about, **self._figures})
 
     def _order(self, digests: list[str]) -> None:
-        """Store the order of the sources where files were fetched in another one: readers see them in it."""
+        """Store the order of the sources, in which readers see the files, if they were fetched in another order."""
         kept = self._known()
         files = [kept[digest] for digest in digests if digest in kept]
         if sorted(files, key=lambda stored: stored.entry[0]) == sorted(files, key=lambda stored: stored.entry):

@@ -36,7 +36,7 @@ def opened(content: bytes) -> Image.Image:
     """Return a picture whose header was read, and nothing decoded.
 
     Raises:
-        NoPicture: as its name says.
+        NoPicture: it is not a picture, or has too many pixels.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)

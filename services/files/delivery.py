@@ -1,4 +1,4 @@
-"""Opens the links below `/files/`: a file of an answer, its whole text, or a picture of another host.
+"""Opens the links below `/files/`: a file of an answer, its text, or a picture of another host.
 
 Pictures of other hosts stand in texts that outlive their streams. They are fetched each time they are shown and kept
 nowhere. Their links are sealed, so only the gateway can make one, and the picture's address cannot be read from it:
@@ -36,7 +36,7 @@ SAFE_TYPES = frozenset(
     """.split()  # noqa: SIM905 - types read better as words
 )
 OTHER_TYPE = "application/octet-stream"
-#: The name of a whole answer.
+#: The name under which an answer's text is sent.
 ANSWER_NAME = "answer.md"
 #: Bytes of a text that are sent at a time.
 PIECE_BYTES = 64 * 1024
@@ -169,7 +169,7 @@ class FileDelivery:
         return Download(stored.name or stored.entry, media, stored.size, chain((first,), pieces))
 
     def _text(self, stream_id: str) -> Download | None:
-        """Return the whole answer as people see it: without thinking, and with links to its files."""
+        """Return an answer's text as people see it: without thinking, and with links to its files."""
         stream = self._streams.whole(stream_id)
         if stream is None:
             return None

@@ -4,9 +4,10 @@ A file comes from WeCom's store, where it is encrypted, from the web, or from Re
 Undecrypted bytes of WeCom's store do not leave this module. Files are fetched one after the other, and few at a time in
 the whole process, because each is in memory twice while it is decrypted.
 
-An address of WeCom is valid for five minutes, so the producer fetches files as soon as it knows who asks. An uploaded
-file's id is stored in the question at once (`Uploaded`): a replica that takes over uploads the others only. A provider
-that takes files within the question (`inline`) has no id to store, so a replica that takes over fetches them again.
+An address of WeCom is valid for five minutes, so the producer fetches files as soon as the person is authenticated. An
+uploaded file's id is stored in the question at once (`Uploaded`): a replica that takes over uploads the others only. A
+provider that takes files within the question (`inline`) has no id to store, so a replica that takes over fetches them
+again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells a file's type, media type and name, from the name that its store gives it and from its first bytes.
+"""Determines a file's type, media type and name, from the name that its store gives it and from its first bytes.
 
 Dify divides files by the ending of their names; its lists are used for every provider.
 """
@@ -64,7 +64,7 @@ def file_of(kind: MediaKind, name: str, content: bytes) -> MediaFile:
 
 
 def recognized(name: str, content: bytes, kind: MediaKind) -> Recognized:
-    """Return what a file is. The bytes of pictures and videos count more than their names, for other files less."""
+    """Return the ending of a file. For pictures and videos the bytes count more than the name, for other files less."""
     named = name.rpartition(".")[2].lower() if "." in name else ""
     sniffed = _sniffed(content[:_HEAD])
     ending = (named or sniffed) if kind == "file" else (sniffed or named)
@@ -75,7 +75,7 @@ def recognized(name: str, content: bytes, kind: MediaKind) -> Recognized:
 
 
 def _sniffed(head: bytes) -> str:
-    """Return the ending that fits the first bytes, "" if they tell nothing."""
+    """Return the ending that fits the first bytes, "" for none."""
     if head.startswith(b"RIFF"):
         return {b"WEBP": "webp", b"WAVE": "wav"}.get(head[8:12], "")
     if head[4:8] == b"ftyp":

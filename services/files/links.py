@@ -62,11 +62,11 @@ class FileLinks:
         return f"{FOLDER}{ref.stream_id}.{ref.entry}.{expiry:x}.{tag}{suffix}"
 
     def url(self, ref: FileRef, expiry: int, suffix: str = "") -> str:
-        """Return the link's whole address; "" where none is known."""
+        """Return the link with the host; "" without a known address of the gateway."""
         return self._base + self.path(ref, expiry, suffix) if self._base else ""
 
     def opened(self, token: str) -> FileRef | None:
-        """Return what a token names; None if it is not one of ours or has expired."""
+        """Return the entry that a token names; None if its signature is wrong or it has expired."""
         found = _TOKEN.fullmatch(token)
         if not found:
             return None

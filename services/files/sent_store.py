@@ -48,7 +48,7 @@ class SentFileStore:
         """Store the files that came with a question to this bot; return the places of all its files.
 
         Raises:
-            StoreUnavailable: Redis is away. What was stored expires.
+            StoreUnavailable: Redis is away. The part that was stored expires.
         """
         return tuple(self._kept(bot, file) if isinstance(file, MediaFile) else file for file in files)
 
@@ -56,7 +56,7 @@ class SentFileStore:
         """Store a file for a later question of this caller to any bot; return its name.
 
         Raises:
-            StoreUnavailable: Redis is away. What was stored expires.
+            StoreUnavailable: Redis is away. The part that was stored expires.
         """
         media = Media(_kind(file), secrets.token_hex(16), place="upload")
         about = json.dumps([principal, file.name, media.kind])

@@ -1,4 +1,4 @@
-"""What readers see of an answer's pictures and files.
+"""Shows an answer's pictures and files to its readers.
 
 WeCom shows words in the text, and lines with links after it (`FileOffers`). On the web the text has links to the
 gateway in the place of signed addresses, and a list of files (`AnswerLinks`, `LinkedFollowing`). Such a link names its
@@ -54,7 +54,7 @@ class FileOffers:
         return "\n\n".join(self._lines(stream_id, listed))
 
     def whole_text(self, stream_id: str, seconds: float) -> str:
-        """Return the sentence with a link to the whole text, which works for `seconds`.
+        """Return the sentence with a link to the answer's complete text, which works for `seconds`.
 
         "" where no address for links is known, or the time is too short to be of use.
         """

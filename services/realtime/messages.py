@@ -204,7 +204,7 @@ def _flag(message: Mapping[str, Any], name: str) -> bool:
 
 
 def _html(message: Mapping[str, Any]) -> bool:
-    """Return whether the message asks for HTML."""
+    """Return whether the answer is to be sent as HTML too."""
     if message.get("render") in (None, "html"):
         return message.get("render") == "html"
     raise MessageRefused("invalid_message", what="render")

@@ -103,7 +103,7 @@ class SocketStore:
         self._secret = secret
         self._life = life
         self._clock = clock
-        #: Seconds by which Redis's clock is ahead of this machine's, as last seen.
+        #: Seconds by which Redis's clock is ahead of this machine's, as of the last reply.
         self._ahead = 0.0
 
     def now(self) -> float:

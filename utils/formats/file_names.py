@@ -11,7 +11,7 @@ from urllib.parse import unquote, unquote_to_bytes
 #: Characters of the longest name; the end with its suffix is kept.
 MOST_CHARS = 120
 _EXTENDED = re.compile(r"filename\*\s*=\s*([\w!#$%&+^`{}~.-]+)'[^']*'([^;\s]*)", re.IGNORECASE)
-#: Path separators, and what shells, file systems and HTML give a meaning.
+#: Path separators, and characters with a meaning in shells, file systems or HTML.
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]+')
 
 

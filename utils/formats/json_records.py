@@ -1,7 +1,7 @@
 """An incremental decoder of JSON records in any framing: takes bytes split anywhere, yields records.
 
 Services send objects as server-sent events, as one object per line, or as a single object in the whole body, and their
-Content-Type is often wrong. The decoder therefore looks at the bytes: a body that starts with a brace is JSON, by line
+Content-Type is often wrong. The decoder therefore examines the bytes: a body that starts with a brace is JSON, by line
 or as a whole; any other body is read as events, and events that are not JSON objects are skipped.
 """
 

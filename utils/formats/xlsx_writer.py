@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 MAX_CELL = 32_767
 
 _CUT = "…"
-#: Characters that XML cannot hold, written as Excel writes them; text that looks so is marked.
+#: Characters that XML cannot hold, escaped as Excel does it; text in the form of such an escape is escaped too.
 _SPECIAL = re.compile("[\x00-\x08\x0b\x0c\x0d\x0e-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 _XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
 _OPEN = "http://schemas.openxmlformats.org"
@@ -63,7 +63,7 @@ def workbook_pieces(rows: Iterable[Sequence[str | int]]) -> Iterator[bytes]:
 
 
 class _Pieces(RawIOBase):
-    """Keeps what was written since the last `taken`; it cannot seek, so the archive is written front to back."""
+    """Buffers the bytes written since the last `taken`; it cannot seek, so the archive is written front to back."""
 
     def __init__(self) -> None:
         self._written = bytearray()

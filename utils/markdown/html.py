@@ -42,7 +42,7 @@ _TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "
 _SCHEMES = {"http", "https", "mailto"}
 _ATTRIBUTES = {"a": {"href"}, "img": {"src", "alt"}, "ol": {"start"}, "pre": {"data-language"}, "details": {"open"}}
 _ALIGNED = {"align": {"left", "center", "right"}}
-#: The classes that style sheets of ours know, by tag.
+#: The classes in the pages' style sheets, by tag.
 _CLASSES = {"a": {FOREIGN_PICTURE}, "li": {TASK}, "pre": {code.BLOCK}, "code": {"math"}}
 _CLASSES |= {"span": set(code.COLOURS), "details": {thinking.CLASS}, "sup": {CITED}}
 _VALUES: dict[str, dict[str, set[str]]] = {"th": _ALIGNED, "td": _ALIGNED}
@@ -51,7 +51,7 @@ _VALUES |= {tag: {name: set(values) for name, values in mathml.VALUES.items()} f
 
 
 def _kept(tag: str, attribute: str, value: str) -> str | None:
-    """Return an attribute's value; None for a picture that is no file of an answer, and for other values of no use."""
+    """Return an attribute's value; None for pictures of other hosts and other values that are not allowed."""
     if tag == "img" and attribute == "src":
         return value if OWN_FILE.fullmatch(value) else None
     if tag in mathml.TAGS:
@@ -91,7 +91,7 @@ _FOLLOWABLE = re.compile(rf"(?:https?://|mailto:)[^\s]|{OWN_FILE.pattern}\Z", re
 #: quarter of it.
 MOST_COLOURING = 1.0
 
-#: Counters in the parser's environment: what a text has used of its limits.
+#: Counters in the parser's environment: how much of its limits a text has used.
 FILLED = "filled"
 COLOURING = "colouring"
 COUNTERS = (FILLED, FORMULAS, COLOURING)

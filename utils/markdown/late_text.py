@@ -30,7 +30,7 @@ class Rest(NamedTuple):
 
 
 def rest_of(whole: str, shown: str) -> Rest:
-    """Return what follows `shown` in `whole`; all of `whole` if it does not begin with what was shown.
+    """Return the part of `whole` after `shown`; all of `whole` if it does not begin with `shown`.
 
     White space is not compared: a growing text is rendered with other line breaks.
     """
@@ -153,7 +153,7 @@ def numbered_parts(rest: Rest, ending: str, *, shown: int, max_bytes: int = FRAM
 
 
 def _bodies(rest: Rest, room: int) -> Iterator[str]:
-    """Yield what fits into each message: cut between graphemes, code fences closed, tables' headers repeated."""
+    """Yield the text of each message: cut between graphemes, code fences closed, tables' headers repeated."""
     while rest.text.strip():
         whole = rest.whole
         # No more than this can fit; rendering all of a long rest for each message would take quadratic time.

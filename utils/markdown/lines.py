@@ -1,6 +1,6 @@
 """Classify lines of Markdown and decide where markdown_v2 needs a blank line: the rules for `utils.markdown.wecom`.
 
-A scan by lines, linear in the text. It knows only as much of CommonMark's blocks as these two tasks need.
+A scan by lines, linear in the text. It implements only as much of CommonMark's blocks as these two tasks need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make one short plain line of somebody else's words, to be put into a sentence of ours."""
+"""Turn a text from outside into one short plain line, to be put into a sentence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from utils.stream_utils import joined
 
 #: Characters that are Markdown or HTML syntax, and white space of any kind.
 _MARKS = re.compile(r"[\[\]()<>`*_~#|\\\s]+")
-#: Characters of a text that are looked at per character of the result: nobody's title needs more.
-_LOOKED_AT = 8
+#: Characters of a text that are examined per character of the result.
+_EXAMINED = 8
 _MORE = "…"
 
 
@@ -19,7 +19,7 @@ def plain_line(text: str, most: int) -> str:
 
     A cut does not split a composed character, unless that is longer than `most`.
     """
-    begun = text[: most * _LOOKED_AT]
+    begun = text[: most * _EXAMINED]
     visible = "".join(each if _is_visible(each) else " " for each in begun)
     line = _MARKS.sub(" ", visible).strip()
     if len(line) <= most:

@@ -14,7 +14,7 @@ from utils.markdown.lines import FenceTracker, code_spans
 from utils.thinking import TAG, without_partial_tag
 
 _BACKTICKS = re.compile("`+")
-#: Characters of a line's beginning that tell whether it is a code fence.
+#: Characters at the beginning of a line that decide whether it is a code fence.
 _HEAD = 500
 #: Characters of a line that are held back until it is known whether a tag in it is code.
 _MAX_HELD = 8 * 1024
@@ -52,11 +52,11 @@ class ThinkingStream:
         yield from self._take(rest, complete=False)
 
     def end(self) -> Iterator[Piece]:
-        """Yield what was held back; the text has ended."""
+        """Yield the pieces that were held back, after the end of the text."""
         yield from self._take(self._held, complete=True)
 
     def _take(self, rest: str, *, complete: bool) -> Iterator[Piece]:
-        """Yield the pieces of the present line's rest; what cannot be decided before the line's end is held back."""
+        """Yield the pieces of the line's rest; a part that cannot be decided before the line's end is held back."""
         self._held = ""
         fenced = self._fences.fence is not None and self._in_answer
         if complete and self._in_answer:

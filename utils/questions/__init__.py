@@ -1,4 +1,4 @@
-"""Rules of language: which utterances ask, which questions want a web search, where a file has
+"""Rules of language: which utterances are questions, which of them need a web search, which column of a file has
 questions, and which texts are commands.
 
 How well detection does on utterances it was not developed on: docs/performance.md, "Questions in transcripts".

@@ -34,15 +34,15 @@ class CommandWords(dict[str, str]):
 
 
 def canonical(text: str) -> str:
-    """Return the form in which words are compared: upper case, full-width characters and spaces around do not count."""
+    """Return a text as it is compared: upper case, full-width characters and spaces around do not count."""
     return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
 def command_words(value: Any) -> Any:
-    """Turn a setting in one of the forms above into words → commands.
+    """Turn a setting in one of the shapes above into words → commands.
 
     Raises:
-        ValueError: a value that has none of the forms.
+        ValueError: the value has another shape.
     """
     given = _parsed(value)
     if isinstance(given, CommandWords):

@@ -1,4 +1,4 @@
-"""Detect whether an utterance asks something, and which of its sentences are questions.
+"""Detect whether an utterance is a question, and which of its sentences are.
 
 For final transcripts of live speech recognition, in Chinese, English or both mixed, with and without punctuation. Uses
 rules only: no model, no network, and time linear in the text. The definition of a question, and the labelled utterances

@@ -42,7 +42,7 @@ def router(route: SearchRoute, prefix: str = "/search") -> Wants:
 
 
 def by_prefix(text: str, prefix: str) -> str | None:
-    """Return the text after the prefix, `搜索:` or `search:`; None if there is none of them."""
+    """Return the text after the prefix, `搜索:` or `search:`; None if it has neither."""
     text = text.strip()
     if said := _WORDS_OF_PREFIX.match(text):
         return _query(text[said.end() :])

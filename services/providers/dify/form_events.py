@@ -47,7 +47,7 @@ def is_form(reason: Mapping[str, Any]) -> bool:
 def after(said: str, form: PendingForm) -> PendingForm:
     """Return the form of a run that had given this answer before it paused."""
     lead = said.strip()
-    return replace(form, said=len(lead), said_digest=digest(lead))
+    return replace(form, shown=len(lead), shown_digest=digest(lead))
 
 
 def _form(data: Mapping[str, Any], ids: ProviderIds) -> PendingForm | None:
@@ -102,5 +102,5 @@ def rest_of(form: PendingForm, whole: str) -> str:
     Dify continues the message of a paused run: its answer and the run's output begin with the text before the pause.
     """
     answer = whole.lstrip()
-    begins = len(answer) >= form.said and form.said_digest in ("", digest(answer[: form.said].strip()))
-    return (answer[form.said :] if begins else answer).lstrip()
+    begins = len(answer) >= form.shown and form.shown_digest in ("", digest(answer[: form.shown].strip()))
+    return (answer[form.shown :] if begins else answer).lstrip()

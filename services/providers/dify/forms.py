@@ -251,9 +251,9 @@ class _Resumption:
 
     def _continued(self, form: PendingForm) -> PendingForm:
         """Return the form of a later pause: the answer so far is longer than what this stream has heard of it."""
-        if not self._form.said:
+        if not self._form.shown:
             return after(self._said, form)
-        return replace(form, said=self._form.said + len(self._said), said_digest="")
+        return replace(form, shown=self._form.shown + len(self._said), shown_digest="")
 
 
 def _begins(event: Mapping[str, Any]) -> bool:

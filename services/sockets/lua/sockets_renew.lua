@@ -13,7 +13,7 @@ local function forget(member)
   redis.call('ZREM', KEYS[3], member)
 end
 
--- Tell whether a later socket of the name exists. If Redis knows none, this one becomes the newest again.
+-- Compare with the newest socket of the name. If Redis has none, this one becomes the newest again.
 local function superseded(name, token, since)
   local held = redis.call('HGET', KEYS[1], name)
   local its_since, its_token = string.match(held or '', '^(%S+) (%S+)$')

@@ -1,5 +1,5 @@
-"""Elements of Markdown that CommonMark lacks, or reads otherwise than people who write Chinese mean it.
+"""Elements of Markdown that CommonMark lacks, or that it parses differently from the usage in Chinese texts.
 
-Each module has rules for the parser of `utils.markdown.html`, or for its output. None of them makes HTML of the text's
-own: what they return passes the allow-list of `utils.markdown.html` like everything else.
+Each module has rules for the parser of `utils.markdown.html`, or for its output. Their HTML passes
+the allow-list of `utils.markdown.html` like all other HTML.
 """

@@ -19,10 +19,10 @@ from pygments.token import Token, _TokenType
 
 #: Characters of a block of code with colours; Pygments takes about 3 ms per 1,000, in which no other greenlet runs.
 MOST_COLOURED = 8 * 1024
-#: Seconds of CPU time for the colours of one block, ten times what one of that size takes; what is not read by then has
+#: Seconds of CPU time for the colours of one block, ten times the time for that size; then the rest of the block has
 #: none. Pygments' expressions are up to cubic in the code: short lines as C# would take half a minute.
 MOST_SECONDS = 0.25
-#: White space with which code has no colours: one expression of C looks at a run of it in quadratic time (10 ms for
+#: White space with which code has no colours: one expression of C takes quadratic time for a run of it (10 ms for
 #: this many characters), and nothing interrupts it.
 _BLANKS = re.compile(r"\s{500}")
 
@@ -77,7 +77,7 @@ _NAMES |= {"jsonc": "json", "tsx": "typescript", "vue": "html"}
 
 
 def render_code(code: str, language: str, *, coloured: bool) -> str:
-    """Return a block of code as HTML; `language` is what follows the fence, "" for none."""
+    """Return a block of code as HTML; `language` is the word after the fence, "" for none."""
     found = LANGUAGE.match(language.strip())
     named = found[0] if found else ""
     fits = coloured and len(code) <= MOST_COLOURED and not _BLANKS.search(code)

@@ -81,8 +81,8 @@ def _push(state: StateInline | StateBlock, latex: str, mark: str) -> Token:
 def _block(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     """Take the lines from one that begins with a block's mark to one that ends with its closing mark.
 
-    Lines up to a blank one without a closing mark are one paragraph, whatever they begin with: while a text grows, a
-    block that has begun may only become longer.
+    Lines up to a blank one without a closing mark are one paragraph, also if one begins a list or a heading: while a
+    text grows, a block that has begun may only become longer.
     """
     line = _line(state, first)
     mark = line[:2]

@@ -157,7 +157,7 @@ def use_citations(parser: MarkdownIt) -> None:
 def _citation(state: StateInline, silent: bool) -> bool:
     found = _CITATION.match(state.src, state.pos, state.posMax)
     if not found or state.linkLevel or silent:
-        # The parser asks silently within a link's words, which must not be taken for a link of their own: [[1]](url).
+        # In silent mode the parser skips over a link's words: [[1]](url) is one link, not a citation within another.
         return False
     number = found[1] or found[2]
     state.push("sup_open", "sup", 1).attrs = {"class": CITED}

@@ -1,4 +1,4 @@
-"""LaTeX as MathML, which browsers show without a script: `latex2mathml` reads it, a list of ours says what remains.
+"""LaTeX as MathML, which browsers show without a script: `latex2mathml` converts it, an allow-list filters the result.
 
 Its elements are written here, one by one: the library's own output contains HTML of a formula's `\\text` unescaped.
 """
@@ -61,7 +61,7 @@ _LENGTH = re.compile(r"[+-]?[0-3]?(?:\.\d{1,4})?(?:em|ex)|0(?:px)?")
 
 #: Commands that define others: a definition that doubles itself would take for ever.
 _DEFINES = re.compile(r"\\(?:def|gdef|edef|xdef|let|(?:re)?new|provide|Declare)")
-#: Environments that the library does not know, and the nearest that it does.
+#: Environments that the library lacks, and the most similar ones that it has.
 _ENVIRONMENTS = {"aligned": "align*", "gathered": "matrix", "gather": "matrix", "gather*": "matrix", "dcases": "cases"}
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{(\w+\*?)\}")
 _OUTER = re.compile(r"\\(?:begin|end)\{equation\*?\}")
@@ -96,7 +96,7 @@ def _converted(latex: str, display: Display) -> str:
     try:
         return "".join(_written(Converter(display=display).convert_to_element(known)))
     except Exception as exc:
-        # The library has no error of its own for what it cannot read: also IndexError, KeyError and RecursionError.
+        # The library has no base class for its errors: it also raises IndexError, KeyError and RecursionError.
         log.debug("a formula is shown as its source: %s", type(exc).__name__)
         return ""
 

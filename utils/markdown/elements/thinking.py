@@ -15,14 +15,14 @@ from markdown_it.rules_block import StateBlock
 
 from utils.markdown.thinking_stream import ThinkingStream
 
-#: What becomes of thinking on a page: unfolded, folded, or left out.
+#: Thinking on a page is unfolded, folded, or left out.
 PageThinking = Literal["show", "fold", "hide"]
 
 #: The token that opens the block, and its class.
 TOKEN = "thinking_open"  # nosec B105: a token of the parser
 CLASS = "thinking"
 
-#: The lines around thinking; these control characters are removed from what the model has written.
+#: The lines around thinking; these control characters are removed from the model's text.
 _OPENING = {"fold": "\x02", "show": "\x02\x02"}
 CLOSING = "\x03"
 _CONTROLS = {2: None, 3: None}
@@ -50,7 +50,7 @@ class ThinkingMarks:
         return self._marked(self._old.feed(text.translate(_CONTROLS)))
 
     def end(self) -> str:
-        """Return what was held back; the text has ended."""
+        """Return the text that was held back, after the end of the text."""
         return self._marked(self._old.end()) + "".join(self._pieces(self._stream.end()))
 
     def _marked(self, text: str) -> str:

@@ -160,7 +160,7 @@ SAMPLES, SAMPLE_CHARS = 5, 200
 def preview(content: bytes, wanted: Wanted) -> dict[str, Any]:
     """Return `{sheets, columns: [{index, name, samples}], rows, column, id_column, header}` of a file.
 
-    `index`, `column` and `id_column` are numbers from 1; a column that cannot be told is None. `rows` counts the rows
+    `index`, `column` and `id_column` are numbers from 1; a column that is not found is None. `rows` counts the rows
     with any text below the header.
 
     Raises:

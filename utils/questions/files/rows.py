@@ -1,4 +1,4 @@
-"""Reads the rows of a file as text, whatever its kind, and says why a file cannot be read."""
+"""Reads the rows of a file as text, for every kind of file, and reports why a file cannot be read."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_form_is_read_from_its_event() -> None:
     assert (form.token, form.run_id, form.content) == ("token", "run", "原因：［comment］")
     assert form.actions == (FormAction("yes", "同 意"), FormAction("no", "no"))
     assert form.inputs == (FormInput("comment", "无"),)
-    assert (form.expires, form.said, form.first) == (1_800_000_000.0, 3, 1)
+    assert (form.expires, form.shown, form.first) == (1_800_000_000.0, 3, 1)
 
 
 def test_forms_of_one_pause_are_numbered_on_and_repeated_ones_count_once() -> None:
