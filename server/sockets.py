@@ -25,7 +25,11 @@ OTHER_FILES = 1000
 
 
 class PacedSocket(socket.socket):  # type: ignore[misc]
-    """A client connection with a send timeout; gevent's own socket waits for ever for a client that reads nothing."""
+    """A client connection with a send timeout; gevent's own socket waits for ever for a client that reads nothing.
+
+    This limits every reply, event streams included. A WebSocket's writer sets shorter timeouts and has the same limit
+    among its deadlines (`channels.sockets.wire`), also for connections that this process opens.
+    """
 
     send_seconds = SEND_SECONDS
 

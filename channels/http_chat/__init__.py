@@ -1,8 +1,8 @@
 """One question over plain HTTP, answered as JSON or as server-sent events: `endpoints.py` has the addresses.
 
 `replies.py` shows a stream as events and maps its end to an HTTP status; `channels/following.py` reads the stream. A
-request holds a slot (`HTTP_WAITS_MAX`) until the server is done with its reply. Text is read from Redis, or from its
-owner, only when the connection can take 16 KiB without blocking; a client that reads nothing for 30 s is disconnected,
+request holds a slot (`HTTP_WAITS_MAX`) until the server is done with its reply. The next piece of a reply is read from
+Redis, or from its owner, when the one before it was sent; the server disconnects a client that reads nothing for 30 s,
 and one that closes its side is noticed within a second.
 
 Rates, drains and a full replica reject new questions only: a question that was accepted before is found by its id, and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
@@ -145,7 +145,7 @@ class HttpChat:
             if isinstance(step, Ended):
                 reply = self._ended(stream_id, step, thinking)
                 if isinstance(reply, SlicedResponse):
-                    reply.response = paced(reply.iter_encoded(), connection)
+                    reply.response = connection.unless_missing(reply.iter_encoded())
                     reply.call_on_close(slot.pop_all().close)
                 return reply
         raise refusal("draining", self._texts, stream_id=stream_id)
@@ -277,12 +277,6 @@ def checked(stream_id: str) -> str:
     if not _STREAM_ID.fullmatch(stream_id):
         raise RestError(404, reason="stream_unknown")
     return stream_id
-
-
-def paced(pieces: Iterable[bytes], connection: ClientConnection) -> Iterator[bytes]:
-    """Yield the pieces of a long reply as fast as the client reads them."""
-    for piece in connection.unless_missing(pieces):
-        yield from connection.paced(piece)
 
 
 def nothing_more() -> Response:

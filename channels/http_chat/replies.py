@@ -129,13 +129,9 @@ class EventStream:
         self._anew = anew
         self._text = ShownText(thinking)
         self._clock = clock
-        self._said_at = clock()
+        self._sent_at = clock()
 
     def __iter__(self) -> Iterator[bytes]:
-        for said in self._said():
-            yield from self._connection.paced(said)
-
-    def _said(self) -> Iterator[bytes]:
         yield RETRY + event("start", {"stream_id": self._stream_id}, self._cursor)
         if self._anew:
             yield RESET
@@ -143,9 +139,9 @@ class EventStream:
             for step in self._wait.steps():
                 if step is None and self._connection.gone:
                     return
-                for said in self._shown(step):
-                    self._said_at = self._clock()
-                    yield said
+                for sent in self._events(step):
+                    self._sent_at = self._clock()
+                    yield sent
         except (StreamUnknown, StoreUnavailable) as exc:
             yield self._error(refusal(exc.code, self._texts, stream_id=self._stream_id))
         except BrokenPipeError:
@@ -155,13 +151,13 @@ class EventStream:
             log.exception("following an answer failed", extra={"stream_id": self._stream_id})
             yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
 
-    def _shown(self, step: WaitStep) -> Iterator[bytes]:
+    def _events(self, step: WaitStep) -> Iterator[bytes]:
         match step:
             case News():
                 yield from self._news(step)
             case Ended():
                 yield from self._end(step)
-            case _ if self._clock() - self._said_at >= PING_SECONDS:
+            case _ if self._clock() - self._sent_at >= PING_SECONDS:
                 yield PING
 
     def _news(self, news: News) -> Iterator[bytes]:
@@ -170,17 +166,17 @@ class EventStream:
         text = "".join(chunk.content for chunk in news.chunks)
         pieces = self._text.feed(text)
         self._cursor = news.cursor
-        if said := (RESET if news.reset else b"") + self._said_pieces(pieces):
-            yield said
+        if events := (RESET if news.reset else b"") + self._pieces(pieces):
+            yield events
 
-    def _said_pieces(self, pieces: Iterable[Piece]) -> bytes:
+    def _pieces(self, pieces: Iterable[Piece]) -> bytes:
         """Return the events of a text's pieces."""
-        said = b""
+        events = b""
         for thinking, group in groupby(pieces, key=lambda piece: piece.thinking):
             text = "".join(piece.text for piece in group)
             if text:
-                said += event("reasoning" if thinking else "delta", {"content": text}, self._cursor)
-        return said
+                events += event("reasoning" if thinking else "delta", {"content": text}, self._cursor)
+        return events
 
     def _end(self, end: Ended) -> Iterator[bytes]:
         """Yield the last event.
@@ -188,7 +184,7 @@ class EventStream:
         Raises:
             BrokenPipeError: it broke off. The client discards an incomplete event and reconnects.
         """
-        if rest := self._said_pieces(self._text.end()):
+        if rest := self._pieces(self._text.end()):
             yield rest
         yield from self._connection.unless_missing(self._last(end))
 

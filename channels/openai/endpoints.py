@@ -29,6 +29,8 @@ from services.models import Question
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+#: Bytes of a reply that are sent at a time.
+PIECE_BYTES = 16 * 1024
 #: Seconds for which a stream's status waits for the first text: an error until then is an HTTP status.
 FIRST_SECONDS = 15.0
 
@@ -108,8 +110,10 @@ class ChatCompletions:
                 # This reply is not read.
                 return Response(status=400)
             if isinstance(step, Ended):
-                sent = connection.paced(self._completion(head, run, step))
-                reply = Response(sent, headers={"Cache-Control": "no-store"}, mimetype="application/json")
+                # The server copies a piece before it sends it.
+                completion = self._completion(head, run, step)
+                pieces = (completion[at : at + PIECE_BYTES] for at in range(0, len(completion), PIECE_BYTES))
+                reply = Response(pieces, headers={"Cache-Control": "no-store"}, mimetype="application/json")
                 reply.call_on_close(slot.pop_all().close)
                 return reply
         raise openai_refusal("draining", self._texts)

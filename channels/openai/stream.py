@@ -117,18 +117,18 @@ class CompletionStream:
         self._texts = texts
         self._counts = counts
         self._clock = clock
-        self._said_at = clock()
+        self._sent_at = clock()
         self._sent = SentText()
         self._thinking = ThinkingStream()
         self._length = 0
         self._digest = TextDigest()
 
     def __iter__(self) -> Iterator[bytes]:
-        for said in self._said():
-            self._said_at = self._clock()
-            yield from self._connection.paced(said)
+        for sent in self._events():
+            self._sent_at = self._clock()
+            yield sent
 
-    def _said(self) -> Iterator[bytes]:
+    def _events(self) -> Iterator[bytes]:
         yield self._chunk({"role": "assistant", "content": ""})
         try:
             for step in self._steps:
@@ -155,7 +155,7 @@ class CompletionStream:
                     yield from map(self._piece, self._thinking.feed(text))
             case Ended():
                 yield from self._end(step)
-            case _ if self._clock() - self._said_at >= PING_SECONDS:
+            case _ if self._clock() - self._sent_at >= PING_SECONDS:
                 yield PING
 
     def _end(self, end: Ended) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from flask import Response
 from websockets.datastructures import Headers
@@ -13,15 +13,13 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from channels.web.rest import connection_of
 from config.errors import LaibaoError
 from utils.tracing import current_trace
 
 # The library logs message contents at DEBUG and every connection at INFO.
 PROTOCOL_LOG = logging.getLogger("channels.sockets.socket.protocol")
 PROTOCOL_LOG.setLevel(logging.WARNING)
-
-#: The environ keys under which servers expose a request's connection.
-_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 _HEADERS = ("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol")
 
@@ -55,9 +53,8 @@ def raw_socket(environ: Mapping[str, Any]) -> socket.socket:
     Raises:
         HandshakeRefused: the server does not expose it (501).
     """
-    for key in _SOCKET_KEYS:
-        if key in environ:
-            return cast(socket.socket, environ[key])
+    if sock := connection_of(environ):
+        return sock
     raise HandshakeRefused("the server shows no socket", 501)
 
 

@@ -39,7 +39,7 @@ class SocketWriter:
         clock: Callable[[], float],
         frame_seconds: float = FRAME_SECONDS,
     ) -> None:
-        """Give the connection up when the peer accepts no byte for `send_seconds`."""
+        """Close the connection when the peer accepts no byte for `send_seconds`, like `server.sockets` for replies."""
         self._sock = sock
         self._send_seconds = send_seconds
         self._frame_seconds = frame_seconds

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -310,6 +311,11 @@ def _nearest(status: int) -> int:
     return 200 if status < 400 else 400 if status < 500 else 500
 
 
+def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
+    """Return the accepted connection of a WSGI request; None if the server does not expose it."""
+    return environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+
+
 def is_for_operators(ops_port: int | None) -> bool:
     """Tell whether the request came by the operators' port; always True without such a port.
 
@@ -317,8 +323,8 @@ def is_for_operators(ops_port: int | None) -> bool:
     """
     if ops_port is None:
         return True
-    accepted = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    accepted = connection_of(request.environ)
     try:
-        return accepted is not None and accepted.getsockname()[1] == ops_port
+        return accepted is not None and bool(accepted.getsockname()[1] == ops_port)
     except OSError:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -47,8 +47,15 @@ class CallbackApp(App):
 
     def reset(self) -> None:
         self.name, self.large_reply, self.fails = "old", b"", False
+        self.stream: Iterable[bytes] | None = None
         for event in (self.requested, self.may_reply):
             event.clear()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self.stream is None:
+            return super().__call__(environ, start_response)
+        start_response("200 OK", [])
+        return self.stream
 
     def _reply(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes]:
         if self.fails:
@@ -275,6 +282,32 @@ def test_a_client_that_reads_nothing_loses_its_connection(
         until(lambda: stalled._value.get() == before + 1)
         until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
     assert not [record for record in caplog.records if record.name.startswith(("server", "gunicorn"))]
+
+
+def test_a_stream_whose_client_reads_nothing_ends(
+    worker: DrainingWorker, listener: socket.socket, callback_app: CallbackApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed after `send_seconds`, which frees its slot: event streams have no other limit of this kind."""
+    monkeypatch.setattr(PacedSocket, "send_seconds", 0.1)
+    callback_app.stream = stream = Endless()
+    with Reader(listener) as client:
+        client.socket.sendall(ORDINARY)
+        until(lambda: stream.closed)
+
+    until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
+
+
+class Endless:
+    """A body of pieces of 4 KiB without an end."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 4096
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_a_client_that_reads_slowly_gets_the_whole_reply(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from channels.following import AnswerWait, Ended, WaitStep
 from channels.http_chat.replies import PING, PING_SECONDS, EventStream
-from channels.waiting.connection import PIECE_BYTES, ClientConnection
+from channels.waiting.connection import ClientConnection
 from channels.waiting.requests import WaitingRequests
 from config.texts import Texts
 from services import metrics
@@ -173,6 +171,7 @@ def test_a_closed_connection_ends_the_reply(world: World) -> None:
         connection = ClientConnection({"werkzeug.socket": ours})
         stream = world.stream(world.wait(grown(1, "答"), *[None] * 50), connection)
         assert not connection.gone
+        assert not ClientConnection({}).gone
         theirs.sendall(b"GET /next HTTP/1.1\r\n")
         assert not connection.gone
         assert b"start" in next(stream)
@@ -182,73 +181,6 @@ def test_a_closed_connection_ends_the_reply(world: World) -> None:
         assert connection.gone
         assert all(PING not in piece for piece in stream)
         assert world.seconds < 5.0
-
-
-# Clients that read slowly
-
-
-def test_a_client_that_stops_reading_is_disconnected() -> None:
-    """The rest is not copied into memory; a client that reads nothing for `send_seconds` is disconnected."""
-    ours, theirs = pair(8 * 1024)
-    ours.setblocking(False)
-    sent: list[int] = []
-
-    def sends(connection: ClientConnection) -> None:
-        for piece in connection.paced(b"x" * 10_000_000):
-            # Never more than the connection takes without blocking.
-            sent.append(ours.send(piece))
-            assert sent[-1] == len(piece) <= PIECE_BYTES
-
-    with ours, theirs:
-        with pytest.raises(BrokenPipeError) as caught:
-            sends(ClientConnection({"gunicorn.socket": ours}, send_seconds=0.1))
-
-        assert caught.value.errno == errno.EPIPE
-        assert sum(sent) < 2_000_000
-        assert drained(theirs) == sum(sent)
-
-
-def test_a_slow_client_gets_everything() -> None:
-    """A client that reads slowly is not disconnected."""
-    ours, theirs = pair(8 * 1024)
-    data = bytes(range(256)) * 8000
-    got: list[bytes] = []
-
-    def reads() -> None:
-        with suppress(OSError):
-            while piece := theirs.recv(4096):
-                got.append(piece)
-
-    with ours, theirs:
-        reader = threading.Thread(target=reads, daemon=True)
-        reader.start()
-        for piece in ClientConnection({"gunicorn.socket": ours}, send_seconds=20.0).paced(data):
-            ours.sendall(piece)
-        ours.shutdown(socket.SHUT_WR)
-        reader.join(20.0)
-
-    assert b"".join(got) == data
-
-
-def test_without_a_socket_everything_is_sent_at_once() -> None:
-    """For example under a test client."""
-    connection = ClientConnection({})
-
-    assert b"".join(connection.paced(b"x" * 100_000)) == b"x" * 100_000
-    assert not connection.gone
-
-
-def pair(window: int) -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a TCP connection; the kernel buffers `window` bytes for the second."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        theirs = socket.socket()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-        theirs.connect(server.getsockname())
-        return server.accept()[0], theirs
-
-
-def drained(sock: socket.socket) -> int:
-    return sum(len(piece) for piece in iter(lambda: sock.recv(65536), b""))
 
 
 # Slots
