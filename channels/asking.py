@@ -9,8 +9,8 @@ from typing import Protocol
 from services.attachments import SentFile
 from services.identity.callers import Caller
 from services.models import Question
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from services.streams.records import Snapshot
 
 #: Maximum characters of a question (sockets, inputs over HTTP), and of an id chosen by the client.
@@ -26,9 +26,9 @@ MAX_CURSOR = 2**31 - 1
 class FollowedStream(Protocol):
     """A reader of one stream, as `services.streams.following.Following` is."""
 
-    def next(self, timeout: float) -> News | None: ...
+    def next(self, timeout: float) -> Update | None: ...
 
-    def whole(self) -> Whole: ...
+    def full_answer(self) -> FullAnswer: ...
 
 
 class StreamSource(Protocol):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from channels.asking import FollowedStream
 from services.errors import StoreUnavailable
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 
-#: Seconds of one wait for news; the thread of a client that has disconnected ends within about this time.
+#: Seconds of one wait for updates; the thread of a client that has disconnected ends within about this time.
 SLICE = 1.0
 #: Seconds between two attempts to read an ended answer while Redis is unavailable.
 AGAIN = 0.5
@@ -23,12 +23,12 @@ FIRST_SECONDS = 8.0
 class Ended:
     """An answer that has ended: completed, failed or cancelled."""
 
-    whole: Whole
+    full: FullAnswer
     #: The sentence of an error, "" for none.
     sentence: str = ""
 
 
-WaitStep = News | Ended | None
+WaitStep = Update | Ended | None
 
 
 class AnswerWait:
@@ -43,14 +43,14 @@ class AnswerWait:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """`leaving` tells whether to stop; a stream without news for `timeout` seconds fails."""
+        """`leaving` tells whether to stop; a stream without updates for `timeout` seconds fails."""
         self._following = following
         self._leaving = leaving
         self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
         self._heard = clock()
-        self._first: News | None = None
+        self._first: Update | None = None
 
     def begin(self, seconds: float = FIRST_SECONDS) -> None:
         """Read the stream for the first time, so that a missing one is refused before the reply starts.
@@ -65,35 +65,35 @@ class AnswerWait:
             self._first = self._following.next(SLICE)
 
     def steps(self) -> Iterator[WaitStep]:
-        """Yield the news, None after about each second without any, and finally `Ended`.
+        """Yield the updates, None after about each second without any, and finally `Ended`.
 
-        Without `Ended` this replica is stopping; the client resumes on another one after the last news.
+        Without `Ended` this replica is stopping; the client resumes on another one after the last update.
 
         Raises:
             StreamUnknown: the stream has expired.
-            StoreUnavailable: no news came for `timeout` seconds.
+            StoreUnavailable: no update came for `timeout` seconds.
         """
-        last = yield from self._news()
+        last = yield from self._updates()
         if last:
             yield from self._end(last)
 
-    def _news(self) -> Generator[WaitStep, None, News | None]:
-        """Yield the news and return the last one; None when this replica stops first."""
-        # References are dropped early, so that sent news can be freed.
-        news, self._first = self._first, None
+    def _updates(self) -> Generator[WaitStep, None, Update | None]:
+        """Yield the updates and return the last one; None when this replica stops first."""
+        # References are dropped early, so that sent updates can be freed.
+        update, self._first = self._first, None
         while not self._leaving():
-            yield news
-            if news and news.ended:
-                return news
-            news = None
-            news = self._following.next(SLICE)
-            self._note(heard=news is not None)
+            yield update
+            if update and update.ended:
+                return update
+            update = None
+            update = self._following.next(SLICE)
+            self._note(heard=update is not None)
         return None
 
-    def _end(self, last: News) -> Iterator[WaitStep]:
+    def _end(self, last: Update) -> Iterator[WaitStep]:
         while not self._leaving():
             try:
-                yield Ended(self._following.whole(), last.sentence)
+                yield Ended(self._following.full_answer(), last.sentence)
                 return
             except StoreUnavailable:
                 self._note(heard=False)
@@ -105,4 +105,4 @@ class AnswerWait:
         if heard:
             self._heard = now
         elif now - self._heard > self._timeout:
-            raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
+            raise StoreUnavailable("no update of an answer for too long", code="service_unavailable")

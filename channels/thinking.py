@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from channels.options import ThinkingMode
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from utils.formats.json_slices import Slices, text_member
 from utils.markdown.thinking_stream import Piece, ThinkingStream
 from utils.thinking import has_tags, split_thinking
@@ -30,15 +30,15 @@ class ShownText:
         return [piece for piece in pieces if not (piece.thinking and self._thinking == "hide")]
 
 
-def text_members(whole: Whole, thinking: ThinkingMode, most: int = 0) -> dict[str, str | Slices]:
+def text_members(full: FullAnswer, thinking: ThinkingMode, most: int = 0) -> dict[str, str | Slices]:
     """Return the text of an ended answer as members of its JSON; one longer than `most` bytes comes in slices.
 
     Raises:
         StreamUnknown, StoreUnavailable: a long text cannot be read to separate its thinking.
     """
     if thinking == "show":
-        return {"content": text_member(whole.slices, long=whole.long is not None and whole.size > most)}
-    reasoning, content = thinking_and_answer(whole.text)
+        return {"content": text_member(full.slices, long=full.long is not None and full.size > most)}
+    reasoning, content = thinking_and_answer(full.text)
     return {"content": content, "reasoning": reasoning} if thinking == "separate" else {"content": content}
 
 

@@ -15,8 +15,8 @@ from channels.sockets.peer import FrameSocket
 from channels.thinking import ShownText, text_members
 from config.texts import Texts
 from services.models import Question
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from utils.formats.json_slices import Slices, text_member
 from utils.markdown.blocks import RenderedBlock
 from utils.markdown.pictures import with_pictures
@@ -94,16 +94,16 @@ class ChatDisplay:
         if shown.anew:
             self._reset(shown)
 
-    def show(self, shown: ChatAnswer, news: News) -> bool:
+    def show(self, shown: ChatAnswer, update: Update) -> bool:
         """Send new text; return False when the socket is closed."""
-        if news.reset:
+        if update.reset:
             self._reset(shown)
-        pieces = [*shown.text.feed("".join(chunk.content for chunk in news.chunks))]
-        pieces += shown.text.end() if news.ended else ()
+        pieces = [*shown.text.feed("".join(chunk.content for chunk in update.chunks))]
+        pieces += shown.text.end() if update.ended else ()
         reasoning, content = ("".join(text for thinking, text in pieces if thinking is kind) for kind in (True, False))
         if not (content or reasoning):
             return not self._socket.closing
-        frame = {"type": "chat_delta", **shown.names, "cursor": news.cursor, "content": content}
+        frame = {"type": "chat_delta", **shown.names, "cursor": update.cursor, "content": content}
         if reasoning:
             frame["reasoning"] = reasoning
         if shown.blocks and content:
@@ -111,11 +111,11 @@ class ChatDisplay:
             frame["html"] = [{"block": block.block, "html": pictured(block.html)} for block in changed]
         return self._socket.send(frame)
 
-    def ended(self, shown: ChatAnswer, news: News, whole: Whole) -> None:
-        if whole.size or whole.status == "completed":
-            self._socket.send(self._answer(shown, news, whole))
-        if whole.status == "error":
-            self.error(whole.error_code or "answer_failed", news.sentence, **shown.names)
+    def ended(self, shown: ChatAnswer, update: Update, full: FullAnswer) -> None:
+        if full.size or full.status == "completed":
+            self._socket.send(self._answer(shown, update, full))
+        if full.status == "error":
+            self.error(full.error_code or "answer_failed", update.sentence, **shown.names)
         self._typing(shown, False)
 
     def failed(self, shown: ChatAnswer, code: str) -> None:
@@ -155,21 +155,21 @@ class ChatDisplay:
         shown.text = ShownText(shown.thinking)
         self._socket.send({"type": "reset", **shown.names, "cursor": 0})
 
-    def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
+    def _answer(self, shown: ChatAnswer, update: Update, full: FullAnswer) -> dict[str, Any]:
         # A long answer is read from Redis while it is sent: once for the text, once for its HTML.
-        text = text_members(whole, shown.thinking)
-        frame: dict[str, Any] = {"type": "chat", "role": "assistant", **text, **shown.names, "cursor": news.cursor}
-        frame |= {"status": whole.status, "sources": list(whole.sources)}
+        text = text_members(full, shown.thinking)
+        frame: dict[str, Any] = {"type": "chat", "role": "assistant", **text, **shown.names, "cursor": update.cursor}
+        frame |= {"status": full.status, "sources": list(full.sources)}
         frame |= self._now()
-        if whole.files:
-            frame["files"] = list(whole.files)
-        if whole.suggestions:
-            frame["suggestions"] = whole.suggestions
-        if whole.error_code:
-            frame["code"] = whole.error_code.upper()
-        if whole.usage.known:
-            frame["usage"] = whole.usage.known
-        if whole.mock:
+        if full.files:
+            frame["files"] = list(full.files)
+        if full.suggestions:
+            frame["suggestions"] = full.suggestions
+        if full.error_code:
+            frame["code"] = full.error_code.upper()
+        if full.usage.known:
+            frame["usage"] = full.usage.known
+        if full.mock:
             frame["mock"] = True
         if shown.blocks:
             frame["html"] = self._rendered(shown, text["content"])

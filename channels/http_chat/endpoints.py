@@ -151,10 +151,10 @@ class HttpChat:
         raise refusal("draining", self._texts, stream_id=stream_id)
 
     def _ended(self, stream_id: str, end: Ended, thinking: ThinkingMode) -> Response:
-        if end.whole.status == "completed":
-            whole = answered(stream_id, end.whole, thinking=thinking)
+        if end.full.status == "completed":
+            whole = answered(stream_id, end.full, thinking=thinking)
             return envelope(whole, headers={"Cache-Control": "no-store"})
-        return refused(failed(stream_id, end.whole, end.sentence, self._texts, thinking=thinking))
+        return refused(failed(stream_id, end.full, end.sentence, self._texts, thinking=thinking))
 
 
 def http_chat_blueprint(chat: HttpChat, bots: AskableBots, callers: rest.ProgramChecker) -> Blueprint:

@@ -20,8 +20,8 @@ from channels.web.errors import UNKNOWN_CODE, retry_headers, status_of_code
 from channels.web.rest import STORE_CODE, RestError, enveloped
 from config.texts import Texts
 from services.errors import StoreUnavailable, StreamUnknown
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from utils.formats.json_slices import json_pieces
 from utils.markdown.thinking_stream import Piece
 
@@ -49,7 +49,7 @@ RETRY = b"retry: 1000\n\n"
 
 
 def answered(
-    stream_id: str, whole: Whole, *, thinking: ThinkingMode = "show", most: int = WHOLE_BYTES
+    stream_id: str, full: FullAnswer, *, thinking: ThinkingMode = "show", most: int = WHOLE_BYTES
 ) -> dict[str, Any]:
     """Return the data of a completed answer; a text longer than `most` bytes comes in slices.
 
@@ -58,15 +58,15 @@ def answered(
     """
     data = {
         "stream_id": stream_id,
-        **text_members(whole, thinking, most),
-        "status": whole.status,
-        "sources": list(whole.sources),
-        "files": list(whole.files),
-        "suggestions": whole.suggestions,
-        "usage": whole.usage.figures(),
-        "metadata": whole.metadata,
+        **text_members(full, thinking, most),
+        "status": full.status,
+        "sources": list(full.sources),
+        "files": list(full.files),
+        "suggestions": full.suggestions,
+        "usage": full.usage.figures(),
+        "metadata": full.metadata,
     }
-    return {**data, "mock": True} if whole.mock else data
+    return {**data, "mock": True} if full.mock else data
 
 
 def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
@@ -87,7 +87,7 @@ def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float =
 
 def failed(
     stream_id: str,
-    whole: Whole,
+    full: FullAnswer,
     sentence: str,
     texts: Texts,
     *,
@@ -95,10 +95,10 @@ def failed(
     most: int = WHOLE_BYTES,
 ) -> RestError:
     """Return the error reply of an answer that was not completed, with its text so far; raises what `answered` does."""
-    code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
-    data: dict[str, object] = {"stream_id": stream_id, **text_members(whole, thinking, most)}
-    cost = {"usage": whole.usage.known} if whole.usage.known else {}
-    return refusal(code, texts, sentence=sentence, retry_after=whole.retry_after, **data, **cost)
+    code = "cancelled" if full.status == "cancelled" else full.error_code or "answer_failed"
+    data: dict[str, object] = {"stream_id": stream_id, **text_members(full, thinking, most)}
+    cost = {"usage": full.usage.known} if full.usage.known else {}
+    return refusal(code, texts, sentence=sentence, retry_after=full.retry_after, **data, **cost)
 
 
 log = logging.getLogger(__name__)
@@ -153,20 +153,20 @@ class EventStream:
 
     def _events(self, step: WaitStep) -> Iterator[bytes]:
         match step:
-            case News():
-                yield from self._news(step)
+            case Update():
+                yield from self._update(step)
             case Ended():
                 yield from self._end(step)
             case _ if self._clock() - self._sent_at >= PING_SECONDS:
                 yield PING
 
-    def _news(self, news: News) -> Iterator[bytes]:
-        if news.reset:
+    def _update(self, update: Update) -> Iterator[bytes]:
+        if update.reset:
             self._text = ShownText(self._thinking)
-        text = "".join(chunk.content for chunk in news.chunks)
+        text = "".join(chunk.content for chunk in update.chunks)
         pieces = self._text.feed(text)
-        self._cursor = news.cursor
-        if events := (RESET if news.reset else b"") + self._pieces(pieces):
+        self._cursor = update.cursor
+        if events := (RESET if update.reset else b"") + self._pieces(pieces):
             yield events
 
     def _pieces(self, pieces: Iterable[Piece]) -> bytes:
@@ -189,11 +189,11 @@ class EventStream:
         yield from self._connection.unless_missing(self._last(end))
 
     def _last(self, end: Ended) -> Iterator[bytes]:
-        if end.whole.status == "completed":
-            data = answered(self._stream_id, end.whole, thinking=self._thinking, most=0)
+        if end.full.status == "completed":
+            data = answered(self._stream_id, end.full, thinking=self._thinking, most=0)
             yield from event_pieces("done", data, END)
         else:
-            error = failed(self._stream_id, end.whole, end.sentence, self._texts, thinking=self._thinking, most=0)
+            error = failed(self._stream_id, end.full, end.sentence, self._texts, thinking=self._thinking, most=0)
             yield from event_pieces("error", self._enveloped(error), END)
 
     def _error(self, error: RestError) -> bytes:

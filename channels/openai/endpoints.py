@@ -129,7 +129,7 @@ class ChatCompletions:
         if not finish:
             run.end()
             raise failure(end, self._texts)
-        completion = head.completion(end.whole, finish)
+        completion = head.completion(end.full, finish)
         content = completion["choices"][0]["message"]["content"]
         run.end(TextDigest(content) if finish == "stop" else None)
         return json.dumps(completion, ensure_ascii=False).encode()

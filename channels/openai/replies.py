@@ -13,7 +13,7 @@ from channels.openai.errors import error_object, openai_refusal
 from channels.thinking import thinking_and_answer
 from channels.web.rest import RestError
 from config.texts import Texts
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from utils.citations import source_link, source_title
 
 #: The finish reason of answers that end with these error codes; their text so far is the answer.
@@ -22,17 +22,17 @@ CUT = {"answer_too_long": "length", "provider_filtered": "content_filter"}
 
 def finish_reason(end: Ended) -> str:
     """Return an answer's finish reason, "" where it failed."""
-    return "stop" if end.whole.status == "completed" else CUT.get(end.whole.error_code, "")
+    return "stop" if end.full.status == "completed" else CUT.get(end.full.error_code, "")
 
 
 def failure(end: Ended, texts: Texts) -> RestError:
     """Return the error of an answer that failed or was cancelled."""
-    whole = end.whole
-    code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
-    return openai_refusal(code, texts, sentence=end.sentence, retry_after=whole.retry_after)
+    full = end.full
+    code = "cancelled" if full.status == "cancelled" else full.error_code or "answer_failed"
+    return openai_refusal(code, texts, sentence=end.sentence, retry_after=full.retry_after)
 
 
-def cited_sources(whole: Whole, length: int) -> list[dict[str, Any]]:
+def cited_sources(full: FullAnswer, length: int) -> list[dict[str, Any]]:
     """Return the sources of an answer of `length` characters; each is one of the whole answer."""
     return [
         {
@@ -44,12 +44,12 @@ def cited_sources(whole: Whole, length: int) -> list[dict[str, Any]]:
                 "end_index": length,
             },
         }
-        for source in whole.sources
+        for source in full.sources
     ]
 
 
-def usage(whole: Whole) -> dict[str, int]:
-    figures = whole.usage
+def usage(full: FullAnswer) -> dict[str, int]:
+    figures = full.usage
     return {
         "prompt_tokens": figures.prompt_tokens,
         "completion_tokens": figures.completion_tokens,
@@ -65,14 +65,14 @@ class ReplyHead:
     model: str
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def completion(self, whole: Whole, finish: str) -> dict[str, Any]:
-        """Return a whole answer; raises what `Whole.text` does."""
-        thinking, content = thinking_and_answer(whole.text)
+    def completion(self, full: FullAnswer, finish: str) -> dict[str, Any]:
+        """Return a whole answer; raises what `FullAnswer.text` does."""
+        thinking, content = thinking_and_answer(full.text)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         message |= {"reasoning_content": thinking} if thinking else {}
-        message |= {"annotations": cited} if (cited := cited_sources(whole, len(content))) else {}
+        message |= {"annotations": cited} if (cited := cited_sources(full, len(content))) else {}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(whole)}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(full)}
 
     def chunk(self, delta: Mapping[str, Any], finish: str | None = None, *, counts: bool) -> bytes:
         """Return one chunk as an event; where usage is sent at the end, every other chunk has none."""
@@ -81,8 +81,8 @@ class ReplyHead:
             {**self._head("chat.completion.chunk"), "choices": [choice], **({"usage": None} if counts else {})}
         )
 
-    def usage_chunk(self, whole: Whole) -> bytes:
-        return event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(whole)})
+    def usage_chunk(self, full: FullAnswer) -> bytes:
+        return event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(full)})
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": f"chatcmpl-{self.stream_id}", "object": kind, "created": self.created, "model": self.model}

@@ -15,7 +15,7 @@ from channels.waiting.connection import ClientConnection
 from config.texts import Texts
 from services.conversations.session_store import TextDigest
 from services.errors import StoreUnavailable, StreamUnknown
-from services.streams.following import News
+from services.streams.following import Update
 from utils.markdown.thinking_stream import Piece, ThinkingStream
 
 log = logging.getLogger(__name__)
@@ -66,15 +66,15 @@ class SentText:
         self._left = 0
         self._replayed = hashlib.sha256()
 
-    def take(self, news: News) -> str:
+    def take(self, update: Update) -> str:
         """Return the text that the client has not got yet.
 
         Raises:
             AnswerReplaced: the text was replaced, and its beginning differs from what was sent.
         """
-        if news.reset:
+        if update.reset:
             self._left, self._replayed = self._length, hashlib.sha256()
-        text = "".join(chunk.content for chunk in news.chunks)
+        text = "".join(chunk.content for chunk in update.chunks)
         if self._left:
             known, text = text[: self._left], text[self._left :]
             self._left -= len(known)
@@ -150,7 +150,7 @@ class CompletionStream:
 
     def _shown(self, step: WaitStep) -> Iterator[bytes]:
         match step:
-            case News():
+            case Update():
                 if text := self._sent.take(step):
                     yield from map(self._piece, self._thinking.feed(text))
             case Ended():
@@ -168,10 +168,10 @@ class CompletionStream:
         yield from map(self._piece, self._thinking.end())
         # Before the last chunk: the client may ask its next question as soon as it has this one.
         self._run.end(self._digest if finish == "stop" else None)
-        cited = cited_sources(end.whole, self._length)
+        cited = cited_sources(end.full, self._length)
         yield self._chunk({"annotations": cited} if cited else {}, finish)
         if self._counts:
-            yield self._head.usage_chunk(end.whole)
+            yield self._head.usage_chunk(end.full)
         yield DONE
 
     def _piece(self, piece: Piece) -> bytes:

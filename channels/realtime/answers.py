@@ -18,8 +18,8 @@ from services.identity.callers import Caller
 from services.models import Question
 from services.realtime.answers import MOST, SessionAnswers
 from services.realtime.effects import AskQuestion, Effect, SessionAnswer
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 
 log = logging.getLogger(__name__)
 
@@ -114,29 +114,29 @@ class ShownAnswers:
             closing=closing,
         )
 
-    def _show(self, queued: _QueuedAnswer, news: News) -> bool:
-        """Send the news piece by piece: the next frame is built after the one before it was sent."""
-        pieces = _pieces(news, joined=queued.answer.blocks is not None)
-        grew = partial(self._session.grew, queued.answer, first=news.first)
+    def _show(self, queued: _QueuedAnswer, update: Update) -> bool:
+        """Send the update piece by piece: the next frame is built after the one before it was sent."""
+        pieces = _pieces(update, joined=queued.answer.blocks is not None)
+        grew = partial(self._session.grew, queued.answer, first=update.first)
         if not pieces:
-            return self._run(partial(grew, (), cursor=news.cursor, reset=news.reset))
+            return self._run(partial(grew, (), cursor=update.cursor, reset=update.reset))
         for number, piece in enumerate(pieces):
-            cursor = news.cursor if number + 1 == len(pieces) else piece[1]
-            if not self._run(partial(grew, (piece,), cursor=cursor, reset=news.reset and not number)):
+            cursor = update.cursor if number + 1 == len(pieces) else piece[1]
+            if not self._run(partial(grew, (piece,), cursor=cursor, reset=update.reset and not number)):
                 return False
         return True
 
-    def _ended(self, queued: _QueuedAnswer, news: News, whole: Whole) -> None:
-        known: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
-        known |= {"usage": whole.usage.known, "sources": whole.sources, "files": whole.files}
-        self._run(lambda: self._session.ended(queued.answer, whole.status, **known))
+    def _ended(self, queued: _QueuedAnswer, update: Update, full: FullAnswer) -> None:
+        known: dict[str, Any] = {"code": full.error_code, "sentence": update.sentence, "mock": full.mock}
+        known |= {"usage": full.usage.known, "sources": full.sources, "files": full.files}
+        self._run(lambda: self._session.ended(queued.answer, full.status, **known))
 
 
-def _pieces(news: News, *, joined: bool) -> list[tuple[str, int]]:
+def _pieces(update: Update, *, joined: bool) -> list[tuple[str, int]]:
     """Return the new pieces of text, each with the cursor after it.
 
     They are `joined` to one for a client that gets HTML, so that an answer of many chunks is rendered once.
     """
-    if joined and news.chunks:
-        return [("".join(chunk.content for chunk in news.chunks), news.index + len(news.chunks))]
-    return [(chunk.content, after) for after, chunk in enumerate(news.chunks, start=news.index + 1)]
+    if joined and update.chunks:
+        return [("".join(chunk.content for chunk in update.chunks), update.index + len(update.chunks))]
+    return [(chunk.content, after) for after, chunk in enumerate(update.chunks, start=update.index + 1)]

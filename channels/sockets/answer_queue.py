@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 from channels.asking import StreamSource
 from channels.following import AnswerWait
 from services.errors import StoreUnavailable, StreamUnknown
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class AnswerCallbacks(Generic[S]):
 
     begun: Callable[[S], object]
     #: Returns whether the client still wants the answer.
-    show: Callable[[S, News], bool]
-    ended: Callable[[S, News, Whole], object]
+    show: Callable[[S, Update], bool]
+    ended: Callable[[S, Update, FullAnswer], object]
     #: Called with an error code.
     failed: Callable[[S, str], object]
     #: Whether the socket is closing.
@@ -51,7 +51,7 @@ class AnswerCallbacks(Generic[S]):
 class AnswerQueue(Generic[S]):
     """A queue of streams. The first one is being shown; the others wait, while their answers are already produced.
 
-    For each stream the queue's thread calls `begun`, then `show` with each news (the last one included), then `ended`
+    For each stream the queue's thread calls `begun`, then `show` with each update (the last one included), then `ended`
     with the whole answer. When the stream cannot be read (any further), `failed` replaces the remaining calls.
     Callbacks may call `add` and `drop`. After `show` has returned False nothing more is called for that answer, and
     after `close`, or once `closing` is true, for none. The streams themselves go on.
@@ -66,7 +66,7 @@ class AnswerQueue(Generic[S]):
         timeout: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create an empty queue for `most` answers; one without news for `timeout` seconds fails."""
+        """Create an empty queue for `most` answers; one without updates for `timeout` seconds fails."""
         self._gateway = gateway
         self._callbacks = callbacks
         self._most = most
@@ -163,11 +163,11 @@ class AnswerQueue(Generic[S]):
             clock=self._clock,
             sleep=self._closed.wait,
         )
-        last: News | None = None
+        last: Update | None = None
         for step in wait.steps():
-            if isinstance(step, News):
+            if isinstance(step, Update):
                 last = step
                 if not self._wanted(shown) or not self._callbacks.show(shown, step):
                     return
             elif step and last:
-                self._callbacks.ended(shown, last, step.whole)
+                self._callbacks.ended(shown, last, step.full)

@@ -26,7 +26,7 @@ class WaitingRequests:
     """The waiting requests of this process; attached to `bootstrap.container`, which starts and stops it."""
 
     def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
-        """At most `most` requests wait at once; one without news for `timeout` seconds fails."""
+        """At most `most` requests wait at once; one without updates for `timeout` seconds fails."""
         self._most = most
         self._timeout = timeout
         self._count = 0

@@ -18,7 +18,7 @@ from services.batches.records import Claimed, Input, Order
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Question
 from services.streams.following import Following
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from services.streams.records import Snapshot
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ class Outcome:
     retry_after: float = 0.0
 
     @classmethod
-    def of(cls, whole: Whole) -> Outcome:
+    def of(cls, full: FullAnswer) -> Outcome:
         """Return the result of an ended stream."""
-        metadata = {**whole.metadata, "mock": True} if whole.mock else whole.metadata
-        if whole.status == "completed":
-            return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
-        code = whole.error_code or "answer_failed"
-        return cls(code, whole.text, metadata, whole.sources, whole.usage.known, whole.retry_after)
+        metadata = {**full.metadata, "mock": True} if full.mock else full.metadata
+        if full.status == "completed":
+            return cls("", full.text, metadata, full.sources, full.usage.figures())
+        code = full.error_code or "answer_failed"
+        return cls(code, full.text, metadata, full.sources, full.usage.known, full.retry_after)
 
     @property
     def said(self) -> dict[str, Any]:
@@ -114,13 +114,13 @@ class ItemAsker:
         person = question.principal
         following = self._gateway.follow_end(snapshot.stream_id, bot=question.bot, principal=person)
         try:
-            whole = self._followed(following, going_on)
+            full = self._followed(following, going_on)
         except StreamUnknown:
             # Redis lost the stream, and its owner is gone.
             return Outcome("interrupted")
-        if whole and whole.status == "cancelled":
+        if full and full.status == "cancelled":
             self._sleep(CANCEL_SECONDS)
-        return Outcome.of(whole) if whole else None
+        return Outcome.of(full) if full else None
 
     def cancel(self, order: Order, stream_id: str) -> None:
         """Cancel an item's stream, also at the provider; raises `StoreUnavailable`."""
@@ -147,15 +147,15 @@ class ItemAsker:
             self._sleep(LOOK)
         return None
 
-    def _followed(self, following: Following, going_on: Callable[[], bool]) -> Whole | None:
+    def _followed(self, following: Following, going_on: Callable[[], bool]) -> FullAnswer | None:
         """Follow the stream to its end and return it whole; None if `going_on` became false."""
         ended = False
         while going_on():
             try:
                 if ended:
-                    return following.whole().complete()
-                news = following.next(LOOK)
-                ended = bool(news and news.ended)
+                    return following.full_answer().complete()
+                update = following.next(LOOK)
+                ended = bool(update and update.ended)
             except StoreUnavailable:
                 self._sleep(LOOK)
         return None

@@ -170,7 +170,7 @@ class FileDelivery:
 
     def _text(self, stream_id: str) -> Download | None:
         """Return an answer's text as people see it: without thinking, and with links to its files."""
-        stream = self._streams.whole(stream_id)
+        stream = self._streams.full_answer(stream_id)
         if stream is None:
             return None
         answer = answer_text(in_words(stream.text, self._offers.words, growing=False))

@@ -20,8 +20,8 @@ from services.errors import StoreUnavailable
 from services.files.links import BY_SOURCE, TEXT, FileLinks, FileRef, suffix_of
 from services.files.sources import digest_of
 from services.files.store import FileStore, StoredFile
-from services.streams.following import PAUSE, Following, News
-from services.streams.long_text import Whole
+from services.streams.following import PAUSE, Following, Update
+from services.streams.long_text import FullAnswer
 from services.streams.records import Chunk
 from utils.markdown.pictures import Reference, relinked, settled_size
 
@@ -146,47 +146,47 @@ class LinkedFollowing:
         #: Chunks that end with the beginning of an address; their reader's cursor is before them.
         self._held: tuple[Chunk, ...] = ()
         #: Received chunks without their links, because Redis was away.
-        self._unshown: News | None = None
+        self._unshown: Update | None = None
 
-    def next(self, timeout: float) -> News | None:
+    def next(self, timeout: float) -> Update | None:
         """Do what `Following.next` does. The chunks that a link is in become one chunk."""
         if self._unshown is None:
-            news = self._following.next(timeout)
-            self._unshown = news and self._with_held(news)
+            update = self._following.next(timeout)
+            self._unshown = update and self._with_held(update)
         if self._unshown is None:
             return None
         try:
-            news = self._linked(self._unshown)
+            update = self._linked(self._unshown)
         except StoreUnavailable:
             self._sleep(min(timeout, PAUSE))
             return None
         self._unshown = None
-        return news
+        return update
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         """Do what `Following.whole` does, and add the list of the answer's files."""
-        whole = self._following.whole()
+        full = self._following.full_answer()
         shown = partial(self._links.slices, self._stream_id)
-        return replace(whole, shown=shown, files=self._links.listed(self._stream_id) if whole.has_files else ())
+        return replace(full, shown=shown, files=self._links.listed(self._stream_id) if full.has_files else ())
 
-    def _with_held(self, news: News) -> News:
+    def _with_held(self, update: Update) -> Update:
         held, self._held = self._held, ()
-        if news.reset or not held:
-            return news
+        if update.reset or not held:
+            return update
         count = len(held)
-        return replace(news, chunks=(*held, *news.chunks), index=news.index - count, first=news.first - count)
+        return replace(update, chunks=(*held, *update.chunks), index=update.index - count, first=update.first - count)
 
-    def _linked(self, news: News) -> News:
-        text = "".join([chunk.content for chunk in news.chunks])
+    def _linked(self, update: Update) -> Update:
+        text = "".join([chunk.content for chunk in update.chunks])
         if "]" not in text:
-            return news
-        count = len(news.chunks) if news.ended else _settled_chunks(news.chunks, text)
-        shown, self._held = news.chunks[:count], news.chunks[count:]
+            return update
+        count = len(update.chunks) if update.ended else _settled_chunks(update.chunks, text)
+        shown, self._held = update.chunks[:count], update.chunks[count:]
         text = "".join([chunk.content for chunk in shown])
         linked = self._links.text(self._stream_id, text)
         if linked != text:
             shown = (shown[0]._replace(content=linked),)
-        return replace(news, chunks=shown, cursor=news.index + count if self._held else news.cursor)
+        return replace(update, chunks=shown, cursor=update.index + count if self._held else update.cursor)
 
 
 def _settled_chunks(chunks: Sequence[Chunk], text: str) -> int:

@@ -1,8 +1,8 @@
 """Group commit: the pending writes of all streams of this replica go to Redis in one pipeline.
 
-A flush begins at once for urgent news: first words, fields, the end. Further text waits until flushes take a tenth of
-the time at most, so that with thousands of deltas a second one write carries several deltas of its stream. The lease of
-a silent stream is renewed every third of its length.
+A flush begins at once for urgent updates: first words, fields, the end. Further text waits until flushes take a tenth
+of the time at most, so that with thousands of deltas a second one write carries several deltas of its stream. The lease
+of a silent stream is renewed every third of its length.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of text in one pipeline, over all streams: a slow connection carries them within a socket's timeout.
 BATCH_BYTES = 1024 * 1024
-#: Seconds from the start of one flush to the next without urgent news: the minimum, the maximum, and the factor applied
-#: to the duration of the last flush.
+#: Seconds from the start of one flush to the next without urgent updates: the minimum, the maximum, and the factor
+#: applied to the duration of the last flush.
 PACE, SLOWEST, PART = 0.01, 0.15, 10.0
 #: Number of checks for silent streams within one lease.
 LOOKS = 12
@@ -44,9 +44,9 @@ class Flusher:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: dict[str, OwnedStream] = {}
-        #: Streams with news in order of arrival. A deque needs no lock: each delta may pass here.
+        #: Streams with updates in order of arrival. A deque needs no lock: each delta may pass here.
         self._queue: deque[OwnedStream] = deque()
-        #: Ids of streams that the next write includes even without news, to renew their lease; only the flusher uses
+        #: Ids of streams that the next write includes even without updates, to renew their lease; only the flusher uses
         #: it.
         self._due: set[str] = set()
         #: Ends for streams that may have been opened although the reply was lost; a full deque drops the oldest.
@@ -61,7 +61,7 @@ class Flusher:
         self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Write the remaining news, then end the thread."""
+        """Write the remaining updates, then end the thread."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -74,8 +74,8 @@ class Flusher:
         self.changed(stream)
 
     def changed(self, stream: OwnedStream) -> None:
-        """Queue the stream, so that its news is written soon."""
-        # A queued stream needs no second entry: the flusher clears the mark before it reads the news.
+        """Queue the stream, so that its updates are written soon."""
+        # A queued stream needs no second entry: the flusher clears the mark before it reads the updates.
         if not stream.queued:
             stream.queued = True
             self._queue.append(stream)
@@ -127,7 +127,7 @@ class Flusher:
                 return
 
     def _flush(self) -> tuple[bool, bool]:
-        """Send one pipeline; return whether news is left, and whether a node of a Redis Cluster is away."""
+        """Send one pipeline; return whether updates are left, and whether a node of a Redis Cluster is away."""
         self._note_renewals()
         batch = self._collect()
         if not (batch or self._late_ends):
@@ -208,7 +208,7 @@ class Flusher:
                 self._late_ends.popleft()
 
     def _failed(self, stream: OwnedStream) -> None:
-        """Queue the stream's news again; Redis skips chunks that did arrive."""
+        """Queue the stream's updates again; Redis skips chunks that did arrive."""
         stream.failed()
         self._due.add(stream.stream_id)
         self.changed(stream)

@@ -1,4 +1,4 @@
-"""Following a stream for one reader: its news since a cursor, until its end, whichever replica writes it."""
+"""Following a stream for one reader: its updates after a cursor, until its end, whichever replica writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Status
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, Standing
 
@@ -21,8 +21,8 @@ MAX_MISSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """The news of a stream since a reader's cursor."""
+class Update:
+    """The change of a stream since a reader's cursor."""
 
     #: The reader's next cursor: an absolute list index.
     cursor: int
@@ -99,11 +99,11 @@ class Following:
         self._sleep = sleep
         #: The standing of the stream at the last read; None before the first.
         self._seen: Standing | None = None
-        #: Whether the next read must not wait for news.
+        #: Whether the next read must not wait for updates.
         self._behind = True
 
-    def next(self, timeout: float) -> News | None:
-        """Return the news, None if there is none within `timeout` seconds. After the end there is no more.
+    def next(self, timeout: float) -> Update | None:
+        """Return the next update, None if there is none within `timeout` seconds or after the end.
 
         It waits through an outage of Redis, and through the absence of a stream that its owner may be writing again.
 
@@ -116,18 +116,18 @@ class Following:
             self._behind = True
             self._sleep(min(timeout, PAUSE))
             return None
-        return self._news(page) if page else None
+        return self._update(page) if page else None
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         """Return the stream's whole text in one round trip; call it after the end.
 
         Raises:
             StreamUnknown: it has expired.
             StoreUnavailable: Redis is away.
         """
-        if (whole := self._readers.whole(self.stream_id)) is None:
+        if (full := self._readers.full_answer(self.stream_id)) is None:
             raise StreamUnknown(self.stream_id)
-        return whole
+        return full
 
     def _page(self, timeout: float) -> ChunkPage | None:
         if self._seen and not self._behind:
@@ -152,7 +152,7 @@ class Following:
             raise StreamUnknown(self.stream_id)
         self._sleep(min(timeout, PAUSE))
 
-    def _news(self, page: ChunkPage) -> News | None:
+    def _update(self, page: ChunkPage) -> Update | None:
         standing, chunks = page.standing, list(page.chunks)
         anew = self._begins_anew(standing)
         index = standing.start if anew else self._cursor
@@ -169,16 +169,16 @@ class Following:
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
         first = max(0, index - standing.start)
-        return self._told(page, chunks, News(cursor, index=index, reset=reset, first=first))
+        return self._told(page, chunks, Update(cursor, index=index, reset=reset, first=first))
 
-    def _told(self, page: ChunkPage, chunks: list[Chunk], news: News) -> News:
+    def _told(self, page: ChunkPage, chunks: list[Chunk], update: Update) -> Update:
         standing = page.standing
         words = tuple(chunk for chunk in chunks if chunk.content and not chunk.is_error)
         sentence = "".join(chunk.content for chunk in chunks if chunk.is_error)
-        news = replace(news, chunks=words, sentence=sentence, waiting=standing.waiting)
+        update = replace(update, chunks=words, sentence=sentence, waiting=standing.waiting)
         if standing.status == "processing" or self._behind:
-            return news
-        return replace(news, ended=True, status=standing.status, error_code=standing.error_code)
+            return update
+        return replace(update, ended=True, status=standing.status, error_code=standing.error_code)
 
     def _begins_anew(self, standing: Standing) -> bool:
         """Tell whether to read from the text's beginning: it was replaced, or is shorter than the text shown.

@@ -69,7 +69,7 @@ class LongText:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class FullAnswer:
     """A stream's whole text, and the other fields that go with it."""
 
     #: The text if it is short, else "".
@@ -122,7 +122,7 @@ class Whole:
         """Yield the text in slices, each read when it is requested; raises what `text` does."""
         yield from self.shown(self.long or (self.short,))
 
-    def complete(self) -> Whole:
+    def complete(self) -> FullAnswer:
         """Return a copy whose text is a short one; raises what `text` does."""
         return replace(self, short=self.text, long=None, shown=iter) if self.long else self
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from services.errors import StoreUnavailable
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from services.streams.manager import StreamManager
 from services.streams.records import ChunkPage, Standing
 from services.streams.store import StreamStore
@@ -29,7 +29,7 @@ STOP_SECONDS = 2.0
 
 
 class _Look:
-    """One reader's wait for news of a stream that another replica writes."""
+    """One reader's wait for an update of a stream that another replica writes."""
 
     def __init__(self, stream_id: str, cursor: int, seen: Standing) -> None:
         self.stream_id = stream_id
@@ -105,9 +105,9 @@ class StreamReaders:
             with self._lock:
                 self._looks.discard(look)
 
-    def whole(self, stream_id: str) -> Whole | None:
+    def full_answer(self, stream_id: str) -> FullAnswer | None:
         """Return a stream's whole text, None if there is no such stream; raises `StoreUnavailable`."""
-        return self._store.whole(stream_id)
+        return self._store.full_answer(stream_id)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -186,7 +186,7 @@ class Takeover(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The state of a stream; a reader compares two of them to detect news."""
+    """The state of a stream; a reader compares two of them to detect an update."""
 
     status: Status
     error_code: str

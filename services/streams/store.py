@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from services.errors import StoreUnavailable
 from services.redis.store import Call, ScriptRunner, script
 from services.streams.answer_events import read_sources, read_usage
-from services.streams.long_text import LongText, TextSlice, Whole
+from services.streams.long_text import FullAnswer, LongText, TextSlice
 from services.streams.records import (
     PAGE_BYTES,
     PAGE_CHUNKS,
@@ -162,7 +162,7 @@ class StreamStore:
             for reply in replies
         ]
 
-    def whole(self, stream_id: str) -> Whole | None:
+    def full_answer(self, stream_id: str) -> FullAnswer | None:
         """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
         words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested")
@@ -172,10 +172,10 @@ class StreamStore:
         if not status:
             return None
         begun = TextSlice(*text)
-        # Words have the same name in the hash and in `Whole`.
+        # Words have the same name in the hash and in `FullAnswer`.
         named: dict[str, Any] = {name: word or "" for name, word in zip(words, told, strict=True)}
         is_short = begun.end == begun.size
-        return Whole(
+        return FullAnswer(
             begun.text if is_short else "",
             status,
             sources=read_sources(sources),

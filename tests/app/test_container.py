@@ -271,13 +271,13 @@ def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str,
         question = Question("年假?", "chat", "default", caller.principal, msgid="c/1")
         asked = built.gateway.ask(question)
         following = twin.gateway.follow(asked.stream_id, bot="default", principal=caller.principal)
-        news = None
-        while not (news and news.ended):
-            news = following.next(5.0)
+        update = None
+        while not (update and update.ended):
+            update = following.next(5.0)
 
         assert twin.gateway.ask(question).stream_id == asked.stream_id
-        assert news.status == "completed"
-        assert following.whole().mock
+        assert update.status == "completed"
+        assert following.full_answer().mock
     finally:
         built.close()
         twin.close()

@@ -49,7 +49,7 @@ class AnswerView:
         The same on every replica. `in_frame`: people see the finished frame; else the messages are the whole answer.
         Both are empty if the answer expired.
         """
-        whole = self._streams.whole(snapshot.stream_id)
+        whole = self._streams.full_answer(snapshot.stream_id)
         if whole is None:
             return [], []
         seen, said = snapshot if in_frame else None, (snapshot.error_code, snapshot.cited, snapshot.note)

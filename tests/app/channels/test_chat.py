@@ -19,8 +19,8 @@ from services.attachments import SentFile
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question, Status, Usage
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from services.streams.records import Chunk, Snapshot
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import BOTS, LINES, NO_FILES, ChatClient, Limit, Ratings
@@ -29,21 +29,21 @@ from tests.support.streams.told_stream import Stream
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def grown(cursor: int, *texts: str, **others: Any) -> News:
-    return News(cursor, tuple(Chunk(text, "2025-01-01T00:00:00.000+00:00") for text in texts), **others)
+def grown(cursor: int, *texts: str, **others: Any) -> Update:
+    return Update(cursor, tuple(Chunk(text, "2025-01-01T00:00:00.000+00:00") for text in texts), **others)
 
 
-def ended(cursor: int, status: Status = "completed", **others: Any) -> News:
-    return News(cursor, ended=True, status=status, **others)
+def ended(cursor: int, status: Status = "completed", **others: Any) -> Update:
+    return Update(cursor, ended=True, status=status, **others)
 
 
 class FakeStream(Stream):
     """A stream whose `whole` the test sets."""
 
-    answer = Whole("", "completed")
+    answer = FullAnswer("", "completed")
 
-    def whole(self) -> Whole:
-        super().whole()
+    def full_answer(self) -> FullAnswer:
+        super().full_answer()
         return self.answer
 
 
@@ -113,13 +113,13 @@ class FakeGateway:
             return "completed" if stream_id in self.streams else ""
         self.running.remove(stream_id)
         self.cancelled.append(stream_id)
-        self.streams[stream_id].answer = Whole("so far", "cancelled", "cancelled")
+        self.streams[stream_id].answer = FullAnswer("so far", "cancelled", "cancelled")
         self.streams[stream_id].tells(ended(5, "cancelled", error_code="cancelled"))
         return "processing"
 
     def answers(self, stream_id: str, *texts: str) -> None:
         """Send these chunks on a stream, then its end."""
-        self.streams[stream_id].answer = Whole("".join(texts), "completed")
+        self.streams[stream_id].answer = FullAnswer("".join(texts), "completed")
         for number, text in enumerate(texts, 1):
             self.streams[stream_id].tells(grown(number, text))
         self.streams[stream_id].tells(ended(len(texts)))
@@ -174,14 +174,14 @@ def test_a_question_and_its_answer(client: ChatClient, gateway: FakeGateway) -> 
     client.sees_end(stream_id)
 
     names = {"stream_id": "s1", "id": "q1"}
-    whole = {"type": "chat", "role": "assistant", "content": "五天", "cursor": 2, "status": "completed", "sources": []}
+    full = {"type": "chat", "role": "assistant", "content": "五天", "cursor": 2, "status": "completed", "sources": []}
     frames = [untimed(frame) if "timestamp" in frame else frame for frame in client.frames[1:]]
     assert frames == [
         {"type": "chat", "role": "user", "content": "年假几天？", "client_id": "c1", **names},
         {"type": "typing", "status": True, **names},
         {"type": "chat_delta", "cursor": 1, "content": "五", **names},
         {"type": "chat_delta", "cursor": 2, "content": "天", **names},
-        {**whole, "client_id": "c1", **names},
+        {**full, "client_id": "c1", **names},
         {"type": "typing", "status": False, **names},
     ]
 
@@ -216,15 +216,15 @@ def test_a_conversation_is_the_clients_own(client: ChatClient, gateway: FakeGate
 def test_the_whole_answer_has_sources_mock_and_usage(client: ChatClient, gateway: FakeGateway) -> None:
     """Sources, `mock` and usage come with the whole answer."""
     stream_id = client.asks("年假？")
-    gateway.streams[stream_id].answer = Whole(
+    gateway.streams[stream_id].answer = FullAnswer(
         "五天", "completed", sources=({"title": "手册"},), mock=True, usage=Usage(7, 3, 4)
     )
     gateway.streams[stream_id].tells(grown(1, "五天"), ended(1))
 
-    whole = client.sees(type="chat", role="assistant")
+    full = client.sees(type="chat", role="assistant")
 
-    assert (whole["sources"], whole["mock"]) == ([{"title": "手册"}], True)
-    assert (whole["usage"]["total_tokens"], whole["usage"]["completion_tokens"]) == (7, 4)
+    assert (full["sources"], full["mock"]) == ([{"title": "手册"}], True)
+    assert (full["usage"]["total_tokens"], full["usage"]["completion_tokens"]) == (7, 4)
 
 
 def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGateway) -> None:
@@ -246,7 +246,7 @@ def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGa
 def test_a_failed_answer_without_text(client: ChatClient, gateway: FakeGateway) -> None:
     """A08, DA11: an error with the stream's code and sentence, then typing false; no empty answer."""
     stream_id = client.asks("年假？", id="q1")
-    gateway.streams[stream_id].answer = Whole("", "error", "provider_timeout")
+    gateway.streams[stream_id].answer = FullAnswer("", "error", "provider_timeout")
     gateway.streams[stream_id].tells(ended(1, "error", error_code="provider_timeout", sentence="太久了"))
 
     frames = client.sees_end(stream_id)
@@ -261,7 +261,7 @@ def test_a_failed_answer_without_text(client: ChatClient, gateway: FakeGateway) 
 def test_a_failed_answer_with_text(client: ChatClient, gateway: FakeGateway) -> None:
     """The text so far comes whole, then the error, then typing false."""
     stream_id = client.asks("年假？")
-    gateway.streams[stream_id].answer = Whole("五", "error", "interrupted")
+    gateway.streams[stream_id].answer = FullAnswer("五", "error", "interrupted")
     gateway.streams[stream_id].tells(grown(1, "五"), ended(2, "error", error_code="interrupted"))
 
     frames = client.sees_end(stream_id)
@@ -285,7 +285,7 @@ def test_a_replaced_text_is_sent_after_a_reset(client: ChatClient, gateway: Fake
     """`reset` comes before the new text; its cursor is 0, so a resume gets all of it."""
     stream_id = client.asks("年假？")
     gateway.streams[stream_id].tells(grown(1, "no"), grown(3, "yes", reset=True))
-    gateway.streams[stream_id].answer = Whole("yes", "completed")
+    gateway.streams[stream_id].answer = FullAnswer("yes", "completed")
     gateway.streams[stream_id].tells(ended(3))
 
     frames = client.sees_end(stream_id)
@@ -298,7 +298,7 @@ def test_a_replaced_text_is_sent_after_a_reset(client: ChatClient, gateway: Fake
 def test_waiting_in_the_queue_sends_no_delta(client: ChatClient, gateway: FakeGateway) -> None:
     """News without chunks sends no delta."""
     stream_id = client.asks("年假？")
-    gateway.streams[stream_id].tells(News(0, waiting=True))
+    gateway.streams[stream_id].tells(Update(0, waiting=True))
     gateway.answers(stream_id, "五天")
 
     frames = client.sees_end(stream_id)
@@ -656,7 +656,7 @@ def test_an_outage_while_stopping_is_reported_once(client: ChatClient, gateway: 
 def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gateway: FakeGateway, code: str) -> None:
     """Its error is shown like that of a failed answer, also if an outage kept the question from being asked."""
     gateway.streams["s1"] = FakeStream()
-    gateway.streams["s1"].answer = Whole("", "error", code)
+    gateway.streams["s1"].answer = FullAnswer("", "error", code)
     gateway.named["c1/q1"] = "s1"
     gateway.outcome, gateway.kept = code, 1
     gateway.streams["s1"].tells(ended(1, "error", error_code=code, sentence="不行"))

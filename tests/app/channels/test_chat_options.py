@@ -10,7 +10,7 @@ import pytest
 from channels.options import Reader
 from config.texts import ZH
 from services.identity.callers import Caller
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from tests.app.channels.test_chat import FakeGateway, FakeStream, arrives, client, ended, gateway, grown
 from tests.app.channels.test_http_chat import Endpoint
 from tests.support.sockets.chat_room import ChatClient
@@ -98,7 +98,7 @@ def test_an_id_belongs_to_its_options_bot_and_user(client: ChatClient, gateway: 
 
 
 @pytest.mark.parametrize(
-    ("thinking", "pieces", "whole"),
+    ("thinking", "pieces", "full"),
     [
         ("show", [("<thi", ""), ("nk>查手", ""), ("册。</think>\n\n十", ""), ("天。", "")], {"content": TEXT}),
         ("hide", [("十", ""), ("天。", "")], {"content": "十天。"}),
@@ -110,7 +110,7 @@ def test_an_id_belongs_to_its_options_bot_and_user(client: ChatClient, gateway: 
     ],
 )
 def test_the_thinking_goes_where_the_client_wants_it(
-    client: ChatClient, gateway: FakeGateway, thinking: str, pieces: list[tuple[str, str]], whole: dict[str, str]
+    client: ChatClient, gateway: FakeGateway, thinking: str, pieces: list[tuple[str, str]], full: dict[str, str]
 ) -> None:
     """Its tags are in no piece, also where a tag comes in two; the whole answer and its HTML follow."""
     stream_id = client.asks("甲？", thinking=thinking, render="html")
@@ -119,8 +119,8 @@ def test_the_thinking_goes_where_the_client_wants_it(
 
     deltas = [(frame["content"], frame.get("reasoning", "")) for frame in frames if frame["type"] == "chat_delta"]
     assert deltas == pieces
-    assert {name: frames[-2][name] for name in ("content", "reasoning") if name in frames[-2]} == whole
-    assert frames[-2]["html"] == f"<main>{whole['content']}</main>"
+    assert {name: frames[-2][name] for name in ("content", "reasoning") if name in frames[-2]} == full
+    assert frames[-2]["html"] == f"<main>{full['content']}</main>"
     assert client.unknown() == []
 
 
@@ -136,7 +136,7 @@ def test_a_backtick_that_was_held_back_is_sent_at_the_end(client: ChatClient, ga
 def test_a_replaced_text_begins_its_thinking_anew(client: ChatClient, gateway: FakeGateway) -> None:
     """A tag that was open in the former text is not open in the next one."""
     stream_id = client.asks("甲？", thinking="separate")
-    gateway.streams[stream_id].answer = Whole("十天。", "completed")
+    gateway.streams[stream_id].answer = FullAnswer("十天。", "completed")
     gateway.streams[stream_id].tells(grown(1, "<think>查"), grown(2, "十天。", reset=True), ended(3))
     client.sees_end(stream_id)
 

@@ -24,7 +24,7 @@ from config.texts import ZH, Texts
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Callers
 from services.models import Status, Usage
-from services.streams.long_text import LongText, TextSlice, Whole
+from services.streams.long_text import FullAnswer, LongText, TextSlice
 from tests.app.channels.test_chat import FakeGateway, FakeStream, ended, grown, rejected_count
 from tests.support.sockets.chat_room import BOTS, NO_FILES, Limit
 from tests.support.sockets.event_reader import Event, events
@@ -34,7 +34,7 @@ KEY = "not-a-real-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 EVENTS = {"Accept": "text/event-stream"}
 USAGE = {"total_tokens": 7, "prompt_tokens": 3, "completion_tokens": 4, "total_price": "0.001", "currency": "USD"}
-WHOLE = Whole(
+WHOLE = FullAnswer(
     "答案",
     "completed",
     sources=(typed_source({"title": "handbook.md"}),),
@@ -67,18 +67,18 @@ class Endpoint:
         self.app.register_blueprint(http_chat_blueprint(chat, AskableBots(BOTS, texts), Callers("key", api_keys=[KEY])))
         self.client: FlaskClient = self.app.test_client()
 
-    def will(self, whole: Whole, *texts: str, sentence: str = "", **end: Any) -> FakeStream:
+    def will(self, full: FullAnswer, *texts: str, sentence: str = "", **end: Any) -> FakeStream:
         """Have the next stream send these texts, and end."""
-        stream = self.has(f"s{len(self.gateway.streams) + 1}", whole)
+        stream = self.has(f"s{len(self.gateway.streams) + 1}", full)
         for cursor, text in enumerate(texts, 1):
             stream.tells(grown(cursor, text))
-        code = {"error_code": whole.error_code, "sentence": sentence}
-        stream.tells(ended(len(texts) + 1, whole.status, **{**code, **end}))
+        code = {"error_code": full.error_code, "sentence": sentence}
+        stream.tells(ended(len(texts) + 1, full.status, **{**code, **end}))
         return stream
 
-    def has(self, stream_id: str, whole: Whole = WHOLE) -> FakeStream:
+    def has(self, stream_id: str, full: FullAnswer = WHOLE) -> FakeStream:
         stream = self.gateway.streams.setdefault(stream_id, FakeStream())
-        stream.answer = whole
+        stream.answer = full
         return stream
 
     def asks(self, query: str = "年假？", *, headers: dict[str, str] | None = None, **fields: Any) -> TestResponse:
@@ -103,10 +103,10 @@ def endpoint() -> Iterator[Endpoint]:
     assert endpoint.waits.count == 0, "a slot was not released"
 
 
-def prepared(endpoint: Endpoint, whole: Whole, *texts: str, id: str = "q1", **others: Any) -> dict[str, Any]:
+def prepared(endpoint: Endpoint, full: FullAnswer, *texts: str, id: str = "q1", **others: Any) -> dict[str, Any]:
     """Prepare a stream with these texts for the question's id; return the fields to ask it with."""
     endpoint.gateway.named[id] = f"s{len(endpoint.gateway.streams) + 1}"
-    endpoint.will(whole, *texts, **others)
+    endpoint.will(full, *texts, **others)
     return {"id": id}
 
 
@@ -148,7 +148,7 @@ def test_an_answer_is_returned_as_json(endpoint: Endpoint) -> None:
 
 def test_an_answer_of_the_mock_is_marked(endpoint: Endpoint) -> None:
     """With MOCK_FALLBACK, clients can tell the built-in mock's answer from the provider's."""
-    reply = endpoint.asks(**prepared(endpoint, Whole("mock", "completed", mock=True)))
+    reply = endpoint.asks(**prepared(endpoint, FullAnswer("mock", "completed", mock=True)))
 
     assert reply.get_json()["data"]["mock"] is True
 
@@ -191,7 +191,7 @@ def test_a_replaced_text_is_sent_after_a_reset(endpoint: Endpoint) -> None:
 def test_any_text_is_one_line_of_an_event(endpoint: Endpoint) -> None:
     """Line ends of every kind, and text that looks like an SSE field, arrive unchanged."""
     text = "a\nb\r\nc\rid: 9\u2028data: x\n\nevent: done\n\n\x00👍🏽"
-    endpoint.has("s1", Whole(text, "completed")).tells(grown(1, text), ended(2))
+    endpoint.has("s1", FullAnswer(text, "completed")).tells(grown(1, text), ended(2))
 
     received = shown(endpoint.gets("s1", **EVENTS))
 
@@ -199,7 +199,7 @@ def test_any_text_is_one_line_of_an_event(endpoint: Endpoint) -> None:
     assert received[2].data["content"] == text
 
 
-def long_answer(text: str, status: Status = "completed", code: str = "", *, most: int = 10**9) -> Whole:
+def long_answer(text: str, status: Status = "completed", code: str = "", *, most: int = 10**9) -> FullAnswer:
     """Return an answer that is read in slices, and expires after `most` characters."""
 
     def read(offset: int) -> TextSlice:
@@ -207,7 +207,7 @@ def long_answer(text: str, status: Status = "completed", code: str = "", *, most
             raise StreamUnknown("s1")
         return TextSlice(text[offset : offset + 1000], min(len(text), offset + 1000), len(text))
 
-    return Whole("", status, code, long=LongText(read, len(text)))
+    return FullAnswer("", status, code, long=LongText(read, len(text)))
 
 
 @pytest.mark.parametrize("size", [20_000, 200_000])
@@ -220,19 +220,19 @@ def test_a_long_answer_is_read_while_it_is_sent(endpoint: Endpoint, size: int) -
     endpoint.has("s4", long_answer(text, "error", "interrupted")).tells(ended(1, "error", error_code="interrupted"))
 
     done = shown(endpoint.gets("s1", **EVENTS))[-1]
-    whole = endpoint.gets("s2")
+    full = endpoint.gets("s2")
     failed = shown(endpoint.gets("s3", **EVENTS))[-1]
     failed_json = endpoint.gets("s4")
 
     assert (done.name, done.data["content"]) == ("done", text)
-    assert (whole.status_code, whole.get_json()["data"]["content"]) == (200, text)
+    assert (full.status_code, full.get_json()["data"]["content"]) == (200, text)
     assert (failed.name, failed.data["data"]["content"], failed.data["data"]["reason"]) == (
         "error",
         text,
         "interrupted",
     )
     assert (error_of(failed_json), failed_json.get_json()["data"]["content"]) == ((502, 30000, "interrupted"), text)
-    assert whole.headers["Cache-Control"] == failed_json.headers["Cache-Control"] == "no-store"
+    assert full.headers["Cache-Control"] == failed_json.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
@@ -267,7 +267,7 @@ def test_a_failed_answer_has_its_reason_and_its_text_so_far(
     endpoint: Endpoint, reason: str, status: int, code: int
 ) -> None:
     """HTTP status, code, reason and sentence fit the error; the text so far is included and not cached."""
-    fields = prepared(endpoint, Whole("so far", "error", reason), "so far", sentence=f"<{reason}>")
+    fields = prepared(endpoint, FullAnswer("so far", "error", reason), "so far", sentence=f"<{reason}>")
 
     reply = endpoint.asks(**fields)
 
@@ -280,10 +280,10 @@ def test_a_failed_answer_has_its_reason_and_its_text_so_far(
 
 def test_a_partial_answer_has_its_usage(endpoint: Endpoint) -> None:
     """An incomplete answer's usage is in the JSON reply and in the error event."""
-    whole = Whole("so far", "error", "provider_filtered", usage=Usage(7, 3, 4, "0.001", "USD"))
+    full = FullAnswer("so far", "error", "provider_filtered", usage=Usage(7, 3, 4, "0.001", "USD"))
 
-    reply = endpoint.asks(**prepared(endpoint, whole, "so far"))
-    last = shown(endpoint.asks(stream=True, **prepared(endpoint, whole, "so far")))[-1]
+    reply = endpoint.asks(**prepared(endpoint, full, "so far"))
+    last = shown(endpoint.asks(stream=True, **prepared(endpoint, full, "so far")))[-1]
 
     assert reply.get_json()["data"]["content"] == "so far"
     assert reply.get_json()["data"]["usage"] == last.data["data"]["usage"] == USAGE
@@ -293,10 +293,10 @@ def test_a_partial_answer_has_its_usage(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(("reason", "status"), [("provider_busy", 429), ("provider_error", 502)])
 def test_the_providers_wait_is_passed_on(endpoint: Endpoint, reason: str, status: int) -> None:
     """`Retry-After` and `retry_after` have the provider's seconds, rounded up; an event stream has only the latter."""
-    fields = prepared(endpoint, Whole("", "error", reason, retry_after=29.2))
+    failed = FullAnswer("", "error", reason, retry_after=29.2)
 
-    reply = endpoint.asks(**fields)
-    last = shown(endpoint.asks(stream=True, **prepared(endpoint, Whole("", "error", reason, retry_after=29.2))))[-1]
+    reply = endpoint.asks(**prepared(endpoint, failed))
+    last = shown(endpoint.asks(stream=True, **prepared(endpoint, failed)))[-1]
 
     assert (reply.status_code, reply.headers["Retry-After"]) == (status, "30")
     assert reply.get_json()["data"]["retry_after"] == 30
@@ -305,7 +305,7 @@ def test_the_providers_wait_is_passed_on(endpoint: Endpoint, reason: str, status
 
 def test_a_cancelled_answer_is_a_conflict(endpoint: Endpoint) -> None:
     """409, with the text so far."""
-    reply = endpoint.asks(**prepared(endpoint, Whole("so far", "cancelled", "cancelled"), "so far"))
+    reply = endpoint.asks(**prepared(endpoint, FullAnswer("so far", "cancelled", "cancelled"), "so far"))
 
     assert error_of(reply) == (409, 20000, "cancelled")
     assert reply.get_json()["data"]["content"] == "so far"
@@ -313,12 +313,12 @@ def test_a_cancelled_answer_is_a_conflict(endpoint: Endpoint) -> None:
 
 def test_a_failure_among_events_is_the_same_envelope(endpoint: Endpoint) -> None:
     """The error event has the envelope of the JSON reply, and is the last event."""
-    fields = prepared(endpoint, Whole("so far", "error", "provider_timeout"), "so far", sentence="slow")
+    fields = prepared(endpoint, FullAnswer("so far", "error", "provider_timeout"), "so far", sentence="slow")
 
     last = shown(endpoint.asks(stream=True, **fields))[-1]
 
     endpoint.has("s1").tells(ended(2, "error", error_code="provider_timeout", sentence="slow"))
-    endpoint.has("s1", Whole("so far", "error", "provider_timeout"))
+    endpoint.has("s1", FullAnswer("so far", "error", "provider_timeout"))
     assert last == Event("error", "end", endpoint.gets("s1").get_json())
 
 
@@ -654,7 +654,7 @@ def test_an_id_whose_question_was_not_asked_can_be_used_again(
 
 def test_a_stored_rejection_is_the_answer(endpoint: Endpoint) -> None:
     """A stream that was created finished is shown as any other failed one."""
-    fields = prepared(endpoint, Whole("", "error", "replica_full"), sentence=ZH["replica_full"])
+    fields = prepared(endpoint, FullAnswer("", "error", "replica_full"), sentence=ZH["replica_full"])
     endpoint.gateway.outcome, endpoint.gateway.kept = "replica_full", 1
 
     reply = endpoint.asks(**fields)

@@ -8,14 +8,14 @@ import pytest
 
 from channels.http_chat.replies import END
 from config.texts import ZH
-from services.streams.long_text import Whole
+from services.streams.long_text import FullAnswer
 from tests.app.channels.test_chat import ended, grown
 from tests.app.channels.test_http_chat import EVENTS, WHOLE, Endpoint, endpoint, error_of, prepared, shown
 from tests.support.sockets.event_reader import Event
 
 __all__ = ["endpoint"]
 
-THOUGHT = Whole("<think>查手册。</think>\n\n十天。", "completed")
+THOUGHT = FullAnswer("<think>查手册。</think>\n\n十天。", "completed")
 
 
 def test_a_question_takes_its_options_along(endpoint: Endpoint) -> None:
@@ -90,9 +90,9 @@ def test_the_thinking_goes_where_the_client_wants_it(
     endpoint: Endpoint, thinking: str, status: Any, said: dict[str, str]
 ) -> None:
     """Of a whole answer and of a failed one; asked, and read again."""
-    whole = Whole(THOUGHT.text, status, "provider_timeout" if status == "error" else "")
-    asked = endpoint.asks(thinking=thinking, **prepared(endpoint, whole, whole.text, sentence="slow"))
-    endpoint.has("s1", whole).tells(ended(2, status))
+    full = FullAnswer(THOUGHT.text, status, "provider_timeout" if status == "error" else "")
+    asked = endpoint.asks(thinking=thinking, **prepared(endpoint, full, full.text, sentence="slow"))
+    endpoint.has("s1", full).tells(ended(2, status))
     read = endpoint.gets("s1", f"?thinking={thinking}")
 
     for reply in (asked, read):
@@ -120,7 +120,7 @@ def test_the_thinking_has_events_of_its_own(endpoint: Endpoint, thinking: str, s
 
 def test_a_replaced_text_begins_its_thinking_anew(endpoint: Endpoint) -> None:
     """A tag that was open in the former text is not open in the next one."""
-    stream = endpoint.has("s1", Whole("十天。", "completed"))
+    stream = endpoint.has("s1", FullAnswer("十天。", "completed"))
     stream.tells(grown(1, "<think>查"), grown(2, "十天。", reset=True), ended(3))
 
     got = shown(endpoint.gets("s1", "?thinking=separate", **EVENTS))

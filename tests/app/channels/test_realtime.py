@@ -19,8 +19,8 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
 from services.models import Question
 from services.realtime.answers import MOST as MOST_ANSWERS
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from services.streams.records import Chunk, Snapshot
 from tests.app.channels.test_chat import rejected_count
 from tests.support.servers.processes import wait_until
@@ -33,13 +33,13 @@ from utils.questions.detection import Detection
 WIDE = 30.0
 
 
-def news(start: int, *pieces: str, **known: Any) -> News:
+def update(start: int, *pieces: str, **known: Any) -> Update:
     chunks = tuple(Chunk(piece, "2026-11-21T03:56:57.133+00:00") for piece in pieces)
-    return News(start + len(chunks), chunks, start, **known)
+    return Update(start + len(chunks), chunks, start, **known)
 
 
-def end(start: int = 1, **known: Any) -> News:
-    return news(start, ended=True, **{"status": "completed", **known})
+def end(start: int = 1, **known: Any) -> Update:
+    return update(start, ended=True, **{"status": "completed", **known})
 
 
 class TestSocket:
@@ -80,9 +80,9 @@ class TestStream(Stream):
 
     def __init__(self) -> None:
         super().__init__()
-        self.end = Whole("", "completed")
+        self.end = FullAnswer("", "completed")
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         return self.end
 
 
@@ -167,7 +167,7 @@ def client() -> Iterator[Client]:
 def test_a_question_is_answered_with_all_frames(client: Client) -> None:
     """R01–R03, R15, R16: from the greeting to idle; each answer frame has its stream index and cursor."""
     client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五", "天"), news(2, "。"), end(3))
+    client.gateway[1].tells(update(0, "五", "天"), update(2, "。"), end(3))
     client.sees("final", "idle")
 
     question = ["ack", "analyzing", "querying_rag", "五", "天", "。", "final", "idle"]
@@ -210,7 +210,7 @@ def test_invalid_json_gets_an_error(client: Client, text: str) -> None:
 def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
     """The rest of the stream comes with the indexes it would have had."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2})
-    client.gateway[1].tells(news(2, "。", first=2), end(3, first=3))
+    client.gateway[1].tells(update(2, "。", first=2), end(3, first=3))
 
     client.sees("querying_rag", "。", "final", "idle")
     assert client.gateway.followed == [("stream1", 2, "default", "user:E1001")]
@@ -220,7 +220,7 @@ def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
 def test_an_answer_as_html_has_one_frame_for_the_news(client: Client) -> None:
     """A whole answer is not rendered chunk by chunk: the frame has the cursor after the last chunk."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2, "render": "html"})
-    client.gateway[1].tells(news(0, "**五**", "天", "。"), end(3))
+    client.gateway[1].tells(update(0, "**五**", "天", "。"), end(3))
 
     client.sees("querying_rag", "reset", "**五**天。", "final", "idle")
     assert client.gateway.followed == [("stream1", 0, "default", "user:E1001")]
@@ -238,7 +238,7 @@ def test_an_unknown_stream_ends_with_its_error(client: Client) -> None:
 def test_stop_cancels_at_the_gateway(client: Client) -> None:
     """R08, R10: the running and the queued answer are cancelled; none of their text is shown afterwards."""
     client.says("年假有几天？")
-    client.gateway[1].tells(news(0, "五"))
+    client.gateway[1].tells(update(0, "五"))
     client.sees("五")
     client.says("病假呢？")
 
@@ -306,7 +306,7 @@ def test_a_question_that_was_not_stored_gets_an_error(client: Client) -> None:
 def test_the_stream_of_a_rejected_question_is_shown(client: Client) -> None:
     """A stream that the gateway created finished has a sentence, shown as RAG_ERROR."""
     client.gateway.error_code = "replica_full"
-    client.gateway[1].end = Whole("", "error", "replica_full")
+    client.gateway[1].end = FullAnswer("", "error", "replica_full")
     client.says("年假有几天？")
     client.gateway[1].tells(end(status="error", error_code="replica_full", sentence="人太多了。"))
 
@@ -388,7 +388,7 @@ def test_messages_of_a_client_that_does_not_read_are_processed(client: Client) -
     client.says("年假有几天？")
     client.sees("querying_rag")
     client.socket.reads.clear()
-    client.gateway[1].tells(news(0, "五"))
+    client.gateway[1].tells(update(0, "五"))
     wait_until(lambda: client.socket.senders[-1] == "answers" and len(client.socket.senders) == 6, WIDE)
 
     client.controls("stop")
@@ -414,7 +414,7 @@ def test_a_step_of_the_session_is_not_interrupted() -> None:
     saying = threading.Thread(target=client.says, args=["今天天气不错。"])
     saying.start()
     assert judging.wait(WIDE)
-    client.gateway[1].tells(news(0, "五"))
+    client.gateway[1].tells(update(0, "五"))
     wait_until(client.gateway[1].coming.empty, WIDE)
     # Time for a frame that would be sent too early.
     assert not judges.wait(0.2)

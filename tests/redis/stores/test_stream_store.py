@@ -189,7 +189,7 @@ def test_a_long_text_is_read_in_slices_cut_between_characters(before: str, store
     store.open(new())
     store.write([append(written[: SHORT_BYTES // 10]), append(written[SHORT_BYTES // 10 :], index=1), finish(2)])
 
-    whole = store.whole(ID)
+    whole = store.full_answer(ID)
 
     assert whole
     assert (whole.short, whole.size, whole.complete().short) == ("", len(written.encode()), written)
@@ -205,7 +205,7 @@ def test_a_short_text_takes_one_round_trip(store: Store) -> None:
     store.open(new())
     store.write([append("a" * SHORT_BYTES), finish(1)])
 
-    whole = store.whole(ID)
+    whole = store.full_answer(ID)
 
     assert whole
     assert (whole.short, whole.long) == ("a" * SHORT_BYTES, None)

@@ -103,7 +103,7 @@ def test_every_replica_lists_the_suggestions_with_the_end(desk: Desk, other: Des
     assert shows(desk, asked.stream_id) == shows(other, asked.stream_id) == ("五天", "病假呢\n婚假呢")
     again = other.asks()
     assert (again.stream_id, again.text, again.note) == (asked.stream_id, "五天", "病假呢\n婚假呢")
-    whole = other.streams.whole(asked.stream_id)
+    whole = other.streams.full_answer(asked.stream_id)
     assert whole
     assert whole.text == "五天"
 

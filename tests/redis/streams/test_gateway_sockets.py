@@ -10,7 +10,7 @@ import pytest
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Question, Usage
 from services.streams.answer_events import read_sources, written_sources
-from services.streams.following import News
+from services.streams.following import Update
 from services.streams.records import Snapshot
 from services.streams.store import stream_keys
 from tests.support.servers.processes import wait_until
@@ -37,14 +37,14 @@ def asks(desk: Desk, text: str = "年假?", *, channel: str = "chat", msgid: str
     return desk.gateway.ask(Question(text, channel, "default", CALLER.principal, msgid=msgid, session=session))
 
 
-def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple[str, News]:
-    """Follow a stream to its end; return its text and the last news."""
+def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple[str, Update]:
+    """Follow a stream to its end; return its text and the last update."""
     following, text = desk.gateway.follow(stream_id, bot="default", principal=principal), ""
     while True:
-        if news := following.next(0.3):
-            text = ("" if news.reset else text) + "".join(chunk.content for chunk in news.chunks)
-            if news.ended:
-                return text, news
+        if update := following.next(0.3):
+            text = ("" if update.reset else text) + "".join(chunk.content for chunk in update.chunks)
+            if update.ended:
+                return text, update
 
 
 def test_questions_without_a_session_are_independent(desk: Desk, provider: SlowProvider) -> None:
@@ -224,7 +224,7 @@ def test_an_answers_sources_are_stored_with_it(desk: Desk, provider: SlowProvide
     following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
     sees(desk, asked.stream_id)
 
-    assert following.whole().sources == tuple(map(typed_source, sources))
+    assert following.full_answer().sources == tuple(map(typed_source, sources))
 
 
 @pytest.mark.parametrize(

@@ -495,7 +495,7 @@ def test_usage_is_logged_counted_and_stored(replica: Replica, caplog: pytest.Log
     assert counted("wechatlaibao_sources_total") - sources == 1
     assert counted("wechatlaibao_tokens_total", kind="completion") - tokens == 121
     assert counted("wechatlaibao_price_total", currency="USD") - price == pytest.approx(0.00043)
-    whole = replica.store.whole("s")
+    whole = replica.store.full_answer("s")
     assert whole
     assert (whole.usage, whole.sources) == (replace(usage, sources=()), (typed("手册"),))
     assert whole.metadata == {"model": "m-1", "provider": "parrot"}
@@ -521,7 +521,7 @@ def test_a_providers_metadata_is_bounded(replica: Replica) -> None:
     replica.asks()
 
     assert replica.sees_end().text == "答"
-    assert replica.store.whole("s").metadata == {}  # type: ignore[union-attr]
+    assert replica.store.full_answer("s").metadata == {}  # type: ignore[union-attr]
 
 
 def test_half_a_surrogate_pair_in_metadata_ends_no_answer(replica: Replica) -> None:
@@ -532,7 +532,7 @@ def test_half_a_surrogate_pair_in_metadata_ends_no_answer(replica: Replica) -> N
     replica.asks()
 
     assert (replica.sees_end().status, replica.sees().text) == ("completed", "答")
-    whole = replica.store.whole("s")
+    whole = replica.store.full_answer("s")
     assert whole
     assert (whole.sources, whole.metadata) == ((typed("?手册"),), {"model": "?"})
 

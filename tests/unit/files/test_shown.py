@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable
 from services.files.links import FileLinks
 from services.files.shown import AnswerLinks, LinkedFollowing
-from services.streams.following import News
-from services.streams.long_text import LongText, TextSlice, Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer, LongText, TextSlice
 from services.streams.records import Chunk
 
 SIGNED = "https://dify.example/files/tools/9d1c.png?timestamp=1&nonce=2&sign=3"
@@ -29,17 +29,17 @@ class ToldFollowing:
     cursor: int = 0
     stream_id: str = "s0"
 
-    def next(self, timeout: float) -> News | None:
+    def next(self, timeout: float) -> Update | None:
         index, self.cursor = self.cursor, self.cursor + 1
         ended = self.cursor >= len(self.texts)
         chunks = (Chunk(self.texts[index], ""),) if index < len(self.texts) else ()
-        return News(min(self.cursor, len(self.texts)), chunks, index=index, first=index, ended=ended)
+        return Update(min(self.cursor, len(self.texts)), chunks, index=index, first=index, ended=ended)
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         """Return the text as one that is read in slices, which are the chunks."""
         ends = list(accumulate(len(text.encode()) for text in self.texts))
         slices = dict(zip([0, *ends[:-1]], zip(self.texts, ends, strict=True), strict=True))
-        return Whole("", "completed", long=LongText(lambda start: TextSlice(*slices[start], ends[-1]), ends[-1]))
+        return FullAnswer("", "completed", long=LongText(lambda start: TextSlice(*slices[start], ends[-1]), ends[-1]))
 
 
 @dataclass
@@ -61,18 +61,18 @@ def follow(told: ToldFollowing, keys: Keys | None = None) -> LinkedFollowing:
     return LinkedFollowing(told, links, sleep=lambda _: None)  # type: ignore[arg-type]
 
 
-def read(following: LinkedFollowing) -> Iterator[News]:
+def read(following: LinkedFollowing) -> Iterator[Update]:
     """Yield what a reader is shown up to the end."""
     while True:
-        news = following.next(1.0)
-        if news:
-            yield news
-        if news and news.ended:
+        update = following.next(1.0)
+        if update:
+            yield update
+        if update and update.ended:
             return
 
 
-def shown(*news: News) -> str:
-    return "".join(chunk.content for one in news for chunk in one.chunks)
+def shown(*update: Update) -> str:
+    return "".join(chunk.content for one in update for chunk in one.chunks)
 
 
 WHOLE = AnswerLinks(FileLinks(KEY), None).text("s0", TEXT)  # type: ignore[arg-type]
@@ -84,20 +84,20 @@ def test_a_reader_may_begin_at_any_cursor_it_got(cuts: list[int]) -> None:
     ends = [0, *sorted(set(cuts)), len(TEXT)]
     texts = [TEXT[start:end] for start, end in pairwise(ends) if start < end]
 
-    had: list[News] = []
-    for news in read(follow(ToldFollowing(texts))):
-        had.append(news)
+    had: list[Update] = []
+    for update in read(follow(ToldFollowing(texts))):
+        had.append(update)
         assert "dify.example" not in shown(*had)
-        rest = [] if news.ended else list(read(follow(ToldFollowing(texts, news.cursor))))
+        rest = [] if update.ended else list(read(follow(ToldFollowing(texts, update.cursor))))
         assert shown(*had, *rest) == WHOLE
-    assert follow(ToldFollowing(texts)).whole().text == WHOLE
+    assert follow(ToldFollowing(texts)).full_answer().text == WHOLE
 
 
 def test_chunks_without_an_address_stay_as_they_are() -> None:
     """Their reader sees each at once, with its own cursor."""
     texts = ["年假", "在系统里", "申请[1]。"]
 
-    assert [(shown(news), news.cursor) for news in read(follow(ToldFollowing(texts)))] == [
+    assert [(shown(update), update.cursor) for update in read(follow(ToldFollowing(texts)))] == [
         ("年假", 1),
         ("在系统里", 2),
         ("申请[1]。", 3),
@@ -120,6 +120,6 @@ def test_news_wait_for_the_key() -> None:
 
     assert following.next(1.0) is None
     assert following.next(1.0) is None
-    news = following.next(1.0)
-    assert news
-    assert shown(news) == WHOLE
+    update = following.next(1.0)
+    assert update
+    assert shown(update) == WHOLE

@@ -13,19 +13,19 @@ from channels import following
 from channels.sockets import answer_queue
 from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from services.errors import StoreUnavailable, StreamUnknown
-from services.streams.following import News
+from services.streams.following import Update
 from services.streams.records import Chunk
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.told_stream import Stream
 from utils.deadline import Deadline
 
-END = News(9, ended=True, status="completed")
+END = Update(9, ended=True, status="completed")
 #: Seconds to wait for an event; long enough for a busy machine.
 WIDE = 30.0
 
 
-def news(cursor: int, text: str) -> News:
-    return News(cursor, (Chunk(text, "2025-01-01T00:00:00.000+00:00"),))
+def update(cursor: int, text: str) -> Update:
+    return Update(cursor, (Chunk(text, "2025-01-01T00:00:00.000+00:00"),))
 
 
 def answer(stream_id: str) -> Shown:
@@ -61,8 +61,8 @@ class Screen:
             streams,
             AnswerCallbacks(
                 begun=lambda shown: self.see(shown, "begun"),
-                show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
-                ended=lambda shown, news, whole: self.see(shown, "ended", whole.text),
+                show=lambda shown, update: self.see(shown, *(chunk.content for chunk in update.chunks)),
+                ended=lambda shown, update, full: self.see(shown, "ended", full.text),
                 failed=lambda shown, code: self.see(shown, "failed", code),
                 closing=lambda: self.closing,
             ),
@@ -99,7 +99,7 @@ def screen(streams: Streams) -> Iterator[Screen]:
 
 def test_an_answer_is_shown_from_begun_to_ended(streams: Streams, screen: Screen) -> None:
     """Begun, all pieces, ended with the whole text; read for the principal, from the cursor."""
-    streams["a"].tells(news(4, "one"), news(5, "two"), END)
+    streams["a"].tells(update(4, "one"), update(5, "two"), END)
 
     assert screen.queue.add(answer("a"), 3)
 
@@ -110,13 +110,13 @@ def test_an_answer_is_shown_from_begun_to_ended(streams: Streams, screen: Screen
 
 def test_the_second_answer_waits_for_the_first(streams: Streams, screen: Screen) -> None:
     """It begins after the first has ended, even if it is complete before."""
-    streams["b"].tells(news(1, "fast"), END)
+    streams["b"].tells(update(1, "fast"), END)
     screen.queue.add(answer("a"))
     screen.queue.add(answer("b"))
     screen.sees("a", "begun")
     waiting = [shown.stream_id for shown in screen.queue.unfinished()]
 
-    streams["a"].tells(news(1, "slow"), END)
+    streams["a"].tells(update(1, "slow"), END)
 
     screen.sees("b", "ended", "whole")
     assert waiting == ["a", "b"]
@@ -184,7 +184,7 @@ def test_an_error_fails_only_its_answer(
 @pytest.mark.parametrize("callback", ["begun", "one", "ended"])
 def test_a_failing_callback_does_not_end_the_queue(streams: Streams, screen: Screen, callback: str) -> None:
     """The next answer is shown after an exception in any callback."""
-    streams["a"].tells(news(1, "one"), END)
+    streams["a"].tells(update(1, "one"), END)
     screen.fails_at = callback
     screen.queue.add(answer("a"))
     wait_until(lambda: any(callback in words for words in screen.seen), WIDE)
@@ -216,7 +216,7 @@ def test_an_outage_at_the_end_delays_the_answer(streams: Streams, screen: Screen
 
 
 def test_an_answer_without_news_fails_after_half_an_hour(streams: Streams) -> None:
-    """After 30 minutes without news it fails, also during an outage."""
+    """After 30 minutes without updates it fails, also during an outage."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
     screen.queue.add(answer("a"))
@@ -224,7 +224,7 @@ def test_an_answer_without_news_fails_after_half_an_hour(streams: Streams) -> No
         waits_without_news(streams["a"])
         clock.advance(1700.0)
         waits_without_news(streams["a"])
-        streams["a"].tells(news(cursor, text))
+        streams["a"].tells(update(cursor, text))
         screen.sees("a", text)
     waits_without_news(streams["a"])
     clock.advance(1801.0)
@@ -240,7 +240,7 @@ def waits_without_news(stream: Stream) -> None:
 
 @pytest.mark.usefixtures("_at_once")
 def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> None:
-    """Reading the whole text fails too, 30 minutes after the last news."""
+    """Reading the whole text fails too, 30 minutes after the last update."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
     streams["a"].wholes = [StoreUnavailable()] * 10_000
@@ -255,7 +255,7 @@ def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> 
 
 @pytest.mark.parametrize("closes", ["socket", "queue"])
 def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Screen, closes: str) -> None:
-    """No callback is called, and `add` returns false; a closed queue is empty, and needs no news to end its thread."""
+    """No callback is called, and `add` returns false; a closed queue is empty, and its thread ends at once."""
     screen.queue.add(answer("a"))
     screen.queue.add(answer("b"))
     screen.sees("a", "begun")
@@ -264,7 +264,7 @@ def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Scre
         screen.queue.close()
     else:
         screen.closing = True
-        streams["a"].tells(news(1, "late"), END)
+        streams["a"].tells(update(1, "late"), END)
 
     wait_until(screen.is_idle, WIDE)
     assert screen.seen == [("a", "begun")]
@@ -275,7 +275,7 @@ def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Scre
 def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen) -> None:
     """If `show` returns false, the answer ends."""
     screen.show_returns = False
-    streams["a"].tells(news(1, "one"), news(2, "two"), END)
+    streams["a"].tells(update(1, "one"), update(2, "two"), END)
 
     screen.queue.add(answer("a"))
 
@@ -283,8 +283,8 @@ def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen
     assert screen.seen == [("a", "begun"), ("a", "one")]
 
 
-@pytest.mark.parametrize("late", [news(1, "late"), StreamUnknown("a")], ids=["news", "error"])
-def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen, late: News | Exception) -> None:
+@pytest.mark.parametrize("late", [update(1, "late"), StreamUnknown("a")], ids=["news", "error"])
+def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen, late: Update | Exception) -> None:
     """The shown answer ends, a queued one never begins, and the next is shown."""
     for name in "abc":
         screen.queue.add(answer(name))

@@ -145,7 +145,7 @@ def test_further_text_waits_for_the_next_urgent_write(replica: Replica, monkeypa
     monkeypatch.setattr(module, "SLOWEST", 3600.0)
     stream, other = replica.owns("s"), replica.owns("t")
     replica.flusher.start()
-    # Urgent news that the first flush takes would leave its mark behind, and hurry the text below.
+    # Urgent updates that the first flush takes would leave its mark behind, and hurry the text below.
     wait_until(lambda: not (stream.queued or other.queued))
     stream.emit("first")
     wait_until(lambda: replica.text("s") == "first")

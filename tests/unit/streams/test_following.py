@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
-from services.streams.following import MAX_MISSES, Following, Misses, News
-from services.streams.long_text import Whole
+from services.streams.following import MAX_MISSES, Following, Misses, Update
+from services.streams.long_text import FullAnswer
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Write
@@ -122,33 +122,33 @@ def reader(request: pytest.FixtureRequest, pair: Pair) -> Replica:
     return replica
 
 
-def see(following: Following, text: str = "") -> tuple[str, News]:
-    """Follow until there is news; return the text so far, and the news."""
-    news: list[News] = []
+def see(following: Following, text: str = "") -> tuple[str, Update]:
+    """Follow until there is an update; return the text so far, and the update."""
+    update: list[Update] = []
 
     def found() -> bool:
         if something := following.next(1.0):
-            news.append(something)
-        return bool(news)
+            update.append(something)
+        return bool(update)
 
     wait_until(found, SECONDS)
-    return ("" if news[0].reset else text) + "".join(chunk.content for chunk in news[0].chunks), news[0]
+    return ("" if update[0].reset else text) + "".join(chunk.content for chunk in update[0].chunks), update[0]
 
 
-def see_text(following: Following, wanted: str, text: str = "") -> News:
+def see_text(following: Following, wanted: str, text: str = "") -> Update:
     """Follow until the text is complete, and check that it is a prefix of the wanted text at any moment."""
     while True:
-        text, news = see(following, text)
+        text, update = see(following, text)
         assert wanted.startswith(text)
         if text == wanted:
-            return news
+            return update
 
 
-def see_end(following: Following, text: str = "") -> tuple[str, News]:
+def see_end(following: Following, text: str = "") -> tuple[str, Update]:
     while True:
-        text, news = see(following, text)
-        if news.ended:
-            return text, news
+        text, update = see(following, text)
+        if update.ended:
+            return text, update
 
 
 def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> None:
@@ -159,13 +159,13 @@ def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> No
     pair.script.say("年", "假")
     see_text(following, "年假")
     pair.script.say("怎么", "申请")
-    news = see_text(following, "年假怎么申请", "年假")
+    update = see_text(following, "年假怎么申请", "年假")
     pair.script.end()
     text, end = see_end(following, "年假怎么申请")
 
-    assert not news.ended
+    assert not update.ended
     assert (text, end.status, end.error_code, end.sentence) == ("年假怎么申请", "completed", "", "")
-    assert following.whole() == Whole("年假怎么申请", "completed")
+    assert following.full_answer() == FullAnswer("年假怎么申请", "completed")
 
 
 def test_a_reader_continues_from_its_cursor_on_another_replica(pair: Pair, reader: Replica) -> None:
@@ -176,9 +176,9 @@ def test_a_reader_continues_from_its_cursor_on_another_replica(pair: Pair, reade
 
     pair.script.say("怎么申请")
     back = pair.there if reader is pair.here else pair.here
-    news = see_text(back.follows(seen.cursor), "怎么申请")
+    update = see_text(back.follows(seen.cursor), "怎么申请")
 
-    assert (news.first, news.reset) == (1, False)
+    assert (update.first, update.reset) == (1, False)
 
 
 def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -> None:
@@ -194,10 +194,10 @@ def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -
     resets, text = 0, "年假"
     numbers: list[int] = []
     while True:
-        text, news = see(early, text)
-        resets += news.reset
-        numbers += range(news.first, news.first + len(news.chunks))
-        if news.ended:
+        text, update = see(early, text)
+        resets += update.reset
+        numbers += range(update.first, update.first + len(update.chunks))
+        if update.ended:
             break
 
     assert (text, resets) == ("病假怎么请", 1)
@@ -212,9 +212,9 @@ def test_a_cursor_beyond_the_end_gets_a_reset(pair: Pair, reader: Replica) -> No
     see_text(reader.follows(), "年假")
 
     following = reader.follows(7)
-    _, news = see(following, "什么")
+    _, update = see(following, "什么")
 
-    assert (news.reset, news.chunks) == (True, ())
+    assert (update.reset, update.chunks) == (True, ())
     see_text(following, "年假")
 
 
@@ -229,7 +229,7 @@ def test_an_error_ends_the_stream_with_a_sentence(pair: Pair, reader: Replica) -
     text, end = see_end(following)
 
     assert (text, end.status, end.error_code, end.sentence) == ("年假", "error", "provider_error", "出错了")
-    assert following.whole() == Whole("年假", "error", "provider_error", ({"title": "手册"},), True)
+    assert following.full_answer() == FullAnswer("年假", "error", "provider_error", ({"title": "手册"},), True)
 
 
 def test_a_stream_without_access_is_unknown(pair: Pair, reader: Replica) -> None:
@@ -377,11 +377,11 @@ def test_lost_chunks_cause_a_reset_only_under_another_owner(epoch: int, reset: b
     pages.chunks, pages.epoch = ["年"], epoch
     lost = following.next(0.0)
     pages.chunks = ["年", "假", "怎么"]
-    text, news = see(following, "年假" if not reset else "")
+    text, update = see(following, "年假" if not reset else "")
 
     assert lost
     assert (lost.reset, lost.chunks) == (reset, ())
-    assert (text, news.reset) == ("年假怎么", False)
+    assert (text, update.reset) == ("年假怎么", False)
 
 
 def test_another_owner_of_the_same_epoch_causes_a_reset() -> None:
@@ -410,12 +410,12 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
     lost: list[str] = []
     following = follow(pages)
 
-    def look() -> News | None:
+    def look() -> Update | None:
         nonlocal shown, cursor
-        if news := following.next(0.0):
-            shown = ("" if news.reset else shown) + "".join(chunk.content for chunk in news.chunks)
-            cursor = news.cursor
-        return news
+        if update := following.next(0.0):
+            shown = ("" if update.reset else shown) + "".join(chunk.content for chunk in update.chunks)
+            cursor = update.cursor
+        return update
 
     for step in [*steps, "write again"]:
         match step:
@@ -439,7 +439,7 @@ def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
                 pages.chunks += lost
                 lost = []
     pages.ended = True
-    while not ((news := look()) and news.ended):
+    while not ((update := look()) and update.ended):
         pass
 
     assert shown == pages.text
@@ -464,7 +464,7 @@ def unreachable(readers: StreamReaders) -> Iterator[None]:
 
 
 def test_an_outage_is_waited_through(pair: Pair) -> None:
-    """A reader of another replica's stream gets no news during the outage, and continues after it."""
+    """A reader of another replica's stream gets no update during the outage, and continues after it."""
     pair.here.asks()
     pair.script.say("年假")
     following = pair.there.follows()

@@ -15,7 +15,7 @@ from utils.deadline import Deadline
 
 
 class Owner:
-    """An owned stream that counts how often it reported news."""
+    """An owned stream that counts how often it reported updates."""
 
     def __init__(self, clock: FakeClock, *, max_bytes: int = 1000, outage_seconds: float = 20.0) -> None:
         self.changes = 0
@@ -65,7 +65,7 @@ def test_a_chunk_that_was_sent_keeps_its_boundaries(owner: Owner) -> None:
 
 
 def test_acknowledged_chunks_are_not_sent_again(owner: Owner) -> None:
-    """An acknowledged write moves the index on, and without news there is no write."""
+    """An acknowledged write moves the index on, and without updates there is no write."""
     owner.stream.emit("一")
     owner.sends()
 

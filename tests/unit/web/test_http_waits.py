@@ -18,23 +18,23 @@ from channels.waiting.requests import WaitingRequests
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
-from services.streams.following import News
-from services.streams.long_text import Whole
+from services.streams.following import Update
+from services.streams.long_text import FullAnswer
 from tests.app.channels.test_chat import ended, grown
 from tests.support.servers.processes import FakeClock, wait_until
 
-WHOLE = Whole("答案", "completed")
+WHOLE = FullAnswer("答案", "completed")
 
 
 class Script:
-    """A stream that returns the given news one by one, None for a timeout without news, and then only timeouts."""
+    """A stream that returns the given updates one by one, None for a timeout without one, and then only timeouts."""
 
-    def __init__(self, clock: FakeClock, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> None:
+    def __init__(self, clock: FakeClock, *coming: Update | Exception | None, wholes: tuple[Any, ...] = ()) -> None:
         self._clock = clock
         self._coming = iter(coming)
         self._wholes = iter(wholes)
 
-    def next(self, timeout: float) -> News | None:
+    def next(self, timeout: float) -> Update | None:
         one = next(self._coming, None)
         if one is None:
             self._clock.now += timeout
@@ -42,11 +42,11 @@ class Script:
             raise one
         return one
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         one = next(self._wholes, WHOLE)
         if isinstance(one, Exception):
             raise one
-        assert isinstance(one, Whole)
+        assert isinstance(one, FullAnswer)
         return one
 
 
@@ -59,7 +59,7 @@ class World:
         self.leaving = False
         self.slept = 0.0
 
-    def wait(self, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> AnswerWait:
+    def wait(self, *coming: Update | Exception | None, wholes: tuple[Any, ...] = ()) -> AnswerWait:
         script = Script(self.clock, *coming, wholes=wholes)
         return AnswerWait(script, leaving=lambda: self.leaving, timeout=100.0, clock=self.clock, sleep=self.sleep)
 
@@ -107,7 +107,7 @@ def test_an_unknown_stream_is_an_error_at_once(world: World) -> None:
 
 
 def test_the_first_read_has_a_timeout(world: World) -> None:
-    """If Redis is down the reply starts after the 8 s given to `begin`; news follow when they come."""
+    """If Redis is down the reply starts after the 8 s given to `begin`; updates follow when they come."""
     wait = world.wait(*[None] * 20, grown(1, "答"), ended(2))
 
     wait.begin(8.0)
@@ -117,7 +117,7 @@ def test_the_first_read_has_a_timeout(world: World) -> None:
 
 
 def test_a_wait_without_news_has_a_timeout(world: World) -> None:
-    """The timeout counts from the last news."""
+    """The timeout counts from the last update."""
     wait = world.wait(*[None] * 90, grown(1, "答"))
 
     with pytest.raises(StoreUnavailable) as caught:
@@ -128,7 +128,7 @@ def test_a_wait_without_news_has_a_timeout(world: World) -> None:
 
 
 def test_the_whole_answer_is_waited_for(world: World) -> None:
-    """Redis may be down at that moment: it is read again, until the same timeout as that of missing news."""
+    """Redis may be down at that moment: it is read again, until the same timeout as that of missing updates."""
     wait = world.wait(ended(1), wholes=(StoreUnavailable(), StoreUnavailable(), WHOLE))
 
     assert steps_of(wait) == [None, ended(1), None, None, Ended(WHOLE)]
@@ -244,13 +244,13 @@ def test_an_answer_that_has_just_ended_is_given_before_its_request_is_ended(monk
 
 
 class Endless:
-    """A stream that never has news."""
+    """A stream that never has updates."""
 
-    def next(self, timeout: float) -> News | None:
+    def next(self, timeout: float) -> Update | None:
         time.sleep(0.01)
         return None
 
-    def whole(self) -> Whole:
+    def full_answer(self) -> FullAnswer:
         raise NotImplementedError
 
 

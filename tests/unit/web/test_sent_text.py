@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.openai.stream import AnswerReplaced, SentText
-from services.streams.following import News
+from services.streams.following import Update
 from services.streams.records import Chunk
 
 
-def news(*texts: str, reset: bool = False) -> News:
-    return News(1, tuple(Chunk(text, "t") for text in texts), reset=reset)
+def update(*texts: str, reset: bool = False) -> Update:
+    return Update(1, tuple(Chunk(text, "t") for text in texts), reset=reset)
 
 
 def test_a_replacement_that_keeps_the_beginning_goes_on() -> None:
     """Only what is new is sent, however the replacement is cut."""
     sent = SentText()
 
-    assert sent.take(news("年假", "五")) == "年假五"
-    assert sent.take(news("年", reset=True)) == ""
-    assert sent.take(news("假五天", "。")) == "天。"
+    assert sent.take(update("年假", "五")) == "年假五"
+    assert sent.take(update("年", reset=True)) == ""
+    assert sent.take(update("假五天", "。")) == "天。"
     sent.end()
 
 
@@ -31,17 +31,17 @@ def test_a_replacement_that_keeps_the_beginning_goes_on() -> None:
 def test_another_text_is_not_sent(text: str) -> None:
     """A character that differs anywhere in what was sent ends the stream."""
     sent = SentText()
-    sent.take(news("年假五"))
+    sent.take(update("年假五"))
 
     with pytest.raises(AnswerReplaced):
-        sent.take(news(text, reset=True))
+        sent.take(update(text, reset=True))
 
 
 def test_a_shorter_text_is_noticed_at_its_end() -> None:
     """Until then the rest may still come."""
     sent = SentText()
-    sent.take(news("年假五"))
-    sent.take(news("年假", reset=True))
+    sent.take(update("年假五"))
+    sent.take(update("年假", reset=True))
 
     with pytest.raises(AnswerReplaced):
         sent.end()
@@ -51,11 +51,11 @@ def test_a_shorter_text_is_noticed_at_its_end() -> None:
 def test_a_repeated_text_is_sent_once(text: str, cuts: list[int], lost: int) -> None:
     """After a loss of Redis the whole text comes again: the client gets the part that it lacks."""
     sent, before = SentText(), text[:lost]
-    got = sent.take(news(before))
+    got = sent.take(update(before))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
 
-    got += sent.take(news(reset=True))
-    got += "".join(sent.take(news(text[start:end])) for start, end in pairwise(places))
+    got += sent.take(update(reset=True))
+    got += "".join(sent.take(update(text[start:end])) for start, end in pairwise(places))
 
     assert got == text
     sent.end()

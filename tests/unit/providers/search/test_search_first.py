@@ -462,7 +462,7 @@ def test_a_stream_stores_the_users_question_and_the_hits(redis_url: str) -> None
         asked = desk.asks("上网搜一下轴承")
         desk.sees_end(asked.stream_id)
         stored: Any = desk.client.hgetall(stream_keys(asked.stream_id).hash)
-        whole = desk.streams.whole(asked.stream_id)
+        whole = desk.streams.full_answer(asked.stream_id)
     finally:
         desk.close()
 
