@@ -214,7 +214,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class ProviderIds:
-    """The provider's ids of this run, each "" until known. Sent whenever one becomes known."""
+    """The provider's ids of this run, each "" until known or if it has none such. Sent whenever one becomes known."""
 
     conversation_id: str = ""
     message_id: str = ""
@@ -222,9 +222,9 @@ class ProviderIds:
     run_id: str = ""
 
     @property
-    def findable(self) -> bool:
-        """Whether these ids are enough to look up the run's answer."""
-        return bool(self.run_id or (self.message_id and self.conversation_id))
+    def name_run(self) -> bool:
+        """Whether an id of the run itself is known, not only that of its conversation."""
+        return bool(self.message_id or self.task_id or self.run_id)
 
 
 @dataclass(frozen=True, slots=True)

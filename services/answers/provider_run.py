@@ -44,7 +44,7 @@ def looked_up(
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
     whole = found.text + show(found.text, found.forms) if found.forms else found.text
     rest = difference(query.said, whole, reason)
-    if found.ids.findable and not ids.findable:
+    if found.ids.name_run and not ids.name_run:
         yield found.ids
     yield from rest
     if found.forms:
@@ -155,7 +155,7 @@ class ProviderRun:
     def _rest(self, broken: StreamBroken) -> Iterator[AnswerEvent]:
         said = "".join(self._said)
         query = replace(self._query, said=said, sources=self._sources, asked_at=self._asked_at)
-        ids = self._ids if self._ids.findable else ProviderIds(self._query.conversation_id)
+        ids = replace(self._ids, conversation_id=self._ids.conversation_id or self._query.conversation_id)
         try:
             yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken", self._show)
         except Unrecoverable as exc:

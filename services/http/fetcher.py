@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 from services.errors import FetchError, ProviderError
 from services.http.addresses import AddressRules, Target
 from services.http.connections import RequestRoute
-from services.http.service import Exchange, HTTPService, aborted_error
+from services.http.service import HTTPReply, HTTPService, aborted_error
 from utils.deadline import Deadline
 from utils.formats.file_names import disposition_name
 
@@ -132,7 +132,7 @@ def _pause(seconds: float, deadline: Deadline) -> None:
         aborted.wait(seconds)
 
 
-def _check_status(reply: Exchange) -> None:
+def _check_status(reply: HTTPReply) -> None:
     if reply.status == 200:
         return
     if reply.status == 429 or reply.status >= 500:
@@ -141,7 +141,7 @@ def _check_status(reply: Exchange) -> None:
     raise FetchError(f"HTTP {reply.status}", code=code)
 
 
-def _body(reply: Exchange, max_bytes: int) -> bytes:
+def _body(reply: HTTPReply, max_bytes: int) -> bytes:
     """Return the whole body; stop as soon as it is too large."""
     length = reply.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > max_bytes:

@@ -39,7 +39,7 @@ class TransientError(ProviderError):
     """A failure before any part of an answer was seen; the same request may succeed a moment later."""
 
 
-class Exchange:
+class HTTPReply:
     """A response whose body is read piece by piece."""
 
     def __init__(self, response: HTTPResponse, deadline: Deadline, lease: Lease, sock: socket.socket) -> None:
@@ -141,7 +141,7 @@ class HTTPService:
         params: Mapping[str, Any] | None = None,
         body: tuple[str, bytes] | None = None,
         route: RequestRoute | None = None,
-    ) -> Iterator[Exchange]:
+    ) -> Iterator[HTTPReply]:
         """Send a request and give its response to the block, whatever its status; it is closed after the block.
 
         The reply's head may take `timeout` seconds. `json` is the body, or `body` is its content type and its bytes;
@@ -186,7 +186,7 @@ class HTTPService:
         pinned = [self.pinned_route(target.url, target.path, address) for address in target.addresses]
         return pinned or [self.route(target.url, target.path)]
 
-    def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> Exchange:
+    def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> HTTPReply:
         """Send a request, and return its reply as soon as the head has been read."""
         sock = lease.connect(min(self._connect_timeout, _left(deadline)))
         # An abort shuts the socket down from here on, but not while it was being connected: check for that one.
@@ -195,7 +195,7 @@ class HTTPService:
         lease.used = True
         connection.request(*request, preload_content=False, decode_content=False)
         connection.timeout = min(timeout, _left(deadline))
-        return Exchange(connection.getresponse(), deadline, lease, sock)
+        return HTTPReply(connection.getresponse(), deadline, lease, sock)
 
     def close(self) -> None:
         """Close the pooled connections. Connections in use are closed when their exchanges end."""
@@ -232,6 +232,14 @@ def _left(deadline: Deadline) -> float:
 def aborted_error(deadline: Deadline) -> ProviderError:
     """Return the error of work that another thread aborted."""
     return ProviderError(f"aborted: {deadline.aborted}", code="interrupted")
+
+
+def check_deadline(deadline: Deadline) -> None:
+    """Raise `interrupted` if the deadline was aborted, `answer_timeout` if it has passed."""
+    if deadline.aborted:
+        raise aborted_error(deadline)
+    if deadline.over:
+        raise ProviderError("the total time is over", code="answer_timeout")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from services.errors import AuthError, ProviderError
 from services.http.logs import hide_parameters
-from services.http.service import Exchange, HTTPService
+from services.http.service import HTTPReply, HTTPService
 from services.identity.user_store import UserRecord
 from utils.deadline import Deadline
 
@@ -119,7 +119,7 @@ class AuthApi:
             return reply.status, _parse(reply.status, self._body(reply))
 
     @contextmanager
-    def _call(self, verb: str, **sent: Any) -> Iterator[Exchange]:
+    def _call(self, verb: str, **sent: Any) -> Iterator[HTTPReply]:
         if not self._slots.acquire(timeout=self._timeout):
             raise _unavailable("every connection to the auth API is in use")
         until = Deadline(self._timeout, clock=self._clock)
@@ -134,7 +134,7 @@ class AuthApi:
         finally:
             self._slots.release()
 
-    def _body(self, reply: Exchange) -> bytes:
+    def _body(self, reply: HTTPReply) -> bytes:
         """Read the reply in pieces. One that is too long ends here, a slow one at the deadline."""
         body = b""
         while piece := reply.read(self._timeout):

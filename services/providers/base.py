@@ -36,7 +36,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The whole answer to a question asked before, as the provider stored it."""
+    """The complete answer to a question asked before, as the provider stored it."""
 
     text: str
     usage: Usage = field(default_factory=Usage)
@@ -48,7 +48,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What an app says before the first question: a statement in Markdown, "" for none, and questions to ask."""
+    """The opening of an app before the first question: a statement in Markdown, "" for none, and questions to ask."""
 
     statement: str = ""
     questions: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class BaseRAGProvider(ABC):
     #: Identifies the app. It is part of a conversation's Redis key, so an app never gets another app's conversation id.
     app: str
     provider_type = "RAG"
-    #: Whether the provider stores conversations itself; if False, each question carries the earlier turns.
+    #: Whether the provider stores conversations itself; if False, each question carries the earlier exchanges.
     keeps_conversations = True
     #: Whether `Query.instructions` go along; if False, they are part of the question's text.
     takes_instructions = False
@@ -108,7 +108,7 @@ class BaseRAGProvider(ABC):
     search_provider: BaseSearchProvider | None = None
     #: Fetches suggested questions; None where the provider has none. It may raise `ProviderError`.
     suggest: Suggest | None = None
-    #: Fetches what the app says before the first question; None where it says nothing. It may raise `ProviderError`.
+    #: Fetches the app's opening; None where it has none. It may raise `ProviderError`.
     opening: Callable[[], Opening] | None = None
     #: Submits forms; None if the provider's runs never pause for a person.
     forms: BaseForms | None = None
@@ -197,6 +197,9 @@ class BaseRAGProvider(ABC):
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         """Return the complete answer of a run that an earlier owner started. Waits while the run is in progress.
+
+        `ids` are those that `stream_query` yielded, as far as they were known, with the conversation of the question.
+        `services.providers.recovery.Poller` waits for the answer within timeouts.
 
         Raises:
             Unrecoverable: there is no answer and there will be none: the run failed, was stopped, is lost or unknown,

@@ -1,17 +1,20 @@
-"""An answer provider without a backend, for trying the channels without a Dify."""
+"""An answer provider without a backend, and a wrapper that lets it answer when another provider fails."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 from services.errors import ConversationGone, ProviderError, StreamBroken
+from services.http.retries import pause
+from services.http.service import check_deadline
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider, closing_events
 from services.providers.wrapper import ProviderWrapper
 from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
 
 
 class MockProvider(BaseRAGProvider):
@@ -31,10 +34,10 @@ class MockProvider(BaseRAGProvider):
         answer = mock_answer(query.words, query.mock_language)
         yield Mocked()
         yield ProviderIds(message_id="mock-response-id")
-        _wait(self._delay, deadline)
+        pause(min(self._delay, deadline.remaining()), deadline)
         size = -(-len(answer) // self._pieces)
         for start in range(0, len(answer), size):
-            _end_if_over(deadline)
+            check_deadline(deadline)
             yield Delta(answer[start : start + size])
         asked, answered = len(query.text) // 4, len(answer) // 4
         yield Usage(asked + answered, asked, answered)
@@ -51,22 +54,6 @@ def mock_answer(question: str, language: str = "zh") -> str:
             f"This is a mock response to your question: '{question}'. In mock mode, the actual API will not be called."
         )
     return f"这是一个模拟回答，用于展示系统流程。根据你的问题「{question}」，建议稍后接入真正的 RAG 服务。"
-
-
-def _wait(seconds: float, deadline: Deadline) -> None:
-    woken = threading.Event()
-    with deadline.interrupting(woken.set):
-        woken.wait(min(seconds, deadline.remaining()))
-
-
-def _end_if_over(deadline: Deadline) -> None:
-    if deadline.aborted:
-        raise ProviderError(f"aborted: {deadline.aborted}", code="interrupted")
-    if deadline.over:
-        raise ProviderError("the total time is over", code="answer_timeout")
-
-
-log = logging.getLogger(__name__)
 
 
 class MockFallback(ProviderWrapper):
@@ -89,7 +76,7 @@ class MockFallback(ProviderWrapper):
             with closing_events(self._wrapped.stream_query(query, deadline)) as events:
                 for event in events:
                     spoke = spoke or isinstance(event, Delta | Replacement)
-                    begun = begun or (isinstance(event, ProviderIds) and event.findable)
+                    begun = begun or (isinstance(event, ProviderIds) and event.name_run)
                     yield event
             return
         except ConversationGone:

@@ -1,14 +1,18 @@
-"""Polls Dify for a result with growing pauses, within the timeouts of a recovery."""
+"""Polls a provider for the answer of a run whose stream broke off, with growing pauses and within timeouts.
+
+For the method `recover` of any provider whose service keeps answers.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from services.errors import ProviderError, Unrecoverable
-from services.http.service import aborted_error
-from services.providers.dify.errors import may_pass
+from services.http.retries import pause
+from services.http.service import check_deadline
 from utils.deadline import Deadline
 
 T = TypeVar("T")
@@ -18,12 +22,12 @@ T = TypeVar("T")
 class RecoveryTimeouts:
     """The timeouts of a recovery, in seconds."""
 
-    #: Total time without a sign that an answer will come: Dify is unreachable, or the history has a row without text.
-    #: Waiting longer is useless: Dify up to 1.12 leaves such a row for ever when its client dies.
+    #: Total time without a sign that an answer will come: the provider is unreachable, or its record has no text.
+    #: Waiting longer is useless: Dify up to 1.12 leaves such a record for ever when its client dies.
     unknown: float = 15.0
-    #: Time a run may report `running` if Dify has no event stream that proves it, for the same reason.
+    #: Time a run may report `running` if there is no event stream that proves it, for the same reason.
     running: float = 60.0
-    #: Time without an event before the run's result is requested again: Dify's event bus may lose the last event.
+    #: Time without an event before the run's result is requested again: Dify's event bus may lose its last event.
     listening: float = 10.0
     #: Time for the history once a run's outputs have the answer: Dify saves the message a moment after the run's end.
     saving: float = 3.0
@@ -48,10 +52,12 @@ class Poller:
     def __init__(
         self,
         deadline: Deadline,
-        timeouts: RecoveryTimeouts,
-        clock: Callable[[], float],
-        sleep: Callable[[float, Deadline], None],
+        timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float, Deadline], None] = pause,
     ) -> None:
+        """Set the limits. `sleep` gets the seconds, and the deadline whose abort wakes it."""
         self._deadline = deadline
         self._timeouts = timeouts
         self._clock = clock
@@ -66,18 +72,18 @@ class Poller:
         """Call `fetch` until it returns a value, and return that. None and passing errors are tried again.
 
         Raises:
-            Unrecoverable: Dify replied with a permanent error, or the timeout is over.
+            Unrecoverable: the provider replied with a permanent error, or the timeout is over.
             ProviderError: `interrupted` or `answer_timeout`, by the deadline.
         """
         pauses = self._timeouts.pauses()
         while True:
-            self.check_deadline()
-            began, why = self._clock(), "no answer in the history"
+            check_deadline(self._deadline)
+            began, why = self._clock(), "the provider has no answer"
             try:
                 if (result := fetch()) is not None:
                     return result
             except ProviderError as exc:
-                self.check_deadline()
+                check_deadline(self._deadline)
                 if not may_pass(exc):
                     raise Unrecoverable(str(exc)) from exc
                 why = str(exc)
@@ -89,11 +95,9 @@ class Poller:
     def wait(self, seconds: float) -> None:
         """Sleep for this many seconds, or until the deadline passes or is aborted; then check the deadline."""
         self._sleep(max(0.0, min(seconds, self._deadline.remaining())), self._deadline)
-        self.check_deadline()
+        check_deadline(self._deadline)
 
-    def check_deadline(self) -> None:
-        """Raise `interrupted` if the deadline was aborted, `answer_timeout` if it has passed."""
-        if self._deadline.aborted:
-            raise aborted_error(self._deadline)
-        if self._deadline.over:
-            raise ProviderError("the total time is over", code="answer_timeout")
+
+def may_pass(error: ProviderError) -> bool:
+    """Return whether a repeated call may succeed: no reply, a busy provider, a damaged reply."""
+    return error.http_status in (0, 200, 429) or error.http_status >= 500

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from services.errors import ProviderError
-from services.http.service import Exchange, HTTPService
+from services.http.service import HTTPReply, HTTPService
 from utils.deadline import Deadline, ended_in_time
 from utils.origins import is_host_of
 
@@ -85,7 +85,7 @@ class ResponseService:
             _check(exchange)
 
 
-def _check(exchange: Exchange) -> None:
+def _check(exchange: HTTPReply) -> None:
     """Raise ProviderError unless WeCom accepted the message; its `errmsg` is not kept, it may quote the address."""
     if exchange.status != 200:
         raise ProviderError(f"HTTP {exchange.status}", http_status=exchange.status)

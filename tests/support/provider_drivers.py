@@ -21,7 +21,7 @@ from services.providers.client.limits import ClientLimits
 from services.providers.mock import MockProvider, mock_answer
 from tests.support.answers import TIMEOUT, Answer
 from tests.support.made_providers import custom_provider, dify_provider, openai_provider
-from tests.support.own_provider import MODULE, MockOllama, shown_file
+from tests.support.own_provider import MODULE, Keeping, MockKeeping, MockOllama, shown_file
 from tests.support.servers.processes import free_port
 
 #: The API key of these tests: a fixed text, so that tests can search logs and requests for it.
@@ -45,6 +45,9 @@ class Driver(ABC):
     counts_tokens = True
     #: Scripts that every mock has: an endless answer, and an error reply to a wrong key.
     drip, unauthorized = "drip", "401"
+
+    #: A script whose stream breaks off although the service keeps the answer; "" if the provider recovers none.
+    lost = ""
 
     @abstractmethod
     def __init__(self, folder: Path) -> None:
@@ -97,6 +100,7 @@ def _code_of_break(name: str) -> str:
 
 class DifyDriver(Driver):
     drip, unauthorized = "drip-events", "401-unauthorized"
+    lost = "chatflow-reset-middle"
     answered = tuple(name for name, script in SCRIPTS.items() if script.answer("年假") and not script.breaks)
     repeated = dict.fromkeys(["429-once", "500-once", "502-once"], 2) | {"502-html": 3}
     #: Streams that break although the run goes on: the error allows a recovery, if the stream told any ids.
@@ -137,7 +141,7 @@ class DifyDriver(Driver):
         if script not in self.failures:
             assert answer.ids.conversation_id in self.far.conversations
         elif script in self.breaks and "-silence-" not in script:
-            assert answer.ids.findable is not script.endswith("-unheard")
+            assert answer.ids.name_run is not script.endswith("-unheard")
 
     def expected(self, question: str) -> str:
         return self.far.expected_answer(question)
@@ -291,6 +295,20 @@ class OwnDriver(AnsweringDriver):
         sys.modules.pop(MODULE, None)
 
 
+class KeepingDriver(AnsweringDriver):
+    """A plug-in whose service keeps its answers."""
+
+    counts_tokens = False
+    lost = "drop-in-a-line"
+    answered, repeated, failures = OwnDriver.answered, OwnDriver.repeated, OwnDriver.failures
+
+    def __init__(self, folder: Path) -> None:
+        def make(address: str, timeout: float, grace: float) -> BaseRAGProvider:
+            return Keeping(f"{address}/api", ClientLimits(timeout, backoff=0.01))
+
+        self.begin(MockKeeping(), make)
+
+
 class MockDriver(Driver):
     """The built-in mock provider, which calls no service; it fails only by its deadline."""
 
@@ -332,6 +350,7 @@ DRIVERS: Mapping[str, type[Driver]] = {
     "openai": OpenAIDriver,
     "custom": CustomDriver,
     "ollama": OwnDriver,
+    "keeping": KeepingDriver,
     "mock": MockDriver,
 }
 #: The names of providers whose service can fail, and every provider with each of its scripts.
@@ -340,3 +359,5 @@ EVERY_SCRIPT = [(name, script) for name, kind in DRIVERS.items() for script in (
 #: Those that report tokens, and those that send earlier turns.
 COUNTING = [name for name, kind in DRIVERS.items() if kind.counts_tokens]
 SENDING_TURNS = [name for name, kind in DRIVERS.items() if kind.earlier is not Driver.earlier]
+#: Those that find the answer of a run whose stream broke off.
+RECOVERING = [name for name, kind in DRIVERS.items() if kind.lost]

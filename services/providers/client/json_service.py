@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from config.errors import SettingsError
 from services.errors import ProviderError
 from services.http.retries import LONGEST_WAIT, attempts
-from services.http.service import Exchange, HTTPService
+from services.http.service import HTTPReply, HTTPService
 from services.providers.client.errors import http_error
 from services.providers.client.limits import ClientLimits
 from services.providers.client.record_stream import RecordStream
@@ -91,7 +91,7 @@ class JSONService:
         self._http.close()
 
 
-def _raise_for_status(exchange: Exchange) -> None:
+def _raise_for_status(exchange: HTTPReply) -> None:
     if exchange.status != 200:
         body = exchange.read_all(limit=_MAX_ERROR_BODY, timeout=SHORT_CALL)
         raise http_error(exchange.status, body, exchange.retry_after)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Generic, Literal, Protocol, TypeVar
 
 from services.errors import ProviderError
-from services.http.service import Exchange
+from services.http.service import HTTPReply
 from services.models import ProviderEvent
 from services.providers.client.limits import ClientLimits
 from utils.formats.json_records import BrokenRecord, JSONRecords, Record
@@ -24,7 +24,7 @@ Piece = TypeVar("Piece")
 class BoundedStream(Generic[Piece]):
     """Base class of Dify's event stream and of record streams. A second iteration continues where the first stopped."""
 
-    def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
+    def __init__(self, exchange: HTTPReply, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
         """Wrap the reply. The read fails `timeout` seconds after `started` (a reading of `clock`) or the last piece."""
         self._exchange = exchange
         self._timeout = timeout
@@ -80,7 +80,7 @@ log = logging.getLogger(__name__)
 class RecordStream(BoundedStream[Record]):
     """Iterates over the records of one reply. A record with a field resets the timeout, and so does a comment."""
 
-    def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
+    def __init__(self, exchange: HTTPReply, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
         super().__init__(exchange, timeout=timeout, started=started, clock=clock)
         self._decoder = JSONRecords()
         self._broke = False

@@ -97,11 +97,6 @@ def paused_error() -> ProviderError:
     return ProviderError("the workflow waits for a person", code="provider_paused")
 
 
-def may_pass(error: ProviderError) -> bool:
-    """Return whether a repeated call may succeed: Dify was unreachable, busy or failing, or its reply was damaged."""
-    return error.http_status in (0, 200, 429) or error.http_status >= 500
-
-
 def no_slot(deadline: Deadline) -> ProviderError:
     """Return the error of a question that got none of the slots in time."""
     if deadline.aborted:

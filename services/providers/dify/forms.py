@@ -76,7 +76,7 @@ class DifyForms(BaseForms):
             raise refused from exc
 
     def is_open(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:
-        poller = Poller(deadline, self._timeouts, self._clock, pause)
+        poller = Poller(deadline, self._timeouts, clock=self._clock)
         return poller.poll(lambda: self._waits(form, query, deadline))
 
     def _waits(self, form: PendingForm, query: Query, deadline: Deadline) -> bool:

@@ -17,14 +17,15 @@ from typing import Any
 from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.forms import PendingForm
 from services.http.retries import pause
+from services.http.service import check_deadline
 from services.models import ProviderIds, Usage
 from services.providers.base import Recovered
 from services.providers.client.json_fields import count, json_object, mapping, mappings, price, text
 from services.providers.dify.answer import DifyAnswer
-from services.providers.dify.errors import may_pass, paused_error, stream_error
+from services.providers.dify.errors import paused_error, stream_error
 from services.providers.dify.form_events import after
 from services.providers.dify.service import DifyService
-from services.providers.recovery import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
+from services.providers.recovery import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts, may_pass
 from utils.deadline import Deadline
 
 #: Matches no nested brackets, so the search stays linear in the text, however many brackets open.
@@ -128,6 +129,11 @@ class SentQuestion:
     asked_at: float = 0.0
 
     @property
+    def is_named(self) -> bool:
+        """Whether Dify has named the run, so that its answer can be requested by ids."""
+        return bool(self.ids.run_id) or self.in_history
+
+    @property
     def in_history(self) -> bool:
         """Whether the message can be found by its id."""
         return bool(self.ids.message_id and self.ids.conversation_id)
@@ -196,7 +202,7 @@ class DifyRecovery:
         self._deadline = deadline
         self._timeouts = timeouts
         self._clock = clock
-        self._poller = Poller(deadline, timeouts, clock, sleep)
+        self._poller = Poller(deadline, timeouts, clock=clock, sleep=sleep)
         self._began = self._alive = clock()
         self._has_events = True
 
@@ -219,7 +225,7 @@ class DifyRecovery:
 
     def _whole(self) -> Recovered:
         found = ProviderIds()
-        if not self._asked.ids.findable:
+        if not self._asked.is_named:
             found = self._found()
             self._asked = replace(self._asked, ids=found)
         run = self._ended_run() if self._asked.ids.run_id else _NO_RUN
@@ -246,7 +252,7 @@ class DifyRecovery:
                     if turn.state != "running":
                         break
         except ProviderError as exc:
-            self._poller.check_deadline()
+            check_deadline(self._deadline)
             raise paused from exc
         if not forms and turn.state != "running":
             # A person has answered meanwhile, elsewhere or through another question.
@@ -260,7 +266,7 @@ class DifyRecovery:
         try:
             message = self._fetch_message() if self._asked.in_history else None
         except ProviderError:
-            self._poller.check_deadline()
+            check_deadline(self._deadline)
             return ""
         return message.answer if message and message.status == "paused" else ""
 
@@ -269,7 +275,7 @@ class DifyRecovery:
         asked = self._asked
         for seconds in (self._timeouts.pause, 2 * self._timeouts.pause) if asked.searchable else ():
             ids = self._poller.poll(lambda: search(self._service, asked, self._deadline))
-            if ids.findable:
+            if ids.message_id:
                 return ids
             self._poller.wait(seconds)
         raise Unrecoverable("its message is not known")
@@ -318,7 +324,7 @@ class DifyRecovery:
         try:
             return self._asked.in_history and self._fetch_message() is not None
         except ProviderError:
-            self._poller.check_deadline()
+            check_deadline(self._deadline)
             return False
 
     def _listen(self) -> DifyRun | None:
@@ -355,7 +361,7 @@ class DifyRecovery:
                         stream.end_within(self._timeouts.saving)
                     yield event
         except ProviderError as exc:
-            self._poller.check_deadline()
+            check_deadline(self._deadline)
             if exc.code == "provider_busy" and not exc.http_status:
                 # All slots of this replica were taken, so the missing events say nothing about the run.
                 self._alive = self._clock()

@@ -17,7 +17,7 @@ from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import AnswerError, ProviderError
 from services.http.retries import attempts
-from services.http.service import Exchange, HTTPService, aborted_error
+from services.http.service import HTTPReply, HTTPService, aborted_error
 from services.providers.client.json_fields import json_object, text
 from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.dify.errors import http_error, no_slot
@@ -169,7 +169,7 @@ class DifyService:
             self._raise_for_status(exchange)
             yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
 
-    def _raise_for_status(self, exchange: Exchange) -> None:
+    def _raise_for_status(self, exchange: HTTPReply) -> None:
         if exchange.status != 200:
             body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
             self._on_error_reply(body)
@@ -375,7 +375,7 @@ class DifyService:
         self._unshared.close()
 
 
-def _file_id(exchange: Exchange) -> str:
+def _file_id(exchange: HTTPReply) -> str:
     body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
     if exchange.status in _UPLOAD_ERRORS:
         raise AnswerError(f"HTTP {exchange.status} to an upload", code=_UPLOAD_ERRORS[exchange.status])

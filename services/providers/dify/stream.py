@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from services.errors import ProviderError
-from services.http.service import Exchange
+from services.http.service import HTTPReply
 from services.providers.client.record_stream import BoundedStream
 from utils.formats.sse import EventTooLong, SSEDecoder
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class ChatStream(BoundedStream[Mapping[str, Any]]):
     """Iterates over the events of one run. Only an event with data resets the timeout; a ping does not."""
 
-    def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
+    def __init__(self, exchange: HTTPReply, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
         super().__init__(exchange, timeout=timeout, started=started, clock=clock)
         self._decoder = SSEDecoder()
         self._damaged = 0

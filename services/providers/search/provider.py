@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from config.texts import Texts
 from services import metrics
 from services.errors import ConversationGone, ProviderError
-from services.http.service import aborted_error
+from services.http.service import check_deadline
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult, closing_events
 from services.providers.wrapper import ProviderWrapper
@@ -166,10 +166,7 @@ class SearchFirst(ProviderWrapper):
             with _within(deadline, self._timeout) as bounded:
                 result = self._search.search(wanted, bounded)
         except Exception as exc:  # a plug-in may raise any exception, and the provider can answer without the search
-            if deadline.aborted:
-                raise aborted_error(deadline) from exc
-            if deadline.over:
-                raise ProviderError("the time is over", code="answer_timeout") from exc
+            check_deadline(deadline)
             self._note("failed", began, exc)
             return Search(note=self._texts.get("search_failed"))
         if not result.hits and not result.answer:

@@ -10,7 +10,7 @@ from typing import Any
 
 from config.errors import SettingsError
 from services.errors import ProviderError
-from services.http.service import Exchange, HTTPService, aborted_error
+from services.http.service import HTTPReply, HTTPService, aborted_error
 from services.providers.base import BaseSearchProvider, Hit, SearchResult
 from services.providers.client.json_fields import count, json_object, mapping, mappings, text
 from utils.deadline import Deadline
@@ -170,7 +170,7 @@ class SerperSearch(BaseSearchProvider):
             return False
         return _has_credits(account)
 
-    def _reply(self, exchange: Exchange, ends: float, deadline: Deadline) -> Mapping[str, Any]:
+    def _reply(self, exchange: HTTPReply, ends: float, deadline: Deadline) -> Mapping[str, Any]:
         reply = json_object(self._body(exchange, ends))
         if exchange.status != 200:
             raise _http_error(exchange.status, reply or {})
@@ -180,7 +180,7 @@ class SerperSearch(BaseSearchProvider):
             raise ProviderError("the reply is no JSON object", code="provider_error", http_status=200)
         return reply
 
-    def _body(self, exchange: Exchange, ends: float) -> bytes:
+    def _body(self, exchange: HTTPReply, ends: float) -> bytes:
         """Read piece by piece, so that neither a long nor a slow reply exceeds the limits on size and time."""
         body = b""
         while (left := ends - self._clock()) > 0.0:

@@ -18,7 +18,7 @@ from urllib3.util.connection import is_connection_dropped
 from demo.mocks.auth import MockAuth
 from services.errors import ProviderError
 from services.http.connections import PEER_TIMEOUT, Lease
-from services.http.service import Exchange, HTTPService, TransientError
+from services.http.service import HTTPReply, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
 from utils.deadline import Deadline
@@ -37,7 +37,7 @@ def asked(
     *,
     deadline: Deadline | None = None,
     headers: Mapping[str, str] = NO_HEADERS,
-) -> Iterator[Exchange]:
+) -> Iterator[HTTPReply]:
     """GET the URL with `http`, or with a service of its own."""
     service, bound = http or HTTPService(), deadline or Deadline(600.0)
     try:

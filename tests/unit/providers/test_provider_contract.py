@@ -18,11 +18,20 @@ from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.scripts import ASKING_BACK
 from demo.mocks.dify.server import SCRIPTS
 from demo.mocks.openai import server as openai
-from services.errors import Unrecoverable
+from services.errors import ProviderError, StreamBroken, Unrecoverable
 from services.models import Delta, Exchange, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from tests.support.answers import TIMEOUT, ask, together
-from tests.support.provider_drivers import COUNTING, DRIVERS, EVERY_SCRIPT, FAILING, KEY, SENDING_TURNS, Driver
+from tests.support.provider_drivers import (
+    COUNTING,
+    DRIVERS,
+    EVERY_SCRIPT,
+    FAILING,
+    KEY,
+    RECOVERING,
+    SENDING_TURNS,
+    Driver,
+)
 from tests.support.servers.processes import FakeClock, wait_until, when
 from utils.deadline import Deadline
 
@@ -219,6 +228,33 @@ def test_an_answer_without_ids_is_unrecoverable(any_driver: Driver) -> None:
     """Without a run's id there is nothing to fetch: the question may be asked again."""
     with pytest.raises(Unrecoverable):
         any_driver.provider().recover(Query("年假", "u1"), ProviderIds(), Deadline(TIMEOUT))
+
+
+@pytest.mark.parametrize("name", RECOVERING)
+def test_the_answer_of_a_broken_stream_is_recovered(drive: Drive, name: str) -> None:
+    """`recover` returns the complete answer by the ids that the stream told; the question is not sent again."""
+    driver = drive(name)
+    provider, question = driver.provider(), f"[[{driver.lost}]] 年假怎么申请？"
+    broken = ask(provider, question)
+    assert isinstance(broken.error, StreamBroken)
+    assert broken.text != driver.expected(question)
+
+    recovered = provider.recover(Query(question, "u1"), broken.ids, Deadline(TIMEOUT))
+
+    assert recovered.text == driver.expected(question)
+    assert len(driver.asked) == 1
+
+
+@pytest.mark.parametrize("name", RECOVERING)
+def test_an_abort_ends_a_recovery(drive: Drive, name: str) -> None:
+    """A recovery of a cancelled question, or of one that another owner has taken, ends as `interrupted`."""
+    deadline = Deadline(TIMEOUT)
+    deadline.abort("cancelled")
+
+    with pytest.raises(ProviderError) as caught:
+        drive(name).provider().recover(Query("年假", "u1"), ProviderIds("c1", "m1"), deadline)
+
+    assert caught.value.code == "interrupted"
 
 
 def test_optional_methods_raise_nothing(any_driver: Driver) -> None:

@@ -432,7 +432,7 @@ def test_a_chat_that_stopped_with_its_client_is_polled_six_times_in_fifteen_seco
     error = sleeper.fails(dify.base_url, ids)
 
     assert isinstance(error, Unrecoverable)
-    assert str(error) == "no answer in the history"
+    assert str(error) == "the provider has no answer"
     assert sleeper.clock.now == 15.0
     assert dify.looked_up() == {"messages": 6}
 
