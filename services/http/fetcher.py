@@ -6,22 +6,22 @@ all. Addresses may hold a credential, so they are in no log line and in no error
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 from services.errors import FetchError, ProviderError
 from services.http.addresses import AddressRules, Target
 from services.http.connections import RequestRoute
-from services.http.service import HTTPReply, HTTPService, aborted_error
+from services.http.retries import attempts
+from services.http.service import HTTPReply, HTTPService, TransientError, aborted_error
 from utils.deadline import Deadline
 from utils.formats.file_names import disposition_name
 
 #: Seconds to connect, and between two pieces of a reply.
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 15.0
-#: Pauses in seconds before the second and the third try; a server's Retry-After counts up to `MOST_PAUSE`.
-PAUSES = (0.5, 1.5)
+#: Retries of a fetch, and the pause before the first in seconds; a server's Retry-After counts up to `MOST_PAUSE`.
+RETRIES, BACKOFF = 2, 0.5
 MOST_PAUSE = 10.0
 #: The most redirects followed for one file.
 MOST_REDIRECTS = 3
@@ -41,20 +41,12 @@ class Fetched:
     content_type: str = ""
 
 
-class _Again(Exception):
-    """This try failed in a way that the next one may not; `pause` is the server's wish in seconds."""
-
-    def __init__(self, cause: str, pause: float = 0.0) -> None:
-        super().__init__(cause)
-        self.pause = pause
-
-
 class Fetcher:
     """Fetches files by one set of rules. Thread-safe; close it at the end."""
 
-    def __init__(self, rules: AddressRules, *, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, rules: AddressRules, *, backoff: float = BACKOFF) -> None:
         self._rules = rules
-        self._pauses = pauses
+        self._backoff = backoff
         self._http = HTTPService(pool_size=10, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
 
     def fetch(self, url: str, deadline: Deadline, max_bytes: int, *, also: Collection[str] = ()) -> Fetched:
@@ -69,26 +61,18 @@ class Fetcher:
             ProviderError: `interrupted` after `deadline.abort`.
         """
         try:
-            return self._tries(url, deadline, max_bytes, also)
-        except FetchError:
+            for attempt in attempts(deadline, retries=RETRIES, backoff=self._backoff, longest_wait=MOST_PAUSE):
+                with attempt:
+                    file = self._follow(url, deadline, max_bytes, also)
+        except (FetchError, TransientError) as exc:
             if deadline.aborted:
                 raise aborted_error(deadline) from None
-            raise
+            raise exc if isinstance(exc, FetchError) else FetchError(str(exc)) from exc
+        return file
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._http.close()
-
-    def _tries(self, url: str, deadline: Deadline, max_bytes: int, also: Collection[str]) -> Fetched:
-        for pause in (*self._pauses, None):
-            try:
-                return self._follow(url, deadline, max_bytes, also)
-            except _Again as exc:
-                wait = max(pause or 0.0, min(exc.pause, MOST_PAUSE))
-                if pause is None or deadline.remaining() <= wait:
-                    raise FetchError(str(exc)) from exc
-                _pause(wait, deadline)
-        raise AssertionError("unreachable")
 
     def _follow(self, url: str, deadline: Deadline, max_bytes: int, also: Collection[str]) -> Fetched:
         for _ in range(MOST_REDIRECTS + 1):
@@ -106,11 +90,11 @@ class Fetcher:
                 return self._get(route, target, deadline, max_bytes)
             except ProviderError as exc:
                 if not exc.unsent:
-                    raise _Again(str(exc)) from exc
+                    raise TransientError(str(exc)) from exc
         try:
             return self._get(routes[-1], target, deadline, max_bytes)
         except ProviderError as exc:
-            raise _Again(str(exc)) from exc
+            raise TransientError(str(exc), retry_after=exc.retry_after) from exc
 
     def _get(self, route: RequestRoute, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
         # No Content-Type: WeCom's store answers 400 to a GET that has one.
@@ -126,17 +110,11 @@ class Fetcher:
             return Fetched(content, disposition_name(reply.headers.get("Content-Disposition", "")), kind)
 
 
-def _pause(seconds: float, deadline: Deadline) -> None:
-    aborted = threading.Event()
-    with deadline.interrupting(aborted.set):
-        aborted.wait(seconds)
-
-
 def _check_status(reply: HTTPReply) -> None:
     if reply.status == 200:
         return
     if reply.status == 429 or reply.status >= 500:
-        raise _Again(f"HTTP {reply.status}", reply.retry_after)
+        raise TransientError(f"HTTP {reply.status}", retry_after=min(reply.retry_after, MOST_PAUSE))
     code = "media_too_old" if reply.status in _GONE else "media_failed"
     raise FetchError(f"HTTP {reply.status}", code=code)
 
@@ -153,5 +131,5 @@ def _body(reply: HTTPReply, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise FetchError("too large", code="media_too_large")
     if reply.broken:
-        raise _Again("the connection broke")
+        raise TransientError("the connection broke")
     return b"".join(pieces)

@@ -6,20 +6,20 @@ POST {"msgtype": "markdown", "markdown": {"content": …}}, at most 4,096 bytes.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 from services.errors import ProviderError
-from services.http.service import HTTPService, TransientError
-from utils.deadline import ended_in_time
+from services.http.retries import attempts
+from services.http.service import HTTPService
+from utils.deadline import Deadline
 
 #: Bytes of UTF-8 of the longest message that a robot accepts.
 MOST_BYTES = 4096
-#: Seconds for one whole exchange, and bytes of the longest reply that is read.
+#: Seconds for a message with its retries, and bytes of the longest reply that is read.
 TIMEOUT = 10.0
 MOST_REPLY = 4096
-#: How often a message is sent where no connection could be made, so that no robot can have got it.
-TRIES = 3
+#: Retries of a message for which no connection could be made, and the pause before the first in seconds.
+RETRIES, BACKOFF = 2, 0.1
 
 
 class RobotRefused(ProviderError):
@@ -41,22 +41,18 @@ class GroupRobotService:
             RobotRefused: the robot's own reply says so; the text has its errcode or the HTTP status.
             ProviderError: no reply came.
         """
-        for _ in range(TRIES - 1):
-            with suppress(TransientError):
-                self._post(content)
-                return
-        self._post(content)
+        deadline = Deadline(self._timeout)
+        for attempt in attempts(deadline, retries=RETRIES, backoff=BACKOFF):
+            with attempt:
+                self._post(content, deadline)
 
     def close(self) -> None:
         self._http.close()
 
-    def _post(self, content: str) -> None:
+    def _post(self, content: str, deadline: Deadline) -> None:
         message = {"msgtype": "markdown", "markdown": {"content": content}}
         options: dict[str, Any] = {"timeout": self._timeout, "headers": {}, "json": message}
-        with (
-            ended_in_time(self._timeout) as deadline,
-            self._http.exchange("POST", self._url, deadline=deadline, **options) as reply,
-        ):
+        with self._http.exchange("POST", self._url, deadline=deadline, **options) as reply:
             status, body = reply.status, reply.read_all(limit=MOST_REPLY, timeout=self._timeout)
         if status != 200:
             raise RobotRefused(f"HTTP {status}")

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 from services.errors import ProviderError
+from services.http.retries import attempts, is_unsent
 from services.http.service import HTTPReply, HTTPService
-from utils.deadline import Deadline, ended_in_time
+from utils.deadline import Deadline
 from utils.origins import is_host_of
-
-log = logging.getLogger(__name__)
 
 #: WeCom's own host, which takes https and this path only, listed or not.
 WECOM_HOST, WECOM_PATH = "qyapi.weixin.qq.com", "/cgi-bin/aibot/response"
 #: Seconds for a message in all, for one connection, and for the reply.
 TOTAL_SECONDS, CONNECT_SECONDS, REPLY_SECONDS = 20.0, 5.0, 10.0
-#: Pauses in seconds between attempts that could not connect.
-PAUSES = (0.5, 2.0, 5.0)
+#: Retries of a message that was not sent, and the pause before the first in seconds.
+RETRIES, BACKOFF = 3, 1.0
 #: The most bytes of a reply that are read.
 MOST_REPLY = 4096
 
@@ -34,12 +31,12 @@ class ResponseService:
         hosts: Collection[str],
         *,
         total_seconds: float = TOTAL_SECONDS,
-        sleep: Callable[[float], None] = time.sleep,
+        backoff: float = BACKOFF,
     ) -> None:
         """`hosts` are names, or ".name" for all below one; `total_seconds` is the time for a message in all."""
         self._hosts = hosts
         self._total_seconds = total_seconds
-        self._sleep = sleep
+        self._backoff = backoff
         self._http = HTTPService(pool_size=1, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
 
     def allows(self, url: str) -> bool:
@@ -61,24 +58,15 @@ class ResponseService:
         Raises:
             ProviderError: the message was not sent, or it is not known whether it arrived; the text has the cause.
         """
-        with ended_in_time(self._total_seconds) as deadline:
-            self._attempt(url, content, deadline)
+        deadline = Deadline(self._total_seconds)
+        for attempt in attempts(deadline, retries=RETRIES, backoff=self._backoff, may_retry=is_unsent):
+            with attempt:
+                self._post(url, content, deadline)
 
     def close(self) -> None:
         self._http.close()
 
-    def _attempt(self, url: str, content: str, deadline: Deadline) -> None:
-        for pause in (*PAUSES, None):
-            try:
-                return self._once(url, content, deadline)
-            except ProviderError as exc:
-                if not exc.unsent or pause is None or deadline.remaining() <= pause:
-                    raise
-                log.debug("late message not sent yet", extra={"cause": str(exc)})
-            self._sleep(pause)
-        raise AssertionError("unreachable")
-
-    def _once(self, url: str, content: str, deadline: Deadline) -> None:
+    def _post(self, url: str, content: str, deadline: Deadline) -> None:
         message = {"msgtype": "markdown", "markdown": {"content": content}}
         options: dict[str, Any] = {"timeout": REPLY_SECONDS, "headers": {}, "json": message}
         with self._http.exchange("POST", url, deadline=deadline, **options) as exchange:

@@ -11,7 +11,7 @@ from typing import Any
 
 from services.errors import FormRefused, ProviderError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.http.retries import pause
+from services.http.retries import attempts, is_unsent, pause
 from services.models import Complete, Delta, ProviderEvent, ProviderIds, Query, Replacement
 from services.providers.base import BaseForms, Recovered
 from services.providers.client.json_fields import mapping
@@ -25,8 +25,8 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Pauses in seconds between attempts whose request cannot have left.
-PAUSES = (0.5, 1.0, 2.0)
+#: Retries of a submission that was not sent, and the pause before the first in seconds.
+RETRIES, BACKOFF = 3, 0.5
 #: Seconds for the first event of a resumed run: after them its status is requested.
 FIRST_EVENT = 5.0
 #: Seconds for which a run may still report the pause that was answered: its worker has not begun.
@@ -54,15 +54,9 @@ class DifyForms(BaseForms):
 
     def submit(self, form: PendingForm, choice: FormChoice, query: Query, deadline: Deadline) -> None:
         body = {"inputs": dict(choice.inputs), "action": choice.action, "user": query.user or self._user}
-        for seconds in (*PAUSES, None):
-            try:
-                return self._submit(form, body, query, deadline)
-            except ProviderError as exc:
-                if not exc.unsent or seconds is None or deadline.remaining() <= seconds:
-                    raise
-                log.warning("form not submitted yet: %s", exc)
-            pause(seconds, deadline)
-        raise AssertionError("unreachable")
+        for attempt in attempts(deadline, retries=RETRIES, backoff=BACKOFF, may_retry=is_unsent):
+            with attempt:
+                self._submit(form, body, query, deadline)
 
     def _submit(self, form: PendingForm, body: Mapping[str, Any], query: Query, deadline: Deadline) -> None:
         authorization = self._authorization(query.identity.token)

@@ -31,7 +31,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def fetcher() -> Iterator[Fetcher]:
     """A fetcher that allows this machine."""
-    made = Fetcher(AddressRules(("127.0.0.1",)), pauses=())
+    made = Fetcher(AddressRules(("127.0.0.1",)), backoff=0.0)
     yield made
     made.close()
 

@@ -46,7 +46,7 @@ def provider(dify: MockDify) -> DifyProvider:
 
 
 def intake(**bounds: float) -> MediaIntake:
-    fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
+    fetcher = Fetcher(AddressRules(("127.0.0.1",)), backoff=0.0)
     source = MediaFetcher(fetcher, MediaKeys({"default": (KEY,)}).decryptor, NOTHING_SENT, max_bytes=INLINE_BYTES)
     return MediaIntake(source, ACCESS, **bounds)  # type: ignore[arg-type]
 

@@ -45,7 +45,7 @@ def store() -> Iterator[MediaStore]:
 
 @pytest.fixture
 def service() -> Iterator[MediaFetcher]:
-    fetcher = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
+    fetcher = Fetcher(AddressRules(("127.0.0.1",)), backoff=0.0)
     made = MediaFetcher(fetcher, MediaKeys({"default": (NEW_KEY, KEY)}).decryptor, NOTHING_SENT, max_bytes=1000)
     yield made
     made.close()

@@ -28,7 +28,7 @@ def status(line: bytes, *headers: bytes) -> bytes:
 @pytest.fixture
 def fetcher() -> Iterator[Fetcher]:
     """A fetcher that allows this machine."""
-    made = Fetcher(AddressRules(("127.0.0.1",)), pauses=(0.0, 0.0))
+    made = Fetcher(AddressRules(("127.0.0.1",)), backoff=0.0)
     yield made
     made.close()
 
@@ -143,7 +143,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(fetcher: Fetcher) -> None:
 
 def test_an_abort_ends_the_fetch(fetcher: Fetcher) -> None:
     """A cancelled question waits for no download, nor for the pause between two tries."""
-    slow = Fetcher(AddressRules(("127.0.0.1",)), pauses=(300.0, 300.0))
+    slow = Fetcher(AddressRules(("127.0.0.1",)), backoff=300.0)
     for one, reply in ((fetcher, ok(b"x", length=50)), (slow, status(b"503 Busy"))):
         deadline = Deadline(600.0)
         with RawServer(reply, hang=True) as server:
@@ -166,7 +166,7 @@ def test_an_unlisted_host_is_reached_at_the_checked_address(monkeypatch: pytest.
     """The name, which nobody could resolve now, is only in the Host header and in the certificate."""
     tls, trusted = self_signed(tmp_path, "public.invalid")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
-    fetcher = Fetcher(Pinned(()), pauses=(0.0, 0.0))
+    fetcher = Fetcher(Pinned(()), backoff=0.0)
     with RawServer(ok(), tls=tls) as server:
         port = server.url.rpartition(":")[2]
         assert fetched(fetcher, f"https://public.invalid:{port}/x").content == b"bytes"
@@ -178,7 +178,7 @@ def test_an_unlisted_host_is_reached_at_the_checked_address(monkeypatch: pytest.
 
 def test_a_place_is_allowed_for_one_fetch(fetcher: Fetcher) -> None:
     """`also` names places beside the listed hosts; a redirect out of the place is refused."""
-    unlisted = Fetcher(AddressRules(()), pauses=(0.0, 0.0))
+    unlisted = Fetcher(AddressRules(()), backoff=0.0)
     with RawServer(ok(), status(b"302 Found", b"Location: /v1/x")) as server:
         also = (f"{server.url}/files/",)
         assert unlisted.fetch(f"{server.url}/files/a", Deadline(60.0), 100, also=also).content == b"bytes"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from services.errors import ProviderError
-from services.http.retries import attempts
+from services.http.retries import attempts, is_unsent
 from services.http.service import TransientError
 from tests.support.answers import TIMEOUT
 from utils.deadline import Deadline
 
 
 def attempts_made(
-    error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001, **bounds: float
+    error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001, **bounds: Any
 ) -> int:
     """Return how often a call that always raises this error is made; the error is raised unchanged."""
     calls: list[int] = []
@@ -95,3 +96,12 @@ def test_an_abort_ends_the_pause() -> None:
                 raise TransientError(code="provider_busy")
 
     assert deadline.aborted
+
+
+def test_a_request_that_left_is_not_retried_where_it_must_not_arrive_twice() -> None:
+    """With `is_unsent` only the error of a request of which no byte was sent is retried, whatever its kind."""
+    sent, unsent = TransientError(code="provider_busy"), ProviderError(code="provider_unreachable")
+    unsent.unsent = True
+
+    assert attempts_made(sent, Deadline(TIMEOUT), may_retry=is_unsent) == 1
+    assert attempts_made(unsent, Deadline(TIMEOUT), may_retry=is_unsent) == 3

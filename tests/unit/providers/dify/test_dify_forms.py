@@ -261,7 +261,7 @@ def test_a_lost_reply_is_not_repeated(provider: DifyProvider, forms: BaseForms, 
 
 def test_a_submission_that_cannot_have_left_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dify cannot be reached: the form may be answered again."""
-    monkeypatch.setattr("services.providers.dify.forms.PAUSES", (0.01,))
+    monkeypatch.setattr("services.providers.dify.forms.BACKOFF", 0.001)
     provider = make(base_url=f"http://127.0.0.1:{free_port()}")
     assert provider.forms
     form = PendingForm("token", "run")
