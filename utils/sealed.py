@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -25,34 +26,11 @@ def seal_bytes(key: bytes, content: bytes) -> str:
     return base64.b64encode(nonce + sealed[-TAG_BYTES:] + sealed[:-TAG_BYTES]).decode()
 
 
-def unseal(key: bytes, sealed: str) -> str:
-    """Decrypt the result of `seal`.
-
-    Raises:
-        ValueError: the text was encrypted with another key, or is damaged.
-    """
-    return unseal_bytes(key, sealed).decode() if sealed else ""
-
-
-def unseal_bytes(key: bytes, sealed: str) -> bytes:
-    """Decrypt the result of `seal_bytes`.
-
-    Raises:
-        ValueError: it was encrypted with another key, or is damaged.
-    """
-    raw = base64.b64decode(sealed, validate=True)
-    nonce, tag, body = raw[:NONCE_BYTES], raw[NONCE_BYTES : NONCE_BYTES + TAG_BYTES], raw[NONCE_BYTES + TAG_BYTES :]
-    try:
-        return AESGCM(key).decrypt(nonce, body + tag, None)
-    except InvalidTag:
-        raise ValueError("MAC check failed") from None
-
-
 def unseal_any(keys: Sequence[bytes], sealed: str) -> str:
     """Decrypt the result of `seal` with any of these keys.
 
     Raises:
-        ValueError: the text was encrypted with none of the keys, or is damaged.
+        ValueError: the text was encrypted with another key, or is damaged.
     """
     return unseal_bytes_any(keys, sealed).decode() if sealed else ""
 
@@ -61,11 +39,11 @@ def unseal_bytes_any(keys: Sequence[bytes], sealed: str) -> bytes:
     """Decrypt the result of `seal_bytes` with any of these keys.
 
     Raises:
-        ValueError: it was encrypted with none of the keys, or is damaged.
+        ValueError: it was encrypted with another key, or is damaged.
     """
-    for key in keys[:-1]:
-        try:
-            return unseal_bytes(key, sealed)
-        except ValueError:
-            continue
-    return unseal_bytes(keys[-1], sealed)
+    raw = base64.b64decode(sealed, validate=True)
+    nonce, tag, body = raw[:NONCE_BYTES], raw[NONCE_BYTES : NONCE_BYTES + TAG_BYTES], raw[NONCE_BYTES + TAG_BYTES :]
+    for key in keys:
+        with suppress(InvalidTag):
+            return AESGCM(key).decrypt(nonce, body + tag, None)
+    raise ValueError("MAC check failed")

@@ -33,7 +33,7 @@ from tests.support.sockets.event_reader import events
 from tests.support.sockets.visitor import visit
 from utils.keyring import derive
 from utils.markdown.blocks import render_markdown
-from utils.sealed import unseal
+from utils.sealed import unseal_any
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -593,4 +593,4 @@ def test_the_content_of_redis_decrypts_no_users_token(redis_server: RedisServer,
     public = hashlib.sha256(b"callers:WechatLaibao").digest()
     for key in (public, derive(secret.encode(), "callers"), derive(bytes.fromhex(secret), "callers")):
         with pytest.raises(ValueError, match="MAC"):
-            unseal(key, question["credential"])
+            unseal_any((key,), question["credential"])
