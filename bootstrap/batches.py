@@ -9,12 +9,16 @@ from bootstrap.factories import sql_pools
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.gateway import Gateway
-from services.batches.limits import BatchLimits, Retention
+from services.batches.archive import BatchArchive
+from services.batches.engine import LaneEngine
+from services.batches.item import ItemAsker
+from services.batches.lanes_store import BatchLanesStore
 from services.batches.manager import BatchManager
 from services.batches.store import SqlBatchStore
 from services.batches.webhooks import Webhooks
 from services.http.addresses import AddressRules
 from services.http.poster import Poster
+from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.streams.store import StreamStore
 
@@ -43,22 +47,24 @@ def make_batches(
     if store is None:
         return None
     key = settings.secret_key[0].get_secret_value().encode() if settings.secret_key else None
-    return BatchManager(
-        store,
-        gateway,
-        streams,
-        runner=runner,
-        limits=BatchLimits(
-            settings.batch_max_concurrent,
-            settings.batch_max_queue_size,
-            threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
-            works=settings.batch_worker == "embedded",
-        ),
-        texts=texts,
-        replica=f"{socket.gethostname()}:{os.getpid()}",
-        webhooks=Webhooks(store, Poster(AddressRules(settings.webhook_hosts)), key),
-        retention=Retention(settings.batch_storage_path, settings.batch_retention_days),
+    threads = min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2))
+    lanes = BatchLanesStore(
+        runner,
+        lanes=settings.batch_max_concurrent,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        stream_ttl=streams.ttl,
     )
+    asker = ItemAsker(gateway)
+    embedded = settings.batch_worker == "embedded"
+    engine = LaneEngine(store, lanes, asker, runner, texts=texts, threads=threads if embedded else 0)
+    archive = BatchArchive(
+        store,
+        LockStore(runner),
+        folder=settings.batch_storage_path,
+        retention_days=settings.batch_retention_days,
+    )
+    webhooks = Webhooks(store, Poster(AddressRules(settings.webhook_hosts)), key)
+    return BatchManager(store, lanes, streams, asker, engine=engine, archive=archive, webhooks=webhooks)
 
 
 def batches_mode(settings: Settings) -> str:

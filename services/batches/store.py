@@ -114,7 +114,7 @@ class SqlBatchStore:
             read_timeout=read_timeout,
             writes=True,
         )
-        self._max_unfinished = max_unfinished
+        self.max_unfinished = max_unfinished
         self._max_per_owner = max_per_owner or max_unfinished
         self._clock = clock
         #: The claims of this process take turns between priorities.
@@ -496,8 +496,8 @@ class SqlBatchStore:
         unfinished = sa.select(sa.func.count()).select_from(TASKS).where(TASKS.c.status.in_(UNFINISHED))
         if (connection.scalar(unfinished.where(TASKS.c.owner == owner)) or 0) >= self._max_per_owner:
             raise BatchQueueFull(f"{self._max_per_owner} tasks of this owner are unfinished", code="batch_key_full")
-        if (connection.scalar(unfinished) or 0) >= self._max_unfinished:
-            raise BatchQueueFull(f"{self._max_unfinished} tasks are unfinished")
+        if (connection.scalar(unfinished) or 0) >= self.max_unfinished:
+            raise BatchQueueFull(f"{self.max_unfinished} tasks are unfinished")
 
     def _claimed(self, lane: int, lanes: int | None, *, turn: Priority | None) -> Claimed | None:
         for _ in range(TRIES):

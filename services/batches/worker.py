@@ -62,11 +62,10 @@ class LaneWorker:
         asker: ItemAsker,
         *,
         texts: Texts,
-        retried: Callable[[], None] = lambda: None,
+        retried: Callable[[], None],
         step_seconds: float = STEP_SECONDS,
         back_off: float = BACK_OFF,
         dice: Callable[[float, float], float] = random.uniform,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._lanes = lanes
@@ -76,7 +75,6 @@ class LaneWorker:
         self._step_seconds = step_seconds
         self._back_off = back_off
         self._dice = dice
-        self._clock = clock
         self._held: dict[int, Lane] = {}
         self._leaving = False
         self._stopping = threading.Event()
@@ -162,9 +160,9 @@ class LaneWorker:
 
     def _work(self, lane: Lane) -> bool:
         """Ask the lane's items until there are none, its time is over, or this process leaves."""
-        end = self._clock() + self._step_seconds
+        end = time.monotonic() + self._step_seconds
         while not lane.lost:
-            if self._leaving or self._clock() >= end:
+            if self._leaving or time.monotonic() >= end:
                 return True
             if not self._next(lane):
                 return False

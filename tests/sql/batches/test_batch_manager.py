@@ -154,7 +154,7 @@ def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
         wait_until(lambda: desk.runner.run([length]) == [3], timeout=TIMEOUT)
         desk.runner.run([Call(None, ("DEL", "{dramatiq}:batch"))])
 
-        desk.batches.sweep()
+        desk.engine.sweep()
 
         assert desk.runner.run([length]) == [3]
 
@@ -181,7 +181,7 @@ def test_a_replica_without_workers_only_sends_messages(
         task_id = taker.submits(texts(5))
         wait_until(lambda: taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3], timeout=TIMEOUT)
         for _ in range(3):
-            taker.batches.sweep()
+            taker.engine.sweep()
         assert taker.batches.status().is_running is False
         assert taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3]
         assert provider.asked == []
@@ -290,9 +290,9 @@ def test_after_redis_lost_its_keys_no_item_is_asked_twice(opened: Open, provider
         with other:
             wait_until(lambda: other.batches.status().workers == 2, timeout=TIMEOUT)
             other.client.flushdb()
-            other.batches.sweep()
+            other.engine.sweep()
             wait_until(lambda: other.batches.status().running_items == 3, timeout=TIMEOUT)
-            other.batches.sweep()
+            other.engine.sweep()
             provider.held.clear()
             task = other.ends(task_id)
 

@@ -84,7 +84,7 @@ def refused(desk: BatchDesk, provider: BusyProvider) -> None:
 
 def messages(desk: BatchDesk) -> int:
     """Look for work as a sweep does; return the number of lanes that workers are then asked to take."""
-    desk.batches.sweep()
+    desk.engine.sweep()
     return int(desk.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))])[0])
 
 
@@ -101,7 +101,7 @@ def test_a_busy_provider_is_waited_for_with_few_calls(
         assert (messages(one), provider.asked) == (0, [])
 
         pause_over()
-        other.batches.sweep()
+        other.engine.sweep()
         task = one.ends(task_id)
 
         assert (task.completed, task.failed) == (10, 0)
@@ -167,7 +167,7 @@ def test_a_replica_that_leaves_while_it_waits_costs_nothing(
         assert (messages(other), provider.asked) == (0, [])
 
         pause_over()
-        other.batches.sweep()
+        other.engine.sweep()
         task = other.ends(task_id)
 
         assert task.completed == 6
@@ -228,7 +228,7 @@ def desk_paused(desk: Desk) -> float:
 
 def worker_of(desk: Desk, store: SqlBatchStore) -> LaneWorker:
     lanes = BatchLanesStore(desk.runner, lanes=1, worker="w")
-    return LaneWorker(store, lanes, ItemAsker(desk.gateway), texts=KEYS, back_off=0.0)
+    return LaneWorker(store, lanes, ItemAsker(desk.gateway), texts=KEYS, retried=lambda: None, back_off=0.0)
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_after_an_hour_of_429_items_fail(
     provider.busy = True
     desk = Desk(redis_url, provider)
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions(max_attempts=2))
-    options: dict[str, Any] = {"texts": KEYS, "back_off": 0.0}
+    options: dict[str, Any] = {"texts": KEYS, "retried": lambda: None, "back_off": 0.0}
     worker = LaneWorker(store, Tired(desk.runner, lanes=1), ItemAsker(desk.gateway), **options)
 
     worker.step(0)

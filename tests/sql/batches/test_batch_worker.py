@@ -31,7 +31,7 @@ class Worker(LaneWorker):
     def __init__(self, desk: Desk, store: SqlBatchStore, **options: Any) -> None:
         self.lanes = BatchLanesStore(desk.runner, lanes=3, worker="w")
         asker = options.pop("asker", None) or ItemAsker(desk.gateway)
-        super().__init__(store, self.lanes, asker, texts=KEYS, back_off=0.0, **options)
+        super().__init__(store, self.lanes, asker, texts=KEYS, retried=lambda: None, back_off=0.0, **options)
 
 
 class Forgetful(SqlBatchStore):
@@ -205,6 +205,7 @@ def test_back_off_doubles_with_each_attempt(desk: Desk, store: Forgetful) -> Non
         BatchLanesStore(desk.runner, lanes=1),
         ItemAsker(desk.gateway),
         texts=KEYS,
+        retried=lambda: None,
         dice=lambda low, high: high,
     )
     submitted(store, "一", max_attempts=5)

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from services.batches.limits import BatchLimits, Retention
+from services.batches.archive import BatchArchive
+from services.batches.engine import LaneEngine
+from services.batches.item import ItemAsker
+from services.batches.lanes_store import BatchLanesStore
 from services.batches.manager import BatchManager
 from services.batches.records import BatchOptions, Item, Task
 from services.batches.store import SqlBatchStore
@@ -21,6 +24,7 @@ from services.http.addresses import AddressRules
 from services.http.poster import Poster
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
+from services.redis.lock_store import LockStore
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk
 from tests.support.texts import KEYS
@@ -99,17 +103,15 @@ class BatchDesk(Desk):
         super().__init__(redis_url, provider, **options)
         self.provider = provider
         self.store = store
+        held = BatchLanesStore(self.runner, lanes=lanes, worker=name, stream_ttl=self.streams.ttl)
+        asker = ItemAsker(self.gateway)
+        self.engine = LaneEngine(store, held, asker, self.runner, texts=KEYS, threads=lanes if works else 0, poll=0.05)
+        archive = BatchArchive(
+            store, LockStore(self.runner), folder=str(folder) if folder else None, retention_days=7.0
+        )
+        webhooks = Webhooks(store, Poster(AddressRules(webhook_hosts)), SECRET)
         self.batches = BatchManager(
-            store,
-            self.gateway,
-            self.streams,
-            runner=self.runner,
-            limits=BatchLimits(lanes, max_queue_size=100, threads=lanes, works=works),
-            texts=KEYS,
-            replica=name,
-            webhooks=Webhooks(store, Poster(AddressRules(webhook_hosts)), SECRET),
-            retention=Retention(str(folder) if folder else None),
-            poll=0.05,
+            store, held, self.streams, asker, engine=self.engine, archive=archive, webhooks=webhooks
         )
 
     def __enter__(self) -> Self:
