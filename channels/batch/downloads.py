@@ -117,7 +117,7 @@ Cell = str | int
 
 
 def table_rows(items: Iterable[Item]) -> Iterator[Sequence[Cell]]:
-    """Yield the header and a row for each item; the first item says which columns the submitted file had."""
+    """Yield the header and a row for each item; the columns of the submitted file are those of the first item."""
     left = iter(items)
     first = list(islice(left, 1))
     names = list(first[0].given.columns) if first else []

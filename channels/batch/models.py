@@ -68,7 +68,7 @@ class Options(RestModel):
     )
 
     webhook_url: Annotated[StrictStr, StringConstraints(max_length=2000)] = Field(
-        "", description="Address that is told of the task's end by a signed POST; empty for none."
+        "", description="Address that gets a signed POST at the task's end; empty for none."
     )
 
     def record(self) -> BatchOptions:
@@ -76,7 +76,7 @@ class Options(RestModel):
 
 
 class SubmittedItem(RestModel):
-    """A text with what belongs to it."""
+    """A text with its id and inputs."""
 
     text: Text
     id: Annotated[StrictStr, StringConstraints(max_length=MAX_ID)] = Field(

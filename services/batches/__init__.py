@@ -22,8 +22,8 @@ older than `BATCH_RETENTION_DAYS`; files stay. A webhook is called by the proces
 (`store.py`), so a call whose process dies comes again. Asking failed items again (`retry`) makes the same task
 unfinished, with numbers of attempts that no stream has yet.
 
-**Order.** Tasks of one priority take turns. A process's claims go through `TURNS` (`claims.py`), each of which says
-the lowest priority that takes part, so none starves.
+**Order.** Of the tasks of one priority, the one that was served longest ago is next. `LOWEST` (`claims.py`) has the
+lowest priority that takes part in each of a process's claims, so no task starves.
 
 **dramatiq.** Its broker runs over our Redis client, whose keys carry the tag `{dramatiq}`. Its middleware is left out
 (time limits interrupt threads in a way that greenlets do not support; retries are ours), and so is its delay queue.

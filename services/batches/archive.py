@@ -146,8 +146,8 @@ def writable(folder: str | Path) -> None:
     Raises:
         OSError: they cannot. Permissions alone show neither a read-only disk nor limits of root.
     """
-    whole = Path(folder).absolute()
-    with TemporaryFile(dir=next(place for place in (whole, *whole.parents) if place.exists())) as file:
+    path = Path(folder).absolute()
+    with TemporaryFile(dir=next(place for place in (path, *path.parents) if place.exists())) as file:
         file.write(b"\0")
 
 

@@ -1,4 +1,4 @@
-"""Claims: which item a lane gets next, and what its attempt comes to; the frequent transactions of batches.
+"""Claims: the item that a lane gets next, and the end of its attempt; the frequent transactions of batches.
 
 A candidate is searched without a lock; claiming it locks its task's row and checks again. Statements that could read
 every row of a task name their index: servers were seen to read the texts instead, which took half a second. The cost of
@@ -66,10 +66,10 @@ _FIRST_DUE = (
     .scalar_subquery()
 )
 
-#: Ten claims of a process in turn: the lowest priority that takes part. So a task of low priority that waits gets its
-#: share of every tenth claim, and those that take part get theirs in the order of `served`.
-TURNS: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
-#: By the priority of a turn, the lowest values of `priority` to search for work, in this order.
+#: The lowest priority that takes part in each of ten claims of a process. So a task of low priority that waits gets its
+#: share of every tenth claim, and the tasks that take part get theirs in the order of `served`.
+LOWEST: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
+#: By the lowest priority of a claim, the lowest values of `priority` to search for work, in this order.
 _TAKING_PART: Mapping[Priority, tuple[int, ...]] = {"high": (1, 0, -1), "normal": (0, -1), "low": (-1,)}
 
 
@@ -86,7 +86,7 @@ class Held(NamedTuple):
 
 
 def held(connection: sa.Connection) -> list[Held]:
-    """Return every running item: at most one per lane."""
+    """Return the running items: at most one per lane."""
     columns = (ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane)
     return [Held(*row) for row in connection.execute(sa.select(*columns).where(ITEMS.c.lane >= 0))]
 
@@ -98,32 +98,32 @@ def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held
 
 
 def candidate(
-    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, turn: Priority | None
+    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, lowest: Priority | None
 ) -> Callable[[sa.Connection], Claimed | None] | None:
     """Return the transaction that claims an item for a lane, found without a lock; None if there is none.
 
-    `turn` is the lowest priority that takes part if it has work; None for running items only.
+    `lowest` is the lowest priority that takes part, as in `next_task`; None for running items only.
     """
     running = held(connection)
     if found := left_behind(running, lane, lanes):
         return lambda c: take_again(c, found, lane)
-    if turn and (task_id := next_task(connection, running, now, turn)):
+    if lowest and (task_id := next_task(connection, running, now, lowest)):
         return lambda c: take(c, task_id, lane, now)
     return None
 
 
 def next_task(
-    connection: sa.Connection, running: Collection[Held], now: datetime, turn: Priority = "low"
+    connection: sa.Connection, running: Collection[Held], now: datetime, lowest: Priority = "low"
 ) -> str | None:
-    """Return the task whose turn it is, None if no item is due.
+    """Return the task that was served longest ago, None if no item is due.
 
-    Tasks below the priority `turn` come only where those of it and above have no item.
+    Tasks below the priority `lowest` come only where those of it and above have no item.
     """
     open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
-    for lowest in _TAKING_PART[turn]:
+    for level in _TAKING_PART[lowest]:
         for status in WORKED:
             ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
-            first = ready.where(TASKS.c.priority >= lowest).order_by(TASKS.c.served, TASKS.c.task_id).limit(1)
+            first = ready.where(TASKS.c.priority >= level).order_by(TASKS.c.served, TASKS.c.task_id).limit(1)
             if (task_id := connection.scalar(first)) is not None:
                 return str(task_id)
     return None

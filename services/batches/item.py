@@ -48,7 +48,7 @@ class Outcome:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
-    #: Seconds that the provider asks to wait; 0.0 if it did not say.
+    #: Seconds that the provider asks to wait; 0.0 without `Retry-After`.
     retry_after: float = 0.0
 
     @classmethod
@@ -61,7 +61,7 @@ class Outcome:
         return cls(code, full.text, metadata, full.sources, full.usage.known, full.retry_after)
 
     @property
-    def said(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """The answer or partial answer, with the keywords of the store."""
         return {name: getattr(self, name) for name in ("content", "metadata", "sources", "usage")}
 

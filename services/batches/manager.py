@@ -33,7 +33,7 @@ STOPPED_AT_ONCE = 50
 
 
 class BatchManager:
-    """What channels need of batches. Methods may raise `StoreUnavailable`."""
+    """The batches as channels use them. Methods may raise `StoreUnavailable`."""
 
     def __init__(
         self,

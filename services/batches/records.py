@@ -34,7 +34,7 @@ def utc_text(moment: datetime | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """What a client may set for a task; nothing else reaches the provider."""
+    """The options of a task that its client may set."""
 
     #: Inputs of the provider's app, equal for every item.
     inputs: Mapping[str, Input] = field(default_factory=dict, repr=False)
@@ -43,7 +43,7 @@ class BatchOptions:
     #: Maximal number of this task's items that run at once; `None` for no limit but the lanes.
     max_concurrent: int | None = None
     priority: Priority = "normal"
-    #: The address that is told of the task's end; "" for none.
+    #: The address that gets a POST when the task has ended; "" for none.
     webhook_url: str = field(default="", repr=False)
 
     def to_json(self) -> str:
@@ -156,7 +156,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a submission has of a text beside the text."""
+    """The parts of a submission that belong to one text."""
 
     #: The submitter's own id of it; "" for none.
     id: str = ""

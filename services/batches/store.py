@@ -117,8 +117,8 @@ class SqlBatchStore:
         self.max_unfinished = max_unfinished
         self._max_per_owner = max_per_owner or max_unfinished
         self._clock = clock
-        #: The claims of this process take turns between priorities.
-        self._turns = cycle(claims.TURNS)
+        #: The lowest priority that takes part in the next claim of this process.
+        self._lowest = cycle(claims.LOWEST)
 
     def prepare(self) -> None:
         """Create missing tables; safe to run again, and in many processes at once.
@@ -338,7 +338,7 @@ class SqlBatchStore:
             return int(row.total)
 
         total = self._database.transact(hide)
-        # What is left after an outage is removed with the expired tasks.
+        # Rows that an outage leaves behind are removed with the expired tasks.
         with suppress(StoreUnavailable):
             self._remove(task_id, total)
 
@@ -347,13 +347,13 @@ class SqlBatchStore:
 
         First an item that is already running in the lane, or in a lane of number `lanes` or above, which no longer
         exists and has no worker. Then the next item of the task that was served longest ago, among those whose priority
-        takes part in this claim (`TURNS` of `claims.py`).
+        takes part in this claim (`LOWEST` of `claims.py`).
         """
-        return self._claimed(lane, lanes, turn=next(self._turns))
+        return self._claimed(lane, lanes, lowest=next(self._lowest))
 
     def claim_again(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
         """Do as `claim` does, but return only an item that is already running."""
-        return self._claimed(lane, lanes, turn=None)
+        return self._claimed(lane, lanes, lowest=None)
 
     def complete(
         self,
@@ -499,9 +499,9 @@ class SqlBatchStore:
         if (connection.scalar(unfinished) or 0) >= self.max_unfinished:
             raise BatchQueueFull(f"{self.max_unfinished} tasks are unfinished")
 
-    def _claimed(self, lane: int, lanes: int | None, *, turn: Priority | None) -> Claimed | None:
+    def _claimed(self, lane: int, lanes: int | None, *, lowest: Priority | None) -> Claimed | None:
         for _ in range(TRIES):
-            look = partial(claims.candidate, lane=lane, lanes=lanes, now=self._now(), turn=turn)
+            look = partial(claims.candidate, lane=lane, lanes=lanes, now=self._now(), lowest=lowest)
             attempt = self._database.read(look)
             if attempt is None:
                 break

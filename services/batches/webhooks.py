@@ -1,4 +1,4 @@
-"""Tells a task's webhook that the task has ended: at least once, from any replica, again after errors.
+"""Calls a task's webhook when the task has ended: at least once, from any replica, again after errors.
 
 POST {"event": "batch_ended", "task": the task as REST shows it}, with the header `X-Signature-256`: the HMAC-SHA256 of
 the body by the first `SECRET_KEY`, in hexadecimal digits. Any 2xx is a delivery.
@@ -69,8 +69,8 @@ class Webhooks:
             outcome = "failed" if pause is None else "retried"
         self._store.settle_webhook(task_id, attempt, delivered=not cause, again=pause, error=cause)
         metrics.BATCH_WEBHOOKS.labels(outcome).inc()
-        told = {"task_id": task_id, "outcome": outcome, "attempt": attempt, "cause": cause}
-        log.log(logging.WARNING if cause else logging.INFO, "batch webhook", extra=told)
+        delivery = {"task_id": task_id, "outcome": outcome, "attempt": attempt, "cause": cause}
+        log.log(logging.WARNING if cause else logging.INFO, "batch webhook", extra=delivery)
         return 0.0
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Lane workers: take a lane, claim its item or the next one of any task, ask it, and store the result.
 
-The lane's lease in Redis says who works on it. If an owner is paused, killed or cut off, the database keeps the work
-right: a lane has at most one running item, every worker of the lane gets that item first, and an attempt that ended
-accepts no second end. So two owners of one lane, for a moment, ask the same item once.
+The lane's lease in Redis belongs to one worker, its owner. If an owner is paused, killed or cut off, the database keeps
+the work right: a lane has at most one running item, every worker of the lane gets that item first, and an attempt that
+ended accepts no second end. So two workers that own one lane for a moment ask the same item once.
 """
 
 from __future__ import annotations
@@ -78,11 +78,6 @@ class LaneWorker:
         self._held: dict[int, Lane] = {}
         self._leaving = False
         self._stopping = threading.Event()
-
-    @property
-    def busy(self) -> int:
-        """Number of lanes held here."""
-        return len(self._held)
 
     def step(self, number: int) -> bool:
         """Work on a lane for a while; return whether work is left, so that the caller sends a message.
@@ -233,14 +228,14 @@ class LaneWorker:
 
     def _store_end(self, claimed: Claimed, outcome: Outcome) -> None:
         if not outcome.code:
-            ended = self._store.complete(claimed, **outcome.said)
+            ended = self._store.complete(claimed, **outcome.answer)
             self._note(claimed, "completed", ended=ended)
         elif outcome.retryable and outcome.retry_after and (seconds := self._lanes.pause(outcome.retry_after)):
             self._wait(claimed, outcome.code, seconds)
         elif outcome.retryable and claimed.tries < claimed.task.options.max_attempts:
             self._retry(claimed, outcome)
         else:
-            ended = self._store.fail(claimed, outcome.code, self._texts.error(outcome.code), **outcome.said)
+            ended = self._store.fail(claimed, outcome.code, self._texts.error(outcome.code), **outcome.answer)
             self._note(claimed, outcome.code, ended=ended)
 
     def _wait(self, claimed: Claimed, code: str, seconds: float) -> None:

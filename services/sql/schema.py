@@ -135,7 +135,7 @@ class Schema(NamedTuple):
     name: str
     #: Begins an error: the setting or the feature.
     subject: str
-    #: What an administrator does.
+    #: The action for an administrator.
     remedy: str
 
     def statements(self, kind: str) -> list[str]:
