@@ -49,7 +49,7 @@ class AnswerWait:
         self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
-        self._heard = clock()
+        self._received_at = clock()
         self._first: Update | None = None
 
     def begin(self, seconds: float = FIRST_SECONDS) -> None:
@@ -87,7 +87,7 @@ class AnswerWait:
                 return update
             update = None
             update = self._following.next(SLICE)
-            self._note(heard=update is not None)
+            self._note(received=update is not None)
         return None
 
     def _end(self, last: Update) -> Iterator[WaitStep]:
@@ -96,13 +96,13 @@ class AnswerWait:
                 yield Ended(self._following.full_answer(), last.sentence)
                 return
             except StoreUnavailable:
-                self._note(heard=False)
+                self._note(received=False)
                 self._sleep(AGAIN)
             yield None
 
-    def _note(self, *, heard: bool) -> None:
+    def _note(self, *, received: bool) -> None:
         now = self._clock()
-        if heard:
-            self._heard = now
-        elif now - self._heard > self._timeout:
+        if received:
+            self._received_at = now
+        elif now - self._received_at > self._timeout:
             raise StoreUnavailable("no update of an answer for too long", code="service_unavailable")

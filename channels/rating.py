@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 from services.feedback.records import Outcome, Rating
 
-#: Maximum characters of what a reader says about an answer.
+#: Maximum characters of a reader's comment on an answer.
 MAX_WORDS = 2000
-#: Error codes by what became of a rating; every other outcome is a success.
+#: Error codes by the outcome of a rating; every other outcome is a success.
 CODES: dict[Outcome, str] = {
     "unknown": "stream_unknown",
     "running": "answer_running",
@@ -27,10 +27,10 @@ class RatingInbox(Protocol):
 def rate(
     inbox: RatingInbox, stream_id: str, kind: Literal["like", "dislike"] | None, words: str, *, bot: str, principal: str
 ) -> str:
-    """Rate an answer; None withdraws. Return an error's code, "" when the rating was taken.
+    """Rate an answer; None withdraws. Return an error's code, "" when the rating was accepted.
 
     Raises:
-        StoreUnavailable: Redis is away; the rating may have been taken.
+        StoreUnavailable: Redis is away; the rating may have been accepted.
     """
     rating = Rating(kind or "", words if kind else "", event_id=secrets.token_hex(8))
     return CODES.get(inbox.rate(stream_id, rating, bot=bot, principal=principal, running=False), "")

@@ -67,10 +67,10 @@ class FastPath:
             return None
         # The parser returns -1 for a header that is missing.
         plain = parsed.minor_version == 1 and not parsed.has_chunked and parsed.connection_close < 1
-        whole = parsed.content_length >= 0 and len(request) == parsed.consumed + parsed.content_length
+        complete = parsed.content_length >= 0 and len(request) == parsed.consumed + parsed.content_length
         head = request[: parsed.consumed]
         folded = b"\n " in head or b"\n\t" in head
-        if not (plain and whole) or folded or parsed.get_header(b"Expect") or parsed.get_header(b"Upgrade"):
+        if not (plain and complete) or folded or parsed.get_header(b"Expect") or parsed.get_header(b"Upgrade"):
             return None
         path, _, query = parsed.path.partition(b"?")
         if b"%" in path or b"#" in parsed.path or not parsed.path.isascii():

@@ -47,6 +47,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 #: A registry of the product's own, so that one process and several show the same names.
 REGISTRY = CollectorRegistry()
 _counter = partial(Counter, registry=REGISTRY)
+_histogram = partial(Histogram, registry=REGISTRY)
+#: Gauges that are added up over the living workers, and gauges of which the largest is shown.
+_sum = partial(Gauge, multiprocess_mode="livesum", registry=REGISTRY)
+_largest = partial(Gauge, multiprocess_mode="livemax", registry=REGISTRY)
 
 #: Upper bounds in seconds. A callback should take milliseconds and may take 2 s; an answer may take 20 minutes.
 CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -72,36 +76,24 @@ HANDOVERS = _counter(
 OWNERS_REFUSED = _counter(
     "wechatlaibao_owners_refused_total", "Late writes refused because another owner has the stream."
 )
-STREAMS_RUNNING = Gauge(
-    "wechatlaibao_streams_running",
-    "Answers being written now.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-STREAMS_MAX = Gauge(
-    "wechatlaibao_streams_max",
-    "Answers that may be written at once.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
+STREAMS_RUNNING = _sum("wechatlaibao_streams_running", "Answers being written now.")
+STREAMS_MAX = _sum("wechatlaibao_streams_max", "Answers that may be written at once.")
 STREAMS = _counter(
     "wechatlaibao_streams_total",
     "Answers that ended on this replica, by outcome: completed, or an error code.",
     ["channel", "outcome"],
 )
-STREAM_SECONDS = Histogram(
+STREAM_SECONDS = _histogram(
     "wechatlaibao_stream_seconds",
     "Seconds from a question to the end of its answer.",
     ["channel"],
     buckets=STREAM_BUCKETS,
-    registry=REGISTRY,
 )
-FIRST_TEXT_SECONDS = Histogram(
+FIRST_TEXT_SECONDS = _histogram(
     "wechatlaibao_first_text_seconds",
     "Seconds from a question to the first text of its answer.",
     ["channel"],
     buckets=FIRST_TEXT_BUCKETS,
-    registry=REGISTRY,
 )
 QUESTIONS_REFUSED = _counter(
     "wechatlaibao_questions_refused_total",
@@ -149,12 +141,11 @@ PUSHES = _counter(
     "Pushes by outcome: queued; limited, refused (queue full) when asked for; sent, failed, unknown, expired.",
     ["outcome"],
 )
-CALLBACK_SECONDS = Histogram(
+CALLBACK_SECONDS = _histogram(
     "wechatlaibao_callback_seconds",
     "Seconds to answer a WeCom callback that passed all checks.",
     ["msgtype"],
     buckets=CALLBACK_BUCKETS,
-    registry=REGISTRY,
 )
 CALLBACKS = _counter(
     "wechatlaibao_callbacks_total",
@@ -183,11 +174,8 @@ FEEDBACK_DELIVERED = _counter(
     "Deliveries of ratings to SQL and to the provider, by outcome: done, retried, lost.",
     ["target", "outcome"],
 )
-FEEDBACK_WAITING = Gauge(
-    "wechatlaibao_feedback_waiting",
-    "Answers whose ratings wait for delivery, over all replicas, as last seen.",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
+FEEDBACK_WAITING = _largest(
+    "wechatlaibao_feedback_waiting", "Answers whose ratings wait for delivery, over all replicas, as last seen."
 )
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total", "Requests refused because of their Origin or Host header.", ["check"]
@@ -197,19 +185,8 @@ CREDENTIALS_REFUSED = _counter(
     "Credentials refused: wrong, or blocked because their address sent too many wrong ones.",
     ["kind", "outcome"],
 )
-SOCKETS_OPEN = Gauge(
-    "wechatlaibao_sockets_open",
-    "Open WebSockets.",
-    ["channel"],
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-SOCKETS_MAX = Gauge(
-    "wechatlaibao_sockets_max",
-    "WebSockets that may be open at once.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
+SOCKETS_OPEN = _sum("wechatlaibao_sockets_open", "Open WebSockets.", ["channel"])
+SOCKETS_MAX = _sum("wechatlaibao_sockets_max", "WebSockets that may be open at once.")
 SOCKETS_ENDED = _counter(
     "wechatlaibao_sockets_ended_total",
     "WebSockets that ended, by close code; other is a code that only clients use.",
@@ -223,18 +200,8 @@ CONNECTIONS_REFUSED = _counter(
     "Connections closed because of their client's behaviour, by reason.",
     ["reason"],
 )
-HTTP_WAITS = Gauge(
-    "wechatlaibao_http_waits",
-    "Plain HTTP requests that wait for an answer now.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-HTTP_WAITS_MAX = Gauge(
-    "wechatlaibao_http_waits_max",
-    "Plain HTTP requests that may wait for an answer at once.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
+HTTP_WAITS = _sum("wechatlaibao_http_waits", "Plain HTTP requests that wait for an answer now.")
+HTTP_WAITS_MAX = _sum("wechatlaibao_http_waits_max", "Plain HTTP requests that may wait for an answer at once.")
 SEARCHES = _counter(
     "wechatlaibao_searches_total", "Web searches, by outcome: found, empty, failed.", ["provider", "outcome"]
 )
@@ -250,30 +217,12 @@ BATCH_RETRIES = _counter(
 BATCH_WEBHOOKS = _counter(
     "wechatlaibao_batch_webhooks_total", "Attempts to deliver webhooks of batch tasks, by outcome.", ["outcome"]
 )
-BATCH_LANES_BUSY = Gauge(
-    "wechatlaibao_batch_lanes_busy",
-    "Batch items being answered now.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
+BATCH_LANES_BUSY = _sum("wechatlaibao_batch_lanes_busy", "Batch items being answered now.")
+BATCH_LANES_MAX = _largest(
+    "wechatlaibao_batch_lanes_max", "Batch items that may be answered at once, over all replicas."
 )
-BATCH_LANES_MAX = Gauge(
-    "wechatlaibao_batch_lanes_max",
-    "Batch items that may be answered at once, over all replicas.",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
-BATCH_TASKS_UNFINISHED = Gauge(
-    "wechatlaibao_batch_tasks_unfinished",
-    "Unfinished batch tasks, as last counted.",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
-BATCH_TASKS_MAX = Gauge(
-    "wechatlaibao_batch_tasks_max",
-    "Batch tasks that may be unfinished at once.",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
+BATCH_TASKS_UNFINISHED = _largest("wechatlaibao_batch_tasks_unfinished", "Unfinished batch tasks, as last counted.")
+BATCH_TASKS_MAX = _largest("wechatlaibao_batch_tasks_max", "Batch tasks that may be unfinished at once.")
 BATCH_TASKS = _counter("wechatlaibao_batch_tasks_total", "Batch tasks that ended, by status.", ["status"])
 BATCH_REFUSED = _counter("wechatlaibao_batch_refused_total", "Batch tasks refused, by error code.", ["code"])
 ANSWER_FILES = _counter(
@@ -287,12 +236,7 @@ CONTACT_LOOKUPS = _counter(
     ["outcome"],
 )
 REDIS_OUTAGES = _counter("wechatlaibao_redis_outages_total", "Times a replica found Redis unreachable.")
-REDIS_AWAY = Gauge(
-    "wechatlaibao_redis_away",
-    "1 while a replica finds Redis unreachable, else 0.",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
+REDIS_AWAY = _largest("wechatlaibao_redis_away", "1 while a replica finds Redis unreachable, else 0.")
 
 # A series that starts with its first event hides that event from increase(), so known series start at 0.
 for _kind in ("takeover", "handover"):

@@ -44,7 +44,7 @@ class ChatChannel:
 
     A question is asked at once; its answer is shown after those before it. A stream is shown on a socket only once at
     a time: repeating a question, or sending `resume`, for an answer that is unfinished here adds nothing, but a
-    repeated question gets its echo again. Resuming as HTML sends a `reset` and the whole text, because a block may
+    repeated question gets its echo again. Resuming as HTML sends a `reset` and all of the text, because a block may
     begin anywhere before the cursor. Streams go on when the socket ends.
     """
 

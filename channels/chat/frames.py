@@ -84,7 +84,7 @@ class ChatFeedback:
 
     stream_id: str
     rating: Literal["like", "dislike"] | None
-    #: What the reader says about it.
+    #: The reader's comment.
     content: str = field(default="", repr=False)
     reader: ChatReader = field(default_factory=ChatReader)
 

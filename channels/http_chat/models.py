@@ -29,7 +29,7 @@ class _Asked(RestModel):
     )
     id: ShortName | None = Field(
         None,
-        # No example: two people who try it would share one id, and so one answer.
+        # No example: two people who tried it would share an id, and with it the answer.
         description="An id chosen by the client, best a random one. Repeating it returns the same answer.",
     )
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(

@@ -74,13 +74,13 @@ def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float =
 
     `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
     """
-    told = ceil(retry_after)
+    seconds = ceil(retry_after)
     return RestError(
         status_of_code(code),
         sentence or texts.error(code),
         code=CODES.get(code, 0),
         reason=code,
-        data={**data, "retry_after": told} if told else data,
+        data={**data, "retry_after": seconds} if seconds else data,
         headers={"Cache-Control": "no-store", **retry_headers(code, retry_after)},
     )
 

@@ -25,10 +25,10 @@ class ClientConversations:
     def question(self, asked: AskedCompletion) -> Question:
         """Return the question of a request, in its conversation.
 
-        Where the conversation is unknown, a new one begins, and what was said before goes along.
+        Where the conversation is unknown, a new one begins, and the earlier messages go along.
 
         Raises:
-            RestError: another request had the same Idempotency-Key, or what was said before is too long.
+            RestError: another request had the same Idempotency-Key, or the earlier messages are too long.
             StoreUnavailable: Redis is away.
         """
         claimed = self._claimed(asked)
@@ -39,7 +39,7 @@ class ClientConversations:
         if not (fits or claimed.found):
             message = f"The messages before the question are too long: {self._max_bytes} bytes are taken at most."
             raise invalid(message, "messages", code="context_length_exceeded")
-        return asked.question(claimed.session, tells=fits)
+        return asked.question(claimed.session, earlier=fits)
 
     def give_back(self, asked: AskedCompletion, question: Question) -> None:
         """Keep the conversation of a question that was refused, so that the client can ask again."""

@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's API: chat completions, whole or as a stream, and the list of models."""
+"""The endpoints of OpenAI's API: chat completions, as one reply or as a stream, and the list of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies in OpenAI's shape: whole answers, chunks of a stream, and what both say of the answer."""
+"""Replies in OpenAI's shape: complete answers, chunks of a stream, and the members that both have."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failure(end: Ended, texts: Texts) -> RestError:
 
 
 def cited_sources(full: FullAnswer, length: int) -> list[dict[str, Any]]:
-    """Return the sources of an answer of `length` characters; each is one of the whole answer."""
+    """Return the sources of an answer of `length` characters; each concerns all of it."""
     return [
         {
             "type": "url_citation",
@@ -59,14 +59,14 @@ def usage(full: FullAnswer) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class ReplyHead:
-    """What all parts of a reply begin with."""
+    """The members with which all parts of a reply begin."""
 
     stream_id: str
     model: str
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, full: FullAnswer, finish: str) -> dict[str, Any]:
-        """Return a whole answer; raises what `FullAnswer.text` does."""
+        """Return a complete answer; raises the errors of `FullAnswer.text`."""
         thinking, content = thinking_and_answer(full.text)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         message |= {"reasoning_content": thinking} if thinking else {}

@@ -1,4 +1,4 @@
-"""Makes a question of a request: its model, its end user, its conversation, and what was said before.
+"""Makes a question of a request: its model, its end user, its conversation, and the earlier messages.
 
 Its pictures are addresses, which the gateway fetches, and `data:` URLs, which bring the picture along.
 """
@@ -62,7 +62,7 @@ def _picture(url: str, param: str) -> SentFile:
 
 
 def _from_data(data: str, param: str) -> MediaFile:
-    """Return the picture of a `data:` URL without its scheme. Its bytes tell the type, not what the URL says."""
+    """Return the picture of a `data:` URL without its scheme. Its bytes tell the type, not the URL."""
     head, _, encoded = data.partition(",")
     try:
         content = base64.b64decode(encoded, validate=True) if head.lower().endswith(";base64") else b""
@@ -107,7 +107,7 @@ class AskedCompletion:
     text: str
     pictures: tuple[SentFile, ...]
     earlier: Earlier
-    #: What was said before, as the client sees it.
+    #: The earlier messages, as the client sees them.
     talk: Talk
     #: The conversation that the client names, "" for none.
     conversation: str
@@ -121,8 +121,8 @@ class AskedCompletion:
     #: The client's address, for limits; "" where the end user is limited.
     address: str
 
-    def question(self, session: str, *, tells: bool) -> Question:
-        """Return the question in a conversation; `tells` whether what was said before goes along."""
+    def question(self, session: str, *, earlier: bool) -> Question:
+        """Return the question in a conversation; `earlier` whether the earlier messages go along."""
         return Question(
             self.text,
             OPENAI.name,
@@ -132,7 +132,7 @@ class AskedCompletion:
             session=session,
             temperature=self.temperature,
             credential=self.caller.credential,
-            earlier=written(self.earlier) if tells else "",
+            earlier=written(self.earlier) if earlier else "",
         )
 
 
@@ -140,7 +140,7 @@ def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rule
     """Return the Flask request's question to one of the `models`, which have the options that each takes.
 
     Raises:
-        RestError: the request is wrong, or asks for what no model here does.
+        RestError: the request is wrong, or needs what no model here can do.
     """
     sent = rest.json_body(max_bytes=rules.body_bytes)
     asked = rest.parsed(CompletionRequest, sent)
@@ -238,7 +238,7 @@ def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
 
 
 def _digests(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
-    """Return the digests of what user and model said: by these a conversation is found."""
+    """Return the digests of the messages of user and model, by which a conversation is found."""
     talked = (message for message in messages if message.role in ("user", "assistant"))
     return [(message.role, TextDigest(_said(message)).hex) for message in talked]
 

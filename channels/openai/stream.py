@@ -32,7 +32,7 @@ class AnswerRun:
     def __init__(
         self, cancel: Callable[[], object], answered: Callable[[TextDigest], None], *, resumable: bool
     ) -> None:
-        """`answered` keeps the conversation; a `resumable` run goes on without its client, who can come back to it."""
+        """`answered` keeps the conversation; a `resumable` run goes on without its client, which can return."""
         self._cancel = cancel
         self._answered = answered
         self._resumable = resumable
@@ -57,7 +57,7 @@ class AnswerReplaced(Exception):
 
 
 class SentText:
-    """Follows a stream's text, and says what of it is new. It keeps the length and the digest of what was sent."""
+    """Follows a stream's text and returns its new part. Keeps the length and the digest of the text that was sent."""
 
     def __init__(self) -> None:
         self._length = 0

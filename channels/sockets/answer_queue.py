@@ -52,7 +52,7 @@ class AnswerQueue(Generic[S]):
     """A queue of streams. The first one is being shown; the others wait, while their answers are already produced.
 
     For each stream the queue's thread calls `begun`, then `show` with each update (the last one included), then `ended`
-    with the whole answer. When the stream cannot be read (any further), `failed` replaces the remaining calls.
+    with the complete answer. When the stream cannot be read (any further), `failed` replaces the remaining calls.
     Callbacks may call `add` and `drop`. After `show` has returned False nothing more is called for that answer, and
     after `close`, or once `closing` is true, for none. The streams themselves go on.
     """
@@ -122,7 +122,7 @@ class AnswerQueue(Generic[S]):
     def _run(self) -> None:
         while entry := self._head():
             try:
-                self._tell(*entry)
+                self._show(*entry)
             except Exception:
                 log.exception("an answer could not be shown", extra={"stream_id": entry[0].stream_id})
             finally:
@@ -140,7 +140,7 @@ class AnswerQueue(Generic[S]):
         with self._lock:
             self._entries = deque(entry for entry in self._entries if entry[0] is not shown)
 
-    def _tell(self, shown: S, cursor: int) -> None:
+    def _show(self, shown: S, cursor: int) -> None:
         self._callbacks.begun(shown)
         try:
             self._follow(shown, cursor)

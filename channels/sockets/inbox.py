@@ -48,9 +48,9 @@ class Inbox:
             return None
         if frame.data:
             self._parts.append(bytes(frame.data))
-        return self._whole() if frame.fin else None
+        return self._message() if frame.fin else None
 
-    def _whole(self) -> str:
+    def _message(self) -> str:
         parts, self._parts = self._parts, []
         try:
             return b"".join(parts).decode()

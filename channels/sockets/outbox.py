@@ -34,9 +34,9 @@ class Outbox:
         # Guards the count of bytes; held briefly.
         self._guard = threading.Lock()
 
-    def put(self, said: Iterable[Mapping[str, Any] | Goodbye]) -> None:
+    def put(self, frames: Iterable[Mapping[str, Any] | Goodbye]) -> None:
         """Append frames; they are sent in the order of these calls."""
-        for one in said:
+        for one in frames:
             self._count(_size(one))
             self._waiting.append(one)
 
@@ -61,11 +61,11 @@ class Outbox:
 
     def _send(self) -> None:
         while self._waiting:
-            said = self._waiting.popleft()
-            self._count(-_size(said))
-            if isinstance(said, Goodbye):
-                self._socket.close(said.code, said.reason)
-            elif not self._socket.send(said):
+            frame = self._waiting.popleft()
+            self._count(-_size(frame))
+            if isinstance(frame, Goodbye):
+                self._socket.close(frame.code, frame.reason)
+            elif not self._socket.send(frame):
                 self._drop()
 
     def _drop(self) -> None:
@@ -74,8 +74,8 @@ class Outbox:
             self._count(-_size(self._waiting.popleft()))
 
 
-def _size(said: Mapping[str, Any] | Goodbye) -> int:
+def _size(frame: Mapping[str, Any] | Goodbye) -> int:
     """Return the approximate size in bytes: that of the texts."""
-    if isinstance(said, Goodbye):
+    if isinstance(frame, Goodbye):
         return 0
-    return sum(len(value.encode(errors="replace")) for value in said.values() if isinstance(value, str))
+    return sum(len(value.encode(errors="replace")) for value in frame.values() if isinstance(value, str))

@@ -34,7 +34,7 @@ class Peer(Protocol):
         """Send the first frames; called once, before anything is read."""
 
     def received(self, text: str) -> None:
-        """Handle one whole message; must not wait for an answer."""
+        """Handle one complete message; must not wait for an answer."""
 
     def closed(self, closed: Closed) -> None:
         """Clean up; called exactly once, also when `opened` raised."""

@@ -193,9 +193,9 @@ class SocketRegistry:
         sessions = {session.socket.token: session for session in self.sessions() if not session.socket.closing}
         known = [(v.entry, max(0.0, now - v.socket.last_received)) for v in sessions.values() if v.entry]
         for token, verdict in self._store.renew(known).items():
-            self._obey(sessions[token], verdict)
+            self._apply(sessions[token], verdict)
 
-    def _obey(self, session: SocketSession, verdict: Verdict) -> None:
+    def _apply(self, session: SocketSession, verdict: Verdict) -> None:
         if verdict == "dismissed":
             self._dismiss(session)
         else:

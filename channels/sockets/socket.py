@@ -107,7 +107,7 @@ class Socket:
         self._mask = self._protocol.side is CLIENT
         self._wire = SocketWriter(sock, send_seconds=times.send_seconds, clock=clock)
         self._inbox = Inbox(clock=clock, rate=rate)
-        self._deaf = False
+        self._ignores = False
         #: The heartbeat timeout has passed, but unread bytes may still lie in the kernel.
         self._suspect = False
 
@@ -147,7 +147,7 @@ class Socket:
                 data = self._receive(self._wait())
                 if data is not None:
                     self._take(data, on_text)
-            return self._verdict()
+            return self._end_state()
         finally:
             self._wire.lose()
             if self._mask:
@@ -156,7 +156,7 @@ class Socket:
 
     def _begin_close(self, code: int, reason: str) -> bool:
         """Queue the close frame and ignore further messages; return False when the close had already begun."""
-        self._deaf = True
+        self._ignores = True
         with self._guard:
             if self.closing or self._protocol.state is not OPEN:
                 return False
@@ -223,10 +223,10 @@ class Socket:
             self._next_beat = self.last_received + self._times.heartbeat_interval
         self._wire.flush()
         for event in events:
-            self._hear(cast(Frame, event), on_text)
+            self._handle(cast(Frame, event), on_text)
 
-    def _hear(self, frame: Frame, on_text: Callable[[str], None]) -> None:
-        if self._deaf:
+    def _handle(self, frame: Frame, on_text: Callable[[str], None]) -> None:
+        if self._ignores:
             return
         try:
             text = self._inbox.take(frame)
@@ -243,7 +243,7 @@ class Socket:
         if self._begin_close(code, reason):
             self._wire.flush()
 
-    def _verdict(self) -> Closed:
+    def _end_state(self) -> Closed:
         sent, received = self._protocol.close_sent, self._protocol.close_rcvd
         if received and self._protocol.close_rcvd_then_sent:
             return Closed(received.code, received.reason, by_peer=True, clean=not self._wire.lost)
@@ -281,7 +281,7 @@ def converse(sock: Socket, peer: Peer) -> Closed:
         _open(sock, peer)
         closed = sock.run(peer.received)
     finally:
-        _tell(sock, peer, closed)
+        _closed(sock, peer, closed)
     return closed
 
 
@@ -298,7 +298,7 @@ def _open(sock: Socket, peer: Peer) -> None:
         sock.close(CloseCode.INTERNAL_ERROR)
 
 
-def _tell(sock: Socket, peer: Peer, closed: Closed) -> None:
+def _closed(sock: Socket, peer: Peer, closed: Closed) -> None:
     try:
         peer.closed(closed)
     except Exception:

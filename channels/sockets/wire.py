@@ -1,4 +1,4 @@
-"""Writes the frames of a WebSocket, one after the other, each whole and within a time limit."""
+"""Writes the frames of a WebSocket one after the other, each completely and within a time limit."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SocketWriter:
         self.end = min(self.end, self._clock() + seconds)
 
     def send(self, frame: bytes) -> bool:
-        """Write a whole frame after those of other senders; return False when it was not completely written."""
+        """Write a frame after those of other senders; return False when it was not completely written."""
         return self.send_all((frame,))
 
     def send_all(self, frames: Iterable[bytes]) -> bool:

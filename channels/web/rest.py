@@ -96,7 +96,7 @@ class Operation:
     query: type[BaseModel] | None = None
     #: The model of `data` by HTTP status; None means null, and for an error the data common to all errors.
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
-    #: "key": as WEBSOCKET_AUTH says. "api_key": one of API_KEYS in every mode.
+    #: "key": by WEBSOCKET_AUTH. "api_key": one of API_KEYS in every mode.
     auth: Literal["key", "api_key", "admin", "none"] = "key"
     description: str = ""
     #: Media types of an answer besides JSON, by status, such as "text/csv"; JSON is listed too if there is a model.
@@ -131,10 +131,10 @@ def body(model: type[M], *, max_bytes: int) -> M:
 
 
 def json_body(*, max_bytes: int) -> bytes:
-    """Return the raw body of a Flask request that says it is JSON.
+    """Return the raw body of a Flask request whose content type is JSON.
 
     Raises:
-        RestError: 415 its content type is not JSON, and what `raw_body` raises.
+        RestError: 415 its content type is not JSON, and those of `raw_body`.
     """
     if not request.is_json:
         raise RestError(415, "Send the body as application/json.", code=10000, reason="not_json")

@@ -5,6 +5,6 @@ outages, `calls.py` makes one round trip to a server, `cluster.py` to the nodes 
 connections, and `routes.py` finds the server and bounds every wait.
 
 redis-py packs commands and reads replies (with hiredis). Its pool is replaced: it costs 14 µs more per round trip, and
-100 µs under gevent. Its Cluster and Sentinel clients are not used: they retry by themselves and bound no exchange as a
-whole.
+100 µs under gevent. Its Cluster and Sentinel clients are not used: they retry by themselves and limit single waits
+only, not an exchange.
 """

@@ -84,7 +84,7 @@ class _Bounded(AbstractConnection):
                 self.read_response()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send the command in one piece: each of several pieces would get the whole timeout."""
+        """Send the command in one piece: each of several pieces would get the full timeout."""
         if not self._sock:
             self.connect()
         if self._sock:
@@ -128,7 +128,7 @@ class SocketConnection(_Bounded, redis.UnixDomainSocketConnection):
 
 
 class PoolCrowded(redis.ConnectionError):
-    """All connections of the pool stayed in use for the whole timeout; no sign of a Redis outage."""
+    """All connections of the pool stayed in use for the full timeout; no sign of a Redis outage."""
 
 
 class BoundedPool(redis.BlockingConnectionPool):
@@ -189,8 +189,8 @@ class Dialer:
         self, addresses: Sequence[Address], words: tuple[str, ...], *, enough: int
     ) -> list[tuple[Address, Any]]:
         """Send one command to all servers in parallel; return the first `enough` replies, or fewer."""
-        asks = [partial(self.ask, address, words) for address in addresses]
-        return first_answers(asks, enough=enough, timeout=self.timeout)
+        requests = [partial(self.ask, address, words) for address in addresses]
+        return first_answers(requests, enough=enough, timeout=self.timeout)
 
 
 def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool = False) -> Dialer:

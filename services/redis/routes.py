@@ -2,8 +2,8 @@
 
 A socket's timeout bounds one read, not the sum of connecting, greeting and a slow reply; a DNS lookup and a hung
 Sentinel have no timeout at all. A caller that must answer within two seconds sets a budget for its thread, and each
-request that may hang runs in its own thread. The client library's Sentinel pool asks one Sentinel after the other,
-waits for each that hangs, and believes the first answer.
+request that may hang runs in its own thread. The client library's Sentinel pool queries one Sentinel after the
+other, waits for each that hangs, and takes the first answer.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Lookup(Generic[T]):
         return found
 
 
-def first_answers(asks: Sequence[Callable[[], T]], *, enough: int, timeout: float) -> list[T]:
+def first_answers(requests: Sequence[Callable[[], T]], *, enough: int, timeout: float) -> list[T]:
     """Call all functions in parallel and return the first `enough` answers.
 
     Fewer if the others fail, take longer than `timeout` seconds, or longer than `FALLBACK_TIMEOUT` after the first
@@ -127,7 +127,7 @@ def first_answers(asks: Sequence[Callable[[], T]], *, enough: int, timeout: floa
     Raises:
         Exception: the error of one of them, if none answered.
     """
-    pending = {_in_thread(ask) for ask in asks}
+    pending = {_in_thread(request) for request in requests}
     answers: list[T] = []
     error: BaseException = TimeoutError(f"no answer within {timeout:.1f} s")
     end = time.monotonic() + timeout

@@ -27,7 +27,7 @@ __all__ = ["Call", "Script", "ScriptRunner", "connect", "redis_errors", "script"
 
 #: Timeout in seconds of one wait: for a free connection, for connecting, for a reply.
 SOCKET_TIMEOUT = 0.5
-#: Timeout of a whole exchange as a multiple of one wait: a callback needs two exchanges within two seconds.
+#: Timeout of an exchange, with all its waits, as a multiple of one wait: a callback needs two exchanges within 2 s.
 EXCHANGE = 1.8
 
 

@@ -97,7 +97,7 @@ def _of_path(operation: Operation) -> list[JsonObject]:
 def _of_query(operation: Operation, models: Models) -> Iterator[JsonObject]:
     if operation.query is None:
         return
-    schema = models.whole(operation.query)
+    schema = models.inlined(operation.query)
     for name, described in schema.get("properties", {}).items():
         required = name in schema.get("required", ())
         yield {"name": name, "in": "query", "required": required, **_parameter(_without_null(described))}

@@ -44,7 +44,7 @@ class Models:
         self.schemas[name] = schema
         return {"$ref": COMPONENT + name}
 
-    def whole(self, model: type[BaseModel]) -> JsonObject:
+    def inlined(self, model: type[BaseModel]) -> JsonObject:
         """Return the schema of a request model, not a reference to it."""
         return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
 

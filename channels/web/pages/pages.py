@@ -108,7 +108,7 @@ def render_page(name: str, *, texts: Texts, own_files: bool = False, **values: o
 
 
 def finished(html: str, *, own_files: bool = False) -> RenderedPage:
-    """Return the page with a policy that allows only its own inline scripts and style, and what `own_files` says."""
+    """Return the page with a policy that allows its own inline scripts and style, and this host's with `own_files`."""
     hashes = {
         kind: [f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind and text]
         for kind in ("script", "style")
@@ -177,7 +177,7 @@ def other_sentences(texts: Texts) -> Sentences:
     # A code that the server does not know has the sentence of FALLBACK.
     named = [(texts.template(code), other[code]) for code in other if code not in codes or code == FALLBACK]
     pairs = [*named, *_about_requests(texts.locale)]
-    return {"codes": codes, "templates": [(said, shown) for said, shown in pairs if _gaps(shown) <= _gaps(said)]}
+    return {"codes": codes, "templates": [(own, shown) for own, shown in pairs if _gaps(shown) <= _gaps(own)]}
 
 
 def _about_requests(locale: str) -> Iterator[tuple[str, str]]:
