@@ -41,9 +41,8 @@ from services import metrics
 from services.channels import Channel
 from services.errors import CallbackRefused
 from services.identity.guesses import Guesses
-from services.ops.metrics_files import render_apart
+from services.ops.metrics_files import MetricsPage, render_apart
 from services.ops.metrics_folder import VARIABLE
-from services.ops.metrics_page import MetricsPage
 from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)

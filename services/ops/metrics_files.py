@@ -1,4 +1,4 @@
-"""The metrics files of gunicorn's workers, in prometheus_client's multiprocess mode, rendered in a separate process.
+"""The metrics page, and the files of gunicorn's workers that it adds up, in prometheus_client's multiprocess mode.
 
 A worker's number names its files instead of its pid: the smallest number that no living worker has, so that a worker
 continues the counts of a dead one. No count is lost, however a worker died, and there are files for as many workers as
@@ -11,6 +11,9 @@ import logging
 import struct
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest, values
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 #: Seconds that rendering may take.
 RENDER_SECONDS = 5.0
+#: Seconds a rendered text is reused, so that two Prometheus servers cost one rendering.
+FRESH_SECONDS = 1.0
 
 
 class MetricsUnavailable(LaibaoError):
@@ -73,6 +78,37 @@ def render(folder: Path) -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class MetricsPage:
+    """Render at most one text at a time; requests that arrive meanwhile get the same text."""
+
+    def __init__(self, render: Callable[[], bytes], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._render = render
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._text: bytes | None = None
+        self._until = float("-inf")
+
+    def text(self) -> bytes:
+        """Return the metrics in Prometheus's text format.
+
+        Raises:
+            MetricsUnavailable: rendering failed within the last `FRESH_SECONDS`. Waiting requests do not try again.
+        """
+        with self._lock:
+            if self._clock() >= self._until:
+                self._refresh()
+            if self._text is None:
+                raise MetricsUnavailable("rendering failed just now")
+            return self._text
+
+    def _refresh(self) -> None:
+        self._text = None
+        try:
+            self._text = self._render()
+        finally:
+            self._until = self._clock() + FRESH_SECONDS
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services import metrics
 from services.metrics import close_label, msgtype_label
-from services.ops.metrics_files import MetricsUnavailable
-from services.ops.metrics_page import FRESH_SECONDS, MetricsPage
+from services.ops.metrics_files import FRESH_SECONDS, MetricsPage, MetricsUnavailable
 from services.wecom.long_connection import metrics as long_connection_metrics
 from tests.support.servers.processes import FakeClock, wait_until
 
