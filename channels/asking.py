@@ -1,4 +1,4 @@
-"""The part of the gateway and of the rate limiter that channels use, and limits on what clients send."""
+"""The part of the gateway and of the rate limiter that channels use, and limits on questions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class QuestionLimiter(Protocol):
 def on_behalf_of(caller: Caller, end_user: str, address: str) -> tuple[Caller, str]:
     """Return the caller for one of its own users, and the address by which its questions are counted.
 
-    An end user is counted alone, "" as the address; a caller without one, or a person, by the address.
+    For an end user the address is "", so that the questions of other end users behind it do not count. A caller without
+    an end user, and a person, keep the address.
     """
     asker = caller.on_behalf_of(end_user.strip())
     return asker, address if asker == caller else ""

@@ -47,7 +47,7 @@ def reset_texts(commands: Mapping[str, str]) -> frozenset[str]:
 
 
 def client_rules(settings: Settings) -> dict[str, ChannelRules]:
-    """Return the rules for clients that ask the default bot under ids of their own and resend what was lost."""
+    """Return the rules for clients that ask the default bot under ids of their own and resend lost ones."""
     resets = reset_texts(settings.wechat_commands)
     return {DEFAULT_BOT: ChannelRules(resets=resets, resends=True, compares_ids=True)}
 
@@ -66,13 +66,13 @@ def api_bots(settings: Settings) -> tuple[str, ...]:
 
 
 def no_name(question: Question) -> str:
-    """Return "": the provider is told no name for the user."""
+    """Return "": the provider gets no name for the user."""
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What the gateway and the answerer need to know of one channel."""
+    """One channel's name and behaviour, for the gateway and the answerer."""
 
     #: The value of `Question.channel`: in Redis, in log lines and in metrics.
     name: str

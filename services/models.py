@@ -1,4 +1,4 @@
-"""The values that pass between packages: questions, users, provider events and the past of a stream."""
+"""The values that pass between packages: questions, users, provider events and attempts."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, where, and by which message: the values of the placeholders of DIFY_INPUTS that have these names."""
+    """The person who asks, the chat and the message: the values of the placeholders of DIFY_INPUTS with these names."""
 
     userid: str = ""
     name: str = ""
@@ -268,7 +268,7 @@ class Mocked:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Metadata:
     """Further facts about the answer, such as the model and the finish reason; JSON values."""
 
     fields: Mapping[str, Any]
@@ -276,19 +276,19 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node of a workflow or a tool of an agent has begun; somebody else's words of any length."""
+    """A node of a workflow or a tool of an agent has begun; its title is the app's, of any length."""
 
     title: str
     #: The title by language ("zh", "en"), where the app has it in more than one.
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Told | PendingForm | Step | Complete
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Attached | Metadata | PendingForm | Step | Complete
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """How far earlier owners of a stream came with its question."""
+class Attempt:
+    """The work of earlier owners of a stream on its question."""
 
     #: How often the provider was asked or was about to be asked.
     asks: int

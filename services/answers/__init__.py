@@ -1,7 +1,7 @@
 """From a question to its answer: the gateway, the provider's run, takeover.
 
 Imports `streams`, `conversations`, `identity` and `providers`. Every channel calls `gateway.Gateway` and nothing else
-here. A change of what differs by channel begins in `channels/registry.py`.
+here. A change of a channel's rules begins in `channels/registry.py`.
 
 **Asking.** Opening a stream also returns its conversation's turn and memory (`conversations/lua/turn.lua`). A question
 whose turn it is needs one more acknowledged write before its provider is asked: `asks`, the number of calls. A
@@ -12,14 +12,14 @@ beside the text.
 
 **Commands.** `commands.py` stops answers, asks the last question again and hands it over, for WeCom's users. A question
 is noted in its person's list of the chat (`asked_store.py`) in the round trip that opens its stream, so a command knows
-what came before it, also when it is delivered again.
+the earlier ones, also when it is delivered again.
 
 **Takeover.** The new owner loads the chunks and keeps the question's position in its conversation's queue. Then it
-depends on what the old owner had stored:
+depends on the fields that the old owner had stored:
 
 - not asked yet: ask.
-- asked: look the answer up (Dify: run result, event stream, message history). Append what extends the text, else
-  replace the text by the whole answer.
+- asked: look the answer up (Dify: run result, event stream, message history). If the answer extends the
+  text, append the rest; else replace the text by the answer.
 - asked, and nothing can be looked up: stop the old run and ask once more. Hold the new text until it begins with the
   old one, or is whole and replaces it.
 - the provider's last event was stored (`whole`): end the stream.

@@ -20,7 +20,7 @@ from services.conversations.store import Memory
 from services.errors import AnswerError, ConversationGone, ProviderError, Unrecoverable
 from services.feedback.rating_store import note_call
 from services.files.intake import MediaIntake
-from services.models import Asker, Identity, Past, ProviderIds, Query, Question
+from services.models import Asker, Attempt, Identity, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, anew
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What answers one bot's questions."""
+    """The provider of one bot, and how its questions are asked."""
 
     provider: BaseRAGProvider
     corp: str = ""
@@ -103,24 +103,30 @@ class Answerer:
         question: Question,
         stream_id: str,
         deadline: Deadline,
-        past: Past | None = None,
+        attempt: Attempt | None = None,
         *,
         turn: Memory | None = None,
     ) -> Iterator[AnswerEvent]:
         """Yield the events of an answer, up to the provider's last. Closing the iterator cancels the run there.
 
-        With `past` the work of earlier owners is continued: the answer that they asked for is looked up, or asked for
-        once more. `turn` is what the conversation remembers, where the stream heads its queue already; None waits for
-        that.
+        With `attempt` the work of earlier owners is continued: their answer is looked up, or asked for once more. The
+        conversation's memory is `turn`, where the stream heads its queue already; None waits for the turn.
 
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
         asked = QuestionContext(question, self._channels.of(question), self._backends[question.bot].provider)
-        yield from self._extras.added(self._events(question, stream_id, deadline, past, turn), asked, deadline, past)
+        yield from self._extras.added(
+            self._events(question, stream_id, deadline, attempt, turn), asked, deadline, attempt
+        )
 
     def _events(
-        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None, turn: Memory | None
+        self,
+        question: Question,
+        stream_id: str,
+        deadline: Deadline,
+        attempt: Attempt | None,
+        turn: Memory | None,
     ) -> Iterator[AnswerEvent]:
         """Yield the events of `answer` without extras."""
         backend, channel = self._backends[question.bot], self._channels.of(question)
@@ -130,20 +136,20 @@ class Answerer:
         # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         query = _query(question, identity, channel, asker)
-        if question.media and may_ask(past):
+        if question.media and may_ask(attempt):
             query = yield from self._intake.take_in(question, backend.provider, query, deadline)
         key = self.conversation(question)
         if key and turn is None:
-            turn = yield from self.queue.wait(key, stream_id, deadline, begun=bool(past and past.asks))
+            turn = yield from self.queue.wait(key, stream_id, deadline, begun=bool(attempt and attempt.asks))
         forms = self._forms.of(question, stream_id, key)
         entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
-            query = _spoken(query, past.speaker if past and past.asks else speaker_of(asker))
-        rest = forms.continued(backend.provider, query, deadline, past, any_open=bool(turn and turn.forms))
+            query = _spoken(query, attempt.speaker if attempt and attempt.asks else speaker_of(asker))
+        rest = forms.continued(backend.provider, query, deadline, attempt, any_open=bool(turn and turn.forms))
         if rest:
             yield from rest
-        elif past and past.asks:
-            yield from self._go_on(backend, query, entry, deadline, past)
+        elif attempt and attempt.asks:
+            yield from self._go_on(backend, query, entry, deadline, attempt)
         else:
             memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
@@ -151,30 +157,30 @@ class Answerer:
             yield from self._ask(backend, query, memory, entry, deadline)
 
     def _go_on(
-        self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, past: Past
+        self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, attempt: Attempt
     ) -> Iterator[AnswerEvent]:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
-        asked = with_earlier(query, backend.provider, known=bool(past.ids.conversation_id))
-        named = replace(asked, said=past.text, sources=past.sources, asked_at=past.asked_at)
+        asked = with_earlier(query, backend.provider, known=bool(attempt.ids.conversation_id))
+        named = replace(asked, said=attempt.text, sources=attempt.sources, asked_at=attempt.asked_at)
         try:
-            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost", entry.forms.show):
+            for event in looked_up(backend.provider, named, attempt.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
-                    self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
+                    self._memory(backend, entry, attempt.resets).note(event.conversation_id, wait=True)
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
-            if not may_ask(past):
-                raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
-            memory = self._memory(backend, entry, past.resets)
+            if not may_ask(attempt):
+                raise AnswerError(f"asked {attempt.asks} times: {exc}", code="interrupted") from exc
+            memory = self._memory(backend, entry, attempt.resets)
             asked_in = memory.conversation_id
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, asked_in, query.speaker)
+            yield Asking(attempt.asks + 1, str(exc), backend.provider.name, memory.resets, asked_in, query.speaker)
             # Only now is it certain that this replica owns the stream: another owner could be reading the run.
-            backend.provider.cancel(past.ids, query.user)
-            yield from anew(self._ask(backend, query, memory, entry, deadline), past.text)
+            backend.provider.cancel(attempt.ids, query.user)
+            yield from anew(self._ask(backend, query, memory, entry, deadline), attempt.text)
         except ProviderError:
             if deadline.over and deadline.aborted not in LEAVING:
-                backend.provider.cancel(past.ids, query.user)
+                backend.provider.cancel(attempt.ids, query.user)
             raise
 
     def _ask(
@@ -214,7 +220,7 @@ def _spoken(query: Query, speaker: str) -> Query:
 
 
 def _query(question: Question, identity: Identity, channel: Channel, asker: Asker) -> Query:
-    """Return what the provider is asked, before anything of the conversation is known."""
+    """Return the query without the memory of its conversation."""
     instructions, earlier = read(question.earlier)
     return Query(
         question.text,

@@ -1,4 +1,4 @@
-"""What a person asked last in one chat with one bot, for the commands about it.
+"""The last questions of a person in one chat with one bot, for the commands about them.
 
     {dify_asked:<name>}:streams   list of stream ids of the last questions and commands, oldest first
     {dify_asked:<name>}:last      hash: `question`, the last question as sealed JSON, and `stream_id` of its last answer
@@ -20,7 +20,7 @@ MOST_STREAMS = 32
 
 
 class Asked(NamedTuple):
-    """What was noted in a chat before a command."""
+    """The notes of a chat before a command."""
 
     #: Whether the command was noted before: it is a redelivery.
     seen: bool
@@ -49,7 +49,7 @@ class AskedStore:
         return self._call(name, stream_id, sealed, "")
 
     def note(self, names: Sequence[str], stream_id: str, *others: Call, answered: bool) -> tuple[Asked, list[Any]]:
-        """Note a command; return what was noted before it, and the replies to `others`. It is one round trip.
+        """Note a command; return the notes before it, and the replies to `others`. It is one round trip.
 
         `names` are the chat's names under all keys; `answered`: the command's stream is another answer to the last
         question.

@@ -9,7 +9,7 @@ from services.channels import Channel
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Question
 
-#: Returns what a company's directory says about a userid. Returns within a bounded time and never raises.
+#: Returns a person's entry in the company's directory by userid. Returns within a bounded time and never raises.
 FindContact = Callable[[str], Contact]
 
 #: Characters of the longest name that begins a question in a shared group.
@@ -29,7 +29,7 @@ class CallerAuthenticator(Protocol):
 
 
 class Askers:
-    """Authenticates who asks, and finds their names. One object serves the process, from many threads."""
+    """Authenticates the people who ask, and finds their names. One object serves the process, from many threads."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Askers:
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
 
     def asker(self, question: Question, identity: Identity, channel: Channel, user: str) -> Asker:
-        """Return who asks. `user` is the person's name for the provider, for channels without userids.
+        """Return the person who asks. `user` is the person's name for the provider, for channels without userids.
 
         Waits a bounded time for the directory, where the bot has one. Without it, and when it fails, the name is that
         of the user record, and the department is "".
@@ -82,7 +82,7 @@ class Askers:
 def speaker_of(asker: Asker) -> str:
     """Return the name that a question in a shared group begins with: the person's name, else the userid.
 
-    The name is one line without a colon, so that what is before the first ": " is always the speaker.
+    The name is one line without a colon, so that the text before the first ": " is always the speaker.
     """
     return _one_line(asker.name) or _one_line(asker.userid)
 

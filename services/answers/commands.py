@@ -1,8 +1,8 @@
 """Commands about a person's questions in one chat. Each waits for two round trips to Redis at most.
 
-A command has a stream like a question, so a redelivery finds the sentence that was shown. `/retry` apart, it takes none
-of the person's slots and never reaches a provider. The first round trip notes the command in the chat's list
-(`lua/asked.lua`): what the list has before the command is what the command is about, also when it is delivered again.
+A command has a stream like a question, so a redelivery finds the sentence that was shown. Except for `/retry`, a
+command takes no slot of the person and is not sent to a provider. The first round trip adds the command to the chat's
+list of streams (`lua/asked.lua`). The command applies to the entries before its own, also when it is delivered again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Start = Callable[[Question, str, str], tuple[Snapshot, bool]]
 
 
 class ChatNotes(NamedTuple):
-    """What is stored of a person for commands."""
+    """The stored notes about a person, for commands."""
 
     asked: AskedStore
     names: NameStore
@@ -65,7 +65,7 @@ class ChatCommands:
         self._start = start
 
     def tell(self, command: Question, sentence: str) -> Snapshot:
-        """Answer a command with a sentence; return what its stream shows."""
+        """Answer a command with a sentence; return its stream's snapshot."""
         stream_id = ""
         try:
             stream_id = self._access.stream_id(command)
@@ -91,7 +91,7 @@ class ChatCommands:
             stream_id = self._access.stream_id(command)
             asked, known, _ = self._note(command, stream_id)
             if known and not asked.seen:
-                # The list has forgotten the command: it cannot tell any more what came before.
+                # The command's entry was dropped from the list: the entries before it are no longer known.
                 return replace(known, found=True)
             snapshot = self._refusals.tell(command, stream_id, sentence, *self._cancel_calls(command, asked))
         except StoreUnavailable as exc:
@@ -165,7 +165,7 @@ class ChatCommands:
     def _note(
         self, command: Question, stream_id: str, *others: Call, answered: bool = False
     ) -> tuple[Asked, Snapshot | None, list[Any]]:
-        """Note the command; return what was noted before, what its stream shows, and the replies to `others`."""
+        """Note the command; return the notes before it, its stream's snapshot, and the replies to `others`."""
         names, read = self._access.chat_names(command), self._streams.read_call(stream_id)
         asked, (shown, *replies) = self._asked.note(names, stream_id, read, *others, answered=answered)
         return asked, Snapshot.from_reply(stream_id, shown) if shown else None, replies

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from services import metrics
 from services.channels import Channel
 from services.errors import ProviderError
-from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Replacement, Step
+from services.models import Attempt, Delta, Identity, Mocked, ProviderIds, Query, Question, Replacement, Step
 from services.providers.base import BaseRAGProvider, Opening
 from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from utils.deadline import Deadline
@@ -76,7 +76,7 @@ class StepNotes:
         self.has_text = False
 
     def note(self, step: Step) -> Iterator[StepNote]:
-        """Yield what is to be stored for a step; nothing for a title that is stored already, or is empty."""
+        """Yield the note to store for a step; nothing for a title that is stored already, or is empty."""
         title = plain_line(step.labels.get(self._language) or step.title, TITLE_CHARACTERS)
         if not title or title == self._title:
             return
@@ -87,7 +87,7 @@ class StepNotes:
         yield StepNote(title, soon)
 
     def begin_anew(self) -> Iterator[StepNote]:
-        """Yield what is to be stored when the question is asked again: the steps so far belong to another run."""
+        """Yield the note to store when the question is asked again: the steps so far belong to another run."""
         self._title = ""
         yield StepNote("")
 
@@ -125,14 +125,14 @@ class AnswerExtras:
         self._seconds = seconds
 
     def added(
-        self, events: Iterator[AnswerEvent], asked: QuestionContext, deadline: Deadline, past: Past | None
+        self, events: Iterator[AnswerEvent], asked: QuestionContext, deadline: Deadline, attempt: Attempt | None
     ) -> Iterator[AnswerEvent]:
         """Return an answer's events with its extras; the same iterator where there are none to add."""
         bot = asked.question.bot
         if asked.channel.shows_extras and bot in self._progress:
-            events = self._with_steps(events, said=bool(past and past.text))
+            events = self._with_steps(events, said=bool(attempt and attempt.text))
         if asked.provider.suggest and self._suggests(asked.channel, bot):
-            events = self._with_suggestions(events, asked, deadline, past.ids if past else ProviderIds())
+            events = self._with_suggestions(events, asked, deadline, attempt.ids if attempt else ProviderIds())
         return events
 
     def _suggests(self, channel: Channel, bot: str) -> bool:
@@ -191,7 +191,7 @@ class KeptOpening:
         """Return the opening, bounded; the last known one, or an empty one, where the provider fails."""
         if self._provider.opening is None:
             return self._opening
-        # The provider's own timeout bounds the wait: those who waited find it fresh.
+        # The provider's own timeout bounds the wait; callers that waited get the fresh opening.
         with self._lock:
             if self._clock() >= self._asks_from:
                 self._opening, kept = self._asked(self._provider.opening)

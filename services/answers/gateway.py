@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStreams:
-    """How this replica stores, writes, takes over and follows streams, and who may read them."""
+    """How this replica stores, writes, takes over and follows streams, and checks access to them."""
 
     store: StreamStore
     access: Access
@@ -81,7 +81,7 @@ class Gateway:
         self._replies = replies
 
     def ask(self, question: Question, *, reply: str = "", media: Sequence[SentFile] = ()) -> Snapshot:
-        """Open the question's stream, or find it when the message came before; return what it shows now.
+        """Open the question's stream, or find it when the message came before; return its snapshot.
 
         `reply` is the secret address for a late answer, `media` are the message's files; both are stored sealed, files
         with their content in round trips of their own. A question that cannot be answered gets a finished stream with
@@ -113,7 +113,7 @@ class Gateway:
             return ""
 
     def find(self, question: Question) -> Snapshot | None:
-        """Return what the stream of a message that came before shows; None where it has none.
+        """Return the snapshot of a message's stream; None if the message did not come before.
 
         Another text under the same id is refused as by `ask`.
 
@@ -124,7 +124,7 @@ class Gateway:
         return self._refusals.compared(question, replace(known, found=True)) if known else None
 
     def say(self, question: Question, key: str) -> Snapshot:
-        """Answer a message with the sentence `key`: open a finished stream, and return what it shows."""
+        """Answer a message with the sentence `key`: open a finished stream, and return its snapshot."""
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
@@ -133,7 +133,7 @@ class Gateway:
             return Snapshot(stream_id, "error", error_code=exc.code)
 
     def read(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> Snapshot | None:
-        """Return what the stream shows to this reader; None where it is unknown, expired, or not readable for them.
+        """Return the stream's snapshot for this reader; None where it is unknown, expired, or not readable for them.
 
         Raises:
             StoreUnavailable: nothing can be shown now; read again later.
@@ -211,14 +211,14 @@ class Gateway:
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
         """Open the stream, and enter the user's slots and the conversation's queue, in one round trip.
 
-        A second round trip is needed only to leave them again. Return what the stream shows, and whether a producer
+        A second round trip is needed only to leave them again. Return the snapshot, and whether a producer
         was started.
         """
         rules = self._channels.rules(question)
         key = self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
         fields |= {"late": "1"} if self.can_reply_to(reply) else {}
-        # Nobody polls the answer to a click: all of it is left for the late message.
+        # WeCom does not poll the answer to a click: its late message carries all of it.
         frame_seconds = 0.0 if question.card else rules.frame_seconds
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)

@@ -13,13 +13,23 @@ from services.attachments import Attached
 from services.conversations.memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.forms import PendingForm
-from services.models import Complete, Delta, Mocked, Past, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.models import (
+    Attempt,
+    Complete,
+    Delta,
+    Mocked,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Replacement,
+    Usage,
+)
 from services.providers.base import BaseRAGProvider, closing_events
 from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, difference
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
-#: Return the text that goes after an answer so far, for the forms that its run asks; they are kept before.
+#: Stores the forms of a run, and returns the text for them that goes after the answer so far.
 ShowForms = Callable[[str, Sequence[PendingForm]], str]
 
 
@@ -27,9 +37,9 @@ ShowForms = Callable[[str, Sequence[PendingForm]], str]
 MAX_ASKS = 2
 
 
-def may_ask(past: Past | None) -> bool:
+def may_ask(attempt: Attempt | None) -> bool:
     """Return whether the provider may be asked, for the first time or once more."""
-    return past is None or (past.asks < MAX_ASKS and past.may_ask)
+    return attempt is None or (attempt.asks < MAX_ASKS and attempt.may_ask)
 
 
 def looked_up(

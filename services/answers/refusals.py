@@ -45,7 +45,7 @@ class QuestionRefusals:
         self._max_bytes = max_bytes
 
     def open(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
-        """Open a finished stream with the sentence `key`, unless the message has a stream; return what it shows.
+        """Open a finished stream with the sentence `key`, unless the message has a stream; return its snapshot.
 
         `others` are sent before it, in the same pipeline.
 
@@ -58,7 +58,7 @@ class QuestionRefusals:
         return snapshot
 
     def tell(self, question: Question, stream_id: str, sentence: str, *others: Call) -> Snapshot:
-        """Do what `open` does, with a sentence that is no refusal.
+        """Open a finished stream as `open` does, with a sentence that is no refusal.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -75,7 +75,7 @@ class QuestionRefusals:
         return snapshot if self._is_of(question, snapshot.stream_id) else refused(snapshot.stream_id, "id_conflict")
 
     def no_room(self, question: Question, stream_id: str, code: str, *others: Call) -> Snapshot:
-        """Return what the question's stream shows, where the message came before; else refuse it with `code`.
+        """Return the snapshot of the question's stream, where the message came before; else refuse it with `code`.
 
         `others` are sent with a refusal that is kept.
         """
@@ -135,7 +135,7 @@ class QuestionRefusals:
         }
 
     def _asker(self, question: Question) -> str:
-        """Return what a rating of the answer needs to know of its question, as JSON; "" if it cannot be rated."""
+        """Return the facts of the question that a rating of its answer needs, as JSON; "" if it cannot be rated."""
         channel = self._channels.of(question)
         if not channel.rated:
             return ""

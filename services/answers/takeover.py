@@ -115,7 +115,7 @@ class TakeoverManager:
                 log.exception("sweep failed")
 
     def _forget(self, stream_id: str) -> None:
-        """Release what an ended stream's killed owner still holds, and remove the stream from the index.
+        """Release the slot and the queue position of an ended stream whose owner was killed; remove it from the index.
 
         While its owner may be sending a late message, the stream stays there.
         """

@@ -50,7 +50,7 @@ def written(earlier: Earlier) -> str:
 
 
 def read(text: str) -> Earlier:
-    """Return what `written` wrote.
+    """Parse the JSON that `written` returned.
 
     Raises:
         ValueError, TypeError: the text is something else.

@@ -93,7 +93,7 @@ class ConversationMemory:
         return with_earlier(known, self._provider, known=bool(self.conversation_id or self._earlier))
 
     def forget(self) -> None:
-        """Drop a conversation id that the provider does not know any more."""
+        """Drop a conversation id that the provider has deleted."""
         self._memory = self._memory._replace(conversation_id="")
         self.note("")
 

@@ -34,7 +34,7 @@ class TextDigest:
 
 
 class Talk(NamedTuple):
-    """A conversation as its client sees it: who asks which bot, and the digest of each message by its role."""
+    """A conversation as its client sees it: its bot, its principal, and the role and the digest of each message."""
 
     bot: str
     principal: str

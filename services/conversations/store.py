@@ -8,7 +8,7 @@
 
 `app` names the provider's app, `chat` the group or a client's session. The last three parts are keyed hashes, so that
 the keys do not show which users talk in which chats. After a change of secrets, the first question that finds nothing
-under the present name copies what is stored under the name of a former secret. The copied keys stay where they are, for
+under the present name copies the values under the name of a former secret. The copied keys stay where they are, for
 replicas that have only the former secret.
 """
 
@@ -146,7 +146,7 @@ class ConversationStore:
         return _memory(known)._replace(former=carried)
 
     def carry_over(self, key: str, former: str) -> Memory:
-        """Copy what is stored under a former key, unless the conversation was used meanwhile; return its memory.
+        """Copy the values under a former key, unless the conversation was used meanwhile; return its memory.
 
         It takes two round trips, once for a conversation. The caller's stream has to have the turn.
         """

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class FeedbackInbox:
-    """Checks who rates what, and hands the rating over to the queue."""
+    """Checks the right to rate an answer, and queues the rating."""
 
     def __init__(
         self,

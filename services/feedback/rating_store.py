@@ -56,7 +56,7 @@ class RatingStore:
         self.now = now
 
     def find(self, stream_id: str) -> RatedAnswer | None:
-        """Return what is known of an answer, running ones included; None if it is unknown or was too long ago."""
+        """Return an answer, also a running one; None if it is unknown or ended too long ago."""
         reply = self._runner.run([note_call(stream_id)])[0]
         return RatedAnswer.from_reply(reply) if reply else None
 

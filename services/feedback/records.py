@@ -25,7 +25,7 @@ class Rating:
 
     kind: Kind
     content: str = field(default="", repr=False)
-    #: WeCom's numbers of what is wrong: 1 unrelated, 2 incomplete, 3 wrong content, 4 wrong analysis of data.
+    #: WeCom's numbers of reasons: 1 unrelated, 2 incomplete, 3 wrong content, 4 wrong analysis of data.
     reasons: tuple[int, ...] = ()
     #: When it was given, in whole seconds since 1970; 0 for now.
     at: int = 0
@@ -58,7 +58,7 @@ class RatedAnswer:
     access: str
     bot: str = ""
     channel: str = ""
-    #: The provider's end user, who asked, and the name of that person in the channel.
+    #: The asking person's names for the provider and in the channel.
     user: str = ""
     asker: str = ""
     provider: str = ""

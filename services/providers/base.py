@@ -11,7 +11,7 @@ from typing import Any, Literal
 from services.attachments import MediaFile
 from services.errors import AnswerError, Unrecoverable
 from services.forms import FormChoice, PendingForm
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Told, Usage
+from services.models import Delta, Metadata, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from utils.deadline import Deadline
 
 
@@ -165,7 +165,7 @@ class BaseRAGProvider(ABC):
                     usage = event
                 case Mocked():
                     mocked = True
-                case Told(fields):
+                case Metadata(fields):
                     told |= fields
         counted = {
             "tokens": usage.total_tokens,

@@ -13,7 +13,7 @@ from utils.sealed import seal, unseal_any
 
 
 class Access:
-    """Makes and checks fingerprints, which do not reveal who talks to whom.
+    """Makes and checks fingerprints, which do not reveal the people and chats.
 
     Every method may raise `StoreUnavailable` if a bot's keys are in Redis.
     """

@@ -1,4 +1,4 @@
-"""Events of an answer beside those of the provider, who else takes part in it, and how usage and sources are stored."""
+"""The events of an answer beside those of the provider, its handlers, and how usage and sources are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.citations import typed_source
 MAX_SOURCES = 20
 SOURCES_BYTES = 64 * 1024
 #: Bytes of JSON kept of the provider's other fields.
-TOLD_BYTES = 8 * 1024
+METADATA_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Resumed:
 
 
 class LateDelivery(Protocol):
-    """Sends what a frame could not carry, after the answer's end."""
+    """Sends late messages: text that a frame could not carry, after the answer's end."""
 
     def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
         """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
@@ -186,10 +186,10 @@ def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def written_told(fields: Mapping[str, Any]) -> str:
+def written_metadata(fields: Mapping[str, Any]) -> str:
     """Return the provider's other fields as JSON, "" beyond `TOLD_BYTES`."""
     written = _json(dict(fields))
-    return written if len(written.encode()) <= TOLD_BYTES else ""
+    return written if len(written.encode()) <= METADATA_BYTES else ""
 
 
 def written_usage(usage: Usage) -> str:

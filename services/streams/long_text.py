@@ -94,10 +94,10 @@ class FullAnswer:
     retry_after: float = 0.0
     #: A long text, read from Redis; None if it is short.
     long: LongText | None = None
-    #: Whether pictures or files are stored with the answer, and those that this reader is shown.
+    #: Whether pictures or files are stored with the answer, and those that this reader may see.
     has_files: bool = False
     files: tuple[Mapping[str, Any], ...] = ()
-    #: Returns what this reader is shown of the text's slices.
+    #: Converts the text's slices for this reader.
     shown: Callable[[Iterable[str]], Iterator[str]] = iter
 
     @property

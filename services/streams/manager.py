@@ -15,7 +15,7 @@ from config.log_fields import log_fields
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable
-from services.models import Past, ProviderIds, Question
+from services.models import Attempt, ProviderIds, Question
 from services.redis.store import Call
 from services.streams.access import person_of
 from services.streams.answer_events import read_sources
@@ -154,9 +154,9 @@ class StreamManager:
         With `ending` the stream only ends, with its text so far and the sentence of that code ("" for none). `may_ask`
         tells whether the provider may be asked again if its answer is lost.
         """
-        past = replace(past_of(new), may_ask=may_ask, owner=former_owner)
+        attempt = replace(attempt_of(new), may_ask=may_ask, owner=former_owner)
         stream = self._own(new, question, seconds_left)
-        producer = self._producer(stream, question, self._handlers, past)
+        producer = self._producer(stream, question, self._handlers, attempt)
         work = producer.run if ending is None else lambda: producer.end(ending)
         self._run(stream, question.trace, producer, work, after)
 
@@ -174,7 +174,7 @@ class StreamManager:
         return stream.known(self._store.lease) if stream else None
 
     def end_later(self, end: Write, after: Sequence[Call]) -> None:
-        """End a stream that may have been opened although the reply was lost, and release what it holds, later."""
+        """End a stream that may have been opened although the reply was lost, and send `after`, later."""
         self._flusher.end_later(end, after)
 
     def drain(self, seconds: float) -> None:
@@ -216,9 +216,9 @@ class StreamManager:
         return stream
 
     def _producer(
-        self, stream: OwnedStream, question: Question, handlers: AnswerHandlers, past: Past | None = None
+        self, stream: OwnedStream, question: Question, handlers: AnswerHandlers, attempt: Attempt | None = None
     ) -> Producer:
-        return Producer(stream, question, handlers, texts=self._texts, past=past, log_content=self._log_content)
+        return Producer(stream, question, handlers, texts=self._texts, attempt=attempt, log_content=self._log_content)
 
     def _run(
         self, stream: OwnedStream, trace: Trace, producer: Producer, work: Callable[[], str], after: Sequence[Call]
@@ -250,14 +250,16 @@ class StreamManager:
                 self.give_back()
 
 
-def past_of(stream: NewStream) -> Past:
+def attempt_of(stream: NewStream) -> Attempt:
     """Return what earlier owners did."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
     speaker, form = fields.get("speaker", ""), fields.get("form", "")
-    return Past(int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form)
+    return Attempt(
+        int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form
+    )
 
 
 def is_whole(stream: NewStream) -> bool:

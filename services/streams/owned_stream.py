@@ -103,7 +103,7 @@ class OwnedStream:
 
     @property
     def text(self) -> str:
-        """The answer so far, including what Redis lacks."""
+        """The answer so far, including text that Redis lacks."""
         with self._lock:
             return self._backlog.text
 
@@ -168,7 +168,10 @@ class OwnedStream:
             self._changed(self)
 
     def mention(self, *, soon: bool = False, **fields: str) -> None:
-        """Set fields that wait for the next write, the lease's renewal at the latest; `soon`: as further text does."""
+        """Set fields without a write of their own: the next write has them, at the latest the lease's renewal.
+
+        With `soon` that write starts as soon as one with further text would.
+        """
         with self._lock:
             changed = self._set_fields(fields)
         if changed and soon:
@@ -219,9 +222,9 @@ class OwnedStream:
             return self._wait_for(lambda: bool(self.closed), timeout)
 
     def known(self, lease: float) -> Snapshot | None:
-        """Return what a reader sees while Redis is away; None when `lease` seconds passed since the last write.
+        """Return the snapshot for readers while Redis is away; None when `lease` seconds passed since the last write.
 
-        It contains only what Redis is known to have, so other replicas that still reach Redis show no less.
+        It contains only text that Redis has acknowledged, so other replicas that still reach Redis show no less.
         """
         with self._lock:
             if self._clock() - self.acked_at > lease:
@@ -258,7 +261,7 @@ class OwnedStream:
         self._changed(self)
 
     def next_write(self, *, renew: bool = False, stamp: str = "") -> Write | None:
-        """Return what Redis lacks, None for nothing; `renew` requests a write in any case.
+        """Return the next write, None if Redis lacks nothing; `renew` requests a write in any case.
 
         A long backlog takes several writes; fields and the end come with the last one. `stamp` is the time of new
         chunks as text; "" reads the clock.

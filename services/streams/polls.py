@@ -1,4 +1,4 @@
-"""Polls: what a stream shows now, in round trips that they share, also while Redis is away or lacks text.
+"""Polls: the present snapshot of a stream, in shared round trips, also while Redis is away or lacks text.
 
 While Redis is away, and shortly after, only the stream's owner shows a running stream: another replica might show less
 than its reader has seen. A stream that Redis lacks is unknown only after its owner had time to write it again.
@@ -39,7 +39,7 @@ class StreamPolls:
         self.misses = Misses(store.lease / 3 + 2)
 
     def snapshot(self, stream_id: str) -> Snapshot | None:
-        """Return what the stream shows now; None where it is unknown or expired.
+        """Return the stream's snapshot; None where it is unknown or expired.
 
         Raises:
             StoreUnavailable: nothing can be shown now; read again later.

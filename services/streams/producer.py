@@ -13,7 +13,18 @@ from services import metrics
 from services.attachments import Attached
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
 from services.metrics import currency_label
-from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
+from services.models import (
+    Attempt,
+    Complete,
+    Delta,
+    Identity,
+    Metadata,
+    Mocked,
+    ProviderIds,
+    Question,
+    Replacement,
+    Usage,
+)
 from services.streams.answer_events import (
     AnswerEvent,
     AnswerFiles,
@@ -26,8 +37,8 @@ from services.streams.answer_events import (
     Uploaded,
     Waiting,
     fingerprint,
+    written_metadata,
     written_sources,
-    written_told,
     written_usage,
 )
 from services.streams.owned_stream import LEAVING, OwnedStream
@@ -39,12 +50,12 @@ log = logging.getLogger(__name__)
 #: Outcomes logged at WARNING, because an administrator cannot mend them: user not allowed, or too many questions.
 OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 
-Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
+Answer = Callable[[Question, str, Deadline, Attempt | None], Iterator[AnswerEvent]]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHandlers:
-    """What a replica does for every answer."""
+    """The handlers of every answer of a replica."""
 
     #: Yields the events of an answer.
     events: Answer
@@ -64,19 +75,19 @@ class Producer:
         handlers: AnswerHandlers,
         *,
         texts: Texts,
-        past: Past | None = None,
+        attempt: Attempt | None = None,
         log_content: bool = False,
     ) -> None:
-        """Take the stream and its question; `past` belongs to a stream that was taken over."""
+        """Take the stream and its question; `attempt` belongs to a stream that was taken over."""
         self._stream = stream
         self._question = question
         self._answer = handlers.events
         self._files = handlers.files(question, stream)
         self._late = handlers.late
         self._texts = texts
-        self._past = past
+        self._past = attempt
         self._log_content = log_content
-        self._spoke = past is not None
+        self._spoke = attempt is not None
         #: The cause of a failed answer for its log line; an unexpected exception is logged with its traceback.
         self._cause = ""
         self._unexpected: Exception | None = None
@@ -124,7 +135,7 @@ class Producer:
         return code
 
     def deliver(self) -> None:
-        """Send what the frame could not carry, if the stream's end claimed that."""
+        """Send the late message, if the stream's end claimed it."""
         if self._stream.late:
             self._late.deliver(self._question, self._stream)
 
@@ -219,8 +230,8 @@ class Producer:
                 self._note_recovery(event)
             case Usage():
                 self._note_usage(event)
-            case Told(fields):
-                stream.set(told=written_told(fields))
+            case Metadata(fields):
+                stream.set(told=written_metadata(fields))
             case Attached(files):
                 if self._files:
                     self._files.attached(files)

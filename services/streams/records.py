@@ -1,4 +1,4 @@
-"""The values of a stream: its chunks, its owner's writes, and what its readers see."""
+"""The values of a stream: its chunks, its owner's writes, and the snapshots for its readers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a reader sees of a stream at one moment."""
+    """The state and text of a stream at one moment, for a reader."""
 
     stream_id: str
     status: Status
@@ -73,7 +73,7 @@ class Snapshot:
     start: int = 0
     #: The sources of the answer as a few lines of Markdown.
     cited: str = ""
-    #: Whether what the frame cannot carry follows as a message of its own.
+    #: Whether text that the frame cannot carry follows as a message of its own.
     late: bool = False
     #: Whether pictures or files are stored with the answer.
     has_files: bool = False
@@ -81,7 +81,7 @@ class Snapshot:
     note: str = ""
     #: The choices of the form that an ended answer asks, as `OfferedChoices` in JSON; "" where no card can offer them.
     choices: str = ""
-    #: The stream existed before this question was asked; not part of what readers see.
+    #: The stream existed before this question was asked; no reader sees it.
     found: bool = field(default=False, compare=False)
     #: A provider answers the question, or has; known only where it was asked just now.
     is_answer: bool = field(default=False, compare=False)
@@ -145,7 +145,7 @@ class Appended(NamedTuple):
     #: Of `refused`: the present owner and its epoch.
     epoch: int = 0
     owner: str = ""
-    #: Of the end: why this owner has to send a late message, and what the frame shows of the text.
+    #: Of the end: why this owner has to send a late message, and the part of the text that the frame shows.
     cause: LateCause | Literal[""] = ""
     shown: str = ""
 

@@ -15,7 +15,7 @@ from services.answers.provider_run import ShowForms, with_forms
 from services.conversations.memory import through_outage
 from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
 from services.forms import FormChoice, PendingForm
-from services.models import Past, ProviderIds, Query, Question
+from services.models import Attempt, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider, closing_events
 from services.streams.answer_events import AnswerEvent, Asking, anew
 from services.streams.owned_stream import LEAVING
@@ -64,11 +64,17 @@ class ConversationForms:
         return f"\n\n{text}" if said.strip() else text
 
     def continued(
-        self, provider: BaseRAGProvider, query: Query, deadline: Deadline, past: Past | None, *, any_open: bool
+        self,
+        provider: BaseRAGProvider,
+        query: Query,
+        deadline: Deadline,
+        attempt: Attempt | None,
+        *,
+        any_open: bool,
     ) -> Iterator[AnswerEvent] | None:
         """Return the events of the run that the question continues; None for a question that answers no form.
 
-        `past` is what earlier owners of the stream did, `any_open` whether the conversation has forms.
+        `attempt` is the work of earlier owners, `any_open` whether the conversation has forms.
 
         Raises:
             AnswerError: as `claim` and `claimed_before` do.
@@ -77,13 +83,13 @@ class ConversationForms:
             if self._asker.question.choice:
                 raise AnswerError("the provider has no forms", code="form_gone")
             return None
-        if past and past.asks:
-            form = self.claimed_before(past.form) if past.form else None
+        if attempt and attempt.asks:
+            form = self.claimed_before(attempt.form) if attempt.form else None
         else:
             form = self.claim() if any_open or self._asker.question.choice else None
         if form is None:
             return None
-        return FormRun(self._store, provider, form, self._asker, query, deadline).answer(past, self.show)
+        return FormRun(self._store, provider, form, self._asker, query, deadline).answer(attempt, self.show)
 
     def claim(self) -> ClaimedForm | None:
         """Claim the form that the question answers; None for a question that answers none.
@@ -168,14 +174,14 @@ class FormRun:
         self._deadline = deadline
         self._ids = ids_of(claimed.form)
 
-    def answer(self, past: Past | None, show: ShowForms) -> Iterator[AnswerEvent]:
-        """Yield the events of the question's answer; `past` has what earlier owners have shown of it.
+    def answer(self, attempt: Attempt | None, show: ShowForms) -> Iterator[AnswerEvent]:
+        """Yield the events of the question's answer; `attempt` has the text that earlier owners have shown.
 
         Raises:
             AnswerError: as `events` does.
         """
-        said = past.text if past else ""
-        if not (past and past.asks):
+        said = attempt.text if attempt else ""
+        if not (attempt and attempt.asks):
             yield self._asking()
         yield from anew(with_forms(self.events(said=said), show), said)
 
@@ -190,7 +196,7 @@ class FormRun:
         )
 
     def events(self, *, said: str = "") -> Iterator[AnswerEvent]:
-        """Yield the rest of the answer; `said` is what an earlier owner has shown of it.
+        """Yield the rest of the answer; `said` is the text that an earlier owner has shown.
 
         Raises:
             AnswerError: the form was rejected, or the run failed.

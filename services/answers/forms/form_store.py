@@ -23,11 +23,11 @@ from services.streams.access import Access
 
 #: The longest time that a form can be answered, and the time if the provider names none, in seconds.
 LONGEST = 7 * 86400.0
-#: Seconds for which an expired form is known, so that its answer gets a sentence and is no question.
+#: Seconds for which an expired form is kept, so that an answer to it gets a sentence and is not taken as a question.
 KEPT_AFTER = 3600.0
-#: Seconds for which an answered form is known, so that the same answer typed twice is no question.
+#: Seconds for which an answered form is kept, so that an answer typed twice is not taken as a question.
 KNOWN_AFTER = 60.0
-#: Forms in one conversation. Beyond it the oldest one is forgotten: its answer is then a question.
+#: Maximal forms in one conversation. One more removes the oldest; a later answer to it is taken as a question.
 MOST_FORMS = 16
 
 State = Literal["open", "claimed", "done", "expired"]
@@ -105,7 +105,7 @@ class FormStore:
 
 
 def form_id(form: PendingForm) -> str:
-    """Return the id of a form: it does not tell the token."""
+    """Return the id of a form, which does not reveal its token."""
     return hashlib.sha256(form.token.encode()).hexdigest()[:24]
 
 

@@ -1,4 +1,4 @@
-"""What a person reads of a form, and which choice a person's words are.
+"""The text of a form as a person reads it, and the choice that a person's reply means.
 
     Do you agree?                     the form's text
 

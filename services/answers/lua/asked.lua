@@ -1,4 +1,4 @@
--- Note a person's question or command in a chat, once; return what was noted before it.
+-- Note a person's question or command in a chat, once; return the notes before it.
 -- KEYS: 1 stream ids, oldest first, 2 the last question
 -- ARGV: stream id, the sealed question ('' of a command), '1' for a command that gets an answer, seconds to live,
 --       number of stream ids kept

@@ -1,4 +1,4 @@
--- Reset a conversation, once per command: a redelivered command must not delete what followed it.
+-- Reset a conversation, once per command: a redelivered command must not delete later exchanges.
 -- KEYS: 1 provider's conversation id, 2 reset count, 3 stream ids of the last commands, 4 history,
 --       5 forms
 -- ARGV: seconds to live, stream id of the command

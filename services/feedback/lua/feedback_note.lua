@@ -1,4 +1,4 @@
--- Note what a rating needs to know of an answer, as its stream's hash has it now; return the note. Safe to run again.
+-- Note the facts of an answer that a rating needs, as its stream's hash has them now; return the note. Safe to run again.
 -- KEYS: 1 stream hash, 2 the note, a hash that outlives the stream. ARGV: seconds the note lives
 -- Reply: {1, status, access, asker, user_info, provider, message_id, conversation_id, mock}, the same with 0 first for a
 --        stream whose question was not sent to a provider, or false

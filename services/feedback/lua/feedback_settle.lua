@@ -11,7 +11,7 @@ if not h[1] then
 end
 local seq, saved, told = tonumber(h[1]), tonumber(h[2] or '0'), tonumber(h[3] or '0')
 if ARGV[4] == '1' then saved = math.max(saved, done) end
--- Another worker told later ratings while this one was slow: the provider may have the earlier ones. Tell it again.
+-- Another worker sent later ratings while this one was slow: the provider may have the earlier ones. Send them again.
 local overtaken = ARGV[5] == '1' and told > done
 if overtaken then told = 0 elseif ARGV[5] == '1' then told = done end
 redis.call('HSET', KEYS[1], 'saved', saved, 'told', told)

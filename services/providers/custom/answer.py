@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.errors import ProviderError
-from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.models import Delta, Metadata, ProviderEvent, ProviderIds, Replacement, Usage
 from services.providers.client.errors import stream_error
 from services.providers.client.json_fields import mapping, mappings, text, usage_of
 from services.providers.client.record_stream import RecordState
@@ -73,7 +73,7 @@ class CustomAnswer:
     def leave(self) -> Iterator[ProviderEvent]:
         """Yield the metadata and usage known so far, also for an answer that broke off."""
         if self._metadata:
-            yield Told(self._metadata)
+            yield Metadata(self._metadata)
         if self.usage != Usage():
             yield self.usage
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.errors import ProviderError
-from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.models import Delta, Metadata, ProviderEvent, ProviderIds, Replacement, Usage
 from services.providers.client.errors import stream_error
 from services.providers.client.json_fields import mapping, mappings, text, usage_of
 from services.providers.client.record_stream import RecordState
@@ -99,7 +99,7 @@ class OpenAIAnswer:
         yield from self._stop_thinking()
         told = {"model": self._model, "finish_reason": self._finish_reason}
         if known := {name: word for name, word in told.items() if word}:
-            yield Told(known)
+            yield Metadata(known)
         if self.usage != Usage():
             yield self.usage
 

@@ -9,7 +9,7 @@ local h = redis.call('HMGET', KEYS[1], 'status', 'lease', 'suspect', 'epoch', 'o
 if not h[1] then return {'gone'} end
 if h[1] ~= 'processing' then return {'ended'} end
 local left = tonumber(h[6]) - now
--- Taken before by the same caller, who did not get the reply.
+-- Taken before by the same caller, which did not get the reply.
 if h[5] == ARGV[2] then return {'taken', tonumber(h[4]), h[8], h[9], tonumber(h[10]), stamp(left)} end
 if now < tonumber(h[2]) then return {'alive'} end
 if left > 0 and tonumber(h[7] or '1') > tonumber(ARGV[4]) then return {'newer'} end

@@ -34,12 +34,12 @@ from services.errors import (
 from services.identity.callers import Callers
 from services.identity.name_store import NameStore
 from services.models import (
+    Attempt,
     Complete,
     Delta,
     Exchange,
     Identity,
     Mocked,
-    Past,
     ProviderEvent,
     ProviderIds,
     Query,
@@ -359,10 +359,10 @@ def test_only_a_cancellation_stops_the_providers_run(replica: Replica, during: s
         raise ProviderError(code="interrupted")
 
     replica.provider.script, replica.provider.recover = script, interrupted  # type: ignore[assignment, method-assign]
-    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半") if during == "a recovery" else None
+    attempt = Attempt(1, ProviderIds("c1", "m1", "t1"), "一半") if during == "a recovery" else None
 
     with pytest.raises(ProviderError):
-        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
+        list(replica.answerer.answer(QUESTION, "s", replica.deadline, attempt))
 
     assert [ids for ids, _ in replica.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stops
 
@@ -455,7 +455,7 @@ def test_a_new_owner_keeps_the_conversation_that_it_recovers(replica: Replica) -
         "答", ids=ProviderIds("c7", "m7")
     )
 
-    events = list(replica.answerer.answer(QUESTION, "s", replica.deadline, Past(1, ProviderIds(), "", resets="0")))
+    events = list(replica.answerer.answer(QUESTION, "s", replica.deadline, Attempt(1, ProviderIds(), "", resets="0")))
 
     assert ProviderIds("c7", "m7") in events
     assert replica.remembered == "c7"
@@ -473,8 +473,8 @@ def test_a_new_owner_looks_up_what_was_sent_before_the_question_too(replica: Rep
     question = replace(QUESTION, earlier=written(Earlier("Be brief.", (Exchange("甲？", "甲。"),))))
 
     for conversation_id in ("", "c1"):
-        past = Past(1, ProviderIds(conversation_id), "", resets="0")
-        list(replica.answerer.answer(question, f"s{conversation_id}", replica.deadline, past))
+        attempt = Attempt(1, ProviderIds(conversation_id), "", resets="0")
+        list(replica.answerer.answer(question, f"s{conversation_id}", replica.deadline, attempt))
         replica.conversations.leave(replica.key, f"s{conversation_id}")
 
     before = "System: Be brief.\n\nUser: 甲？\n\nAssistant: 甲。\n\nUser: "
@@ -593,20 +593,20 @@ def test_a_full_queue_does_not_refuse_an_answer_that_has_begun(replica: Replica)
     """It was removed from the queue while it had no owner, and waits until there is room."""
     replica.queues("0", "1", "2", "3")
     replica.deadline = Deadline(2.0, clock=replica.clock)
-    past = Past(1, ProviderIds("c1", "m1"), "一半")
+    attempt = Attempt(1, ProviderIds("c1", "m1"), "一半")
 
     with pytest.raises(AnswerError) as refused:
-        list(replica.answerer.answer(QUESTION, "s", replica.deadline, past))
+        list(replica.answerer.answer(QUESTION, "s", replica.deadline, attempt))
 
     assert refused.value.code == "answer_timeout"
 
 
 def test_a_new_owner_stops_the_old_run_after_asking_is_stored(replica: Replica) -> None:
     """Before that, the new owner may itself have been replaced."""
-    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
+    attempt = Attempt(1, ProviderIds("c1", "m1", "t1"), "一半")
     cancelled: list[int] = []
 
-    for event in replica.answerer.answer(QUESTION, "s", replica.deadline, past):
+    for event in replica.answerer.answer(QUESTION, "s", replica.deadline, attempt):
         if isinstance(event, Resumed | Asking):
             cancelled.append(len(replica.provider.cancelled))
 
@@ -681,9 +681,9 @@ def test_a_question_from_before_a_reset_stays_out_of_the_new_conversation(replic
     replica.conversations._runner.run([replica.conversations.reset_call(replica.key, "command")])
     replica.ask("after")
     kept = (replica.remembered, replica.provider.queries[-1].history)
-    past = Past(1, ProviderIds(), "", resets="0")
+    attempt = Attempt(1, ProviderIds(), "", resets="0")
 
-    list(replica.answerer.answer(QUESTION, "before-too", replica.deadline, past))
+    list(replica.answerer.answer(QUESTION, "before-too", replica.deadline, attempt))
     replica.ask("next")
 
     again, following = replica.provider.queries[-2:]

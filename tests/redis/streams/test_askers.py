@@ -22,12 +22,12 @@ from services.conversations.store import ConversationStore
 from services.errors import AuthError
 from services.identity.callers import Callers
 from services.identity.name_store import NameStore
-from services.models import Asker, Contact, Identity, Past, ProviderIds, Query, Question, UserInfo
+from services.models import Asker, Attempt, Contact, Identity, ProviderIds, Query, Question, UserInfo
 from services.providers.base import Recovered
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.answer_events import Asking
-from services.streams.manager import past_of
+from services.streams.manager import attempt_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
 from tests.redis.streams.test_answer import ScriptedProvider
@@ -95,9 +95,9 @@ class Group:
         self.asked.append(userid)
         return self.people.get(userid, Contact())
 
-    def answers(self, question: Question, stream_id: str, past: Past | None = None) -> list[Any]:
+    def answers(self, question: Question, stream_id: str, attempt: Attempt | None = None) -> list[Any]:
         key = self.answerer.conversation(question)
-        events = list(self.answerer.answer(question, stream_id, Deadline(30.0), past))
+        events = list(self.answerer.answer(question, stream_id, Deadline(30.0), attempt))
         self.conversations.leave(key, stream_id)
         return events
 
@@ -188,8 +188,8 @@ def test_a_takeover_names_the_speaker_as_the_first_owner_did(group: Group) -> No
     asking = next(event for event in first if isinstance(event, Asking))
     stored = {"asks": "1", "asked_at": "1.5", "speaker": "zhangsan"}
 
-    group.answers(GROUP, "s2", past_of(NewStream("s2", "o", stored)))
-    group.answers(GROUP, "s3", past_of(NewStream("s3", "o", {"asks": "1"})))
+    group.answers(GROUP, "s2", attempt_of(NewStream("s2", "o", stored)))
+    group.answers(GROUP, "s3", attempt_of(NewStream("s3", "o", {"asks": "1"})))
 
     assert asking.speaker == "张三"
     assert [query.text for query in group.provider.queries] == ["张三: 年假?", "zhangsan: 年假?", "年假?"]

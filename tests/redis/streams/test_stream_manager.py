@@ -13,7 +13,7 @@ import redis
 
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError
-from services.models import Delta, Identity, Past, ProviderIds, Question, Told, Usage, UserInfo
+from services.models import Attempt, Delta, Identity, Metadata, ProviderIds, Question, Usage, UserInfo
 from services.redis.store import ScriptRunner, connect
 from services.streams import manager
 from services.streams.answer_events import AnswerEvent, Asking, Waiting
@@ -37,7 +37,7 @@ class Replica:
         self.client = connect(url, pool_size=6, timeout=5.0)
         self.store = StreamStore(ScriptRunner(self.client), lease=lease, max_seconds=options.pop("max_seconds", 60.0))
         self.script: Callable[[Deadline], Iterator[AnswerEvent]] = lambda _: iter([Delta("答")])
-        self.pasts: list[Past | None] = []
+        self.attempts: list[Attempt | None] = []
         self.manager = StreamManager(
             self.store,
             self.store,
@@ -48,8 +48,10 @@ class Replica:
         )
         self.manager.start()
 
-    def _play(self, question: Question, stream_id: str, deadline: Deadline, past: Past | None) -> Iterator[AnswerEvent]:
-        self.pasts.append(past)
+    def _play(
+        self, question: Question, stream_id: str, deadline: Deadline, attempt: Attempt | None
+    ) -> Iterator[AnswerEvent]:
+        self.attempts.append(attempt)
         yield from self.script(deadline)
 
     def says(self, *before: str, then: Sequence[str]) -> threading.Event:
@@ -479,7 +481,7 @@ def test_usage_is_logged_counted_and_stored(replica: Replica, caplog: pytest.Log
     """The stream's log line, the metrics and the whole answer have it, with the provider's metadata."""
     usage = Usage(431, 310, 121, "0.00043", "USD", ({"title": "手册"},))
     replica.script = lambda _: iter(
-        [Asking(provider="parrot"), Delta("答"), Told({"model": "m-1"}), Usage(sources=usage.sources), usage]
+        [Asking(provider="parrot"), Delta("答"), Metadata({"model": "m-1"}), Usage(sources=usage.sources), usage]
     )
     tokens = counted("wechatlaibao_tokens_total", kind="completion")
     price = counted("wechatlaibao_price_total", currency="USD")
@@ -516,7 +518,7 @@ def test_an_invalid_price_is_not_counted(replica: Replica, price: str, currency:
 
 def test_a_providers_metadata_is_bounded(replica: Replica) -> None:
     """Metadata that is too large is dropped, and the answer stays."""
-    replica.script = lambda _: iter([Delta("答"), Told({"log": "x" * 10_000})])
+    replica.script = lambda _: iter([Delta("答"), Metadata({"log": "x" * 10_000})])
 
     replica.asks()
 
@@ -527,7 +529,7 @@ def test_a_providers_metadata_is_bounded(replica: Replica) -> None:
 def test_half_a_surrogate_pair_in_metadata_ends_no_answer(replica: Replica) -> None:
     """JSON can contain what Redis cannot store: it becomes a question mark."""
     usage = Usage(1, sources=({"title": "\ud800手册"},))
-    replica.script = lambda _: iter([Delta("答"), Told({"model": "\udfff"}), usage])
+    replica.script = lambda _: iter([Delta("答"), Metadata({"model": "\udfff"}), usage])
 
     replica.asks()
 

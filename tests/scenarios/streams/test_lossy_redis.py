@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from services.errors import StoreUnavailable
-from services.models import Delta, Past, Question, Replacement
+from services.models import Attempt, Delta, Question, Replacement
 from services.redis.store import ScriptRunner, connect
 from services.streams.answer_events import AnswerEvent
 from services.streams.manager import StreamLimits, StreamManager
@@ -48,7 +48,7 @@ class Writer:
         self._manager.start()
 
     def _answer(
-        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
+        self, question: Question, stream_id: str, deadline: Deadline, attempt: Attempt | None
     ) -> Iterator[AnswerEvent]:
         for event in self._answers[int(question.text)]:
             yield event

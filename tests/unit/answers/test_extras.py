@@ -21,7 +21,7 @@ from services.answers.extras import (
 from services.answers.provider_run import with_forms
 from services.errors import ProviderError
 from services.forms import PendingForm
-from services.models import Delta, Identity, Mocked, Past, ProviderIds, Query, Question, Step, UserInfo
+from services.models import Attempt, Delta, Identity, Mocked, ProviderIds, Query, Question, Step, UserInfo
 from services.providers.mock import MockProvider
 from services.streams.answer_events import AnswerEvent, Asking, StepNote, Suggested
 from tests.support.servers.processes import FakeClock
@@ -53,13 +53,13 @@ def added(
     extras: AnswerExtras | None = None,
     provider: MockProvider | None = None,
     deadline: Deadline | None = None,
-    past: Past | None = None,
+    attempt: Attempt | None = None,
     **changes: Any,
 ) -> list[AnswerEvent]:
     """Return an answer's events with the extras of a bot that wants all of them."""
     wanted = extras or AnswerExtras(progress={"default"}, suggestions={"default"})
     asked = QuestionContext(QUESTION, changes.get("channel", WECOM), provider or Suggesting())
-    return list(wanted.added((event for event in events), asked, deadline or Deadline(60.0), past))
+    return list(wanted.added((event for event in events), asked, deadline or Deadline(60.0), attempt))
 
 
 def test_only_bots_that_want_extras_get_them() -> None:
@@ -106,10 +106,10 @@ def test_a_title_is_one_short_plain_line_in_the_persons_language(clock: FakeCloc
 
 def test_after_the_first_text_a_step_costs_no_write() -> None:
     """It is shown only if the text is hidden thinking. A takeover knows the text so far."""
-    taken = Past(1, IDS, "五")
+    taken = Attempt(1, IDS, "五")
 
     assert added([Delta("<think>想"), Step("查")])[1] == StepNote("查")
-    assert added([Step("查")], past=taken)[0] == StepNote("查")
+    assert added([Step("查")], attempt=taken)[0] == StepNote("查")
 
 
 def test_a_question_that_is_asked_again_has_no_step_yet() -> None:
@@ -121,13 +121,13 @@ def test_a_question_that_is_asked_again_has_no_step_yet() -> None:
 
 def test_suggestions_are_asked_for_as_the_person_who_asked() -> None:
     """With the ids of the answer, also where an earlier owner learned them."""
-    known, past = Suggesting(), Suggesting()
+    known, attempt = Suggesting(), Suggesting()
     identity = Identity("cached", UserInfo("E01"), token="fake-token")
 
     added([identity, ProviderIds("c1", "", "t1"), IDS, Delta("五天")], provider=known)
-    added([Identity("none"), Delta("五天")], provider=past, past=Past(1, IDS, ""))
+    added([Identity("none"), Delta("五天")], provider=attempt, attempt=Attempt(1, IDS, ""))
 
-    (query, ids), (unknown, former) = known.seen[0], past.seen[0]
+    (query, ids), (unknown, former) = known.seen[0], attempt.seen[0]
     assert (query.user, query.identity, ids) == ("E01", identity, IDS)
     assert (unknown.user, former) == ("zhangsan", IDS)
 
@@ -183,7 +183,7 @@ def test_the_ids_of_a_lost_run_are_not_those_of_the_next() -> None:
     """The second run has ids of its own, or none yet; a run that goes on after a form has the ids of its first part."""
     again, continued = Suggesting(), Suggesting()
 
-    added([Asking(2, "lost"), Delta("五天")], provider=again, past=Past(1, IDS, ""))
+    added([Asking(2, "lost"), Delta("五天")], provider=again, attempt=Attempt(1, IDS, ""))
     added([Asking(ids=IDS), Delta("五天")], provider=continued)
 
     assert [ids for _, ids in again.seen + continued.seen] == [ProviderIds(), IDS]

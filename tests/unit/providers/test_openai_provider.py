@@ -10,7 +10,7 @@ import pytest
 
 from demo.mocks.openai.plays import CITED, REFUSED, THOUGHT
 from demo.mocks.openai.server import MockOpenAI
-from services.models import Delta, Exchange, ProviderIds, Query, Told, Usage
+from services.models import Delta, Exchange, Metadata, ProviderIds, Query, Usage
 from services.providers.openai.provider import OpenAIProvider
 from tests.support.answers import TIMEOUT, TickingClock, ask, provider_lines
 from tests.support.made_providers import openai_provider
@@ -153,7 +153,7 @@ def test_a_broken_answer_has_its_usage(make: Make, name: str) -> None:
 
     assert answer.code
     assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
-    assert Told({"model": "mock-model"}) in answer.events
+    assert Metadata({"model": "mock-model"}) in answer.events
     assert answer.text.count("<think>") == answer.text.count("</think>")
 
 
@@ -233,6 +233,6 @@ def test_cancelling_sends_no_request(make: Make, server: MockOpenAI) -> None:
 
 def test_a_model_name_of_a_wrong_type_is_ignored(make: Make) -> None:
     """Fields of wrong types are ignored."""
-    emitted = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Told)]
+    emitted = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Metadata)]
 
-    assert emitted == [Told({"model": "mock-model", "finish_reason": "stop"})]
+    assert emitted == [Metadata({"model": "mock-model", "finish_reason": "stop"})]

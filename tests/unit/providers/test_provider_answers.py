@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import ProviderError
-from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.models import Delta, Metadata, ProviderEvent, ProviderIds, Replacement, Usage
 from services.providers.client.json_fields import usage_of
 from services.providers.custom.answer import CustomAnswer
 from services.providers.openai.answer import OpenAIAnswer
@@ -75,7 +75,7 @@ def test_any_json_gives_text_and_counts_or_a_defined_error(
                 assert min(event.total_tokens, event.prompt_tokens, event.completion_tokens) >= 0
                 assert event.price >= 0
             case _:
-                assert isinstance(event, Told)
+                assert isinstance(event, Metadata)
 
 
 def test_a_record_can_be_written_as_json_again() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable, StreamUnknown
-from services.models import Delta, Past, Question, Replacement, Status
+from services.models import Attempt, Delta, Question, Replacement, Status
 from services.redis.store import ScriptRunner
 from services.streams.following import MAX_MISSES, Following, Misses, Update
 from services.streams.long_text import FullAnswer
@@ -49,7 +49,7 @@ class Script:
             self.changed.notify_all()
 
     def answer(
-        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
+        self, question: Question, stream_id: str, deadline: Deadline, attempt: Attempt | None
     ) -> Iterator[Delta | Replacement]:
         yielded = 0
         while True:
