@@ -90,7 +90,9 @@ Commands = Annotated[
     AfterValidator(CommandWords),
 ]
 Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(values.inputs)]
-Headers = Annotated[Secret[dict[str, str]], BeforeValidator(_object)]
+ServiceHeaders = Annotated[
+    Secret[Annotated[dict[str, str], AfterValidator(values.service_headers)]], BeforeValidator(_object)
+]
 RequestHeaders = Annotated[
     Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(_object)
 ]

@@ -20,7 +20,6 @@ from config.fields import (
     Commands,
     Count,
     Group,
-    Headers,
     Host,
     Hosts,
     HttpUrl,
@@ -40,6 +39,7 @@ from config.fields import (
     SecretKeys,
     Secrets,
     SecretUrl,
+    ServiceHeaders,
     Temperature,
     UrlPath,
     UserQuery,
@@ -429,7 +429,7 @@ class ProviderSettings(Group):
         None, "its key, sent as Bearer; empty: none is sent", "服务的密钥，以 Bearer 发送；空：不发送"
     )
     custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence", "无数据的最长等待秒数")
-    custom_rag_headers: Headers = setting(
+    custom_rag_headers: ServiceHeaders = setting(
         Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}', 'JSON：附加的请求头，如 {"X-Tenant": "a"}'
     )
     custom_rag_inputs: Inputs = setting(

@@ -19,7 +19,8 @@ _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9
 
 
 def base_url(url: str) -> str:
-    """Check a URL and return it unchanged: a slash at its end is significant (see OPENAI_BASE_URL)."""
+    """Check a URL and return it without surrounding spaces; a slash at its end is significant (see OPENAI_BASE_URL)."""
+    url = url.strip()
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an address like https://host.example/path")

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Container
 from typing import Any
 
 from pydantic import SecretStr
@@ -69,8 +70,11 @@ def admin_token(token: SecretStr) -> SecretStr:
 
 
 def api_key(key: SecretStr) -> SecretStr:
-    if re.search(r"\s", key.get_secret_value()):
+    text = key.get_secret_value()
+    if re.search(r"\s", text):
         raise ValueError("the key alone, without Bearer before it or any space in it")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("a key of printable ASCII characters")
     return key
 
 
@@ -98,8 +102,18 @@ def inputs(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def request_headers(headers: dict[str, str]) -> dict[str, str]:
+    return _sendable(headers, own=_OWN_HEADERS)
+
+
+def service_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Check CUSTOM_RAG_HEADERS, which may set `Accept` and `Content-Type`, and strip the values."""
+    own = set(_OWN_HEADERS) - {"accept", "content-type"}
+    return _sendable({name: value.strip() for name, value in headers.items()}, own=own)
+
+
+def _sendable(headers: dict[str, str], *, own: Container[str]) -> dict[str, str]:
     for name, value in headers.items():
-        if name.lower() in _OWN_HEADERS:
+        if name.lower() in own:
             raise ValueError(f"headers other than {name!r}")
         if not _HEADER.fullmatch(name) or not (value.isascii() and value.isprintable()):
             raise ValueError(f"headers that can be sent, not {name!r}")

@@ -134,7 +134,7 @@ def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProv
         api_key=_revealed(settings.custom_rag_api_key),
         headers=settings.custom_rag_headers.get_secret_value(),
         health_url=settings.custom_rag_health_url or "",
-        inputs=InputsTemplate(settings.custom_rag_inputs, setting="CUSTOM_RAG_INPUTS"),
+        inputs=InputsTemplate(settings.custom_rag_inputs),
         limits=replace(CUSTOM_LIMITS, timeout=settings.custom_rag_timeout, pool_size=pool_size),
     )
 

@@ -61,5 +61,5 @@ def openai_provider(**options: Any) -> OpenAIProvider:
 
 
 def custom_provider(*, inputs: Mapping[str, Any] | None = None, **options: Any) -> CustomProvider:
-    template = InputsTemplate(inputs or {}, setting="CUSTOM_RAG_INPUTS")
+    template = InputsTemplate(inputs or {})
     return CustomProvider(inputs=template, limits=_limits(options, CUSTOM_LIMITS), **options)

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any
 
-from config.errors import SettingsError
 from services.models import Query, UserInfo
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: Placeholders that have the name of a field of `Asker`.
 _OF_ASKER = ("userid", "name", "department", "chatid", "chattype", "bot", "msgid")
-_KNOWN = ("user_code", "user_name", "gender", "token", "time_info", *_OF_ASKER)
 _WEEKDAYS = "一二三四五六日"
 
 
@@ -32,18 +30,8 @@ class InputsTemplate:
         *,
         clock: Callable[[], float] = time.time,
         timezone: tzinfo | None = None,
-        setting: str = "DIFY_INPUTS",
     ) -> None:
-        """Check and store the template of `setting`. `timezone` None means the server's local time.
-
-        Raises:
-            SettingsError: a value contains an unknown placeholder.
-        """
-        for value in template.values():
-            for name in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
-                if name not in _KNOWN:
-                    known = " ".join(f"{{{each}}}" for each in _KNOWN)
-                    raise SettingsError(f"{setting}: unknown placeholder {{{name}}}, expected one of {known}")
+        """`timezone` None means the server's local time."""
         self._template = dict(template)
         #: Inputs with a placeholder, so about the person or the time. A question must not override them.
         self._personal = {name for name, value in template.items() if _PLACEHOLDER.search(json.dumps(value))}

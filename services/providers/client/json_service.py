@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-from config.errors import SettingsError
 from services.errors import ProviderError
 from services.http.retries import LONGEST_WAIT, attempts
 from services.http.service import HTTPReply, HTTPService
@@ -95,29 +93,3 @@ def _raise_for_status(exchange: HTTPReply) -> None:
     if exchange.status != 200:
         body = exchange.read_all(limit=_MAX_ERROR_BODY, timeout=SHORT_CALL)
         raise http_error(exchange.status, body, exchange.retry_after)
-
-
-def checked_url(name: str, url: str) -> str:
-    """Return the URL without surrounding whitespace. `name` is the setting's name, for the error message.
-
-    Raises:
-        SettingsError: it is not an http(s) URL.
-    """
-    stripped = url.strip()
-    if not stripped.startswith(("http://", "https://")) or not urlsplit(stripped).hostname:
-        raise SettingsError(f"{name}: expected an address such as https://service.example")
-    return stripped
-
-
-def checked_headers(name: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with values stripped: a key read from a file often ends in a newline.
-
-    Raises:
-        SettingsError: a header cannot be sent; the message names the setting and the header, never its value.
-    """
-    stripped = {header: value.strip() for header, value in headers.items()}
-    for header, value in stripped.items():
-        token = header.replace("-", "").replace("_", "").isalnum() and header.isascii()
-        if not token or not (value.isascii() and value.isprintable()):
-            raise SettingsError(f"{name}: cannot be sent in the header {header!r}: expected printable ASCII")
-    return stripped

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from config.errors import SettingsError
 from services.errors import ProviderError
 from services.http.retries import LONGEST_WAIT
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.inputs import InputsTemplate
-from services.providers.client.json_service import JSONService, checked_headers, checked_url
+from services.providers.client.json_service import JSONService
 from services.providers.client.limits import ClientLimits
 from services.providers.client.record_stream import record_events
 from services.providers.custom.answer import CustomAnswer
@@ -26,8 +25,6 @@ log = logging.getLogger(__name__)
 
 LIMITS = ClientLimits(timeout=30.0, end_grace=1.0)
 _ACCEPTED = {"Accept": "text/event-stream, application/x-ndjson, application/json"}
-#: Headers that the HTTP client sets itself; settings must not contain them.
-_RESERVED_HEADERS = ("content-length", "transfer-encoding", "connection", "host", "accept-encoding")
 
 
 class CustomProvider(BaseRAGProvider):
@@ -50,15 +47,11 @@ class CustomProvider(BaseRAGProvider):
 
         A key is sent as `Authorization: Bearer`, unless `headers` contain an Authorization. `inputs` is the template of
         every question's inputs. The default health URL is `/health` below `api_url`.
-
-        Raises:
-            SettingsError: an invalid URL, or a header that cannot be sent.
         """
-        self._url = checked_url("CUSTOM_RAG_API_URL", api_url)
-        self._headers = _headers(api_key, headers or {})
-        self._health_url = (
-            checked_url("CUSTOM_RAG_HEALTH_URL", health_url) if health_url else _below(self._url, "health")
-        )
+        self._url = api_url
+        # If a header is set twice with different case, the later one is sent.
+        self._headers = {**({"Authorization": f"Bearer {api_key}"} if api_key else {}), **(headers or {})}
+        self._health_url = health_url or _below(api_url, "health")
         self._service = JSONService(limits)
         self._inputs = inputs
         self._limits = limits
@@ -100,15 +93,6 @@ class CustomProvider(BaseRAGProvider):
     def close(self) -> None:
         """Close the pooled connections."""
         self._service.close()
-
-
-def _headers(api_key: str, more: Mapping[str, str]) -> dict[str, str]:
-    for name in more:
-        if name.lower() in _RESERVED_HEADERS:
-            raise SettingsError(f"CUSTOM_RAG_HEADERS: {name} cannot be set")
-    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # If a header is set twice with different case, the later one is sent.
-    return checked_headers("CUSTOM_RAG_API_KEY", key) | checked_headers("CUSTOM_RAG_HEADERS", more)
 
 
 def _body(query: Query, inputs: Mapping[str, Any]) -> dict[str, Any]:

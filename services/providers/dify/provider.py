@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
@@ -34,20 +33,12 @@ AuthMode = Literal["app_key", "user_token"]
 
 @dataclass(frozen=True, slots=True)
 class DifyCredential:
-    """The Authorization header of an app.
-
-    Raises:
-        SettingsError: the app has no key.
-    """
+    """The Authorization header of an app."""
 
     #: The first key is used; in the mode `user_token` it is the bot code that precedes the user's token.
     api_keys: Sequence[str] = field(repr=False)
     mode: AuthMode = "app_key"
     prefix: str = "Bearer"
-
-    def __post_init__(self) -> None:
-        if self.mode == "app_key" and not self.code:
-            raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
 
     @property
     def code(self) -> str:

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import AnswerError, ProviderError
 from services.http.retries import LONGEST_WAIT
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.client.errors import StreamOptionsUnsupported
-from services.providers.client.json_service import JSONService, checked_headers, checked_url
+from services.providers.client.json_service import JSONService
 from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.client.record_stream import RecordStream, record_events
 from services.providers.openai.answer import OpenAIAnswer
@@ -82,21 +81,13 @@ class OpenAIProvider(BaseRAGProvider):
     ) -> None:
         """Configure the server's URL, key and model. Does not connect.
 
-        `name` is the provider's name and the prefix of its settings. `headers` are sent with each request and override
+        `name` is the provider's name. `headers` are sent with each request and override
         the defaults.
-
-        Raises:
-            SettingsError: no model, neither a key nor headers, or an invalid URL.
         """
         self.name = name
-        setting, more = name.upper(), dict(headers or {})
-        if not options.model or not (api_key or more):
-            missing = "API_KEY" if options.model else "MODEL"
-            raise SettingsError(f"{setting}_{missing}: missing; a server that needs none takes any word")
-        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._headers = checked_headers(f"{setting}_API_KEY", key) | checked_headers(f"{setting}_HEADERS", more)
-        base = checked_url(f"{setting}_BASE_URL", base_url)
-        self._chat, self._models = endpoint(base, "chat/completions"), endpoint(base, "models")
+        more = dict(headers or {})
+        self._headers = {**({"Authorization": f"Bearer {api_key}"} if api_key else {}), **more}
+        self._chat, self._models = endpoint(base_url, "chat/completions"), endpoint(base_url, "models")
         self._service = JSONService(limits, clock=clock)
         self._limits = limits
         self._body_fields = options.fields()
@@ -105,7 +96,7 @@ class OpenAIProvider(BaseRAGProvider):
         self._system_prompt = options.system_prompt
         # Headers are added only if set: a changed name would start every existing conversation anew.
         named = [json.dumps(sorted(more.items()))] if more else []
-        identity = "\n".join((endpoint(base, ""), api_key, options.model, options.system_prompt, *named))
+        identity = "\n".join((endpoint(base_url, ""), api_key, options.model, options.system_prompt, *named))
         self.app = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
-from config.errors import SettingsError
 from services.errors import ProviderError
 from services.http.service import HTTPReply, HTTPService, aborted_error
 from services.providers.base import BaseSearchProvider, Hit, SearchResult
@@ -118,14 +117,7 @@ class SerperSearch(BaseSearchProvider):
 
         `timeout` limits a search, in seconds. `gl` is the results' country and `hl` their language; "" leaves the
         choice to the service. `num` is the number of results.
-
-        Raises:
-            SettingsError: no key, or an invalid URL.
         """
-        if not api_key:
-            raise SettingsError("SERPER_API_KEY: missing, expected the key of serper.dev")
-        if not base_url.startswith(("http://", "https://")):
-            raise SettingsError("SERPER_BASE_URL: expected an address such as https://google.serper.dev")
         self.timeout = timeout
         self._root = base_url.rstrip("/").removesuffix("/search")
         self._headers = {"X-API-KEY": api_key, "Accept": "application/json"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from config.errors import SettingsError
 from demo.mocks.openai.server import MockOpenAI
 from services.providers.openai.provider import OpenAIProvider, endpoint
 from tests.support.answers import ask
@@ -152,39 +151,3 @@ def test_a_header_may_replace_the_key() -> None:
     assert "fake-azure-key" in found.secrets
     assert "fake-azure-key" not in repr(found)
     assert refusal(RAG_PROVIDER="openai").startswith("OPENAI_API_KEY is missing")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "variable"),
-    [
-        ({"api_key": ""}, "OPENAI_API_KEY"),
-        ({"api_key": "sk-密"}, "OPENAI_API_KEY"),
-        ({"name": "context", "api_key": ""}, "CONTEXT_API_KEY"),
-        ({"name": "context", "model": ""}, "CONTEXT_MODEL"),
-        ({"base_url": "ftp://x"}, "OPENAI_BASE_URL"),
-        ({"base_url": "https://"}, "OPENAI_BASE_URL"),
-    ],
-    ids=str,
-)
-def test_a_provider_without_usable_settings_stops_the_start(wrong: dict[str, str], variable: str) -> None:
-    """The error names the variable and does not quote the key."""
-    right = {"base_url": "https://models.example", "api_key": KEY, "model": "m1"}
-
-    with pytest.raises(SettingsError, match=variable) as caught:
-        openai_provider(**right | wrong)
-
-    assert "密" not in str(caught.value)
-
-
-def test_different_settings_give_different_provider_apps() -> None:
-    """Two bots with the same app name would share conversations. Two spellings of one base URL give the same name."""
-
-    def app(**other: Any) -> str:
-        return openai_provider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app
-
-    differing = [app(), app(model="m2"), app(system_prompt="海盗"), app(api_key="k"), app(base_url="https://b.example")]
-    differing.append(app(base_url="https://a.example/v1?tenant=b"))
-    differing.append(app(headers={"X-Tenant": "b"}))
-    assert len(set(differing)) == 7
-    assert app(base_url="https://a.example/v1/") == app()
-    assert KEY not in app()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from config.errors import SettingsError
 from services.models import Asker, Identity, Query, UserInfo
 from services.providers.client.inputs import InputsTemplate, time_info
 
@@ -101,14 +100,6 @@ def test_a_question_overrides_constants_only(inputs: Any, query: Query, filled: 
 def test_a_template_knows_the_names_of_its_inputs() -> None:
     """Every question carries these inputs."""
     assert template({"lang": "zh", "role": "all"}).names == {"lang", "role"}
-
-
-def test_an_unknown_placeholder_stops_the_start() -> None:
-    """The error names the misspelt placeholder and the valid ones."""
-    with pytest.raises(SettingsError, match=r"DIFY_INPUTS.*\{usercode\}.*\{user_code\}"):
-        template({"a": "{usercode}"})
-    with pytest.raises(SettingsError, match=r"^CUSTOM_RAG_INPUTS.*\{username\}.*\{department\}"):
-        InputsTemplate({"a": "{username}"}, setting="CUSTOM_RAG_INPUTS")
 
 
 @pytest.mark.parametrize(

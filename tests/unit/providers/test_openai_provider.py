@@ -210,13 +210,6 @@ def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.Lo
     ]
 
 
-def test_a_key_read_from_a_file_may_end_in_a_newline(make: Make, server: MockOpenAI) -> None:
-    """Secrets are often mounted as files."""
-    ask(make(api_key=f"{KEY}\n"), "你好")
-
-    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-
-
 def test_cancelling_sends_no_request(make: Make, server: MockOpenAI) -> None:
     """Such a server stops generating when the client closes the connection; it has no stop request."""
     provider = make()

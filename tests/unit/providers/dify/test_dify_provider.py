@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from config.errors import SettingsError
 from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.wire import SOURCE
@@ -165,19 +164,6 @@ def test_time_info_uses_the_given_clock(make: Make, dify: MockDify) -> None:
     ask(make(inputs={"timeinfo": "{time_info}"}, clock=lambda: 1_790_000_000.0, timezone=UTC), "你好")
 
     assert '"当前日期": "2026-09-21"' in dify.requests[0].body["inputs"]["timeinfo"]
-
-
-@pytest.mark.parametrize("keys", [[], [""]])
-def test_a_missing_key_stops_the_start(keys: list[str]) -> None:
-    """The start fails with an error that names the variable."""
-    with pytest.raises(SettingsError, match="DIFY_API_KEY"):
-        dify_provider(base_url="https://dify.example", api_keys=keys)
-
-
-def test_an_unknown_placeholder_stops_the_start() -> None:
-    """The error names DIFY_INPUTS."""
-    with pytest.raises(SettingsError, match="DIFY_INPUTS"):
-        dify_provider(base_url="https://dify.example", api_keys=[KEY], inputs={"a": "{nobody}"})
 
 
 def test_the_fingerprint_of_an_app_does_not_contain_its_key() -> None:

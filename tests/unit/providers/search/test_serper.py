@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from config.errors import SettingsError
 from demo.mocks.serper import Behaviour, MockSerper, results
 from services.errors import ProviderError
 from services.providers.base import Hit
@@ -199,16 +198,6 @@ def test_a_date_goes_with_its_snippet() -> None:
     (hit,) = read_result({"organic": [{**results("q", 1)[0], "date": "2 days ago"}]}).hits
 
     assert hit.snippet == "2 days ago — What page 1 says about q."
-
-
-@pytest.mark.parametrize(
-    ("options", "variable"),
-    [({"api_key": ""}, "SERPER_API_KEY"), ({"api_key": KEY, "base_url": "google.serper.dev"}, "SERPER_BASE_URL")],
-)
-def test_a_missing_setting_is_named(options: dict[str, str], variable: str) -> None:
-    """The error names the setting."""
-    with pytest.raises(SettingsError, match=variable):
-        SerperSearch(**options)  # type: ignore[arg-type]
 
 
 def test_neither_key_nor_query_is_logged(serper: MockSerper, caplog: pytest.LogCaptureFixture) -> None:
