@@ -164,7 +164,7 @@ class LinkedFollowing:
         return update
 
     def full_answer(self) -> FullAnswer:
-        """Do what `Following.whole` does, and add the list of the answer's files."""
+        """Do what `Following.full_answer` does, and add the list of the answer's files."""
         full = self._following.full_answer()
         shown = partial(self._links.slices, self._stream_id)
         return replace(full, shown=shown, files=self._links.listed(self._stream_id) if full.has_files else ())
