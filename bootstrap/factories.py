@@ -25,6 +25,7 @@ from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
+from services.files.answer_store import FileStore
 from services.files.collection import CollectionLimits, FileCollector
 from services.files.delivery import FileDelivery, ForeignPictures
 from services.files.intake import MediaFetcher
@@ -32,7 +33,6 @@ from services.files.links import FileLinks
 from services.files.reading import FileReader
 from services.files.sent_store import SentFileStore
 from services.files.shown import FileOffers
-from services.files.store import FileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetcher
 from services.identity.auth_service import AuthService, ExternalAuth

@@ -23,7 +23,7 @@ from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
-from services.files.store import FileStore, ShownFiles
+from services.files.answer_store import FileStore, ShownFiles
 from services.metrics import event_label
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService

@@ -6,6 +6,7 @@ itself, or were uploaded before it (`uploads.py`), in encrypted slices (`slices.
 its name and bytes. Which providers take files: `BaseRAGProvider.takes_files`.
 
 Files of answers: `sources.py` finds their addresses, `collection.py` fetches them while the answer grows, `reading.py`
-fetches and checks one, `convert.py` is the process that converts a picture, `store.py` has the keys. `shown.py` has the
-words, lines and links that readers see, `links.py` signs the addresses below `/files/`, and `delivery.py` opens them.
+fetches and checks one, `convert.py` is the process that converts a picture, `answer_store.py` has the keys. `shown.py`
+has the words, lines and links that readers see, `links.py` signs the addresses below `/files/`, and `delivery.py` opens
+them.
 """

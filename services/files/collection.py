@@ -19,9 +19,9 @@ from services import metrics
 from services.attachments import AnswerFile
 from services.channels import Channels
 from services.errors import AnswerError, StoreUnavailable
+from services.files.answer_store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
 from services.files.reading import FileContent, FileReader, Room
 from services.files.sources import MOST_SOURCES, Source, attached_from_json, attached_to_json, digest_of, sources_of
-from services.files.store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
 from services.http.fetcher import Fetcher
 from services.models import Question
 from services.streams.access import Access

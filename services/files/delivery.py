@@ -15,12 +15,12 @@ from itertools import chain
 
 from services import metrics
 from services.errors import FetchError, ProviderError, StoreUnavailable
+from services.files.answer_store import FileStore, StoredFile
 from services.files.collection import FETCH_SECONDS, PICTURES_BYTES
 from services.files.links import BY_SOURCE, FOLDER, TEXT, FileLinks, FileRef
 from services.files.reading import FileContent, FileReader, Room
 from services.files.shown import FileOffers
 from services.files.sources import Source
-from services.files.store import FileStore, StoredFile
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
 from utils.keyring import Keyring, keys_of

@@ -17,9 +17,9 @@ from typing import Any
 
 from config.texts import Texts
 from services.errors import StoreUnavailable
+from services.files.answer_store import FileStore, StoredFile
 from services.files.links import BY_SOURCE, TEXT, FileLinks, FileRef, suffix_of
 from services.files.sources import digest_of
-from services.files.store import FileStore, StoredFile
 from services.streams.following import PAUSE, Following, Update
 from services.streams.long_text import FullAnswer
 from services.streams.records import Chunk

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from config.texts import Texts
+from services.files.answer_store import StoredFile
 from services.files.links import FileLinks
 from services.files.shown import FileOffers
-from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.cards.block import parted

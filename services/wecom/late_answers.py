@@ -15,8 +15,8 @@ from typing import Any
 
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
+from services.files.answer_store import FileStore, StoredFile
 from services.files.shown import FileOffers
-from services.files.store import FileStore, StoredFile
 from services.models import Question
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream

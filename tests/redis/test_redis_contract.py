@@ -24,7 +24,7 @@ from services.conversations.store import ConversationStore, Memory
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
 from services.feedback.rating_store import RatingStore, note_call
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
-from services.files.store import FileStore, Owner, ShownFiles, StoredFile
+from services.files.answer_store import FileStore, Owner, ShownFiles, StoredFile
 from services.forms import PendingForm
 from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore

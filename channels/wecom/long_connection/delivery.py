@@ -21,7 +21,7 @@ from channels.wecom.long_connection.outgoing import AnswerTarget, addressed, mar
 from channels.wecom.long_connection.uploads import FileMessage
 from channels.wecom.long_connection.view import AnswerView
 from services.errors import StoreUnavailable
-from services.files.store import StoredFile
+from services.files.answer_store import StoredFile
 from services.streams.records import Snapshot
 from services.wecom.frames import is_over
 from services.wecom.long_connection import metrics

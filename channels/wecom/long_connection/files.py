@@ -8,8 +8,8 @@ from typing import Any
 from channels.wecom.long_connection.link import Link
 from channels.wecom.long_connection.outgoing import markdown
 from channels.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
+from services.files.answer_store import FileStore, StoredFile
 from services.files.shown import FileOffers
-from services.files.store import FileStore, StoredFile
 from services.streams.records import Snapshot
 from services.wecom.long_connection.protocol import AckMissing
 

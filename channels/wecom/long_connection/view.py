@@ -8,7 +8,7 @@ from typing import Any
 from channels.wecom.long_connection.outgoing import AnswerTarget, markdown
 from config.texts import Texts
 from services.answers.gateway import Gateway
-from services.files.store import FileStore, StoredFile
+from services.files.answer_store import FileStore, StoredFile
 from services.streams.records import Snapshot
 from services.streams.store import StreamStore
 from services.wecom.cards.words import card_words

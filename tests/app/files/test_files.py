@@ -11,8 +11,8 @@ import requests
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import ResponseServer
+from services.files.answer_store import Owner, StoredFile
 from services.files.links import FileRef
-from services.files.store import Owner, StoredFile
 from services.streams.records import NewStream
 from services.streams.store import stream_keys
 from tests.support.replicas import AppServer, dify_settings

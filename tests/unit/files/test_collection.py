@@ -12,10 +12,10 @@ import pytest
 
 from services.attachments import AnswerFile
 from services.errors import FetchError, StoreUnavailable
+from services.files.answer_store import Owner, StoredFile
 from services.files.collection import AnswerCollection, CollectionLimits
 from services.files.reading import FileContent, Room
 from services.files.sources import Source, sources_of
-from services.files.store import Owner, StoredFile
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 

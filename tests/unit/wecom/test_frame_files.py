@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from config.texts import ZH, Texts
+from services.files.answer_store import StoredFile
 from services.files.links import FOLDER, FileLinks, FileRef
 from services.files.shown import FileOffers
-from services.files.store import StoredFile
 from services.streams.records import Snapshot
 from services.wecom.frames import EndedAnswer, WeComFrames, ended
 from utils.stream_utils import FRAME_BYTES, answer_text
