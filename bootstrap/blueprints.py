@@ -8,7 +8,7 @@ from functools import partial
 from flask import Flask
 
 from bootstrap.container import Container
-from channels.batch.endpoints import batch_blueprint
+from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
 from channels.http_chat.endpoints import HttpChat, feedback_blueprint, http_chat_blueprint, opening_blueprint
@@ -149,17 +149,16 @@ def register_batches(app: Flask, container: Container, callers: GuardedCallers) 
         rendered = render_markdown(content, thinking=container.settings.web_thinking)
         return with_pictures(rendered, container.files.foreign.path)
 
-    app.register_blueprint(
-        batch_blueprint(
-            container.batches,
-            callers,
-            container.limiter,
-            texts=container.texts,
-            html=html,
-            max_bytes=container.settings.batch_max_bytes,
-            question_max_bytes=container.settings.question_max_bytes,
-        )
+    endpoints = BatchEndpoints(
+        container.batches,
+        callers,
+        container.limiter,
+        texts=container.texts,
+        html=html,
+        max_bytes=container.settings.batch_max_bytes,
+        question_max_bytes=container.settings.question_max_bytes,
     )
+    app.register_blueprint(endpoints.blueprint())
 
 
 def register_docs(app: Flask, settings: Settings, texts: Texts, *, version: str) -> None:

@@ -159,7 +159,7 @@ class TaskManager(Protocol):
 
 
 class BatchEndpoints:
-    """The views of the batch API. `batches` is None without SQL, or when batches are switched off."""
+    """The addresses of the batch API and their views."""
 
     def __init__(
         self,
@@ -172,6 +172,11 @@ class BatchEndpoints:
         max_bytes: int,
         question_max_bytes: int,
     ) -> None:
+        """Take the manager, None without SQL or when batches are switched off: then every address answers 503.
+
+        `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `html` renders an
+        answer as safe HTML.
+        """
         self._batches = batches
         self._callers = callers
         self._limiter = limiter
@@ -179,6 +184,22 @@ class BatchEndpoints:
         self._html = html
         self._max_bytes = max_bytes
         self._question_max_bytes = question_max_bytes
+
+    def blueprint(self) -> Blueprint:
+        """Return the addresses of batches with these views."""
+        routes = Blueprint("batch", __name__)
+        one = f"{TASKS}/<task_id>"
+        routes.add_url_rule(TASKS, "submit", self.submit, methods=["POST"])
+        routes.add_url_rule(PREVIEW, "preview", self.preview, methods=["POST"])
+        routes.add_url_rule(TASKS, "list", self.list, methods=["GET"])
+        routes.add_url_rule(one, "show", self.show, methods=["GET"])
+        routes.add_url_rule(one, "remove", self.remove, methods=["DELETE"])
+        routes.add_url_rule(f"{one}/retry", "retry", self.retry, methods=["POST"])
+        routes.add_url_rule(f"{one}/pause", "pause", self.pause, methods=["POST"])
+        routes.add_url_rule(f"{one}/resume", "resume", self.resume, methods=["POST"])
+        routes.add_url_rule(f"{one}/results", "results", self.results, methods=["GET"])
+        routes.add_url_rule(STATUS, "status", self.status, methods=["GET"])
+        return routes
 
     def submit(self) -> Response:
         batches, client = self._enter()
@@ -285,44 +306,6 @@ class BatchEndpoints:
             errors = [{"field": f"texts.{index}", "problem": problem} for index in long[:MAX_ERRORS]]
             message, data = self._texts.get("question_too_large"), {"errors": errors, "max_bytes": limit}
             raise RestError(413, message, reason="question_too_large", data=data)
-
-
-def batch_blueprint(
-    batches: TaskManager | None,
-    callers: ProgramChecker,
-    limiter: QuestionLimiter,
-    *,
-    texts: Texts,
-    html: Callable[[str], str],
-    max_bytes: int,
-    question_max_bytes: int,
-) -> Blueprint:
-    """Return the addresses of batches; without `batches` they answer 503.
-
-    `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `html` makes an answer safe.
-    """
-    endpoints = BatchEndpoints(
-        batches,
-        callers,
-        limiter,
-        texts=texts,
-        html=html,
-        max_bytes=max_bytes,
-        question_max_bytes=question_max_bytes,
-    )
-    routes = Blueprint("batch", __name__)
-    one = f"{TASKS}/<task_id>"
-    routes.add_url_rule(TASKS, "submit", endpoints.submit, methods=["POST"])
-    routes.add_url_rule(PREVIEW, "preview", endpoints.preview, methods=["POST"])
-    routes.add_url_rule(TASKS, "list", endpoints.list, methods=["GET"])
-    routes.add_url_rule(one, "show", endpoints.show, methods=["GET"])
-    routes.add_url_rule(one, "remove", endpoints.remove, methods=["DELETE"])
-    routes.add_url_rule(f"{one}/retry", "retry", endpoints.retry, methods=["POST"])
-    routes.add_url_rule(f"{one}/pause", "pause", endpoints.pause, methods=["POST"])
-    routes.add_url_rule(f"{one}/resume", "resume", endpoints.resume, methods=["POST"])
-    routes.add_url_rule(f"{one}/results", "results", endpoints.results, methods=["GET"])
-    routes.add_url_rule(STATUS, "status", endpoints.status, methods=["GET"])
-    return routes
 
 
 def _key() -> str:

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from channels.batch.endpoints import batch_blueprint
+from channels.batch.endpoints import BatchEndpoints
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
 from services.identity.callers import Callers
@@ -69,8 +69,8 @@ def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskCli
     register_rest_errors(app, texts)
     callers = Callers("key", api_keys=(KEY, OTHER_KEY))
     bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
-    shown = batch_blueprint(batches, callers, limiter, texts=texts, html=render_markdown, **bounds)
-    app.register_blueprint(shown)
+    endpoints = BatchEndpoints(batches, callers, limiter, texts=texts, html=render_markdown, **bounds)
+    app.register_blueprint(endpoints.blueprint())
     return app.test_client()
 
 
