@@ -139,7 +139,7 @@ def register_http_chat(app: Flask, container: Container, callers: GuardedCallers
     app.register_blueprint(opening_blueprint(opening, uploads, callers))
     app.register_blueprint(feedback_blueprint(container.feedback_inbox, bots, callers, texts))
     asked = questions(partial(openai_refusal, texts=texts))
-    app.register_blueprint(openai_channel(asked, container.turns, callers, models, settings, texts))
+    app.register_blueprint(openai_channel(asked, container.sessions, callers, models, settings, texts))
 
 
 def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:

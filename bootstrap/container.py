@@ -31,9 +31,9 @@ from bootstrap.factories import (
     make_long_stores,
     make_media,
     make_providers,
+    make_sessions,
     make_socket_store,
     make_streams,
-    make_turns,
     make_users,
     make_wechat,
     user_tokens,
@@ -121,7 +121,7 @@ class Container:
 
         self.providers = self._all_opened(make_providers(settings, self.texts))
         self.conversations = make_conversations(settings, self.runner, self.keys)
-        self.turns = make_turns(settings, self.runner, self.keys)
+        self.sessions = make_sessions(settings, self.runner, self.keys)
         self.media = self._opened(make_media(settings, self.runner, self.keys))
         self.streams = make_streams(settings, self.runner)
         self.answerer = self._answerer()

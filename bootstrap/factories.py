@@ -152,7 +152,7 @@ def make_conversations(settings: Settings, runner: ScriptRunner, keys: Keys) -> 
     return ConversationStore(runner, secret=secret, ttl=settings.conversation_ttl, queue_ttl=settings.stream_ttl)
 
 
-def make_turns(settings: Settings, runner: ScriptRunner, keys: Keys) -> SessionStore:
+def make_sessions(settings: Settings, runner: ScriptRunner, keys: Keys) -> SessionStore:
     return SessionStore(runner, secret=keys.names(), ttl=settings.conversation_ttl, request_ttl=settings.stream_ttl)
 
 

@@ -172,7 +172,7 @@ class Query:
     earlier: tuple[Exchange, ...] = ()
     before: str = field(default="", repr=False)
     #: The text and the sources that an earlier owner of the stream stored; for `recover` only.
-    said: str = ""
+    stored_text: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
     #: When the provider was asked, in seconds since 1970; 0 if unknown. For `recover` only.
     asked_at: float = 0.0

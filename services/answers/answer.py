@@ -161,7 +161,7 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         asked = with_earlier(query, backend.provider, known=bool(attempt.ids.conversation_id))
-        named = replace(asked, said=attempt.text, sources=attempt.sources, asked_at=attempt.asked_at)
+        named = replace(asked, stored_text=attempt.text, sources=attempt.sources, asked_at=attempt.asked_at)
         try:
             for event in looked_up(backend.provider, named, attempt.ids, deadline, "owner_lost", entry.forms.show):
                 if isinstance(event, ProviderIds):

@@ -130,7 +130,7 @@ class AnswerExtras:
         """Return an answer's events with its extras; the same iterator where there are none to add."""
         bot = asked.question.bot
         if asked.channel.shows_extras and bot in self._progress:
-            events = self._with_steps(events, said=bool(attempt and attempt.text))
+            events = self._with_steps(events, has_text=bool(attempt and attempt.text))
         if asked.provider.suggest and self._suggests(asked.channel, bot):
             events = self._with_suggestions(events, asked, deadline, attempt.ids if attempt else ProviderIds())
         return events
@@ -138,9 +138,9 @@ class AnswerExtras:
     def _suggests(self, channel: Channel, bot: str) -> bool:
         return (channel.shows_extras and bot in self._suggestions) or (channel.suggests and self._web_suggestions)
 
-    def _with_steps(self, events: Iterator[AnswerEvent], *, said: bool) -> Iterator[AnswerEvent]:
+    def _with_steps(self, events: Iterator[AnswerEvent], *, has_text: bool) -> Iterator[AnswerEvent]:
         notes = StepNotes(self._language)
-        notes.has_text = said
+        notes.has_text = has_text
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, Step):

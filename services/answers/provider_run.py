@@ -45,7 +45,7 @@ def may_ask(attempt: Attempt | None) -> bool:
 def looked_up(
     provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, reason: str, show: ShowForms
 ) -> Iterator[AnswerEvent]:
-    """Yield the part of the provider's answer that the text `query.said` lacks; a paused run's ends with its forms.
+    """Yield the part of the provider's answer that `query.stored_text` lacks; a paused run's ends with its forms.
 
     Raises:
         Unrecoverable: the provider has no answer; nothing was yielded.
@@ -53,7 +53,7 @@ def looked_up(
     """
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
     whole = found.text + show(found.text, found.forms) if found.forms else found.text
-    rest = difference(query.said, whole, reason)
+    rest = difference(query.stored_text, whole, reason)
     if found.ids.name_run and not ids.name_run:
         yield found.ids
     yield from rest
@@ -64,7 +64,7 @@ def looked_up(
 
 def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[AnswerEvent]:
     """Yield an answer's events with the text of its forms in their place, after the text of the answer."""
-    said, forms = "", list[PendingForm]()
+    before, forms = "", list[PendingForm]()
     for event in events:
         match event:
             case PendingForm():
@@ -72,19 +72,19 @@ def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[Answe
                 continue
             case Delta(text):
                 # Only whether there is any text matters.
-                said = said or text.strip()
+                before = before or text.strip()
             case Replacement(text):
-                said = text
+                before = text
             case Complete() if forms:
-                yield from _asked_back(said, forms, show)
+                yield from _asked_back(before, forms, show)
                 forms = []
         yield event
     if forms:
-        yield from _asked_back(said, forms, show)
+        yield from _asked_back(before, forms, show)
 
 
-def _asked_back(said: str, forms: Sequence[PendingForm], show: ShowForms) -> tuple[AskedBack, Delta]:
-    return AskedBack(offered(forms)), Delta(show(said, forms))
+def _asked_back(before: str, forms: Sequence[PendingForm], show: ShowForms) -> tuple[AskedBack, Delta]:
+    return AskedBack(offered(forms)), Delta(show(before, forms))
 
 
 class ProviderRun:
@@ -112,7 +112,7 @@ class ProviderRun:
         self._asked_at = 0.0
         self._ids = ProviderIds()
         # Joined at the end: adding each delta to one string may copy the whole string.
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         self._sources: tuple[Mapping[str, Any], ...] = ()
         self._remembered = True
         self._mocked = False
@@ -132,13 +132,13 @@ class ProviderRun:
                 for event in with_forms(heard, self._show):
                     self._take(event)
                     yield event
-            if not self._said and not self._attached:
+            if not self._pieces and not self._attached:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not self._remembered:
                 memory.note(self._ids.conversation_id, wait=True)
-            if not self._mocked and self._said:
-                memory.keep(self._query.question, "".join(self._said), self._stream_id)
+            if not self._mocked and self._pieces:
+                memory.keep(self._query.question, "".join(self._pieces), self._stream_id)
         except AnswerError as exc:
             # After a broken stream the run may still go on at the provider.
             ended = not self._deadline.over and not isinstance(exc, StreamBroken)
@@ -151,7 +151,7 @@ class ProviderRun:
             return
         if not ended:
             self._provider.cancel(self._ids, self._query.user)
-        if not self._said and not self._memory.conversation_id:
+        if not self._pieces and not self._memory.conversation_id:
             self._memory.note("")
 
     def _heard(self) -> Generator[AnswerEvent]:
@@ -163,8 +163,8 @@ class ProviderRun:
             yield from self._rest(exc)
 
     def _rest(self, broken: StreamBroken) -> Iterator[AnswerEvent]:
-        said = "".join(self._said)
-        query = replace(self._query, said=said, sources=self._sources, asked_at=self._asked_at)
+        text = "".join(self._pieces)
+        query = replace(self._query, stored_text=text, sources=self._sources, asked_at=self._asked_at)
         ids = replace(self._ids, conversation_id=self._ids.conversation_id or self._query.conversation_id)
         try:
             yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken", self._show)
@@ -177,13 +177,13 @@ class ProviderRun:
     def _take(self, event: ProviderEvent | AnswerEvent) -> None:
         match event:
             case Delta(text):
-                self._said += [text] if text else []
+                self._pieces += [text] if text else []
             case ProviderIds():
                 if not self._remembered or event.conversation_id != self._ids.conversation_id:
                     self._remembered = self._memory.note(event.conversation_id)
                 self._ids = event
             case Replacement(text):
-                self._said = [text] if text else []
+                self._pieces = [text] if text else []
             case Usage():
                 self._sources = event.sources
             case Attached(files):

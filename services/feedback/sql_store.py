@@ -70,12 +70,12 @@ class SqlFeedbackStore:
         """
         SCHEMA.create_missing(self._database)
 
-    def save(self, stream_id: str, answer: RatedAnswer, said: Sequence[tuple[str, int, Rating]]) -> None:
+    def save(self, stream_id: str, answer: RatedAnswer, ratings: Sequence[tuple[str, int, Rating]]) -> None:
         """Store the ratings of one answer in one transaction: of each its person, its version and itself.
 
         A row with a later rating stays as it is.
         """
-        rows = [_row(stream_id, answer, *one) for one in said]
+        rows = [_row(stream_id, answer, *one) for one in ratings]
         self._database.transact(partial(_upsert, rows=rows))
 
     def expire(self) -> int:

@@ -127,13 +127,13 @@ def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Del
     Raises:
         Unrecoverable: `whole` is shorter than the text that was shown, as after an aborted run.
     """
-    said = before.lstrip()
-    if whole.startswith(said) and whole != said:
-        return Resumed("extended", reason=reason), Delta(whole[len(said) :])
-    if whole == said.rstrip() or whole == said:
+    shown = before.lstrip()
+    if whole.startswith(shown) and whole != shown:
+        return Resumed("extended", reason=reason), Delta(whole[len(shown) :])
+    if whole == shown.rstrip() or whole == shown:
         return (Resumed("unchanged", reason=reason),)
-    if said.startswith(whole):
-        raise Unrecoverable(f"the provider kept {len(whole)} of {len(said)} characters")
+    if shown.startswith(whole):
+        raise Unrecoverable(f"the provider kept {len(whole)} of {len(shown)} characters")
     return Resumed("replaced", reason=reason), Replacement(whole)
 
 

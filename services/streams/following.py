@@ -169,9 +169,9 @@ class Following:
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
         first = max(0, index - standing.start)
-        return self._told(page, chunks, Update(cursor, index=index, reset=reset, first=first))
+        return self._filled(page, chunks, Update(cursor, index=index, reset=reset, first=first))
 
-    def _told(self, page: ChunkPage, chunks: list[Chunk], update: Update) -> Update:
+    def _filled(self, page: ChunkPage, chunks: list[Chunk], update: Update) -> Update:
         standing = page.standing
         words = tuple(chunk for chunk in chunks if chunk.content and not chunk.is_error)
         sentence = "".join(chunk.content for chunk in chunks if chunk.is_error)

@@ -47,7 +47,7 @@ class ConversationForms:
         self._asker = asker
         self._texts = texts
 
-    def show(self, said: str, forms: Sequence[PendingForm]) -> str:
+    def show(self, before: str, forms: Sequence[PendingForm]) -> str:
         """Store the forms of a run, and return the text that goes after the answer so far.
 
         They are stored before a reader sees them, so that an answer finds them.
@@ -61,7 +61,7 @@ class ConversationForms:
                 metrics.FORMS.labels("asked").inc()
                 log.info("form asked", extra={"stream_id": asker.stream_id, "form": form_id(form)})
         text = words.shown(forms, self._texts, answerable=bool(asker.key))
-        return f"\n\n{text}" if said.strip() else text
+        return f"\n\n{text}" if before.strip() else text
 
     def continued(
         self,
@@ -180,10 +180,10 @@ class FormRun:
         Raises:
             AnswerError: as `events` does.
         """
-        said = attempt.text if attempt else ""
+        shown = attempt.text if attempt else ""
         if not (attempt and attempt.asks):
             yield self._asking()
-        yield from anew(with_forms(self.events(said=said), show), said)
+        yield from anew(with_forms(self.events(shown=shown), show), shown)
 
     def _asking(self) -> Asking:
         """Return the event that stores which form is answered, before the answer leaves."""
@@ -195,13 +195,13 @@ class FormRun:
             form=self._claimed.sealed,
         )
 
-    def events(self, *, said: str = "") -> Iterator[AnswerEvent]:
-        """Yield the rest of the answer; `said` is the text that an earlier owner has shown.
+    def events(self, *, shown: str = "") -> Iterator[AnswerEvent]:
+        """Yield the rest of the answer; `shown` is the text that an earlier owner has shown.
 
         Raises:
             AnswerError: the form was rejected, or the run failed.
         """
-        if not said:
+        if not shown:
             self._hand_in()
         ended = False
         try:

@@ -194,7 +194,7 @@ class SearchFirst(ProviderWrapper):
         """
         recovered = self._wrapped.recover(query, ids, deadline)
         notes = (self._texts.get(key) + BREAK for key in NOTES)
-        note = next((each for each in notes if query.said.startswith(each)), "")
+        note = next((each for each in notes if query.stored_text.startswith(each)), "")
         hits = tuple(source for source in query.sources if source.get("type") == "web")
         usage = replace(recovered.usage, sources=(*hits, *recovered.usage.sources))
         return replace(recovered, text=note + recovered.text, usage=usage)

@@ -395,7 +395,7 @@ def test_a_broken_streams_answer_is_looked_up(replica: Replica, kept: str, news:
 
     assert events[-len(news) - 1 :] == [Delta("一半"), *news]
     assert (len(replica.provider.queries), replica.provider.cancelled) == (1, [])
-    assert [(query.said, query.conversation_id, ids) for query, ids in look_ups] == [
+    assert [(query.stored_text, query.conversation_id, ids) for query, ids in look_ups] == [
         ("一半", "c1", ProviderIds("c1", "m1", "t1"))
     ]
     assert abs(look_ups[0][0].asked_at - time.time()) < 60.0

@@ -324,7 +324,7 @@ def test_other_methods_are_the_providers() -> None:
 
 def recovered(said: str, sources: tuple[Any, ...] = ()) -> Recovered:
     search = FakeSearch()
-    query = Query("/search 轴承", "u", said=said, sources=sources)
+    query = Query("/search 轴承", "u", stored_text=said, sources=sources)
     result = joined(Scripted(), search).recover(query, ProviderIds("c", "m"), Deadline(30.0))
     assert search.searched == []
     return result
