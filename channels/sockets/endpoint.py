@@ -73,12 +73,11 @@ class Sockets:
         limiter: RateLimiter,
         store: SocketStore,
         texts: Texts,
-        origins: Sequence[str] = (),
-        limits: SocketLimits | None = None,
-        ready: Callable[[], bool] = lambda: True,
+        origins: Sequence[str],
+        limits: SocketLimits,
+        ready: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        limits = limits or SocketLimits()
         self._callers = callers
         self._admission = Admission(callers, limiter, origins)
         self._store = store
@@ -179,11 +178,7 @@ class Sockets:
             return open(session.socket, caller, client_id)
 
         try:
-            socket = accept(
-                request.environ,
-                subprotocol=SUBPROTOCOL,
-                times=self._limits.times,
-            )
+            socket = accept(request.environ, subprotocol=SUBPROTOCOL, times=self._limits.times)
         except HandshakeRefused as exc:
             raise AdmissionRefused("handshake", exc.status, str(exc)) from exc
         return SocketSession(

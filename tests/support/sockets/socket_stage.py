@@ -76,7 +76,7 @@ class Stage:
             store=self.store,
             texts=Texts("en"),
             limits=SocketLimits(**{"renewal": 0.1, **limits}),
-            **options,
+            **{"origins": (), "ready": lambda: True, **options},
         )
         self.app = Flask(__name__)
         for rule in ("/<endpoint>", "/<endpoint>/<client_id>"):
