@@ -23,7 +23,7 @@ class ShownText:
         return [Piece(False, text)] if self._thinking == "show" else self._wanted(self._split.feed(text))
 
     def end(self) -> Sequence[Piece]:
-        """Return what was held back; the text has ended."""
+        """Return the text that was held back; call it at the end of the text."""
         return self._wanted(self._split.end())
 
     def _wanted(self, pieces: Iterable[Piece]) -> list[Piece]:

@@ -45,7 +45,7 @@ class ChatAnswer(Shown):
 
     #: Renders its blocks; None for a client that wants text only.
     blocks: Blocks | None = None
-    #: The client must discard what it has and start again.
+    #: The client must discard the text that it has, and start again.
     anew: bool = False
     thinking: ThinkingMode = "show"
     #: None when it was not asked on this socket.

@@ -47,7 +47,7 @@ class ClientConversations:
             self._keep(asked.talk, question.session)
 
     def answered(self, asked: AskedCompletion, question: Question, answer: TextDigest) -> None:
-        """Keep the conversation after an answer, by what the client will send before its next question."""
+        """Keep the conversation after an answer, by the messages that the client will send before its next question."""
         if not asked.conversation:
             self._keep(asked.talk.with_answer(TextDigest(asked.words).hex, answer.hex), question.session)
 

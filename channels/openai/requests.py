@@ -102,7 +102,7 @@ class AskedCompletion:
 
     model: str
     caller: Caller
-    #: The words of the last message, "" where it has pictures alone; and what is asked.
+    #: The words of the last message, "" where it has pictures alone; and the question.
     words: str
     text: str
     pictures: tuple[SentFile, ...]

@@ -1,4 +1,4 @@
-"""An answer as chunks of a stream that cannot take text back: what was sent is remembered."""
+"""An answer as chunks of a stream that cannot take text back: a digest of the text that was sent is kept."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AnswerRun:
 
 
 class AnswerReplaced(Exception):
-    """The answer was replaced by a text that does not begin with what was sent."""
+    """The answer was replaced by a text that does not begin with the text that was sent."""
 
 
 class SentText:
@@ -70,7 +70,7 @@ class SentText:
         """Return the text that the client has not got yet.
 
         Raises:
-            AnswerReplaced: the text was replaced, and its beginning differs from what was sent.
+            AnswerReplaced: the text was replaced, and its beginning differs from the text that was sent.
         """
         if update.reset:
             self._left, self._replayed = self._length, hashlib.sha256()
@@ -86,7 +86,7 @@ class SentText:
         return text
 
     def end(self) -> None:
-        """Check that the ended text is not shorter than what was sent.
+        """Check that the ended text is not shorter than the text that was sent.
 
         Raises:
             AnswerReplaced: it is.

@@ -74,7 +74,7 @@ class PushShown(RestModel):
     ended_at: str | None = Field(None, description="Left out until the end is noted.")
 
 
-#: Bytes of the largest JSON body: a file in base64 and what is around it.
+#: Bytes of the largest JSON body: a file in base64 and the JSON around it.
 MAX_BYTES = 28 * 1024 * 1024
 
 _ID = re.compile(r"([a-z0-9_-]{1,64})\.([0-9a-f]{32})")

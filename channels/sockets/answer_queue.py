@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Shown:
-    """A queued answer; a channel's subclass adds what it needs to show it."""
+    """A queued answer; a channel's subclass adds the data for showing it."""
 
     stream_id: str
     #: For whom it is read: the bot and the principal of its question.

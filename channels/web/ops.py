@@ -66,7 +66,7 @@ class Report(BaseModel):
     timestamp: str | None = None
     services: Services | None = None
     providers: Parts | None = None
-    #: "ok", "unavailable", or what is wrong.
+    #: "ok", "unavailable", or the fault.
     dependencies: dict[str, str] | None = None
 
 

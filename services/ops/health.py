@@ -10,7 +10,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-#: Returns whether a dependency works, or what is wrong with it in a few words.
+#: Returns whether a dependency works, or its fault in a few words.
 Probe = Callable[[], bool | str]
 #: Seconds a probe's result stays valid, and seconds a report waits for running probes.
 FRESH_SECONDS = 10.0

@@ -1,7 +1,7 @@
 """Exchanges with the nodes of a Redis Cluster in parallel.
 
 The client library's own cluster client retries by itself, reads one node after the other with a full timeout each, and
-fails the whole pipeline if one node has no connection. This one sends again only what was certainly not carried out
+fails the whole pipeline if one node has no connection. This one repeats only commands that were certainly not executed
 (MOVED, ASK, TRYAGAIN, CLUSTERDOWN, NOSCRIPT), within the caller's budget.
 """
 
