@@ -13,7 +13,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bootstrap.blueprints import (
-    file_inbox,
+    file_uploads,
     register_batches,
     register_docs,
     register_http_chat,
@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         )
     )
     pushes = subscribe_bots(container, messages)
-    uploads = file_inbox(container)
+    uploads = file_uploads(container)
     register_sockets(app, container, callers, administrators, uploads)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)

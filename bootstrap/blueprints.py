@@ -52,7 +52,7 @@ def register_pushes(app: Flask, container: Container, callers: GuardedCallers, s
     app.register_blueprint(push_blueprint(inbox, callers, container.texts))
 
 
-def file_inbox(container: Container) -> FileUploads:
+def file_uploads(container: Container) -> FileUploads:
     """Return what takes the files that clients upload for their questions."""
     provider, max_bytes = container.providers[DEFAULT_BOT], container.settings.media_max_bytes
     return FileUploads(container.media.sent, provider, names=container.keys.names(), max_bytes=max_bytes)
