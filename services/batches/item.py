@@ -148,7 +148,7 @@ class ItemAsker:
         return None
 
     def _followed(self, following: Following, going_on: Callable[[], bool]) -> FullAnswer | None:
-        """Follow the stream to its end and return it whole; None if `going_on` became false."""
+        """Follow the stream to its end and return its full answer; None if `going_on` became false."""
         ended = False
         while going_on():
             try:

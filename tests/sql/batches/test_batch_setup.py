@@ -132,6 +132,17 @@ def test_tables_of_another_version_are_refused_at_the_start(sql_url: str) -> Non
             shelf.store.prepare()
 
 
+def test_tables_of_a_newer_version_are_left_alone(sql_url: str) -> None:
+    """A column that this version does not know stays, with its values, and the store works beside it."""
+    with Shelf(sql_url) as shelf:
+        shelf.write("ALTER TABLE laibao_batch_tasks ADD COLUMN newer INT DEFAULT 7")
+
+        shelf.store.prepare()
+
+        assert shelf.ends(shelf.submits(2)).status == "completed"
+        assert shelf.write("UPDATE laibao_batch_tasks SET newer = 8 WHERE newer = 7") == 1
+
+
 def test_an_unreachable_store_fails_without_showing_content() -> None:
     """Neither the URL's password nor a submitted text is in the error."""
     url = f"mysql+pymysql://root:obviously-fake@127.0.0.1:{free_port()}/x"

@@ -69,9 +69,9 @@ class Shelf:
             return self.store.get(task_id, owner)
         return None
 
-    def write(self, statement: str) -> None:
-        """Run a statement on the tables without the store."""
-        self.store._database.transact(lambda connection: connection.exec_driver_sql(statement).rowcount)
+    def write(self, statement: str) -> int:
+        """Run a statement on the tables without the store; return the number of rows that it changed."""
+        return self.store._database.transact(lambda connection: connection.exec_driver_sql(statement).rowcount)
 
     def rows(self, table: str) -> Any:
         """Return the number of rows in `tasks` or `items`, also of tasks that the store does not show."""
