@@ -3,6 +3,13 @@
 Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` after the
 pid at the end of a plain line. Times are UTC in JSON and local in plain lines. Both formats escape characters that
 control a terminal, break a line or change the text direction as `\\uXXXX`.
+
+`log_fields` adds fields to every line that a block of code writes, such as the stream that a producer thread works on:
+
+    with log_fields(stream_id=…, bot=…, person=…):
+        …          # every line that this thread (under gevent: this greenlet) logs here has the fields
+
+Fields that a log call passes itself take precedence.
 """
 
 from __future__ import annotations
@@ -10,10 +17,14 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
@@ -21,7 +32,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from config.errors import SettingsError
-from config.log_fields import FieldsFilter
+from utils.tracing import current_trace
 
 #: Size in bytes at which a log file is rotated, and the number of old files kept.
 MAX_BYTES = 10 * 1024 * 1024
@@ -35,6 +46,10 @@ MASK = "***"
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+
+HOST = socket.gethostname()
+
+_fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
@@ -165,3 +180,28 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+@contextmanager
+def log_fields(**fields: object) -> Iterator[None]:
+    """Add `fields` to every line that the current thread logs inside the block."""
+    token = _fields.set({**_fields.get(), **fields})
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+class FieldsFilter(logging.Filter):
+    """Adds the current thread's fields and its request's ids, and to lines with a `stream_id` the `replica`.
+
+    The replica is `host:pid`, the prefix of the stream's `owner` field in Redis.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        given = vars(record)
+        known = {**current_trace().log_fields, **_fields.get()}
+        given.update({name: value for name, value in known.items() if name not in given})
+        if "stream_id" in given:
+            given.setdefault("replica", f"{HOST}:{record.process}")
+        return True

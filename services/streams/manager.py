@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from config.log_fields import log_fields
+from config.logging import log_fields
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import redis
 
-from config.errors import SettingsError
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from services.errors import AuthError
 from services.identity.auth_service import LOCK_MARGIN, AuthService, AuthTimeouts, ExternalAuth, UserLocks
@@ -479,9 +478,9 @@ def test_an_empty_allowlist_refuses_every_user() -> None:
     assert refused(AuthService("allowlist"), "zhangsan") == "not_allowed"
 
 
-def test_mode_external_requires_its_settings() -> None:
-    """Without the URL of the auth service the start fails with the variable's name."""
-    with pytest.raises(SettingsError, match="AUTH_SERVICE_URL"):
+def test_mode_external_requires_its_stores() -> None:
+    """Without them nobody is authenticated; `config.rules` refuses settings that would lead there."""
+    with pytest.raises(ValueError, match="mode external"):
         AuthService("external")
 
 

@@ -20,8 +20,7 @@ import pytest
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from config.errors import SettingsError
-from config.log_fields import HOST, log_fields
-from config.logging import configure_logging
+from config.logging import HOST, configure_logging, log_fields
 
 log = logging.getLogger("tests.logging")
 
@@ -124,7 +123,7 @@ def test_greenlets_do_not_mix_their_fields() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()
 import logging, threading, time
-from config.log_fields import log_fields
+from config.logging import log_fields
 from config.logging import configure_logging
 configure_logging("INFO", "json")
 def work(number):
