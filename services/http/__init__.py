@@ -1,10 +1,10 @@
 """An HTTP client for long answers: pooled connections, and exchanges whose blocked reads another thread can end.
 
-Imports floor 2 and `utils` alone. Every provider and the auth API have a client of their own; a change of timeouts or
-pooling begins in `service.py`.
+Imports floor 2 and `utils` alone. Every provider and the auth API have a client of their own.
 
 The proxy and CA bundle of an address follow the rules of requests; urllib3's pools keep its connections, and urllib3
 reads the replies.
 
-`fetcher.py` is for addresses that somebody else wrote: it fetches a file, bounded, where `addresses.py` allows it.
+`fetcher.py` and `poster.py` are for addresses from messages and requests, where `addresses.py` allows them.
+`retries.py` repeats requests.
 """

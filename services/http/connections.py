@@ -180,7 +180,7 @@ class RequestRoute(NamedTuple):
     """How an address is reached."""
 
     pool: HTTPConnectionPool
-    #: The target in the request line: a path, or the whole address for a proxy.
+    #: The target in the request line: a path, or the full address for a proxy.
     target: str
     #: Headers for the proxy, sent with each request.
     headers: Mapping[str, str]
@@ -207,9 +207,9 @@ class Pools:
         return RequestRoute(pool, address.request_uri, {})
 
     def exact(self, url: str, target: str) -> RequestRoute:
-        """Return the route to an address whose path and query are sent as `target` says, not normalized."""
+        """Return the route to an address whose path and query are sent as `target`, not normalized."""
         route = self.route(url)
-        # A proxy gets the whole address.
+        # A proxy gets the full address.
         return route if route.target.startswith("http") else route._replace(target=target)
 
     def pinned(self, url: str, target: str, address: str) -> RequestRoute:

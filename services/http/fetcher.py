@@ -1,4 +1,4 @@
-"""Fetches a file from an address that somebody else wrote: a message's media, a picture of an answer.
+"""Fetches a file from an address in a message or an answer: a message's media, a picture.
 
 The address follows `AddressRules`, each redirect included. The size is bounded while the body arrives, and the time in
 all. Addresses may hold a credential, so they are in no log line and in no error.
@@ -37,7 +37,7 @@ class Fetched:
     content: bytes = field(repr=False)
     #: The name of `Content-Disposition` without a path; "" for none.
     name: str = field(default="", repr=False)
-    #: The media type as the server says it, without parameters, in lower case; "" for none. It may be wrong.
+    #: The media type that the server sent, without parameters, in lower case; "" for none. It may be wrong.
     content_type: str = ""
 
 
@@ -53,7 +53,7 @@ class Fetcher:
         """Return the file at `url`, of `max_bytes` at most. Tries three times where another try may help.
 
         `also` are places (`scheme://host[:port]/path/`) that are allowed for this file beside the listed hosts; they
-        may be http and private, like listed hosts. The whole fetch ends with the deadline; the caller chooses it.
+        may be http and private, like listed hosts. The fetch with its retries ends with the deadline.
 
         Raises:
             FetchError: code `media_too_large`; `media_too_old`: the server refuses the address (401, 403, 404, 410);
@@ -120,7 +120,7 @@ def _check_status(reply: HTTPReply) -> None:
 
 
 def _body(reply: HTTPReply, max_bytes: int) -> bytes:
-    """Return the whole body; stop as soon as it is too large."""
+    """Return the body; stop as soon as it is too large."""
     length = reply.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > max_bytes:
         raise FetchError("too large", code="media_too_large")

@@ -1,4 +1,4 @@
-"""Posts a message to an address that somebody else wrote, such as a webhook.
+"""Posts a message to an address from a request, such as a webhook.
 
 The address follows `AddressRules`; redirects are not followed. Addresses may hold a credential, so they are in no log
 line and in no error.

@@ -104,4 +104,4 @@ def pause(seconds: float, deadline: Deadline) -> None:
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("request: %s, attempt %d, again in %.1f s", error, state.attempt_number, state.upcoming_sleep)
+    log.warning("request: %s, attempt %d, asking again in %.1f s", error, state.attempt_number, state.upcoming_sleep)

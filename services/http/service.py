@@ -55,14 +55,14 @@ class HTTPReply:
 
     @property
     def retry_after(self) -> float:
-        """Seconds to wait before the next request, as the service asks for; 600.0 at most, 0.0 if it does not ask."""
+        """The service's Retry-After: seconds to wait before the next request, 600.0 at most; 0.0 without one."""
         headers = self.headers
         return retry_after(headers.get("Retry-After"), now=time.time(), date=headers.get("Date"))
 
     def read(self, timeout: float) -> bytes:
         """Return the bytes that have arrived, waiting up to `timeout` seconds for the first of them; b"" at the end.
 
-        A broken connection ends the body too: only the end mark of the body's own format tells whether it is whole.
+        A broken connection ends the body too: only the end mark of the body's own format shows whether it is complete.
 
         Raises:
             ProviderError: `provider_timeout`, `answer_timeout` when the deadline has passed, `interrupted` after an
@@ -121,7 +121,7 @@ class HTTPService:
     def __init__(self, *, pool_size: int = 100, connect_timeout: float = 5.0, keeps_connections: bool = True) -> None:
         """Make a client; without `keeps_connections` each request has a connection of its own.
 
-        A kept connection may break as a request is sent, and nobody can say then whether the request had left.
+        When a kept connection breaks as a request is sent, it is unknown whether the request was received.
         """
         self._keeps_connections = keeps_connections
         self._ends = {} if keeps_connections else {"Connection": "close"}
@@ -142,7 +142,7 @@ class HTTPService:
         body: tuple[str, bytes] | None = None,
         route: RequestRoute | None = None,
     ) -> Iterator[HTTPReply]:
-        """Send a request and give its response to the block, whatever its status; it is closed after the block.
+        """Send a request and give its response to the block, of any status; it is closed after the block.
 
         The reply's head may take `timeout` seconds. `json` is the body, or `body` is its content type and its bytes;
         with neither none is sent. Redirects are not followed. `route` is how `url` is reached, where the caller chose.
@@ -174,7 +174,7 @@ class HTTPService:
             lease.give_back(reusable=False)
 
     def route(self, url: str, target: str) -> RequestRoute:
-        """Return the route to `url` whose path and query are sent as `target` says."""
+        """Return the route to `url` whose path and query are sent as `target`, not normalized."""
         return self._pools.exact(url, target)
 
     def pinned_route(self, url: str, target: str, address: str) -> RequestRoute:

@@ -1,4 +1,4 @@
-"""Opens a connection for a protocol other than HTTP: by the environment's proxy, with TLS where it is asked for."""
+"""Opens a connection for a protocol other than HTTP: by the environment's proxy, with TLS where needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ConnectFailed(LaibaoError):
 def open_connection(host: str, port: int, *, tls: bool, timeout: float) -> socket.socket:
     """Return a connection to a host; each step of connecting takes `timeout` seconds at most.
 
-    HTTPS_PROXY, ALL_PROXY and NO_PROXY hold with TLS and without it: the proxy is asked for a tunnel (CONNECT). The
+    HTTPS_PROXY, ALL_PROXY and NO_PROXY apply with TLS and without it; the connection is a tunnel (CONNECT). The
     certificate is checked with the system's CAs, or those of REQUESTS_CA_BUNDLE.
 
     Raises:

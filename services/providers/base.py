@@ -36,7 +36,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The complete answer to a question asked before, as the provider stored it."""
+    """The complete answer of an earlier run, as the provider stored it."""
 
     text: str
     usage: Usage = field(default_factory=Usage)
@@ -67,7 +67,7 @@ class BaseForms(ABC):
 
         Raises:
             FormRefused: the provider did not take it.
-            ProviderError: `unsent` tells that it cannot have left; else the provider may have taken it.
+            ProviderError: the provider may have accepted it, unless `unsent` is true.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class BaseForms(ABC):
         """Return whether the provider still waits for an answer to the form.
 
         Raises:
-            ProviderError: the provider could not be asked.
+            ProviderError: no reply came from the provider.
         """
 
     @abstractmethod
@@ -152,13 +152,13 @@ class BaseRAGProvider(ABC):
 
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
         """Ask the question and return the complete answer."""
-        text, ids, usage, mocked, told = "", ProviderIds(), Usage(), False, dict[str, Any]()
+        text, ids, usage, mocked, further = "", ProviderIds(), Usage(), False, dict[str, Any]()
         for event in self.stream_query(query, deadline):
             match event:
                 case Delta(piece):
                     text += piece
-                case Replacement(whole):
-                    text = whole
+                case Replacement(replaced):
+                    text = replaced
                 case ProviderIds():
                     ids = event
                 case Usage():
@@ -166,7 +166,7 @@ class BaseRAGProvider(ABC):
                 case Mocked():
                     mocked = True
                 case Metadata(fields):
-                    told |= fields
+                    further |= fields
         counted = {
             "tokens": usage.total_tokens,
             "prompt_tokens": usage.prompt_tokens,
@@ -175,7 +175,7 @@ class BaseRAGProvider(ABC):
             "currency": usage.currency,
         }
         names = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
-        metadata = {**told, **names, "mock": True} if mocked else {**told, **names}
+        metadata = {**further, **names, "mock": True} if mocked else {**further, **names}
         return QueryResult(text, metadata, usage.sources, counted)
 
     def check_file(self, file: MediaFile) -> None:  # noqa: B027 - optional by contract
@@ -215,9 +215,9 @@ class BaseRAGProvider(ABC):
     def rate(  # noqa: B027 - optional by contract
         self, message_id: str, user: str, rating: Literal["like", "dislike", ""], content: str, *, token: str = ""
     ) -> None:
-        """Tell the provider what people say of an answer to this user, with their words; "" withdraws it.
+        """Send the provider a user's rating of an answer, with a comment; "" withdraws it.
 
-        The same call may come again. `token` is that user's, "" where it is not needed or unknown.
+        The call may be repeated. `token` is that user's, "" where it is not needed or unknown.
 
         Raises:
             ProviderError: it was not accepted. It is tried again later, unless `http_status` is a refusal of this call.

@@ -39,8 +39,8 @@ class MockProvider(BaseRAGProvider):
         for start in range(0, len(answer), size):
             check_deadline(deadline)
             yield Delta(answer[start : start + size])
-        asked, answered = len(query.text) // 4, len(answer) // 4
-        yield Usage(asked + answered, asked, answered)
+        prompt, completion = len(query.text) // 4, len(answer) // 4
+        yield Usage(prompt + completion, prompt, completion)
 
     def health_check(self) -> bool:
         """Return True: the mock is always available."""
@@ -67,7 +67,7 @@ class MockFallback(ProviderWrapper):
         """Yield the provider's answer, or `Mocked` and the mock's answer.
 
         Raises:
-            ConversationGone: raised by the provider; the caller asks again without the conversation.
+            ConversationGone: raised by the provider; the caller sends the question again without the conversation.
             StreamBroken: raised by the provider after it started a run; the caller recovers the run's answer.
             ProviderError: the provider failed after its first text, or the deadline has passed.
         """

@@ -1,4 +1,4 @@
-"""Builds a question's inputs from the template DIFY_INPUTS or CUSTOM_RAG_INPUTS and the person who asks."""
+"""Builds a question's inputs from the template DIFY_INPUTS or CUSTOM_RAG_INPUTS and the asker."""
 
 from __future__ import annotations
 

@@ -53,14 +53,14 @@ _CURRENCY = re.compile(r"[A-Za-z]{1,8}")
 
 def usage_of(fields: Mapping[str, Any]) -> Usage:
     """Return the usage, read from OpenAI's names for tokens (or `tokens`) and Dify's names for the price."""
-    asked, answered = count(fields.get("prompt_tokens")), count(fields.get("completion_tokens"))
-    total = count(fields.get("total_tokens")) or count(fields.get("tokens")) or asked + answered
+    prompt, completion = count(fields.get("prompt_tokens")), count(fields.get("completion_tokens"))
+    total = count(fields.get("total_tokens")) or count(fields.get("tokens")) or prompt + completion
     cost = price(fields.get("total_price")) or price(fields.get("price"))
     currency = text(fields.get("currency"))
     return Usage(
         total_tokens=total,
-        prompt_tokens=asked,
-        completion_tokens=answered,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
         total_price=cost if _NUMBER.fullmatch(cost) else "",
         currency=currency if _CURRENCY.fullmatch(currency) else "",
     )

@@ -1,1 +1,1 @@
-"""The provider for a company's own question answering service: JSON requests, JSON replies, streamed or whole."""
+"""The provider for a company's own question answering service: JSON requests, JSON replies, streamed or not."""

@@ -1,7 +1,7 @@
 """The state machine of one answer of a company's own service, without I/O.
 
-A whole body and the records of a stream are read alike. The first field with text is the field of the answer's pieces.
-Text in another field later is the whole answer, repeated by the last record.
+A single body and the records of a stream are read alike. The first field with text is the field of the answer's pieces.
+Text in another field later is the complete answer, repeated by the last record.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CustomAnswer:
         self._field = ""
         self._metadata: Mapping[str, Any] = {}
         self._sources: list[Mapping[str, Any]] = []
-        self._heard = False
+        self._has_records = False
         self._message_id = ""
 
     def take(self, record: Record) -> Iterator[ProviderEvent]:
@@ -44,7 +44,7 @@ class CustomAnswer:
             ProviderError: the record reports an error.
         """
         fields = record.fields
-        self._heard = self._heard or bool(fields) or record.last
+        self._has_records = self._has_records or bool(fields) or record.last
         if record.event == "error" or fields.get("error"):
             raise stream_error(fields)
         yield from self._learn_id(text(fields.get("message_id")))
@@ -65,7 +65,7 @@ class CustomAnswer:
         if cut_off and self.state == "running":
             code = "provider_truncated" if self._text else "provider_error"
             raise ProviderError("the connection broke before the answer's end", code=code)
-        if not self._heard:
+        if not self._has_records:
             raise ProviderError("the reply holds no JSON object", code="provider_error")
         if not self._text.strip():
             raise ProviderError("the answer has no text", code="provider_empty")
@@ -83,16 +83,16 @@ class CustomAnswer:
             yield ProviderIds(message_id=message_id)
 
     def _take_text(self, fields: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        found = {name: said for name in _TEXTS if (said := text(fields.get(name)))}
+        found = {name: value for name in _TEXTS if (value := text(fields.get(name)))}
         if not found:
             return
         self._field = self._field or next(iter(found))
         if self._field in found:
             self._text += found[self._field]
             yield Delta(found[self._field])
-        elif (whole := next(iter(found.values()))) != self._text:
-            self._text = whole
-            yield Replacement(whole)
+        elif (complete := next(iter(found.values()))) != self._text:
+            self._text = complete
+            yield Replacement(complete)
 
     def _take_rest(self, fields: Mapping[str, Any]) -> None:
         """Store metadata, sources and usage; later records override earlier ones."""

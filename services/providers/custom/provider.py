@@ -1,4 +1,4 @@
-"""A company's own question answering service as an answer provider: JSON requests and replies, streamed or whole."""
+"""A company's own question answering service as an answer provider: JSON requests and replies, streamed or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACCEPTED = {"Accept": "text/event-stream, application/x-ndjson, application/jso
 
 
 class CustomProvider(BaseRAGProvider):
-    """Streams from a service with the format in docs/providers.md. Each request carries the conversation's turns."""
+    """Streams from a service with the format in docs/providers.md. Requests carry the conversation's exchanges."""
 
     name = "custom"
     keeps_conversations = False
@@ -97,8 +97,8 @@ class CustomProvider(BaseRAGProvider):
 
 def _body(query: Query, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request's body. Empty fields are left out, because a strict service may reject them."""
-    turns = [{"question": turn.question, "answer": fold_thinking(turn.answer, "hide")} for turn in query.history]
-    more = {"user": query.user, "inputs": inputs, "history": turns}
+    exchanges = [{"question": each.question, "answer": fold_thinking(each.answer, "hide")} for each in query.history]
+    more = {"user": query.user, "inputs": inputs, "history": exchanges}
     return {"question": query.text, "stream": True, **{name: value for name, value in more.items() if value}}
 
 

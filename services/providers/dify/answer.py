@@ -82,13 +82,13 @@ class DifyAnswer:
         self.state: DifyState = "running"
         self.ids = ProviderIds()
         self.usage = Usage()
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         #: The ids of the previous event: each event of a run repeats them, so most need no comparison of fields.
         self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
         self._has_files = False
         self._outputs_answer = ""
-        self._asked_for: list[Mapping[str, Any]] = []
+        self._form_events: list[Mapping[str, Any]] = []
         #: Whether the run has paused until a person answers its forms.
         self.paused = False
         self._handlers: Mapping[str, _Handler] = {
@@ -129,7 +129,7 @@ class DifyAnswer:
     @property
     def text(self) -> str:
         """The text so far. Joined on access, because appending to a string would copy it with each delta."""
-        return "".join(self._said)
+        return "".join(self._pieces)
 
     def close(self) -> Iterator[ProviderEvent]:
         """Yield the remaining events after the stream has ended.
@@ -141,13 +141,13 @@ class DifyAnswer:
         if self.state == "failing":
             raise ProviderError("the workflow failed", code="provider_error")
         if self.state == "running":
-            code = "provider_truncated" if self._said else "provider_error"
+            code = "provider_truncated" if self._pieces else "provider_error"
             raise StreamBroken("the stream ended before the answer did", code=code)
         if self.paused:
             return
-        if not self._said and self._outputs_answer:
+        if not self._pieces and self._outputs_answer:
             yield self._append(self._outputs_answer)
-        if not self._said and not self._has_files:
+        if not self._pieces and not self._has_files:
             raise ProviderError("the answer has no text", code="provider_empty")
 
     def _learn_ids(self, **found: Any) -> Iterator[ProviderEvent]:
@@ -157,12 +157,12 @@ class DifyAnswer:
             yield known
 
     def _append(self, text: str) -> Delta:
-        self._said.append(text)
+        self._pieces.append(text)
         return Delta(text)
 
     def _message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
         answer = text(event.get("answer"))
-        # A `message` after `agent_message` events is the last one of a New Agent and repeats the whole answer.
+        # A `message` after `agent_message` events is the last one of a New Agent and repeats the complete answer.
         if self._from_agent:
             return (self._replacement(answer),) if answer and answer != self.text else ()
         return (self._append(answer),) if answer else ()
@@ -179,7 +179,7 @@ class DifyAnswer:
             yield Attached(())
 
     def _replacement(self, answer: str) -> Replacement:
-        self._said = [answer] if answer else []
+        self._pieces = [answer] if answer else []
         return Replacement(answer)
 
     def _message_file(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
@@ -199,7 +199,7 @@ class DifyAnswer:
 
     def _error(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         error = stream_error(event)
-        if isinstance(error, ConversationGone) and self._said:
+        if isinstance(error, ConversationGone) and self._pieces:
             raise ProviderError(str(error), code="provider_error", http_status=error.http_status)
         raise error
 
@@ -216,13 +216,13 @@ class DifyAnswer:
         self._outputs_answer = text(mapping(run.get("outputs")).get("answer"))
 
     def _human_input_required(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
-        self._asked_for.append(mapping(event.get("data")))
+        self._form_events.append(mapping(event.get("data")))
         return ()
 
     def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         # The reasons repeat the forms. They are needed where Dify's event bus has lost the forms' own events.
         reasons = [reason for reason in mappings(mapping(event.get("data")).get("reasons")) if is_form(reason)]
-        forms = forms_of(self._asked_for or reasons, self.ids, self.text)
+        forms = forms_of(self._form_events or reasons, self.ids, self.text)
         if not forms:
             raise paused_error()
         self.state, self.paused = "done", True

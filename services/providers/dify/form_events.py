@@ -40,7 +40,7 @@ def forms_of(events: Iterable[Mapping[str, Any]], ids: ProviderIds, said: str) -
 
 
 def is_form(reason: Mapping[str, Any]) -> bool:
-    """Tell whether a reason of a pause is a form."""
+    """Return whether a reason of a pause is a form."""
     return text(reason.get("TYPE") or reason.get("type")) == "human_input_required"
 
 
@@ -96,11 +96,11 @@ def digest(said: str) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-def rest_of(form: PendingForm, whole: str) -> str:
-    """Return what a run's whole answer has after the form's pause; all of it if it does not begin with what was said.
+def rest_of(form: PendingForm, complete: str) -> str:
+    """Return a complete answer without its part before the form's pause; all of it if it does not begin with that part.
 
     Dify continues the message of a paused run: its answer and the run's output begin with the text before the pause.
     """
-    answer = whole.lstrip()
+    answer = complete.lstrip()
     begins = len(answer) >= form.shown and form.shown_digest in ("", digest(answer[: form.shown].strip()))
     return (answer[form.shown :] if begins else answer).lstrip()

@@ -84,7 +84,7 @@ class DifyForms(BaseForms):
         return True
 
     def resume(self, form: PendingForm, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Yield the rest of the answer: while it is written, if its first event was seen; else when it is whole."""
+        """Yield the rest of the answer: while it is written, if its first event was seen; else when it is complete."""
         run = _Resumption(self, form, query, deadline)
         yield from run.live()
         yield from run.settled()
@@ -117,15 +117,15 @@ class DifyForms(BaseForms):
         except ProviderError:
             return ""
 
-    def whole(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
+    def complete(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
         """Return the run's answer; raises what `DifyRecovery.answer` does."""
         ids = ProviderIds(form.conversation_id, form.message_id, form.task_id, form.run_id)
         authorization = self._authorization(query.identity.token)
-        asked = SentQuestion(ids, query.user or self._user, authorization)
-        return DifyRecovery(self._service, asked, deadline, timeouts=self._timeouts).answer()
+        sent = SentQuestion(ids, query.user or self._user, authorization)
+        return DifyRecovery(self._service, sent, deadline, timeouts=self._timeouts).answer()
 
     def wait_begun(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
-        """Return what `whole` does, of a run that has left the pause of this form."""
+        """Return what `complete` does, of a run that has left the pause of this form."""
         ends, pauses = self._clock() + BEGIN_SECONDS, self._timeouts.pauses()
         while True:
             with suppress(_StillPaused):
@@ -136,7 +136,7 @@ class DifyForms(BaseForms):
 
     def _left_pause(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:
         try:
-            found = self.whole(form, query, deadline)
+            found = self.complete(form, query, deadline)
         except ProviderError as exc:
             if exc.code == "provider_paused":
                 raise _StillPaused from exc
@@ -147,7 +147,7 @@ class DifyForms(BaseForms):
 
 
 class _StillPaused(Exception):
-    """The run reports the pause that was answered, or one that cannot be told from it."""
+    """The run reports the pause that was answered, or one that cannot be distinguished from it."""
 
 
 class _Resumption:
@@ -156,76 +156,76 @@ class _Resumption:
     def __init__(self, forms: DifyForms, form: PendingForm, query: Query, deadline: Deadline) -> None:
         self._forms, self._form, self._query, self._deadline = forms, form, query, deadline
         #: The text that was yielded.
-        self._said = ""
+        self._text = ""
         #: Whether the stream has shown the beginning of the resumed run, so that no text of it is missing.
         self._from_start = False
-        #: Whether the stream has told of anything, of the answer's end, and whether it is read no more; its last error.
-        self._began = self._ended = self._heard_all = False
+        #: Whether the stream has sent an event, has sent the answer's end, and was read to its end; its last error.
+        self._began = self._ended = self._listened = False
         self._broke: ProviderError | None = None
         #: The forms of another pause.
         self._next: list[PendingForm] = []
 
     def live(self) -> Iterator[ProviderEvent]:
         """Yield the events of the run's stream. A stream that breaks off is no error: `settled` finds the answer."""
-        turn, first = DifyAnswer(), FIRST_EVENT
-        while not self._heard_all:
+        answer, first = DifyAnswer(), FIRST_EVENT
+        while not self._listened:
             try:
                 with self._forms.listen(self._form, self._query, self._deadline, silence=first) as stream:
-                    yield from self._heard(stream, turn)
-                self._heard_all, self._ended = True, turn.state != "running"
+                    yield from self._events(stream, answer)
+                self._listened, self._ended = True, answer.state != "running"
             except ProviderError as exc:
                 if self._deadline.over or exc.code == "provider_paused":
                     raise
-                # Nothing is heard of a run that has paused again before this began to listen.
-                self._heard_all = self._began or first > FIRST_EVENT or not self._works(exc)
+                # A run that has paused again before this began to listen sends no events.
+                self._listened = self._began or first > FIRST_EVENT or not self._is_running(exc)
                 first = self._forms.timeout
 
-    def _works(self, exc: ProviderError) -> bool:
-        """Tell whether the run is at work although nothing was heard of it; note the error if it is not known."""
+    def _is_running(self, exc: ProviderError) -> bool:
+        """Return whether the run is running although it sent no event; keep the error if its state is unknown."""
         if exc.code == "provider_timeout" and self._forms.status(self._form, self._query, self._deadline) == "running":
             return True
-        log.warning("resumed run not heard: %s: %s", exc.code, exc)
+        log.warning("no events of the resumed run: %s: %s", exc.code, exc)
         self._broke = exc
         return False
 
-    def _heard(self, stream: ChatStream, turn: DifyAnswer) -> Iterator[ProviderEvent]:
+    def _events(self, stream: ChatStream, answer: DifyAnswer) -> Iterator[ProviderEvent]:
         for event in stream:
             stream.wait_up_to(self._forms.timeout)
             self._began = True
             self._from_start = self._from_start or _begins(event)
-            for each in turn.take(event):
+            for each in answer.take(event):
                 yield from self._shown(each)
-            if turn.state != "running":
+            if answer.state != "running":
                 return
 
     def _shown(self, event: ProviderEvent) -> Iterator[ProviderEvent]:
         match event:
             case Delta(text):
                 # The text before the pause ended with a form: leading line breaks belong to neither.
-                text = text if self._said else text.lstrip()
+                text = text if self._text else text.lstrip()
                 if self._from_start and text:
-                    self._said += text
+                    self._text += text
                     yield Delta(text)
             case Replacement(text):
-                self._said = rest_of(self._form, text)
-                yield Replacement(self._said)
+                self._text = rest_of(self._form, text)
+                yield Replacement(self._text)
             case PendingForm():
                 self._next.append(event)
             case _:
                 yield event
 
     def settled(self) -> Iterator[ProviderEvent]:
-        """Yield what the stream lacked of the whole answer, and the forms of another pause.
+        """Yield the rest of the complete answer that the stream lacked, and the forms of another pause.
 
         Dify repeats no event, so text may be missing, or the stream may have ended before the answer did.
         """
         found = self._found()
         rest = rest_of(self._form, found.text)
-        if rest.strip() and rest.strip() != self._said.strip():
-            begins = rest.startswith(self._said)
-            yield Delta(rest[len(self._said) :]) if begins else Replacement(rest)
-            self._said = rest
-        if not (self._said or found.forms):
+        if rest.strip() and rest.strip() != self._text.strip():
+            begins = rest.startswith(self._text)
+            yield Delta(rest[len(self._text) :]) if begins else Replacement(rest)
+            self._text = rest
+        if not (self._text or found.forms):
             raise ProviderError("the answer has no text", code="provider_empty")
         yield found.usage
         yield from found.forms
@@ -234,24 +234,24 @@ class _Resumption:
         try:
             found = self._forms.wait_begun(self._form, self._query, self._deadline)
         except Unrecoverable as exc:
-            if not (self._ended and (self._said or self._next)):
-                code = "provider_truncated" if self._said else "provider_error"
+            if not (self._ended and (self._text or self._next)):
+                code = "provider_truncated" if self._text else "provider_error"
                 raise self._broke or ProviderError(str(exc), code=code) from exc
             found = Recovered("")
         if self._next and not found.forms:
-            # The run's snapshot cannot be read here; its events have told of the pause.
+            # The run's snapshot cannot be read here; its events have reported the pause.
             found = replace(found, forms=tuple(self._continued(each) for each in self._next))
         return found
 
     def _continued(self, form: PendingForm) -> PendingForm:
-        """Return the form of a later pause: the answer so far is longer than what this stream has heard of it."""
+        """Return the form of a later pause: the answer so far is longer than the text of this stream."""
         if not self._form.shown:
-            return after(self._said, form)
-        return replace(form, shown=self._form.shown + len(self._said), shown_digest="")
+            return after(self._text, form)
+        return replace(form, shown=self._form.shown + len(self._text), shown_digest="")
 
 
 def _begins(event: Mapping[str, Any]) -> bool:
-    """Tell whether an event is among the first ones after a pause."""
+    """Return whether an event is among the first ones after a pause."""
     name = event.get("event")
     resumed = name == "workflow_started" and mapping(event.get("data")).get("reason") == "resumption"
     return resumed or name == "human_input_form_filled"

@@ -105,12 +105,12 @@ class DifyProvider(BaseRAGProvider):
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask Dify and yield the answer's events as they arrive.
 
-        A conversation counts as gone if Dify says so, and also if the request named it and only pings arrived within
+        A conversation counts as gone if Dify reports it, and also if the request named it and only pings arrived within
         `timeout`: chatflows of Dify 1.13 to 1.15 answer an unknown conversation like that. The second rule applies to
         chatflows only; the app's mode is requested only in this case, and an unknown mode counts as a chatflow.
 
         Raises:
-            ConversationGone: only ids were yielded; the caller asks again without the conversation.
+            ConversationGone: only ids were yielded; the caller sends the question again without the conversation.
             StreamBroken: the stream broke off; `recover` may find the answer.
             ProviderError: any other failure; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
                 has passed.
@@ -136,7 +136,7 @@ class DifyProvider(BaseRAGProvider):
                 finally:
                     only_pings = stream.pings > 0 and not stream.began
         except ProviderError as exc:
-            # The response is closed here, before the question is asked again: two runs of it must not overlap.
+            # The response is closed here, before the question is sent again: two runs of it must not overlap.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
                 raise as_break(exc, running=answer.state == "running") from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
@@ -260,8 +260,8 @@ class DifyProvider(BaseRAGProvider):
             authorization = self._credential.of_user(query.identity.token)
         except ProviderError as exc:
             raise Unrecoverable(str(exc)) from exc
-        asked = SentQuestion(ids, query.user or self._user, authorization, query.text, query.asked_at)
-        return DifyRecovery(self._service, asked, deadline, timeouts=self._timeouts)
+        sent = SentQuestion(ids, query.user or self._user, authorization, query.text, query.asked_at)
+        return DifyRecovery(self._service, sent, deadline, timeouts=self._timeouts)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
         """Tell Dify to stop a run of this user. In the mode `user_token` Dify may reject the call."""

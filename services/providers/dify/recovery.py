@@ -1,4 +1,4 @@
-"""Recovers the answer to a question that another replica asked Dify.
+"""Recovers the answer of a run at Dify whose stream or owner was lost.
 
 Dify never repeats streamed events. For a chatflow the run is polled, and its event stream read while it works, to learn
 when it has ended. The answer is then in the conversation's history, for every kind of app, and also in the run's
@@ -108,7 +108,7 @@ def _usage(row: Mapping[str, Any]) -> Usage:
 
 
 #: Seconds by which a row's time may be before or after `asked_at`: Dify's clock may differ, and the question may have
-#: been queued. With wider limits the same question asked a moment earlier would match.
+#: been queued. With wider limits the same question sent a moment earlier would match.
 EARLY, LATE = 2.0, 15.0
 #: The number of new conversations whose history is searched.
 MAX_CANDIDATES = 5
@@ -139,7 +139,7 @@ class SentQuestion:
         return bool(self.ids.message_id and self.ids.conversation_id)
 
     @property
-    def searchable(self) -> bool:
+    def can_be_looked_up(self) -> bool:
         """Whether the message can be found by its text."""
         return bool(self.question.strip() and self.asked_at)
 
@@ -151,31 +151,31 @@ class SentQuestion:
         return -EARLY <= count(row.get("created_at")) - self.asked_at <= LATE
 
 
-def search(service: DifyService, asked: SentQuestion, deadline: Deadline) -> ProviderIds:
+def look_up_ids(service: DifyService, sent: SentQuestion, deadline: Deadline) -> ProviderIds:
     """Return the ids of the question's message; empty ids if no row matches, or more than one.
 
     Raises:
         ProviderError: Dify replied with an error or could not be reached.
     """
-    found = list(_rows(service, asked, deadline))
+    found = list(_rows(service, sent, deadline))
     if len(found) != 1:
         return ProviderIds()
     (row,) = found
     return ProviderIds(text(row.get("conversation_id")), text(row.get("id")))
 
 
-def _rows(service: DifyService, asked: SentQuestion, deadline: Deadline) -> Iterator[Mapping[str, Any]]:
-    if named := asked.ids.conversation_id:
-        # A conversation has one turn at a time, so the question is in the last row.
-        rows = service.messages(named, asked.user, authorization=asked.authorization, deadline=deadline)
-        yield from (row for row in rows[-1:] if asked.is_row(row))
+def _rows(service: DifyService, sent: SentQuestion, deadline: Deadline) -> Iterator[Mapping[str, Any]]:
+    if named := sent.ids.conversation_id:
+        # A conversation has one question at a time, so the question is in the last row.
+        rows = service.messages(named, sent.user, authorization=sent.authorization, deadline=deadline)
+        yield from (row for row in rows[-1:] if sent.is_row(row))
         return
-    listed = service.conversations(asked.user, authorization=asked.authorization).get("data")
+    listed = service.conversations(sent.user, authorization=sent.authorization).get("data")
     talks = [talk for talk in listed if isinstance(talk, dict)] if isinstance(listed, list) else []
-    new = [text(talk.get("id")) for talk in talks if asked.is_time(talk)]
+    new = [text(talk.get("id")) for talk in talks if sent.is_time(talk)]
     for conversation_id in new[:MAX_CANDIDATES]:
-        rows = service.messages(conversation_id, asked.user, authorization=asked.authorization, deadline=deadline)
-        yield from (row for row in rows if len(rows) == 1 and asked.is_row(row))
+        rows = service.messages(conversation_id, sent.user, authorization=sent.authorization, deadline=deadline)
+        yield from (row for row in rows if len(rows) == 1 and sent.is_row(row))
 
 
 _SUCCESS = ("succeeded", "partial-succeeded")
@@ -189,7 +189,7 @@ class DifyRecovery:
     def __init__(
         self,
         service: DifyService,
-        asked: SentQuestion,
+        sent: SentQuestion,
         deadline: Deadline,
         *,
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
@@ -198,7 +198,7 @@ class DifyRecovery:
     ) -> None:
         """Set the question to recover. `sleep` gets the seconds, and the deadline whose abort wakes it."""
         self._service = service
-        self._asked = asked
+        self._sent = sent
         self._deadline = deadline
         self._timeouts = timeouts
         self._clock = clock
@@ -217,18 +217,18 @@ class DifyRecovery:
                 again; `interrupted` or `answer_timeout`, by the deadline.
         """
         try:
-            return self._whole()
+            return self._complete()
         except ProviderError as exc:
-            if exc.code != "provider_paused" or not self._asked.ids.run_id:
+            if exc.code != "provider_paused" or not self._sent.ids.run_id:
                 raise
             return self._paused(exc)
 
-    def _whole(self) -> Recovered:
+    def _complete(self) -> Recovered:
         found = ProviderIds()
-        if not self._asked.is_named:
-            found = self._found()
-            self._asked = replace(self._asked, ids=found)
-        run = self._ended_run() if self._asked.ids.run_id else _NO_RUN
+        if not self._sent.is_named:
+            found = self._looked_up_ids()
+            self._sent = replace(self._sent, ids=found)
+        run = self._ended_run() if self._sent.ids.run_id else _NO_RUN
         if run.answer:
             self._poller.shorten(self._timeouts.saving)
         try:
@@ -241,40 +241,40 @@ class DifyRecovery:
 
     def _paused(self, paused: ProviderError) -> Recovered:
         """Return the answer of a paused run so far, and its forms: only a snapshot of the run's events has these."""
-        asked, turn, forms = self._asked, DifyAnswer(), list[PendingForm]()
+        sent, answer, forms = self._sent, DifyAnswer(), list[PendingForm]()
         limits: dict[str, Any] = {"deadline": self._deadline, "silence": self._timeouts.listening, "snapshot": True}
         try:
             with self._service.workflow_events(
-                asked.ids.run_id, asked.user, authorization=asked.authorization, **limits
+                sent.ids.run_id, sent.user, authorization=sent.authorization, **limits
             ) as stream:
                 for event in stream:
-                    forms += [each for each in turn.take(event) if isinstance(each, PendingForm)]
-                    if turn.state != "running":
+                    forms += [each for each in answer.take(event) if isinstance(each, PendingForm)]
+                    if answer.state != "running":
                         break
         except ProviderError as exc:
             check_deadline(self._deadline)
             raise paused from exc
-        if not forms and turn.state != "running":
+        if not forms and answer.state != "running":
             # A person has answered meanwhile, elsewhere or through another question.
-            return self._whole()
+            return self._complete()
         if not forms:
             raise paused
-        said = self._said_before_pause() or turn.text
-        return Recovered(said, forms=tuple(after(said, each) for each in forms))
+        before = self._text_before_pause() or answer.text
+        return Recovered(before, forms=tuple(after(before, each) for each in forms))
 
-    def _said_before_pause(self) -> str:
+    def _text_before_pause(self) -> str:
         try:
-            message = self._fetch_message() if self._asked.in_history else None
+            message = self._fetch_message() if self._sent.in_history else None
         except ProviderError:
             check_deadline(self._deadline)
             return ""
         return message.answer if message and message.status == "paused" else ""
 
-    def _found(self) -> ProviderIds:
-        """Find the ids of a message by its text. Searches up to twice: Dify may be about to insert the row."""
-        asked = self._asked
-        for seconds in (self._timeouts.pause, 2 * self._timeouts.pause) if asked.searchable else ():
-            ids = self._poller.poll(lambda: search(self._service, asked, self._deadline))
+    def _looked_up_ids(self) -> ProviderIds:
+        """Find the ids of a message by its text. Looks up to two times: Dify may be about to insert the row."""
+        sent = self._sent
+        for seconds in (self._timeouts.pause, 2 * self._timeouts.pause) if sent.can_be_looked_up else ():
+            ids = self._poller.poll(lambda: look_up_ids(self._service, sent, self._deadline))
             if ids.message_id:
                 return ids
             self._poller.wait(seconds)
@@ -303,7 +303,7 @@ class DifyRecovery:
     def _fetch_run(self) -> DifyRun:
         try:
             reply = self._service.workflow_run(
-                self._asked.ids.run_id, authorization=self._asked.authorization, deadline=self._deadline
+                self._sent.ids.run_id, authorization=self._sent.authorization, deadline=self._deadline
             )
         except ProviderError as exc:
             if exc.http_status in (400, 404):
@@ -317,12 +317,12 @@ class DifyRecovery:
         if not self._has_events:
             since, limit = self._began, self._timeouts.running
         over = self._clock() - since >= limit
-        return f"the run says `running` and nothing else for {limit:g} s" if over else ""
+        return f"the run reports only `running` for {limit:g} s" if over else ""
 
     def _is_saved(self) -> bool:
         """Return whether the history has a result; False if the history cannot be read."""
         try:
-            return self._asked.in_history and self._fetch_message() is not None
+            return self._sent.in_history and self._fetch_message() is not None
         except ProviderError:
             check_deadline(self._deadline)
             return False
@@ -331,7 +331,7 @@ class DifyRecovery:
         """Return the result that the run's events report; None if they report none, or there is no event stream."""
         if not self._has_events:
             return None
-        with closing(self._heard()) as events:
+        with closing(self._events()) as events:
             for event in events:
                 match event.get("event"):
                     case "workflow_finished":
@@ -342,15 +342,15 @@ class DifyRecovery:
                         raise RunFailed(str(stream_error(event)))
         return None
 
-    def _heard(self) -> Generator[Mapping[str, Any]]:
+    def _events(self) -> Generator[Mapping[str, Any]]:
         """Yield the run's events from now on. Each event sets `_alive`."""
         left = self._alive + self._service.timeout - self._clock()
-        asked = self._asked
+        sent = self._sent
         try:
             with self._service.workflow_events(
-                asked.ids.run_id,
-                asked.user,
-                authorization=asked.authorization,
+                sent.ids.run_id,
+                sent.user,
+                authorization=sent.authorization,
                 deadline=self._deadline,
                 silence=min(left, self._timeouts.listening),
             ) as stream:
@@ -370,7 +370,7 @@ class DifyRecovery:
 
     def _saved_message(self) -> DifyMessage:
         """Wait until the history has the answer."""
-        if not self._asked.in_history:
+        if not self._sent.in_history:
             raise Unrecoverable("its message is not known")
         message = self._poller.poll(self._fetch_message)
         if message.status == "paused":
@@ -383,9 +383,9 @@ class DifyRecovery:
 
     def _fetch_message(self) -> DifyMessage | None:
         """Return the question's row; None while it shows no result."""
-        ids = self._asked.ids
+        ids = self._sent.ids
         rows = self._service.messages(
-            ids.conversation_id, self._asked.user, authorization=self._asked.authorization, deadline=self._deadline
+            ids.conversation_id, self._sent.user, authorization=self._sent.authorization, deadline=self._deadline
         )
         row = next((row for row in rows if text(row.get("id")) == ids.message_id), None)
         message = DifyMessage.read(row) if row is not None else None

@@ -37,7 +37,7 @@ CONVERSATION_ROWS = 100
 HISTORY_ROWS = 5
 #: At most this many bytes of an error reply or a small reply are read.
 _MAX_BODY = 1024 * 1024
-#: The same for a run's result and history rows: they hold whole answers, which older versions escape to twice the size.
+#: The same for a run's result and history rows: they hold full answers, which older versions escape to twice the size.
 _MAX_HISTORY = 16 * 1024 * 1024
 #: Error codes by the status of a reply to an upload. A proxy answers 413 without Dify's body.
 _UPLOAD_ERRORS = {413: "media_too_large", 415: "media_wrong_type"}

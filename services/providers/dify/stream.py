@@ -26,7 +26,7 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
         self._damaged = 0
         #: Number of events without data. They prove that Dify's HTTP server is alive, not that the run is.
         self.pings = 0
-        #: Whether an event with data has arrived: from then on the question must not be asked again.
+        #: Whether an event with data has arrived: from then on the question must not be sent again.
         self.began = False
 
     # One generator instead of one per step: every delta suspends and resumes each generator of a chain.
@@ -52,10 +52,10 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
     def _objects(self, data: bytes) -> list[Mapping[str, Any]]:
         """Return the JSON objects of an event's data: one, unless a proxy joined several events."""
         try:
-            whole = orjson.loads(data)
+            parsed = orjson.loads(data)
         except ValueError:
             return self._odd_objects(data)
-        return [whole] if isinstance(whole, dict) else []
+        return [parsed] if isinstance(parsed, dict) else []
 
     def _odd_objects(self, data: bytes) -> list[Mapping[str, Any]]:
         """Parse data that is not strict JSON: invalid UTF-8, half surrogate pairs, or one object per line."""
@@ -64,9 +64,9 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
         except UnicodeDecodeError:
             self._damaged += 1
             text = data.decode(errors="replace")
-        whole = _parsed(text)
+        parsed = _parsed(text)
         # Dify writes one object per line, so events that a proxy joined can be split at line breaks.
-        parts = [whole] if whole is not None or "\n" not in text else [_parsed(line) for line in text.split("\n")]
+        parts = [parsed] if parsed is not None or "\n" not in text else [_parsed(line) for line in text.split("\n")]
         if None in parts:
             log.warning("Dify sent %d characters of data that are not JSON", len(text))
         return [part for part in parts if isinstance(part, dict)]

@@ -34,7 +34,7 @@ def read_opening(service: DifyService, authorization: str) -> Opening:
 
 
 class SuggestedQuestions:
-    """Fetches the suggestions of one app. An app without that feature is not asked again for a while. Thread-safe."""
+    """Fetches the suggestions of one app. After a reply that it has none, it sends no request for a while."""
 
     def __init__(
         self,

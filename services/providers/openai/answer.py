@@ -1,7 +1,7 @@
 """The state machine of one answer of an OpenAI-compatible server, without I/O.
 
 Servers differ in what they leave out: `choices` may be missing, null or empty, `[DONE]` or `finish_reason` may never
-arrive, `usage` may be in every record or in one after the last, and the last record may repeat the whole message. A
+arrive, `usage` may be in every record or in one after the last, and the last record may repeat the complete message. A
 model's thoughts arrive in a field of their own and are put before the answer as `<think>…</think>`.
 """
 
@@ -73,7 +73,7 @@ class OpenAIAnswer:
         self._cite(mappings(fields.get("search_results")))  # Perplexity
         for choice in mappings(fields.get("choices")):
             if not choice.get("index"):
-                yield from self._take_choice(choice, whole=fields.get("object") == "chat.completion")
+                yield from self._take_choice(choice, complete=fields.get("object") == "chat.completion")
 
     def close(self) -> Iterator[ProviderEvent]:
         """Yield the remaining events after the stream has ended.
@@ -91,15 +91,15 @@ class OpenAIAnswer:
         if "".join(self._words).strip():
             return
         if self._calls_tools:
-            raise ProviderError("the model asks for tools, which nobody runs here", code="provider_tools")
+            raise ProviderError("the model requests tools, which are not run here", code="provider_tools")
         raise ProviderError("the answer has no text", code="provider_empty")
 
     def leave(self) -> Iterator[ProviderEvent]:
         """Yield the metadata and usage known so far, also for an answer that broke off."""
         yield from self._stop_thinking()
-        told = {"model": self._model, "finish_reason": self._finish_reason}
-        if known := {name: word for name, word in told.items() if word}:
-            yield Metadata(known)
+        known = {"model": self._model, "finish_reason": self._finish_reason}
+        if facts := {name: word for name, word in known.items() if word}:
+            yield Metadata(facts)
         if self.usage != Usage():
             yield self.usage
 
@@ -108,15 +108,15 @@ class OpenAIAnswer:
             self._message_id = message_id
             yield ProviderIds(message_id=message_id)
 
-    def _take_choice(self, choice: Mapping[str, Any], *, whole: bool) -> Iterator[ProviderEvent]:
-        """Read a choice's delta and message; `whole` is whether the record is a whole completion, not a chunk."""
+    def _take_choice(self, choice: Mapping[str, Any], *, complete: bool) -> Iterator[ProviderEvent]:
+        """Read a choice's delta and message; `complete` is whether the record is a complete reply, not a chunk."""
         reason = text(choice.get("finish_reason"))
         delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
         self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
         self._cite([_citation(each) for piece in (delta, message) for each in mappings(piece.get("annotations"))])
         yield from self._add(*_words_of(delta))
         thought, said = _words_of(message)
-        yield from self._take_message(thought, said, whole=whole, closing=whole or bool(reason))
+        yield from self._take_message(thought, said, complete=complete, closing=complete or bool(reason))
         if reason:
             self._finish_reason = reason
             self.state = "done" if self.state == "done" else "finishing"
@@ -128,17 +128,17 @@ class OpenAIAnswer:
         if len(known) > len(self.usage.sources):
             self.usage = replace(self.usage, sources=tuple(known.values())[:_MOST_CITED])
 
-    def _take_message(self, thought: str, said: str, *, whole: bool, closing: bool) -> Iterator[ProviderEvent]:
+    def _take_message(self, thought: str, said: str, *, complete: bool, closing: bool) -> Iterator[ProviderEvent]:
         """Append the part of a message that is not in the text so far.
 
         A server that does not stream sends the answer as one message, MiniMax repeats it at the end, others send a
-        message that grows, or each piece as a message. A whole completion with a different text replaces the text.
+        message that grows, or each piece as a message. A complete reply with a different text replaces the text.
         """
         if thought and not self._words:
             more = _addition("".join(self._thoughts), thought, closing=closing)
             yield from self._add(thought if more is None else more, "")
         more = _addition("".join(self._words), said, closing=closing)
-        if more is None and whole:
+        if more is None and complete:
             yield self._begin_anew(said)
         else:
             yield from self._add("", said if more is None else more)

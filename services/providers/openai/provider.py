@@ -37,7 +37,7 @@ _WITH_USAGE = {"stream_options": {"include_usage": True}}
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 #: Media types beside text/* that are text.
 _TEXTS = ("application/xml", "application/octet-stream", "message/rfc822", "image/svg+xml")
-#: Characters of the longest text file: it goes into the model's context as a whole.
+#: Characters of the longest text file: all of it goes into the model's context.
 MOST_TEXT = 200_000
 
 
@@ -61,7 +61,7 @@ class ModelOptions:
 
 
 class OpenAIProvider(BaseRAGProvider):
-    """Streams chat completions. The server stores no conversations, so each request carries the earlier turns."""
+    """Streams chat completions. The server stores no conversations, so each request carries the earlier exchanges."""
 
     keeps_conversations = False
     takes_instructions = True

@@ -122,13 +122,13 @@ class SearchFirst(ProviderWrapper):
         self._show = show
         self._texts = texts
         self._timeout = timeout
-        #: Outcomes kept after ConversationGone, because the question is asked again with the same deadline.
+        #: Outcomes kept after ConversationGone, because the question is sent again with the same deadline.
         self._found: WeakKeyDictionary[Deadline, Search] = WeakKeyDictionary()
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Yield the results as the answer, or the provider's answer based on them.
 
-        If the search fails or finds nothing, the provider answers without results, after a sentence that says so.
+        If the search fails or finds nothing, the provider answers without results, after a sentence about it.
 
         Raises:
             ConversationGone: raised by the provider; asking again does not repeat the search.
@@ -156,8 +156,8 @@ class SearchFirst(ProviderWrapper):
             yield from _noted(self._wrapped.stream_query(query, deadline), search.note)
             return
         hits = citable(search.result)
-        asked = replace(query, text=as_context(search.result, hits, query.text))
-        yield from _with_sources(self._wrapped.stream_query(asked, deadline), _sources(hits))
+        question = replace(query, text=as_context(search.result, hits, query.text))
+        yield from _with_sources(self._wrapped.stream_query(question, deadline), _sources(hits))
 
     def _searched(self, wanted: str, deadline: Deadline) -> Search:
         """Search within the timeout. A failure becomes a sentence, unless the answer's own deadline has ended."""

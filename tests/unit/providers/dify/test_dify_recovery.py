@@ -276,7 +276,7 @@ def test_a_running_chatflow_without_events_is_unrecoverable(make: Make, dify: Mo
     error = sleeper.fails(dify.base_url, ids, timeouts=timeouts)
 
     assert isinstance(error, Unrecoverable)
-    assert str(error) == "the run says `running` and nothing else for 60 s"
+    assert str(error) == "the run reports only `running` for 60 s"
     assert sleeper.clock.now == 60.0
     assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
