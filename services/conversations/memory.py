@@ -32,11 +32,11 @@ MEMORY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MemoryStores:
-    """Where conversations are remembered."""
+    """The stores of conversations."""
 
     conversations: ConversationStore
     #: Exchanges, for providers that keep no conversations themselves.
-    history: HistoryStore | None = None
+    history: HistoryStore
     #: Seconds for which the end of an answer waits until its conversation is stored.
     timeout: float = MEMORY_SECONDS
 
@@ -58,9 +58,9 @@ class ConversationMemory:
     ) -> None:
         """Load the memory of the conversation `key`, unless `memory` has it already.
 
-        A `provider` that keeps conversations itself gets no exchanges. `resets` is the reset count that an
-        earlier owner of the stream found: if it differs now, the conversation was begun anew, and this question has
-        none.
+        A `provider` that keeps conversations itself gets no exchanges. `resets` is the reset count that an earlier
+        owner of the stream found: if it differs now, the person has reset the conversation since, and this question
+        belongs to none.
         """
         self._key = key
         self._conversations = stores.conversations
