@@ -22,7 +22,7 @@ from services.wecom.long_connection.protocol import WRONG_SECRET
 
 log = logging.getLogger(__name__)
 
-#: What is wrong with a long connection, by the lease's `problem`; other codes are told as they are.
+#: What is wrong with a long connection, by the lease's `problem`; other codes are shown as they are.
 PROBLEMS = {str(WRONG_SECRET): f"wrong WECHAT_BOT_ID or WECHAT_BOT_SECRET ({WRONG_SECRET})"}
 #: Seconds the clocks may differ if no bot has WECHAT_TIMESTAMP_WINDOW.
 CLOCK_WINDOW = 600.0

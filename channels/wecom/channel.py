@@ -31,13 +31,13 @@ from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
 
 
-def shown_files(store: FileStore | None, snapshot: Snapshot) -> ShownFiles:
+def shown_files(store: FileStore, snapshot: Snapshot) -> ShownFiles:
     """Return the files of an answer that ended within its frame; all others cost no round trip.
 
     Raises:
         StoreUnavailable: Redis is away.
     """
-    if store is None or not snapshot.has_files or snapshot.status == "processing" or snapshot.frame_over:
+    if not snapshot.has_files or snapshot.status == "processing" or snapshot.frame_over:
         return ShownFiles()
     return store.shown(snapshot.stream_id)
 
@@ -79,7 +79,7 @@ class WeComChannel:
         bots: Mapping[str, WechatService],
         texts: Texts,
         frames: WeComFrames,
-        files: FileStore | None = None,
+        files: FileStore,
     ) -> None:
         """Take the callback service of each bot, by its name."""
         self._gateway = gateway

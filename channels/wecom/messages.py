@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from channels.registry import WECOM
 from channels.wecom.commands import BotCommands
@@ -60,13 +59,10 @@ class WeComMessages:
         gateway: Gateway,
         texts: Texts,
         welcomes: Mapping[str, str],
-        commands: Mapping[str, BotCommands] = MappingProxyType({}),
-        feedback: FeedbackInbox | None = None,
+        commands: Mapping[str, BotCommands],
+        feedback: FeedbackInbox,
     ) -> None:
-        """The mappings have one entry per bot, by its name; `commands` only for bots that have any.
-
-        `feedback` takes ratings of answers, None ignores them.
-        """
+        """The mappings have one entry per bot, by its name; `commands` only for bots that have any."""
         self._gateway = gateway
         self._texts = texts
         self._welcomes = welcomes
@@ -102,8 +98,6 @@ class WeComMessages:
 
     def rate(self, bot: str, message: Message) -> str:
         """Take the rating of a `feedback_event`; return its outcome. Only an empty reply may answer it."""
-        if self._feedback is None:
-            return "unknown"
         try:
             stream_id, rating = read_feedback(message)
         except ValueError:

@@ -159,7 +159,7 @@ def _granted(status: int, answer: dict[str, Any]) -> tuple[str, float]:
     if status == 200 and answer.get("success") is True:
         return _token(answer.get("data"))
     if status < 500 and status != 429 and answer.get("success") is False:
-        raise AuthError(f"the auth API said no, HTTP {status}", code="auth_refused")
+        raise AuthError(f"the auth API refused, HTTP {status}", code="auth_refused")
     raise _unavailable(f"HTTP {status} without a success that is true or false")
 
 

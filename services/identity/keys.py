@@ -60,7 +60,7 @@ class Keys:
         return _fixed(*(self._safe("callers") or [self._of_this_process]))
 
     def contacts(self) -> Keyring:
-        """Return the keys that seal what WeCom's directory says, and its access token: never one stored in Redis."""
+        """Return the keys that seal entries of WeCom's directory and its access token: never one stored in Redis."""
         return _fixed(*self._safe("contacts"))
 
     def _of_bots(self, purpose: str) -> dict[str, Keyring]:

@@ -450,7 +450,7 @@ def test_each_failure_is_logged_once(
     refused(service, "zhangsan")
 
     warnings = [record.getMessage() for record in caplog.records if record.name == "services.identity.auth_service"]
-    assert warnings == ["authentication failed: auth_refused (the auth API said no, HTTP 200)"]
+    assert warnings == ["authentication failed: auth_refused (the auth API refused, HTTP 200)"]
 
 
 def test_mode_none_accepts_every_user() -> None:

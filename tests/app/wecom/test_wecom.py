@@ -232,10 +232,17 @@ def channel_of(
     thoughts: dict[str, Any] = {"default": thinking}
     return WeComChannel(
         gateway=gateway,
-        messages=WeComMessages(gateway=gateway, texts=Texts(), welcomes={"default": ""}),
+        messages=WeComMessages(
+            gateway=gateway,
+            texts=Texts(),
+            welcomes={"default": ""},
+            commands={},
+            feedback=app_server.container.feedback_inbox,
+        ),
         bots=app_server.container.wechat,
         texts=Texts(),
         frames=WeComFrames(Texts(), thinking=thoughts, sources=sources),
+        files=app_server.container.files.store,
     )
 
 
