@@ -56,7 +56,7 @@ def make_batches(
     )
     asker = ItemAsker(gateway)
     embedded = settings.batch_worker == "embedded"
-    engine = LaneEngine(store, lanes, asker, runner, texts=texts, threads=threads if embedded else 0)
+    engine = LaneEngine(store, lanes, asker, texts=texts, threads=threads if embedded else 0)
     archive = BatchArchive(
         store,
         LockStore(runner),

@@ -5,12 +5,13 @@ Imports `answers` and lower floors. Submitting and changing a task begins in `ma
 
 **Work.** `BATCH_MAX_CONCURRENT` lanes bound how many items are asked at once over all replicas. One worker holds a lane
 by a lease in Redis (10 s, renewed every third of it); a lapsed lane is marked, and given to another worker after 3 s
-more. Every replica's sweep, each 5 s and after every change, sends a dramatiq message for each free lane while there is
-work. A worker works its lane for 10 s and passes it on; a message for a lane that is taken is dropped. A process
-fetches no more lanes than its share. An item is asked under the id `task/index/attempt`, so the lane's next holder
-finds the item in SQL and its answer by its stream, and does not ask again. Two holders of one lane are harmless: a
-unique index allows one running item per lane, a claim returns that one first, and an attempt ends once. A transaction
-that changes a task or an item locks the task's row first.
+more. Every replica's sweep, each 5 s and after every change, begins work on free lanes while there is work, in a thread
+each, and on no more lanes than its share: all lanes by the number of worker processes. A lane is released when there is
+no item for it, when its process leaves, and when the process's share got smaller. A change on one replica is announced
+in Redis (`{dify_batch}:announced`), where the others look twice a second. An item is asked under the id
+`task/index/attempt`, so the lane's next holder finds the item in SQL and its answer by its stream, and does not ask
+again. Two holders of one lane are harmless: a unique index allows one running item per lane, a claim returns that one
+first, and an attempt ends once. A transaction that changes a task or an item locks the task's row first.
 
 **Ends.** Results are stored again until SQL takes them. Errors that may pass (busy, unreachable, broken off, …) are
 retried after 1, 2, 4 … 60 s with jitter, `max_attempts` times; a rejected key or question fails at once. A provider's
@@ -24,7 +25,4 @@ unfinished, with numbers of attempts that no stream has yet.
 
 **Order.** Of the tasks of one priority, the one that was served longest ago is next. `LOWEST` (`claims.py`) has the
 lowest priority that takes part in each of a process's claims, so no task starves.
-
-**dramatiq.** Its broker runs over our Redis client, whose keys carry the tag `{dramatiq}`. Its middleware is left out
-(time limits interrupt threads in a way that greenlets do not support; retries are ours), and so is its delay queue.
 """

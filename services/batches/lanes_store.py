@@ -5,6 +5,7 @@ Beside them the streams in which the items of a task were asked, which are remov
     {dify_batch}:lane_owners     hash, lane number → its owner's token
     {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → creation of the hash
     {dify_batch}:workers         sorted set, name of a worker process by its last renewal
+    {dify_batch}:announced       string, another random value after each change that may give free lanes work
     {dify_batch}:pause           hash while the provider is busy: ends, since, rounds
     {dify_batch}:streams:<task>  set, ids of the streams of a task's items; as long as the latest stream
 
@@ -15,14 +16,15 @@ database ensures that no item is asked twice at a time, with at most one running
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from services.redis.store import Call, ScriptRunner, script
 
-LANES, OWNERS, SUSPECTS, WORKERS, PAUSE = (
-    f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers", "pause")
+LANES, OWNERS, SUSPECTS, WORKERS, PAUSE, ANNOUNCED = (
+    f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers", "pause", "announced")
 )
 
 #: Stream ids that are taken out of a task's set at once.
@@ -142,6 +144,14 @@ class BatchLanesStore:
         call = Call(script("lane_look"), (LANES, OWNERS, SUSPECTS, WORKERS), args)
         workers, held, suspect, unsure, *free = self._runner.run([call])[0]
         return LanesSeen(tuple(free), held, suspect, bool(unsure), workers)
+
+    def announce(self) -> None:
+        """Let every process notice by `announced` that free lanes may have work."""
+        self._runner.run([Call(None, ("SET", ANNOUNCED, secrets.token_hex(8), "EX", ceil(LIFE)))])
+
+    def announced(self) -> str:
+        """Return a value that is another one after each `announce`; "" if there was none for an hour."""
+        return self._runner.run([Call(None, ("GET", ANNOUNCED))])[0] or ""
 
     def pause(self, seconds: float) -> float:
         """Begin no items on any replica for as long as the provider asks; return the seconds.

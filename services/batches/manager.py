@@ -114,7 +114,7 @@ class BatchManager:
             raise
         if created:
             log.info("batch task taken", extra={"task_id": task.task_id, "items": task.total})
-            self._engine.wake()
+            self._engine.announce()
         return task, created
 
     def get(self, task_id: str, owner: str) -> Task:
@@ -166,14 +166,14 @@ class BatchManager:
     def resume(self, task_id: str, owner: str) -> Task:
         """Continue a paused task; raises `BatchUnknown`, `BatchFinished`."""
         task = self._store.resume(task_id, owner)
-        self._engine.wake()
+        self._engine.announce()
         return task
 
     def retry(self, task_id: str, owner: str, *, credential: str = "") -> Task:
         """Ask the failed items of an ended task again. Raises as `SqlBatchStore.retry_failed` does."""
         task = self._store.retry_failed(task_id, owner, credential=credential)
         log.info("batch task asked again", extra={"task_id": task_id, "items": task.pending})
-        self._engine.wake()
+        self._engine.announce()
         return task
 
     def purge(self, task_id: str, owner: str) -> None:

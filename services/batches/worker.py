@@ -12,10 +12,11 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 
 from config.texts import Texts
 from services import metrics
@@ -27,8 +28,6 @@ from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds of work on a lane per message; then any replica may take the lane, so that a new one gets its share.
-STEP_SECONDS = 10.0
 #: Seconds before an item's second attempt, doubled for each later one, and their maximum.
 BACK_OFF = 1.0
 BACK_OFF_MOST = 60.0
@@ -53,7 +52,12 @@ class Lane:
 
 
 class LaneWorker:
-    """The lanes of one process. `retried` is called when items wait for a retry, and when a pause ends early."""
+    """The lanes of one process, each worked on in a thread of its own.
+
+    `threads` is the maximal number of them, and `retried` is called when items wait for a retry, and when a pause ends
+    early. A process works on its share of all lanes only; when another process starts, the share gets smaller, and the
+    lanes above it are released after their items.
+    """
 
     def __init__(
         self,
@@ -62,8 +66,8 @@ class LaneWorker:
         asker: ItemAsker,
         *,
         texts: Texts,
+        threads: int,
         retried: Callable[[], None],
-        step_seconds: float = STEP_SECONDS,
         back_off: float = BACK_OFF,
         dice: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -72,17 +76,37 @@ class LaneWorker:
         self._asker = asker
         self._texts = texts
         self._retried = retried
-        self._step_seconds = step_seconds
         self._back_off = back_off
         self._dice = dice
+        self._most = threads
+        self._share = threads
+        self._threads: set[threading.Thread] = set()
         self._held: dict[int, Lane] = {}
         self._leaving = False
         self._stopping = threading.Event()
 
-    def step(self, number: int) -> bool:
-        """Work on a lane for a while; return whether work is left, so that the caller sends a message.
+    @property
+    def busy(self) -> int:
+        """Number of lanes held here."""
+        return len(self._held)
 
-        Do nothing if the lane has another owner.
+    def begin(self, wanted: Collection[int], ended: Callable[[bool], None]) -> None:
+        """Work on as many of the wanted lanes as this process's share has room for; return at once.
+
+        `ended` is called at the end of each, with what `step` returned.
+        """
+        room = 0 if self._leaving else max(0, self._share - len(self._threads))
+        free = sorted(set(wanted) - self._held.keys())
+        # In random order: processes that look at the same time rarely choose the same lanes.
+        for number in random.sample(free, min(room, len(free))):
+            thread = threading.Thread(target=self._run, args=(number, ended), name=f"batch-lane-{number}", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def step(self, number: int) -> bool:
+        """Work on a lane until it has no item, or this process leaves or has more than its share of the lanes.
+
+        Return whether work may be left for other processes. Do nothing if the lane has another owner.
         """
         if number >= self._lanes.lanes:
             return False
@@ -96,14 +120,15 @@ class LaneWorker:
         finally:
             self._give_back(lane)
 
-    def renew(self) -> int:
-        """Renew the lanes held here, and detect lost ones; return the number of living workers.
+    def renew(self) -> None:
+        """Renew the lanes held here, detect lost ones, and set this process's share of the lanes.
 
         Raises:
             StoreUnavailable: Redis is away; work on the lanes continues.
         """
         held = list(self._held.values())
         workers, lost = self._lanes.renew({lane.number: lane.token for lane in held}, leaving=self._leaving)
+        self._share = min(self._most, ceil(self._lanes.lanes / max(1, workers)))
         for lane in held:
             if lane.number in lost:
                 lane.lost = True
@@ -111,7 +136,6 @@ class LaneWorker:
         # The renewal has taken lanes again that were released during it.
         if over := {lane.number: lane.token for lane in held if self._held.get(lane.number) is not lane}:
             self._lanes.release(over)
-        return workers
 
     def watch(self) -> None:
         """Stop running items whose task was cancelled: the canceller may not have found their streams.
@@ -136,6 +160,23 @@ class LaneWorker:
         self._leaving = True
         self._stopping.set()
 
+    def join(self, seconds: float) -> None:
+        """Wait up to `seconds` for the threads of the lanes."""
+        end = time.monotonic() + seconds
+        for thread in list(self._threads):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _run(self, number: int, ended: Callable[[bool], None]) -> None:
+        try:
+            left = self.step(number)
+        except Exception:
+            # The next sweep finds the lane free.
+            log.exception("lane failed", extra={"lane": number})
+            return
+        finally:
+            self._threads.discard(threading.current_thread())
+        ended(left)
+
     def _take(self, lane: Lane) -> bool:
         try:
             if not self._lanes.take(lane.number, lane.token):
@@ -154,10 +195,8 @@ class LaneWorker:
             self._lanes.release({lane.number: lane.token})
 
     def _work(self, lane: Lane) -> bool:
-        """Ask the lane's items until there are none, its time is over, or this process leaves."""
-        end = time.monotonic() + self._step_seconds
         while not lane.lost:
-            if self._leaving or time.monotonic() >= end:
+            if self._leaving or self.busy > self._share:
                 return True
             if not self._next(lane):
                 return False
@@ -172,7 +211,7 @@ class LaneWorker:
         try:
             lane.claimed = claim(lane.number, lanes=self._lanes.lanes)
         except StoreUnavailable:
-            # If an item was claimed, the lane is occupied: the sweep sends a message when the database is back.
+            # If an item was claimed, the lane is occupied: a sweep has it worked on when the database is back.
             return False
         return lane.claimed is not None
 

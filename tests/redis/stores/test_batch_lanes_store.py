@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from services.batches.lanes_store import LEASE, LIFE, BatchLanesStore
+from services.batches.lanes_store import ANNOUNCED, LEASE, LIFE, BatchLanesStore
 from services.redis.store import ScriptRunner
 
 #: Seconds: longer than the lease, and longer than the grace.
@@ -142,3 +142,16 @@ def test_every_key_of_lanes_has_a_ttl(lanes: BatchLanesStore, redis_client: redi
     assert {key.partition(":")[0] for key in keys} == {"{dify_batch}"}
     assert len(keys) == 4
     assert all(0 < redis_client.pttl(key) <= LIFE * 1000 for key in keys)
+
+
+def test_each_announcement_is_another_one(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
+    """Every process reads the same one, and without any there is ""."""
+    assert lanes.announced() == ""
+
+    lanes.announce()
+    first = lanes.announced()
+    assert lanes.announced() == first
+    lanes.announce()
+
+    assert "" != lanes.announced() != first
+    assert redis_client.ttl(ANNOUNCED) > 0

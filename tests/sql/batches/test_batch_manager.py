@@ -139,24 +139,11 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
                 change(task_id, OWNER)
 
 
-def test_the_sweep_finds_work_without_a_message(opened: Open, store: SqlBatchStore) -> None:
-    """A task whose replica died before it sent a message is found by the sweep."""
+def test_the_sweep_finds_work_that_was_not_announced(opened: Open, store: SqlBatchStore) -> None:
+    """A task is worked on although its replica died before it announced the task."""
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     with opened() as desk:
         assert desk.ends(task.task_id).completed == 1
-
-
-def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
-    """A message may be lost with the worker that fetched it. Its lane is free then, so the next sweep sends again."""
-    length = Call(None, ("LLEN", "{dramatiq}:batch"))
-    with opened(works=False) as desk:
-        desk.submits(texts(5))
-        wait_until(lambda: desk.runner.run([length]) == [3], timeout=TIMEOUT)
-        desk.runner.run([Call(None, ("DEL", "{dramatiq}:batch"))])
-
-        desk.engine.sweep()
-
-        assert desk.runner.run([length]) == [3]
 
 
 @pytest.mark.parametrize("lane", [1, 17])
@@ -172,23 +159,36 @@ def test_a_running_item_of_a_lane_without_a_worker_is_found(opened: Open, store:
         assert desk.ends(task.task_id).completed == 1
 
 
-def test_a_replica_without_workers_only_sends_messages(
-    opened: Open, provider: ScriptedProvider, redis_url: str, redis_server: RedisServer
-) -> None:
-    """It submits tasks for the replicas with workers; its sweeps do not send a message twice."""
-    taker, worker = opened(works=False), opened(name="worker")
-    with taker:
+def test_a_replica_without_workers_only_announces_tasks(opened: Open, provider: ScriptedProvider) -> None:
+    """It submits tasks for the replicas with workers, and asks no question."""
+    with opened(works=False) as taker:
         task_id = taker.submits(texts(5))
-        wait_until(lambda: taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3], timeout=TIMEOUT)
-        for _ in range(3):
-            taker.engine.sweep()
-        assert taker.batches.status().is_running is False
-        assert taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3]
-        assert provider.asked == []
+        taker.engine.sweep()
+        assert taker.engine.wanted()[0] == {0, 1, 2}
+        assert (taker.batches.status().is_running, provider.asked) == (False, [])
 
-        with worker:
+        with opened(name="worker"):
             assert taker.ends(task_id).completed == 5
             wait_until(lambda: taker.batches.status().is_running, timeout=TIMEOUT)
+
+
+def test_an_announced_task_is_worked_on_by_every_replica(
+    opened: Open, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas with free lanes begin when they notice the announcement, not with their next sweep."""
+    monkeypatch.setattr("services.batches.engine.SWEEP_SECONDS", 10 * TIMEOUT)
+    provider.held.update(texts(4))
+    taker, one, other = opened(works=False), opened(name="one", lanes=4), opened(name="other", lanes=4)
+    with desks(one, other):
+        wait_until(lambda: one.batches.status().workers == 2, timeout=TIMEOUT)
+        one.engine._renew()
+        other.engine._renew()
+        with taker:
+            task_id = taker.submits(texts(4))
+            wait_until(lambda: provider.running == 4, timeout=TIMEOUT)
+            assert (one.engine._worker.busy, other.engine._worker.busy) == (2, 2)
+            provider.held.clear()
+            taker.ends(task_id)
 
 
 def test_the_same_key_is_the_same_task(opened: Open) -> None:

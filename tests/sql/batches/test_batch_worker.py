@@ -13,7 +13,7 @@ from services.batches.item import ItemAsker, Outcome, question_of
 from services.batches.lanes_store import OWNERS, BatchLanesStore
 from services.batches.records import BatchOptions, Claimed, Item
 from services.batches.store import SqlBatchStore
-from services.batches.worker import LaneWorker
+from services.batches.worker import Lane, LaneWorker
 from services.errors import ProviderError, StoreUnavailable
 from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis.store import Call
@@ -31,7 +31,8 @@ class Worker(LaneWorker):
     def __init__(self, desk: Desk, store: SqlBatchStore, **options: Any) -> None:
         self.lanes = BatchLanesStore(desk.runner, lanes=3, worker="w")
         asker = options.pop("asker", None) or ItemAsker(desk.gateway)
-        super().__init__(store, self.lanes, asker, texts=KEYS, retried=lambda: None, back_off=0.0, **options)
+        options = {"texts": KEYS, "threads": 3, "retried": lambda: None, "back_off": 0.0, **options}
+        super().__init__(store, self.lanes, asker, **options)
 
 
 class Forgetful(SqlBatchStore):
@@ -124,14 +125,66 @@ def test_a_lane_of_another_worker_is_left_alone(worker: Worker, store: Forgetful
     assert provider.asked == []
 
 
-def test_a_step_ends_after_step_seconds(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
-    """The step returns True if items are left, so that the lane gets another message."""
-    submitted(store, "一", "二", "三")
-    worker = Worker(desk, store, step_seconds=0.0)
+def test_a_worker_releases_lanes_above_its_share(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
+    """When another process starts, lanes are released for it, after their items; the step returns True."""
+    provider.held.update(("一", "二", "三"))
+    submitted(store, *"一二三四五六")
+    worker, left = Worker(desk, store), list[bool]()
+    worker.renew()
+    worker.begin({0, 1, 2}, left.append)
+    wait_until(lambda: provider.running == 3, timeout=TIMEOUT)
 
-    assert worker.step(0) is True
+    BatchLanesStore(desk.runner, lanes=3, worker="other").renew({})
+    worker.renew()
+    provider.held.remove("一")
+    wait_until(lambda: left == [True], timeout=TIMEOUT)
 
-    assert provider.asked == []
+    assert (worker.lanes.look().held, provider.running, len(provider.asked)) == (2, 2, 3)
+    provider.held.clear()
+    worker.join(TIMEOUT)
+    assert (left, len(provider.asked)) == ([True, False, False], 6)
+
+
+def test_a_worker_begins_no_lanes_above_its_share(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
+    """It has no lane twice either, and once it leaves it begins none."""
+    provider.held.update("一二三四")
+    submitted(store, *"一二三四")
+    BatchLanesStore(desk.runner, lanes=3, worker="other").renew({})
+    worker, left = Worker(desk, store), list[bool]()
+    worker.renew()
+
+    worker.begin({0, 1, 2}, left.append)
+    wait_until(lambda: provider.running == 2, timeout=TIMEOUT)
+    worker.begin({0, 1, 2}, left.append)
+    assert worker.busy == 2
+
+    worker.leave()
+    provider.held.clear()
+    worker.join(TIMEOUT)
+    worker.begin({0, 1, 2}, left.append)
+    assert (left, worker.busy, len(provider.asked)) == ([True, True], 0, 2)
+
+
+def test_a_lane_that_fails_leaves_the_others(
+    desk: Desk, store: Forgetful, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error is logged, and it is released; a task that another lane works on ends."""
+
+    class Broken(Worker):
+        def _next(self, lane: Lane) -> bool:
+            if lane.number == 0:
+                raise ValueError("broken")
+            return super()._next(lane)
+
+    task_id = submitted(store, "一")
+    worker, left = Broken(desk, store), list[bool]()
+
+    worker.begin({0, 1}, left.append)
+    worker.join(TIMEOUT)
+
+    assert "ValueError: broken" in caplog.text
+    assert (left, worker.lanes.look().held) == ([False], 0)
+    assert store.get(task_id).completed == 1
 
 
 @pytest.mark.parametrize("code", ["provider_busy", "provider_timeout", "provider_truncated", "provider_error"])
@@ -205,6 +258,7 @@ def test_back_off_doubles_with_each_attempt(desk: Desk, store: Forgetful) -> Non
         BatchLanesStore(desk.runner, lanes=1),
         ItemAsker(desk.gateway),
         texts=KEYS,
+        threads=1,
         retried=lambda: None,
         dice=lambda low, high: high,
     )

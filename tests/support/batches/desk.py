@@ -105,7 +105,7 @@ class BatchDesk(Desk):
         self.store = store
         held = BatchLanesStore(self.runner, lanes=lanes, worker=name, stream_ttl=self.streams.ttl)
         asker = ItemAsker(self.gateway)
-        self.engine = LaneEngine(store, held, asker, self.runner, texts=KEYS, threads=lanes if works else 0, poll=0.05)
+        self.engine = LaneEngine(store, held, asker, texts=KEYS, threads=lanes if works else 0)
         archive = BatchArchive(
             store, LockStore(self.runner), folder=str(folder) if folder else None, retention_days=7.0
         )

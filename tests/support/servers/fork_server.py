@@ -22,7 +22,6 @@ import sys
 from typing import Any
 
 import cryptography.hazmat.primitives.ciphers.aead
-import dramatiq.brokers.redis
 import flask
 import flask_compress
 import gevent
