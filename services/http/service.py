@@ -75,6 +75,10 @@ class HTTPReply:
             chunk = self._response.read1(READ_BYTES, decode_content=True)
         except _FOREIGN as exc:
             chunk = self._end_of_failed(exc)
+        except BaseException:
+            # urllib3 closes the response on KeyboardInterrupt too: it would count as read to its end.
+            self._failed = True
+            raise
         if deadline.aborted or self._lease.expired:
             self._failed = True
             raise _translated(TimeoutError(), deadline)

@@ -424,6 +424,28 @@ def test_a_connection_is_not_reused_after_a_failure(reply: bytes) -> None:
         http.close()
 
 
+def test_a_connection_whose_read_was_interrupted_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a blocked read: the unread rest of the reply would be taken for the next reply."""
+
+    def interrupted(*_args: object) -> int:
+        raise KeyboardInterrupt
+
+    def read_on(exchange: HTTPReply) -> None:
+        assert exchange.read(30.0) == b"hello"
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.SocketIO, "readinto", interrupted)
+            exchange.read(30.0)
+
+    http = HTTPService()
+    with RawServer(FIRST_CHUNK, hang=True) as server:
+        with pytest.raises(KeyboardInterrupt), asked(server.url, http) as exchange:
+            read_on(exchange)
+        with asked(server.url, http) as exchange:
+            assert exchange.read(30.0) == b"hello"
+        assert len(server.heads) == 2
+        http.close()
+
+
 def test_a_proxy_that_refuses_the_connection_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a refused connection to the host itself raises TransientError, which callers retry."""
     address = f"http://127.0.0.1:{free_port()}"
