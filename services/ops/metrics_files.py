@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.mmap_dict import MmapedDict
@@ -76,8 +77,23 @@ def render_apart(folder: Path, timeout: float = RENDER_SECONDS) -> bytes:
 def render(folder: Path) -> bytes:
     """Return the sum of all workers' metrics. Meant for a separate process: it blocks while it renders."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    _FilesCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class _FilesCollector(MultiProcessCollector):
+    """Skips files that a worker has just opened, or removes now: reading an empty or missing file fails the scrape."""
+
+    def collect(self) -> Any:
+        files = [str(path) for path in Path(self._path).glob("*.db") if _size(path)]
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class MetricsPage:

@@ -132,6 +132,14 @@ def test_an_unreadable_file_is_dropped(
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
+def test_a_file_that_is_being_made_fails_no_scrape(folder: Path, worker: Callable[[], int]) -> None:
+    """A new worker's file is empty between its opening and its first byte."""
+    worker()
+    (folder / "counter_1.db").touch()
+
+    assert rendered(folder)["wechatlaibao_reasks_total",] == 3
+
+
 def test_a_separate_process_renders_the_same_text(folder: Path, worker: Callable[[], int]) -> None:
     """A separate process renders, and the serving process only passes the text on."""
     worker()
