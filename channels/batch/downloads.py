@@ -33,6 +33,19 @@ MEDIA: dict[Format, str] = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 
+#: The columns in order; sources, usage and metadata are cells of JSON. The columns of the submitted file follow.
+COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
+COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
+#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+#: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
+#: reference to another sheet.
+_NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
+_LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
+#: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
+BOM = "\ufeff"
+Cell = str | int
+
 
 def download(task: Task, items: Iterator[Item], format: Format) -> Response:
     """Return all results as a file. An unavailable database raises in this call; later, it breaks off the reply."""
@@ -99,21 +112,6 @@ def _attachment(task: Task, format: Format) -> str:
     """Name the file after the task (`filename*`, RFC 6266), and by the task's id for clients without `filename*`."""
     name = quote(f"{task.name}.{format}".replace("/", "_").replace("\\", "_"), safe="")
     return f"attachment; filename=\"batch-{task.task_id}.{format}\"; filename*=UTF-8''{name}"
-
-
-#: The columns in order; sources, usage and metadata are cells of JSON. The columns of the submitted file follow.
-COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
-COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
-#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
-FORMULA = tuple("=+-@＝＋－＠\t\r\n")
-#: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
-#: reference to another sheet.
-_NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
-_LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
-#: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
-BOM = "\ufeff"
-
-Cell = str | int
 
 
 def table_rows(items: Iterable[Item]) -> Iterator[Sequence[Cell]]:

@@ -47,6 +47,8 @@ PING = b": ping\n\n"
 #: Tells browsers to reconnect after 1000 ms.
 RETRY = b"retry: 1000\n\n"
 
+log = logging.getLogger(__name__)
+
 
 def answered(
     stream_id: str, full: FullAnswer, *, thinking: ThinkingMode = "show", most: int = WHOLE_BYTES
@@ -99,9 +101,6 @@ def failed(
     data: dict[str, object] = {"stream_id": stream_id, **text_members(full, thinking, most)}
     cost = {"usage": full.usage.known} if full.usage.known else {}
     return refusal(code, texts, sentence=sentence, retry_after=full.retry_after, **data, **cost)
-
-
-log = logging.getLogger(__name__)
 
 
 class EventStream:

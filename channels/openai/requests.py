@@ -31,6 +31,11 @@ from utils.thinking import fold_thinking
 MAX_PICTURES = 10
 MAX_ADDRESS = 8192
 
+#: Bytes of the largest request body without pictures.
+TEXT_BYTES = 4 * 1024 * 1024
+_CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
 
 def sent_pictures(parts: Sequence[ContentPart], param: str, *, max_bytes: int) -> tuple[SentFile, ...]:
     """Return the pictures among a question's parts; those of `data:` URLs have `max_bytes` together at most.
@@ -73,13 +78,6 @@ def _from_data(data: str, param: str) -> MediaFile:
     if not recognized("", content, "image").is_picture:
         raise invalid("It is no picture.", param, code="unsupported_image_media_type")
     return file_of("image", "", content)
-
-
-#: Bytes of the largest request body without pictures.
-TEXT_BYTES = 4 * 1024 * 1024
-
-_CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 class PictureRules(NamedTuple):

@@ -25,6 +25,23 @@ Usage = Mapping[str, Any]
 #: Statuses of items that are counted for an unfinished task; all others are pending.
 COUNTED = ("running", "completed", "failed")
 
+#: Statuses of tasks that items are claimed from. Tasks never served come first, then those served longest ago.
+WORKED = ("pending", "running")
+#: When the first waiting item of a task may be asked: a read of one index entry.
+_FIRST_DUE = (
+    by_status(sa.select(ITEMS.c.due))
+    .where(ITEMS.c.task_id == TASKS.c.task_id, ITEMS.c.status == "pending")
+    .order_by(ITEMS.c.due)
+    .limit(1)
+    .correlate(TASKS)
+    .scalar_subquery()
+)
+#: The lowest priority that takes part in each of ten claims of a process. So a task of low priority that waits gets its
+#: share of every tenth claim, and the tasks that take part get theirs in the order of `served`.
+LOWEST: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
+#: By the lowest priority of a claim, the lowest values of `priority` to search for work, in this order.
+_TAKING_PART: Mapping[Priority, tuple[int, ...]] = {"high": (1, 0, -1), "normal": (0, -1), "low": (-1,)}
+
 
 def usage_sums(usages: Iterable[Usage]) -> list[dict[str, Any]]:
     """Return `{total_tokens, total_price, currency}` for each currency, that of the most tokens first.
@@ -51,26 +68,6 @@ def _price(text: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return price if price.is_finite() else None
-
-
-#: Statuses of tasks that items are claimed from. Tasks never served come first, then those served longest ago.
-WORKED = ("pending", "running")
-
-#: When the first waiting item of a task may be asked: a read of one index entry.
-_FIRST_DUE = (
-    by_status(sa.select(ITEMS.c.due))
-    .where(ITEMS.c.task_id == TASKS.c.task_id, ITEMS.c.status == "pending")
-    .order_by(ITEMS.c.due)
-    .limit(1)
-    .correlate(TASKS)
-    .scalar_subquery()
-)
-
-#: The lowest priority that takes part in each of ten claims of a process. So a task of low priority that waits gets its
-#: share of every tenth claim, and the tasks that take part get theirs in the order of `served`.
-LOWEST: tuple[Priority, ...] = ("high", "low", "high", "normal", "high", "high", "normal", "high", "high", "normal")
-#: By the lowest priority of a claim, the lowest values of `priority` to search for work, in this order.
-_TAKING_PART: Mapping[Priority, tuple[int, ...]] = {"high": (1, 0, -1), "normal": (0, -1), "low": (-1,)}
 
 
 class Overtaken(Exception):

@@ -23,18 +23,17 @@ _WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U0001
 #: Characters per token of other text.
 _NARROW = 4
 
-
-def estimate_tokens(text: str) -> int:
-    """Return the estimated number of tokens, rounded up."""
-    wide = len(_WIDE.findall(text))
-    return wide + -(-(len(text) - wide) // _NARROW)
-
-
 #: Exchanges stored of one conversation, and characters of each question and answer in them.
 MAX_EXCHANGES = 50
 MAX_CHARACTERS = 8_000
 #: The last character of a cut text.
 _CUT = "…"
+
+
+def estimate_tokens(text: str) -> int:
+    """Return the estimated number of tokens, rounded up."""
+    wide = len(_WIDE.findall(text))
+    return wide + -(-(len(text) - wide) // _NARROW)
 
 
 class HistoryStore:

@@ -21,6 +21,9 @@ SOURCES_BYTES = 64 * 1024
 #: Bytes of JSON kept of the provider's other fields.
 METADATA_BYTES = 8 * 1024
 
+#: Maximal characters of a second answer that are held back: the default limit of an answer in bytes.
+MAX_HELD = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -135,10 +138,6 @@ def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Del
     if shown.startswith(whole):
         raise Unrecoverable(f"the provider kept {len(whole)} of {len(shown)} characters")
     return Resumed("replaced", reason=reason), Replacement(whole)
-
-
-#: Maximal characters of a second answer that are held back: the default limit of an answer in bytes.
-MAX_HELD = 1024 * 1024
 
 
 def anew(events: Iterator[AnswerEvent], before: str, *, most: int = MAX_HELD) -> Iterator[AnswerEvent]:

@@ -22,6 +22,9 @@ LateCause = Literal["overflow", "frame", "unread"]
 PAGE_CHUNKS = 128
 PAGE_BYTES = 16 * 1024
 
+#: Fields of a stream's hash that Lua scripts maintain, not the owner.
+KEPT_BY_REDIS = ("v", "epoch", "owner", "lease", "suspect", "start", "read", "deadline", "frame_deadline")
+
 
 class Chunk(NamedTuple):
     """One entry of a stream's list; the content of an error chunk is the sentence for the user."""
@@ -214,10 +217,6 @@ class ChunkPage(NamedTuple):
         status, code, start, length, entries, access, epoch, lapsed, waiting, owner = reply
         standing = Standing(status, code, start, length, epoch, waiting == "1", owner)
         return cls(standing, [Chunk.read(entry) for entry in entries], access, lapsed == 1)
-
-
-#: Fields of a stream's hash that Lua scripts maintain, not the owner.
-KEPT_BY_REDIS = ("v", "epoch", "owner", "lease", "suspect", "start", "read", "deadline", "frame_deadline")
 
 
 def taken_stream(

@@ -49,6 +49,21 @@ _VALUES: dict[str, dict[str, set[str]]] = {"th": _ALIGNED, "td": _ALIGNED}
 _VALUES |= {tag: {"class": classes} for tag, classes in _CLASSES.items()}
 _VALUES |= {tag: {name: set(values) for name, values in mathml.VALUES.items()} for tag in mathml.TAGS}
 
+#: Maximum number of missing cells that a text's tables may be padded with; beyond it, a short row ends its table. A row
+#: of two bytes may otherwise produce hundreds of cells.
+MOST_FILLED = 10_000
+#: Maximum nesting depth of blocks and marks; the parser drops deeper ones. Each level costs a pass over every line.
+NESTING = 20
+_FOLLOWABLE = re.compile(rf"(?:https?://|mailto:)[^\s]|{OWN_FILE.pattern}\Z", re.IGNORECASE)
+#: Seconds of CPU time after which further blocks of a text's code have no colours. All of a text that is code takes a
+#: quarter of it.
+MOST_COLOURING = 1.0
+#: Counters in the parser's environment: how much of its limits a text has used.
+FILLED = "filled"
+COLOURING = "colouring"
+COUNTERS = (FILLED, FORMULAS, COLOURING)
+Environment = MutableMapping[str, Any]
+
 
 def _kept(tag: str, attribute: str, value: str) -> str | None:
     """Return an attribute's value; None for pictures of other hosts and other values that are not allowed."""
@@ -77,26 +92,6 @@ _CLEANER = nh3.Cleaner(
 def clean_html(html: str) -> str:
     """Remove every tag, attribute and URL scheme that Markdown does not need; make links open in a new tab."""
     return _CLEANER.clean(html)
-
-
-#: Maximum number of missing cells that a text's tables may be padded with; beyond it, a short row ends its table. A row
-#: of two bytes may otherwise produce hundreds of cells.
-MOST_FILLED = 10_000
-#: Maximum nesting depth of blocks and marks; the parser drops deeper ones. Each level costs a pass over every line.
-NESTING = 20
-
-_FOLLOWABLE = re.compile(rf"(?:https?://|mailto:)[^\s]|{OWN_FILE.pattern}\Z", re.IGNORECASE)
-
-#: Seconds of CPU time after which further blocks of a text's code have no colours. All of a text that is code takes a
-#: quarter of it.
-MOST_COLOURING = 1.0
-
-#: Counters in the parser's environment: how much of its limits a text has used.
-FILLED = "filled"
-COLOURING = "colouring"
-COUNTERS = (FILLED, FORMULAS, COLOURING)
-
-Environment = MutableMapping[str, Any]
 
 
 def render_html(source: str, env: Environment | None = None) -> str:

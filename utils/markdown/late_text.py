@@ -15,6 +15,10 @@ from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_rest, joined
 
 _TABLE = (LineKind.TABLE_HEAD, LineKind.TABLE)
 
+#: Bytes for a mark such as "(12/52)" and the blank line after it.
+_MARK_BYTES = 16
+_BETWEEN = "\n\n"
+
 
 class Rest(NamedTuple):
     """The part of a text that was not shown."""
@@ -128,11 +132,6 @@ def _in_table(lines: list[str], number: int, kinds: list[LineKind]) -> Rest | No
 
 def _joined_parts(parts: list[str]) -> str:
     return "\n\n".join(filter(None, parts))
-
-
-#: Bytes for a mark such as "(12/52)" and the blank line after it.
-_MARK_BYTES = 16
-_BETWEEN = "\n\n"
 
 
 def numbered_parts(rest: Rest, ending: str, *, shown: int, max_bytes: int = FRAME_BYTES) -> list[str]:

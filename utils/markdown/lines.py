@@ -11,6 +11,12 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import pairwise
 
+_FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
+_HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
+_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
+_BACKTICKS = re.compile(r"`+")
+_QUOTED = re.compile(r"[ \t]*>[ \t]?")
+
 
 class LineKind(Enum):
     """The kind of a line."""
@@ -42,12 +48,6 @@ _SWALLOWED = {
     (LineKind.TABLE, LineKind.PARAGRAPH),
     (LineKind.INDENTED, LineKind.PARAGRAPH),
 }
-
-_FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
-_HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
-_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
-_BACKTICKS = re.compile(r"`+")
-_QUOTED = re.compile(r"[ \t]*>[ \t]?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ LOST_SECONDS = 30.0
 #: Seconds that the slices of a file live without their push.
 SLICE_SECONDS = 600.0
 
+#: Fields that stand for those of a push whose hash Redis has lost: it leaves the queue.
+_LOST = {"state": "", "chat": "", "owner": "", "digest": "", "created": "0", "expires": "0"}
+
 
 @dataclass(frozen=True, slots=True)
 class NewPush:
@@ -80,10 +83,6 @@ class Push:
     slices: int = 0
     #: The sealed payload; "" after the end.
     payload: str = field(default="", repr=False)
-
-
-#: Fields that stand for those of a push whose hash Redis has lost: it leaves the queue.
-_LOST = {"state": "", "chat": "", "owner": "", "digest": "", "created": "0", "expires": "0"}
 
 
 class PushStore:
