@@ -52,9 +52,10 @@ class Workshop:
 
     @property
     def asked(self) -> list[str]:
-        """The logged calls of the toy, one line each."""
+        """The logged calls of the toy, one line each, without those that compile what was installed."""
         log = self.project / "log"
-        return log.read_text().splitlines() if log.exists() else []
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if not line.startswith("-m|compileall|")]
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         # No variable of this run's own make, pip or Python reaches the make under test.
