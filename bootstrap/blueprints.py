@@ -29,7 +29,6 @@ from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.pages import index_blueprint, pages_blueprint
 from channels.web.rest import RestError
-from channels.wecom.long_connection.pushes import PushSender
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
@@ -38,7 +37,7 @@ from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
-from services.wecom.long_connection.push_inbox import PushInbox
+from services.wecom.long_connection.pushes import PushInbox, PushSender
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
 from utils.questions.detection import detect

@@ -50,8 +50,7 @@ from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
-from services.wecom.directory.access import TokenAccess
-from services.wecom.directory.access_token_store import AccessTokenStore
+from services.wecom.directory.access_token_store import AccessTokenStore, TokenAccess
 from services.wecom.directory.api_service import ContactsApi
 from services.wecom.directory.contact_store import ContactStore
 from services.wecom.directory.directory import Directory, DirectoryParts
@@ -121,7 +120,7 @@ def make_collector(
 def make_frames(settings: Settings, texts: Texts, offers: FileOffers, *, in_parts: bool = False) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
     sources = {name for name, bot in settings.bots.items() if bot.sources}
-    return WeComFrames(texts, thinking=thinking, sources=sources, offers=offers, in_parts=in_parts)
+    return WeComFrames(texts, offers, thinking=thinking, sources=sources, in_parts=in_parts)
 
 
 def make_extras(settings: Settings) -> AnswerExtras:

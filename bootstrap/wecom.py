@@ -8,19 +8,18 @@ import socket
 from bootstrap.container import Container
 from bootstrap.factories import make_frames
 from channels.wecom.commands import BotCommands
-from channels.wecom.handoff import HandoffManager
-from channels.wecom.long_connection.answers import AnswerSender
-from channels.wecom.long_connection.arrivals import LinkHandlers
-from channels.wecom.long_connection.delivery import DeliveryServices
-from channels.wecom.long_connection.files import AnswerUploads
-from channels.wecom.long_connection.inbound import LongConnectionInbox
-from channels.wecom.long_connection.lifecycle import LongConnections
-from channels.wecom.long_connection.pushes import PushSender
-from channels.wecom.long_connection.uploads import Uploads
-from channels.wecom.long_connection.view import AnswerView
+from channels.wecom.link_socket import open_socket
+from channels.wecom.long_connection import LongConnectionInbox
 from channels.wecom.messages import WeComMessages
 from services.streams.access import Access
 from services.wecom.group_robot_service import GroupRobotService
+from services.wecom.handoff import HandoffManager
+from services.wecom.long_connection.answers import AnswerSender, DeliveryServices
+from services.wecom.long_connection.link import LinkHandlers
+from services.wecom.long_connection.pushes import PushSender
+from services.wecom.long_connection.subscriber import LongConnections
+from services.wecom.long_connection.uploads import Uploads
+from services.wecom.long_connection.view import AnswerUploads, AnswerView
 
 
 def wecom_messages(container: Container) -> WeComMessages:
@@ -62,7 +61,7 @@ def subscribe_bots(container: Container, messages: WeComMessages) -> PushSender:
     inbox = LongConnectionInbox(container.gateway, messages, sender, container.texts, bot_names=names)
     handlers = LinkHandlers(inbox.on_message, inbox.on_event, serve=(sender.serve, pushes.serve))
     replica = f"{socket.gethostname()}:{os.getpid()}"
-    connections = LongConnections(bots, container.leases, handlers, replica=replica)
+    connections = LongConnections(bots, container.leases, handlers, open_socket=open_socket, replica=replica)
     container.attach(connections)
     container.attach_handover(connections.hand_over)
     return pushes

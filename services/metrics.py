@@ -235,6 +235,42 @@ CONTACT_LOOKUPS = _counter(
     "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",
     ["outcome"],
 )
+# Long connections. The label `bot` is a bot's name in the settings.
+BOTS_SUBSCRIBED = Gauge(
+    "wechatlaibao_long_connection_subscribed",
+    "Long connections that are subscribed now; one for each bot in websocket mode.",
+    ["bot"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+BOT_HOLDER_CHANGES = _counter(
+    "wechatlaibao_long_connection_holders_total", "Times a replica has taken over a bot's long connection.", ["bot"]
+)
+BOT_EVICTIONS = _counter(
+    "wechatlaibao_long_connection_evictions_total",
+    "Times another program has taken over a bot's long connection.",
+    ["bot"],
+)
+ARRIVALS_DROPPED = _counter(
+    "wechatlaibao_long_connection_dropped_total",
+    "Messages and events of long connections dropped because too many were being handled.",
+    ["bot"],
+)
+FRAMES_SKIPPED = _counter(
+    "wechatlaibao_long_connection_frames_skipped_total",
+    "Frames of growing answers not sent because the one before had no acknowledgement yet.",
+    ["bot"],
+)
+FURTHER_MESSAGES = _counter(
+    "wechatlaibao_long_connection_messages_total",
+    "Parts of long answers, and answers whose frame was refused, by outcome: sent, failed, unknown, expired.",
+    ["bot", "outcome"],
+)
+LATE_ACKS = _counter(
+    "wechatlaibao_long_connection_late_acks_total",
+    "Acknowledgements that came after their frame counted as not acknowledged.",
+    ["bot"],
+)
 REDIS_OUTAGES = _counter("wechatlaibao_redis_outages_total", "Times a replica found Redis unreachable.")
 REDIS_AWAY = _largest("wechatlaibao_redis_away", "1 while a replica finds Redis unreachable, else 0.")
 
@@ -260,6 +296,13 @@ def begin_channel(name: str, *, sockets: bool) -> None:
     STREAMS.labels(name, "completed")
     if sockets:
         SOCKETS_OPEN.labels(name)
+
+
+def begin_bot(bot: str) -> None:
+    """Begin the series of a bot at 0: one that starts with its first event hides that event from increase()."""
+    for metric in (BOT_HOLDER_CHANGES, BOT_EVICTIONS, ARRIVALS_DROPPED, FRAMES_SKIPPED, LATE_ACKS):
+        metric.labels(bot)
+    BOTS_SUBSCRIBED.labels(bot)
 
 
 def render() -> bytes:

@@ -19,9 +19,9 @@ from channels.web.rest import Operation, RestError, RestModel, envelope
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
 from services.errors import PushRefused
-from services.wecom.long_connection.outgoing import MAX_FILE
-from services.wecom.long_connection.push_inbox import PushInbox, PushMessage
 from services.wecom.long_connection.push_store import QUEUE_SECONDS, Push, PushState
+from services.wecom.long_connection.pushes import PushInbox, PushMessage
+from services.wecom.long_connection.uploads import MAX_FILE
 from utils.formats.file_names import plain_name
 from utils.stream_utils import is_longer
 

@@ -1,7 +1,4 @@
-"""The WeCom channel: parses a callback, asks or reads, and renders the stream frame. It waits only for Redis.
-
-WeCom takes pictures only in a finished frame, as base64 with their MD5.
-"""
+"""The WeCom channel: parses a callback, asks or reads, and renders the stream frame. It waits only for Redis."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ from typing import Any, NamedTuple
 from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
-from channels.wecom.clicks import CardClicks
-from channels.wecom.feedback import feedback_id
 from channels.wecom.messages import WeComMessages
 from config.texts import Texts
 from services import metrics
@@ -27,29 +22,9 @@ from services.files.answer_store import FileStore, ShownFiles
 from services.metrics import event_label
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
+from services.wecom.feedback import feedback_id
 from services.wecom.frames import WeComFrames, is_over
 from services.wecom.message import Message
-
-
-def shown_files(store: FileStore, snapshot: Snapshot) -> ShownFiles:
-    """Return the files of an answer that ended within its frame; all others cost no round trip.
-
-    Raises:
-        StoreUnavailable: Redis is away.
-    """
-    if not snapshot.has_files or snapshot.status == "processing" or snapshot.frame_over:
-        return ShownFiles()
-    return store.shown(snapshot.stream_id)
-
-
-def picture_items(shown: ShownFiles) -> list[dict[str, Any]]:
-    """Return the frame's `msg_item`."""
-    return [
-        {"msgtype": "image", "image": {"base64": shown.pictures[stored.entry], "md5": stored.md5}}
-        for stored in shown.files
-        if stored.entry in shown.pictures
-    ]
-
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +33,7 @@ SLOW_SECONDS = 1.0
 
 
 class CallbackReply(NamedTuple):
-    """The reply to a callback, and what the log and the metrics say of it."""
+    """The reply to a callback, with its outcome for log and metrics."""
 
     #: The reply before it is sealed; {} for an empty one.
     content: dict[str, Any]
@@ -88,7 +63,6 @@ class WeComChannel:
         self._texts = texts
         self._frames = frames
         self._files = files
-        self._clicks = CardClicks(texts)
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's URL verification with the decrypted echo."""
@@ -135,18 +109,32 @@ class WeComChannel:
         It is a pure function of the snapshot and its files, so repeated polls show the same, the card included.
         """
         try:
-            shown = shown_files(self._files, snapshot)
+            shown = self._shown_files(snapshot)
         except StoreUnavailable:
             # The frame must not end without its pictures: the next poll reads them.
             growing = replace(snapshot, status="processing")
             return _stream(snapshot.stream_id, False, self._frames.content(bot, growing))
         content = self._frames.content(bot, snapshot, shown.files, single=not chat)
         reply = _stream(snapshot.stream_id, is_over(snapshot), content)
-        if items := picture_items(shown):
-            reply["stream"]["msg_item"] = items
+        pictures = [
+            {"msgtype": "image", "image": {"base64": shown.pictures[stored.entry], "md5": stored.md5}}
+            for stored in shown.files
+            if stored.entry in shown.pictures
+        ]
+        if pictures:
+            reply["stream"]["msg_item"] = pictures
         if card := self._frames.card(snapshot, single=not chat):
             return {**reply, "msgtype": "stream_with_template_card", "template_card": card}
         return reply
+
+    def _shown_files(self, snapshot: Snapshot) -> ShownFiles:
+        """Return the files of an answer that ended within its frame; all other answers cost no round trip.
+
+        WeCom takes pictures only in a finished frame.
+        """
+        if not snapshot.has_files or snapshot.status == "processing" or snapshot.frame_over:
+            return ShownFiles()
+        return self._files.shown(snapshot.stream_id)
 
     def _service(self, bot: str) -> WechatService:
         service = self._bots.get(bot)
@@ -206,7 +194,7 @@ class WeComChannel:
     def _click(self, bot: str, message: Message) -> CallbackReply:
         promised = self._gateway.can_reply_to(message.response_url)
         ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
-        return CallbackReply(*self._clicks.take(self._messages.question(bot, message), message, ask))
+        return CallbackReply(*self._messages.click(bot, message, ask))
 
     def _debug(self, snapshot: Snapshot) -> None:
         """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""

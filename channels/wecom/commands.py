@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from channels.wecom.handoff import Handoff, HandoffManager
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.records import Snapshot
+from services.wecom.handoff import Handoff, HandoffManager
 from utils.questions.commands import MOST_CHARS, NAMES, canonical
 
 

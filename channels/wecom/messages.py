@@ -1,16 +1,13 @@
-"""What callbacks and the long connection do alike: ask a message's question, welcome a person, take a rating.
-
-A question's text is made from the message's words, the words that it quotes, and its files.
-"""
+"""Questions, commands, clicks, ratings and welcomes of WeCom's users, for callbacks and the long connection alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from channels.registry import WECOM
 from channels.wecom.commands import BotCommands
-from channels.wecom.feedback import read_feedback
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
@@ -19,6 +16,8 @@ from services.errors import StoreUnavailable
 from services.feedback.inbox import FeedbackInbox
 from services.models import Question
 from services.streams.records import Snapshot
+from services.wecom.cards import clicked_card, read_click
+from services.wecom.feedback import read_feedback
 from services.wecom.message import Message
 
 #: The types that consist of words, or may: without any they are empty, and no type that cannot be read.
@@ -62,7 +61,7 @@ class WeComMessages:
         commands: Mapping[str, BotCommands],
         feedback: FeedbackInbox,
     ) -> None:
-        """The mappings have one entry per bot, by its name; `commands` only for bots that have any."""
+        """The mappings have one entry per bot, by its name; `welcomes` has "" for the default sentence."""
         self._gateway = gateway
         self._texts = texts
         self._welcomes = welcomes
@@ -84,6 +83,36 @@ class WeComMessages:
             return shown
         text = question_text(message, self._texts.get("media_question"))
         return self._gateway.ask(replace(question, text=text), reply=reply, media=media)
+
+    def click(
+        self, bot: str, message: Message, ask: Callable[[Question], Snapshot] | None
+    ) -> tuple[dict[str, Any], str]:
+        """Ask the question of a click on a card; return the card's update and the outcome for the log.
+
+        WeCom shows no stream for an event: the answer follows as a message, and `ask` is None where none can be sent.
+        The update is empty for a card that is not ours.
+        """
+        try:
+            click = read_click(message.payload)
+        except ValueError:
+            return {}, "unknown_card"
+        if not message.userid:
+            return {}, "unknown_card"
+        if ask is None:
+            return clicked_card(click, message.userid, self._texts.get("card_unanswerable")), "card_unanswerable"
+        # A delivery without an id is found again by its card.
+        msgid = message.msgid or click.task_id
+        question = replace(
+            self.question(bot, message), text=click.text, msgid=msgid, card=click.task_id, choice=click.choice
+        )
+        snapshot = ask(question)
+        sentence = self._texts.get("card_clicked")
+        if snapshot.status == "error":
+            sentence = self._texts.error(snapshot.error_code)
+        elif snapshot.status == "completed" and not snapshot.found:
+            # The whole answer is a sentence of ours, as for a command.
+            sentence = snapshot.text
+        return clicked_card(click, message.userid, sentence), snapshot.error_code or snapshot.status
 
     def question(self, bot: str, message: Message) -> Question:
         return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)

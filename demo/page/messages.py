@@ -9,7 +9,7 @@ from typing import Any
 from demo.page.cards import shown_card
 from demo.wecom.long_connection.screen import ShownMessage, UploadedFile
 from demo.wecom.simulator import ResponsePost
-from services.wecom.cards.words import card_words
+from services.wecom.cards import card_words
 from utils.markdown.blocks import render_markdown
 
 

@@ -1,9 +1,11 @@
-"""WeCom: its callback's signature, AES envelope and message, the frames people see, `response_url`, group robots.
+"""WeCom's protocol: callbacks, frames, cards, late messages, group robots, the directory and the long connection.
 
-Only `response_service.py` and `group_robot_service.py` do I/O. `frames.py` decides what people see of an answer and
-what its late message has, which `late_answers.py` sends; `cards/` makes template cards. `crypto.py`
-has the classic names of WeCom's library, which `demo` re-exports; a new message type begins in `message.py`, a new
-check in `callback.py`. AES is OpenSSL's by `cryptography` (a dependency of PyMySQL already): a third of pycryptodome's
-time for a reply of 2 KB, half of it for 23 KB. JSON is orjson's, or Python's where orjson rejects it (half surrogate
-pairs).
+`callback.py` checks and decrypts callbacks (`crypto.py`), `message.py` reads the message inside. `frames.py` renders an
+answer's frame and its late message, which `late_answers.py` sends; `cards.py` makes template cards. `feedback.py` reads
+ratings, `handoff.py` posts to group robots, and `media.py` decrypts files. A new message type begins in `message.py`, a
+new check in `callback.py`.
+
+`crypto.py` has the classic names of WeCom's library, which `demo` re-exports. AES is OpenSSL's by `cryptography` (a
+dependency of PyMySQL already): a third of pycryptodome's time for a reply of 2 KB, half of it for 23 KB. JSON is
+orjson's, or Python's where orjson rejects it (half surrogate pairs).
 """

@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 
 from config.texts import Texts
 from services.files.answer_store import StoredFile
-from services.files.links import FileLinks
 from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
-from services.wecom.cards.block import parted
-from services.wecom.cards.build import Card, free_card
-from services.wecom.cards.choice import CardChoice, ChosenCard, without_block, without_shown_block
+from services.wecom.cards import Card, CardChoice, ChosenCard, free_card, parted, without_block, without_shown_block
 from utils.markdown.late_text import Rest, numbered_parts, rest_of, second_part
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
@@ -57,19 +54,19 @@ class WeComFrames:
     def __init__(
         self,
         texts: Texts,
+        offers: FileOffers,
         *,
         thinking: Mapping[str, Thinking],
         sources: Collection[str] = (),
-        offers: FileOffers | None = None,
         in_parts: bool = False,
     ) -> None:
         """`thinking` has each bot's mode by its name; `sources` are the bots that list an answer's sources.
 
-        Without `offers` there are no links to files. `in_parts`: what a frame does not show follows in any number of
-        messages, pictures and files too (the long connection).
+        `in_parts`: the rest of an answer, its pictures and files follow in any number of messages (the long
+        connection).
         """
         self._texts = texts
-        self._offers = offers or FileOffers(texts, FileLinks(b""))
+        self._offers = offers
         self._thinking = thinking
         self._sources = sources
         self._in_parts = in_parts

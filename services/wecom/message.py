@@ -1,4 +1,9 @@
-"""Reads the message inside a decrypted callback. Any text that is not one is `CallbackRefused`, code `UNUSABLE`."""
+"""Reads the message inside a decrypted callback, with its files and the message that it quotes.
+
+A text that is no message raises `CallbackRefused` with the code `UNUSABLE`. Only a message's own text is checked
+strictly: undocumented members, and members of another type than documented, are skipped, so that a message is answered
+if any part of it can be read.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,72 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from services.attachments import Media
+from services.attachments import Media, MediaKind
 from services.errors import CallbackRefused
-from services.wecom.contents import Content, content_of, without_mention
 
 #: A mention by a name without spaces: no other can be recognised without WECHAT_BOT_NAME.
 ANY_MENTION = re.compile(r"^\s*@\S+\s*")
 
 #: The code of every failure after the signature check.
 UNUSABLE = "bad_ciphertext"
+#: The message types that are one file, and its kind.
+_FILES: Mapping[str, MediaKind] = {"image": "image", "file": "file", "video": "video"}
+#: The most items of a mixed message that are read.
+MOST_ITEMS = 100
+
+
+class Content(NamedTuple):
+    """The words and files of a message."""
+
+    words: str = ""
+    media: tuple[Media, ...] = ()
+
+
+def content_of(message: Any, mention: re.Pattern[str] | None = None) -> Content:
+    """Return the content of a message, a quote or an item of a mixed message; nothing for an unknown type.
+
+    `mention` is removed once, from the first text: a group's message mentions the bot there.
+    """
+    if not isinstance(message, dict):
+        return Content()
+    msgtype = message.get("msgtype")
+    member = message.get(msgtype) if isinstance(msgtype, str) else None
+    if not isinstance(member, dict):
+        return Content()
+    if msgtype in ("text", "voice"):
+        return Content(without_mention(_text(member, "content"), mention))
+    if msgtype == "mixed":
+        return _mixed(member, mention)
+    kind, url = _FILES.get(msgtype or ""), _text(member, "url")
+    return Content(media=(Media(kind, url, aeskey=_text(member, "aeskey")),)) if kind and url else Content()
+
+
+def without_mention(words: str, mention: re.Pattern[str] | None) -> str:
+    """Return the words without the first mention of the bot; unchanged in a chat without mentions."""
+    return mention.sub("", words, count=1).strip() if mention else words
+
+
+def _mixed(member: Mapping[str, Any], mention: re.Pattern[str] | None) -> Content:
+    items = member.get("msg_item")
+    words: list[str] = []
+    media: list[Media] = []
+    for item in items[:MOST_ITEMS] if isinstance(items, list) else ():
+        is_text = isinstance(item, dict) and item.get("msgtype") == "text"
+        found = content_of(item, mention if is_text else None)
+        # Only the first text mentions the bot.
+        mention = None if is_text else mention
+        words += [found.words] if found.words.strip() else []
+        media += found.media
+    return Content("\n".join(words), tuple(media))
+
+
+def _text(member: Mapping[str, Any], name: str) -> str:
+    value = member.get(name)
+    return value if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +159,7 @@ def read_message(text: str, *, mention: re.Pattern[str], pair: int) -> Message:
     msgtype = _required(payload, "msgtype")
     chattype = _optional(payload, "chattype") or "single"
     chatid = _optional(payload, "chatid") if msgtype == "event" else _chatid(payload, chattype)
-    said, quoted = _contents(payload, msgtype, mention if chatid else None)
+    own, quoted = _contents(payload, msgtype, mention if chatid else None)
     return Message(
         # Refreshes and events are never deduplicated, so they need no id.
         msgid=(_optional if msgtype in ("stream", "event") else _required)(payload, "msgid"),
@@ -110,9 +168,9 @@ def read_message(text: str, *, mention: re.Pattern[str], pair: int) -> Message:
         chattype=chattype,
         chatid=chatid,
         aibotid=_optional(payload, "aibotid"),
-        text=said.words,
+        text=own.words,
         quoted=quoted.words,
-        media=said.media,
+        media=own.media,
         quoted_media=quoted.media,
         stream_id=_required(_member(payload, "stream"), "id") if msgtype == "stream" else "",
         event=_required(_member(payload, "event"), "eventtype") if msgtype == "event" else "",
@@ -144,10 +202,10 @@ def _contents(payload: dict[str, Any], msgtype: str, mention: re.Pattern[str] | 
         return Content(), Content()
     if msgtype == "text":
         # The type of nearly all messages is the only one whose members are checked.
-        said = Content(without_mention(_optional(_member(payload, "text"), "content"), mention))
+        own = Content(without_mention(_optional(_member(payload, "text"), "content"), mention))
     else:
-        said = content_of(payload, mention)
-    return said, content_of(payload["quote"]) if "quote" in payload else Content()
+        own = content_of(payload, mention)
+    return own, content_of(payload["quote"]) if "quote" in payload else Content()
 
 
 def _member(payload: dict[str, Any], name: str) -> dict[str, Any]:

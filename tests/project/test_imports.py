@@ -54,7 +54,7 @@ OUTSIDE = {
     "flask": ("app", "bootstrap.blueprints", "channels.*", "demo.*"),
     "gunicorn": ("server.*", "gunicorn.conf", "app"),
     "gevent": ("server.*", "gunicorn.conf"),
-    "prometheus_client": ("services.metrics", "services.wecom.long_connection.metrics", "services.ops.metrics_files"),
+    "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
     "PIL": ("services.files.*", "demo.mocks.*"),
 }

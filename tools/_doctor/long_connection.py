@@ -11,13 +11,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from channels.wecom.long_connection.connect import open_socket
-from channels.wecom.long_connection.link import Link
+from channels.wecom.link_socket import open_socket
 from config.bots import BotSettings
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
 from services.wecom.long_connection.held_lease import HeldLease
 from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 from tools._doctor.checks import Finding
 

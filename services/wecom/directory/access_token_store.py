@@ -1,4 +1,4 @@
-"""The access token of WeCom's API in Redis, shared by all replicas.
+"""The access token of WeCom's API in Redis, shared by all replicas and renewed by one at a time.
 
     dify_contact_token:<source>    string, the access token, sealed; expires with it
 
@@ -7,15 +7,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
-from services.redis.lock_store import delete_if
+from services.errors import ProviderError
+from services.redis.lock_store import LockStore, delete_if
 from services.redis.store import Call, ScriptRunner
+from services.wecom.directory.api_service import BAD_TOKEN, ContactsApi, ContactsRefused
+from utils.deadline import Deadline
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 
 #: Seconds before its end from which a token is not used any more.
 MARGIN = 60.0
+#: Seconds for which a replica may renew the token alone: longer than one call takes. The lock of a killed replica
+#: expires before the replicas that wait for it give up.
+LOCK_SECONDS = 4.0
+
+T = TypeVar("T")
 
 
 class AccessToken(NamedTuple):
@@ -54,3 +63,51 @@ class AccessTokenStore:
     def drop(self, refused: AccessToken) -> None:
         """Delete a token that WeCom refused, unless another replica has stored a new one since."""
         self._runner.run([delete_if(self._key, refused.sealed)])
+
+
+class TokenAccess:
+    """Gives calls a token. Thread-safe."""
+
+    def __init__(self, api: ContactsApi, tokens: AccessTokenStore, locks: LockStore, *, source: str) -> None:
+        self._api = api
+        self._tokens = tokens
+        self._locks = locks
+        self._lock = f"contact_token:{source}"
+
+    def use(self, call: Callable[[str], T], deadline: Deadline) -> T:
+        """Call with a token; once more with a new one if WeCom refused the token.
+
+        Raises:
+            ProviderError: no token could be had in time, or the call failed.
+            StoreUnavailable: Redis is away.
+        """
+        access = self.token(deadline)
+        try:
+            return call(access.token)
+        except ContactsRefused as exc:
+            if exc.errcode not in BAD_TOKEN:
+                raise
+        self._tokens.drop(access)
+        return call(self.token(deadline).token)
+
+    def token(self, deadline: Deadline) -> AccessToken:
+        """Return the shared token; without one, renew it or wait until another replica has.
+
+        Raises:
+            ProviderError: WeCom gave none, or the time is over.
+            StoreUnavailable: Redis is away.
+        """
+        known = self._known() or self._locks.once(
+            self._lock,
+            load=self._known,
+            make=lambda: self._tokens.save(*self._api.token(deadline)),
+            ttl=LOCK_SECONDS,
+            over=lambda: deadline.over,
+        )
+        if known is None:
+            raise ProviderError("another replica's gettoken takes too long", code="provider_timeout")
+        return known
+
+    def _known(self) -> AccessToken | None:
+        known = self._tokens.load()
+        return known if known.token else None

@@ -14,7 +14,7 @@ from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.models import Contact
 from services.redis.lock_store import LockStore
-from services.wecom.directory.access import TokenAccess
+from services.wecom.directory.access_token_store import TokenAccess
 from services.wecom.directory.api_service import BAD_PERSON, BAD_TOKEN, ContactsApi, ContactsRefused, Person
 from services.wecom.directory.contact_store import ContactStore
 from utils.deadline import Deadline, ended_in_time

@@ -1,6 +1,10 @@
-"""WeCom's long connection as state in Redis: which replica holds a bot's connection. No sockets.
+"""WeCom's long connection: one subscribed WebSocket per bot, held by one replica at a time.
 
-`protocol.py` has the commands, error codes and limits; `lease_store.py` the fenced lease of each bot;
-`open_answers_store.py` how far the answers were sent that are not whole yet. The connection itself is in
-`channels/wecom/long_connection/`.
+`subscriber.py` runs on every replica for every bot in websocket mode. The replica with the bot's lease
+(`lease_store.py`, renewed by `held_lease.py`) connects and serves the connection (`link.py`); the others look at the
+lease every second. `protocol.py` has the commands, error codes and limits.
+
+`channels/wecom/long_connection.py` asks the questions of what a link receives. `answers.py` sends the answers, which
+`view.py` renders; `open_answers_store.py` has the progress of each, so that any holder continues it. `pushes.py` sends
+messages that answer no question, `uploads.py` files, and `allowance_store.py` counts both for WeCom's limits.
 """

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from services.redis.store import Call, ScriptRunner, script
-from services.wecom.long_connection.names import bot_key, hidden
+from services.wecom.long_connection.lease_store import bot_key, hidden
 from utils.keyring import Keyring, keys_of
 
 

@@ -18,7 +18,8 @@ compare `fence`. A write under an older fence is refused, so a replica that was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,3 +136,18 @@ class LeaseStore:
 
     def _call(self, name: str, bot: str, *args: str | int | float) -> Call:
         return Call(script(name), (lease_key(bot),), (self._now, *args))
+
+
+def bot_key(bot: str, part: str) -> str:
+    """Return one of a bot's keys; all of them are in one slot of a Redis Cluster."""
+    return f"{{{lease_key(bot)}}}:{part}"
+
+
+def hidden(key: bytes, kind: str, name: str) -> str:
+    """Return 32 hexadecimal digits that stand for a name and reveal it only to holders of the key."""
+    return hmac.digest(key, f"long:{kind}:{name}".encode("utf-8", "replace"), "sha256").hex()[:32]
+
+
+def stands_for(name: str, kind: str, keys: Iterable[bytes], hashed: str) -> bool:
+    """Tell whether a hashed name was made from this name with any of the keys."""
+    return any(hmac.compare_digest(hidden(key, kind, name), hashed) for key in keys)

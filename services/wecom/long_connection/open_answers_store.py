@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from services.redis.store import Call, ScriptRunner, script
-from services.wecom.long_connection.lease_store import lease_key
-from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.lease_store import bot_key, lease_key
 
 #: Open answers of one bot; a message beyond gets a sentence instead.
 MOST_OPEN = 5000

@@ -23,8 +23,7 @@ from typing import Any, Literal, cast
 
 from services.files.slices import SealedSlices
 from services.redis.store import Call, ScriptRunner, script
-from services.wecom.long_connection.lease_store import lease_key
-from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.lease_store import bot_key, lease_key
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.redis.store import Call, ScriptRunner
-from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.lease_store import bot_key
 
 #: Seconds that an unfinished upload is continued, and that a media_id is used.
 UPLOAD_SECONDS, MEDIA_SECONDS = 1500, 252_000

@@ -20,7 +20,7 @@ from config.texts import EN
 from services.errors import PushRefused
 from services.redis.store import ScriptRunner, connect
 from services.wecom.long_connection import push_store
-from services.wecom.long_connection.outgoing import MAX_FILE
+from services.wecom.long_connection.uploads import MAX_FILE
 from tests.support.batches.counter import data_of, refused
 from tests.support.long_connection.push_client import OTHER_KEY, PushClient
 from tests.support.servers.processes import free_port

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import redis
 
-from channels.wecom.long_connection import answers, delivery
-from channels.wecom.long_connection.view import AnswerView
 from config.texts import ZH
 from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.server import MockDify
@@ -19,7 +17,8 @@ from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
 from services.streams.records import Snapshot
-from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection import answers
+from services.wecom.long_connection.lease_store import bot_key
 from services.wecom.long_connection.protocol import (
     BUSY,
     INVALID_MEDIA,
@@ -30,6 +29,7 @@ from services.wecom.long_connection.protocol import (
     STREAM_EXPIRED,
     UPLOAD_INIT,
 )
+from services.wecom.long_connection.view import AnswerView
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
@@ -303,14 +303,14 @@ def test_an_answer_larger_than_a_minutes_messages_waits(
     alice: LongConnectionUser, wecom: LongConnectionServer, stored: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that WeCom refused because of its limits is sent again; meanwhile it is not claimed."""
-    wait = delivery.AnswerDelivery._wait
+    wait = answers.AnswerDelivery._wait
     waits: list[tuple[float, str]] = []
 
-    def waits_briefly(sender: delivery.AnswerDelivery, seconds: float) -> None:
+    def waits_briefly(sender: answers.AnswerDelivery, seconds: float) -> None:
         waits.append((seconds, messages_of(stored)))
         wait(sender, min(seconds, 0.2))
 
-    monkeypatch.setattr(delivery.AnswerDelivery, "_wait", waits_briefly)
+    monkeypatch.setattr(answers.AnswerDelivery, "_wait", waits_briefly)
     fault = wecom.faults.add(Fault(RESPOND, errcode=45009, times=1, where=lambda body: body["msgtype"] == "markdown"))
 
     alice.says(f"{QUESTION} [[longest]]")

@@ -230,19 +230,16 @@ def channel_of(
     app_server: AppServer, gateway: Any, thinking: str = "show", sources: tuple[str, ...] = ()
 ) -> WeComChannel:
     thoughts: dict[str, Any] = {"default": thinking}
+    container = app_server.container
     return WeComChannel(
         gateway=gateway,
         messages=WeComMessages(
-            gateway=gateway,
-            texts=Texts(),
-            welcomes={"default": ""},
-            commands={},
-            feedback=app_server.container.feedback_inbox,
+            gateway=gateway, texts=Texts(), welcomes={"default": ""}, commands={}, feedback=container.feedback_inbox
         ),
-        bots=app_server.container.wechat,
+        bots=container.wechat,
         texts=Texts(),
-        frames=WeComFrames(Texts(), thinking=thoughts, sources=sources),
-        files=app_server.container.files.store,
+        files=container.files.store,
+        frames=WeComFrames(Texts(), container.files.offers, thinking=thoughts, sources=sources),
     )
 
 

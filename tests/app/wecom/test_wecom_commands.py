@@ -125,7 +125,7 @@ def test_whoami_shows_the_person_and_the_bot(values: dict[str, str], tmp_path: o
 
 
 def handoff_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "channels.wecom.handoff"]
+    return [record for record in caplog.records if record.name == "services.wecom.handoff"]
 
 
 def test_human_tells_the_group_once(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from channels.wecom.long_connection.subscriber import HANDOVER_SECONDS
 from config.addresses import parse_redis_url
 from services import metrics
-from services.wecom.long_connection.metrics import EVICTIONS, SUBSCRIBED
+from services.metrics import BOT_EVICTIONS, BOTS_SUBSCRIBED
+from services.wecom.long_connection.subscriber import HANDOVER_SECONDS
 from tests.support.servers.manifests import (
     MONITORING,
     PROD,
@@ -141,7 +141,7 @@ def test_the_alerts_are_those_of_the_documentation() -> None:
     """Each alert's expression and time are a row of docs/operations.md, and name metrics that the gateway exports."""
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| [^|]+ \| `([^`]+)` \| (\w*) ?\|", page, re.MULTILINE)
-    exported = {family.name for family in SUBSCRIBED.collect()} | {family.name for family in EVICTIONS.collect()}
+    exported = {family.name for metric in (BOTS_SUBSCRIBED, BOT_EVICTIONS) for family in metric.collect()}
     (group,) = one(render(MONITORING), "PrometheusRule", "wechatlaibao")["spec"]["groups"]
 
     assert {rule["alert"] for rule in group["rules"]} == {"WechatLaibaoBotEvicted", "WechatLaibaoBotNotSubscribed"}

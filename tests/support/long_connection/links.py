@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from channels.wecom.long_connection.connect import open_socket
-from channels.wecom.long_connection.link import Link
+from channels.wecom.link_socket import open_socket
 from demo.wecom.long_connection.server import LongConnectionServer
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import SUBSCRIBE
 from tests.support.long_connection.bots import BOT_ID, SECRET
 

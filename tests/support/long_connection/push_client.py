@@ -17,8 +17,8 @@ from config.texts import Texts
 from services.identity.callers import Callers
 from services.redis.store import ScriptRunner
 from services.wecom.long_connection.allowance_store import AllowanceStore
-from services.wecom.long_connection.push_inbox import PushInbox
 from services.wecom.long_connection.push_store import PushStore
+from services.wecom.long_connection.pushes import PushInbox
 
 KEY, OTHER_KEY = "obviously-fake-key-a", "obviously-fake-key-b"
 #: Of each bot.

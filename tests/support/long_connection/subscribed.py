@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
-from channels.wecom.long_connection.arrivals import LinkHandlers
-from channels.wecom.long_connection.lifecycle import LongConnections
-from channels.wecom.long_connection.link import Link
+from channels.wecom.link_socket import open_socket
 from config.bots import BotSettings
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.redis.store import ScriptRunner, connect
 from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
+from services.wecom.long_connection.link import Link, LinkHandlers
+from services.wecom.long_connection.subscriber import LongConnections
 from tests.support.long_connection.bots import BOT_ID, SECRET
 from tests.support.servers.processes import wait_until
 
@@ -44,7 +44,9 @@ class SubscribedReplica:
             name=BOT, mode="websocket", bot_id=BOT_ID, bot_secret=SecretStr(secret), ws_url=wecom.url, ws_retry=retry
         )
         handlers = LinkHandlers(on_message=self._note, on_event=self._note, serve=(self.links.append,))
-        self.connections = LongConnections({BOT: bot}, self.leases, handlers, replica="test", look=0.1)
+        self.connections = LongConnections(
+            {BOT: bot}, self.leases, handlers, open_socket=open_socket, replica="test", look=0.1
+        )
 
     def __enter__(self) -> Self:
         self.connections.start()

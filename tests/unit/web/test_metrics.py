@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from services import metrics
 from services.metrics import close_label, msgtype_label
 from services.ops.metrics_files import FRESH_SECONDS, MetricsPage, MetricsUnavailable
-from services.wecom.long_connection import metrics as long_connection_metrics
 from tests.support.servers.processes import FakeClock, wait_until
 
 #: The names are public: dashboards, alerts and autoscalers use them.
@@ -88,7 +87,7 @@ def public_name(name: str, kind: str) -> str:
 def test_the_metrics_are_the_documented_ones() -> None:
     """Each metric has its documented name, type and labels, and there are no others."""
     collected = {public_name(family.name, family.type): family.type for family in metrics.REGISTRY.collect()}
-    members = {**vars(metrics), **vars(long_connection_metrics)}
+    members = vars(metrics)
     ours = [value for name, value in members.items() if name.isupper() and hasattr(value, "_labelnames")]
     labels = {public_name(metric._name, metric._type): set(metric._labelnames) for metric in ours}
 
@@ -112,7 +111,7 @@ def test_gauges_are_dropped_with_their_process() -> None:
     """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 12
+    assert len(gauges) == 13
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 

@@ -9,8 +9,7 @@ import pytest
 from demo.wecom.card_clicks import click_event
 from demo.wecom.card_rules import card_violations
 from services.forms import OfferedChoices
-from services.wecom.cards.build import clicked_card, form_card
-from services.wecom.cards.click import read_click
+from services.wecom.cards import clicked_card, form_card, read_click
 
 STREAM, FORM = "0123456789abcdef" * 2, "0123456789abcdef01234567"
 
@@ -65,6 +64,6 @@ def test_an_event_as_the_tables_spell_it_is_read() -> None:
     ],
 )
 def test_events_of_other_cards_are_refused(told: Any) -> None:
-    """They are malformed, or their card is none of ours."""
-    with pytest.raises(ValueError, match="none of ours"):
+    """They are malformed, or the card is not one of ours."""
+    with pytest.raises(ValueError, match="not one of our"):
         read_click({"event": {"eventtype": "template_card_event", "template_card_event": told}})

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from channels.wecom.feedback import feedback_id, read_feedback
 from demo.wecom.feedback import FEEDBACK_ID_BYTES
+from services.wecom.feedback import feedback_id, read_feedback
 from services.wecom.message import ANY_MENTION, Message, read_message
 
 STREAM = "0123456789abcdef0123456789abcdef"

@@ -14,8 +14,8 @@ from utils.stream_utils import FRAME_BYTES, answer_text
 
 TEXTS = Texts()
 LINKS = FileLinks(b"k" * 32, "https://chat.example.com")
-FRAMES = WeComFrames(TEXTS, thinking={"default": "show"}, offers=FileOffers(TEXTS, LINKS))
-CLOSED = WeComFrames(TEXTS, thinking={"default": "show"}, offers=FileOffers(TEXTS, FileLinks(b"k")))
+FRAMES = WeComFrames(TEXTS, FileOffers(TEXTS, LINKS), thinking={"default": "show"})
+CLOSED = WeComFrames(TEXTS, FileOffers(TEXTS, FileLinks(b"k")), thinking={"default": "show"})
 
 SIGNED = "/files/tools/9d1c.png?timestamp=1790000105&nonce=ab12&sign=xyz="
 PICTURE = StoredFile("p0", "猫.png", "image/png", 10, "0" * 32, expiry=2_000_000_000)
@@ -69,7 +69,7 @@ def test_a_long_text_leaves_room_for_the_links() -> None:
 
 def test_sources_suggestions_and_links_have_their_order() -> None:
     """All three are below the text, as in the late message; without room for all, the suggestions are left out."""
-    frames = WeComFrames(TEXTS, thinking={"default": "show"}, sources={"default"}, offers=FileOffers(TEXTS, LINKS))
+    frames = WeComFrames(TEXTS, FileOffers(TEXTS, LINKS), thinking={"default": "show"}, sources={"default"})
     answer = replace(ended("好了", "", stream_id="s"), cited="1. 手册", note="病假呢\n婚假呢")
     file_link = ZH["file_link"].format(name="报告.pdf", url=url(REPORT, ".pdf"))
     suggestions = f"{ZH['suggestions_heading']}\n\n- 病假呢\n- 婚假呢"

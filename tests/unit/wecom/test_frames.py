@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.texts import LOCALES, ZH, Texts
+from services.files.links import FileLinks
+from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.frames import SMALL_BYTES, EndedAnswer, WeComFrames, ended
@@ -16,7 +18,8 @@ from tests.support.properties import examples
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
 from utils.stream_utils import FRAME_BYTES, answer_text
 
-FRAMES = WeComFrames(Texts(), thinking={"shows": "show", "hides": "hide"}, sources={"shows"})
+NO_LINKS = FileOffers(Texts(), FileLinks(b"k"))
+FRAMES = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show", "hides": "hide"}, sources={"shows"})
 
 
 def squeezed(text: str) -> str:
@@ -115,7 +118,8 @@ STEP = Snapshot("s", "processing", note="查知识库")
 @pytest.mark.parametrize("language", LOCALES)
 def test_the_placeholder_names_the_running_step(language: str) -> None:
     """Only while nothing of the text can be seen, and not in a finished frame."""
-    frames, sentences = WeComFrames(Texts(language), thinking={"shows": "show", "hides": "hide"}), LOCALES[language]
+    sentences = LOCALES[language]
+    frames = WeComFrames(Texts(language), NO_LINKS, thinking={"shows": "show", "hides": "hide"})
     named, thinks = sentences["step"].format(step="查知识库"), replace(STEP, text="<think>想")
 
     assert frames.content("shows", STEP) == frames.content("hides", thinks) == named
@@ -186,7 +190,7 @@ def test_a_late_message_without_room_for_suggestions_lists_the_sources() -> None
     assert len(message.encode()) <= FRAME_BYTES
 
 
-PARTS = WeComFrames(Texts(), thinking={"shows": "show"}, sources={"shows"}, in_parts=True)
+PARTS = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show"}, sources={"shows"}, in_parts=True)
 
 
 @pytest.mark.parametrize("lines", [400, 2000])

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from channels.wecom.handoff import MOST_WAITING, Handoff, HandoffManager, message
 from config.texts import Texts
 from demo.mocks.group_robot import KEY, MockGroupRobot
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
 from services.wecom.group_robot_service import MOST_BYTES, GroupRobotService, RobotRefused
+from services.wecom.handoff import MOST_WAITING, Handoff, HandoffManager, message
 from tests.support.servers.processes import free_port, wait_until
 from tests.support.servers.raw_server import RawServer, dripping
 
@@ -186,7 +186,7 @@ def test_each_outcome_is_counted_and_logged_without_words(
         wait_until(lambda: counted(outcome) == before + 2)
         handoffs.stop()
 
-    lines = [record for record in caplog.records if record.name == "channels.wecom.handoff"]
+    lines = [record for record in caplog.records if record.name == "services.wecom.handoff"]
     assert {record.levelno for record in lines} == {level}
     told = json.dumps([record.__dict__ for record in lines], default=str, ensure_ascii=False)
     assert not [word for word in ("年假", "五天", "张三") if word in told]
@@ -226,7 +226,7 @@ def test_a_leaving_replica_logs_what_it_did_not_post(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It waits for a moment only."""
-    monkeypatch.setattr("channels.wecom.handoff.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("services.wecom.handoff.STOP_SECONDS", 0.1)
     robot = Robot()
     handoffs = manager(robot)
     handoffs.start()

@@ -15,8 +15,7 @@ from demo.mocks.contacts import CORP_ID, SECRET, Member, MockContacts, encrypted
 from services.models import Contact
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner, connect
-from services.wecom.directory.access import TokenAccess
-from services.wecom.directory.access_token_store import AccessToken, AccessTokenStore
+from services.wecom.directory.access_token_store import AccessToken, AccessTokenStore, TokenAccess
 from services.wecom.directory.api_service import ContactsApi
 from services.wecom.directory.contact_store import ASKED_SECONDS, KEPT_SECONDS, ContactStore
 from services.wecom.directory.directory import Directory, DirectoryParts, DirectoryTimeouts

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import redis
 
-from channels.wecom.long_connection.link import Link
-from channels.wecom.long_connection.pushes import PushSender
-from channels.wecom.long_connection.uploads import Uploads
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
 from services import metrics
 from services.redis.store import ScriptRunner
 from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import INVALID_MEDIA
 from services.wecom.long_connection.push_store import PushStore
+from services.wecom.long_connection.pushes import PushSender
 from services.wecom.long_connection.upload_store import UploadStore
+from services.wecom.long_connection.uploads import Uploads
 from tests.support.batches.counter import data_of
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.leases import hold

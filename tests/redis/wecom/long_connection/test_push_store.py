@@ -7,7 +7,7 @@ import redis
 
 from services.redis.store import ScriptRunner
 from services.wecom.long_connection import push_store
-from services.wecom.long_connection.names import bot_key
+from services.wecom.long_connection.lease_store import bot_key
 from services.wecom.long_connection.push_store import LOST_SECONDS, QUEUE_SECONDS, NewPush, Push, PushStore
 from tests.support.long_connection.leases import hold
 

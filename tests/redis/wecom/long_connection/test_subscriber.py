@@ -9,12 +9,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from channels.wecom.long_connection.link import Link
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
+from services.metrics import BOT_EVICTIONS
 from services.wecom.long_connection.held_lease import HeldLease
 from services.wecom.long_connection.lease_store import LEASE, lease_key
-from services.wecom.long_connection.metrics import EVICTIONS
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import NOT_SUBSCRIBED, SEND, SUBSCRIBE, WRONG_SECRET
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.subscribed import BOT, SubscribedReplica
@@ -182,7 +182,7 @@ def test_a_foreign_eviction_stops_the_bot_until_it_is_resumed(
     wait_subscribed(wecom)
     second = start()
     wait_ready(first)
-    before = EVICTIONS.labels(BOT)._value.get()
+    before = BOT_EVICTIONS.labels(BOT)._value.get()
 
     wecom.evict(BOT_ID)
 
@@ -192,7 +192,7 @@ def test_a_foreign_eviction_stops_the_bot_until_it_is_resumed(
     assert subscriptions(wecom) == [1]
     (line,) = wait_until(lambda: evictions(caplog))
     assert line.levelno == logging.ERROR
-    assert EVICTIONS.labels(BOT)._value.get() == before + 1
+    assert BOT_EVICTIONS.labels(BOT)._value.get() == before + 1
 
     third = start()
     wait_until(lambda: third.lease.evicted == "evicted")

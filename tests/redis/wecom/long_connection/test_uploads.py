@@ -8,17 +8,23 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from channels.wecom.long_connection import uploads
-from channels.wecom.long_connection.link import Link
-from channels.wecom.long_connection.uploads import PART_BYTES, FileMessage, UploadDelayed, UploadRefused, Uploads
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.screen import UploadedFile
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.redis.store import ScriptRunner
+from services.wecom.long_connection import uploads
 from services.wecom.long_connection.allowance_store import AllowanceStore
-from services.wecom.long_connection.outgoing import MAX_FILE
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import AckMissing, LinkLost
 from services.wecom.long_connection.upload_store import UploadStore
+from services.wecom.long_connection.uploads import (
+    MAX_FILE,
+    PART_BYTES,
+    FileMessage,
+    UploadDelayed,
+    UploadRefused,
+    Uploads,
+)
 from tests.support.long_connection.bots import BOT_ID, bot_server
 from tests.support.long_connection.links import BOT, linked
 

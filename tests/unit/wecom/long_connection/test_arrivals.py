@@ -7,17 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from channels.wecom.long_connection import arrivals
-from channels.wecom.long_connection.arrivals import Arrivals, LinkHandlers
-from channels.wecom.long_connection.link import Link
-from channels.wecom.long_connection.outgoing import AnswerTarget
+import services.wecom.long_connection.link as link_module
+from services.wecom.long_connection.link import Arrivals, Link, LinkHandlers
 from services.wecom.long_connection.protocol import MESSAGE
+from services.wecom.long_connection.view import AnswerTarget
 from tests.support.servers.processes import wait_until
 
 
 def test_a_thread_that_cannot_start_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may refuse threads for a moment; afterwards as many messages are handled at once as before."""
-    monkeypatch.setattr(arrivals, "MOST", 1)
+    monkeypatch.setattr(link_module, "MOST_HANDLED", 1)
     handled: list[str] = []
     handlers = LinkHandlers(on_message=lambda link, req_id, body: handled.append(req_id), on_event=lambda *_: None)
     taking, link = Arrivals(handlers), cast(Link, None)

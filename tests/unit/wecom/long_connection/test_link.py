@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from channels.wecom.long_connection.connect import open_socket
-from channels.wecom.long_connection.link import Link
+from channels.wecom.link_socket import open_socket
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.http.tunnel import ConnectFailed
-from services.wecom.long_connection.metrics import LATE_ACKS
+from services.metrics import LATE_ACKS
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import (
     NOT_SUBSCRIBED,
     PING,

@@ -1,14 +1,15 @@
-"""Keeps one bot subscribed, over all replicas: takes the bot's lease, connects, serves, reconnects, hands over.
+"""Keeps the bots subscribed, each by one of all replicas: takes a bot's lease, connects, reconnects, hands over.
 
-A thread per bot and replica. Without the lease it looks every second whether it may take it. With the lease it
-connects and subscribes; every connection belongs to one taking of the lease and carries its fence.
+A thread per bot and replica. Without the lease it looks every second whether it may take the lease. With the lease it
+connects and subscribes; each connection has the fence with which the lease was taken.
 
 - **Handover.** A replica that leaves marks its lease and goes on receiving. A successor takes the lease and subscribes
   while that connection is open; WeCom then sends the old one `disconnected_event`, which is expected because the lease
   has a newer fence.
 - **Eviction.** The same event under a lease that is still this replica's means that another program has subscribed.
-  The lease then says `evicted`, and no replica takes it again before `resume`, or WECHAT_WS_RETRY. Once it may also be
-  a former holder's, which was paused between the look at its lease and its subscription: this replica subscribes again.
+  The lease is then marked `evicted`, and no replica takes it again before `resume`, or WECHAT_WS_RETRY. The other
+  subscriber may also be a former holder that was paused just before it subscribed: then this replica subscribes again,
+  once.
 - **Failures.** A replica that cannot connect gives the lease back and pauses, so that another one tries. Wrong
   credentials keep the lease during a long pause: another replica has the same ones.
 """
@@ -20,19 +21,18 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from channels.wecom.long_connection.arrivals import Arrivals
-from channels.wecom.long_connection.connect import open_socket
-from channels.wecom.long_connection.link import Link
+from config.bots import BotSettings
 from config.errors import LaibaoError
+from services import metrics
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
-from services.wecom.long_connection import metrics
 from services.wecom.long_connection.held_lease import HeldLease
 from services.wecom.long_connection.lease_store import LEASE, LeaseStore
+from services.wecom.long_connection.link import Arrivals, Link, LinkHandlers, LinkSocket
 from services.wecom.long_connection.protocol import ACK_SECONDS, SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ HANDOVER_SECONDS = 8.0
 STEADY = 60.0
 #: The longest pause before a reconnect, and the pause after wrong credentials.
 MOST_PAUSE, REFUSED_PAUSE = 30.0, 300.0
+#: Seconds that a leaving replica waits for the handlers of messages that its connections received last.
+LAST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +78,17 @@ class Subscriber:
         arrivals: Arrivals,
         serve: tuple[Callable[[Link], None], ...],
         *,
+        open_socket: Callable[[str], LinkSocket],
         replica: str,
-        look: float = LOOK,
-        clock: Callable[[], float] = time.monotonic,
+        look: float,
     ) -> None:
-        """`replica` names this process in the lease; `serve` see `LinkHandlers`; `look` is `LOOK`."""
         self._bot = bot
         self._store = store
         self._arrivals = arrivals
         self._serve = serve
+        self._open_socket = open_socket
         self._token = f"{replica}:{secrets.token_hex(4)}"
         self._look = look
-        self._clock = clock
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"subscriber-{bot.name}", daemon=True)
         #: Losses and failures since the connection was last steady.
@@ -135,11 +136,11 @@ class Subscriber:
             self._leaving.wait(self._look)
 
     def _pause(self, seconds: float) -> None:
-        self._pause_ends = max(self._pause_ends, self._clock() + seconds)
+        self._pause_ends = max(self._pause_ends, time.monotonic() + seconds)
 
     def _taken(self) -> HeldLease | None:
         """Take the lease if it is free and this replica may."""
-        pausing = self._clock() < self._pause_ends
+        pausing = time.monotonic() < self._pause_ends
         state = self._store.look(self._bot.name, stands_by=not pausing)
         if self._lease_seen and not state.fence:
             # Redis has lost the lease. Its holder, if there is one, writes it again with the next renewal.
@@ -152,7 +153,7 @@ class Subscriber:
         fence = self._store.take(self._bot.name, self._token, after=self._fence, retry=self._bot.retry)
         if not fence:
             return None
-        metrics.HOLDER_CHANGES.labels(self._bot.name).inc()
+        metrics.BOT_HOLDER_CHANGES.labels(self._bot.name).inc()
         return HeldLease(self._store, self._bot.name, self._token, fence)
 
     def _hold(self, lease: HeldLease) -> None:
@@ -177,7 +178,7 @@ class Subscriber:
             return None
 
     def _connected(self, lease: HeldLease) -> Link | None:
-        link = Link(open_socket(self._bot.url), self._bot.name, lease.fence, arrived=self._arrivals.take)
+        link = Link(self._open_socket(self._bot.url), self._bot.name, lease.fence, arrived=self._arrivals.take)
         threading.Thread(target=link.run, name=f"link-{self._bot.name}", daemon=True).start()
         try:
             # A replica that lost its lease while it connected would end the connection of the newer holder.
@@ -210,18 +211,18 @@ class Subscriber:
 
     def _served(self, link: Link, lease: HeldLease) -> bool:
         """Serve a connection until it ends; return whether to reconnect under this lease."""
-        name, began = self._bot.name, self._clock()
+        name, began = self._bot.name, time.monotonic()
         self._link = link
         lease.note(subscribed="1", problem="", connecting="")
         log.info("long connection subscribed", extra={"bot": name, "fence": link.fence})
         for serve in self._serve:
             threading.Thread(target=_serve, args=(serve, link), daemon=True).start()
-        metrics.SUBSCRIBED.labels(name).inc()
+        metrics.BOTS_SUBSCRIBED.labels(name).inc()
         try:
             self._attend(link, lease)
         finally:
-            metrics.SUBSCRIBED.labels(name).dec()
-        if self._clock() - began >= STEADY:
+            metrics.BOTS_SUBSCRIBED.labels(name).dec()
+        if time.monotonic() - began >= STEADY:
             self._failures = self._unsubscribed = 0
         self._unsubscribed = self._unsubscribed + 1 if link.reason == "unsubscribed" else 0
         if link.reason == "evicted" or self._unsubscribed > 1:
@@ -245,8 +246,8 @@ class Subscriber:
     def _hand_over(self, link: Link, lease: HeldLease) -> None:
         """Keep the connection until a successor's subscription ends it; return at once if there is no successor."""
         lease.note(leaving="1")
-        end = self._clock() + HANDOVER_SECONDS
-        while self._clock() < end and self._has_successor(lease) and not link.lost.wait(TICK):
+        end = time.monotonic() + HANDOVER_SECONDS
+        while time.monotonic() < end and self._has_successor(lease) and not link.lost.wait(TICK):
             link.beat()
 
     def _has_successor(self, lease: HeldLease) -> bool:
@@ -267,7 +268,7 @@ class Subscriber:
                     lease.note(subscribed="", paused="")
                     return lease.confirm()
                 if lease.give_back(evicted=reason):
-                    metrics.EVICTIONS.labels(self._bot.name).inc()
+                    metrics.BOT_EVICTIONS.labels(self._bot.name).inc()
                     log.error("another program runs this bot: not subscribed again", extra={"bot": self._bot.name})
                 return False
             except StoreUnavailable:
@@ -282,8 +283,8 @@ class Subscriber:
 
     def _wait(self, lease: HeldLease, seconds: float) -> None:
         """Wait while the lease is held and this replica stays."""
-        end = self._clock() + seconds
-        while self._clock() < end and not lease.gone.is_set() and not self._leaving.wait(TICK):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not lease.gone.is_set() and not self._leaving.wait(TICK):
             continue
 
 
@@ -296,3 +297,67 @@ def _serve(serve: Callable[[Link], None], link: Link) -> None:
         except Exception:
             log.exception("long connection: sender failed", extra={"bot": link.bot})
             link.lost.wait(LOOK)
+
+
+class LongConnections:
+    """One `Subscriber` for each bot in websocket mode. Without such bots it does nothing."""
+
+    def __init__(
+        self,
+        bots: Mapping[str, BotSettings],
+        store: LeaseStore,
+        handlers: LinkHandlers,
+        *,
+        open_socket: Callable[[str], LinkSocket],
+        replica: str,
+        look: float = LOOK,
+    ) -> None:
+        """`replica` names this process in the leases; `look` is the number of seconds between two looks at them.
+
+        `open_socket` connects to an address, or raises ConnectFailed.
+        """
+        self._arrivals = Arrivals(handlers)
+        self._subscribers: Sequence[Subscriber] = [
+            Subscriber(
+                _address(bot),
+                store,
+                self._arrivals,
+                handlers.serve,
+                open_socket=open_socket,
+                replica=replica,
+                look=look,
+            )
+            for bot in bots.values()
+            if bot.mode == "websocket"
+        ]
+
+    def start(self) -> None:
+        for subscriber in self._subscribers:
+            subscriber.start()
+
+    def leave(self) -> None:
+        """Begin to hand the connections over to other replicas; what arrives meanwhile is still answered."""
+        for subscriber in self._subscribers:
+            subscriber.leave()
+
+    def hand_over(self, seconds: float) -> None:
+        """Hand the connections over, and wait until that is done, for `seconds` at most."""
+        self.leave()
+        end = time.monotonic() + seconds
+        for subscriber in self._subscribers:
+            subscriber.join(max(0.0, end - time.monotonic()))
+        if self._subscribers:
+            self._arrivals.wait(min(LAST_SECONDS, max(0.0, end - time.monotonic())))
+
+    def close_all(self) -> None:
+        """Close what `hand_over` had no time for."""
+        for subscriber in self._subscribers:
+            subscriber.close()
+
+    def stop(self) -> None:
+        """Nothing to stop: the threads end with their connections."""
+
+
+def _address(bot: BotSettings) -> BotAddress:
+    secret = bot.bot_secret.get_secret_value() if bot.bot_secret else ""
+    return BotAddress(bot.name, bot.ws_url, bot.bot_id, secret, bot.ws_retry)

@@ -1,4 +1,4 @@
-"""One subscribed connection of one bot: sends frames, matches acknowledgements, and passes on what arrives."""
+"""One subscribed connection of one bot: sends frames, matches acknowledgements, and handles messages and events."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.frames import CloseCode
 
-from channels.sockets.socket import Socket
-from services.wecom.long_connection import metrics
+from services import metrics
 from services.wecom.long_connection.protocol import (
     ACK_SECONDS,
     DISCONNECTED,
@@ -32,6 +31,33 @@ from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)
 
+#: Messages and events of all bots that one process handles at once; more are dropped, counted and logged.
+MOST_HANDLED = 200
+
+
+class Closing(Protocol):
+    """How a socket ended."""
+
+    @property
+    def code(self) -> int: ...
+
+
+class LinkSocket(Protocol):
+    """An open WebSocket to WeCom."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is sent any more."""
+
+    def send(self, frame: Mapping[str, Any]) -> bool:
+        """Send one JSON message from any thread; return False when it was not sent."""
+
+    def run(self, on_text: Callable[[str], None]) -> Closing:
+        """Pass each message to `on_text` until the socket ends."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the close without waiting for it."""
+
 
 @dataclass(eq=False)
 class _Waiting:
@@ -47,7 +73,7 @@ class Link:
 
     def __init__(
         self,
-        socket: Socket,
+        socket: LinkSocket,
         bot: str,
         fence: int,
         *,
@@ -206,3 +232,55 @@ class Link:
             metrics.LATE_ACKS.labels(self.bot).inc()
         if ack.errcode == NOT_SUBSCRIBED:
             self.drop("unsubscribed")
+
+
+#: Called with the connection, the req_id, and the body of a message or event.
+Handler = Callable[[Link, str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkHandlers:
+    """The functions that serve the connections of all bots."""
+
+    on_message: Handler
+    #: Every event but `disconnected_event`.
+    on_event: Handler
+    #: Each is started in a thread of its own when a connection has subscribed, and returns soon after `link.lost`.
+    serve: tuple[Callable[[Link], None], ...] = ()
+
+
+class Arrivals:
+    """Starts a thread for each message and event."""
+
+    def __init__(self, handlers: LinkHandlers) -> None:
+        self._handlers = handlers
+        self._changed = threading.Condition()
+        self._running = 0
+        self._dropped = LimitedLog(log, "long connection: message dropped")
+
+    def take(self, link: Link, cmd: str, req_id: str, body: Mapping[str, Any]) -> None:
+        """Handle a message or event without waiting, or drop it."""
+        handler = self._handlers.on_message if cmd == MESSAGE else self._handlers.on_event
+        with self._changed:
+            if self._running < MOST_HANDLED:
+                threading.Thread(target=self._run, args=(handler, link, req_id, body), daemon=True).start()
+                # After the start: a thread that the system refuses to start keeps no place.
+                self._running += 1
+                return
+        metrics.ARRIVALS_DROPPED.labels(link.bot).inc()
+        self._dropped.warning({"bot": link.bot, "most": MOST_HANDLED})
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing is being handled, for `seconds` at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
+
+    def _run(self, handler: Handler, link: Link, req_id: str, body: Mapping[str, Any]) -> None:
+        try:
+            handler(link, req_id, body)
+        except Exception:
+            log.exception("long connection: message failed", extra={"bot": link.bot})
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()

@@ -15,13 +15,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from channels.wecom.long_connection.link import Link
 from config.errors import LaibaoError
+from services.files.kinds import recognized
 from services.wecom.long_connection.allowance_store import AllowanceStore
-from services.wecom.long_connection.names import hidden
-from services.wecom.long_connection.outgoing import MAX_FILE, OutgoingKind, outgoing_kind
+from services.wecom.long_connection.lease_store import hidden
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import (
     BUSY,
     NOT_SUBSCRIBED,
@@ -37,6 +37,19 @@ from utils.keyring import Keyring, keys_of
 
 log = logging.getLogger(__name__)
 
+#: How WeCom shows a file: a picture, a video, a voice message, or a file to download.
+OutgoingKind = Literal["image", "video", "voice", "file"]
+
+_MIB = 1024 * 1024
+#: Bytes of the largest file; more are not sent.
+MAX_FILE = 20 * _MIB
+#: By the ending that belongs to the first bytes: the kind, and the bytes of its largest file.
+_KINDS: dict[str, tuple[OutgoingKind, int]] = {
+    "jpg": ("image", 2 * _MIB),
+    "png": ("image", 2 * _MIB),
+    "mp4": ("video", 10 * _MIB),
+    "amr": ("voice", 2 * _MIB),
+}
 #: Bytes of one part. WeCom takes 512 KiB and 100 parts.
 PART_BYTES = 384 * 1024
 #: Parts of a bot that wait for their acknowledgement at once: WeCom answers more with "system error".
@@ -234,3 +247,9 @@ def _member(ack: Ack, name: str) -> str:
     if name and not (isinstance(value, str) and value):
         raise UploadRefused
     return value
+
+
+def outgoing_kind(content: bytes) -> OutgoingKind:
+    """Return the kind by the first bytes; "file" for other bytes, and for a file that is too large for its kind."""
+    kind, most = _KINDS.get(recognized("", content, "file").ending, ("file", 0))
+    return kind if len(content) <= most else "file"

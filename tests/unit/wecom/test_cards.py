@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from config.texts import ZH, Texts
 from demo.wecom.card_rules import card_violations
+from services.files.links import FileLinks
+from services.files.shown import FileOffers
 from services.streams.records import Snapshot
-from services.wecom.cards.block import parted
-from services.wecom.cards.click import read_click
-from services.wecom.cards.schema import read_card
-from services.wecom.cards.words import card_words
+from services.wecom.card_schema import read_card
+from services.wecom.cards import card_words, parted, read_click
 from services.wecom.frames import EndedAnswer, WeComFrames
 
 URL = {"type": 1, "url": "https://example.com/"}
@@ -151,7 +151,8 @@ def test_what_is_shown_only_grows_and_ends_as_the_whole(text: str) -> None:
     assert whole.text.startswith(shown.rstrip("\n"))
 
 
-FRAMES = WeComFrames(Texts(), thinking={"b": "show"})
+NO_LINKS = FileOffers(Texts(), FileLinks(b"k"))
+FRAMES = WeComFrames(Texts(), NO_LINKS, thinking={"b": "show"})
 STREAM = "0123456789abcdef" * 2
 
 
@@ -205,7 +206,7 @@ def test_a_card_that_the_frame_did_not_have_is_words_in_the_late_message(seen: s
 
 def test_in_parts_a_card_follows_the_text() -> None:
     """The text of an answer without a frame has no block; without a text it says where the card is."""
-    frames = WeComFrames(Texts(), thinking={"b": "show"}, in_parts=True)
+    frames = WeComFrames(Texts(), NO_LINKS, thinking={"b": "show"}, in_parts=True)
 
     assert frames.further_messages("b", EndedAnswer(f"前\n{block(BUTTONS)}\n后", None)) == ["前\n\n后"]
     assert frames.further_messages("b", EndedAnswer(block(BUTTONS), None)) == [ZH["card_below"]]

@@ -1,4 +1,4 @@
-"""What arrives on a long connection: messages become questions, events are answered at once."""
+"""Answers the messages and events that long connections receive."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from channels.wecom.clicks import CardClicks
-from channels.wecom.long_connection.answers import AnswerSender
-from channels.wecom.long_connection.link import Link
-from channels.wecom.long_connection.outgoing import AnswerTarget, stream_frame
 from channels.wecom.messages import WeComMessages
 from config.texts import Texts
 from services.answers.gateway import Gateway
 from services.errors import CallbackRefused, StoreUnavailable
 from services.models import Question
 from services.streams.records import Snapshot
+from services.wecom.long_connection.answers import AnswerSender
+from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import RESPOND, RESPOND_UPDATE, RESPOND_WELCOME, AckMissing, LinkLost
+from services.wecom.long_connection.view import AnswerTarget, stream_frame
 from services.wecom.message import ANY_MENTION, Message, mention_of, read_message
 
 log = logging.getLogger(__name__)
 
 
 class LongConnectionInbox:
-    """Maps what links receive to the gateway. Every method is called in a thread of its own, and may wait."""
+    """Maps messages and events of links to the gateway. Every method is called in a thread of its own, and may wait."""
 
     def __init__(
         self,
@@ -44,7 +43,6 @@ class LongConnectionInbox:
         self._messages = messages
         self._sender = sender
         self._texts = texts
-        self._clicks = CardClicks(texts)
         self._mentions = {bot: mention_of(name) if name else ANY_MENTION for bot, name in bot_names.items()}
 
     def on_message(self, link: Link, req_id: str, body: Mapping[str, Any]) -> None:
@@ -57,7 +55,7 @@ class LongConnectionInbox:
         self._note(link.bot, message, outcome, began, stream_id)
 
     def on_event(self, link: Link, req_id: str, body: Mapping[str, Any]) -> None:
-        """Welcome a person who opens the chat, take a rating, or ask what a click on a card stands for."""
+        """Welcome a person who opens the chat, take a rating, or ask the question of a click on a card."""
         began = time.monotonic()
         message = self._read(link.bot, body)
         if message is None or message.msgtype != "event":
@@ -93,7 +91,7 @@ class LongConnectionInbox:
         return stream_id, code
 
     def _click(self, link: Link, req_id: str, message: Message) -> str:
-        """Ask what a click stands for, and update its card; the answer follows as a message. Return the outcome."""
+        """Ask the question of a click and update its card; the answer follows as a message. Return the outcome."""
         target = AnswerTarget("", message.userid, message.chatid)
 
         def ask(question: Question) -> Snapshot:
@@ -103,18 +101,18 @@ class LongConnectionInbox:
                 return Snapshot("", "error", error_code=exc.code)
             return snapshot or Snapshot("", "error", error_code="replica_full")
 
-        update, outcome = self._clicks.take(self._messages.question(link.bot, message), message, ask)
+        update, outcome = self._messages.click(link.bot, message, ask)
         if update:
             self._reply(link, RESPOND_UPDATE, req_id, update)
         return outcome
 
     def _reply(self, link: Link, cmd: str, req_id: str, body: Mapping[str, Any]) -> None:
-        """Send what WeCom takes for some seconds only, once."""
+        """Send a reply once: WeCom accepts it only for some seconds."""
         with suppress(LinkLost, AckMissing):
             link.request(cmd, body, req_id=req_id)
 
     def _read(self, bot: str, body: Mapping[str, Any]) -> Message | None:
-        """Return the message; None, with a line in the log, for something else."""
+        """Return the message; log a body that is none, and return None."""
         try:
             return read_message(json.dumps(body), mention=self._mentions[bot], pair=0)
         except CallbackRefused:
@@ -123,5 +121,5 @@ class LongConnectionInbox:
 
     def _note(self, bot: str, message: Message, outcome: str, began: float, stream_id: str = "") -> None:
         ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream_id}
-        told = {"outcome": outcome, "ms": round((time.monotonic() - began) * 1000, 1)}
-        log.info("message", extra={**ids, "person": self._messages.person(bot, message), **told})
+        result = {"outcome": outcome, "ms": round((time.monotonic() - began) * 1000, 1)}
+        log.info("message", extra={**ids, "person": self._messages.person(bot, message), **result})
