@@ -1,20 +1,22 @@
-"""A connection of the long connection: acknowledgements, their order and absence, pings, and its end."""
+"""A link: acknowledgements, their order and absence, pings, its end, and the threads for what it receives."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+import services.wecom.long_connection.link as link_module
 from channels.wecom.link_socket import open_socket
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.http.tunnel import ConnectFailed
 from services.metrics import LATE_ACKS
-from services.wecom.long_connection.link import Link
+from services.wecom.long_connection.link import Arrivals, Link, LinkHandlers
 from services.wecom.long_connection.protocol import (
+    MESSAGE,
     NOT_SUBSCRIBED,
     PING,
     PING_SECONDS,
@@ -263,3 +265,22 @@ def test_a_dropped_connection_still_gets_the_acks_of_what_was_sent(wecom: LongCo
     acknowledges(wecom, "r1")
     assert sent()
     assert link.over.wait(30)
+
+
+def test_a_thread_that_cannot_start_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may refuse threads for a moment; afterwards as many messages are handled at once as before."""
+    monkeypatch.setattr(link_module, "MOST_HANDLED", 1)
+    handled: list[str] = []
+    handlers = LinkHandlers(on_message=lambda link, req_id, body: handled.append(req_id), on_event=lambda *_: None)
+    arrivals, link = Arrivals(handlers), cast(Link, None)
+
+    def refuses(thread: threading.Thread, *args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(RuntimeError):
+            arrivals.take(link, MESSAGE, "r1", {})
+    arrivals.take(link, MESSAGE, "r2", {})
+
+    wait_until(lambda: handled == ["r2"])
