@@ -49,7 +49,7 @@ from services.redis.store import ScriptRunner
 from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.store import StreamStore
-from services.wecom.callback import WechatService
+from services.wecom.callback import MediaKeys, WechatService
 from services.wecom.directory.access_token_store import AccessTokenStore, TokenAccess
 from services.wecom.directory.api_service import ContactsApi
 from services.wecom.directory.contact_store import ContactStore
@@ -59,7 +59,6 @@ from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.open_answers_store import OpenAnswersStore
 from services.wecom.long_connection.push_store import PushStore
 from services.wecom.long_connection.upload_store import UploadStore
-from services.wecom.media import MediaKeys
 from utils.keyring import Keyring
 
 

@@ -5,14 +5,14 @@ The text of each error completes the sentence "NAME='value' is wrong: expected â
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Container
 from typing import Any
 
 from pydantic import SecretStr
+
+from utils.keyring import decode_aes_key
 
 #: Placeholders that the templates DIFY_INPUTS and CUSTOM_RAG_INPUTS may contain.
 INPUT_NAMES = (
@@ -49,11 +49,10 @@ _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def aes_key(key: SecretStr) -> SecretStr:
     text = key.get_secret_value()
     try:
-        fits = len(text) == 43 and len(base64.b64decode(text + "=", validate=True)) == 32
-    except (binascii.Error, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"the 43 letters and digits that WeCom's console shows as EncodingAESKey, got {len(text)}")
+        decode_aes_key(text)
+    except ValueError:
+        expected = f"the 43 letters and digits that WeCom's console shows as EncodingAESKey, got {len(text)}"
+        raise ValueError(expected) from None
     return key
 
 

@@ -1,7 +1,7 @@
-"""Checks and decrypts WeCom's callbacks, and encrypts replies. WeCom's codes become `CallbackRefused`.
+"""Checks and decrypts WeCom's callbacks and the files of their messages, and encrypts replies.
 
-No I/O and no state beyond the keys: URL verification must answer within one second, and every poll comes through here.
-The checks run in this order, and `CallbackRefused.code` names the one that failed:
+No I/O and no state beyond the keys: URL verification must answer within one second, and every poll passes these checks.
+They run in this order, and `CallbackRefused.code` names the one that failed:
 
     missing_parameter, stale_timestamp, xml_body | bad_json, bad_signature, bad_ciphertext
 
@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 
-from config.errors import LaibaoError, SettingsError
+from config.errors import LaibaoError
 from services.attachments import Media
-from services.errors import CallbackRefused
-from services.wecom.crypto import CryptError, WXBizJsonMsgCrypt, decode_key
+from services.errors import AnswerError, CallbackRefused
+from services.wecom.crypto import CryptError, WXBizJsonMsgCrypt, decode_key, decrypt_media
 from services.wecom.message import ANY_MENTION, UNUSABLE, Message, json_object, mention_of, read_message, unusable
 from utils.keyring import derive
 
@@ -53,16 +54,14 @@ class WechatService:
         timestamp_window: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the tokens and EncodingAESKeys of WeCom's console. `timestamp_window` is in seconds, 0 accepts any time.
+        """Take the tokens and EncodingAESKeys of WeCom's console, which `config` has checked.
 
-        Raises:
-            SettingsError: there is no token, or a key is malformed.
+        `timestamp_window` is in seconds, 0 accepts any time.
         """
         self.bot = bot
         self._aibotid = aibotid
         self._window = timestamp_window
         self._clock = clock
-        _check(bot, tokens, aes_keys)
         pairs = list(itertools.product(tokens, aes_keys))
         self._pairs = [WXBizJsonMsgCrypt(*pair, receive_id) for pair in pairs]
         self._key_names = [key_name(aes_key) for _, aes_key in pairs]
@@ -141,23 +140,38 @@ def key_name(aes_key: str) -> str:
     return derive_key(aes_key, "name").hex()[:8]
 
 
+class MediaKeys:
+    """The keys that decrypt the files of all bots' messages."""
+
+    def __init__(self, aes_keys: Mapping[str, Sequence[str]]) -> None:
+        """Take each bot's EncodingAESKeys."""
+        self._keys = {bot: {key_name(key): decode_key(key) for key in keys} for bot, keys in aes_keys.items()}
+
+    def decryptor(self, bot: str, media: Media) -> Callable[[bytes], bytes]:
+        """Return the function that decrypts a file of a message to this bot.
+
+        Raises:
+            AnswerError: `media_undecryptable`: the key is malformed, or no longer set. The function raises the same
+                for a file that the key does not decrypt.
+        """
+        return partial(_decrypted, self._key(bot, media))
+
+    def _key(self, bot: str, media: Media) -> bytes:
+        if not media.aeskey:
+            if key := self._keys.get(bot, {}).get(media.key):
+                return key
+            raise AnswerError("the key of the callback is no longer set", code="media_undecryptable")
+        try:
+            # WeCom leaves the padding out; with it the key is the same.
+            return decode_key(media.aeskey.rstrip("="))
+        except CryptError:
+            raise AnswerError("the message's aeskey is no key", code="media_undecryptable") from None
+
+
 def _echo(text: str, pair: int) -> str:
     if len(text) > MAX_ECHO:
         raise unusable()
     return text
-
-
-def _check(bot: str, tokens: Sequence[str], aes_keys: Sequence[str]) -> None:
-    """Check all keys, so that a wrong one stops the start and not a callback."""
-    if not tokens or not all(tokens):
-        raise SettingsError(f"bot {bot}: WECHAT_TOKEN is missing; expected the Token of the bot's API settings")
-    try:
-        decoded = [decode_key(key) for key in aes_keys]
-    except CryptError:
-        decoded = []
-    if not decoded:
-        expected = "expected the 43 characters of the bot's API settings"
-        raise SettingsError(f"bot {bot}: WECHAT_ENCODING_AES_KEY is missing or not a key; {expected}")
 
 
 def _argument(args: Mapping[str, str], *names: str) -> str:
@@ -178,3 +192,10 @@ def _encrypted(body: bytes) -> str:
     if not isinstance(encrypted, str):
         raise CallbackRefused(code="bad_json")
     return encrypted
+
+
+def _decrypted(key: bytes, content: bytes) -> bytes:
+    try:
+        return decrypt_media(content, key)
+    except CryptError as exc:
+        raise AnswerError(f"a file of {len(content)} bytes: {exc}", code="media_undecryptable") from None

@@ -227,6 +227,7 @@ class TestRefusals:
         [
             ({"REDIS_HOST": ""}, "REDIS_URL", "`make demo`"),
             ({"WECHAT_TOKEN": ""}, "WECHAT_TOKEN", "mode is callback"),
+            ({"WECHAT_TOKEN": '["fake", ""]'}, "WECHAT_TOKEN", "mode is callback"),
             ({"WECHAT_ENCODING_AES_KEY": ""}, "WECHAT_ENCODING_AES_KEY", "mode is callback"),
             ({"WECHAT_MODE": "websocket"}, "WECHAT_BOT_ID", "mode is websocket"),
             ({"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "b"}, "WECHAT_BOT_SECRET", "mode is websocket"),

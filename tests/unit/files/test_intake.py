@@ -21,8 +21,7 @@ from services.providers.mock import MockProvider
 from services.providers.wrapper import ProviderWrapper
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded
-from services.wecom.callback import key_name
-from services.wecom.media import MediaKeys
+from services.wecom.callback import MediaKeys, key_name
 from tests.support.made_providers import dify_provider, openai_provider
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until, when

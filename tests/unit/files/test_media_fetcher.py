@@ -20,9 +20,8 @@ from services.files.sent_store import SentFileStore
 from services.http.addresses import AddressRules
 from services.http.fetcher import Fetched, Fetcher
 from services.redis.store import ScriptRunner, connect
-from services.wecom.callback import key_name
+from services.wecom.callback import MediaKeys, key_name
 from services.wecom.crypto import decode_key, decrypt_media
-from services.wecom.media import MediaKeys
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock
 from tests.support.servers.raw_server import RawServer
