@@ -11,7 +11,7 @@ import pytest
 from tests.support.long_connection.bots import BOT_ID, SECRET
 from tests.support.long_connection.raw_bot import RawBot
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.full
