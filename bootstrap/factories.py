@@ -83,7 +83,7 @@ def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaFet
 
 
 class Files(NamedTuple):
-    """What fetches the files of answers, stores and shows them."""
+    """The objects that fetch, store and show the files of answers."""
 
     store: FileStore
     links: FileLinks
@@ -238,13 +238,13 @@ def make_feedback(
 
 
 class LongStores(NamedTuple):
-    """What is kept in Redis of messages and files that go out over long connections."""
+    """The stores of messages and files that are sent over long connections."""
 
     answers: OpenAnswersStore
     pushes: PushStore
     allowance: AllowanceStore
     uploads: UploadStore
-    #: Each bot's, for names and secrets in Redis.
+    #: Each bot's keys, for hashed names and sealed values in Redis.
     keys: Mapping[str, Keyring]
 
 

@@ -22,9 +22,9 @@ from services.wecom.long_connection.protocol import WRONG_SECRET
 
 log = logging.getLogger(__name__)
 
-#: What is wrong with a long connection, by the lease's `problem`; other codes are shown as they are.
+#: Descriptions of a lease's `problem` in /health; other codes are shown unchanged.
 PROBLEMS = {str(WRONG_SECRET): f"wrong WECHAT_BOT_ID or WECHAT_BOT_SECRET ({WRONG_SECRET})"}
-#: Seconds the clocks may differ if no bot has WECHAT_TIMESTAMP_WINDOW.
+#: Seconds by which the clocks may differ if every bot's WECHAT_TIMESTAMP_WINDOW is 0.
 CLOCK_WINDOW = 600.0
 
 
@@ -39,7 +39,7 @@ def make_health(
     batch_redis: ScriptRunner | None,
     leases: LeaseStore,
 ) -> Health:
-    """Return the report on all dependencies; `batch_redis` is the Redis of batches if it is another one."""
+    """Return the report on all dependencies; `batch_redis` is the Redis of batches if that is a separate one."""
     probes: dict[str, Probe] = {
         "redis": probe(runner.ping),
         "clock": clock_probe(runner, providers.values(), clock_window(settings.bots.values())),
@@ -79,9 +79,9 @@ def probe(check: Callable[[], None]) -> Probe:
 
 
 def subscription_probe(leases: LeaseStore, bot: str) -> Probe:
-    """Return a probe that tells why no replica has a bot's long connection.
+    """Return a probe that is True while a replica holds a bot's long connection, and else returns the cause.
 
-    Without Redis it is True: Redis's own probe reports that.
+    Without Redis it is True: the probe of Redis reports the outage.
     """
 
     def run() -> bool | str:

@@ -1,4 +1,4 @@
-"""Builds what answers the messages of WeCom's bots: their commands, and their long connections."""
+"""Builds the objects that answer the messages of WeCom's bots: commands and long connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.wecom.long_connection.view import AnswerUploads, AnswerView
 
 
 def wecom_messages(container: Container) -> WeComMessages:
-    """Return what asks the questions of WeCom's messages, for callbacks and for the long connection."""
+    """Return the handler of WeCom's messages, for callbacks and for the long connection."""
     return WeComMessages(
         gateway=container.gateway,
         texts=container.texts,
@@ -34,7 +34,7 @@ def wecom_messages(container: Container) -> WeComMessages:
 
 
 def bot_commands(container: Container) -> dict[str, BotCommands]:
-    """Return the commands of each bot, and have their messages to group robots posted while the replica runs."""
+    """Return the commands of each bot, and attach the thread that posts to group robots to the container."""
     bots = container.settings.bots
     urls = {name: bot.handoff_webhook.get_secret_value() for name, bot in bots.items() if bot.handoff_webhook}
     robots = {name: GroupRobotService(url) for name, url in urls.items()}
@@ -47,7 +47,7 @@ def bot_commands(container: Container) -> dict[str, BotCommands]:
 
 
 def subscribe_bots(container: Container, messages: WeComMessages) -> PushSender:
-    """Keep the bots in websocket mode subscribed, and answer what they receive; return what sends their pushes."""
+    """Attach the long connections of bots in websocket mode to the container; return the sender of their pushes."""
     bots, stores = container.settings.bots, container.long_stores
     uploads = Uploads(stores.uploads, stores.allowance, stores.keys)
     pushes = PushSender(stores.pushes, stores.allowance, uploads)

@@ -16,9 +16,9 @@ from config.problems import Problem, validated
 DEFAULT_BOT = "default"
 #: Values that WeCom issues per bot; a named bot never inherits them from the default bot.
 OWN = ("token", "encoding_aes_key", "receive_id", "bot_name", "bot_id", "bot_secret")
-#: What a named bot has beside variables.
+#: Keys of a named bot that are not variables.
 BOT_FIELDS = ("corp", "api")
-#: How WeCom's directory is reached; a bot of another corp, or with any of these, inherits none from the default bot.
+#: Settings of WeCom's directory; a bot of another corp, or with any of these, inherits none from the default bot.
 DIRECTORY = ("wecom_corp_id", "wecom_contact_secret", "wecom_api_url")
 
 #: Seconds after which an answer's frame is ended by default: WeCom gives it up after 360 and 600.

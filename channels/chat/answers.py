@@ -45,10 +45,10 @@ class ChatAnswer(Shown):
 
     #: Renders its blocks; None for a client that wants text only.
     blocks: Blocks | None = None
-    #: The client must discard the text that it has, and start again.
+    #: Whether the client must discard the text that it has, and start again.
     anew: bool = False
     thinking: ThinkingMode = "show"
-    #: None when it was not asked on this socket.
+    #: None if the question was not asked on this socket.
     question: Question | None = None
 
     def __post_init__(self) -> None:

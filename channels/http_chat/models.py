@@ -62,7 +62,7 @@ class FileTaken(RestModel):
 
 
 class FileLimits(RestModel):
-    """What files a question may have."""
+    """The limits on the files of a question."""
 
     allowed: bool = Field(description="Whether the provider takes files.")
     max_bytes: int = Field(description="Bytes of the largest one, `MEDIA_MAX_BYTES`.")
@@ -89,19 +89,19 @@ class ChatRating(RestModel):
 
     rating: Literal["like", "dislike"] | None = Field(description="null withdraws an earlier rating and its words.")
     content: Annotated[str, StringConstraints(max_length=MAX_WORDS)] = Field(
-        "", description="What the reader says about it.", examples=["请更具体一点"]
+        "", description="The reader's words about the answer.", examples=["请更具体一点"]
     )
 
 
 class ChatRated(RestModel):
-    """The rating as it was taken; it is stored and told to the provider soon after."""
+    """The accepted rating; it is stored, and sent to the provider soon after."""
 
     stream_id: str
     rating: Literal["like", "dislike"] | None
 
 
 class ChatUsage(RestModel):
-    """The cost of the answer as reported by the provider; 0 and "" for what it did not report."""
+    """The cost of the answer as reported by the provider; 0 and "" for figures that it did not report."""
 
     total_tokens: int
     prompt_tokens: int

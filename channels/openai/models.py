@@ -1,6 +1,6 @@
-"""The requests of OpenAI clients, as far as they are read, and the replies.
+"""The requests of OpenAI clients, with the fields that have an effect, and the replies.
 
-Clients send many fields; those that are not listed here are ignored, as by other servers of this API.
+Fields that are not listed here are ignored, as by other servers of this API.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ContentPart(OpenAIModel):
 
 
 class ChatMessage(OpenAIModel):
-    """One message of the conversation, its last one is the question."""
+    """One message of the conversation; the last one is the question."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = Field(
@@ -66,7 +66,7 @@ class CompletionRequest(OpenAIModel):
         None, description="The model's temperature; ignored where the bot's provider takes none."
     )
     n: int | None = Field(None, description="1; more are refused.")
-    tool_choice: Any = Field(None, description="A tool that has to be called is refused: nothing here calls tools.")
+    tool_choice: Any = Field(None, description="A tool that has to be called is refused: the gateway calls no tools.")
     response_format: Any = Field(None, description='`{"type": "text"}`; JSON is refused.')
 
 
@@ -141,7 +141,7 @@ class ModelList(OpenAIModel):
 
 
 class OpenAIErrorObject(OpenAIModel):
-    """What is wrong."""
+    """The description of an error."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]

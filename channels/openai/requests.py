@@ -1,6 +1,6 @@
 """Makes a question of a request: its model, its end user, its conversation, and the earlier messages.
 
-Its pictures are addresses, which the gateway fetches, and `data:` URLs, which bring the picture along.
+Its pictures are addresses, which the gateway fetches, and `data:` URLs, which contain the picture.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ def _from_data(data: str, param: str) -> MediaFile:
 
 
 class PictureRules(NamedTuple):
-    """What is taken of pictures."""
+    """The limit on a question's pictures, and the words for pictures without words."""
 
     #: Bytes of all pictures that come with one question.
     max_bytes: int
-    #: What is asked about pictures that come without words.
+    #: The question for pictures without words.
     question: str
 
     @property
@@ -135,15 +135,15 @@ class AskedCompletion:
 
 
 def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rules: PictureRules) -> AskedCompletion:
-    """Return the Flask request's question to one of the `models`, which have the options that each takes.
+    """Return the question of the Flask request; `models` has the options that each model accepts.
 
     Raises:
-        RestError: the request is wrong, or needs what no model here can do.
+        RestError: the request is malformed, or needs a feature that no model here has.
     """
     sent = rest.json_body(max_bytes=rules.body_bytes)
     asked = rest.parsed(CompletionRequest, sent)
     check_model(asked.model, models)
-    _check_wishes(asked)
+    _check_unsupported(asked)
     *before, last = asked.messages
     if last.role != "user":
         raise invalid("The last message has to be the user's question.", f"messages[{len(before)}].role")
@@ -181,8 +181,8 @@ def check_model(model: str, models: Collection[str]) -> None:
         raise invalid(message, "model", status=404, code="model_not_found")
 
 
-def _check_wishes(asked: CompletionRequest) -> None:
-    """Refuse what changes the form of an answer and cannot be done; everything else is the provider's."""
+def _check_unsupported(asked: CompletionRequest) -> None:
+    """Refuse parameters whose effect on the form of an answer is not supported; others are ignored."""
     if asked.n not in (None, 1):
         raise invalid("Only one choice is made: n has to be 1.", "n", code="unsupported_value")
     if asked.tool_choice not in (None, "none", "auto"):
@@ -229,7 +229,7 @@ def _words(message: ChatMessage, param: str, *, alone: bool) -> str:
 
 def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
     """Return the texts of the messages before the question. Thinking and calls of tools are left out."""
-    texts = [(message.role, _said(message).strip()) for message in messages]
+    texts = [(message.role, _visible_text(message).strip()) for message in messages]
     instructions = "\n\n".join(text for role, text in texts if role in ("system", "developer") and text)
     sent = [cast(EarlierMessage, each) for each in texts if each[0] in ("user", "assistant") and each[1]]
     return Earlier(instructions, exchanges_of(sent))
@@ -238,10 +238,10 @@ def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
 def _digests(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
     """Return the digests of the messages of user and model, by which a conversation is found."""
     talked = (message for message in messages if message.role in ("user", "assistant"))
-    return [(message.role, TextDigest(_said(message)).hex) for message in talked]
+    return [(message.role, TextDigest(_visible_text(message)).hex) for message in talked]
 
 
-def _said(message: ChatMessage) -> str:
+def _visible_text(message: ChatMessage) -> str:
     """Return a message's text, without the thinking that some clients send back in it."""
     text = _text(_parts(message))
     return fold_thinking(text, "hide") if message.role == "assistant" else text

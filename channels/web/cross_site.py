@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 REST = ("/api/", "/v1/")
 #: Addresses accepted with any `Host`: WeCom's callbacks, and probes, which use the pod's IP.
 ANY_HOST = ("/wechat/callback", "/healthz", "/readyz")
-#: What pages of other origins may send and read, and the seconds for which a browser remembers it.
+#: Methods and reply headers that pages of other origins may use, and the seconds for which a browser caches them.
 METHODS = "GET, HEAD, POST, DELETE"
 EXPOSED = f"{REQUEST_ID}, {TRACEPARENT}, Retry-After, WWW-Authenticate, Content-Disposition, Location"
 MAX_AGE = "600"

@@ -37,9 +37,9 @@ class CallbackReply(NamedTuple):
 
     #: The reply before it is sealed; {} for an empty one.
     content: dict[str, Any]
-    #: A stream's status, or the code of a sentence, an event or an error.
+    #: A stream's status, or the code of a sentence, of an event or of an error.
     outcome: str
-    #: Of an empty reply to a refresh: why nothing can be shown.
+    #: The error behind an empty reply to a refresh.
     cause: str = ""
 
 
@@ -164,7 +164,7 @@ class WeComChannel:
         return CallbackReply(self._first_frame(bot, message, snapshot), snapshot.error_code or snapshot.status)
 
     def _first_frame(self, bot: str, message: Message, snapshot: Snapshot) -> dict[str, Any]:
-        """Render the reply to a message: only there a `feedback.id` has an effect. Sentences of ours have none."""
+        """Render the reply to a message, the only one in which a `feedback.id` has an effect. Only answers have one."""
         reply = self.frame(bot, snapshot, chat=message.chatid)
         if snapshot.is_answer:
             reply["stream"]["feedback"] = {"id": feedback_id(snapshot.stream_id)}

@@ -1,6 +1,6 @@
 """The commands of one bot's users: finds them among texts, and answers them.
 
-What a command does to questions and streams is in `services/answers/commands.py`.
+`services/answers/commands.py` has the effects of commands on questions and streams.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils.questions.commands import MOST_CHARS, NAMES, canonical
 
 
 class BotCommands:
-    """One bot's words and what they do."""
+    """The commands of one bot."""
 
     def __init__(
         self, bot_name: str, words: Mapping[str, str], gateway: Gateway, handoffs: HandoffManager, texts: Texts
@@ -71,7 +71,7 @@ class BotCommands:
         try:
             name = self._commands.name(command)
         except StoreUnavailable:
-            # The stream cannot be opened either, and says so in the sentence for questions.
+            # `tell` cannot open the stream either, and returns the sentence that questions get without Redis.
             name = ""
         shown = name or self._texts.get("name_unknown")
         return self._commands.tell(
@@ -79,7 +79,7 @@ class BotCommands:
         )
 
     def _human(self, command: Question) -> Snapshot:
-        """Answer, and have the bot's group told; only the delivery that made the command's stream does that."""
+        """Answer, and queue a message for the bot's group robot, if it has one; not for a redelivery."""
         serves = self._handoffs.serves(command.bot)
         sentence = self._texts.get("human_notified" if serves else "human")
         snapshot, last = self._commands.hand_over(command, sentence)

@@ -85,7 +85,7 @@ class LongConnectionInbox:
         return snapshot.stream_id, snapshot.error_code or snapshot.status
 
     def _refuse(self, link: Link, req_id: str, code: str) -> tuple[str, str]:
-        """Answer a message that could not be noted with a sentence."""
+        """Answer a message whose question was not asked with an error sentence."""
         stream_id = secrets.token_hex(16)
         self._reply(link, RESPOND, req_id, stream_frame(stream_id, self._texts.error(code), finish=True))
         return stream_id, code
@@ -112,7 +112,7 @@ class LongConnectionInbox:
             link.request(cmd, body, req_id=req_id)
 
     def _read(self, bot: str, body: Mapping[str, Any]) -> Message | None:
-        """Return the message; log a body that is none, and return None."""
+        """Return the message; log a malformed body, and return None."""
         try:
             return read_message(json.dumps(body), mention=self._mentions[bot], pair=0)
         except CallbackRefused:

@@ -20,14 +20,14 @@ from services.wecom.cards import clicked_card, read_click
 from services.wecom.feedback import read_feedback
 from services.wecom.message import Message
 
-#: The types that consist of words, or may: without any they are empty, and no type that cannot be read.
+#: The types that may have words. Without words such a message is empty, but not unreadable.
 _WORDED = ("text", "voice", "mixed")
 #: The most files of one message, those of its quote included.
 MOST_FILES = 10
 
 
 def is_readable(message: Message) -> bool:
-    """Return whether there is anything to ask about, or a type that may have words."""
+    """Return whether a message has words or files to ask about, or is of a type that may have words."""
     return message.msgtype in _WORDED or bool(message.media or message.quoted_media or message.quoted.strip())
 
 
@@ -90,7 +90,7 @@ class WeComMessages:
         """Ask the question of a click on a card; return the card's update and the outcome for the log.
 
         WeCom shows no stream for an event: the answer follows as a message, and `ask` is None where none can be sent.
-        The update is empty for a card that is not ours.
+        The update is empty for a card of another program.
         """
         try:
             click = read_click(message.payload)
@@ -110,7 +110,7 @@ class WeComMessages:
         if snapshot.status == "error":
             sentence = self._texts.error(snapshot.error_code)
         elif snapshot.status == "completed" and not snapshot.found:
-            # The whole answer is a sentence of ours, as for a command.
+            # The whole answer is a sentence of the gateway, as for a command.
             sentence = snapshot.text
         return clicked_card(click, message.userid, sentence), snapshot.error_code or snapshot.status
 

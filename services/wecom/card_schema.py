@@ -22,7 +22,7 @@ def _at_most(most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-#: WeCom names no limit for words; a longer one is no word of a card.
+#: WeCom documents no limit for these texts; a card with a longer one is refused.
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Key = Annotated[Words, _at_most(1024)]
 OptionId = Annotated[Words, _at_most(128)]

@@ -1,4 +1,4 @@
-"""The return codes of WeCom's message crypt library, under its own names. They are never sent to anyone."""
+"""The return codes of WeCom's message crypt library, under its own names. They are never sent."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Encrypts and decrypts WeCom's envelope, with the names and codes of WeCom's own library.
 
-The methods of `WXBizJsonMsgCrypt` that WeCom's library has never raise: each returns a code of `services.wecom.codes`
-and the text. It serves both sides: `DecryptMsg` reads envelopes of `EncryptMsg`, whose `msgsignature` is the
-`msg_signature` of a callback's URL.
+As in WeCom's library, `VerifyURL`, `EncryptMsg` and `DecryptMsg` return a code of `services.wecom.codes` and a text,
+and never raise. `DecryptMsg` also reads envelopes of `EncryptMsg`, whose `msgsignature` is the `msg_signature` of a
+callback's URL.
 
 The plaintext (AES-256-CBC, IV = the key's first 16 bytes, PKCS#7 to 32):
 
@@ -122,12 +122,12 @@ class Prpcrypt:
         The time must not reveal which check failed: otherwise a sender who can sign could decrypt other users'
         messages, one byte in a few hundred tries (a padding oracle).
         """
-        blocks, is_base64, is_whole = _decoded(encrypted)
+        blocks, is_base64, is_aligned = _decoded(encrypted)
         plain, is_padded = _unpadded(self._cipher.decryptor().update(blocks))
         message, given, is_split = _split(plain)
         is_ours = hmac.compare_digest(given, receiver)
         text, is_utf8 = _text(message)
-        passed = (is_base64, is_whole and is_padded, is_split, is_ours, is_utf8)
+        passed = (is_base64, is_aligned and is_padded, is_split, is_ours, is_utf8)
         return Opened(next((code for code, good in zip(_CODES, passed, strict=True) if not good), 0), text)
 
 
@@ -244,13 +244,13 @@ _CODES = (
 
 
 def _decoded(encrypted: str) -> tuple[bytes, bool, bool]:
-    """Return the blocks, filled up with zeros, whether the text is base64, and whether its blocks are whole."""
+    """Return the blocks, padded with zeros, whether the text is base64, and whether it has complete blocks only."""
     try:
         raw, is_base64 = base64.b64decode(encrypted, validate=True), True
     except (TypeError, ValueError):
         raw, is_base64 = bytes(len(encrypted) * 3 // 4), False
-    is_whole = len(raw) > 0 and len(raw) % BLOCK == 0
-    return raw if is_whole else raw + bytes(BLOCK - len(raw) % BLOCK), is_base64, is_whole
+    is_aligned = len(raw) > 0 and len(raw) % BLOCK == 0
+    return raw if is_aligned else raw + bytes(BLOCK - len(raw) % BLOCK), is_base64, is_aligned
 
 
 def _unpadded(padded: bytes) -> tuple[bytes, bool]:

@@ -1,4 +1,4 @@
-"""The ids that let people rate answers, and the events in which WeCom tells what they say."""
+"""Makes the feedback ids with which WeCom lets people rate answers, and reads the events with their ratings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from services.feedback.records import MOST_CHARS, Kind, Rating
 from services.wecom.message import Message
 
-#: Begins every `feedback.id`; the answer's stream id follows. Nobody can use a stream id whose chat they are not in.
+#: The prefix of every `feedback.id`; the answer's stream id follows. Only people of the answer's chat can use it.
 PREFIX = "fb-"
 #: WeCom's number of a rating and what it means.
 KINDS: Mapping[int, Kind] = {1: "like", 2: "dislike", 3: ""}
@@ -21,7 +21,7 @@ _ID = re.compile(rf"{PREFIX}([0-9a-f]{{32}})")
 
 
 class FeedbackEvent(NamedTuple):
-    """What a `feedback_event` says."""
+    """The answer and the rating of a `feedback_event`."""
 
     stream_id: str
     rating: Rating
@@ -39,15 +39,15 @@ def read_feedback(message: Message) -> FeedbackEvent:
         ValueError: it is malformed, or its id is none of ours.
     """
     event = message.payload.get("event")
-    told = event.get("feedback_event") if isinstance(event, Mapping) else None
-    if not isinstance(told, Mapping) or not message.userid:
+    details = event.get("feedback_event") if isinstance(event, Mapping) else None
+    if not isinstance(details, Mapping) or not message.userid:
         raise ValueError("no feedback_event")
-    known = _ID.fullmatch(told["id"]) if isinstance(told.get("id"), str) else None
-    kind = told.get("type")
+    known = _ID.fullmatch(details["id"]) if isinstance(details.get("id"), str) else None
+    kind = details.get("type")
     if known is None or type(kind) is not int or kind not in KINDS:
         raise ValueError("an unknown id or type")
     # WeCom documents words and reasons for this type only.
-    words, reasons = (told.get("content"), told.get("inaccurate_reason_list")) if kind == 2 else ("", [])
+    words, reasons = (details.get("content"), details.get("inaccurate_reason_list")) if kind == 2 else ("", [])
     rating = Rating(
         KINDS[kind],
         words[:MOST_CHARS] if isinstance(words, str) else "",

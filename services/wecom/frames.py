@@ -1,7 +1,7 @@
-"""What people see of an answer in WeCom: the content of a frame, and the late message with what the frame did not show.
+"""Renders answers for WeCom: the content of a frame, and the late message with the part that the frame did not show.
 
-Pure functions of a snapshot and the settings: every replica shows the same, and the owner of a stream knows what its
-readers see.
+The results depend on a snapshot and the settings alone: every replica shows the same, and the owner of a stream can
+compute what its readers see.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SMALL_BYTES = FRAME_BYTES // 2 - 1024
 class EndedAnswer:
     """An answer at its end, for its late message."""
 
-    #: The whole text.
+    #: The full text.
     text: str
-    #: What readers see of it; None if the last poll is unknown.
+    #: The snapshot that its readers see; None if the last poll is unknown.
     snapshot: Snapshot | None
     error_code: str = ""
     #: The sources as a few lines of Markdown.
@@ -42,9 +42,9 @@ class EndedAnswer:
     stream_id: str = ""
     #: Its pictures and files.
     files: tuple[StoredFile, ...] = ()
-    #: The sentence with a link to the whole text; "" where there is none.
-    whole: str = ""
-    #: Whether there was a frame; without one the message is all that the person gets.
+    #: The sentence with a link to the full text; "" without a link.
+    full_text_link: str = ""
+    #: Whether there was a frame; without one the person gets the message alone.
     framed: bool = True
 
 
@@ -98,7 +98,7 @@ class WeComFrames:
         return chosen.card if chosen else None
 
     def app_card(self, stream_id: str, text: str) -> Card | None:
-        """Return the card that the app wrote into an answer's whole text; None for none."""
+        """Return the card that the app wrote into an answer's full text; None for none."""
         block = parted(text, growing=False).card
         return free_card(stream_id, block) if block else None
 
@@ -127,11 +127,11 @@ class WeComFrames:
         return size > READ_BYTES or self._seen(bot, frame, files)[0]
 
     def late_message(self, bot: str, answer: EndedAnswer) -> str:
-        """Return the message with what readers do not see of an answer: only the rest, if they see its beginning."""
+        """Return the message with the part of an answer that readers do not see: all of it, or the rest."""
         rest, ending = self._left(bot, answer)
         sources, suggestions = self._footnotes_of(bot, answer)
         footnote = _paragraphs(sources, suggestions)
-        truncated = answer.whole or self._texts.get("late_truncated")
+        truncated = answer.full_text_link or self._texts.get("late_truncated")
         mark = MARK if answer.framed else ""
         message = second_part(rest, mark=mark, footnote=footnote, ending=ending, truncated=truncated)
         if suggestions and footnote not in message:
@@ -139,7 +139,7 @@ class WeComFrames:
         return message
 
     def further_messages(self, bot: str, answer: EndedAnswer) -> list[str]:
-        """Return the messages with all that readers do not see of an answer, numbered; none where they see it all."""
+        """Return numbered messages with the part of an answer that readers do not see; none if they see all of it."""
         seen = answer.snapshot
         sizes = (bot, answer.text, answer.error_code)
         if seen and not seen.frame_over and not self.overflows(*sizes, stream_id=answer.stream_id, files=answer.files):
@@ -148,26 +148,26 @@ class WeComFrames:
         return numbered_parts(rest, _paragraphs(*self._footnotes_of(bot, answer), ending), shown=1 if seen else 0)
 
     def _left(self, bot: str, answer: EndedAnswer) -> tuple[Rest, str]:
-        """Return what readers do not see of an answer's text, and its files and the sentence that follow it."""
+        """Return the part of an answer's text that readers do not see, and the files and the sentence after it."""
         seen = answer.snapshot
         text = self._beside_card(answer.text, seen)
-        whole = answer_text(self._in_words(text, cut=False))
-        rest = rest_of(whole, self._seen(bot, seen, answer.files)[1]) if seen else Rest(whole)
+        full = answer_text(self._in_words(text, cut=False))
+        rest = rest_of(full, self._seen(bot, seen, answer.files)[1]) if seen else Rest(full)
         sentence = self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
-            sentence = self._texts.get("late_complete") if whole else self._without_text(answer.text)
+            sentence = self._texts.get("late_complete") if full else self._without_text(answer.text)
         in_frame = seen and not seen.frame_over
         files = "" if in_frame else self._offered(answer.stream_id, answer.files, pictures=True)
         return rest, _paragraphs(files, sentence)
 
     def _beside_card(self, text: str, seen: Snapshot | None) -> str:
-        """Return an answer's whole text beside its card, which is in the frame or, `in_parts`, a message."""
+        """Return an answer's full text beside its card, which is in the frame or, `in_parts`, a message."""
         if self._in_parts:
             return parted(text, growing=False).text
         return without_shown_block(text, seen, cut=seen is not None and _goes_on(seen))
 
     def _without_text(self, text: str) -> str:
-        """Return the sentence for an answer that has no text beside its card, if it has one."""
+        """Return the sentence for an answer without text, with or without a card."""
         return (
             self._texts.get("card_below") if parted(text, growing=False).card else self._texts.error("provider_empty")
         )
@@ -216,7 +216,7 @@ class WeComFrames:
         return "\n\n".join(filter(None, (beyond, offered, self._ending(snapshot))))
 
     def _offered(self, stream_id: str, files: Sequence[StoredFile], *, pictures: bool) -> str:
-        """Return links to files; of those that follow as messages only what could not be had."""
+        """Return links to files; with `in_parts` to the missing ones alone, because the others follow as messages."""
         listed = [stored for stored in files if stored.is_missing] if self._in_parts else files
         return self._offers.lines(stream_id, listed, pictures=pictures)
 
@@ -252,11 +252,11 @@ def _paragraphs(*parts: str) -> str:
 
 
 def ended(text: str, error_code: str, *, late: bool = True, stream_id: str = "") -> Snapshot:
-    """Return what a poll reads of an answer that has ended in time with this text."""
-    whole = text.encode("utf-8", "replace")
-    read = whole[:READ_BYTES].decode("utf-8", "ignore")
+    """Return the snapshot that a poll reads of an answer that ended in time with this text."""
+    encoded = text.encode("utf-8", "replace")
+    read = encoded[:READ_BYTES].decode("utf-8", "ignore")
     status = "error" if error_code else "completed"
-    return Snapshot(stream_id, status, error_code, text=read, size=len(whole), late=late)  # type: ignore[arg-type]
+    return Snapshot(stream_id, status, error_code, text=read, size=len(encoded), late=late)  # type: ignore[arg-type]
 
 
 def is_over(snapshot: Snapshot) -> bool:
@@ -272,7 +272,7 @@ def _goes_on(snapshot: Snapshot) -> bool:
 def _beyond(snapshot: Snapshot) -> bool:
     """Return whether the text goes on after the part that was read.
 
-    The store returns only the first READ_BYTES of a long text. Without the hidden thinking this may fit into the frame,
-    and `render_frame` would not notice the cut.
+    The store returns only the first READ_BYTES of a long text. Without the hidden thinking they may fit into the frame,
+    and `render_frame` would not add the sentence for a cut.
     """
     return is_over(snapshot) and not snapshot.frame_over and snapshot.size > READ_BYTES

@@ -38,7 +38,7 @@ class GroupRobotService:
         """Post a message, at most once: it is sent again only where no connection could be made.
 
         Raises:
-            RobotRefused: the robot's own reply says so; the text has its errcode or the HTTP status.
+            RobotRefused: the robot's reply is an error; the text has its errcode or the HTTP status.
             ProviderError: no reply came.
         """
         deadline = Deadline(self._timeout)
@@ -61,7 +61,7 @@ class GroupRobotService:
 
 
 def _errcode(body: bytes) -> Any:
-    """Return the reply's errcode; None where it has no whole number there."""
+    """Return the reply's errcode; None if it is not an integer."""
     try:
         code = json.loads(body)["errcode"]
     except (ValueError, TypeError, LookupError, RecursionError):

@@ -1,7 +1,7 @@
-"""Tells a WeCom group of a person who wants a human: question, answer and person, by the group's robot.
+"""Posts handoffs, persons' requests for a human (转人工), to a WeCom group through the group's robot.
 
-One thread per replica posts what callbacks queue. A message is posted at most once: a replica that ends before it has
-posted loses what waits, and logs how many that are.
+One thread per replica posts the messages that callbacks queue, each at most once. A replica that ends loses the queued
+ones, and logs their number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from utils.stream_utils import clip_utf8, render_frame
 
 log = logging.getLogger(__name__)
 
-#: Messages that wait on one replica; more are dropped and counted.
+#: The most queued messages of one replica; more are dropped and counted.
 MOST_WAITING = 100
-#: Bytes of the question, and of the person with name and chat, in a message; the answer gets what is left.
+#: Bytes of the question, and of the person with name and chat, in a message; the answer gets the rest.
 QUESTION_BYTES, PERSON_BYTES = 1200, 300
 #: The end of a text that was cut.
 _CUT = "…"
@@ -40,7 +40,7 @@ class Robot(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """A person who wants a human. Its repr shows no words."""
+    """A person's request for a human. Its repr shows no words."""
 
     bot: str
     userid: str
@@ -62,7 +62,7 @@ class HandoffManager:
         read: Callable[[str], Snapshot | None],
         texts: Texts,
     ) -> None:
-        """Take the group robot of each bot that has one, and what reads a stream."""
+        """`robots` has the group robot of each bot that has one; `read` returns the snapshot of a stream."""
         self._robots = robots
         self._read = read
         self._texts = texts
@@ -71,11 +71,11 @@ class HandoffManager:
         self._stopping = False
 
     def serves(self, bot: str) -> bool:
-        """Tell whether the bot has a group robot."""
+        """Return whether the bot has a group robot."""
         return bot in self._robots
 
     def add(self, handoff: Handoff) -> None:
-        """Queue a message without waiting; drop it where too many wait."""
+        """Queue a message without waiting; drop it if the queue is full."""
         try:
             self._waiting.put_nowait(handoff)
         except queue.Full:
@@ -92,7 +92,7 @@ class HandoffManager:
         """Nothing to close: the thread goes on until `stop`."""
 
     def stop(self) -> None:
-        """Post what waits, for `STOP_SECONDS` at most."""
+        """Post the queued messages, for `STOP_SECONDS` at most."""
         self._stopping = True
         if self._thread.is_alive():
             self._wake()
@@ -106,7 +106,7 @@ class HandoffManager:
         try:
             self._waiting.put_nowait(None)
         except queue.Full:
-            # The thread is not waiting then, and looks at `_stopping` once the queue is empty.
+            # With a full queue the thread does not wait; it reads `_stopping` once the queue is empty.
             return
 
     def _run(self) -> None:
@@ -136,13 +136,13 @@ class HandoffManager:
 
     def _note(self, handoff: Handoff, outcome: str, cause: str = "") -> None:
         metrics.HANDOFFS.labels(outcome).inc()
-        told = {"bot": handoff.bot, "msgid": handoff.msgid, "outcome": outcome}
+        fields = {"bot": handoff.bot, "msgid": handoff.msgid, "outcome": outcome}
         level = logging.INFO if outcome == "posted" else logging.WARNING
-        log.log(level, "handoff", extra={**told, **({"cause": cause} if cause else {})})
+        log.log(level, "handoff", extra={**fields, **({"cause": cause} if cause else {})})
 
 
 def message(texts: Texts, handoff: Handoff, answer: str) -> str:
-    """Return the Markdown for the group, at most `MOST_BYTES`; what is too long is cut."""
+    """Return the Markdown for the group, at most `MOST_BYTES`; long parts are cut."""
     none = texts.get("handoff_none")
     person = handoff.userid + (f" ({handoff.name})" if handoff.name else "")
     parts = {

@@ -1,8 +1,8 @@
-"""Late answers: what a frame could not carry goes out through the question's reply address, at most once.
+"""Sends late answers: the part that a frame could not carry, through the question's reply address, at most once.
 
 The step that ends the stream in Redis also writes the claim (lua/append.lua), so exactly one owner gets it, before a
 byte of the message leaves. If that owner is lost, nothing is sent again: the sweep finds the claim, counts and logs it.
-The owner posts in its producer's thread: a drain waits for it, and the replica's slots bound how many there are.
+The owner posts in its producer's thread: a drain waits for it, and the replica's slots bound the number of posts.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class LateAnswers:
             log.exception("late answer failed", extra=stream.about)
             outcome = _Outcome("failed", "unexpected")
         metrics.LATE_ANSWERS.labels(outcome.name).inc()
-        told: dict[str, Any] = {"outcome": outcome.name, "why": stream.late.cause if stream.late else ""}
+        result: dict[str, Any] = {"outcome": outcome.name, "why": stream.late.cause if stream.late else ""}
         figures = {"bytes": outcome.size, "ms": round((self._clock() - began) * 1000)}
         cause = {"cause": outcome.cause} if outcome.cause else {}
         level = logging.INFO if outcome.name == "sent" else logging.WARNING
-        log.log(level, "late answer", extra={**stream.about, **told, **figures, **cause})
+        log.log(level, "late answer", extra={**stream.about, **result, **figures, **cause})
         self._note(stream, outcome)
 
     def _send(self, question: Question, stream: OwnedStream) -> _Outcome:
@@ -97,10 +97,10 @@ class LateAnswers:
         return _Outcome("sent", size=size)
 
     def _answer(self, stream: OwnedStream, late: Appended) -> EndedAnswer:
-        """Return an ended answer with what its readers see, its files, and a link to its whole text."""
+        """Return an ended answer with the snapshot that its readers see, its files, and a link to its full text."""
         left = self._streams.ttl - stream.age
         link = self._offers.whole_text(stream.stream_id, left)
-        return replace(answer_of(stream, late), files=self._files_of(stream), whole=link)
+        return replace(answer_of(stream, late), files=self._files_of(stream), full_text_link=link)
 
     def _files_of(self, stream: OwnedStream) -> tuple[StoredFile, ...]:
         if stream.field("files") != "1":
@@ -120,7 +120,7 @@ class LateAnswers:
 
 
 def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
-    """Return an owner's ended answer with what its readers see."""
+    """Return an owner's ended answer with the snapshot that its readers see."""
     text, code, promised = stream.text, stream.field("error_code"), stream.field("late") == "1"
     seen = {
         "overflow": ended(text, code, late=promised, stream_id=stream.stream_id),

@@ -1,6 +1,6 @@
 """Reads the message inside a decrypted callback, with its files and the message that it quotes.
 
-A text that is no message raises `CallbackRefused` with the code `UNUSABLE`. Only a message's own text is checked
+Text that is not a message raises `CallbackRefused` with the code `UNUSABLE`. Only a message's own text is checked
 strictly: undocumented members, and members of another type than documented, are skipped, so that a message is answered
 if any part of it can be read.
 """
@@ -37,7 +37,7 @@ class Content(NamedTuple):
 
 
 def content_of(message: Any, mention: re.Pattern[str] | None = None) -> Content:
-    """Return the content of a message, a quote or an item of a mixed message; nothing for an unknown type.
+    """Return the content of a message, a quote or an item of a mixed message; an empty one for an unknown type.
 
     `mention` is removed once, from the first text: a group's message mentions the bot there.
     """
@@ -145,8 +145,8 @@ def _payload(text: str) -> dict[str, Any]:
     payload = json_object(text, code=UNUSABLE)
     if "\\ud" not in text and "\\uD" not in text:
         return payload
-    whole = json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace")
-    return json_object(whole, code=UNUSABLE)
+    encoded = json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace")
+    return json_object(encoded, code=UNUSABLE)
 
 
 def read_message(text: str, *, mention: re.Pattern[str], pair: int) -> Message:

@@ -13,9 +13,9 @@ from services.http.service import HTTPReply, HTTPService
 from utils.deadline import Deadline
 from utils.origins import is_host_of
 
-#: WeCom's own host, which takes https and this path only, listed or not.
+#: WeCom's own host, which accepts https and this path only, listed or not.
 WECOM_HOST, WECOM_PATH = "qyapi.weixin.qq.com", "/cgi-bin/aibot/response"
-#: Seconds for a message in all, for one connection, and for the reply.
+#: Seconds for a message with its retries, for one connection, and for the reply.
 TOTAL_SECONDS, CONNECT_SECONDS, REPLY_SECONDS = 20.0, 5.0, 10.0
 #: Retries of a message that was not sent, and the pause before the first in seconds.
 RETRIES, BACKOFF = 3, 1.0
@@ -33,7 +33,7 @@ class ResponseService:
         total_seconds: float = TOTAL_SECONDS,
         backoff: float = BACKOFF,
     ) -> None:
-        """`hosts` are names, or ".name" for all below one; `total_seconds` is the time for a message in all."""
+        """`hosts` are names, or ".name" for all subdomains; `total_seconds` is a message's timeout with retries."""
         self._hosts = hosts
         self._total_seconds = total_seconds
         self._backoff = backoff

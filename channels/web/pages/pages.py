@@ -159,18 +159,18 @@ def _names_html() -> bool:
 
 
 class Sentences(TypedDict):
-    """What a page needs to show the server's sentences in the language that the server does not speak."""
+    """The data with which a page shows the server's sentences in the language that the server does not use."""
 
-    #: By code, those without gaps.
+    #: By code, the sentences without placeholders.
     codes: dict[str, str]
-    #: Pairs of templates: as the server fills it, and in the other language.
+    #: Pairs of templates: the server's, and the one in the other language.
     templates: list[tuple[str, str]]
 
 
 def other_sentences(texts: Texts) -> Sentences:
     """Return the sentences of `texts`, and those about wrong requests, in the other language.
 
-    A replaced sentence whose gaps are fewer than those of ours has no translation.
+    A sentence of TEXTS_FILE with fewer placeholders than the built-in one has no translation.
     """
     other = LOCALES["en" if texts.locale == "zh" else "zh"]
     codes = {code: sentence for code, sentence in other.items() if not _GAP.search(sentence)}

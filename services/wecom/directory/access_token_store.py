@@ -46,7 +46,7 @@ class AccessTokenStore:
         self._keys = keys
 
     def load(self) -> AccessToken:
-        """Return the shared token; without values if there is none, or none that these keys open."""
+        """Return the shared token; without values if there is none, or these keys do not open it."""
         sealed = self._runner.run([Call(None, ("GET", self._key))])[0] or ""
         try:
             return AccessToken(unseal_any(keys_of(self._keys), sealed), sealed)
@@ -66,7 +66,7 @@ class AccessTokenStore:
 
 
 class TokenAccess:
-    """Gives calls a token. Thread-safe."""
+    """Calls the API with a valid access token. Thread-safe."""
 
     def __init__(self, api: ContactsApi, tokens: AccessTokenStore, locks: LockStore, *, source: str) -> None:
         self._api = api
@@ -78,7 +78,7 @@ class TokenAccess:
         """Call with a token; once more with a new one if WeCom refused the token.
 
         Raises:
-            ProviderError: no token could be had in time, or the call failed.
+            ProviderError: no token came in time, or the call failed.
             StoreUnavailable: Redis is away.
         """
         access = self.token(deadline)
@@ -94,7 +94,7 @@ class TokenAccess:
         """Return the shared token; without one, renew it or wait until another replica has.
 
         Raises:
-            ProviderError: WeCom gave none, or the time is over.
+            ProviderError: WeCom returned none, or the deadline has passed.
             StoreUnavailable: Redis is away.
         """
         known = self._known() or self._locks.once(

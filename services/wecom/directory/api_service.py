@@ -1,4 +1,4 @@
-"""WeCom's directory (通讯录) over its server API, of which four calls are used. No error has a token, secret or name.
+"""WeCom's directory (通讯录) over its server API: four calls. Errors contain no token, secret or name.
 
     GET  /cgi-bin/gettoken?corpid=&corpsecret=      {errcode, errmsg, access_token, expires_in}
     GET  /cgi-bin/user/get?access_token=&userid=    {errcode, errmsg, userid, name, department: [id], main_department}
@@ -6,15 +6,15 @@
     POST /cgi-bin/batch/openuserid_to_userid?access_token=  {"open_userid_list": […]}
          {errcode, errmsg, userid_list: [{userid, open_userid}], invalid_open_userid_list: […]}
 
-Documented (developer.work.weixin.qq.com, paths 91039, 90196, 95884 and 101521): these fields; errcode 0 is success, and
-HTTP 200 is none; a token must be kept and shared, lives `expires_in` seconds (7200) and may end earlier; the codes
-below. An application reads the people and departments in its visible range only. The Secret of 通讯录同步 reads no
-person from addresses that were added after August 2022, and the conversion wants the token of a self-built application:
-so the Secret is that of a self-built application.
+Documented (developer.work.weixin.qq.com, paths 91039, 90196, 95884 and 101521): these fields; success is errcode 0, not
+HTTP 200; a token must be kept and shared, lives `expires_in` seconds (7200) and may end earlier; the codes below. An
+application reads the people and departments in its visible range only. The Secret of 通讯录同步 reads no person from
+addresses that were added after August 2022, and the conversion needs the token of a self-built application: so the
+Secret is that of a self-built application.
 
 Not documented for smart robots: whether an id in a callback is encrypted (it depends on who created the robot), and
-what an encrypted id looks like. So a userid that the directory does not know is converted, and one that cannot be
-converted is taken as it is. `source_agentid` of the conversion names an application; a robot has none, and it is left
+the form of an encrypted id. So a userid that the directory does not know is converted, and one that cannot be
+converted is used unchanged. `source_agentid` of the conversion names an application; a robot has none, and it is left
 out, as in published clients.
 """
 
@@ -34,7 +34,7 @@ CONNECT_TIMEOUT, TIMEOUT = 2.0, 3.0
 MOST_REPLY = 65_536
 #: Characters of the longest name that is kept; WeCom's own limit is 64.
 MOST_NAME = 128
-#: Seconds an access token lives at least and at most, whatever the reply says.
+#: The least and the most seconds for which an access token is used, for any `expires_in`.
 SHORTEST_LIFE, LONGEST_LIFE = 60.0, 7200.0
 
 #: The access token is not valid, or no longer.
@@ -62,7 +62,7 @@ class Person(NamedTuple):
 class ContactsApi:
     """One application's access to the directory of one company. Thread-safe.
 
-    Every call raises `ContactsRefused` for an errcode, and `ProviderError` where no reply of the API came.
+    Every call raises `ContactsRefused` for an errcode, and `ProviderError` without a reply of the API.
     """
 
     def __init__(self, url: str, *, corp_id: str, secret: str, pool_size: int = 20, timeout: float = TIMEOUT) -> None:
@@ -96,7 +96,7 @@ class ContactsApi:
         return _text(department.get("name")) if isinstance(department, dict) else ""
 
     def plain_userid(self, token: str, userid: str, deadline: Deadline) -> str:
-        """Return the plain userid of an encrypted one; "" where it is none, or not visible to the application."""
+        """Return the plain userid of an encrypted one; "" if it is not encrypted, or not visible to the application."""
         body = {"open_userid_list": [userid]}
         reply = self._call("batch/openuserid_to_userid", deadline, params={"access_token": token}, body=body)
         listed = reply.get("userid_list")
@@ -135,5 +135,5 @@ def _checked(name: str, status: int, body: bytes) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a text of one reply without halves of characters, which Redis cannot store; "" for another type."""
+    """Return a text of a reply without half surrogate pairs, which Redis cannot store; "" for another type."""
     return value.encode("utf-8", "replace").decode().strip()[:MOST_NAME] if isinstance(value, str) else ""

@@ -1,14 +1,14 @@
-"""What is known of the people of one directory, in Redis.
+"""The contacts of the people of one directory, in Redis.
 
     dify_contact:<source>:<userid>         string, sealed JSON {userid, name, department}; a week from the look-up
-    dify_contact:<source>:<userid>:asked   string; the person was looked up within the hour, whatever came of it
-    dify_contact_away:<source>             string, "late" or "failed"; a question waited in vain, or a look-up failed:
-                                           none waits until a look-up succeeds
-    dify_contact_rest:<source>             string; a look-up failed half a minute ago at most: none begins
+    dify_contact:<source>:<userid>:asked   string; the person was looked up within the hour, with any result
+    dify_contact_away:<source>             string, "late" or "failed"; a question's wait timed out, or a look-up
+                                           failed: no question waits until a look-up succeeds
+    dify_contact_rest:<source>             string; a look-up failed in the last 30 seconds: none begins
     dify_contact_department:<source>:<id>  string, the department's name; an hour
 
 `<source>` is a fingerprint of the directory (`access_token_store.py`). The lock `contact:<source>:<userid>` is
-held while a look-up goes on. The keys are in different slots of a Cluster, so each step is a pipeline of plain
+held during a look-up. The keys are in different slots of a Cluster, so each step is a pipeline of plain
 commands.
 """
 
@@ -23,7 +23,7 @@ from services.redis.store import Call, ScriptRunner
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 
-#: Seconds between two look-ups of a person, and seconds that what was found is kept.
+#: Seconds between two look-ups of a person, and seconds for which a contact is kept.
 ASKED_SECONDS, KEPT_SECONDS = 3600, 604_800
 #: Seconds without look-ups after a failure, and seconds without waits unless a look-up succeeds earlier.
 REST_SECONDS, AWAY_SECONDS = 30, 86_400
@@ -31,15 +31,16 @@ REST_SECONDS, AWAY_SECONDS = 30, 86_400
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What Redis has about a person and the directory."""
+    """A person's contact in Redis, and the state of the look-up and of the directory."""
 
-    #: None where nothing was found yet.
+    #: None for a person who was not found yet.
     contact: Contact | None
     asked: bool
-    #: Whether some replica looks the person up now.
+    #: Whether a replica looks the person up now.
     running: bool
-    #: Whether nobody waits for the directory, and whether nothing is looked up there.
+    #: Whether questions do not wait, because the directory failed or was slow and has not answered since.
     away: bool
+    #: Whether no look-up begins, because one failed in the last `REST_SECONDS`.
     rests: bool
 
     @property
@@ -62,7 +63,7 @@ class ContactStore:
         return f"contact:{self._source}:{userid}"
 
     def load(self, userid: str) -> Known:
-        """Return what is known about a person and the directory."""
+        """Return a person's contact, and the state of the look-up and of the directory."""
         key = self._key(userid)
         flags = (f"{key}:asked", f"dify_lock:{self.lock(userid)}", self._away, self._rest)
         commands = [("GET", key), *(("EXISTS", flag) for flag in flags)]
@@ -72,16 +73,16 @@ class ContactStore:
     def claim(self, userid: str) -> bool:
         """Take the person's one look-up of this hour; False if it was taken already."""
         call = Call(None, ("SET", f"{self._key(userid)}:asked"), ("1", "NX", "EX", ASKED_SECONDS))
-        # One attempt: a second one would find the claim of the first, whose reply was lost, and call it another's.
+        # One attempt: after a lost reply a second one would find its own claim, and return False.
         return bool(self._runner.run([call], attempts=1)[0])
 
     def save(self, userid: str, contact: Contact) -> None:
-        """Store what the directory said about a person."""
+        """Store a person's contact."""
         sealed = seal(keys_of(self._keys)[0], json.dumps(asdict(contact), ensure_ascii=False))
         self._runner.run([Call(None, ("SET", self._key(userid)), (sealed, "EX", KEPT_SECONDS))])
 
     def note_late(self) -> None:
-        """Store that a question waited in vain: until `note_answer` nobody waits."""
+        """Store that a question's wait timed out: until `note_answer` no question waits."""
         self._runner.run([Call(None, ("SET", self._away), ("late", "NX", "EX", AWAY_SECONDS))])
 
     def note_failure(self) -> bool:
@@ -91,7 +92,7 @@ class ContactStore:
         return bool(self._runner.run([Call(None, ("GET", self._away)), rest, away])[0] != "failed")
 
     def note_answer(self) -> bool:
-        """Store that the directory answers; return whether it was away."""
+        """Store that a look-up succeeded; return whether the directory was away before."""
         return bool(self._runner.run([Call(None, ("DEL", key)) for key in (self._away, self._rest)])[0])
 
     def departments(self, numbers: Sequence[int]) -> dict[int, str]:
@@ -109,7 +110,7 @@ class ContactStore:
         )
 
     def _opened(self, sealed: str) -> Contact | None:
-        """Return a stored contact; None without one, and for one that these keys do not open."""
+        """Return a stored contact; None without one, or if these keys do not open it."""
         try:
             written = json.loads(unseal_any(keys_of(self._keys), sealed))
         except ValueError:

@@ -1,4 +1,4 @@
-"""Who a userid is, within a bounded wait: what Redis has, else one look-up in WeCom's directory."""
+"""Finds a person's name and departments within a bounded wait: in Redis, else by one look-up in WeCom's directory."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ log = logging.getLogger(__name__)
 MOST_DEPARTMENTS = 5
 #: Characters of the joined names.
 MOST_TEXT = 200
-#: The most look-ups at once in one process; a question does not wait for a place longer than for a look-up.
+#: The most look-ups at once in one process. A question waits `DirectoryTimeouts.wait` at most for one of them.
 MOST_LOOKUPS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryTimeouts:
-    """In seconds."""
+    """Timeouts in seconds."""
 
-    #: For which a question waits for a person who is not known yet.
+    #: A question's wait for a person who is not known yet.
     wait: float = 1.5
-    #: For one look-up with all its calls.
+    #: One look-up with all its calls.
     lookup: float = 8.0
-    #: Between two looks at what another thread or replica has found.
+    #: The pause between two reads of a result that another thread or replica stores.
     poll: float = 0.05
 
     @property
     def lock(self) -> float:
-        """For which a look-up is taken to go on; after a crash the next question may begin another one then."""
+        """The expiry of a look-up's lock. After a crash the next question may begin another look-up then."""
         return self.lookup + 2.0
 
 
@@ -68,15 +68,15 @@ class Directory:
         self._api, self._access, self._store, self._locks = parts
         self._timeouts = timeouts
         self._clock = clock
-        self._places = threading.BoundedSemaphore(MOST_LOOKUPS)
-        #: Whether the last id that was found was an encrypted one: then the next one probably is too.
+        self._slots = threading.BoundedSemaphore(MOST_LOOKUPS)
+        #: Whether the last userid that was found was encrypted: then the next one probably is, too.
         self._encrypted = False
 
     def find(self, userid: str) -> Contact:
-        """Return what is known about a person, and look the person up if that is due. Never raises.
+        """Return a person's contact, and begin a look-up if one is due. Never raises.
 
-        A known person is returned at once, and looked up for the next question. For any other person it waits, unless
-        an earlier question waited in vain and the directory has not answered since.
+        A stored contact is returned at once; its look-up serves the next question. Without one this waits for the
+        look-up, unless an earlier wait timed out or a look-up failed, and none has succeeded since.
         """
         try:
             return self._find(userid) if userid else Contact()
@@ -103,29 +103,29 @@ class Directory:
         return Contact()
 
     def _begin(self, userid: str, *, wait: float) -> bool:
-        """Begin a look-up in a thread, unless another replica has; return whether one goes on."""
-        if not self._places.acquire(timeout=wait):
+        """Start a look-up in a thread, unless a thread or replica runs one already; return whether one runs."""
+        if not self._slots.acquire(timeout=wait):
             metrics.CONTACT_LOOKUPS.labels("full").inc()
             return False
         try:
             held = self._locks.acquire(self._store.lock(userid), self._timeouts.lock)
         except StoreUnavailable:
-            self._places.release()
+            self._slots.release()
             raise
         if held is None:
-            self._places.release()
+            self._slots.release()
             return True
         threading.Thread(target=self._run, args=(userid, held), name="contact", daemon=True).start()
         return True
 
     def _run(self, userid: str, held: str) -> None:
-        """Look a person up and store what was found; the lock is released after that, so that waiters find it."""
+        """Look a person up and store the result, then release the lock, so that waiting questions read the result."""
         try:
             metrics.CONTACT_LOOKUPS.labels(self._outcome(userid)).inc()
         except Exception:
             log.exception("directory look-up broke off")
         finally:
-            self._places.release()
+            self._slots.release()
             with suppress(StoreUnavailable):
                 self._locks.release(self._store.lock(userid), held)
 
@@ -143,7 +143,7 @@ class Directory:
 
     def _look_up(self, userid: str, deadline: Deadline) -> bool | None:
         """Return whether the person was found; None if this hour's look-up was taken already."""
-        # The token first: a replica that is lost or refused while it renews the token has looked nobody up.
+        # The token first: a replica that is killed or refused while it renews the token must not use up the claim.
         self._access.token(deadline)
         if not self._store.claim(userid):
             return None
@@ -173,7 +173,7 @@ class Directory:
         return person
 
     def _plain(self, token: str, userid: str, deadline: Deadline) -> str:
-        """Return the plain form of an encrypted userid; "" where it has none, or WeCom does not convert it for us."""
+        """Return the plain form of an encrypted userid; "" if WeCom does not convert it."""
         try:
             return self._api.plain_userid(token, userid, deadline)
         except ContactsRefused as exc:
@@ -182,7 +182,7 @@ class Directory:
             return ""
 
     def _departments(self, person: Person, deadline: Deadline) -> list[str]:
-        """Return the names of a person's departments. One whose name cannot be had is left out for an hour."""
+        """Return the names of a person's departments. A name that WeCom refuses is "" for an hour."""
         numbers = person.departments[:MOST_DEPARTMENTS]
         names = self._store.departments(numbers) if numbers else {}
         found: dict[int, str] = {}
@@ -201,7 +201,7 @@ class Directory:
         return lambda token: self._api.department(token, number, deadline)
 
     def _failed(self, exc: ProviderError) -> str:
-        """Store that the directory failed, so that nothing is looked up for a while; log the first failure."""
+        """Store a failed look-up, so that none begins for a while; log the first failure."""
         with suppress(StoreUnavailable):
             if self._store.note_failure():
                 log.warning("directory look-up failed", extra={"cause": str(exc)})

@@ -4,7 +4,8 @@
 (`lease_store.py`, renewed by `held_lease.py`) connects and serves the connection (`link.py`); the others look at the
 lease every second. `protocol.py` has the commands, error codes and limits.
 
-`channels/wecom/long_connection.py` asks the questions of what a link receives. `answers.py` sends the answers, which
-`view.py` renders; `open_answers_store.py` has the progress of each, so that any holder continues it. `pushes.py` sends
-messages that answer no question, `uploads.py` files, and `allowance_store.py` counts both for WeCom's limits.
+`channels/wecom/long_connection.py` answers the messages and events that a link receives. `answers.py` sends the
+answers, which `view.py` renders; `open_answers_store.py` has the progress of each, so that any holder continues it.
+`pushes.py` sends messages that answer no question, `uploads.py` files, and `allowance_store.py` counts both for WeCom's
+limits.
 """

@@ -32,24 +32,24 @@ class AllowanceStore:
     """Owns the keys above. Every method is one round trip, and raises `StoreUnavailable` when Redis is away."""
 
     def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, now: str = "") -> None:
-        """`keys` are each bot's; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
+        """`keys` are each bot's keys; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
         self._runner = runner
         self._keys = keys
         self._now = now
 
     def message(self, bot: str, chat: str, name: str) -> float:
-        """Count a message to a chat (a userid or a chatid); return 0.0, or the seconds until there is room for it.
+        """Count a message to a chat (a userid or a chatid); return 0.0, or the seconds until it may be counted.
 
-        `name` is the message's own: counted again, it counts once, at its newest time.
+        `name` identifies the message: counted again, it counts once, at its newest time.
         """
         return self._count(self._sent_key(bot, chat), name)
 
     def take_back(self, bot: str, chat: str, name: str) -> None:
-        """Count a message no more: it will not be sent."""
+        """Remove a message from the count: it will not be sent."""
         self._runner.run([Call(None, ("ZREM", self._sent_key(bot, chat), name))])
 
     def upload(self, bot: str, name: str) -> float:
-        """Count an upload; return 0.0, or the seconds until there is room for it."""
+        """Count an upload; return 0.0, or the seconds until it may be counted."""
         return self._count(bot_key(bot, "uploads"), name)
 
     def chat(self, bot: str, chat: str) -> str:

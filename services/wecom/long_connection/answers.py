@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at a bot's open answers.
 LOOK_SECONDS = 1.0
-#: Seconds until an answer is tried again that could not be sent because of an unexpected error.
+#: Seconds until the next attempt to send an answer after an unexpected error.
 FAILED_SECONDS = 60.0
 #: Answers that one replica sends at the same time; further ones wait, the oldest first.
 MOST_AT_ONCE = 1000
@@ -69,7 +69,7 @@ MOST_AT_ONCE = 1000
 ATTEMPTS = 3
 #: Seconds between attempts, and while Redis is away.
 RETRY_SECONDS = 0.5
-#: Error codes that end a stream: WeCom takes none of its later frames either.
+#: Error codes that end a stream: WeCom refuses its later frames, too.
 ENDED = frozenset({INVALID_REQ_ID, STREAM_EXPIRED})
 #: Seconds between reads of an answer whose frame is over.
 ENDED_LOOK_SECONDS = 1.0
@@ -80,7 +80,7 @@ Content = str | StoredFile | dict[str, Any]
 
 
 class DeliveryServices(NamedTuple):
-    """What deliveries share."""
+    """The services that all deliveries share."""
 
     store: OpenAnswersStore
     view: AnswerView
@@ -98,23 +98,23 @@ class AnswerSender:
         self._access = access
         self._frame_seconds = frame_seconds
         self._lock = threading.Lock()
-        # One thread per answer, also while a former link of the bot is still ending: it writes what has left.
+        # Answers with a thread: one at most each, because the thread of a former link may still record what it sent.
         self._sending: set[tuple[str, str]] = set()
-        # By bot, messages that got a sentence because Redis was away, which may have noted them nevertheless.
+        # By bot, answers that were replaced by a sentence because Redis did not reply. It may have recorded them.
         self._refused: Mapping[str, deque[str]] = defaultdict(lambda: deque(maxlen=MOST_OPEN))
 
     def answer(
         self, link: Link, question: Question, target: AnswerTarget, ask: Callable[[], Snapshot]
     ) -> Snapshot | None:
-        """Note that a message waits for its answer, ask its question, and begin to send the answer over the link.
+        """Record an open answer, ask its question, and begin to send the answer over the link.
 
-        Return what `ask` does; None where too many answers are open, and the question is not asked.
+        Return the snapshot of `ask`; None if too many answers are open: the question is not asked then.
 
         Raises:
             StoreUnavailable: Redis is away, and the question is not asked: nothing is sent for it later.
         """
         stream_id, started = self._access.stream_id(question), False
-        # Entered before it is noted: a look would send it without knowing whether it can be rated.
+        # Entered before it is recorded: `_look` would start it without knowing whether it can be rated.
         entered = self._enter(link.bot, stream_id)
         try:
             if not self._store.add(link.bot, stream_id, self._access.sealed(question, target.written())):
@@ -123,7 +123,7 @@ class AnswerSender:
             if snapshot.error_code == StoreUnavailable.code and not snapshot.found:
                 raise StoreUnavailable
             if not (target.req_id or snapshot.found) and snapshot.status != "processing":
-                # The clicked card says all there is to say.
+                # The update of the clicked card is the whole answer.
                 self._store.close(link.bot, stream_id)
             elif entered:
                 self._start(link, stream_id, rated=snapshot.is_answer)
@@ -143,7 +143,7 @@ class AnswerSender:
             continue
 
     def _look(self, link: Link) -> float:
-        """Send what is open; return the seconds until the next look."""
+        """Start the open answers that have no thread; return the seconds until the next look."""
         refused = self._refused[link.bot]
         try:
             while refused:
@@ -151,14 +151,14 @@ class AnswerSender:
                 refused.popleft()
             open_ids, expired = self._store.open(link.bot, link.fence)
         except (StoreUnavailable, FenceRefused):
-            # With another holder's lease this link is about to end.
+            # Another holder has the lease, and this link is about to end; or Redis is away.
             return LOOK_SECONDS
         if expired:
             metrics.FURTHER_MESSAGES.labels(link.bot, "expired").inc(expired)
             log.error("answers expired unsent", extra={"bot": link.bot, "count": expired})
         for stream_id in open_ids:
             if self._enter(link.bot, stream_id):
-                # `answer` notes a refusal before it leaves: an answer that could be entered is in `refused` by now.
+                # `answer` appends to `refused` before it calls `_leave`, so a refused answer is in `refused` by now.
                 if stream_id in refused:
                     self._leave(link.bot, stream_id)
                 else:
@@ -166,7 +166,7 @@ class AnswerSender:
         return LOOK_SECONDS
 
     def _enter(self, bot: str, stream_id: str) -> bool:
-        """Return whether to send an answer: it is not being sent, and there is room for one more."""
+        """Register an answer as being sent; return False if it is already, or too many are."""
         with self._lock:
             if (bot, stream_id) in self._sending or len(self._sending) >= MOST_AT_ONCE:
                 return False
@@ -189,7 +189,7 @@ class AnswerSender:
             log.debug("answer left to the next link", extra={**about, "cause": type(exc).__name__})
         except Exception:
             log.exception("answer not sent", extra=about)
-            # The look tries again once it is left; at once it might fail every second.
+            # `_look` starts it again after `_leave`; without this pause it might fail every second.
             link.lost.wait(FAILED_SECONDS)
         self._leave(link.bot, stream_id)
 
@@ -203,7 +203,7 @@ class AnswerSender:
 
 
 class AnswerDelivery:
-    """One answer on its way over one link; used by one thread."""
+    """The delivery of one answer over one link; used by one thread."""
 
     def __init__(
         self,
@@ -222,17 +222,17 @@ class AnswerDelivery:
         self._store, self._view, self._files, self._allowance = services
         self._frame_seconds = frame_seconds
         self._rated = rated
-        #: Whether WeCom takes no more frames of this stream.
+        #: Whether WeCom refuses further frames of this stream.
         self._expired = False
         self._frames = 0
-        #: Acks of frames that did not come in time, and may come yet. They have the req_id of every other frame.
+        #: Acks that did not come in time, and may still come. Acks of all frames have the same req_id.
         self._late_acks = 0
 
     def run(self) -> None:
-        """Send what is left of the answer, until it is whole.
+        """Send the rest of the answer.
 
         Raises:
-            LinkLost, FenceRefused: the next holder goes on.
+            LinkLost, FenceRefused: the next holder continues.
         """
         if not self._target.req_id:
             self._mark_finish("refused")
@@ -242,10 +242,10 @@ class AnswerDelivery:
             self._wait(ENDED_LOOK_SECONDS)
         if snapshot:
             self._send_further(snapshot)
-        self._insist(lambda: self._store.close(self._answer.bot, self._answer.stream_id))
+        self._retried(lambda: self._store.close(self._answer.bot, self._answer.stream_id))
         outcome = snapshot.error_code or snapshot.status if snapshot else "stream_unknown"
-        told = {"outcome": outcome, "finish": self._answer.finish, "frames": self._frames}
-        log.info("answer shown", extra={**self.about, **told})
+        result = {"outcome": outcome, "finish": self._answer.finish, "frames": self._frames}
+        log.info("answer shown", extra={**self.about, **result})
 
     @property
     def about(self) -> dict[str, object]:
@@ -259,7 +259,7 @@ class AnswerDelivery:
         shown = ""
         while True:
             snapshot = self._read()
-            content = self._insist(partial(self._view.content, self._answer.bot, snapshot, self._target))
+            content = self._retried(partial(self._view.content, self._answer.bot, snapshot, self._target))
             rated = self._rated and not shown
             if snapshot is None or is_over(snapshot):
                 return self._finish(content, rated=rated)
@@ -269,7 +269,7 @@ class AnswerDelivery:
             self._wait(self._frame_seconds)
 
     def _grow(self, content: str, *, rated: bool) -> None:
-        """Send a frame and wait for its ack; frames that would have come meanwhile are skipped."""
+        """Send a frame and wait for its ack; frames that were due meanwhile are skipped."""
         began = time.monotonic()
         try:
             ack = self._frame(content, finish=False, rated=rated)
@@ -295,7 +295,7 @@ class AnswerDelivery:
                     self._mark_finish("")
                 raise
             if attempt < doubtful and ack.errcode not in ENDED:
-                # Perhaps the ack of an earlier frame: only as many acks as frames are certain to have this one's.
+                # Up to `doubtful` acks may belong to earlier frames; only a further one is certainly this frame's.
                 may_be_shown = True
                 continue
             if ack.errcode == 0:
@@ -305,7 +305,7 @@ class AnswerDelivery:
                 break
             self._wait(RETRY_SECONDS)
         if may_be_shown:
-            # A further finish frame would change nothing; the whole answer as a message might be its second showing.
+            # A further finish frame would change nothing, and messages with the whole answer might repeat it.
             log.warning("finish frame not acknowledged", extra=self.about)
         self._mark_finish("done" if may_be_shown else "refused")
 
@@ -328,8 +328,8 @@ class AnswerDelivery:
     def _send_further(self, snapshot: Snapshot) -> None:
         in_frame = self._answer.finish == "done"
         further = partial(self._view.further, self._answer.bot, snapshot, self._target, in_frame=in_frame)
-        texts, cards = self._insist(further)
-        files = self._insist(lambda: self._files.listed(snapshot))
+        texts, cards = self._retried(further)
+        files = self._retried(lambda: self._files.listed(snapshot))
         messages: list[Content] = [*texts, *files, *cards]
         if self._answer.unsure:
             self._note("unknown")
@@ -340,11 +340,11 @@ class AnswerDelivery:
         """Send a further message at most once, when WeCom's limits for the chat allow it."""
         message, file = self._message(content)
         name = f"{self._answer.stream_id}:{number}"
-        while seconds := self._insist(lambda: self._allowance.message(self._answer.bot, self._target.chat, name)):
+        while seconds := self._retried(lambda: self._allowance.message(self._answer.bot, self._target.chat, name)):
             self._wait(seconds)
         self._mark_messages(number, unsure=True)
         try:
-            ack = self._say(message)
+            ack = self._transmit(message)
         except AckMissing:
             self._note("unknown")
         except LinkLost as exc:
@@ -359,25 +359,25 @@ class AnswerDelivery:
         self._mark_messages(number, unsure=False)
 
     def _message(self, content: Content) -> tuple[dict[str, Any], FileMessage | None]:
-        """Return a further message, and the uploaded file that it shows; a card's is returned as it is."""
+        """Return a further message, and the uploaded file that it shows; a card's message is returned unchanged."""
         if isinstance(content, str):
             return markdown(content), None
         if not isinstance(content, StoredFile):
             return content, None
         stream_id = self._answer.stream_id
-        file = self._insist(lambda: self._files.message(self._link, stream_id, content, self._wait))
+        file = self._retried(lambda: self._files.message(self._link, stream_id, content, self._wait))
         return (file.body, file) if file else (self._files.linked(stream_id, content), None)
 
     def _send_again(self, number: int, stored: StoredFile, file: FileMessage) -> None:
-        """Send a file that WeCom had deleted with a new upload, or as a link where it was uploaded just now."""
+        """Send a file whose media_id WeCom refused: uploaded anew, or as a link if the refused upload was a new one."""
         self._mark_messages(number - 1, unsure=False)
-        self._insist(lambda: self._files.forget(self._answer.bot, file))
+        self._retried(lambda: self._files.forget(self._answer.bot, file))
         self._send(number, stored if file.is_reused else self._files.linked(self._answer.stream_id, stored))
 
-    def _say(self, message: dict[str, Any]) -> Ack:
-        """Send a message under the req_id if WeCom takes it there, else to the chat; again while WeCom is busy.
+    def _transmit(self, message: dict[str, Any]) -> Ack:
+        """Send a message under the req_id if WeCom accepts it there, else to the chat; again while WeCom is busy.
 
-        Where an ack under the req_id may still come, it goes to the chat too: a refusal has to be this message's.
+        While a late ack of the req_id may still come, the message goes to the chat, where each has a req_id of its own.
         """
         ack = Ack(INVALID_REQ_ID)
         for left in reversed(range(ATTEMPTS)):
@@ -392,14 +392,14 @@ class AnswerDelivery:
         return ack
 
     def _wait_unclaimed(self, seconds: float) -> None:
-        """Wait before the next attempt for a message that WeCom did not take: the next holder may send it too."""
+        """Wait before the next attempt, without the claim: WeCom refused the message, so a next holder may send it."""
         number = self._answer.messages
         self._mark_messages(number - 1, unsure=False)
         self._wait(seconds)
         self._mark_messages(number, unsure=True)
 
     def _note(self, outcome: str, errcode: int = 0) -> None:
-        """Count a further message, and log one that did not certainly arrive."""
+        """Count a further message, and log it unless it was sent."""
         metrics.FURTHER_MESSAGES.labels(self._answer.bot, outcome).inc()
         if outcome != "sent":
             log.warning("message of an answer", extra={**self.about, "outcome": outcome, "errcode": errcode})
@@ -407,10 +407,10 @@ class AnswerDelivery:
     # Waits.
 
     def _read(self) -> Snapshot | None:
-        return self._insist(lambda: self._view.read(self._answer.bot, self._answer.stream_id, self._target))
+        return self._retried(lambda: self._view.read(self._answer.bot, self._answer.stream_id, self._target))
 
-    def _insist(self, call: Callable[[], T]) -> T:
-        """Return the call's value; wait while Redis is away."""
+    def _retried(self, call: Callable[[], T]) -> T:
+        """Return the call's value; repeat the call while Redis is away."""
         while True:
             try:
                 return call()
@@ -422,15 +422,15 @@ class AnswerDelivery:
             raise LinkLost(sent=False)
 
     def _subscribed(self, ack: Ack) -> Ack:
-        """Return an ack, unless it says that the frame was ignored because the link is not subscribed any more."""
+        """Return an ack. Raises: LinkLost: the frame was ignored, because the link is not subscribed any more."""
         if ack.errcode == NOT_SUBSCRIBED:
             raise LinkLost(sent=False)
         return ack
 
     def _mark_finish(self, finish: Finish) -> None:
-        self._answer = self._insist(lambda: self._store.mark_finish(self._link.fence, self._answer, finish))
+        self._answer = self._retried(lambda: self._store.mark_finish(self._link.fence, self._answer, finish))
 
     def _mark_messages(self, messages: int, *, unsure: bool) -> None:
-        self._answer = self._insist(
+        self._answer = self._retried(
             lambda: self._store.mark_messages(self._link.fence, self._answer, messages, unsure=unsure)
         )

@@ -12,7 +12,7 @@ RENEWAL = 2.0
 
 
 class HeldLease:
-    """The lease of one bot, from its taking on."""
+    """The lease of one bot, after this replica has taken it."""
 
     def __init__(self, store: LeaseStore, bot: str, token: str, fence: int, *, renewal: float = RENEWAL) -> None:
         """`renewal` is the number of seconds between two renewals."""
@@ -39,7 +39,7 @@ class HeldLease:
         self._wake.set()
 
     def give_back(self, **fields: str) -> bool:
-        """End the lease, and write these fields; return whether it was still this replica's. Again: do nothing.
+        """End the lease, and write these fields; return whether this replica still held it. A second call does nothing.
 
         Raises:
             StoreUnavailable: nothing may have been written; the lease is not renewed any more.

@@ -1,16 +1,16 @@
-"""The lease of each bot's long connection: which replica holds it, over all replicas, with a fence.
+"""The lease of each bot's long connection in Redis: one replica holds it, under a fence.
 
     dify_long_connection:<bot>    hash without expiry, one for each bot in websocket mode:
         holder      the random token of the replica that took the lease last
         fence       a number that grows with each taking, also over a Redis that lost the hash
-        expires     the end of the lease in seconds by Redis's clock; the past once it was given back
+        expires     end of the lease in seconds by Redis's clock; a past time after it was given back
         leaving     "1" while the holder shuts down: another replica may take the lease before its end
         subscribed  "1" while the holder's connection is subscribed
-        problem     why it is not: the code of the last attempt
-        connecting  "1" while the holder's subscription may be on its way
-        paused      when the lease was taken from a holder that was `connecting`, and may subscribe later yet
-        evicted     why no replica may take the lease (see `Eviction`); it ended at `expires`
-        looked      when a replica that could take the lease looked at it last, since it was taken
+        problem     error code of the last attempt to subscribe, or cause of the last loss
+        connecting  "1" while the holder's request to subscribe may be in flight
+        paused      time at which the lease was taken from a `connecting` holder, which may still subscribe
+        evicted     cause of an eviction, which ended the lease at `expires` (see `subscriber.py`): no replica takes it
+        looked      time at which a replica that stands by read the lease last, since it was taken
 
 Other keys of a bot have the hash tag `{dify_long_connection:<bot>}`: on a Redis Cluster a script that writes them can
 compare `fence`. A write under an older fence is refused, so a replica that was paused changes nothing.
@@ -31,7 +31,7 @@ LEASE = 7.0
 ENDED = -0.001
 #: Seconds after its last look in which a replica counts as ready to take the lease.
 LOOKED = 3.0
-#: Seconds for which a holder is expected to come back that lost its lease just before it subscribed.
+#: Seconds for which a holder that lost its lease just before it subscribed may still subscribe.
 PAUSED = 3600.0
 
 
@@ -56,7 +56,7 @@ class LeaseState:
 
     @property
     def is_held(self) -> bool:
-        """Whether a replica has it now."""
+        """Whether a replica holds it now."""
         return self.now < self.expires
 
     @property
@@ -102,7 +102,7 @@ class LeaseStore:
         self._now = now
 
     def look(self, bot: str, *, stands_by: bool = False) -> LeaseState:
-        """Return a bot's lease; `stands_by` notes that this replica would take it."""
+        """Return a bot's lease; `stands_by` records that this replica can take it."""
         (reply,) = self._runner.run([self._call("lease_look", bot, "1" if stands_by else "")])
         return LeaseState.from_reply(reply, self._ready_for)
 
@@ -126,7 +126,7 @@ class LeaseStore:
         return self._keep(bot, token, fence, ENDED, "", {"leaving": "", "subscribed": "", **fields})
 
     def resume(self, bot: str) -> None:
-        """Allow the replicas to subscribe a bot again that another program had taken over."""
+        """Allow the replicas to subscribe a bot again after an eviction."""
         self._runner.run([Call(None, ("HDEL", lease_key(bot)), ("evicted",))])
 
     def _keep(self, bot: str, token: str, fence: int, seconds: float, restore: str, fields: dict[str, str]) -> bool:
@@ -149,5 +149,5 @@ def hidden(key: bytes, kind: str, name: str) -> str:
 
 
 def stands_for(name: str, kind: str, keys: Iterable[bytes], hashed: str) -> bool:
-    """Tell whether a hashed name was made from this name with any of the keys."""
+    """Return whether a hashed name was made from this name with any of the keys."""
     return any(hmac.compare_digest(hidden(key, kind, name), hashed) for key in keys)

@@ -64,7 +64,7 @@ class _Waiting:
     """A frame that has no acknowledgement yet."""
 
     ack: Ack | None = None
-    #: Set when there is one, or when none can come any more. Its own: an ack must not wake a thousand threads.
+    #: Set when there is one, or none can come any more. One per frame: an ack must not wake all threads.
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -91,13 +91,13 @@ class Link:
         self.lost = threading.Event()
         #: Set when nothing arrives any more either.
         self.over = threading.Event()
-        #: Why it was lost: evicted (`disconnected_event`), unsubscribed (846609), silent (no pongs), closed (by WeCom
-        #: or the network), or ended (by us).
+        #: The cause of the loss: evicted (`disconnected_event`), unsubscribed (846609), silent (no pongs), closed (by
+        #: WeCom or the network), or ended (by us).
         self.reason = ""
         self._socket = socket
         self._arrived = arrived
         self._clock = clock
-        # Guards what follows; held briefly.
+        # Guards the fields below; held briefly.
         self._changed = threading.Condition()
         self._pending: dict[str, _Waiting] = {}
         self._ping_id = ""
@@ -108,10 +108,10 @@ class Link:
     def request(self, cmd: str, body: Mapping[str, Any], *, req_id: str = "", seconds: float = ACK_SECONDS) -> Ack:
         """Send a frame and wait for its acknowledgement; "" stands for a new req_id.
 
-        Frames of one req_id are serial: this waits until an earlier one is acknowledged, or has waited in vain.
+        Frames of one req_id are serial: this waits until an earlier one is acknowledged or has timed out.
 
         Raises:
-            LinkLost: the connection ended; `sent` tells whether the frame may have left.
+            LinkLost: the connection ended; `sent` is whether the frame may have left.
             AckMissing: no acknowledgement came within `seconds`.
         """
         req_id = req_id or secrets.token_hex(16)
@@ -127,7 +127,7 @@ class Link:
     def run(self) -> None:
         """Read until the connection ends."""
         try:
-            closed = self._socket.run(self._hear)
+            closed = self._socket.run(self._receive)
             reason = self.reason or "closed"
             log.info("long connection closed", extra={"bot": self.bot, "code": closed.code, "reason": reason})
         finally:
@@ -197,7 +197,7 @@ class Link:
                 waiting.ended.set()
             self._changed.notify_all()
 
-    def _hear(self, text: str) -> None:
+    def _receive(self, text: str) -> None:
         try:
             frame = json.loads(text)
             cmd, req_id = frame.get("cmd") or "", frame.get("headers", {}).get("req_id") or ""
@@ -264,7 +264,7 @@ class Arrivals:
         with self._changed:
             if self._running < MOST_HANDLED:
                 threading.Thread(target=self._run, args=(handler, link, req_id, body), daemon=True).start()
-                # After the start: a thread that the system refuses to start keeps no place.
+                # After the start: a thread that the system refuses to start takes no slot.
                 self._running += 1
                 return
         metrics.ARRIVALS_DROPPED.labels(link.bot).inc()

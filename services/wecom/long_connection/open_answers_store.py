@@ -1,13 +1,13 @@
-"""The answers that people on long connections still wait for, and how far each was sent.
+"""The open answers of long connections, with the progress of each, in Redis.
 
     {dify_long_connection:<bot>}:open          sorted set of stream ids by the time of their message
-    {dify_long_connection:<bot>}:answer:<id>   hash: `target`, where the answer goes, sealed; `finish`; `messages`
+    {dify_long_connection:<bot>}:answer:<id>   hash: `target` (sealed, see `AnswerTarget`), `finish`, `messages`
 
-A record lives as long as its stream, also after its answer was sent: a message that comes again is not answered again.
+A record expires with its stream, not with the end of its answer, so a redelivered message is not answered again.
 `finish` is the state of the finish frame: "" (not sent), "sent" (it may have left), "done" (people see it), "refused"
 (people do not see it, and get the whole answer as messages). `messages` is the number of further messages that were
-sent; "3?" says that the third one is on its way. What must not be repeated is written before its bytes leave, and only
-for the fence of the bot's lease, so that a former holder writes nothing.
+sent; "3?" means that the third one may have been sent. A step that must not be repeated is recorded before its bytes
+leave. Records are changed only under the fence of the bot's lease, so a former holder changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 from services.redis.store import Call, ScriptRunner, script
 from services.wecom.long_connection.lease_store import bot_key, lease_key
 
-#: Open answers of one bot; a message beyond gets a sentence instead.
+#: The most open answers of one bot; a further message is answered with an error sentence.
 MOST_OPEN = 5000
 
 Finish = Literal["", "sent", "done", "refused"]
@@ -26,7 +26,7 @@ Finish = Literal["", "sent", "done", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class OpenAnswer:
-    """An answer that is not sent whole yet. Its repr does not show where it goes."""
+    """An answer that was not sent completely yet. Its repr hides the target."""
 
     bot: str
     stream_id: str
@@ -35,7 +35,7 @@ class OpenAnswer:
     finish: Finish = ""
     #: Further messages that were claimed.
     messages: int = 0
-    #: Whether it is unknown if the last one of them arrived.
+    #: Whether the outcome of the last one is unknown.
     unsure: bool = False
 
 
@@ -53,7 +53,7 @@ class OpenAnswersStore:
         self._now = now
 
     def add(self, bot: str, stream_id: str, target: str) -> bool:
-        """Note that a message waits for its answer; return False where too many wait. A known one is not changed."""
+        """Record an open answer; return False if `MOST_OPEN` are open. An existing record is not changed."""
         keys = (_open_key(bot), _answer_key(bot, stream_id))
         call = Call(script("answer_add"), keys, (self._now, stream_id, target, self._ttl, MOST_OPEN))
         return bool(self._runner.run([call], attempts=3)[0])
@@ -62,7 +62,7 @@ class OpenAnswersStore:
         """Return the streams whose answers are open, the oldest first, and how many expired unsent.
 
         Raises:
-            FenceRefused: another replica serves them.
+            FenceRefused: another replica holds the bot's connection.
         """
         call = Call(script("answers_open"), (lease_key(bot), _open_key(bot)), (self._now, fence, self._ttl))
         reply = self._runner.run([call])[0]
@@ -72,7 +72,7 @@ class OpenAnswersStore:
         return ids, expired
 
     def read(self, bot: str, stream_id: str) -> OpenAnswer | None:
-        """Return how far an answer was sent; None if it is unknown."""
+        """Return the record of an answer; None without one."""
         call = Call(None, ("HMGET", _answer_key(bot, stream_id)), ("target", "finish", "messages"))
         target, finish, messages = self._runner.run([call])[0]
         if target is None:
@@ -88,13 +88,13 @@ class OpenAnswersStore:
     def mark_messages(self, fence: int, answer: OpenAnswer, messages: int, *, unsure: bool) -> OpenAnswer:
         """Store how many further messages were claimed; return the answer with it. Raises: FenceRefused.
 
-        `unsure`: the last one is about to leave.
+        `unsure`: the outcome of the last one is unknown, because it is about to be sent.
         """
         self._set(fence, answer, "messages", f"{messages}{'?' if unsure else ''}")
         return replace(answer, messages=messages, unsure=unsure)
 
     def close(self, bot: str, stream_id: str) -> None:
-        """Note that nothing of the answer is left to send."""
+        """Remove an answer from the open ones: it was sent completely."""
         self._runner.run([Call(None, ("ZREM", _open_key(bot), stream_id))], attempts=3)
 
     def _set(self, fence: int, answer: OpenAnswer, name: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""The long connection's commands, error codes and limits, and what the sender of a frame learns. No I/O.
+"""The long connection's commands, error codes and limits, and the outcomes of sending a frame. No I/O.
 
 A frame is `{"cmd", "headers": {"req_id"}, "body"}`; its acknowledgement `{"headers": {"req_id"}, "errcode", "errmsg"}`
 has no `cmd`.
@@ -20,7 +20,7 @@ RESPOND_WELCOME, RESPOND_UPDATE = "aibot_respond_welcome_msg", "aibot_respond_up
 UPLOAD_INIT, UPLOAD_CHUNK, UPLOAD_FINISH = (f"aibot_upload_media_{step}" for step in ("init", "chunk", "finish"))
 #: Sent by WeCom.
 MESSAGE, EVENT = "aibot_msg_callback", "aibot_event_callback"
-#: The eventtype that says that another connection has subscribed.
+#: The eventtype with which WeCom ends a connection after another one has subscribed.
 DISCONNECTED = "disconnected_event"
 
 #: A media_id that WeCom does not know, or does not have any more.
@@ -32,7 +32,7 @@ STREAM_EXPIRED = 846608
 #: This connection is not subscribed, or no longer.
 NOT_SUBSCRIBED = 846609
 #: The frame had no effect and may be sent again: the system is busy, a version conflict, too many messages. By code,
-#: the seconds after which another attempt is worth it.
+#: the seconds until the next attempt.
 BUSY: Mapping[int, float] = MappingProxyType({-1: 2.0, 6000: 2.0, 45009: 60.0})
 #: Wrong bot id or secret. WeCom does not close the connection.
 WRONG_SECRET = 853000
@@ -41,7 +41,7 @@ WRONG_SECRET = 853000
 ACK_SECONDS = 5.0
 #: Seconds between two pings. WeCom closes a connection on which it receives nothing.
 PING_SECONDS = 30.0
-#: Pings without an acknowledgement after which the connection is given up.
+#: Pings without an acknowledgement after which the connection is closed.
 MISSED_PINGS = 2
 
 

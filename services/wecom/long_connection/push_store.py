@@ -1,13 +1,13 @@
-"""Pushes in Redis: messages that nobody asked for, from their request until a day after their end.
+"""Pushes, messages that answer no question, in Redis: from their request until a day after their end.
 
 Each key begins with `{dify_long_connection:<bot>}:`.
 
     push:<id>         hash: state, chat (hashed), created, expires, claim, claimed, ended, error, owner (hashed), digest
                       of the request, file, slices, payload (sealed, until the end)
     push_file:<name>  hash: number of a slice -> its content, sealed; until the end of the push
-    pushes            sorted set, ids that wait or are sent now, by the end of their time in the queue
+    pushes            sorted set, ids of queued and sending pushes, by the time at which they expire in the queue
     push_sizes        hash, bytes of the files among them
-    push_sending      sorted set, ids whose message may be leaving, by the time of the claim
+    push_sending      sorted set, ids of claimed pushes, by the time of the claim
     push_due          sorted set, hashed chats with pushes, by the time when the next one may leave
     push_queue:<chat> list, the ids of a chat in their order
 
@@ -31,16 +31,16 @@ PushState = Literal["queued", "sending", "sent", "failed", "unknown", "expired"]
 Added = Literal["added", "known", "full"]
 ClaimOutcome = Literal["claimed", "dropped", "refused"]
 
-#: Seconds that a push waits for its message to leave, and seconds that its state can be read after that.
+#: Seconds that a push may stay in the queue, and seconds that its state can be read after that.
 QUEUE_SECONDS, KEPT_SECONDS = 3600.0, 86_400.0
 #: Pushes of one bot that may wait at once, and bytes of the files among them.
 MOST_WAITING, MOST_BYTES = 1000, 100 * 1024 * 1024
-#: Seconds after which a claim without an outcome counts as lost: an ack is waited for a fraction of it.
+#: Seconds after which a claim without an outcome counts as lost; the timeout of an ack is a fraction of it.
 LOST_SECONDS = 30.0
 #: Seconds that the slices of a file live without their push.
 SLICE_SECONDS = 600.0
 
-#: Fields that stand for those of a push whose hash Redis has lost: it leaves the queue.
+#: The fields of a push whose hash Redis has lost, with which it is removed from the queue.
 _LOST = {"state": "", "chat": "", "owner": "", "digest": "", "created": "0", "expires": "0"}
 
 
@@ -53,7 +53,7 @@ class NewPush:
     chat: str
     #: The hashed name of the caller.
     owner: str
-    #: Digest of the request, so that another request with the same id is told apart.
+    #: Digest of the request, which detects another request with the same id.
     digest: str
     #: JSON of the message, in plain.
     payload: str = field(repr=False)
@@ -65,7 +65,7 @@ class NewPush:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A push as it stands. Times are seconds since 1970, 0.0 for what did not happen."""
+    """A stored push. Times are seconds since 1970, 0.0 for what did not happen."""
 
     bot: str
     id: str
@@ -76,7 +76,7 @@ class Push:
     created: float
     expires: float
     ended: float = 0.0
-    #: Why it failed: WeCom's error code, or a word of ours; "" for none.
+    #: The cause of a failure: WeCom's error code, or one of ours; "" for none.
     error: str = ""
     file: str = ""
     slices: int = 0
@@ -88,14 +88,14 @@ class PushStore:
     """Owns the keys above. Every method raises `StoreUnavailable` when Redis is away."""
 
     def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, now: str = "") -> None:
-        """`keys` are each bot's; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
+        """`keys` are each bot's keys; `now` is the time that scripts use, in seconds, "" for Redis's own clock."""
         self._runner = runner
         self._keys = keys
         self._slices = SealedSlices(runner, keys)
         self._now = now
 
     def add(self, bot: str, push: NewPush) -> Added:
-        """Queue a push; one whose id is known is left as it is."""
+        """Queue a push; one whose id is known is not changed."""
         fields = {"owner": push.owner, "digest": push.digest, "payload": self._sealed(bot, push.payload)}
         if push.file:
             fields |= {"file": push.file, "slices": str(push.slices)}
@@ -108,7 +108,7 @@ class PushStore:
         return cast(Added, self._runner.run(calls)[0])
 
     def find(self, bot: str, id: str) -> Push | None:
-        """Return a push; None if there is none, or none any more."""
+        """Return a push; None if it is unknown or was deleted."""
         # The lease has the time of the push's own node on a Cluster.
         look = Call(script("lease_look"), (lease_key(bot),), (self._now, ""))
         fields, (now, *_) = self._runner.run([Call(None, ("HGETALL", _push(bot, id))), look])
@@ -168,7 +168,7 @@ class PushStore:
         self._runner.run([Call(script("push_next"), keys, (self._now, chat, seconds))])
 
     def end_overdue(self, bot: str) -> dict[PushState, int]:
-        """End the pushes whose time in the queue is over, and claims without an outcome; return how many of each."""
+        """End the pushes that expired in the queue, and claims without an outcome; return the number of each."""
         call = Call(script("push_overdue"), _names(bot, "pushes", "push_sending"), (self._now, LOST_SECONDS))
         waiting, claimed = self._runner.run([call])[0]
         return {
@@ -197,7 +197,7 @@ class PushStore:
 
 
 def _read(bot: str, id: str, fields: Mapping[str, Any], now: float) -> Push:
-    """Return a push as it stands at `now`, also where no holder has noted that its time is over."""
+    """Return a push with its state at `now`, also if no holder has stored yet that it expired."""
     state, expires = fields["state"], float(fields["expires"])
     if state == "queued" and now >= expires:
         state = "expired"

@@ -1,4 +1,4 @@
-"""Pushes: `PushInbox` takes them on any replica, `PushSender` sends them on the holder of the bot's connection.
+"""Pushes: `PushInbox` accepts them on any replica, `PushSender` sends them on the holder of the bot's connection.
 
 Each is sent at most once. Chats do not wait for each other, and the pushes of a chat leave in their order. A file is
 uploaded first, which may be repeated; then the push is counted for WeCom's limits and claimed, and only then its
@@ -40,15 +40,15 @@ from utils.keyring import Keyring, keys_of
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a full queue is worth another attempt.
+#: Seconds until a retry after a full queue, for Retry-After.
 FULL_SECONDS = 60.0
-#: Seconds between two looks at the queue; a push that this replica took is seen at once.
+#: Seconds between two looks at the queue; a push that this replica accepted is sent at once.
 LOOK = 1.0
 #: Chats of one bot that are sent to at once.
 MOST_CHATS = 4
-#: Seconds between two looks for pushes whose time is over.
+#: Seconds between two looks for expired pushes.
 OVERDUE_EVERY = 10.0
-#: Seconds until a push is tried again whose upload, or whose claim, did not succeed.
+#: Seconds until the next attempt after a failed upload or claim.
 AGAIN = 2.0
 
 
@@ -87,7 +87,7 @@ class PushInbox:
         bots: Mapping[str, bool],
         wake: Callable[[str], None],
     ) -> None:
-        """`bots` tells which bots have a long connection; `wake` is called with the bot of each new push."""
+        """`bots` has True for bots with a long connection; `wake` is called with the bot of each new push."""
         self._store = store
         self._allowance = allowance
         self._keys = keys
@@ -95,7 +95,7 @@ class PushInbox:
         self._wake = wake
 
     def submit(self, message: PushMessage, caller: str, key: str = "") -> tuple[Push, bool]:
-        """Queue a message; return the push and whether it is new. One with the same `key` and message is found again.
+        """Queue a message; return the push and whether it is new. The same `key` and message give the same push.
 
         Raises:
             PushRefused: the bot is unknown or works by callbacks, `key` stands for another message, or a limit is
@@ -121,7 +121,7 @@ class PushInbox:
         """Return a push of this caller.
 
         Raises:
-            PushRefused: there is none, or none any more, or it is another caller's.
+            PushRefused: it is unknown, was deleted, or is another caller's.
             StoreUnavailable: Redis is away.
         """
         found = self._store.find(bot, id) if self._bots.get(bot) else None
@@ -136,7 +136,7 @@ class PushInbox:
             raise PushRefused(code="push_bot_callback")
 
     def _added(self, message: PushMessage, caller: str, id: str) -> bool:
-        """Queue a push; return False if a push of this id came in between."""
+        """Queue a push; return False if another request has queued a push with this id meanwhile."""
         name = f"push:{id}"
         seconds = self._allowance.message(message.bot, message.chat, name)
         if seconds:
@@ -216,7 +216,7 @@ class PushSender:
             wake.wait(LOOK)
 
     def _begin(self, link: Link, chats: set[str]) -> None:
-        """Start a thread for each chat that is due, as far as there is room; `chats` are those that have one."""
+        """Start a thread for each due chat, up to `MOST_CHATS`; `chats` are the chats that have one."""
         for chat in self._store.due(link.bot, 2 * MOST_CHATS):
             if chat not in chats and len(chats) < MOST_CHATS:
                 chats.add(chat)
@@ -228,7 +228,7 @@ class PushSender:
         try:
             pause = self._send_first(link, chat)
         except StoreUnavailable:
-            # Nothing has left: what leaves is settled or given up in `_settle`.
+            # No message has left: after that `_settle` handles an outage.
             pass
         except Exception:
             log.exception("push failed", extra={"bot": link.bot, "chat": chat})
@@ -312,7 +312,7 @@ class PushSender:
 
 
 class _Unsendable(Exception):
-    """A push cannot be sent; `code` says why."""
+    """A push cannot be sent; `code` is the cause."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -320,7 +320,7 @@ class _Unsendable(Exception):
 
 
 def _sent(link: Link, body: Mapping[str, Any], file: FileMessage | None, seconds: float) -> _Outcome:
-    """Send a message, which shows `file` unless that is None; return what became of it within `seconds`."""
+    """Send a message, which shows `file` unless that is None; return its outcome after `seconds` at most."""
     try:
         ack = link.request(SEND, body, seconds=seconds)
     except LinkLost as exc:
@@ -337,7 +337,7 @@ def _sent(link: Link, body: Mapping[str, Any], file: FileMessage | None, seconds
 
 
 def count_overdue(store: PushStore, bot: str) -> int:
-    """End the pushes whose time is over, count them, and return how many there were."""
+    """End expired pushes and lost claims, count them, and return their number."""
     ended = store.end_overdue(bot)
     for outcome, count in ended.items():
         if count:

@@ -52,7 +52,7 @@ LAST_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class BotAddress:
-    """Where and as which bot to subscribe."""
+    """The address, BotID and Secret with which one bot subscribes."""
 
     name: str
     url: str
@@ -128,7 +128,7 @@ class Subscriber:
                 if lease:
                     self._hold(lease)
             except StoreUnavailable:
-                # A holder that Redis's outage has not hurt renews first.
+                # A holder that has survived Redis's outage renews its lease first.
                 self._pause(LEASE)
             except Exception:
                 log.exception("long connection failed", extra={"bot": self._bot.name})
@@ -198,7 +198,7 @@ class Subscriber:
             raise Refused(code=str(ack.errcode))
 
     def _failed(self, lease: HeldLease, error: LaibaoError) -> None:
-        """Note why there is no subscription, and pause: with the lease if another replica would fail too."""
+        """Record the error of an attempt, and pause; keep the lease if another replica would fail, too."""
         cause = {"bot": self._bot.name, "code": error.code, "cause": str(error)}
         log.warning("long connection not subscribed", extra=cause)
         if error.code == str(WRONG_SECRET):
@@ -240,7 +240,7 @@ class Subscriber:
                 self._hand_over(link, lease)
                 link.drop("ended")
         if self._leaving.is_set():
-            # The process ends soon: what was sent may still be acknowledged.
+            # The process ends soon; frames that were sent may still be acknowledged.
             link.over.wait(ACK_SECONDS)
 
     def _hand_over(self, link: Link, lease: HeldLease) -> None:
@@ -258,9 +258,9 @@ class Subscriber:
         return state.fence > lease.fence or state.has_successor
 
     def _evicted(self, lease: HeldLease, reason: str) -> bool:
-        """Return whether to subscribe again, because a former holder of ours was paused and has subscribed now.
+        """Return whether to subscribe again: only if a former holder that was paused may have subscribed now.
 
-        Else note that another program has subscribed, unless another replica of ours has the lease by now.
+        Else record that another program has subscribed, unless another replica has taken the lease.
         """
         while True:
             try:
@@ -336,7 +336,7 @@ class LongConnections:
             subscriber.start()
 
     def leave(self) -> None:
-        """Begin to hand the connections over to other replicas; what arrives meanwhile is still answered."""
+        """Begin to hand the connections over to other replicas; messages that arrive meanwhile are still answered."""
         for subscriber in self._subscribers:
             subscriber.leave()
 
@@ -350,7 +350,7 @@ class LongConnections:
             self._arrivals.wait(min(LAST_SECONDS, max(0.0, end - time.monotonic())))
 
     def close_all(self) -> None:
-        """Close what `hand_over` had no time for."""
+        """Close the connections that `hand_over` had no time for."""
         for subscriber in self._subscribers:
             subscriber.close()
 

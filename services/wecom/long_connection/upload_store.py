@@ -1,4 +1,4 @@
-"""Uploads of a bot to WeCom: how far one has come, and the media_id of those that are complete.
+"""Uploads of a bot to WeCom: the parts that WeCom has, and the media_id of complete ones.
 
     {dify_long_connection:<bot>}:upload:<digest>   hash: upload_id and a field for each part that WeCom has, for 25
                                                    minutes from the last one; then media_id, for 70 hours
@@ -19,7 +19,7 @@ UPLOAD_SECONDS, MEDIA_SECONDS = 1500, 252_000
 
 @dataclass(frozen=True, slots=True)
 class KnownUpload:
-    """What Redis has of an upload; both ids are "" for nothing."""
+    """The state of an upload in Redis; both ids are "" for an unknown one."""
 
     upload_id: str = ""
     #: Numbers of the parts that WeCom has.
@@ -41,11 +41,11 @@ class UploadStore:
         return KnownUpload(upload_id, parts, fields.get("media_id", ""))
 
     def begin(self, bot: str, digest: str, upload_id: str) -> None:
-        """Note a new upload; parts of an earlier one count no more."""
+        """Record a new upload; parts of an earlier one no longer count."""
         self._write(bot, digest, UPLOAD_SECONDS, "upload_id", upload_id)
 
     def add(self, bot: str, digest: str, upload_id: str, part: int) -> None:
-        """Note that WeCom has a part."""
+        """Record that WeCom has a part."""
         self._write(bot, digest, UPLOAD_SECONDS, f"{upload_id}/{part}", "1")
 
     def finish(self, bot: str, digest: str, media_id: str) -> None:

@@ -1,7 +1,7 @@
 """Uploads files over a long connection, in parts, and returns the message that shows them.
 
-An upload may be repeated and continued on any connection of the bot: parts that WeCom has are noted in Redis, and so is
-the media_id of a complete one.
+Redis has the parts of an upload that WeCom acknowledged, and the media_id of a complete one, so an upload can be
+continued on any connection of the bot.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OutgoingKind = Literal["image", "video", "voice", "file"]
 _MIB = 1024 * 1024
 #: Bytes of the largest file; more are not sent.
 MAX_FILE = 20 * _MIB
-#: By the ending that belongs to the first bytes: the kind, and the bytes of its largest file.
+#: By the file name extension that the first bytes imply: the kind, and the bytes of its largest file.
 _KINDS: dict[str, tuple[OutgoingKind, int]] = {
     "jpg": ("image", 2 * _MIB),
     "png": ("image", 2 * _MIB),
@@ -54,7 +54,7 @@ _KINDS: dict[str, tuple[OutgoingKind, int]] = {
 PART_BYTES = 384 * 1024
 #: Parts of a bot that wait for their acknowledgement at once: WeCom answers more with "system error".
 IN_FLIGHT = 2
-#: Seconds for the acknowledgement of a part, and for a whole file with its turn.
+#: Timeouts in seconds: for the acknowledgement of a part; and for a file, and for the wait for the bot's other files.
 PART_SECONDS, FILE_SECONDS = 20.0, 180.0
 #: Seconds after which an upload that took too long is continued.
 DELAY = 5.0
@@ -63,13 +63,13 @@ ATTEMPTS = 3
 
 
 class UploadRefused(LaibaoError):
-    """WeCom has not taken a file: `code` is its error code, or `too_large`."""
+    """WeCom does not accept a file: `code` is WeCom's error code, or `too_large`."""
 
     code = "upload_refused"
 
 
 class UploadDelayed(LaibaoError):
-    """A file is not uploaded yet: WeCom's limit, WeCom is busy, or no time. A call after `seconds` continues."""
+    """An upload is not complete: a limit of WeCom, a busy WeCom, or a timeout. A call after `seconds` continues it."""
 
     code = "upload_delayed"
 
@@ -89,28 +89,28 @@ class FileMessage(NamedTuple):
 
 
 class Uploads:
-    """The uploads of all bots. Parts of one bot's files never leave at the same time as those of another file."""
+    """The uploads of all bots, one file of a bot at a time."""
 
     def __init__(self, store: UploadStore, allowance: AllowanceStore, keys: Mapping[str, Keyring]) -> None:
-        """`keys` are each bot's: Redis does not show which file was sent."""
+        """`keys` are each bot's keys: names of uploads in Redis are hashed with them."""
         self._store = store
         self._allowance = allowance
         self._keys = keys
-        self._turns: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 
     def message(self, link: Link, name: str, content: bytes) -> FileMessage:
         """Upload a file, unless WeCom has it, and return the message that shows it.
 
         Raises:
-            UploadRefused: WeCom does not take the file.
-            UploadDelayed, LinkLost, AckMissing: not yet; a later call, on any connection, continues the upload.
+            UploadRefused: WeCom does not accept the file.
+            UploadDelayed, LinkLost, AckMissing: it is not complete; a later call on any connection continues it.
             StoreUnavailable: Redis is away.
         """
         if len(content) > MAX_FILE:
             raise UploadRefused(code="too_large")
         kind = outgoing_kind(content)
         digest = self._digest(link.bot, kind, name, content)
-        with self._turn(link.bot):
+        with self._locked(link.bot):
             known = self._store.find(link.bot, digest)
             media_id = known.media_id or self._uploaded(link, _File(kind, name, content, digest), known)
         return FileMessage({"msgtype": kind, kind: {"media_id": media_id}}, digest, bool(known.media_id))
@@ -128,14 +128,14 @@ class Uploads:
         return hidden(keys_of(self._keys[bot])[0], "upload", parts)
 
     @contextmanager
-    def _turn(self, bot: str) -> Iterator[None]:
-        turn = self._turns[bot]
-        if not turn.acquire(timeout=FILE_SECONDS):
+    def _locked(self, bot: str) -> Iterator[None]:
+        lock = self._locks[bot]
+        if not lock.acquire(timeout=FILE_SECONDS):
             raise UploadDelayed(DELAY)
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
     def _uploaded(self, link: Link, file: _File, known: KnownUpload) -> str:
         """Upload a file, or continue the upload that is known; return its media_id."""
@@ -178,7 +178,7 @@ class _Upload:
         file = self._file
         md5 = hashlib.md5(file.content, usedforsecurity=False).hexdigest()
         size = {"total_size": len(file.content), "total_chunks": file.parts, "md5": md5}
-        upload_id = self._ask(UPLOAD_INIT, {"type": file.kind, "filename": file.name, **size}, "upload_id")
+        upload_id = self._command(UPLOAD_INIT, {"type": file.kind, "filename": file.name, **size}, "upload_id")
         self._store.begin(self._link.bot, file.digest, upload_id)
         return upload_id
 
@@ -186,9 +186,9 @@ class _Upload:
         """Send the parts that WeCom does not have, and end the session; return the media_id."""
         missing = [number for number in range(self._file.parts) if number not in have]
         failures: list[Exception] = []
-        lanes = [missing[lane::IN_FLIGHT] for lane in range(IN_FLIGHT)]
+        shares = [missing[first::IN_FLIGHT] for first in range(IN_FLIGHT)]
         threads = [
-            threading.Thread(target=self._send_parts, args=(upload_id, lane, failures)) for lane in lanes if lane
+            threading.Thread(target=self._send_parts, args=(upload_id, share, failures)) for share in shares if share
         ]
         for thread in threads:
             thread.start()
@@ -196,7 +196,7 @@ class _Upload:
             thread.join()
         if failures:
             raise failures[0]
-        media_id = self._ask(UPLOAD_FINISH, {"upload_id": upload_id}, "media_id")
+        media_id = self._command(UPLOAD_FINISH, {"upload_id": upload_id}, "media_id")
         self._store.finish(self._link.bot, self._file.digest, media_id)
         return media_id
 
@@ -215,11 +215,11 @@ class _Upload:
             raise UploadDelayed(DELAY)
         piece = self._file.content[number * PART_BYTES : (number + 1) * PART_BYTES]
         data = base64.b64encode(piece).decode()
-        self._ask(UPLOAD_CHUNK, {"upload_id": upload_id, "chunk_index": number, "base64_data": data})
+        self._command(UPLOAD_CHUNK, {"upload_id": upload_id, "chunk_index": number, "base64_data": data})
         self._store.add(self._link.bot, self._file.digest, upload_id, number)
 
-    def _ask(self, cmd: str, body: Mapping[str, Any], wanted: str = "") -> str:
-        """Send a command, again where WeCom did not answer; return the `wanted` member of its answer, "" for none."""
+    def _command(self, cmd: str, body: Mapping[str, Any], wanted: str = "") -> str:
+        """Send a command, again if it is not acknowledged; return the acknowledgement's member `wanted`, if any."""
         for left in reversed(range(ATTEMPTS)):
             try:
                 ack = self._link.request(cmd, body, seconds=PART_SECONDS)

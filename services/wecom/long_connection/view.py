@@ -42,10 +42,10 @@ class AnswerTarget(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> AnswerTarget:
-        """Return what `written` wrote, also that of a newer version with more members.
+        """Parse the text of `written`, also that of a newer version with more members.
 
         Raises:
-            ValueError: the text is something else.
+            ValueError: the text is malformed.
         """
         written = json.loads(text)
         if not isinstance(written, list) or len(written) < len(cls._fields):
@@ -91,7 +91,7 @@ class AnswerView:
     def read(self, bot: str, stream_id: str, target: AnswerTarget) -> Snapshot | None:
         """Return the answer's snapshot; None where it is unknown or expired. A lost owner is replaced."""
         snapshot = self._gateway.read(stream_id, bot=bot, principal=target.userid, chat=target.chatid)
-        # The part that the frame does not show follows, as with a `response_url`.
+        # As with a `response_url`, the part that the frame does not show is sent after it.
         return replace(snapshot, late=True) if snapshot else None
 
     def content(self, bot: str, snapshot: Snapshot | None, target: AnswerTarget) -> str:
@@ -105,16 +105,16 @@ class AnswerView:
     def further(
         self, bot: str, snapshot: Snapshot, target: AnswerTarget, *, in_frame: bool
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """Return the messages that follow the frame of an ended answer, and the one with its card; [] for none.
+        """Return the messages that follow the frame of an ended answer, and the message with its card, if any.
 
         The same on every replica. `in_frame`: people see the finished frame; else the messages are the whole answer.
         Both are empty if the answer expired.
         """
-        whole = self._streams.full_answer(snapshot.stream_id)
-        if whole is None:
+        full = self._streams.full_answer(snapshot.stream_id)
+        if full is None:
             return [], []
         answer = EndedAnswer(
-            whole.text,
+            full.text,
             snapshot if in_frame else None,
             snapshot.error_code,
             snapshot.cited,
@@ -122,10 +122,10 @@ class AnswerView:
             snapshot.stream_id,
             self._files_of(snapshot),
         )
-        return self._frames.further_messages(bot, answer), self._cards(snapshot, target, whole.text, in_frame=in_frame)
+        return self._frames.further_messages(bot, answer), self._cards(snapshot, target, full.text, in_frame=in_frame)
 
     def _cards(self, snapshot: Snapshot, target: AnswerTarget, text: str, *, in_frame: bool) -> list[dict[str, Any]]:
-        """Return the message with an answer's card, which is Markdown in a group: WeCom takes no cards there."""
+        """Return the message with an answer's card, which is Markdown in a group: WeCom accepts no cards there."""
         single = not target.chatid
         card = self._frames.app_card(snapshot.stream_id, text)
         if not card and in_frame:
@@ -155,13 +155,13 @@ class AnswerUploads:
     def message(
         self, link: Link, stream_id: str, stored: StoredFile, wait: Callable[[float], None]
     ) -> FileMessage | None:
-        """Upload a file and return the message that shows it; None where WeCom does not take the file.
+        """Upload a file and return the message that shows it; None if WeCom does not accept the file.
 
         Raises:
-            LinkLost: the next link goes on with the upload.
+            LinkLost: the next link continues the upload.
         """
         content = b"".join(self._store.slices(stream_id, stored))
-        # An answer that expires now may have lost a part of the file.
+        # If the answer expires just now, a part of the file may be missing.
         for _ in range(ATTEMPTS if len(content) == stored.size else 0):
             try:
                 return self._uploads.message(link, stored.name or stored.entry, content)

@@ -104,7 +104,7 @@ def test_an_answer_beyond_frame_and_message_links_the_whole() -> None:
     text = "\n\n".join(f"第 {number} 条：{'字' * 40}" for number in range(500))
     link = offers.whole_text("s", 1200.0)
 
-    late = FRAMES.late_message("default", EndedAnswer(text, ended(text, ""), stream_id="s", whole=link))
+    late = FRAMES.late_message("default", EndedAnswer(text, ended(text, ""), stream_id="s", full_text_link=link))
 
     assert late.endswith(link)
     assert "https://chat.example.com/files/s.text." in link

@@ -1,4 +1,4 @@
--- List pushes whose time in the queue is over, and claims without an outcome; at most 100 of each.
+-- List pushes that expired in the queue, and claims without an outcome; at most 100 of each.
 -- KEYS: 1 waiting (sorted set), 2 sending (sorted set). ARGV: now, seconds after which a claim counts as lost
 -- Reply: ids of expired pushes, ids of lost claims
 local now = clock(ARGV[1])

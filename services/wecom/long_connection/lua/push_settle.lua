@@ -1,4 +1,4 @@
--- Store how a push ended, or put it back at the head of its chat's queue.
+-- Store the outcome of a push, or put it back at the head of its chat's queue.
 -- KEYS: 1 push (hash), 2 waiting (sorted set), 3 sizes (hash), 4 sending (sorted set), 5 queue of the chat (list)
 -- ARGV: now, id, the state that it must have, its claim ('' for any), the new state, error
 -- Reply: 1 stored, 0 not: it has another state or claim. A final state never changes.

@@ -267,7 +267,7 @@ def test_a_dropped_connection_still_gets_the_acks_of_what_was_sent(wecom: LongCo
     assert link.over.wait(30)
 
 
-def test_a_thread_that_cannot_start_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_start_takes_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may refuse threads for a moment; afterwards as many messages are handled at once as before."""
     monkeypatch.setattr(link_module, "MOST_HANDLED", 1)
     handled: list[str] = []
