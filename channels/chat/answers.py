@@ -56,14 +56,14 @@ class ChatAnswer(Shown):
         self.text = ShownText(self.thinking)
 
     def has_id_of(self, question: Question) -> bool:
-        """Tell whether its question was asked here with the same id, by the same user, of the same bot."""
+        """Return whether its question was asked here with the same id, by the same user, of the same bot."""
         own = self.question
         if not (own and question.msgid):
             return False
         return (own.bot, own.principal, own.msgid) == (question.bot, question.principal, question.msgid)
 
     def equals(self, question: Question) -> bool:
-        """Tell whether its question has this text and these options."""
+        """Return whether its question has this text and these options."""
         own = self.question
         return own is not None and (own.text, own.options) == (question.text, question.options)
 

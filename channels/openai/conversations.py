@@ -1,4 +1,4 @@
-"""Finds the conversation that a request goes on with, and keeps it for the next one."""
+"""Finds the conversation that a request continues, and keeps it for the next one."""
 
 from __future__ import annotations
 

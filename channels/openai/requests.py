@@ -114,7 +114,7 @@ class AskedCompletion:
     digest: str
     streams: bool
     counts: bool
-    #: None where the client sent none, or the provider takes none.
+    #: None if the client sent none, or the provider accepts none.
     temperature: float | None
     #: The client's address, for limits; "" where the end user is limited.
     address: str

@@ -63,7 +63,7 @@ def keep_pages_out(app: Flask, *, origins: Collection[str], hosts: Collection[st
 
 
 def _is_preflight() -> bool:
-    """Tell whether a browser checks that a page of an allowed origin may send a request."""
+    """Return whether a browser checks that a page of an allowed origin may send a request."""
     preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     return preflight and "Origin" in request.headers and request.path.startswith(REST)
 

@@ -263,7 +263,7 @@ def read_click(payload: Mapping[str, Any]) -> Click:
     WeCom's tables spell the members without underscores; its samples have them.
 
     Raises:
-        ValueError: it is malformed, or the card is not one of ours.
+        ValueError: it is malformed, or the card is another program's.
     """
     event = _member(_member(payload, "event"), "template_card_event")
     task_id, key = _text(event, "task_id"), _text(event, "event_key")

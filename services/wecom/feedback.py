@@ -36,7 +36,7 @@ def read_feedback(message: Message) -> FeedbackEvent:
     """Return the content of a `feedback_event`.
 
     Raises:
-        ValueError: it is malformed, or its id is none of ours.
+        ValueError: it is malformed, or its id was not made by `feedback_id`.
     """
     event = message.payload.get("event")
     details = event.get("feedback_event") if isinstance(event, Mapping) else None

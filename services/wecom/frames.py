@@ -103,7 +103,7 @@ class WeComFrames:
         return free_card(stream_id, block) if block else None
 
     def _chosen(self, snapshot: Snapshot, *, single: bool) -> ChosenCard | None:
-        return self._cards.of(snapshot, cut=_goes_on(snapshot), single=single) if is_over(snapshot) else None
+        return self._cards.of(snapshot, cut=_may_continue(snapshot), single=single) if is_over(snapshot) else None
 
     def _rendered(self, bot: str, snapshot: Snapshot, footnote: str, files: Sequence[StoredFile]) -> str:
         return render_frame(
@@ -164,7 +164,7 @@ class WeComFrames:
         """Return an answer's full text beside its card, which is in the frame or, `in_parts`, a message."""
         if self._in_parts:
             return parted(text, growing=False).text
-        return without_shown_block(text, seen, cut=seen is not None and _goes_on(seen))
+        return without_shown_block(text, seen, cut=seen is not None and _may_continue(seen))
 
     def _without_text(self, text: str) -> str:
         """Return the sentence for an answer without text, with or without a card."""
@@ -178,7 +178,7 @@ class WeComFrames:
 
     def _worded(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot without its card's block and with words for its pictures, cut before what is incomplete."""
-        cut = _goes_on(snapshot)
+        cut = _may_continue(snapshot)
         snapshot = without_block(snapshot, cut=cut)
         text = self._in_words(snapshot.text, cut=cut)
         return snapshot if text is snapshot.text else replace(snapshot, text=text)
@@ -264,13 +264,13 @@ def is_over(snapshot: Snapshot) -> bool:
     return snapshot.status != "processing" or snapshot.frame_over
 
 
-def _goes_on(snapshot: Snapshot) -> bool:
-    """Return whether the answer's text goes on after that of the snapshot, or may."""
+def _may_continue(snapshot: Snapshot) -> bool:
+    """Return whether the answer has, or may get, more text than the snapshot."""
     return not is_over(snapshot) or snapshot.frame_over or _beyond(snapshot)
 
 
 def _beyond(snapshot: Snapshot) -> bool:
-    """Return whether the text goes on after the part that was read.
+    """Return whether the text is longer than the part that was read.
 
     The store returns only the first READ_BYTES of a long text. Without the hidden thinking they may fit into the frame,
     and `render_frame` would not add the sentence for a cut.

@@ -28,7 +28,7 @@ MOST_WAITING = 100
 QUESTION_BYTES, PERSON_BYTES = 1200, 300
 #: The end of a text that was cut.
 _CUT = "…"
-#: Seconds that a leaving replica goes on posting.
+#: Seconds for which a leaving replica continues to post.
 STOP_SECONDS = 5.0
 
 
@@ -86,10 +86,10 @@ class HandoffManager:
             self._thread.start()
 
     def leave(self) -> None:
-        """Nothing to close: the thread goes on until `stop`."""
+        """Nothing to close: the thread runs until `stop`."""
 
     def close_all(self) -> None:
-        """Nothing to close: the thread goes on until `stop`."""
+        """Nothing to close: the thread runs until `stop`."""
 
     def stop(self) -> None:
         """Post the queued messages, for `STOP_SECONDS` at most."""

@@ -154,7 +154,7 @@ def _hash(text: str) -> str:
 
 
 def _names_html() -> bool:
-    """Tell whether the client names text/html; a program that accepts anything gets JSON."""
+    """Return whether the client names text/html; a program that accepts anything gets JSON."""
     return any(media == "text/html" and quality > 0 for media, quality in request.accept_mimetypes)
 
 

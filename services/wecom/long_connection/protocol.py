@@ -51,7 +51,7 @@ class Ack:
 
     #: 0 if the frame was accepted.
     errcode: int
-    #: What an upload command returns; empty for other commands.
+    #: The result of an upload command; empty for other commands.
     body: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 

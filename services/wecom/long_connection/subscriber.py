@@ -3,9 +3,9 @@
 A thread per bot and replica. Without the lease it looks every second whether it may take the lease. With the lease it
 connects and subscribes; each connection has the fence with which the lease was taken.
 
-- **Handover.** A replica that leaves marks its lease and goes on receiving. A successor takes the lease and subscribes
-  while that connection is open; WeCom then sends the old one `disconnected_event`, which is expected because the lease
-  has a newer fence.
+- **Handover.** A replica that leaves marks its lease and continues to receive. A successor takes the lease and
+  subscribes while that connection is open; WeCom then sends the old one `disconnected_event`, which is expected because
+  the lease has a newer fence.
 - **Eviction.** The same event under a lease that is still this replica's means that another program has subscribed.
   The lease is then marked `evicted`, and no replica takes it again before `resume`, or WECHAT_WS_RETRY. The other
   subscriber may also be a former holder that was paused just before it subscribed: then this replica subscribes again,

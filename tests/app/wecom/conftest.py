@@ -1,4 +1,4 @@
-"""What tests of a replica behind WeCom's callback share. Each module defines `values`, the replica's settings."""
+"""Fixtures for tests of a replica behind WeCom's callback. Each module defines `values`, the replica's settings."""
 
 from __future__ import annotations
 

@@ -368,11 +368,11 @@ def test_voice_and_quoted_words_are_asked(app_server: AppServer, dify: MockDify)
     with app_server.user(chatid="wrGROUP") as user:
         sees_finish(user, user.shows({"msgtype": "voice", "voice": {"content": QUESTION}}))
         sees_finish(user, user.shows({"msgtype": "text", "text": {"content": f"@来宝 {QUESTION}"}, "quote": quote}))
-        told = user.shows({"msgtype": "text", "text": {"content": "@来宝 /help"}, "quote": quote})
+        listed = user.shows({"msgtype": "text", "text": {"content": "@来宝 /help"}, "quote": quote})
 
     assert [each.body["query"] for each in dify.requests] == [QUESTION, f"> 第一行\n> 第二行\n\n{QUESTION}"]
-    assert told.finish
-    assert "/help" in told.content
+    assert listed.finish
+    assert "/help" in listed.content
 
 
 @pytest.mark.parametrize(("chatid", "text"), [("wrGROUP", "@来宝"), ("wrGROUP", "@来宝 \u2005 "), ("", "   \n")])

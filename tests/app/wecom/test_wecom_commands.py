@@ -72,17 +72,17 @@ def test_help_lists_the_bots_own_words(values: dict[str, str]) -> None:
 
 
 def test_stop_ends_the_bubble_and_the_run_at_dify(app_server: AppServer, dify: MockDify) -> None:
-    """The cancelled sentence follows the text so far; Dify is told once."""
+    """The cancelled sentence follows the text so far; Dify gets one request to stop."""
     with app_server.user() as user:
         bubble = user.says(PAUSES)
         wait_until(lambda: user.polls(bubble).content not in (ZH["thinking"], ZH["queued"]), timeout=30.0)
-        said = bubble.content
+        shown = bubble.content
 
         stopped = user.says("停止")
         ended = user.polls(bubble)
 
         assert (stopped.finish, stopped.content) == (True, ZH["stop_done"])
-        assert (ended.finish, ended.content) == (True, f"{said}\n\n{ZH['cancelled']}")
+        assert (ended.finish, ended.content) == (True, f"{shown}\n\n{ZH['cancelled']}")
         wait_until(lambda: len(dify.stops) == 1, timeout=30.0)
 
 
@@ -134,13 +134,13 @@ def test_human_tells_the_group_once(
     """The message has question, answer and person; logs have neither words nor the robot's key."""
     with caplog.at_level(logging.DEBUG), app_server.user() as user:
         user.sees_finish(user.says(QUESTION), every=0.05)
-        told = [user.says("转人工", "human-1").content for _ in range(3)]
+        sentences = [user.says("转人工", "human-1").content for _ in range(3)]
         user.says("/human", "human-2")
         # A line is logged after its message was posted.
         wait_until(lambda: len(handoff_lines(caplog)) == 2, timeout=30.0)
         app_server.container.leave()
 
-    assert set(told) == {ZH["human_notified"]}
+    assert set(sentences) == {ZH["human_notified"]}
     assert robot.requests == 2
     first, second = robot.messages
     assert first == second
@@ -153,7 +153,7 @@ def test_human_tells_the_group_once(
 
 
 def test_human_without_a_robot_names_the_administrator(values: dict[str, str]) -> None:
-    """It does not claim that anybody was told; TEXTS_FILE has the operator's sentence."""
+    """The sentence does not claim that anybody was notified; TEXTS_FILE has the operator's sentence."""
     with AppServer(**values) as app_server, app_server.user() as user:
         bubble = user.says("/human")
 

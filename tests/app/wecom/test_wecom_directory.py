@@ -1,4 +1,4 @@
-"""Who asks, over real HTTP: name and departments of WeCom's directory reach the app, the commands and the group."""
+"""The asker, over real HTTP: name and departments of WeCom's directory reach the app, the commands and the group."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(redis_url: str, dify: MockDify, wecom: MockContacts) -> dict[str, str
 
 
 def ask_until_known(user: WeComUser, dify: MockDify, name: str) -> None:
-    """Ask until the app is told the name: on a busy machine the first look-up may take longer than a question waits."""
+    """Ask until the app receives the name: on a busy machine the first look-up may outlast a question's wait."""
 
     def known() -> bool:
         user.sees_finish(user.says(QUESTION), every=0.05)
@@ -132,7 +132,7 @@ def test_whoami_and_human_know_the_directorys_name(values: dict[str, str], dify:
 def test_no_name_is_readable_in_redis_or_log(
     values: dict[str, str], dify: MockDify, stored: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the directory said is sealed; only the name for commands is stored as it is, as a user table's is."""
+    """Contacts of the directory are sealed; only the name for commands is stored as it is, as a user table's is."""
     caplog.set_level("DEBUG")
     with AppServer(**values) as server, server.user() as user:
         ask_until_known(user, dify, "张三")

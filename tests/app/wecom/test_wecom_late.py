@@ -1,4 +1,4 @@
-"""What a frame cannot carry is sent once through `response_url`, when the answer is complete."""
+"""The part that a frame cannot carry is sent once through `response_url`, when the answer is complete."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_error_after_the_frames_end_is_told(
 def test_an_answer_nobody_polled_after_its_deadline_is_sent_whole(
     values: dict[str, str], dify: MockDify, responses: ResponseServer
 ) -> None:
-    """What the person saw last is unknown, so the message has the whole answer; a later poll shows an ended frame."""
+    """The last shown frame is unknown, so the message has the whole answer; a later poll shows an ended frame."""
     dify.delay = 0.4
     with AppServer(**values) as app_server, app_server.user(responses=responses) as user:
         bubble = user.says(QUESTION)

@@ -257,8 +257,8 @@ def test_openai_gets_pictures_and_texts_within_the_question(redis_url: str, stor
 
 def test_a_command_may_quote_but_not_have_a_picture(member: WeComUser, dify: MockDify) -> None:
     """A picture with the word /help is a question about the picture."""
-    told = member.quotes(text_message("旧话"), "@来宝 /help")
+    listed = member.quotes(text_message("旧话"), "@来宝 /help")
     answered(member, member.sends_mixed("@来宝 /help", png()))
 
-    assert told.finish
+    assert listed.finish
     assert [request.body["query"] for request in dify.requests] == ["/help"]

@@ -239,7 +239,7 @@ def test_pictures_that_cannot_be_read_keep_the_frame_open(
 
 
 def test_the_sources_are_sealed(server: AppServer, person: WeComUser, redis_server: RedisServer) -> None:
-    """What the provider told of files is no readable address in Redis."""
+    """The addresses of files that the provider sent are not readable in Redis."""
     bubble = answered(person, "画", "only-picture")
 
     with redis_server.client() as client:

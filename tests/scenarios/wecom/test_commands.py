@@ -35,7 +35,7 @@ def test_stop_on_another_replica_ends_the_bubble_and_the_run_at_dify(redis: Redi
         ):
             bubble = here.says("年假怎么申请 [[pings-after-text]]")
             wait_until(lambda: here.polls(bubble).content != ZH["thinking"], timeout=30.0)
-            said = bubble.content
+            shown = bubble.content
 
             stopped = there.says("/stop", "stop-1")
             ended = there.polls(bubble)
@@ -45,7 +45,7 @@ def test_stop_on_another_replica_ends_the_bubble_and_the_run_at_dify(redis: Redi
             answer = here.sees_finish(later, every=0.1)
 
             assert [frame.content for frame in (stopped.last, again.last)] == [ZH["stop_done"]] * 2
-            assert (ended.finish, ended.content) == (True, f"{said}\n\n{ZH['cancelled']}")
+            assert (ended.finish, ended.content) == (True, f"{shown}\n\n{ZH['cancelled']}")
             assert here.polls(bubble).content == ended.content
             assert answer == render_frame(dify.expected_answer("报销要什么材料"), growing=False)
         assert stored(redis, bubble.stream_id).fields["status"] == "cancelled"

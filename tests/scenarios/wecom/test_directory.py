@@ -52,16 +52,16 @@ def answer(dify: MockDify) -> str:
     return render_frame(dify.expected_answer(QUESTION), growing=False)
 
 
-def told(dify: MockDify, userid: str) -> dict[str, str]:
+def received_inputs(dify: MockDify, userid: str) -> dict[str, str]:
     """Return the inputs of a person's last question."""
     inputs: dict[str, str] = [one.body for one in dify.requests if one.body["user"] == userid][-1]["inputs"]
     return inputs
 
 
 def known_by(person: WeComUser, dify: MockDify, name: str) -> bool:
-    """Ask, and return whether the app was told the name."""
+    """Ask, and return whether the app received the name."""
     person.sees_finish(person.says(QUESTION), TIMEOUT, every=0.2)
-    return told(dify, person.userid)["name"] == name
+    return received_inputs(dify, person.userid)["name"] == name
 
 
 def test_two_replicas_fetch_one_token_and_look_each_person_up_once(
@@ -78,7 +78,7 @@ def test_two_replicas_fetch_one_token_and_look_each_person_up_once(
             person.close()
 
     assert {bubble.content for bubble in first} == {answer(dify)}
-    assert [told(dify, member.userid)["department"] for member in PEOPLE] == ["研发部"] * 12
+    assert [received_inputs(dify, member.userid)["department"] for member in PEOPLE] == ["研发部"] * 12
     assert wecom.asked == {member.userid: 1 for member in PEOPLE}
     assert (wecom.calls["gettoken"], wecom.calls["user/get"]) == (1, 12)
 

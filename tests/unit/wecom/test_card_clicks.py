@@ -43,14 +43,14 @@ def test_choices_that_do_not_fit_on_a_card_get_none(titles: tuple[str, ...]) -> 
 
 def test_an_event_as_the_tables_spell_it_is_read() -> None:
     """The documentation has both spellings."""
-    told = {"cardtype": "button_interaction", "eventkey": f"{FORM} 2 同意", "taskid": f"form-{STREAM}"}
-    click = read_click({"event": {"eventtype": "template_card_event", "template_card_event": told}})
+    details = {"cardtype": "button_interaction", "eventkey": f"{FORM} 2 同意", "taskid": f"form-{STREAM}"}
+    click = read_click({"event": {"eventtype": "template_card_event", "template_card_event": details}})
 
     assert (click.choice, click.text) == (f"{FORM} 2", "同意")
 
 
 @pytest.mark.parametrize(
-    "told",
+    "details",
     [
         None,
         "form",
@@ -63,7 +63,7 @@ def test_an_event_as_the_tables_spell_it_is_read() -> None:
         {"task_id": f"ask-{STREAM}", "event_key": " "},
     ],
 )
-def test_events_of_other_cards_are_refused(told: Any) -> None:
+def test_events_of_other_cards_are_refused(details: Any) -> None:
     """They are malformed, or the card is not one of ours."""
     with pytest.raises(ValueError, match="not one of our"):
-        read_click({"event": {"eventtype": "template_card_event", "template_card_event": told}})
+        read_click({"event": {"eventtype": "template_card_event", "template_card_event": details}})

@@ -167,12 +167,12 @@ def test_a_card_has_the_answers_own_id_and_its_clicks_are_questions() -> None:
 
     chosen = {"selected_item": [{"question_key": "q", "option_ids": {"option_id": ["a", "b"]}}]}
     for items in (chosen, {"selected_item": [{"questionkey": "q", "optionids": {"optionid": ["a", "b"]}}]}):
-        told = {"event_key": "提交", "task_id": card["task_id"], "selected_items": items}
-        assert read_click({"event": {"template_card_event": told}}).text == "提交\nq: a, b"
+        details = {"event_key": "提交", "task_id": card["task_id"], "selected_items": items}
+        assert read_click({"event": {"template_card_event": details}}).text == "提交\nq: a, b"
 
 
 def test_frames_show_a_card_once_and_whole() -> None:
-    """None while the text grows, and its lines at no time; where no click can be answered, the block is code."""
+    """A growing frame has no card, and no frame has its lines; where no click can be answered, the block is code."""
     text = f"前\n\n{block(BUTTONS)}\n\n后"
     growing, ended = snapshot(text, "processing"), snapshot(text)
 

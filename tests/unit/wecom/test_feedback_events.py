@@ -15,7 +15,7 @@ STREAM = "0123456789abcdef0123456789abcdef"
 ID = feedback_id(STREAM)
 
 
-def message(told: Any, **changes: Any) -> Message:
+def message(details: Any, **changes: Any) -> Message:
     """Return the documented sample with this `feedback_event`."""
     sample = {
         "msgid": "e-0003",
@@ -25,7 +25,7 @@ def message(told: Any, **changes: Any) -> Message:
         "chattype": "group",
         "from": {"userid": "zhangsan"},
         "msgtype": "event",
-        "event": {"eventtype": "feedback_event", "feedback_event": told},
+        "event": {"eventtype": "feedback_event", "feedback_event": details},
     }
     return read_message(json.dumps({**sample, **changes}), mention=ANY_MENTION, pair=0)
 
@@ -37,7 +37,7 @@ def test_an_id_is_short_and_has_the_stream_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "kind", "content", "reasons"),
+    ("details", "kind", "content", "reasons"),
     [
         ({"type": 1}, "like", "", ()),
         ({"type": 2, "content": "more, please", "inaccurate_reason_list": [2, 4]}, "dislike", "more, please", (2, 4)),
@@ -47,16 +47,16 @@ def test_an_id_is_short_and_has_the_stream_only() -> None:
         ({"type": 3, "content": "no words here"}, "", "", ()),
     ],
 )  # fmt: skip
-def test_a_documented_event_is_read(told: dict[str, Any], kind: str, content: str, reasons: tuple[int, ...]) -> None:
+def test_a_documented_event_is_read(details: dict[str, Any], kind: str, content: str, reasons: tuple[int, ...]) -> None:
     """Words and reasons belong to type 2 only; what has another form is left out."""
-    event = read_feedback(message({"id": ID, **told}))
+    event = read_feedback(message({"id": ID, **details}))
 
     assert (event.stream_id, event.rating.at) == (STREAM, 1700000000)
     assert (event.rating.kind, event.rating.content, event.rating.reasons) == (kind, content, reasons)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "details",
     [
         None,
         [],
@@ -71,10 +71,10 @@ def test_a_documented_event_is_read(told: dict[str, Any], kind: str, content: st
         {"type": 1},
     ],
 )
-def test_a_malformed_event_is_refused(told: Any) -> None:
+def test_a_malformed_event_is_refused(details: Any) -> None:
     """An unknown type, and an id that this product did not make; so is one of WeCom's own, which has no person."""
     with pytest.raises(ValueError, match=r"no feedback_event|unknown id or type"):
-        read_feedback(message(told))
+        read_feedback(message(details))
     with pytest.raises(ValueError, match=r"no feedback_event|unknown id or type"):
         read_feedback(message({"id": ID, "type": 1}, **{"from": {"userid": "sys"}}))
 
@@ -88,8 +88,8 @@ def test_an_event_without_a_usable_time_counts_as_now(given: Any) -> None:
 def test_a_redelivery_has_the_same_event_id() -> None:
     """Also where the event has no msgid; another event has another one."""
     like, other = {"id": ID, "type": 1}, {"id": ID, "type": 2}
-    told = [(said, msgid) for said in (like, like, other) for msgid in ("", "m")]
-    ids = [read_feedback(message(said, msgid=msgid)).rating.event_id for said, msgid in told]
+    details = [(event, msgid) for event in (like, like, other) for msgid in ("", "m")]
+    ids = [read_feedback(message(event, msgid=msgid)).rating.event_id for event, msgid in details]
 
     assert ids[:2] == ids[2:4]
     assert ids[4] not in ids[:4]

@@ -1,4 +1,4 @@
-"""What people see in WeCom: the owner of an answer knows what its frame shows, and the late message has the rest."""
+"""The content of frames, and late messages with the part that the frame does not show."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_suggestions_count_towards_the_frames_limit(missing: int, note: str) -> 
 
 
 def test_a_late_message_lists_the_suggestions() -> None:
-    """What a frame could not carry ends there; a failed answer has none."""
+    """They are at its end; a failed answer has none."""
     answer = EndedAnswer("五天", None, cited="1. 手册", suggested="病假呢\n婚假呢")
 
     assert FRAMES.late_message("shows", answer) == f"(2/2)\n\n五天\n\n{CITED}\n\n{LISTED}"
@@ -202,15 +202,15 @@ def test_frame_and_messages_are_the_answer(lines: int) -> None:
     messages = PARTS.further_messages("shows", EndedAnswer(text, ended(text, ""), cited="1. 手册"))
 
     shown = frame.removesuffix(ZH["truncated_parts"]).rpartition("</think>")[2]
-    told = "".join(message.partition("\n\n")[2] for message in messages)
-    assert squeezed(shown + told) == squeezed(answer_text(text)) + squeezed(f"{ZH['sources_heading']} 1. 手册")
+    sent = "".join(message.partition("\n\n")[2] for message in messages)
+    assert squeezed(shown + sent) == squeezed(answer_text(text)) + squeezed(f"{ZH['sources_heading']} 1. 手册")
     assert [message.partition("\n")[0] for message in messages] == [
         f"({number}/{len(messages) + 1})" for number in range(2, len(messages) + 2)
     ]
 
 
 def test_an_answer_that_its_frame_shows_has_no_further_messages() -> None:
-    """Nothing is repeated; a frame that its time ended is followed by the rest, or told to be complete."""
+    """Nothing is repeated; a frame that its time ended is followed by the rest, or by the sentence `late_complete`."""
     over = Snapshot("s", "completed", text="年假五天", size=12, frame_over=True)
 
     assert PARTS.further_messages("shows", EndedAnswer("年假五天", ended("年假五天", ""))) == []

@@ -188,8 +188,8 @@ def test_each_outcome_is_counted_and_logged_without_words(
 
     lines = [record for record in caplog.records if record.name == "services.wecom.handoff"]
     assert {record.levelno for record in lines} == {level}
-    told = json.dumps([record.__dict__ for record in lines], default=str, ensure_ascii=False)
-    assert not [word for word in ("年假", "五天", "张三") if word in told]
+    logged = json.dumps([record.__dict__ for record in lines], default=str, ensure_ascii=False)
+    assert not [word for word in ("年假", "五天", "张三") if word in logged]
 
 
 def test_a_message_is_posted_also_without_its_answer() -> None:

@@ -120,7 +120,7 @@ def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
 def test_a_button_sends_another_kind_of_message(
     callback: StubCallback, browser: Browser, kind: str, words: str, msgtype: str
 ) -> None:
-    """What was typed goes along; a file has no words, so with words it is quoted."""
+    """Typed words are part of the message; a file has no words, so a text with the words quotes it."""
     reply = browser.post("/media", kind=kind, text=words, user="zhangsan", mode="normal")
 
     (message,) = callback.messages
@@ -213,16 +213,16 @@ def test_thumbs_are_sent_for_bubbles_that_have_them(callback: StubCallback, brow
     rated = {**frame("…", finish=False)["stream"], "feedback": {"id": "fb-1"}}
     callback.reply = lambda message: None if message["msgtype"] == "event" else {"msgtype": "stream", "stream": rated}
     sent = browser.send().json()
-    said = {"rating": "inaccurate", "content": "more", "reasons": [2]}
-    pressed = browser.post("/rate", bubble=sent["bubble"], **said)
+    rating = {"rating": "inaccurate", "content": "more", "reasons": [2]}
+    pressed = browser.post("/rate", bubble=sent["bubble"], **rating)
 
     assert (plain["rateable"], sent["rateable"]) == (False, True)
     assert pressed.json() == {"rating": "inaccurate"}
     event = callback.messages[-1]["event"]["feedback_event"]
     assert event == {"id": "fb-1", "type": 2, "content": "more", "inaccurate_reason_list": [2]}
-    assert browser.post("/rate", bubble=plain["bubble"], **said).json()["error"] == "rule_broken"
-    assert browser.post("/rate", bubble="gone", **said).status_code == 404
-    for wrong in ({"rating": "good"}, {**said, "reasons": "2"}, {**said, "content": 5}):
+    assert browser.post("/rate", bubble=plain["bubble"], **rating).json()["error"] == "rule_broken"
+    assert browser.post("/rate", bubble="gone", **rating).status_code == 404
+    for wrong in ({"rating": "good"}, {**rating, "reasons": "2"}, {**rating, "content": 5}):
         assert browser.post("/rate", bubble=sent["bubble"], **wrong).status_code == 400
 
 
@@ -236,7 +236,7 @@ CARD = {
 
 
 def test_a_card_is_shown_and_a_click_on_it_told(browser: Browser, callback: StubCallback) -> None:
-    """What was selected goes along; the reply says what the card became, and which rules it breaks."""
+    """The click has the selected options; the reply has the updated card, and the rules that it breaks."""
     callback.reply = lambda message: {**frame("好", finish=True), "msgtype": "stream_with_template_card", **_card(CARD)}
     sent = browser.send().json()
     assert sent["frame"]["card"]["buttons"] == ["提交"]
@@ -246,8 +246,8 @@ def test_a_card_is_shown_and_a_click_on_it_told(browser: Browser, callback: Stub
     callback.reply = lambda message: {"response_type": "update_template_card", **_card(update)}
     clicked = browser.post("/click", bubble=sent["bubble"], button="提交", selected={"q": ["b"]}).json()
 
-    told = callback.messages[-1]["event"]["template_card_event"]
-    assert (told["event_key"], told["selected_items"]["selected_item"][0]["option_ids"]) == (
+    details = callback.messages[-1]["event"]["template_card_event"]
+    assert (details["event_key"], details["selected_items"]["selected_item"][0]["option_ids"]) == (
         "vote",
         {"option_id": ["b"]},
     )

@@ -137,7 +137,7 @@ def test_a_fence_grows_over_a_redis_that_lost_it(clock: Clock, redis_client: red
 
 
 def test_an_evicted_lease_that_redis_lost_is_not_restored(clock: Clock, redis_client: redis.Redis) -> None:
-    """Who evicted whom is unknown then: the replica does not stop the bot."""
+    """Without the lease it is unknown which program evicted the other: the replica does not stop the bot."""
     fence = clock.at(0).take("hr", "a")
     redis_client.delete(lease_key("hr"))
 

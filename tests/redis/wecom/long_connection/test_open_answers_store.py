@@ -1,4 +1,4 @@
-"""The open answers of a bot: kept until they are whole, and changed by the holder of its connection only."""
+"""The open answers of a bot: kept until they are sent completely, and changed by the holder of its connection only."""
 
 from __future__ import annotations
 

@@ -303,5 +303,5 @@ def test_the_log_tells_what_became_of_a_push_and_nothing_of_it(
 
     (line,) = [record for record in caplog.records if record.message == "push"]
     assert (line.bot, line.push, line.outcome) == (BOT, push.split(".")[1], "sent")  # type: ignore[attr-defined]
-    told = " ".join(str(vars(record)) for record in caplog.records)
-    assert not [word for word in ("zhangsan", "secret words") if word in told]
+    logged = " ".join(str(vars(record)) for record in caplog.records)
+    assert not [word for word in ("zhangsan", "secret words") if word in logged]

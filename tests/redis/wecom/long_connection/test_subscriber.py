@@ -264,7 +264,7 @@ def test_a_server_that_refuses_is_tried_again(start: Start, wecom: LongConnectio
 
 
 def test_pauses_between_attempts_grow(redis_url: str, wecom: LongConnectionServer) -> None:
-    """None after the first failure, then up to twice as long each time, and never more than thirty seconds."""
+    """The first failure has no pause, each further one up to twice the one before, thirty seconds at most."""
     (subscriber,) = SubscribedReplica(redis_url, wecom).connections._subscribers
 
     pauses = [subscriber._next_pause() for _ in range(8)]

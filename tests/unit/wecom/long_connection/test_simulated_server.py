@@ -264,8 +264,8 @@ def test_two_chunks_at_a_time(bot: RawBot, wecom: LongConnectionServer) -> None:
     sizes = {"total_size": 11, "total_chunks": 11}
     begun = bot.request("aibot_upload_media_init", {"type": "file", "filename": "a", **sizes})
     for index in range(3):
-        said = {"upload_id": begun["body"]["upload_id"], "chunk_index": index, "base64_data": "eA=="}
-        bot.send(UPLOAD_CHUNK, said)
+        part = {"upload_id": begun["body"]["upload_id"], "chunk_index": index, "base64_data": "eA=="}
+        bot.send(UPLOAD_CHUNK, part)
     wecom.wait_until(lambda: len(wecom.frames) == 5)
 
     assert [handled.errcode for handled in list(wecom.frames)[2:]] == [0, 0, -1]
