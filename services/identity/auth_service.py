@@ -24,6 +24,17 @@ from services.identity.user_store import SqlUserStore, UserRecord
 from services.models import Identity, UserInfo
 from services.redis.lock_store import LockStore
 
+log = logging.getLogger(__name__)
+
+UserAuthMode = Literal["external", "allowlist", "none"]
+#: Seconds a failure is cached: long enough to spare the auth API, short enough that a correction works soon.
+DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
+#: Seconds between two attempts while Redis or SQL does not answer.
+PAUSE = 0.25
+#: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer causes one more API call at most. A
+#: dead replica's lock must expire before callers that wait for it time out.
+LOCK_MARGIN = 3.0
+
 
 class UserLocks:
     """One lock per name; a lock that no thread holds or waits for is removed."""
@@ -57,19 +68,6 @@ class UserLocks:
             lock, wanted = self._locks.pop(name)
             if wanted > 1:
                 self._locks[name] = (lock, wanted - 1)
-
-
-log = logging.getLogger(__name__)
-
-UserAuthMode = Literal["external", "allowlist", "none"]
-
-#: Seconds a failure is cached: long enough to spare the auth API, short enough that a correction works soon.
-DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
-#: Seconds between two attempts while Redis or SQL does not answer.
-PAUSE = 0.25
-#: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer causes one more API call at most. A
-#: dead replica's lock must expire before callers that wait for it time out.
-LOCK_MARGIN = 3.0
 
 
 @dataclass(frozen=True, slots=True)

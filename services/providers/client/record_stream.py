@@ -20,6 +20,11 @@ from utils.formats.sse import EventTooLong
 
 Piece = TypeVar("Piece")
 
+log = logging.getLogger(__name__)
+
+#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
+RecordState = Literal["running", "finishing", "done"]
+
 
 class BoundedStream(Generic[Piece]):
     """Base class of Dify's event stream and of record streams. A second iteration continues where the first stopped."""
@@ -74,9 +79,6 @@ class BoundedStream(Generic[Piece]):
             raise
 
 
-log = logging.getLogger(__name__)
-
-
 class RecordStream(BoundedStream[Record]):
     """Iterates over the records of one reply. A record with a field resets the timeout, and so does a comment."""
 
@@ -113,10 +115,6 @@ class RecordStream(BoundedStream[Record]):
             yield from self._decoder.flush()
         except BrokenRecord:
             self._broke = True
-
-
-#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
-RecordState = Literal["running", "finishing", "done"]
 
 
 class RecordAnswer(Protocol):

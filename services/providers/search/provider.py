@@ -42,6 +42,15 @@ Search results:
 
 Question: {question}"""
 
+log = logging.getLogger(__name__)
+
+Show = Literal["list", "context"]
+Sources = tuple[Mapping[str, Any], ...]
+#: Keys in config/texts/ of the sentences put before an answer for which the search returned no results.
+NOTES = ("search_failed", "search_empty")
+#: Separates such a sentence from the answer.
+BREAK = "\n\n"
+
 
 def as_list(result: SearchResult, heading: str) -> str:
     """Return the Markdown for people: the search's own answer, then the first hits under the heading."""
@@ -78,16 +87,6 @@ def _numbered(hit: Hit) -> str:
 
 def _lines(*parts: str) -> str:
     return "\n".join(part for part in parts if part)
-
-
-log = logging.getLogger(__name__)
-
-Show = Literal["list", "context"]
-Sources = tuple[Mapping[str, Any], ...]
-#: Keys in config/texts/ of the sentences put before an answer for which the search returned no results.
-NOTES = ("search_failed", "search_empty")
-#: Separates such a sentence from the answer.
-BREAK = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,16 @@ MAX_TITLE = 200
 MAX_SNIPPET = 600
 MAX_URL = 2000
 
+log = logging.getLogger(__name__)
+
+#: Timeout of the health check, in seconds.
+HEALTH_SECONDS = 5.0
+#: Maximum characters of a query; Google reads at most 32 words.
+MAX_QUERY = 400
+#: Maximum bytes of a reply; ten results have about ten thousand.
+MAX_REPLY = 1024 * 1024
+_CODES = {401: "provider_unauthorized", 403: "provider_unauthorized", 404: "provider_not_found", 429: "provider_busy"}
+
 
 def read_result(reply: Mapping[str, Any]) -> SearchResult:
     """Return the hits in their order, and the answer of Google's own boxes.
@@ -82,18 +92,6 @@ def _line(value: Any, longest: int) -> str:
     """Return a text as one line of at most `longest` characters, so that it cannot break the Markdown around it."""
     line = " ".join(text(value).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-log = logging.getLogger(__name__)
-
-#: Timeout of the health check, in seconds.
-HEALTH_SECONDS = 5.0
-#: Maximum characters of a query; Google reads at most 32 words.
-MAX_QUERY = 400
-#: Maximum bytes of a reply; ten results have about ten thousand.
-MAX_REPLY = 1024 * 1024
-
-_CODES = {401: "provider_unauthorized", 403: "provider_unauthorized", 404: "provider_not_found", 429: "provider_busy"}
 
 
 class SerperSearch(BaseSearchProvider):
