@@ -93,8 +93,12 @@ def assert_sentence(bubbles: Sequence[Bubble], code: str) -> None:
 
 
 def messages(log_lines: Sequence[dict[str, Any]]) -> Counter[tuple[int, str]]:
-    """Return how often each replica logged each message."""
-    return Counter((line["by"], line["message"]) for line in log_lines)
+    """Return how often each replica logged each message.
+
+    A replica sees at its next query that the reading database is back, which may be in a later test.
+    """
+    counted = Counter((line["by"], line["message"]) for line in log_lines)
+    return Counter({key: count for key, count in counted.items() if key[1] != "the reading database is back"})
 
 
 def assert_logged_once(log_lines: Sequence[dict[str, Any]], bubbles: Sequence[Bubble]) -> None:
@@ -269,7 +273,7 @@ def test_connections_closed_by_the_database_are_replaced(here: Office) -> None:
         here.maria.restart()
         assert answered_whole(here, here.newcomers(4))
 
-    assert {message for _, message in messages(log_lines)} <= {"the reading database is back"}
+    assert not messages(log_lines)
 
 
 def test_a_database_that_became_read_only_serves(here: Office) -> None:
@@ -280,7 +284,7 @@ def test_a_database_that_became_read_only_serves(here: Office) -> None:
         assert answered_whole(here, here.newcomers(4))
 
     here.maria.execute("SET GLOBAL read_only = 0")
-    assert {message for _, message in messages(log_lines)} <= {"the reading database is back"}
+    assert not messages(log_lines)
 
 
 def test_an_auth_api_that_misbehaves(here: Office, record_property: Record) -> None:
