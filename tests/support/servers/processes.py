@@ -336,6 +336,8 @@ class MariaServer(Server):
     def command(self) -> list[str]:
         place = [f"--datadir={self.directory / 'data'}", f"--socket={self.directory / 'sock'}"]
         place += [f"--pid-file={self.directory / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}"]
+        # A starting server removes the temporary tables of all others that share its folder for them.
+        place += [f"--tmpdir={self.directory}"]
         # Small, and not safe against power cuts: it runs for seconds.
         light = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"]
         light += ["--skip-log-bin", "--skip-name-resolve", "--performance-schema=OFF"]
