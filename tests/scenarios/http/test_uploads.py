@@ -112,7 +112,8 @@ def dify() -> Iterator[MockDify]:
 
 @pytest.fixture
 def pair(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
-    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="3", RATE_LIMIT_USER="off", WEBSOCKET_AUTH="none")
+    # The lease of the question before is what holds the other back: on a busy machine a short one lapses meanwhile.
+    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="8", RATE_LIMIT_USER="off", WEBSOCKET_AUTH="none")
     with replicas(2, settings_for(redis_url, **own), tmp_path) as (one, other):
         yield one, other
 
