@@ -15,7 +15,7 @@ from typing import Any
 from demo.mocks.answering import BAD_GATEWAY, AnswerScript, MockAnswering, WholeReply
 from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.custom import plays
-from demo.mocks.custom.plays import METADATA, CustomAnswer, Play
+from demo.mocks.custom.plays import METADATA, PlayedAnswer, Play
 from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.scripts import bytewise, crlf, no_answer, separators
 
@@ -56,7 +56,7 @@ def error_reply(status: int, code: str) -> WholeReply:
 
 def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> AnswerScript:
     said = answer_to if answer is no_answer else answer
-    return AnswerScript(lambda asked, mock: play(CustomAnswer(asked, mock, said(asked.question))), answer, **options)
+    return AnswerScript(lambda asked, mock: play(PlayedAnswer(asked, mock, said(asked.question))), answer, **options)
 
 
 def _lined(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> AnswerScript:
