@@ -124,7 +124,11 @@ class LaneEngine:
         metrics.BATCH_TASKS_UNFINISHED.set(unfinished)
         if self._changed.is_set():
             self._changed.clear()
-            self._lanes.announce()
+            try:
+                self._lanes.announce()
+            except StoreUnavailable:
+                self._changed.set()
+                raise
         if not self._works or not unfinished:
             return SWEEP_SECONDS
         wanted, seconds = self.wanted()

@@ -191,6 +191,24 @@ def test_an_announced_task_is_worked_on_by_every_replica(
             taker.ends(task_id)
 
 
+def test_a_change_during_an_outage_is_announced_after_it(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The announcement that Redis did not take is made by the next sweep."""
+    taker = opened(works=False)
+    taker.engine.announce()
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(taker.engine._lanes, "announce", away)
+        with pytest.raises(StoreUnavailable):
+            taker.engine.sweep()
+    before = taker.engine._lanes.announced()
+    taker.engine.sweep()
+
+    assert taker.engine._lanes.announced() != before
+
+
 def test_the_same_key_is_the_same_task(opened: Open) -> None:
     """The same submission under a key returns its task; a different one is refused and counted in the metric."""
     desk = opened()
