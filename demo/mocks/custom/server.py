@@ -15,7 +15,7 @@ from typing import Any
 from demo.mocks.answering import BAD_GATEWAY, AnswerScript, MockAnswering, WholeReply
 from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.custom import plays
-from demo.mocks.custom.plays import METADATA, PlayedAnswer, Play
+from demo.mocks.custom.plays import METADATA, Play, PlayedAnswer
 from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.scripts import bytewise, crlf, no_answer, separators
 
