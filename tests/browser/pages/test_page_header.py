@@ -183,10 +183,10 @@ def test_a_state_is_announced_once(chromium: Browser, open_replica: Replica) -> 
     """Screen readers hear that the page is connected, but not again after each request that succeeds."""
     with tab(chromium, open_replica.url) as (page, watch):
         page.goto(open_replica.url + "/batch")
-        expect(page.locator("#state-told")).to_have_text("已连接", timeout=TIMEOUT)
+        expect(page.locator("#state-announcement")).to_have_text("已连接", timeout=TIMEOUT)
         page.evaluate(
             "globalThis.told = 0; new MutationObserver(() => (told += 1))"
-            ".observe(document.getElementById('state-told'), { childList: true })"
+            ".observe(document.getElementById('state-announcement'), { childList: true })"
         )
 
         page.locator("#questions").fill("营业时间是什么？")

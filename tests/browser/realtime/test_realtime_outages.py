@@ -41,7 +41,7 @@ def test_an_answer_continues_after_its_server_was_killed(enter: Enter, own_env: 
         visitor.says("年假怎么申请？")
         visitor.sees_it_grow()
         visitor.says("报销需要哪些材料？")
-        expect(visitor.sees(".said small").last).to_have_text("排队中")
+        expect(visitor.sees(".sentence small").last).to_have_text("排队中")
 
         killed_and_restarted(replica, visitor)
         dify.holds_at = None
@@ -49,7 +49,7 @@ def test_an_answer_continues_after_its_server_was_killed(enter: Enter, own_env: 
         assert visitor.sees_answer(0) == dify.expected_answer("年假怎么申请？")
         assert visitor.sees_answer(1) == dify.expected_answer("报销需要哪些材料？")
         expect(visitor.turns.locator(".mine")).to_have_text(["年假怎么申请？", "报销需要哪些材料？"])
-        expect(visitor.sees(".said small")).to_have_text(["", ""])
+        expect(visitor.sees(".sentence small")).to_have_text(["", ""])
         assert visitor.counters == ("2", "2")
         assert visitor.sees("#session").get_attribute("title") == session
         assert [len(dify.asked(question)) for question in ("年假怎么申请？", "报销需要哪些材料？")] == [1, 1]
@@ -73,12 +73,12 @@ def test_a_sentence_typed_during_an_outage_is_asked_after_it(
         replica.kill()
         expect(visitor.connected).to_have_count(0)
         visitor.types("营业时间是什么？")
-        expect(visitor.sees(".said small")).to_have_text("等待连接")
+        expect(visitor.sees(".sentence small")).to_have_text("等待连接")
 
         replica.process = replica._launch()
 
         assert visitor.sees_answer(0).startswith("周一至周五")
-        expect(visitor.sees(".said small")).to_have_text("")
+        expect(visitor.sees(".sentence small")).to_have_text("")
         assert visitor.counters == ("1", "1")
 
 
@@ -103,13 +103,13 @@ def test_a_sentence_lost_with_its_connection_can_be_sent_again(writer: Visitor) 
     writer.page.reload()
     expect(writer.connected).to_be_visible()
     writer.types("营业时间是什么？")
-    expect(writer.sees(".said small")).to_contain_text("可能没有送达")
+    expect(writer.sees(".sentence small")).to_contain_text("可能没有送达")
     assert writer.counters == ("0", "0")
 
     writer.presses("重发")
 
     assert writer.sees_answer(0).startswith("周一至周五")
-    expect(writer.sees(".said small")).to_have_text("")
+    expect(writer.sees(".sentence small")).to_have_text("")
 
 
 def test_a_pause_survives_a_restart_of_the_server(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_pause_survives_a_restart_of_the_server(enter: Enter, own_env: dict[st
         visitor.stands_at("paused")
         visitor.types("营业时间是什么？")
 
-        expect(visitor.sees(".said small")).to_contain_text("已暂停，没有处理")
+        expect(visitor.sees(".sentence small")).to_contain_text("已暂停，没有处理")
         assert visitor.counters == ("0", "0")
 
 

@@ -69,12 +69,12 @@ def test_queued_and_refused_questions_are_visible(writer: Visitor) -> None:
     expect(refused.locator(".failure")).to_have_text(EN["too_many_questions"])
     writer.presses("Stop")
     expect(writer.sees("#queue .turn")).to_have_count(0)
-    expect(writer.sees(".said small").nth(1)).to_have_text("stopped")
+    expect(writer.sees(".sentence small").nth(1)).to_have_text("stopped")
     refused.get_by_role("button", name="Ask again").click()
 
     expect(refused).to_have_count(0)
     expect(writer.sees(".turn[data-state=finished] .mine")).to_have_text("第3条规定是什么？", timeout=TIMEOUT)
-    expect(writer.sees(".said span").locator("visible=true").filter(has_text="第3条")).to_have_count(1)
+    expect(writer.sees(".sentence span").locator("visible=true").filter(has_text="第3条")).to_have_count(1)
 
 
 def test_a_sentence_is_asked_again_although_it_is_no_question(writer: Visitor) -> None:
@@ -110,8 +110,8 @@ def test_a_reload_keeps_the_page_and_resumes_its_answers(writer: Visitor, mock_d
 
     assert [writer.sees_answer(number) for number in range(3)] == [mock_dify.expected_answer(one) for one in asked]
     expect(writer.turns.locator(".mine")).to_have_text([question.removesuffix("[[slow]]") for question in questions])
-    expect(writer.sees(".said span").first).to_have_text(opening)
-    expect(writer.sees(".said small")).to_have_text([""] * 4)
+    expect(writer.sees(".sentence span").first).to_have_text(opening)
+    expect(writer.sees(".sentence small")).to_have_text([""] * 4)
     assert writer.sees("#session").text_content() == session
     assert [len(mock_dify.asked(question)) for question in asked] == [1, 1, 1]
 
@@ -140,7 +140,7 @@ def test_a_cleared_page_stays_clear(writer: Visitor) -> None:
     writer.page.reload()
 
     expect(writer.connected).to_be_visible()
-    expect(writer.sees(".turn, .said")).to_have_count(0)
+    expect(writer.sees(".turn, .sentence")).to_have_count(0)
 
 
 def test_stop_ends_the_answer_here_and_at_the_provider(writer: Visitor, mock_dify: MockDify) -> None:
@@ -189,7 +189,7 @@ def test_markup_in_questions_and_answers_stays_text(speaker: Visitor) -> None:
     speaker.says(attack)
 
     assert attack in speaker.sees_answer(0)
-    expect(speaker.sees(".said span")).to_have_text([attack])
+    expect(speaker.sees(".sentence span")).to_have_text([attack])
     assert speaker.sees("#talk img, #talk script, #words img, #words script").count() == 0
     assert speaker.page.title() == "来宝 · 实时问答"
     assert "script" not in "".join(speaker.listens_to_the_end())

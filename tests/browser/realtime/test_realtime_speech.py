@@ -33,9 +33,9 @@ def test_a_spoken_question_is_transcribed_and_answered(speaker: Visitor, mock_di
 
     assert speaker.sees_answer(0) == mock_dify.expected_answer("年假怎么申请？")
     expect(speaker.sees("#interim")).to_have_text("")
-    expect(speaker.sees(".said span").first).to_have_text("年假怎么申请？")
+    expect(speaker.sees(".sentence span").first).to_have_text("年假怎么申请？")
     expect(speaker.turns.locator(".mine")).to_have_text(["年假怎么申请？"])
-    assert _colour(speaker, "#interim") != _colour(speaker, ".said")
+    assert _colour(speaker, "#interim") != _colour(speaker, ".sentence")
     speaker.stands_at("idle")
 
 
@@ -129,7 +129,7 @@ def test_listening_continues_after_the_recogniser_ends(speaker: Visitor) -> None
     speaker.waits_for("fakeSpeech.runs === 2 && fakeSpeech.running !== null")
     speaker.says("请看屏幕。")
 
-    expect(speaker.sees(".said span")).to_have_text(["大家好。", "今天我们开会", "请看屏幕。"])
+    expect(speaker.sees(".sentence span")).to_have_text(["大家好。", "今天我们开会", "请看屏幕。"])
 
 
 def test_a_refused_microphone_shows_the_error(speaker: Visitor) -> None:
@@ -153,7 +153,7 @@ def test_sentences_can_be_typed_without_a_recogniser(writer: Visitor) -> None:
 
     assert writer.sees_answer(0) == "周一至周五 9:00-18:00 🙂"
     assert writer.counters == ("1", "1")
-    expect(writer.sees(".said span")).to_have_text(["大家好，我们开始吧", "营业时间是什么？"])
+    expect(writer.sees(".sentence span")).to_have_text(["大家好，我们开始吧", "营业时间是什么？"])
 
 
 def test_a_pause_stops_the_microphone_too(speaker: Visitor) -> None:
@@ -162,7 +162,7 @@ def test_a_pause_stops_the_microphone_too(speaker: Visitor) -> None:
     speaker.stands_at("paused")
     speaker.waits_for("fakeSpeech.running === null")
     speaker.types("营业时间是什么？")
-    expect(speaker.sees(".said small").first).to_contain_text("已暂停，没有处理")
+    expect(speaker.sees(".sentence small").first).to_contain_text("已暂停，没有处理")
 
     speaker.presses("继续")
     speaker.stands_at("listening")

@@ -34,8 +34,8 @@ const { api, Refused } = (() => {
       throw new Refused(0, "");
     }
     if (reply.ok) return reply;
-    const told = await reply.json().catch(() => ({}));
-    throw new Refused(reply.status, told.message ?? reply.statusText, told.data ?? {});
+    const refusal = await reply.json().catch(() => ({}));
+    throw new Refused(reply.status, refusal.message ?? reply.statusText, refusal.data ?? {});
   }
 
   async function data(path, options) {

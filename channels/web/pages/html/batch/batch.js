@@ -115,7 +115,7 @@ async function turn() {
 }
 
 function announce() {
-  byId("announcer").textContent = word("told", { name: task.name, status: word(`is_${stateOf(task)}`) });
+  byId("announcer").textContent = word("announced", { name: task.name, status: word(`is_${stateOf(task)}`) });
 }
 
 // ---- the shown part -------------------------------------------------------------------------------------------

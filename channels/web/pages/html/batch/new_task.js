@@ -4,7 +4,7 @@ const FILES = /\.(txt|csv|tsv|xlsx)$/i;
 
 const newTask = (() => {
   const questions = byId("questions");
-  /** Maximum bytes of a file; 0 until the server has said it. */
+  /** Maximum bytes of a file; 0 until the server has named it. */
   let maxBytes = 0;
   let submission = null;
   /** What is shown as not accepted: a text's key with its parameters, or a failed request. */
@@ -33,8 +33,8 @@ const newTask = (() => {
   }
 
   function drawProblem() {
-    const told = problem ?? filePreview.failure;
-    say("not-taken", () => (!told ? "" : told instanceof Refused ? refusalWords(told) : word(...told)));
+    const refusal = problem ?? filePreview.failure;
+    say("not-taken", () => (!refusal ? "" : refusal instanceof Refused ? refusalWords(refusal) : word(...refusal)));
   }
 
   /** Take a chosen or dropped file; one that the server would refuse is not uploaded. */

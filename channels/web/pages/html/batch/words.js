@@ -128,7 +128,7 @@ const WORDS = {
     is_partly: "部分失败",
     is_failed: "失败",
     is_cancelled: "已取消",
-    told: "{name}：{status}",
+    announced: "{name}：{status}",
   },
   en: {
     title: "Batches",
@@ -257,6 +257,6 @@ const WORDS = {
     is_partly: "Partly failed",
     is_failed: "Failed",
     is_cancelled: "Cancelled",
-    told: "{name}: {status}",
+    announced: "{name}: {status}",
   },
 };

@@ -1,6 +1,6 @@
 // Pictures and files of the next question: chosen by button, paste or drop, uploaded at once, shown above the field.
 
-/** What files a question may have, until the server has told. */
+/** The limits for the files of a question, until the server has sent its own. */
 const FILE_LIMITS = { allowed: false, max_bytes: 20 * 1024 * 1024, max_files: 10 };
 /** The longest side of a thumbnail in pixels; it is stored with the question. */
 const THUMB_SIDE = 160;
@@ -167,10 +167,10 @@ const attachments = (() => {
     relabel() {
       for (const one of added) one.draw();
     },
-    /** Take what the server says about files. */
-    allow(told) {
-      limits = told;
-      button.hidden = !told.allowed;
+    /** Take the rules of the server for files. */
+    allow(rules) {
+      limits = rules;
+      button.hidden = !rules.allowed;
     },
     /** Whether a file is still being uploaded. */
     get uploading() {

@@ -23,7 +23,7 @@ const { ChatDatabase } = (() => {
      *  tab; `on.deleted(id)`: another tab has deleted a conversation. */
     constructor(on) {
       this.on = on;
-      if (this.#tabs) this.#tabs.onmessage = ({ data }) => this.#told(data);
+      if (this.#tabs) this.#tabs.onmessage = ({ data }) => this.#received(data);
     }
 
     async open() {
@@ -153,7 +153,7 @@ const { ChatDatabase } = (() => {
       this.on.changed();
     }
 
-    #told({ deleted }) {
+    #received({ deleted }) {
       if (deleted) this.on.deleted(deleted);
       this.on.changed();
     }

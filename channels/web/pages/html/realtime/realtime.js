@@ -43,8 +43,8 @@ const TAKE = {
   },
   error(frame) {
     if (frame.stream_id) return turns.complain(frame) || noteError(frame);
-    const said = transcript.settled();
-    return said ? turns.refused(said.text, frame) : noteError(frame);
+    const sentence = transcript.settled();
+    return sentence ? turns.refused(sentence.text, frame) : noteError(frame);
   },
 };
 

@@ -39,11 +39,11 @@ class Transcript {
   /** Show the lines of before a reload. Sentences that were sent but not settled may not have been delivered. */
   restore() {
     for (const { text, state, stream } of store.get("lines", [])) {
-      const said = this.#add(text);
-      said.stream = stream;
-      if (state === "waiting") this.#unsent.push(said);
-      if (state === "queued") this.#queued.set(stream, said);
-      this.#mark(said, state === "sent" ? "unsure" : state);
+      const sentence = this.#add(text);
+      sentence.stream = stream;
+      if (state === "waiting") this.#unsent.push(sentence);
+      if (state === "queued") this.#queued.set(stream, sentence);
+      this.#mark(sentence, state === "sent" ? "unsure" : state);
     }
   }
 
@@ -64,8 +64,8 @@ class Transcript {
 
   /** Send a sentence again; it is asked even if it is no question. */
   again(text) {
-    const said = this.#lines.findLast((line) => line.text === text) ?? this.#add(text);
-    this.#deliver(said, true);
+    const sentence = this.#lines.findLast((line) => line.text === text) ?? this.#add(text);
+    this.#deliver(sentence, true);
   }
 
   /** Ask the last sentence, whether it is a question or not. */
@@ -76,7 +76,7 @@ class Transcript {
 
   /** Send the sentences spoken while there was no connection. */
   flush() {
-    for (const said of this.#unsent.splice(0)) this.#deliver(said, said.insists);
+    for (const sentence of this.#unsent.splice(0)) this.#deliver(sentence, sentence.insists);
   }
 
   /** Handle an `ack`: the sentence is found by its timestamp, one that was refused as it is has none. */
@@ -84,13 +84,13 @@ class Transcript {
     this.#acked = null;
     if (frame.received_type !== "asr_chunk" || frame.is_final === false) return;
     const [stamp] = frame.is_final ? [frame.timestamp] : this.#awaited.keys();
-    const said = this.#awaited.get(stamp);
-    if (!said) return;
+    const sentence = this.#awaited.get(stamp);
+    if (!sentence) return;
     this.#awaited.delete(stamp);
-    if (frame.message === "paused") return this.#mark(said, "paused");
+    if (frame.message === "paused") return this.#mark(sentence, "paused");
     this.known ||= Boolean(frame.is_final);
-    this.#taken.push(said);
-    this.#acked = said;
+    this.#taken.push(sentence);
+    this.#acked = sentence;
   }
 
   /**
@@ -98,12 +98,12 @@ class Transcript {
    * so an error without a stream, and a sentence without a question, are results of that frame.
    */
   settled() {
-    const said = this.#acked;
+    const sentence = this.#acked;
     this.#acked = null;
-    if (!said) return null;
-    this.#taken = this.#taken.filter((other) => other !== said);
-    this.#mark(said, "");
-    return said;
+    if (!sentence) return null;
+    this.#taken = this.#taken.filter((other) => other !== sentence);
+    this.#mark(sentence, "");
+    return sentence;
   }
 
   /** The last sentence has no question in it. */
@@ -113,30 +113,30 @@ class Transcript {
 
   /** The last sentence is a question that waits for the answers before it. */
   queued(id) {
-    const said = this.settled();
-    if (!said) return;
-    said.stream = id;
-    this.#queued.set(id, said);
-    this.#mark(said, "queued");
+    const sentence = this.settled();
+    if (!sentence) return;
+    sentence.stream = id;
+    this.#queued.set(id, sentence);
+    this.#mark(sentence, "queued");
   }
 
   /** The answer to a question starts: to a queued one, or to the oldest without a result. */
   begun(id) {
-    const said = this.#queued.get(id) ?? this.#taken.shift();
+    const sentence = this.#queued.get(id) ?? this.#taken.shift();
     this.#queued.delete(id);
-    if (said) this.#mark(said, "");
+    if (sentence) this.#mark(sentence, "");
   }
 
   /** The server has stopped the waiting questions. */
   forgetQueued() {
-    for (const said of this.#queued.values()) this.#mark(said, "stopped");
+    for (const sentence of this.#queued.values()) this.#mark(sentence, "stopped");
     this.#queued.clear();
     this.#taken = [];
   }
 
   /** The connection was lost: mark sentences without a result as unsure. */
   cut() {
-    for (const said of [...this.#taken, ...this.#awaited.values()]) this.#mark(said, "unsure");
+    for (const sentence of [...this.#taken, ...this.#awaited.values()]) this.#mark(sentence, "unsure");
     this.#taken = [];
     this.#awaited.clear();
     this.known = false;
@@ -163,34 +163,34 @@ class Transcript {
 
   /** Append a line. */
   #add(text) {
-    const line = element("p", "said");
-    const said = { text, line, state: "", stream: "" };
+    const line = element("p", "sentence");
+    const sentence = { text, line, state: "", stream: "" };
     line.append(element("span", "", text), element("small"));
     follow(byId("words"), () => byId("finals").append(line));
-    this.last = said;
-    this.#lines = [...this.#lines, said].slice(-LINES);
+    this.last = sentence;
+    this.#lines = [...this.#lines, sentence].slice(-LINES);
     prune(byId("finals"), LINES);
-    return said;
+    return sentence;
   }
 
   /** Send a sentence; with `insists` it is asked even if it is no question. */
-  #deliver(said, insists = false) {
-    said.insists = insists;
+  #deliver(sentence, insists = false) {
+    sentence.insists = insists;
     this.#stamp = Math.max(Date.now(), this.#stamp + 1);
-    const frame = { type: "asr_chunk", text: said.text, is_final: true, timestamp: this.#stamp, render: "html" };
+    const frame = { type: "asr_chunk", text: sentence.text, is_final: true, timestamp: this.#stamp, render: "html" };
     const sent = this.send(frame);
-    if (sent) this.#awaited.set(this.#stamp, said);
-    else if (!this.#unsent.includes(said)) this.#unsent = [...this.#unsent, said].slice(-UNSENT);
-    this.#mark(said, sent ? "sent" : "waiting");
+    if (sent) this.#awaited.set(this.#stamp, sentence);
+    else if (!this.#unsent.includes(sentence)) this.#unsent = [...this.#unsent, sentence].slice(-UNSENT);
+    this.#mark(sentence, sent ? "sent" : "waiting");
     this.changed();
   }
 
   /** Show a line's state beside it, and a button where it can be sent again. */
-  #mark(said, state) {
-    said.state = said.line.dataset.state = state;
+  #mark(sentence, state) {
+    sentence.state = sentence.line.dataset.state = state;
     const shown = state && state !== "sent" ? [labelled("span", "", state)] : [];
-    if (AGAIN.includes(state)) shown.push(pressed("again", () => this.#deliver(said)));
-    said.line.lastElementChild.replaceChildren(...shown);
+    if (AGAIN.includes(state)) shown.push(pressed("again", () => this.#deliver(sentence)));
+    sentence.line.lastElementChild.replaceChildren(...shown);
     this.#keep();
   }
 }

@@ -25,7 +25,7 @@ const header = (() => {
     until = performance.now() + seconds * 1000;
     drawState();
     if (state === "waiting") ticking = setInterval(drawState, 1000);
-    if (isNew && state !== "connecting") byId("state-told").textContent = stateWords();
+    if (isNew && state !== "connecting") byId("state-announcement").textContent = stateWords();
   }
 
   function drawTheme() {
@@ -38,7 +38,7 @@ const header = (() => {
   /** Draw what depends on the language and is no fixed text. */
   function draw() {
     byId("language").lang = preferences.locale === "zh" ? "en" : "zh-CN";
-    byId("state-told").textContent = "";
+    byId("state-announcement").textContent = "";
     drawTheme();
     drawState();
   }

@@ -69,12 +69,12 @@ function word(key, params = {}) {
 }
 
 /** The words that `say` has shown, by the element's id. */
-const said = {};
+const shownWords = {};
 
 /** Show what `words()` returns in the element `id`, and again when the language changes; "" hides it. */
 function say(id, words = () => "") {
   const text = words();
-  said[id] = words;
+  shownWords[id] = words;
   byId(id).hidden = !text;
   // A screen reader would say the same text again.
   if (byId(id).textContent !== text) byId(id).textContent = text;
@@ -89,7 +89,7 @@ function relabel() {
   for (const one of document.querySelectorAll("[data-label]")) one.setAttribute("aria-label", word(one.dataset.label));
   for (const one of document.querySelectorAll("[data-hint]")) one.title = word(one.dataset.hint);
   for (const one of document.querySelectorAll("[data-empty]")) one.placeholder = word(one.dataset.empty);
-  for (const [id, words] of Object.entries(said)) say(id, words);
+  for (const [id, words] of Object.entries(shownWords)) say(id, words);
   header.draw();
 }
 
@@ -100,19 +100,19 @@ function relabel() {
  */
 function sentenceOf(error) {
   const codes = [error.detail, error.code, error.reason].filter((code) => code && typeof code === "string");
-  const told = (codes.length && (error.content ?? error.message)) || "";
-  if (!told || preferences.locale === document.documentElement.dataset.locale) return told;
+  const sentence = (codes.length && (error.content ?? error.message)) || "";
+  if (!sentence || preferences.locale === document.documentElement.dataset.locale) return sentence;
   const known = codes.map((code) => SENTENCES.codes[code.toLowerCase()]).find(Boolean);
-  return known ?? translated(told);
+  return known ?? translated(sentence);
 }
 
 /** Return a sentence of the server in the other language by its template, what fills its gaps too; others stay. */
-function translated(told) {
-  for (const [said, shown] of SENTENCES.templates) {
-    const values = valuesIn(told, said);
-    if (values) return filled(shown, values);
+function translated(sentence) {
+  for (const [template, translation] of SENTENCES.templates) {
+    const values = valuesIn(sentence, template);
+    if (values) return filled(translation, values);
   }
-  return told;
+  return sentence;
 }
 
 /** Return what fills the gaps of a template in a sentence, by name; null for a sentence of another template. */

@@ -154,7 +154,7 @@ const { Listening, Utterance } = (() => {
 
   /** Collects spoken words, and hands them over after a silence. */
   class Utterance {
-    #said = "";
+    #words = "";
     #last = "";
     #timer = 0;
 
@@ -164,12 +164,12 @@ const { Listening, Utterance } = (() => {
     }
 
     add(words) {
-      this.#said = joined(this.#said, words);
+      this.#words = joined(this.#words, words);
     }
 
     /** Return all words so far, with `interim` last, and restart the wait for silence. */
     heard(interim) {
-      const words = joined(this.#said, interim);
+      const words = joined(this.#words, interim);
       if (words === this.#last) return words;
       this.#last = words;
       clearTimeout(this.#timer);
@@ -179,7 +179,7 @@ const { Listening, Utterance } = (() => {
 
     clear() {
       clearTimeout(this.#timer);
-      this.#said = this.#last = "";
+      this.#words = this.#last = "";
     }
   }
 

@@ -12,7 +12,7 @@ const { createSpeech, speechControls } = (() => {
     #listening;
     #reading;
     #utterance;
-    #told = "off false";
+    #reported = "off false";
 
     constructor(options) {
       this.on = { ...UNTOLD, ...options };
@@ -153,9 +153,9 @@ const { createSpeech, speechControls } = (() => {
 
     #tellState() {
       const state = this.speaking ? "speaking" : this.listening ? "listening" : "off";
-      const told = `${state} ${this.listening}`;
-      if (told === this.#told) return;
-      this.#told = told;
+      const current = `${state} ${this.listening}`;
+      if (current === this.#reported) return;
+      this.#reported = current;
       this.on.onState(state);
     }
   }
