@@ -1,13 +1,13 @@
 # Exact tags, so that a build of tomorrow is the same as today's. A tag can still be moved: for production append the
-# digest you tested, python:3.11.13-slim-bookworm@sha256:… (docker buildx imagetools inspect IMAGE:TAG prints it).
+# digest you tested, python:3.11.16-slim-bookworm@sha256:… (docker buildx imagetools inspect IMAGE:TAG prints it).
 #
 # The one package that comes as C source is built where a compiler is; the image has none.
-FROM python:3.11.13-bookworm AS wheels
+FROM python:3.11.16-bookworm AS wheels
 WORKDIR /wheels
 COPY requirements-fast.lock ./
 RUN pip wheel --no-cache-dir --require-hashes -r requirements-fast.lock
 
-FROM python:3.11.13-slim-bookworm
+FROM python:3.11.16-slim-bookworm
 ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 

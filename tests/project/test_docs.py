@@ -29,7 +29,7 @@ from tools import settings as settings_tool
 ROOT = Path(__file__).parents[2]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
+REDIS = ROOT / "docs" / "redis.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = ROOT / "docs" / "decisions"
 CONTRIBUTING, CHANGELOG, SECURITY = (ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))
@@ -277,10 +277,10 @@ def keys() -> Iterator[str]:
         yield from re.findall(r"^    (\S*[:.]\S*)  ", schema, re.MULTILINE)
 
 
-def test_operations_shows_every_key() -> None:
+def test_the_page_of_redis_shows_every_key() -> None:
     """Each key pattern of the stores has a row with a redis-cli command."""
     patterns = set(keys())
-    shown_keys = set(re.findall(r"^\| `([^`]+)` \| `redis-cli ", text(OPERATIONS), re.MULTILINE))
+    shown_keys = set(re.findall(r"^\| `([^`]+)` \| `redis-cli ", text(REDIS), re.MULTILINE))
 
     assert len(patterns) > 10
     assert shown_keys == patterns
@@ -292,7 +292,7 @@ def test_the_redis_commands_work(redis_server: RedisServer, redis_url: str) -> N
     with AppServer(redis_url) as app_server, app_server.user() as user:
         bubble = user.says("年假怎么申请")
         user.sees_finish(bubble, every=0.05)
-    lines = re.findall(r"`?(redis-cli -n 1 [^`#\n]*)", text(OPERATIONS))
+    lines = re.findall(r"`?(redis-cli -n 1 [^`#\n]*)", text(REDIS))
 
     replies = {line: run_line(client, redis_server.port, line, bubble.stream_id) for line in lines}
 
