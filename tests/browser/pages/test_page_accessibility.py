@@ -182,7 +182,8 @@ def walk(page: Page) -> list[dict[str, Any]]:
 
 
 def tab_to(page: Page, css: str) -> None:
-    """Press Tab until the selected element has the focus."""
+    """Press Tab until the selected element has the focus; one that a script is still making is waited for."""
+    expect(page.locator(css)).to_be_visible(timeout=TIMEOUT)
     for _ in range(MOST_STOPS):
         if page.locator(f"{css}:focus").count():
             return
