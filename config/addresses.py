@@ -146,14 +146,15 @@ def _kind(url: str) -> str:
 def redis_address(settings: RedisSettings) -> SecretStr:
     """Return the Redis URL: `REDIS_URL`, or one built from host and port.
 
-    A missing password and database are filled in from `REDIS_PASSWORD` and `REDIS_DB`.
+    `REDIS_PASSWORD`, `REDIS_SENTINEL_PASSWORD` and `REDIS_DB` fill in what the URL lacks.
     """
     if settings.redis_url:
         url = settings.redis_url.get_secret_value()
     else:
         url = f"redis://{bracketed(settings.redis_host)}:{settings.redis_port}"
     db = REDIS_DB if settings.redis_db is None else settings.redis_db
-    return SecretStr(_with_database(_with_password(url, settings.redis_password), db))
+    url = _with_sentinel_password(_with_password(url, settings.redis_password), settings.redis_sentinel_password)
+    return SecretStr(_with_database(url, db))
 
 
 def sql_address(settings: SqlSettings, host: str) -> SecretStr | None:
@@ -180,6 +181,14 @@ def _with_password(url: str, password: SecretStr | None) -> str:
         return url
     user = login if separator else ""
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{hosts}"))
+
+
+def _with_sentinel_password(url: str, password: SecretStr | None) -> str:
+    parts = urlsplit(url)
+    if password is None or _kind(url) != "sentinel" or "sentinel_password" in parse_qs(parts.query):
+        return url
+    given = urlencode({"sentinel_password": password.get_secret_value()})
+    return urlunsplit(parts._replace(query=f"{parts.query}&{given}".lstrip("&")))
 
 
 def _with_database(url: str, db: int) -> str:

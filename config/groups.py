@@ -278,6 +278,11 @@ class RedisSettings(Group):
         "password of Redis; also used with a REDIS_URL that has none",
         "Redis 密码；REDIS_URL 中没有密码时也使用它",
     )
+    redis_sentinel_password: SecretStr | None = setting(
+        None,
+        "password of the Sentinels, where REDIS_URL has no sentinel_password",
+        "Sentinel 的密码；REDIS_URL 中没有 sentinel_password 时使用",
+    )
     redis_db: Annotated[int, Field(ge=0)] | None = setting(
         None, "number of the database; empty: 1, or 0 on a Cluster", "数据库编号；空：1，Cluster 上为 0"
     )

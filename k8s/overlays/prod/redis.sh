@@ -11,7 +11,7 @@ SENTINEL_CONF=$DATA/sentinel.conf
 : "${PORT:=6379}" "${SENTINEL_PORT:=26379}" "${BIND:=}"
 
 sentinel() {
-  timeout 2 redis-cli -h "$1" -p "$SENTINEL_PORT" sentinel "$2" "$SERVICE" 2>/dev/null
+  REDISCLI_AUTH=$REDIS_SENTINEL_PASSWORD timeout 2 redis-cli -h "$1" -p "$SENTINEL_PORT" sentinel "$2" "$SERVICE" 2>/dev/null
 }
 
 # Prints the master's name from the sentinels; nothing if none answers.
@@ -35,11 +35,14 @@ run_redis() {
   # min-replicas: a master that is cut off from all others accepts no writes, which a failover would undo. So a new
   # master serves once a replica follows it: at once (no delay), and without a full copy (the backlog).
   # hash-max-listpack-value: a stream's hash in one listpack takes a quarter less memory, and fewer cache misses.
-  exec redis-server "$CONF" --port "$PORT" ${BIND:+--bind "$BIND"} --dir "$DATA" \
-    --requirepass "$REDIS_PASSWORD" --masterauth "$REDIS_PASSWORD" --replica-announce-ip "$ME" \
+  # The passwords come by standard input: a command line is shown to everybody on the node.
+  exec redis-server "$CONF" --port "$PORT" ${BIND:+--bind "$BIND"} --dir "$DATA" --replica-announce-ip "$ME" \
     --appendonly yes --appendfsync everysec --maxmemory "$MAXMEMORY" --maxmemory-policy noeviction \
     --hash-max-listpack-value 1024 \
-    --min-replicas-to-write 1 --min-replicas-max-lag 10 --repl-diskless-sync-delay 0 --repl-backlog-size 64mb
+    --min-replicas-to-write 1 --min-replicas-max-lag 10 --repl-diskless-sync-delay 0 --repl-backlog-size 64mb - <<END
+requirepass "$REDIS_PASSWORD"
+masterauth "$REDIS_PASSWORD"
+END
 }
 
 run_sentinel() {
@@ -49,7 +52,6 @@ run_sentinel() {
 port $SENTINEL_PORT
 ${BIND:+bind $BIND}
 dir $DATA
-# The NetworkPolicy limits its clients; it holds no data.
 protected-mode no
 sentinel resolve-hostnames yes
 sentinel announce-hostnames yes
@@ -59,8 +61,13 @@ sentinel down-after-milliseconds $SERVICE 5000
 sentinel failover-timeout $SERVICE 10000
 END
   fi
-  sed -i '/^sentinel auth-pass /d' "$SENTINEL_CONF"
-  echo "sentinel auth-pass $SERVICE $REDIS_PASSWORD" >>"$SENTINEL_CONF"
+  # The passwords of now, whatever the sentinel wrote into its file.
+  sed -i '/^sentinel auth-pass /d; /^sentinel sentinel-pass /d; /^requirepass /d; /^user /d' "$SENTINEL_CONF"
+  cat >>"$SENTINEL_CONF" <<END
+sentinel auth-pass $SERVICE $REDIS_PASSWORD
+requirepass "$REDIS_SENTINEL_PASSWORD"
+sentinel sentinel-pass $REDIS_SENTINEL_PASSWORD
+END
   exec redis-server "$SENTINEL_CONF" --sentinel
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app import VERSION
 from tests.support.servers.image import BUILDER, Image, ignore_patterns, ignored
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 
@@ -77,10 +78,16 @@ def test_the_image_holds_the_product_only(image: Image) -> None:
     files = [path.name for path in image.workdir.rglob("*")]
 
     folders = {"bootstrap", "channels", "config", "demo", "server", "services", "tools", "utils"}
-    assert here == {"app.py", "gunicorn.conf.py", *folders, "requirements.lock", "wheels"}
+    assert here == {"app.py", "gunicorn.conf.py", *folders, "requirements.lock"}
     assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py", "wecom", "mocks"}
     assert sorted(path.name for path in (image.workdir / "demo/mocks").glob("*.py")) == ["__init__.py", "http.py"]
     assert [name for name in files if name.startswith(".env") or name.endswith(".db")] == []
+
+
+def test_the_labels_name_product_and_version(image: Image) -> None:
+    labels = {name.removeprefix("org.opencontainers.image."): value for name, value in image.labels.items()}
+
+    assert (labels["title"], labels["version"], labels["licenses"]) == ("WechatLaibao", VERSION, "MIT")
 
 
 def test_no_layer_holds_a_secret() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from app import VERSION
 from config.settings import Settings, load_settings
@@ -36,6 +40,7 @@ from tests.support.servers.manifests import (
 
 pytestmark = pytest.mark.full
 
+KUBERNETES = ROOT / "docs" / "kubernetes.md"
 #: An old and a new version of Kubernetes; both schemas ship with the validator.
 VERSIONS = ["1.29", "1.37"]
 
@@ -194,7 +199,7 @@ def test_selectors_select_the_pods(folder: Path) -> None:
 
 def test_the_base_has_no_secret_and_no_database() -> None:
     """The base has only the gateway's own kinds of manifests."""
-    kinds = {"ConfigMap", "Deployment", "Service", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
+    kinds = {"ConfigMap", "Deployment", "Service", "ServiceAccount", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
 
     assert {manifest["kind"] for manifest in render(BASE)} == kinds
 
@@ -246,7 +251,11 @@ def test_every_name_in_config_and_secret_is_a_setting(folder: Path) -> None:
     [
         (BASE, "external", "redis://:{}@redis-service:6379/1"),
         (DEV, "none", "redis://:{}@redis-service:6379/1"),
-        (PROD, "external", "redis+sentinel://:{}@redis-0:26379,redis-1:26379,redis-2:26379/laibao/1"),
+        (
+            PROD,
+            "external",
+            "redis+sentinel://:{}@redis-0:26379,redis-1:26379,redis-2:26379/laibao/1?sentinel_password=fake-sentinel-password",
+        ),
     ],
     ids=["base", "dev", "prod"],
 )
@@ -260,3 +269,44 @@ def test_the_gateway_starts_with_what_the_manifests_set(folder: Path, auth_mode:
     assert (settings.port, settings.ops_port, settings.drain_seconds) == (5000, 9090, 60)
     assert settings.auth_mode == auth_mode
     assert settings.redis_address.get_secret_value() == redis.format(secret["REDIS_PASSWORD"])
+
+
+def test_the_overlay_of_the_documentation(tmp_path: Path) -> None:
+    """It renders, all of it in its namespace; ConfigMap and Secret have a hash that the pods name."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", KUBERNETES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (overlay,) = (block for block in blocks if "secretGenerator" in block)
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    mine = tmp_path / "k8s/overlays/mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(overlay)
+    (mine / "secret.env").write_text("".join(f"{name}={value}\n" for name, value in example_secret().items()))
+
+    manifests = render(mine)
+
+    assert {m["metadata"].get("namespace", "laibao") for m in manifests} == {"laibao"}
+    named = {named for pod in every(manifests, "Deployment", "StatefulSet") for named in named_by(pod_of(pod))}
+    secrets = {name for kind, name in named if kind.lower().startswith("secret")}
+    assert secrets == {one(manifests, "Secret", "wechatlaibao-secret")["metadata"]["name"]}
+    assert re.fullmatch(r"wechatlaibao-secret-\w{10}", secrets.pop())
+    assert config_of(manifests)["PUBLIC_URL"] == "https://laibao.example.com"
+    assert container_in(mine)["image"].startswith("registry.example.com/team/")
+
+
+def test_the_documented_command_pins_every_image(tmp_path: Path) -> None:
+    """It asks a registry for the digest of each image of the overlay, and prints them for kustomize."""
+    (command,) = re.findall(
+        r"^(kubectl kustomize \S+ \| sed .*?^done\n)", KUBERNETES.read_text("utf-8"), re.M | re.DOTALL
+    )
+    for name, script in {"kubectl": "cat rendered", "docker": f"echo sha256:{'0' * 64}"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "rendered").write_text(yaml.safe_dump_all(render(PROD)))
+
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=path, timeout=60)
+
+    pods = [pod_of(manifest) for manifest in every(render(PROD), "Deployment", "StatefulSet")]
+    images = {container["image"].partition(":")[0] for pod in pods for container in pod["containers"]}
+    pinned = yaml.safe_load(done.stdout)
+    assert {image["name"] for image in pinned} == images
+    assert all(image["digest"].startswith("sha256:") for image in pinned)

@@ -9,6 +9,7 @@ import pytest
 from channels.web.multipart import FIELDS_BYTES
 from config.settings import load_settings
 from tests.support.servers.manifests import (
+    GATEWAY,
     PROD,
     Manifest,
     config_of,
@@ -129,3 +130,18 @@ def test_the_gateways_egress_is_limited(folder: Path) -> None:
     assert all("Egress" in policy["spec"]["policyTypes"] for policy in policies)
     blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
     assert "169.254.0.0/16" in next(block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")
+
+
+def test_the_gateway_api_has_the_addresses_of_the_ingresses() -> None:
+    """The overlay has routes in the place of the ingresses, to the same Service, with their timeouts."""
+    manifests, ingresses = render(GATEWAY), every(render(PROD), "Ingress")
+    route = one(manifests, "HTTPRoute", "wechatlaibao")["spec"]
+
+    routed = {match["path"]["value"]: match["path"]["type"] for rule in route["rules"] for match in rule["matches"]}
+    paths = [path for ingress in ingresses for path in ingress["spec"]["rules"][0]["http"]["paths"]]
+
+    assert not every(manifests, "Ingress")
+    assert routed == {path["path"]: path["pathType"].replace("Prefix", "PathPrefix") for path in paths}
+    ports = one(manifests, "Service", "wechatlaibao")["spec"]["ports"]
+    assert {backend["port"] for rule in route["rules"] for backend in rule["backendRefs"]} == {ports[0]["port"]}
+    assert route["rules"][-1]["timeouts"]["request"] == annotation(api_in(PROD), "proxy-read-timeout") + "s"

@@ -20,7 +20,7 @@ from tests.support.servers.processes import Server, free_port, redis_client_for,
 pytestmark = [pytest.mark.full, pytest.mark.scenario]
 
 SCRIPT = PROD / "redis.sh"
-PASSWORD = "fakepassword"
+PASSWORD, SENTINEL_PASSWORD = "fakepassword", "fakesentinelpassword"
 #: Seconds for a failover to settle: sentinels refresh their information every ten seconds, and the machine may be busy.
 TIMEOUT = 80.0
 
@@ -38,7 +38,7 @@ class Container(Server):
         return ["env", *(f"{name}={value}" for name, value in self.env.items()), "sh", str(SCRIPT), self._part]
 
     def client(self) -> redis.Redis:
-        password = PASSWORD if self._part == "redis" else None
+        password = PASSWORD if self._part == "redis" else SENTINEL_PASSWORD
         return redis_client_for(f"redis://{self.env['BIND']}:{self.port}", password=password)
 
     def answers(self) -> bool:
@@ -55,7 +55,8 @@ class Pod:
     def __init__(self, address: str, hosts: str, ports: tuple[int, int], volume: Path) -> None:
         self.address = address
         self.volume = volume
-        env = {"HOSTS": hosts, "ME": address, "BIND": address, "DATA": str(volume), "REDIS_PASSWORD": PASSWORD}
+        env = {"HOSTS": hosts, "ME": address, "BIND": address, "DATA": str(volume)}
+        env |= {"REDIS_PASSWORD": PASSWORD, "REDIS_SENTINEL_PASSWORD": SENTINEL_PASSWORD}
         env |= {"PORT": str(ports[0]), "SENTINEL_PORT": str(ports[1]), "MAXMEMORY": "64mb"}
         self.redis, self.sentinel = Container("redis", env, ports[0]), Container("sentinel", env, ports[1])
 
@@ -132,7 +133,8 @@ def gateway(pods: list[Pod]) -> Iterator[redis.Redis]:
     """The product's client, with the service name of the manifest."""
     url = parse_redis_url(config_of(render(PROD))["REDIS_URL"])
     hosts = ",".join(f"{pod.address}:{pod.sentinel.port}" for pod in pods)
-    with connect(f"redis+sentinel://:{PASSWORD}@{hosts}/{url.service}/1", pool_size=2) as client:
+    address = f"redis+sentinel://:{PASSWORD}@{hosts}/{url.service}/1?sentinel_password={SENTINEL_PASSWORD}"
+    with connect(address, pool_size=2) as client:
         yield client
 
 

@@ -115,6 +115,7 @@ class Image:
         self.env |= {"PIP_COMPILE": "0", "PYTHONPYCACHEPREFIX": str(self._bytecode)}
         self.user = BUILDER
         self.cmd: list[str] = []
+        self.labels: dict[str, str] = {}
         self.healthcheck: list[str] = []
         self._copy_base(self.root / "venv")
         self._give_to_builder(self.root)
@@ -148,7 +149,14 @@ class Image:
                 shutil.copy(source, into)
         self._give_to_builder(into)
 
+    def _label(self, text: str) -> None:
+        self.labels = dict(pair.split("=", 1) for pair in shlex.split(text))
+
     def _run(self, text: str) -> None:
+        mounted = re.match(r"--mount=type=bind,from=(\w+),source=(/\w+),target=(/\w+) +", text)
+        if mounted:
+            stage, source, target = mounted.groups()
+            text = text[mounted.end() :].replace(f"{target} ", f"{self.stages[stage]}{source} ")
         network = {name: value for name, value in os.environ.items() if NETWORK.fullmatch(name)}
         done = self.run(["sh", "-c", text], **network)
         assert done.returncode == 0, f"RUN {text}\n{done.stdout}{done.stderr}"

@@ -24,6 +24,8 @@ DEV = ROOT / "k8s" / "overlays" / "dev"
 PROD = ROOT / "k8s" / "overlays" / "prod"
 #: PROD for a bot with a long connection.
 WEBSOCKET = ROOT / "k8s" / "overlays" / "websocket"
+#: PROD behind the Gateway API.
+GATEWAY = ROOT / "k8s" / "overlays" / "gateway"
 MONITORING = ROOT / "k8s" / "monitoring"
 
 Manifest = dict[str, Any]
@@ -38,7 +40,7 @@ def render(folder: Path) -> list[Manifest]:
     done = kustomize(folder)
     if done.returncode:
         with TemporaryDirectory() as copy:
-            done = kustomize(for_old_kubectl(folder, Path(copy)))
+            done = kustomize(for_old_kubectl(folder, Path(copy) / "k8s"))
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
@@ -50,11 +52,12 @@ def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def for_old_kubectl(folder: Path, copy: Path) -> Path:
     """Return a copy of `folder` for kubectl before 1.21 (Debian 12): it knows resources and patches by older names."""
-    shutil.copytree(ROOT / "k8s", copy / "k8s")
-    for recipe in (copy / "k8s").rglob("kustomization.yaml"):
+    whole = next(parent for parent in folder.parents if parent.name == "k8s")
+    shutil.copytree(whole, copy)
+    for recipe in copy.rglob("kustomization.yaml"):
         lines = re.sub(r"resources:\n  - (\.\./.*)\n", r"bases:\n  - \1\nresources:\n", recipe.read_text())
         recipe.write_text(lines.replace("patches:\n", "patchesStrategicMerge:\n").replace("  - path: ", "  - "))
-    return copy / folder.relative_to(ROOT)
+    return copy / folder.relative_to(whole)
 
 
 def read(path: Path) -> Manifest:

@@ -28,13 +28,22 @@ Q = "ssl_certfile=1&ssl_keyfile="
         ({"REDIS_URL": "unix:///run/redis.sock?timeout=1"}, "unix:///run/redis.sock?timeout=1&db=1"),
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main"}, "redis+sentinel://a:1,b:2/main/1"),
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main/4"}, "redis+sentinel://a:1,b:2/main/4"),
+        (
+            {"REDIS_URL": "redis+sentinel://a/main", "REDIS_SENTINEL_PASSWORD": "p&w"},
+            "redis+sentinel://a/main/1?sentinel_password=p%26w",
+        ),
+        (
+            {"REDIS_URL": "redis+sentinel://a/main?sentinel_password=own", "REDIS_SENTINEL_PASSWORD": "pw"},
+            "redis+sentinel://a/main/1?sentinel_password=own",
+        ),
+        ({"REDIS_URL": "redis://a.example", "REDIS_SENTINEL_PASSWORD": "pw"}, "redis://a.example/1"),
         ({"REDIS_URL": "redis+cluster://a:1,b:2", "REDIS_DB": "0"}, "redis+cluster://a:1,b:2"),
         ({"REDIS_URL": "rediss+sentinel://a,b/main?ssl_certfile=1"}, "rediss+sentinel://a,b/main/1?ssl_certfile=1"),
         ({"REDIS_URL": "rediss+cluster://[::1]:1,b", "REDIS_PASSWORD": "pw"}, "rediss+cluster://:pw@[::1]:1,b"),
     ],
 )
 def test_the_redis_url_is_built_from_the_settings(variables: dict[str, str], address: str) -> None:
-    """REDIS_URL takes precedence over host and port; a missing password and database are filled in."""
+    """REDIS_URL takes precedence over host and port; missing passwords and a missing database are filled in."""
     assert settings(**variables).redis_address.get_secret_value() == address
 
 
