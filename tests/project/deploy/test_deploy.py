@@ -252,3 +252,15 @@ def forwards(location: str, address: str) -> bool:
     if location.startswith("= "):
         return address == location[2:]
     return address.startswith(location)
+
+
+def test_the_installed_settings_need_no_folder_of_logs(tmp_path: Path) -> None:
+    """After the documented commands the unprivileged user, who owns no folder, can start what is installed."""
+    page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    (line,) = re.findall(r"^sudo (sed .*LOG_DIR=\S*' \.env)", page, re.MULTILINE)
+    (tmp_path / ".env").write_text((ROOT / "demo.env").read_text("utf-8"))
+    assert "\nLOG_DIR=logs\n" in (tmp_path / ".env").read_text("utf-8")
+
+    subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True, timeout=30)
+
+    assert "\nLOG_DIR=\n" in (tmp_path / ".env").read_text("utf-8")
