@@ -60,21 +60,21 @@ help: ## list these commands
 demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; WECHAT_MODE=websocket uses the long connection; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app; PORT= is the page's, the gateway has the next one
 	@exec $(VENV)/bin/python -m demo
 
-# Most tests wait for something: more processes than cores keep the cores busy.
-pytest = $(VENV)/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * 2)) --maxprocesses 8 --dist worksteal
+# Most tests wait for something: more processes than cores keep the cores busy. Those that `make test` leaves out wait more.
+pytest = $(VENV)/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * $(1))) --maxprocesses 8 --dist worksteal
 
 # Tests are compiled once, whatever the caller's environment says: otherwise each process of each run compiles all of them,
 # which takes longer than everything else of their collection.
 test test-all test-random: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/dev.stamp ## the quick suite, on several cores: four minutes on two; PYTEST_ARGS="-k name -n 0" chooses
-	@exec $(pytest) -m "not full" $(PYTEST_ARGS)
+	@exec $(call pytest,2) -m "not full" $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev.stamp ## every test: what `make test` leaves out too; PYTEST_ARGS="-k name -n 0" chooses
-	@exec $(pytest) --hypothesis-profile=full $(PYTEST_ARGS)
+	@exec $(call pytest,3) --hypothesis-profile=full $(PYTEST_ARGS)
 
 test-random: $(VENV)/dev.stamp ## the quick suite with a new seed: other values, examples and order; PYTEST_ARGS="--seed 7" draws those of an earlier run again
-	@exec $(pytest) -m "not full" --seed random $(PYTEST_ARGS)
+	@exec $(call pytest,2) -m "not full" --seed random $(PYTEST_ARGS)
 
 chaos: $(VENV)/dev.stamp ## kill replicas for three minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
