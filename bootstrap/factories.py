@@ -116,10 +116,10 @@ def make_collector(
     )
 
 
-def make_frames(settings: Settings, texts: Texts, offers: FileOffers, *, in_parts: bool = False) -> WeComFrames:
+def make_frames(settings: Settings, texts: Texts, offers: FileOffers, *, parts: int = 0) -> WeComFrames:
     thinking = {name: bot.thinking for name, bot in settings.bots.items()}
     sources = {name for name, bot in settings.bots.items() if bot.sources}
-    return WeComFrames(texts, offers, thinking=thinking, sources=sources, in_parts=in_parts)
+    return WeComFrames(texts, offers, thinking=thinking, sources=sources, parts=parts)
 
 
 def make_extras(settings: Settings) -> AnswerExtras:

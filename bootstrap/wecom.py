@@ -51,10 +51,13 @@ def subscribe_bots(container: Container, messages: WeComMessages) -> PushSender:
     bots, stores = container.settings.bots, container.long_stores
     uploads = Uploads(stores.uploads, stores.allowance, stores.keys)
     pushes = PushSender(stores.pushes, stores.allowance, uploads)
-    frames = make_frames(container.settings, container.texts, container.files.offers, in_parts=True)
-    view = AnswerView(container.gateway, container.streams, container.files.store, frames, container.texts)
+    offers = container.files.offers
+    frames = make_frames(container.settings, container.texts, offers, parts=container.settings.wechat_ws_parts)
+    view = AnswerView(
+        container.gateway, container.streams, container.files.store, frames, offers=offers, texts=container.texts
+    )
     paces = {name: bot.ws_frame_seconds for name, bot in bots.items()}
-    files = AnswerUploads(container.files.store, container.files.offers, uploads)
+    files = AnswerUploads(container.files.store, offers, uploads)
     services = DeliveryServices(stores.answers, view, files, stores.allowance)
     sender = AnswerSender(services, Access(stores.keys), frame_seconds=paces)
     names = {name: bot.bot_name for name, bot in bots.items()}

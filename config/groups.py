@@ -177,6 +177,11 @@ class WeComSettings(Group):
         "websocket mode: seconds between two frames of a growing answer",
         "websocket 模式下，回答增长时两帧之间的秒数",
     )
+    wechat_ws_parts: Count = setting(
+        30,
+        "websocket mode: most messages with the rest of one long answer; after them comes a link to all of it",
+        "websocket 模式下，发送一个长回答其余部分的最大消息数，之后发送完整回答的链接",
+    )
     wechat_answer_seconds: Annotated[float, Field(gt=0, lt=600)] | None = setting(
         None,
         "seconds until an answer's frame is ended, less than 360 (600 in websocket mode), when WeCom gives it up; "

@@ -263,7 +263,8 @@ FRAMES_SKIPPED = _counter(
 )
 FURTHER_MESSAGES = _counter(
     "wechatlaibao_long_connection_messages_total",
-    "Parts of long answers, and answers whose frame was refused, by outcome: sent, failed, unknown, expired.",
+    "Parts of long answers, and answers whose frame was refused, by outcome: sent, failed, unknown, expired; cut: "
+    "answers with more parts than are sent.",
     ["bot", "outcome"],
 )
 LATE_ACKS = _counter(

@@ -94,6 +94,8 @@ class FullAnswer:
     retry_after: float = 0.0
     #: A long text, read from Redis; None if it is short.
     long: LongText | None = None
+    #: Seconds until the stream's record expires.
+    left: float = field(default=0.0, compare=False)
     #: Whether pictures or files are stored with the answer, and those that this reader may see.
     has_files: bool = False
     files: tuple[Mapping[str, Any], ...] = ()

@@ -168,7 +168,8 @@ class StreamStore:
         words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested")
         fields = ("status", "sources", "mock", "usage", "retry_after", "files", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
-        (status, sources, mock, usage, retry_after, files, *told), text = self._runner.run(calls)
+        calls.append(Call(None, ("PTTL", keys.hash)))
+        (status, sources, mock, usage, retry_after, files, *told), text, left_ms = self._runner.run(calls)
         if not status:
             return None
         begun = TextSlice(*text)
@@ -182,6 +183,7 @@ class StreamStore:
             mock=mock == "1",
             usage=read_usage(usage),
             retry_after=float(retry_after or 0),
+            left=max(left_ms, 0) / 1000,
             has_files=files == "1",
             long=None if is_short else LongText(partial(self.text, stream_id), begun.size),
             **named,

@@ -15,7 +15,7 @@ from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.cards import Card, CardChoice, ChosenCard, free_card, parted, without_block, without_shown_block
-from utils.markdown.late_text import Rest, numbered_parts, rest_of, second_part
+from utils.markdown.late_text import Parts, Rest, numbered_parts, rest_of, second_part
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking
@@ -58,18 +58,18 @@ class WeComFrames:
         *,
         thinking: Mapping[str, Thinking],
         sources: Collection[str] = (),
-        in_parts: bool = False,
+        parts: int = 0,
     ) -> None:
         """`thinking` has each bot's mode by its name; `sources` are the bots that list an answer's sources.
 
-        `in_parts`: the rest of an answer, its pictures and files follow in any number of messages (the long
-        connection).
+        `parts`: the rest of an answer follows in up to so many messages, its pictures and files in others (the long
+        connection); 0: all of it in a late message.
         """
         self._texts = texts
         self._offers = offers
         self._thinking = thinking
         self._sources = sources
-        self._in_parts = in_parts
+        self._parts = parts
         self._cards = CardChoice(texts)
 
     def content(self, bot: str, snapshot: Snapshot, files: Sequence[StoredFile] = (), *, single: bool = False) -> str:
@@ -123,7 +123,7 @@ class WeComFrames:
         if size <= SMALL_BYTES and not files and "](" not in text:
             return False
         # Only a frame with a late message has a card in the place of its block.
-        frame = ended(text, error_code, late=not self._in_parts, stream_id=stream_id)
+        frame = ended(text, error_code, late=not self._parts, stream_id=stream_id)
         return size > READ_BYTES or self._seen(bot, frame, files)[0]
 
     def late_message(self, bot: str, answer: EndedAnswer) -> str:
@@ -138,14 +138,16 @@ class WeComFrames:
             return second_part(rest, mark=mark, footnote=sources, ending=ending, truncated=truncated)
         return message
 
-    def further_messages(self, bot: str, answer: EndedAnswer) -> list[str]:
+    def further_messages(self, bot: str, answer: EndedAnswer) -> Parts:
         """Return numbered messages with the part of an answer that readers do not see; none if they see all of it."""
         seen = answer.snapshot
         sizes = (bot, answer.text, answer.error_code)
         if seen and not seen.frame_over and not self.overflows(*sizes, stream_id=answer.stream_id, files=answer.files):
-            return []
+            return Parts([])
         rest, ending = self._left(bot, answer)
-        return numbered_parts(rest, _paragraphs(*self._footnotes_of(bot, answer), ending), shown=1 if seen else 0)
+        ending = _paragraphs(*self._footnotes_of(bot, answer), ending)
+        truncated = answer.full_text_link or self._texts.get("late_truncated")
+        return numbered_parts(rest, ending, shown=1 if seen else 0, most=self._parts, truncated=truncated)
 
     def _left(self, bot: str, answer: EndedAnswer) -> tuple[Rest, str]:
         """Return the part of an answer's text that readers do not see, and the files and the sentence after it."""
@@ -161,8 +163,8 @@ class WeComFrames:
         return rest, _paragraphs(files, sentence)
 
     def _beside_card(self, text: str, seen: Snapshot | None) -> str:
-        """Return an answer's full text beside its card, which is in the frame or, `in_parts`, a message."""
-        if self._in_parts:
+        """Return an answer's full text beside its card, which is in the frame or, with `parts`, a message."""
+        if self._parts:
             return parted(text, growing=False).text
         return without_shown_block(text, seen, cut=seen is not None and _may_continue(seen))
 
@@ -204,7 +206,7 @@ class WeComFrames:
         return "" if _beyond(snapshot) else self._cut_sentence(snapshot)
 
     def _cut_sentence(self, snapshot: Snapshot) -> str:
-        if self._in_parts:
+        if self._parts:
             return self._texts.get("truncated_parts")
         return self._texts.get("truncated_late" if snapshot.late else "truncated")
 
@@ -216,12 +218,12 @@ class WeComFrames:
         return "\n\n".join(filter(None, (beyond, offered, self._ending(snapshot))))
 
     def _offered(self, stream_id: str, files: Sequence[StoredFile], *, pictures: bool) -> str:
-        """Return links to files; with `in_parts` to the missing ones alone, because the others follow as messages."""
-        listed = [stored for stored in files if stored.is_missing] if self._in_parts else files
+        """Return links to files; with `parts` to the missing ones alone, because the others follow as messages."""
+        listed = [stored for stored in files if stored.is_missing] if self._parts else files
         return self._offers.lines(stream_id, listed, pictures=pictures)
 
     def _ending(self, snapshot: Snapshot) -> str:
-        if snapshot.frame_over and self._in_parts:
+        if snapshot.frame_over and self._parts:
             return self._texts.get("frame_ended_parts")
         if snapshot.frame_over:
             return self._texts.get("frame_ended_late" if snapshot.late else "frame_ended")

@@ -328,13 +328,15 @@ class AnswerDelivery:
     def _send_further(self, snapshot: Snapshot) -> None:
         in_frame = self._answer.finish == "done"
         further = partial(self._view.further, self._answer.bot, snapshot, self._target, in_frame=in_frame)
-        texts, cards = self._retried(further)
+        parts, cards = self._retried(further)
         files = self._retried(lambda: self._files.listed(snapshot))
-        messages: list[Content] = [*texts, *files, *cards]
+        messages: list[Content] = [*parts.messages, *files, *cards]
         if self._answer.unsure:
             self._note("unknown")
         for number in range(self._answer.messages + 1, len(messages) + 1):
             self._send(number, messages[number - 1])
+        if parts.cut:
+            self._note("cut")
 
     def _send(self, number: int, content: Content) -> None:
         """Send a further message at most once, when WeCom's limits for the chat allow it."""
@@ -399,7 +401,7 @@ class AnswerDelivery:
         self._mark_messages(number, unsure=True)
 
     def _note(self, outcome: str, errcode: int = 0) -> None:
-        """Count a further message, and log it unless it was sent."""
+        """Count a further message, or an answer that was cut, and log it unless it was sent."""
         metrics.FURTHER_MESSAGES.labels(self._answer.bot, outcome).inc()
         if outcome != "sent":
             log.warning("message of an answer", extra={**self.about, "outcome": outcome, "errcode": errcode})

@@ -19,6 +19,7 @@ from services.wecom.frames import EndedAnswer, WeComFrames, is_over
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import AckMissing
 from services.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
+from utils.markdown.late_text import Parts
 
 #: Attempts to upload a file over one link, which WeCom's limits may delay.
 ATTEMPTS = 10
@@ -80,12 +81,20 @@ class AnswerView:
     """Reads answers and renders them. Every method may raise `StoreUnavailable`: try again later."""
 
     def __init__(
-        self, gateway: Gateway, streams: StreamStore, files: FileStore, frames: WeComFrames, texts: Texts
+        self,
+        gateway: Gateway,
+        streams: StreamStore,
+        files: FileStore,
+        frames: WeComFrames,
+        *,
+        offers: FileOffers,
+        texts: Texts,
     ) -> None:
         self._gateway = gateway
         self._streams = streams
         self._files = files
         self._frames = frames
+        self._offers = offers
         self._texts = texts
 
     def read(self, bot: str, stream_id: str, target: AnswerTarget) -> Snapshot | None:
@@ -104,15 +113,15 @@ class AnswerView:
 
     def further(
         self, bot: str, snapshot: Snapshot, target: AnswerTarget, *, in_frame: bool
-    ) -> tuple[list[str], list[dict[str, Any]]]:
+    ) -> tuple[Parts, list[dict[str, Any]]]:
         """Return the messages that follow the frame of an ended answer, and the message with its card, if any.
 
-        The same on every replica. `in_frame`: people see the finished frame; else the messages are the whole answer.
-        Both are empty if the answer expired.
+        Their number is the same on every replica. `in_frame`: people see the finished frame; else the messages are the
+        whole answer. Both are empty if the answer expired.
         """
         full = self._streams.full_answer(snapshot.stream_id)
         if full is None:
-            return [], []
+            return Parts([]), []
         answer = EndedAnswer(
             full.text,
             snapshot if in_frame else None,
@@ -121,6 +130,7 @@ class AnswerView:
             snapshot.note,
             snapshot.stream_id,
             self._files_of(snapshot),
+            self._offers.whole_text(snapshot.stream_id, full.left),
         )
         return self._frames.further_messages(bot, answer), self._cards(snapshot, target, full.text, in_frame=in_frame)
 

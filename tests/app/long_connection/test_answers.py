@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
+import requests
 
 from config.texts import ZH
 from demo.mocks.dify.answers import answer_to
@@ -16,6 +18,7 @@ from demo.wecom.long_connection.account import ReceivedFrame
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
+from services import metrics
 from services.streams.records import Snapshot
 from services.wecom.long_connection import answers
 from services.wecom.long_connection.lease_store import bot_key
@@ -33,7 +36,7 @@ from services.wecom.long_connection.view import AnswerView
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
-from utils.stream_utils import render_frame
+from utils.stream_utils import answer_text, render_frame
 
 QUESTION = "年假怎么申请"
 
@@ -95,6 +98,12 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
+def answers_cut() -> float:
+    """Return how many answers had more parts than are sent."""
+    name, labels = "wechatlaibao_long_connection_messages_total", {"bot": "default", "outcome": "cut"}
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def is_closed(stored: redis.Redis) -> bool:
     """Return whether nothing is left to send."""
     return not stored.keys("{dify_long_connection:*}:open")
@@ -130,6 +139,28 @@ def test_a_long_answer_goes_out_in_parts(
     for chapter in (1, 60, 120):
         assert shown.count(f"## 第 {chapter} 章") == 1
     assert {message.req_id for message in alice.chat.messages} == {wecom.frames[-1].frame.req_id}
+    assert wecom.broken == []
+
+
+def test_an_answer_of_more_parts_than_allowed_ends_with_a_link_to_all_of_it(
+    wecom: LongConnectionServer, redis_url: str, dify: MockDify
+) -> None:
+    """It is counted; the link leads to the whole answer."""
+    question = f"{QUESTION} [[longest]]"
+    options = {"WECHAT_WS_PARTS": "1", "PUBLIC_URL": "https://chat.example.com", "DRAIN_SECONDS": "0"}
+    with AppServer(redis_url, **websocket_settings(wecom, **options), **dify_settings(dify.base_url)) as app:
+        wecom.wait_until(lambda: wecom.subscribed(BOT_ID) > 0)
+        alice = wecom.user("zhangsan")
+        before = answers_cut()
+        alice.says(question)
+        part, link = alice.sees_messages(2)
+        found = re.search(r"https://chat\.example\.com(/files/\S+?)\)", link)
+        assert found
+        reply = requests.get(app.url + found[1], timeout=10)
+        wecom.wait_until(lambda: answers_cut() == before + 1)
+
+    assert (part.partition("\n")[0], link.partition("\n")[0]) == ("(2/3)", "(3/3)")
+    assert reply.content.decode() == answer_text(dify.expected_answer(question))
     assert wecom.broken == []
 
 

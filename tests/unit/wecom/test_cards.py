@@ -206,10 +206,10 @@ def test_a_card_that_the_frame_did_not_have_is_words_in_the_late_message(seen: s
 
 def test_in_parts_a_card_follows_the_text() -> None:
     """The text of an answer without a frame has no block; without a text it says where the card is."""
-    frames = WeComFrames(Texts(), NO_LINKS, thinking={"b": "show"}, in_parts=True)
+    frames = WeComFrames(Texts(), NO_LINKS, thinking={"b": "show"}, parts=30)
 
-    assert frames.further_messages("b", EndedAnswer(f"前\n{block(BUTTONS)}\n后", None)) == ["前\n\n后"]
-    assert frames.further_messages("b", EndedAnswer(block(BUTTONS), None)) == [ZH["card_below"]]
+    assert frames.further_messages("b", EndedAnswer(f"前\n{block(BUTTONS)}\n后", None)).messages == ["前\n\n后"]
+    assert frames.further_messages("b", EndedAnswer(block(BUTTONS), None)).messages == [ZH["card_below"]]
     assert frames.app_card(STREAM, block(BUTTONS)) == {**BUTTONS, "task_id": f"ask-{STREAM}"}
 
 

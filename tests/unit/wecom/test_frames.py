@@ -190,16 +190,20 @@ def test_a_late_message_without_room_for_suggestions_lists_the_sources() -> None
     assert len(message.encode()) <= FRAME_BYTES
 
 
-PARTS = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show"}, sources={"shows"}, in_parts=True)
+PARTS = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show"}, sources={"shows"}, parts=30)
+
+
+def further(answer: EndedAnswer, frames: WeComFrames = PARTS) -> list[str]:
+    return frames.further_messages("shows", answer).messages
 
 
 @pytest.mark.parametrize("lines", [400, 2000])
 def test_frame_and_messages_are_the_answer(lines: int) -> None:
-    """On the long connection any number of messages carries what the frame does not, with the sources after it."""
+    """On the long connection several messages carry what the frame does not, with the sources after it."""
     text = "<think>先想想</think>\n" + "\n\n".join(f"第 {number} 条：{'字' * 40}" for number in range(lines))
     frame = PARTS.content("shows", ended(text, ""))
 
-    messages = PARTS.further_messages("shows", EndedAnswer(text, ended(text, ""), cited="1. 手册"))
+    messages = further(EndedAnswer(text, ended(text, ""), cited="1. 手册"))
 
     shown = frame.removesuffix(ZH["truncated_parts"]).rpartition("</think>")[2]
     sent = "".join(message.partition("\n\n")[2] for message in messages)
@@ -213,14 +217,26 @@ def test_an_answer_that_its_frame_shows_has_no_further_messages() -> None:
     """Nothing is repeated; a frame that its time ended is followed by the rest, or by the sentence `late_complete`."""
     over = Snapshot("s", "completed", text="年假五天", size=12, frame_over=True)
 
-    assert PARTS.further_messages("shows", EndedAnswer("年假五天", ended("年假五天", ""))) == []
-    assert PARTS.further_messages("shows", EndedAnswer("年假五天，病假", over)) == ["(2/2)\n\n，病假"]
-    assert PARTS.further_messages("shows", EndedAnswer("年假五天", over)) == [f"(2/2)\n\n{ZH['late_complete']}"]
+    assert further(EndedAnswer("年假五天", ended("年假五天", ""))) == []
+    assert further(EndedAnswer("年假五天，病假", over)) == ["(2/2)\n\n，病假"]
+    assert further(EndedAnswer("年假五天", over)) == [f"(2/2)\n\n{ZH['late_complete']}"]
     assert PARTS.content("shows", over) == f"年假五天\n\n{ZH['frame_ended_parts']}"
 
 
 def test_an_answer_whose_frame_was_refused_is_sent_whole() -> None:
     """It looks like any message; only one that needs several has numbers."""
-    assert PARTS.further_messages("shows", EndedAnswer("年假五天", None)) == ["年假五天"]
-    assert PARTS.further_messages("shows", EndedAnswer("", None, "provider_timeout")) == [ZH["provider_timeout"]]
-    assert PARTS.further_messages("shows", EndedAnswer("字" * 9000, None))[0].startswith("(1/2)\n\n字")
+    assert further(EndedAnswer("年假五天", None)) == ["年假五天"]
+    assert further(EndedAnswer("", None, "provider_timeout")) == [ZH["provider_timeout"]]
+    assert further(EndedAnswer("字" * 9000, None))[0].startswith("(1/2)\n\n字")
+
+
+def test_an_answer_with_too_many_parts_ends_with_a_link_to_all_of_it() -> None:
+    """Without an address for links it ends with the sentence that the rest is missing; its error comes after either."""
+    frames = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show"}, parts=2)
+    answer = EndedAnswer("字" * 30_000, None, "provider_timeout", full_text_link="（链接）")
+
+    *parts, last = further(answer, frames)
+
+    assert [part.partition("\n")[0] for part in parts] == ["(1/3)", "(2/3)"]
+    assert last == f"(3/3)\n\n（链接）\n\n{ZH['provider_timeout']}"
+    assert ZH["late_truncated"] in further(replace(answer, full_text_link=""), frames)[-1]
