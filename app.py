@@ -36,6 +36,7 @@ from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.errors import SettingsError
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
+from server import reloads
 from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.channels import Channel
@@ -106,6 +107,11 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
         log.warning("settings", extra={"warning": warning})
     container.start()
     return app
+
+
+def create_worker_app() -> Flask:
+    """Build the application of a gunicorn worker, with the settings that its master has checked."""
+    return create_app(reloads.checked_settings())
 
 
 def metrics_page() -> MetricsPage:

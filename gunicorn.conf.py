@@ -14,18 +14,16 @@ from gunicorn.workers.base import Worker  # noqa: E402
 
 from config.addresses import bracketed  # noqa: E402
 from config.errors import SettingsError  # noqa: E402
-from config.settings import load_settings  # noqa: E402
-from server import startup  # noqa: E402
+from server import reloads, startup  # noqa: E402
 from server.worker import count_reload, forget  # noqa: E402
 from services.ops import metrics_folder  # noqa: E402
 
 try:
-    settings = load_settings()
-    startup.check_folders(settings)
+    settings = reloads.checked_settings()
 except SettingsError as exc:
     sys.exit(f"wechatlaibao: {exc}")
 
-wsgi_app = "app:create_app()"
+wsgi_app = "app:create_worker_app()"
 bind = [f"{bracketed(settings.host)}:{port}" for port in (settings.port, settings.ops_port) if port]
 workers = settings.workers
 worker_class = "server.worker.DrainingWorker"
@@ -62,7 +60,11 @@ def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Create the folder of the workers' metrics. A reload does not call this hook, so counters continue."""
+    """Guard reloads, and create the folder of the workers' metrics.
+
+    A reload does not call this hook, so counters continue.
+    """
+    reloads.guard(arbiter)
     try:
         os.environ[metrics_folder.VARIABLE] = str(metrics_folder.make_folder())
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Check before the start that folders are writable and ports are free.
+"""Check before the start that settings are right, folders are writable and ports are free.
 
 gunicorn's arbiter runs the checks before it logs or listens, so that an error is one line and no worker is started.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from config.problems import Invalid, Problem
-from config.settings import Settings
+from config.settings import Settings, load_settings
 
 #: Seconds to wait for a terminating process to release the port; gunicorn itself retries for five.
 PORT_SECONDS = 3.0
@@ -22,6 +22,17 @@ PORT_PAUSE = 0.1
 
 #: An entry of gunicorn's `cfg.address`: a tuple of host and port, or another type for Unix sockets and descriptors.
 Address = object
+
+
+def load_checked() -> Settings:
+    """Load the settings of this process and check their folders.
+
+    Raises:
+        SettingsError: a value is missing or wrong, or a folder is not writable.
+    """
+    settings = load_settings()
+    check_folders(settings)
+    return settings
 
 
 def check_folders(settings: Settings) -> None:

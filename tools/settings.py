@@ -2,6 +2,8 @@
 
 `--write` writes the three documents that list all settings: this page, the Chinese one, and `demo.env`. They are made
 of the fields in `config/groups.py`. `--json` prints an array of `{name, section, default, meaning, reserved}` instead.
+`--check` checks the environment and `.env` as a start does, without connecting to anything: exit status 1 and one line
+for a wrong setting.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Secret, SecretStr
 from pydantic.fields import FieldInfo
 
+from bootstrap.container import Container
 from config import groups, rules
+from config.errors import SettingsError
 from config.settings import Settings
+from server.startup import load_checked
 from tools._pipes import until_nobody_reads
 
 ROOT = Path(__file__).parents[1]
@@ -95,12 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.settings", description="Print all settings.")
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of Markdown")
     parser.add_argument("--write", action="store_true", help="write docs/settings*.md and demo.env instead")
+    parser.add_argument("--check", action="store_true", help="check the environment and .env as a start does instead")
     options = parser.parse_args(argv)
+    if options.check:
+        return check()
     if options.write:
         for path, text in documents().items():
             (ROOT / path).write_text(text, "utf-8")
     else:
         sys.stdout.write(json.dumps(list(described()), ensure_ascii=False, indent=2) + "\n" if options.json else page())
+    return 0
+
+
+def check() -> int:
+    """Check the settings and build a replica with them, which connects to nothing; return the exit status."""
+    try:
+        Container(load_checked()).close()
+    except SettingsError as exc:
+        print(f"wechatlaibao: {exc}", file=sys.stderr)
+        return 1
+    print("the settings are right")
     return 0
 
 

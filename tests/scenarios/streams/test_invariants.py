@@ -5,6 +5,7 @@ The tests share a Redis, a mock Dify and a fleet. Each begins with two replicas:
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,15 @@ def stage(servers: Stage) -> Stage:
     servers.replicas.complete(2)
     servers.dify.holds_at = SOME
     return servers
+
+
+#: Lines of `.env` that no reload may accept, and what the log says of each: a wrong value, a provider that cannot be
+#: imported, and another port than that of the listener.
+UNACCEPTABLE = {
+    "RATE_LIMIT_USER=often": "RATE_LIMIT_USER='often' is wrong: expected a rate like",
+    "SEARCH_PROVIDER=tests.nothing:Search": "SEARCH_PROVIDER: tests.nothing:Search cannot be imported",
+    "OPS_PORT=9": "OPS_PORT='9' is wrong: expected none until a restart",
+}
 
 
 def have_logged(logs: Sequence[Replica], message: str) -> bool:
@@ -255,3 +265,55 @@ def test_7_a_reload_loses_no_answer_and_refuses_no_question(stage: Stage) -> Non
     assert [(r.right, r.calls) for r in records] == [(True, 1)] * 6, list(map(str, records))
     assert failures == []
     assert '"level": "ERROR"' not in replica.log[logged:]
+
+
+def test_7_a_reload_with_wrong_settings_changes_nothing(stage: Stage) -> None:
+    """Invariant 7: on HUP with a wrong setting both masters log one line; their workers finish and take questions.
+
+    A worker that dies is replaced under the settings from before. A reload with right settings is then carried out.
+    """
+    members, folder = stage.replicas.members, stage.replicas.members[0].log_path.parent
+    logged, old = [len(member.log) for member in members], [set(member.workers) for member in members]
+    running: Callable[[], bool] = lambda: stage.dify.open_streams > 0  # noqa: E731 - passed on twice
+    questions = [f"配置写错时的问题{number} [[slow]]" for number in range(4)]
+    with ExitStack() as stack:
+        people = [stack.enter_context(wecom_user([members[n % 2].url], f"wrong{n}")) for n in range(4)]
+        bubbles = at_once(partial(person.says, text) for person, text in zip(people, questions, strict=True))
+        wait_until(lambda: stage.dify.open_streams == 4, TIMEOUT)
+        checks = [stack.enter_context(failing_checks(member, running)) for member in members]
+        for line in UNACCEPTABLE:
+            (folder / ".env").write_text(f"{line}\n")
+            refused = [refusals(member) + 1 for member in members]
+            for member in members:
+                member.signal(signal.SIGHUP)
+            for member, count in zip(members, refused, strict=True):
+                wait_until(partial(has_refused, member, count), TIMEOUT)
+        late = [stack.enter_context(wecom_user([member.url], "during")).says("还能问吗？") for member in members]
+        stage.dify.holds_at = None
+        at_once(partial(sees_end, *each, members[0].url, running) for each in zip(people, bubbles, strict=True))
+
+    records = [stage.record(text, bubble) for text, bubble in zip(questions, bubbles, strict=True)]
+    assert [(r.right, r.calls) for r in records] == [(True, 1)] * 4, list(map(str, records))
+    assert {bubble.content for bubble in late}.isdisjoint({ZH["draining"]})
+    wait_until(lambda: [set(member.workers) for member in members] == old, TIMEOUT)
+    assert checks == [[], []]
+    for member, start in zip(members, logged, strict=True):
+        errors = [line for line in member.log[start:].splitlines() if '"level": "ERROR"' in line or "[ERROR]" in line]
+        assert len(errors) == len(UNACCEPTABLE)
+        assert all(reason in line for reason, line in zip(UNACCEPTABLE.values(), errors, strict=True))
+
+    replica, (worker,) = members[0], old[0]
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: set(replica.workers) - {worker} and replica.ready, TIMEOUT)
+    (folder / ".env").write_text("APP_NAME=reloaded\n")
+    replica.signal(signal.SIGHUP)
+    wait_until(lambda: requests.get(f"{replica.url}/healthz", timeout=30).json()["service"] == "reloaded", TIMEOUT)
+    (folder / ".env").unlink()
+
+
+def refusals(replica: Replica) -> int:
+    return replica.log.count("not reloaded")
+
+
+def has_refused(replica: Replica, count: int) -> bool:
+    return refusals(replica) == count
