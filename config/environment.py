@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, DotEnvSettingsSource
+from dotenv import dotenv_values
 
 from config.errors import SettingsError
 
@@ -37,14 +37,15 @@ def read_environment(env: Mapping[str, str], env_file: str | None) -> dict[str, 
 
 
 def _file_variables(env_file: str | None) -> Iterator[tuple[str, str]]:
+    if env_file is None:
+        return
     try:
-        # utf-8-sig skips the byte order mark that Windows Notepad writes at the start of a file.
-        source = DotEnvSettingsSource(
-            BaseSettings, env_file=env_file, env_file_encoding="utf-8-sig", case_sensitive=True
-        )
+        # utf-8-sig skips the byte order mark that Windows Notepad writes at the start of a file. A password may contain
+        # ${…}: nothing is replaced.
+        given = dotenv_values(env_file, encoding="utf-8-sig", interpolate=False)
     except (OSError, UnicodeError) as exc:
         raise SettingsError(f"{env_file} cannot be read: {exc}; expected a UTF-8 file of NAME=value lines") from exc
-    yield from ((name, value) for name, value in source.env_vars.items() if value is not None)
+    yield from ((name, value) for name, value in given.items() if value is not None)
 
 
 def _is_service_variable(name: str, value: str) -> bool:

@@ -6,6 +6,7 @@ The text of each `ValueError` completes the sentence "NAME='value' is wrong: exp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Secret, SecretStr
@@ -44,13 +45,29 @@ def _list(value: Any) -> Any:
     return _json(value, list, "a list: comma-separated or JSON")
 
 
+def _names(value: Any) -> Any:
+    """Split at the comma of a Chinese keyboard, too."""
+    return _list(value.replace("，", ",") if isinstance(value, str) else value)
+
+
+def _bots(value: Any) -> Any:
+    return _json(value, dict, "a JSON object", _each_once) if isinstance(value, str) else value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if twice := [name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1]:
+        raise ValueError(f"each name once, got {twice[0]!r} twice")
+    return made
+
+
 def _object(value: Any) -> Any:
     return _json(value, dict, "a JSON object") if isinstance(value, str) else value
 
 
-def _json(text: str, kind: type, expected: str) -> Any:
+def _json(text: str, kind: type, expected: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=pairs_hook)
     except ValueError as exc:
         raise ValueError(f"{expected} ({exc})") from exc
     if not isinstance(value, kind):
@@ -74,14 +91,16 @@ AnswerBytes = Annotated[int, Field(ge=FRAME_BYTES)]
 LeaseSeconds = Annotated[float, Field(ge=SHORTEST_LEASE, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(urls.host_pattern)], ...], BeforeValidator(_list)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(urls.origin)], ...], BeforeValidator(_list)]
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
+Names = Annotated[tuple[Annotated[str, AfterValidator(values.typed_name)], ...], BeforeValidator(_names)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(urls.host_pattern)], ...], BeforeValidator(_names)]
+Origin = Annotated[str, AfterValidator(urls.origin)]
+Origins = Annotated[tuple[Origin, ...], BeforeValidator(_names)]
+Token = Annotated[SecretStr, AfterValidator(values.typed_secret)]
+Tokens = Annotated[tuple[Token, ...], BeforeValidator(_list)]
 ApiKey = Annotated[SecretStr, AfterValidator(values.api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
-AdminToken = Annotated[SecretStr, AfterValidator(values.admin_token)]
-SecretKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(values.secret_key)], ...], BeforeValidator(_list)]
+AdminToken = Annotated[Token, AfterValidator(values.admin_token)]
+SecretKeys = Annotated[tuple[Annotated[Token, AfterValidator(values.secret_key)], ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(values.aes_key)], ...], BeforeValidator(_list)]
 
 Commands = Annotated[
@@ -97,7 +116,7 @@ RequestHeaders = Annotated[
     Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(_object)
 ]
 RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(values.request_fields)]
-Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
+Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_bots)]
 
 Host = Annotated[str, AfterValidator(urls.host)]
 HttpUrl = Annotated[str, AfterValidator(urls.http_url)]

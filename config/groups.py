@@ -28,6 +28,7 @@ from config.fields import (
     LogLevel,
     Lower,
     Names,
+    Origin,
     Origins,
     Port,
     ProviderName,
@@ -37,10 +38,11 @@ from config.fields import (
     RequestHeaders,
     Seconds,
     SecretKeys,
-    Secrets,
     SecretUrl,
     ServiceHeaders,
     Temperature,
+    Token,
+    Tokens,
     UrlPath,
     UserQuery,
     WholeSeconds,
@@ -99,7 +101,7 @@ class ServerSettings(Group):
         "empty: these addresses are off",
         "管理接口的令牌，也用于在 PORT 上读取 /metrics，至少 8 个字符；空：关闭这些地址",
     )
-    api_keys: Secrets = setting(
+    api_keys: Tokens = setting(
         (),
         "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list",
         "程序和页面使用的密钥，用于 REST；WEBSOCKET_AUTH=key 时也用于 WebSocket；列表",
@@ -115,7 +117,7 @@ class ServerSettings(Group):
         "callbacks and probes: any; empty: any",
         "允许用于访问本服务的主机名，如 chat.example.com 或 .example.com，回调和探针不受限；空：不限",
     )
-    public_url: BaseUrl | None = setting(
+    public_url: Origin | None = setting(
         None,
         "address at which people reach this gateway, such as https://chat.example.com, for links to files in WeCom's "
         "answers; empty: no links",
@@ -126,7 +128,7 @@ class ServerSettings(Group):
 class WeComSettings(Group):
     """WeCom settings that each bot of `WECHAT_BOTS` may override."""
 
-    wechat_token: Secrets = setting(
+    wechat_token: Tokens = setting(
         (),
         "Token of the bot's callback; a list: the first signs, all verify",
         "机器人回调的 Token；可填列表：用第一个签名，全部可用于验证",
@@ -159,7 +161,7 @@ class WeComSettings(Group):
         "the bot's own id; websocket mode needs it, callbacks of another bot are refused when it is set",
         "机器人的 id；websocket 模式必填，填写后其他机器人的回调会被拒绝",
     )
-    wechat_bot_secret: SecretStr | None = setting(
+    wechat_bot_secret: Token | None = setting(
         None, "the Secret of the long connection, for websocket mode", "长连接的 Secret，用于 websocket 模式"
     )
     wechat_ws_url: WsUrl = setting(
@@ -227,7 +229,7 @@ class WeComSettings(Group):
         "corp id (ww…) of the bot's company, to ask WeCom's directory for names and departments; empty: not asked",
         "机器人所属企业的企业 ID（ww…），用来向企业微信通讯录查询姓名和部门；为空则不查询",
     )
-    wecom_contact_secret: SecretStr | None = setting(
+    wecom_contact_secret: Token | None = setting(
         None,
         "Secret of an application of that company whose visible range has the bot's users",
         "该企业某个应用的 Secret，应用的可见范围要包含机器人的使用者",

@@ -36,6 +36,9 @@ _HEADER = re.compile(r"[A-Za-z0-9_-]+")
 #: Minimum length of SECRET_KEY in characters: an attacker who can read Redis can try keys offline without limit.
 SECRET_KEY_LENGTH = 16
 
+#: Characters that a word processor or a Chinese keyboard puts where quotes and commas were meant.
+_TYPESET = "，、“”‘’＂＇"
+
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
 #: Minimum length of ADMIN_TOKEN in characters; a shorter one can be guessed.
 SHORTEST_TOKEN = 8
@@ -54,6 +57,18 @@ def aes_key(key: SecretStr) -> SecretStr:
         expected = f"the 43 letters and digits that WeCom's console shows as EncodingAESKey, got {len(text)}"
         raise ValueError(expected) from None
     return key
+
+
+def typed_name(name: str) -> str:
+    if found := re.search(f'[{_TYPESET}"]', name):
+        raise ValueError(f"names without quotes, separated by commas, got {found[0]}")
+    return name
+
+
+def typed_secret(secret: SecretStr) -> SecretStr:
+    if found := re.search(f"[{_TYPESET}]", secret.get_secret_value()):
+        raise ValueError(f"no quotes or commas of a word processor or a Chinese keyboard, got {found[0]}")
+    return secret
 
 
 def secret_key(key: SecretStr) -> SecretStr:

@@ -54,7 +54,8 @@ class EnvFile:
 
     def values(self) -> dict[str, str]:
         """Return the variables that have a value; the last one of a name counts."""
-        return {name: value for name, value in dotenv_values(stream=io.StringIO(self._text)).items() if value}
+        found = dotenv_values(stream=io.StringIO(self._text), interpolate=False)
+        return {name: value for name, value in found.items() if value}
 
     def save(self, values: Mapping[str, str]) -> None:
         """Set variables: in the place of their first line, else at the end. Further lines of them go.

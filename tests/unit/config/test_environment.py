@@ -25,8 +25,10 @@ from tests.support.settings_values import settings
         (None, {"WECHAT_TOKEN": "fake\n"}, {"WECHAT_TOKEN": "fake"}),
         # Windows Notepad begins UTF-8 files with a byte order mark.
         ("APP_NAME=来宝\n".encode("utf-8-sig"), {}, {"APP_NAME": "来宝"}),
+        # No variable is replaced: a password may contain its form.
+        (b"PORT=1\nREDIS_PASSWORD=a${PORT}b$PORT\n", {}, {"PORT": "1", "REDIS_PASSWORD": "a${PORT}b$PORT"}),
     ],
-    ids=["both", "empty", "no file", "BOM"],
+    ids=["both", "empty", "no file", "BOM", "dollar"],
 )
 def test_the_environment_overrides_the_file(
     tmp_path: Path, content: bytes | None, environ: dict[str, str], found: dict[str, str]

@@ -132,6 +132,9 @@ class TestRefusals:
             ("DIFY_BASE_URL", "dify.example", "an address like https://"),
             ("AUTH_SERVICE_URL", "ftp://auth.example", "an address like https://"),
             ("PUBLIC_ORIGINS", "https://chat.example/page", "without a path"),
+            ("PUBLIC_URL", "https://chat.example/laibao", "without a path"),
+            ("AUTH_ALLOWLIST", "“zhangsan”", "without quotes, separated by commas, got “"),
+            ("AUTH_ALLOWLIST", '"zhangsan"', "without quotes"),
             ("ALLOWED_HOSTS", "https://chat.example", "without scheme and port"),
             ("ALLOWED_HOSTS", "chat.example:443", "without scheme and port"),
             ("DIFY_CHAT_ENDPOINT", "chat-messages", "begins with /"),
@@ -185,6 +188,11 @@ class TestRefusals:
             ("CUSTOM_RAG_HEADERS", '{"X": "a\\r\\nX-Evil: fake"}', "headers that can be sent, not 'X'"),
             ("CUSTOM_RAG_HEADERS", '{"content-length": "1"}', "headers other than 'content-length'"),
             ("WECHAT_BOTS", '{"hr": "fake-token"}', "a valid dictionary"),
+            ("WECHAT_BOTS", '{"hr": {"corp": "fake"}, "hr": {}}', "each name once, got 'hr' twice"),
+            ("WECHAT_TOKEN", "fake-token，fake-other", "a Chinese keyboard, got ，"),
+            ("ADMIN_TOKEN", "“fake-token-12”", "a Chinese keyboard, got “"),
+            ("SECRET_KEY", "‘fake-secret-of-17-’", "a Chinese keyboard, got ‘"),
+            ("WECHAT_BOT_SECRET", "fake”", "a Chinese keyboard, got ”"),
             ("AUTH_SERVICE_URL", "https://me:fake-password@auth.example", "without a user and password"),
             ("CUSTOM_RAG_HEADERS", '{"Authorization": ["fake-token"]}', "a valid string"),
             ("SECRET_KEY", "not-a-real-secret-1,fake-short", "at least 16 random characters in each"),
@@ -200,6 +208,13 @@ class TestRefusals:
         assert re.match(rf"{name}='(https://)?\*\*\*(@auth.example)?' is wrong: expected ", line)
         assert expected in line
         assert "fake" not in line
+
+    def test_a_chinese_comma_separates_names(self) -> None:
+        """Userids, hosts and origins cannot contain it."""
+        found = settings(AUTH_ALLOWLIST="zhangsan，lisi, wangwu", ALLOWED_HOSTS="a.example，b.example")
+
+        assert found.auth_allowlist == ("zhangsan", "lisi", "wangwu")
+        assert found.allowed_hosts == ("a.example", "b.example")
 
     def test_the_errors_traceback_shows_no_secret(self) -> None:
         """The SettingsError has no context: pydantic's error, which holds the values, is not chained to it."""
