@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from requests import Session
 from requests.utils import (
-    DEFAULT_CA_BUNDLE_PATH,
     get_auth_from_url,
     prepend_scheme_if_needed,
     select_proxy,
@@ -24,6 +23,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyM
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
+
+from services.http.certificates import bundle_of
 
 #: Seconds a peer may leave bytes or keepalive probes unacknowledged before its connection counts as broken. A firewall
 #: that dropped the connection, or a machine that is down, sends nothing.
@@ -199,7 +200,7 @@ class Pools:
         found = Session().merge_environment_settings(url, {}, None, None, None)
         proxy = select_proxy(url, found["proxies"]) or ""
         verify = found["verify"]
-        bundle = _bundle(verify)
+        bundle = bundle_of(verify)
         pool = self._manager(proxy, bundle).connection_from_url(url)
         address = parse_url(url)
         if proxy and address.scheme == "http":
@@ -244,13 +245,9 @@ class Pools:
                     pool.retire()
 
 
-def _bundle(verify: Any) -> str:
-    return verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
-
-
 def _trusting(verify: Any) -> dict[str, str]:
     """Return the pool option that names the trusted certificates: a file or a folder."""
-    bundle = _bundle(verify)
+    bundle = bundle_of(verify)
     return {"ca_cert_dir" if os.path.isdir(bundle) else "ca_certs": bundle}
 
 

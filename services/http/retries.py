@@ -12,7 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 from services.errors import ProviderError
-from services.http.service import TransientError
+from services.http.service import CertificateRefused, TransientError
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Return whether no byte of the request can have left: for requests that must not arrive twice."""
-    return isinstance(error, ProviderError) and error.unsent
+    """Return whether no byte of the request can have left, and another attempt may: for requests that must not arrive
+    twice.
+    """
+    return isinstance(error, ProviderError) and error.unsent and not isinstance(error, CertificateRefused)
 
 
 class _First(AbstractContextManager[None]):

@@ -24,6 +24,7 @@ from urllib3 import exceptions as urllib3_errors
 
 from services.errors import ProviderError
 from services.http.addresses import Target
+from services.http.certificates import is_untrusted, tls_failure
 from services.http.connections import Lease, Pools, RequestRoute
 from utils.deadline import Deadline
 from utils.formats.http_dates import retry_after
@@ -37,6 +38,10 @@ _DEFAULT_HEADERS = dict(default_headers())
 
 class TransientError(ProviderError):
     """A failure before any part of an answer was seen; the same request may succeed a moment later."""
+
+
+class CertificateRefused(ProviderError):
+    """The other party's certificate is not trusted. A repetition has the same result."""
 
 
 class HTTPReply:
@@ -273,8 +278,11 @@ def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
         return ProviderError("the total time is over", code="answer_timeout")
     if isinstance(exc, (urllib3_errors.TimeoutError, TimeoutError)):
         return ProviderError("silent for too long", code="provider_timeout")
+    if is_untrusted(exc):
+        return CertificateRefused(tls_failure(exc), code="provider_unreachable")
     if isinstance(exc, _NO_REPLY) and not isinstance(exc, ValueError):
-        return ProviderError("the connection failed before the reply", code="provider_unreachable")
+        words = tls_failure(exc) or "the connection failed before the reply"
+        return ProviderError(words, code="provider_unreachable")
     return ProviderError(f"the request cannot be sent: {type(exc).__name__}", code="provider_error")
 
 

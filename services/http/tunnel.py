@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import ssl
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,6 +11,7 @@ from requests.utils import get_auth_from_url, select_proxy
 from urllib3.util import make_headers
 
 from config.errors import LaibaoError
+from services.http.certificates import tls_context, tls_failure
 
 
 class ConnectFailed(LaibaoError):
@@ -25,7 +24,7 @@ def open_connection(host: str, port: int, *, tls: bool, timeout: float) -> socke
     """Return a connection to a host; each step of connecting takes `timeout` seconds at most.
 
     HTTPS_PROXY, ALL_PROXY and NO_PROXY apply with TLS and without it; the connection is a tunnel (CONNECT). The
-    certificate is checked with the system's CAs, or those of REQUESTS_CA_BUNDLE.
+    certificate is checked as `certificates.py` says.
 
     Raises:
         ConnectFailed: the host, its certificate, or the proxy. The cause's text is not in it: it may have a password.
@@ -35,10 +34,10 @@ def open_connection(host: str, port: int, *, tls: bool, timeout: float) -> socke
     proxy = select_proxy(address, found["proxies"])
     sock = _tunnel(proxy, host, port, timeout) if proxy else _direct(host, port, timeout)
     try:
-        return _context(found["verify"]).wrap_socket(sock, server_hostname=host) if tls else sock
+        return tls_context(address).wrap_socket(sock, server_hostname=host) if tls else sock
     except OSError as exc:
         sock.close()
-        raise ConnectFailed(type(exc).__name__, code="tls_failed") from None
+        raise ConnectFailed(tls_failure(exc) or type(exc).__name__, code="tls_failed") from None
 
 
 def _direct(host: str, port: int, timeout: float) -> socket.socket:
@@ -73,11 +72,3 @@ def _proxy_address(proxy: str) -> SplitResult:
     if parts.scheme != "http":
         raise ConnectFailed(f"a proxy with {parts.scheme}://, expected http://", code="proxy_failed")
     return parts
-
-
-def _context(verify: object) -> ssl.SSLContext:
-    bundle = verify if isinstance(verify, str) else ""
-    if not bundle:
-        return ssl.create_default_context()
-    folder = os.path.isdir(bundle)
-    return ssl.create_default_context(cafile=None if folder else bundle, capath=bundle if folder else None)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import requests
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError, SSLError, Timeout
 
+from services.http.certificates import tls_failure
+
 #: Seconds to connect, and to wait for a reply: the server may need long to read a large workbook.
 TIMEOUT = (5.0, 90.0)
 #: Seconds between two attempts: the first pause, and the longest.
@@ -89,7 +91,7 @@ class Api:
         try:
             yield
         except SSLError as exc:
-            raise Failed(f"no safe connection to {self._host}: {exc}") from exc
+            raise Failed(f"no safe connection to {self._host}: {tls_failure(exc) or exc}") from exc
         except Timeout as exc:
             raise Away(f"{self._host} does not answer") from exc
         except (ChunkedEncodingError, ContentDecodingError) as exc:

@@ -33,7 +33,11 @@ _STATUS = {
     504: "the proxy does not reach the gateway in time: see that it runs, and the proxy's upstream",
 }
 _FAILURES = (
-    ("certificate", "renew the certificate: it must be valid for this name and from a public authority"),
+    (
+        "certificate",
+        "renew the certificate: it must be valid for this name and from a public authority "
+        "(REQUESTS_CA_BUNDLE: one that only this machine trusts)",
+    ),
     ("ssl", "see that the port speaks TLS, or use http:// in --url"),
     ("timed out", "open the port to the outside: something drops the packets, or the gateway hangs"),
     ("resolve", "correct the name, or make its DNS record"),

@@ -12,7 +12,7 @@ from services.errors import ProviderError
 from services.providers.base import BaseRAGProvider
 from services.providers.client.limits import ClientLimits
 from services.providers.dify.service import DifyService, DifyUrls
-from tools._doctor.checks import Finding, judge_clock
+from tools._doctor.checks import Finding, explained, judge_clock
 
 #: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")
@@ -23,6 +23,14 @@ _REMEDIES = {
     404: "correct DIFY_BASE_URL: the address that Dify's page API Access shows, with or without /v1",
     429: "wait a moment, or raise the limits of this Dify",
 }
+_TLS = (
+    (
+        "REQUESTS_CA_BUNDLE",
+        "name the authority's file in REQUESTS_CA_BUNDLE, in the environment, not in .env",
+    ),
+    ("certificate", "renew Dify's certificate, or correct the host in DIFY_BASE_URL"),
+    ("TLS failed", "see that this port speaks TLS, or begin DIFY_BASE_URL with http://"),
+)
 _UNREACHABLE = "see that DIFY_BASE_URL resolves and is open from here (in a container 127.0.0.1 is the container)"
 
 
@@ -74,8 +82,9 @@ def _error(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Findi
         return Finding(check, "failed", f"{text}: a redirect", "set DIFY_BASE_URL to where it leads (https?)")
     if exc.http_status >= 500:
         return Finding(check, "failed", text, "Dify or the proxy before it is down: see its logs")
-    remedy = "Dify does not answer: see its load and logs" if exc.code == "provider_timeout" else _UNREACHABLE
-    return Finding(check, "failed", text, remedy)
+    if exc.code == "provider_timeout":
+        return Finding(check, "failed", text, "Dify does not answer: see its load and logs")
+    return Finding(check, "failed", text, explained(str(exc), _TLS, _UNREACHABLE))
 
 
 def _kind(check: str, root: str, mode: str, app: str) -> Finding:

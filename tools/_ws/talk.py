@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from services.http.certificates import tls_context, tls_failure
 from tools._ws.frames import AnswerLog, Frame, Pattern, ScriptStep, Seen, frame_of
 
 #: Seconds without a frame after which a session ends, unless an answer is unfinished.
@@ -44,10 +46,18 @@ def connected(url: str, key: str) -> ClientConnection:
     try:
         # No pings by the library: they would keep the server from sending its heartbeats.
         return connect(
-            url, additional_headers=headers, compression=None, max_size=_LARGEST, ping_interval=None, legacy=True
+            url,
+            additional_headers=headers,
+            compression=None,
+            max_size=_LARGEST,
+            ping_interval=None,
+            legacy=True,
+            ssl=tls_context(f"https{url[3:]}") if url.startswith("wss:") else None,
         )
     except InvalidStatus as exc:
         raise NotConnected(f"refused: {_reason(exc)}") from exc
+    except ssl.SSLError as exc:
+        raise NotConnected(f"no safe connection to {host}: {tls_failure(exc) or exc}") from exc
     except (WebSocketException, EOFError, ValueError) as exc:
         raise NotConnected(f"{host} opens no WebSocket there: {exc}") from exc
     except TimeoutError as exc:
