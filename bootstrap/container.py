@@ -24,6 +24,7 @@ from bootstrap.factories import (
     make_directories,
     make_extras,
     make_feedback,
+    make_feedback_store,
     make_files,
     make_frames,
     make_history,
@@ -138,6 +139,7 @@ class Container:
         self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer))
         self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
         self.gateway = self._gateway()
+        self.feedback_store = make_feedback_store(settings)
         self.feedback_inbox, self.feedback = self._feedback()
         self._opened(self.feedback)
         self.socket_store = make_socket_store(self.runner, self.keys)
@@ -264,7 +266,9 @@ class Container:
 
     def _feedback(self) -> tuple[FeedbackInbox, FeedbackDelivery]:
         tokens = user_tokens(self.settings, self.auth, self.channels)
-        return make_feedback(self.settings, self.runner, self._access, self.providers, self.texts, tokens)
+        return make_feedback(
+            self.settings, self.runner, self.feedback_store, self._access, self.providers, self.texts, tokens
+        )
 
     def _batches(self) -> BatchManager | None:
         return make_batches(
@@ -276,7 +280,7 @@ class Container:
             self.settings,
             self.runner,
             self.providers,
-            users=self.users,
+            stores=(self.users, self.batch_store, self.feedback_store),
             auth=self.auth,
             batches=self.batches,
             batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,

@@ -222,9 +222,14 @@ def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Ca
     return token
 
 
+def make_feedback_store(settings: Settings) -> SqlFeedbackStore | None:
+    return SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+
+
 def make_feedback(
     settings: Settings,
     runner: ScriptRunner,
+    sql: SqlFeedbackStore | None,
     access: Access,
     providers: Mapping[str, BaseRAGProvider],
     texts: Texts,
@@ -232,7 +237,6 @@ def make_feedback(
 ) -> tuple[FeedbackInbox, FeedbackDelivery]:
     """Return the inbox and the delivery of ratings; without SQL they go to the provider only."""
     ratings = RatingStore(runner)
-    sql = SqlFeedbackStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
     delivery = FeedbackDelivery(ratings, access, sql=sql, providers=providers, texts=texts, token=token)
     return FeedbackInbox(ratings, access, wake=delivery.wake, log_content=settings.log_content), delivery
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
+from typing import Protocol
 
 from config.bots import DEFAULT_BOT, BotSettings
 from config.errors import LaibaoError
 from config.settings import Settings
 from services.batches.archive import writable
 from services.batches.manager import BatchManager
-from services.errors import ProviderError, StoreUnavailable
+from services.errors import ProviderError, StoreRefused, StoreUnavailable
 from services.identity.auth_service import AuthService
-from services.identity.user_store import SqlUserStore
 from services.ops.health import Health, Probe
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner
@@ -28,24 +29,33 @@ PROBLEMS = {str(WRONG_SECRET): f"wrong WECHAT_BOT_ID or WECHAT_BOT_SECRET ({WRON
 CLOCK_WINDOW = 600.0
 
 
+class SqlStore(Protocol):
+    """A store that can tell whether its database answers: its `check` raises `StoreUnavailable` if not."""
+
+    def check(self) -> None: ...
+
+
 def make_health(
     settings: Settings,
     runner: ScriptRunner,
     providers: Mapping[str, BaseRAGProvider],
     *,
-    users: SqlUserStore | None,
+    stores: Iterable[SqlStore | None],
     auth: AuthService,
     batches: BatchManager | None,
     batch_redis: ScriptRunner | None,
     leases: LeaseStore,
 ) -> Health:
-    """Return the report on all dependencies; `batch_redis` is the Redis of batches if that is a separate one."""
+    """Return the report on all dependencies.
+
+    `stores` are those that use SQL, None where one is off; `batch_redis` is the Redis of batches if it is another one.
+    """
     probes: dict[str, Probe] = {
         "redis": probe(runner.ping),
         "clock": clock_probe(runner, providers.values(), clock_window(settings.bots.values())),
     }
-    if users:
-        probes["sql"] = probe(users.check)
+    if used := [store for store in stores if store]:
+        probes["sql"] = probe(partial(_check_all, used))
     if auth.mode == "external":
         probes["auth"] = probe(auth.check)
     if batches and batch_redis:
@@ -65,12 +75,19 @@ def make_health(
     )
 
 
-def probe(check: Callable[[], None]) -> Probe:
-    """Return a probe that is True unless the check raises a `LaibaoError`."""
+def _check_all(stores: Iterable[SqlStore]) -> None:
+    for store in stores:
+        store.check()
 
-    def run() -> bool:
+
+def probe(check: Callable[[], None]) -> Probe:
+    """Return a probe that is True unless the check raises a `LaibaoError`; of a `StoreRefused` it returns the cause."""
+
+    def run() -> bool | str:
         try:
             check()
+        except StoreRefused as exc:
+            return f"refused: {exc}"
         except LaibaoError:
             return False
         return True

@@ -4,6 +4,7 @@ LaibaoError                     code, status
 ├── SettingsError               a setting is missing or wrong; the process does not start (config/errors.py)
 ├── CallbackRefused             a WeCom callback failed a check: answered with 4xx, nothing is changed
 ├── StoreUnavailable            Redis or SQL did not answer in time
+│   └── StoreRefused            SQL refuses the login, a right or the tables, until an administrator acts
 ├── StreamClosed                the stream accepts no more chunks from this owner
 ├── StreamUnknown               the stream does not exist or belongs to another caller
 ├── BatchUnknown                the batch task does not exist or belongs to another caller
@@ -48,6 +49,13 @@ class StoreUnavailable(LaibaoError):
 
     code = "store_unavailable"
     status = 503
+
+
+class StoreRefused(StoreUnavailable):
+    """SQL refuses the login, a right or the tables that the product needs. Only an administrator can change that."""
+
+    code = "store_refused"
+    status = 500
 
 
 class StreamClosed(LaibaoError):

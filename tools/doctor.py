@@ -1,8 +1,8 @@
 """`python -m tools.doctor`: finds problems of a deployment and prints their remedies.
 
-Reads the settings as the product does, then checks Redis, the user query, the auth API, and every bot's access to
+Reads the settings as the product does, then checks Redis, SQL, the user query, the auth API, and every bot's access to
 WeCom's directory, Dify app, and callback address or long connection, in this order, each for at most ten seconds.
-Prints one line per check and never a secret.
+Prints one line per check and never a secret; `off` is what the settings leave out.
 Exit status: 0 no check failed (there may be warnings), 1 a check failed.
 """
 
@@ -29,6 +29,7 @@ from tools._doctor.dify import check_dify
 from tools._doctor.directory import check_directory
 from tools._doctor.long_connection import check_long_connection
 from tools._doctor.redis import check_batch_redis, check_redis
+from tools._doctor.sql import check_sql
 from tools._doctor.users import check_auth_api, check_users
 from tools._pipes import until_nobody_reads
 
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
         print(json.dumps({"ok": not failed, "findings": [asdict(f) for f in found]}, ensure_ascii=False, indent=2))
     else:
         counts = Counter(finding.outcome for finding in found)
-        print(f"{len(found)} checks: {counts['ok']} ok, {counts['warning']} to look at, {counts['failed']} failed")
+        summary = f"{counts['ok']} ok, {counts['off']} off, {counts['warning']} to look at, {counts['failed']} failed"
+        print(f"{len(found)} checks: {summary}")
     return 1 if failed else 0
 
 
@@ -88,6 +90,8 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
     if container.batches and container.redis_of_batches is not container.redis:
         yield "batch redis", partial(check_batch_redis, container)
     yield "askers", partial(check_askers, container, settings.bots.values())
+    if settings.sql_url:
+        yield "sql", partial(check_sql, settings, settings.sql_url.get_secret_value())
     yield "users", partial(check_users, settings, container, options.userid, options.corp)
     if settings.auth_mode == "external":
         yield "auth API", partial(check_auth_api, container)
@@ -117,6 +121,27 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield _folder("batch files", "BATCH_STORAGE_PATH", settings.batch_storage_path, "finished batches have no file")
     for warning in settings.warnings:
         yield Finding("settings", "warning", warning)
+    yield from _off(settings)
+
+
+def _off(settings: Settings) -> Iterator[Finding]:
+    """Yield what these settings leave out, and the setting that brings it."""
+    if not settings.sockets_chosen:
+        text = "no API_KEYS: HTTP, sockets and the pages refuse everybody"
+        yield Finding("HTTP and sockets", "off", text, "set API_KEYS to a long random text (openssl rand -hex 24)")
+    if not settings.batch_enabled:
+        yield Finding("batches", "off", "BATCH_ENABLED=false", "set it to true")
+    elif settings.sql_url is None:
+        text = "neither MYSQL_HOST nor DATABASE_PATH: no batches, and ratings go to the provider only"
+        yield Finding("batches", "off", text, "set MYSQL_HOST, or DATABASE_PATH on one machine")
+    if not settings.secret_key:
+        text = "not set: keys are derived from the bots' own; changing those loses tokens and conversations"
+        yield Finding(
+            "SECRET_KEY", "off", text, "set SECRET_KEY to a long random text; what is sealed already stays readable"
+        )
+    if not settings.admin_token:
+        text = "no ADMIN_TOKEN: administrators' addresses, and /metrics without an OPS_PORT, are 404"
+        yield Finding("administration", "off", text, "set ADMIN_TOKEN to a long random text")
 
 
 def _folder(check: str, setting: str, folder: str, otherwise: str) -> Finding:

@@ -62,6 +62,7 @@ STATUS = {
     "rate_limited": 429,
     "http_full": 503,
     "store_unavailable": 503,
+    "store_refused": 500,
     "service_unavailable": 503,
     "stream_unknown": 404,
     "bot_unknown": 404,

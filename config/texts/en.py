@@ -174,5 +174,6 @@ ANSWERS: Mapping[str, str] = {
     "turns_full": "Several questions are already waiting here. Please wait until they are answered.",
     "draining": "The service is being updated. Please ask again in a few seconds.",
     "store_unavailable": "The service is unavailable and your question was not kept. Please ask again later.",
+    "store_refused": "The service is not set up correctly. Please tell its administrator: trying again does not help.",
     "answer_failed": "Sorry, I cannot answer your question at the moment. Please try again later.",
 }

@@ -174,5 +174,6 @@ ANSWERS: Mapping[str, str] = {
     "turns_full": "前面已有几个问题在排队，请等它们答完再问。",
     "draining": "服务正在更新，请几秒钟后再问。",
     "store_unavailable": "服务暂时不可用，问题没有保存下来。请稍后重新提问。",
+    "store_refused": "服务配置有误，重试没有用，请联系管理员。",
     "answer_failed": "抱歉，我暂时无法回答您的问题。请稍后再试。",
 }

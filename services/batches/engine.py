@@ -20,7 +20,7 @@ from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
 from services.batches.records import UNFINISHED
 from services.batches.store import SqlBatchStore
 from services.batches.worker import LaneWorker
-from services.errors import StoreUnavailable
+from services.errors import StoreRefused, StoreUnavailable
 from services.rounds import Rounds
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class LaneEngine:
             if not self._lacking:
                 log.error("there are no batches", extra={"cause": str(exc)})
             self._lacking = True
-            raise StoreUnavailable(str(exc)) from exc
+            raise StoreRefused(str(exc)) from exc
         self._prepared = True
 
     def sweep(self) -> float:

@@ -70,6 +70,10 @@ class SqlFeedbackStore:
         """
         SCHEMA.create_missing(self._database)
 
+    def check(self) -> None:
+        """Check that the database answers."""
+        self._database.read(lambda connection: connection.scalar(sa.select(1)))
+
     def save(self, stream_id: str, answer: RatedAnswer, ratings: Sequence[tuple[str, int, Rating]]) -> None:
         """Store the ratings of one answer in one transaction: of each its person, its version and itself.
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from config.errors import SettingsError
-from services.errors import StoreUnavailable
+from services.errors import StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -30,8 +30,11 @@ RECYCLE = 280
 RETRY_TIMEOUT = 10.0
 #: MySQL: deadlock, lock wait timeout, and MariaDB's "record has changed since last read".
 GAVE_WAY = (1213, 1205, 1020)
-#: SQLite: busy and locked, without their extended codes.
+#: MySQL: no such login, database, host or right. The next attempt has the same answer, until an administrator acts.
+REFUSED = (1044, 1045, 1049, 1130, 1142, 1143, 1227, 1698)
+#: SQLite, without their extended codes: busy and locked; a file that is read-only or no database.
 SQLITE_TAKEN = (5, 6)
+SQLITE_REFUSED = (8, 26)
 
 #: The lock for this process's writers of an SQLite file, by its path.
 _writers: dict[str, threading.Lock] = {}
@@ -47,6 +50,10 @@ class SqlFailed(StoreUnavailable):
 
 class NoAnswer(SqlFailed):
     """The server is away or too slow; a rejected statement is a plain `SqlFailed`."""
+
+
+class SqlRefused(NoAnswer, StoreRefused):
+    """The server answers, and refuses the login, the database or a right."""
 
 
 class GaveWay(NoAnswer):
@@ -266,8 +273,11 @@ def _clear_frames(*failed: BaseException) -> None:
 
 
 def _kind(exc: SQLAlchemyError, cause: BaseException, number: int) -> type[SqlFailed]:
-    taken = number & 0xFF in SQLITE_TAKEN if hasattr(cause, "sqlite_errorcode") else number in GAVE_WAY
+    sqlite = hasattr(cause, "sqlite_errorcode")
+    taken = number & 0xFF in SQLITE_TAKEN if sqlite else number in GAVE_WAY
     # A concurrent insert of the same key: a retry finds it.
     if taken or isinstance(exc, IntegrityError):
         return GaveWay
+    if number & 0xFF in SQLITE_REFUSED if sqlite else number in REFUSED:
+        return SqlRefused
     return NoAnswer if isinstance(exc, (OperationalError, InterfaceError)) else SqlFailed

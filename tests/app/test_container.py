@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 import redis
+import requests
 
 from bootstrap.container import Container
 from bootstrap.factories import sql_pools, user_tokens
 from config.settings import load_settings
+from config.texts import ZH
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
 from services.errors import AuthError
 from services.feedback.records import RatedAnswer
 from services.models import Question
-from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for
-from tests.support.servers.processes import RedisServer, free_port, wait_until
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
+from tests.support.servers.processes import MariaServer, RedisServer, free_port, wait_until
 
 QUESTION = Question("年假怎么申请", "wecom", "default", "zhangsan", msgid="m-1")
 OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
@@ -181,15 +183,19 @@ def test_closing_releases_the_lease_of_an_unfinished_answer(redis_url: str) -> N
     [
         ({}, ["redis", "clock"]),
         ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan"}, ["redis", "clock"]),
+        ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan", "DATABASE_PATH": "own"}, ["redis", "clock", "sql"]),
+        ({"DATABASE_PATH": "own", "BATCH_ENABLED": "false"}, ["redis", "clock", "sql"]),
         ({"AUTH_MODE": "external"}, ["redis", "clock", "sql", "auth"]),
     ],
-    ids=["none", "allowlist", "external"],
+    ids=["none", "allowlist", "allowlist-sql", "ratings", "external"],
 )
 def test_health_shows_the_parts_that_are_used(
     redis_url: str, tmp_path: Path, changes: dict[str, str], parts: list[str]
 ) -> None:
     """A dependency that the settings do not use is not checked."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    if "DATABASE_PATH" in changes:
+        changes = {**changes, "DATABASE_PATH": str(tmp_path / "users.db")}
     with MockAuth() as auth:
         if changes.get("AUTH_MODE") == "external":
             where = {"AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(tmp_path / "users.db")}
@@ -244,6 +250,24 @@ def test_health_reports_broken_dependencies_that_answer(redis_server: RedisServe
         wrong = {name for name, word in report["dependencies"].items() if word != "ok"}
         assert (report["status"], wrong) == ("degraded", {"auth", "clock", "batch_storage", "batch_redis"})
         replica.close()
+
+
+def test_a_database_that_refuses_the_login_needs_an_administrator(redis_url: str, maria_server: MariaServer) -> None:
+    """In mode allowlist /health says so; a request for batches gets 500 without Retry-After, not "unavailable"."""
+    maria_server.fresh_database("refused")
+    where = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(maria_server.port), "MYSQL_DATABASE": "refused"}
+    login = {"MYSQL_USER": "nobody", "MYSQL_PASSWORD": "fake-password"}
+    own = {"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan", "API_KEYS": "fake-key"}
+    with AppServer(redis_url, **where, **login, **own) as server:
+        report = server.container.health.report()
+        reply = requests.get(f"{server.url}/api/batch/tasks", headers={"X-API-Key": "fake-key"}, timeout=30)
+
+    assert report["dependencies"]["sql"].startswith("refused: SQL failed")
+    assert "1045" in report["dependencies"]["sql"]
+    assert (report["status"], report["services"]["batch_processing"]) == ("degraded", False)
+    assert (reply.status_code, reply.json()["code"], reply.json()["data"]["reason"]) == (500, 40000, "store_refused")
+    assert "Retry-After" not in reply.headers
+    assert reply.json()["message"] == ZH["store_refused"]
 
 
 def test_a_conversations_name_depends_on_its_own_bot_alone(redis_url: str) -> None:

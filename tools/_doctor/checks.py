@@ -9,17 +9,20 @@ from typing import Literal
 
 from config.errors import LaibaoError
 
-FindingOutcome = Literal["ok", "warning", "failed"]
+FindingOutcome = Literal["ok", "off", "warning", "failed"]
 #: Seconds one check may take.
 BOUND = 10.0
 #: Seconds two clocks may differ without a warning.
 CLOCK_SECONDS = 30.0
-MARKS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
+MARKS = {"ok": "ok", "off": "off", "warning": "warning", "failed": "FAILED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: the result of a check and, if it failed, the remedy."""
+    """One line of the report: the result of a check and, unless it is ok, the remedy.
+
+    `off` is a part of the product that the settings leave out.
+    """
 
     check: str
     outcome: FindingOutcome

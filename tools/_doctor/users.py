@@ -14,25 +14,20 @@ from config.settings import Settings
 from services.errors import AuthError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
 from tools._doctor.checks import Finding, explained
+from tools._doctor.sql import CONNECTING, cause
 
 #: An id that no user has. A query that finds a user with it ignores the id.
 NOBODY = "doctor-nobody-4f1c9e"
 
 _SQL = (
-    ("1045", "correct MYSQL_USER and MYSQL_PASSWORD, and let the user log in from this host"),
-    ("1698", "let MYSQL_USER log in with a password"),
-    ("1044", "give MYSQL_USER the right to SELECT in MYSQL_DATABASE"),
+    *CONNECTING,
     ("1142", "give MYSQL_USER the right to SELECT from the tables of AUTH_USER_QUERY"),
-    ("1049", "correct MYSQL_DATABASE: there is no such database"),
     ("1146", "correct the table in AUTH_USER_QUERY"),
     ("no such table", "correct the table in AUTH_USER_QUERY"),
     ("1054", "correct the column in AUTH_USER_QUERY"),
     ("no such column", "correct the column in AUTH_USER_QUERY"),
     ("1064", "correct the SQL of AUTH_USER_QUERY"),
     ("syntax error", "correct the SQL of AUTH_USER_QUERY"),
-    ("2003", "start MySQL, or correct MYSQL_HOST (MYSQL_READ_HOST) and MYSQL_PORT"),
-    ("2006", "see that MySQL is not hung, and its log"),
-    ("2013", "see that MySQL is not hung, and its log"),
 )
 _OTHER = 'this is another API: AUTH_SERVICE_URL has to answer {"success": true, "data": "<token>"}, or false'
 _AUTH = (
@@ -44,7 +39,11 @@ _AUTH = (
     ("not JSON", "correct AUTH_SERVICE_URL: it leads to a web page or a login page, not to the API"),
     ("success", _OTHER),
     ("JSON object", _OTHER),
-    ("ssl", "AUTH_SERVICE_URL's certificate is not trusted here: install the company's root certificate, or renew it"),
+    (
+        "certificate",
+        "name the company's root certificate in REQUESTS_CA_BUNDLE, or renew the auth API's",
+    ),
+    ("TLS", "see that this port speaks TLS, or begin AUTH_SERVICE_URL with http://"),
     ("timeout", "the auth API does not answer: see that it runs and that no firewall is between"),
     ("connection", "start the auth API, or correct AUTH_SERVICE_URL"),
 )
@@ -95,7 +94,7 @@ def _sql(settings: Settings, users: SqlUserStore, userid: str, corp: str) -> Fin
         with _heard("services.identity.user_store") as warnings:
             record = users.find(userid or NOBODY, corp)
     except StoreUnavailable as exc:
-        text = _cause(exc)
+        text = cause(exc)
         return Finding("sql query", "failed", text, explained(text, _SQL, "see MySQL's settings and AUTH_USER_QUERY"))
     except SettingsError as exc:
         return Finding("sql query", "failed", str(exc), "name it in the query: SELECT … AS user_code, … AS password")
@@ -117,12 +116,6 @@ def _found(record: UserRecord | None, userid: str) -> Finding:
         return Finding("sql query", "failed", f"{userid} has no password", "the auth API needs one: fill the column")
     filled = [name for name, value in asdict(record.user).items() if value]
     return Finding("sql query", "ok", f"finds {userid}, with password, {', '.join(filled)}")
-
-
-def _cause(exc: StoreUnavailable) -> str:
-    """Return the error and the database's own message, which names the table or the host."""
-    words = getattr(getattr(exc.__cause__, "orig", None), "args", ())
-    return f"{exc} ({words[-1]})" if words else str(exc)
 
 
 @contextmanager
