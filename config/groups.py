@@ -530,6 +530,11 @@ class StreamSettings(Group):
         "bytes of the longest question; a longer one gets a sentence, and 413 over REST",
         "问题的最大字节数；超出时返回一句提示，REST 返回 413",
     )
+    history_max_bytes: Annotated[int, Field(ge=1, le=512 * 1024)] = setting(
+        512 * 1024,
+        "bytes of a request of /v1 without its pictures, the question with all earlier messages; at most 524288",
+        "/v1 的一个请求除图片外的最大字节数，即问题和之前的全部消息；不超过 524288",
+    )
     conversation_ttl: WholeSeconds = setting(
         604800, "seconds a conversation is remembered after its last use", "对话在最后一次使用后保留的秒数"
     )

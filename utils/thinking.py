@@ -6,19 +6,20 @@ open while they think, and some send only the closing tag, because their prompt 
 
 from __future__ import annotations
 
-import io
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from utils.markdown.lines import FenceTracker, code_spans
+from utils.markdown.lines import code_spans, end_of_fence, opening_fence
 
 Thinking = Literal["show", "hide"]
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning")
 #: An opening or closing tag; group 1 is "/" for a closing one.
 TAG = re.compile(rf"<(/?)(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
+_LINE_END = re.compile(r"[\r\n]")
 _TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
 
 
@@ -35,7 +36,7 @@ class Passage:
 
     @property
     def blank(self) -> bool:
-        return not any(piece.strip() for piece in self.pieces)
+        return not any(map(str.strip, self.pieces))
 
 
 def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) -> str:
@@ -58,13 +59,21 @@ def has_tags(text: str) -> bool:
 
 
 def split_thinking(text: str) -> list[Passage]:
-    """Return the passages of `text` in order, without tags and blank passages."""
-    parts = [Passage(False, [text])]
-    if first := TAG.search(text):
-        splitter = _Splitter(begins_within=bool(first[1]))
-        for line in io.StringIO(text, newline=""):
-            splitter.take(line)
-        parts = splitter.parts
+    """Return the passages of `text` in order, without tags and blank passages; the time is linear in the text."""
+    parts, position = [Passage(False)], 0
+    first = TAG.search(text)
+    # Where the first tag is a closing one, the text may start with thinking.
+    begins_within = first is not None and bool(first[1])
+    for tag in _tags(text):
+        parts[-1].pieces.append(text[position : tag.start()])
+        position, closing = tag.end(), bool(tag[1])
+        if begins_within and closing and not text[_line_start(text, 0, tag.start()) : tag.start()].strip():
+            parts[-1].thinking = True
+        begins_within = False
+        # A tag that changes nothing is dropped.
+        if closing == parts[-1].thinking:
+            parts.append(Passage(not closing))
+    parts[-1].pieces.append(text[position:])
     return [part for part in parts if not part.blank]
 
 
@@ -77,38 +86,50 @@ def without_partial_tag(text: str) -> str:
     return text
 
 
-class _Splitter:
-    """Splits lines into passages; the last passage is still open."""
-
-    def __init__(self, *, begins_within: bool) -> None:
-        """`begins_within`: the first tag of the text is a closing one, so the text may start with thinking."""
-        self.parts = [Passage(False)]
-        self._fences = FenceTracker()
-        self._begins_within = begins_within
-
-    def take(self, line: str) -> None:
-        if not self.parts[-1].thinking and self._fences.inside(line.rstrip("\r\n")):
-            self.parts[-1].pieces.append(line)
-            return
-        spans = code_spans(line)
-        position = 0
-        for tag in TAG.finditer(line):
-            if not self.parts[-1].thinking and _within(tag.start(), spans):
-                continue
-            self.parts[-1].pieces.append(line[position : tag.start()])
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """Yield the tags that are not code. Within thinking there is no code; after any tag its name tells what follows."""
+    position, thinking = 0, False
+    tag, fence, code = TAG.search(text), opening_fence(text, 0), _CodeInLines(text)
+    while tag:
+        while fence and fence.start() < position and not thinking:
+            fence = opening_fence(text, position)
+        if fence and not thinking and fence.start() < tag.start():
+            position = end_of_fence(text, fence)
+        else:
             position = tag.end()
-            if self._begins_within and tag[1] and not line[: tag.start()].strip():
-                self.parts[-1].thinking = True
-            self._begins_within = False
-            self._switch(bool(tag[1]))
-        self.parts[-1].pieces.append(line[position:])
-
-    def _switch(self, closing: bool) -> None:
-        """Start the next passage; a tag that changes nothing is dropped."""
-        if closing == self.parts[-1].thinking:
-            self.parts.append(Passage(not closing))
+            if thinking or not code.contains(tag.start()):
+                yield tag
+                thinking = not tag[1]
+        if tag.start() < position:
+            tag = TAG.search(text, position)
 
 
-def _within(position: int, spans: list[tuple[int, int]]) -> bool:
-    before = bisect_left(spans, (position + 1,))
-    return before > 0 and position < spans[before - 1][1]
+class _CodeInLines:
+    """The code spans of a text's lines, for places that are asked for in order; each line is parsed once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        #: No backtick is before this place in its line.
+        self._plain = 0
+        #: The line that was parsed last: its start, its end, and its code, counted from its start.
+        self._start = self._end = 0
+        self._spans: list[tuple[int, int]] = []
+
+    def contains(self, place: int) -> bool:
+        """Return whether a place is inside of code."""
+        if place >= self._end:
+            backtick = self._text.rfind("`", self._plain, place)
+            if backtick < 0 or _LINE_END.search(self._text, backtick, place):
+                self._plain = place
+                return False
+            end = _LINE_END.search(self._text, place)
+            self._start = _line_start(self._text, self._end, place)
+            self._plain = self._end = end.start() if end else len(self._text)
+            self._spans = code_spans(self._text[self._start : self._end])
+        column = place - self._start
+        before = bisect_left(self._spans, (column + 1,))
+        return before > 0 and column < self._spans[before - 1][1]
+
+
+def _line_start(text: str, least: int, place: int) -> int:
+    return max(text.rfind("\n", least, place), text.rfind("\r", least, place)) + 1

@@ -16,7 +16,7 @@ from channels.openai.conversations import ClientConversations
 from channels.openai.errors import openai_refusal
 from channels.openai.models import Completion, CompletionRequest, ListedModel, ModelList, OpenAIError
 from channels.openai.replies import ReplyHead, failure, finish_reason
-from channels.openai.requests import AskedCompletion, PictureRules, asked_completion, check_model
+from channels.openai.requests import AskedCompletion, CompletionRules, asked_completion, check_model
 from channels.openai.stream import AnswerRun, CompletionStream
 from channels.waiting.connection import ClientConnection
 from channels.waiting.requests import WaitingQuestions
@@ -150,13 +150,13 @@ def openai_channel(
     conversations = ClientConversations(turns, max_bytes=settings.question_max_bytes)
     completions = ChatCompletions(questions, conversations, texts)
     owner = settings.app_name
-    pictures = PictureRules(settings.media_max_bytes, texts.get("media_question"))
+    rules = CompletionRules(settings.history_max_bytes, settings.media_max_bytes, texts.get("media_question"))
     routes = Blueprint("openai", __name__)
     listed = {name: {"id": name, "object": "model", "created": 0, "owned_by": owner} for name in models}
 
     @routes.post("/v1/chat/completions")
     def complete() -> Response:
-        return completions.answer(asked_completion(rest.caller(callers, request), models, pictures))
+        return completions.answer(asked_completion(rest.caller(callers, request), models, rules))
 
     @routes.get("/v1/models")
     def list_models() -> Response:

@@ -40,7 +40,7 @@ class ChatMessage(OpenAIModel):
     """One message of the conversation; the last one is the question."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = Field(
+    content: str | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = Field(
         None, examples=["年假怎么申请？"]
     )
 
@@ -55,7 +55,7 @@ class CompletionRequest(OpenAIModel):
     """A request for an answer. Sampling parameters are the provider's: those sent here have no effect."""
 
     model: str = Field(description="`default`, or a bot that `GET /v1/models` lists.", examples=["default"])
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: EndUser | None = Field(None, description="The end user: limits, conversations and Dify's user follow it.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -19,6 +20,7 @@ from channels.openai.errors import invalid
 from channels.openai.models import ChatMessage, CompletionRequest, ContentPart
 from channels.registry import OPENAI
 from channels.web import rest
+from services import metrics
 from services.attachments import Media, MediaFile, SentFile
 from services.conversations.earlier import Earlier, EarlierMessage, exchanges_of, written
 from services.conversations.session_store import Talk, TextDigest
@@ -31,8 +33,8 @@ from utils.thinking import fold_thinking
 MAX_PICTURES = 10
 MAX_ADDRESS = 8192
 
-#: Bytes of the largest request body without pictures.
-TEXT_BYTES = 4 * 1024 * 1024
+#: `data:` URLs of one request whose bytes do not count as text; clients send those of earlier messages again.
+MAX_DATA_URLS = 1000
 _CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -43,13 +45,14 @@ def sent_pictures(parts: Sequence[ContentPart], param: str, *, max_bytes: int) -
     Raises:
         RestError: there are too many, or one of them is no picture and no http address.
     """
-    found: list[SentFile] = []
-    for number, part in enumerate(parts):
-        if part.type == "image_url":
-            url = part.image_url.url if part.image_url else ""
-            found.append(_picture(url, f"{param}[{number}].image_url"))
-    if len(found) > MAX_PICTURES:
+    pictures = [(number, part.image_url) for number, part in enumerate(parts) if part.type == "image_url"]
+    if len(pictures) > MAX_PICTURES:
         raise invalid(f"A question has {MAX_PICTURES} pictures at most.", param)
+    found: list[SentFile] = []
+    for number, image in pictures:
+        # Other requests are served before each: 20 MiB of base64 take 70 ms.
+        time.sleep(0)
+        found.append(_picture(image.url if image else "", f"{param}[{number}].image_url"))
     if sum(len(file.content) for file in found if isinstance(file, MediaFile)) > max_bytes:
         message = f"The pictures are too large: {max_bytes} bytes are taken at most in one question."
         raise invalid(message, param, code="image_file_too_large")
@@ -80,18 +83,20 @@ def _from_data(data: str, param: str) -> MediaFile:
     return file_of("image", "", content)
 
 
-class PictureRules(NamedTuple):
-    """The limit on a question's pictures, and the words for pictures without words."""
+class CompletionRules(NamedTuple):
+    """The limits of a request, and the words for pictures without words."""
 
+    #: Bytes of a request without its `data:` URLs: the question and all earlier messages.
+    text_bytes: int
     #: Bytes of all pictures that come with one question.
-    max_bytes: int
+    picture_bytes: int
     #: The question for pictures without words.
     question: str
 
     @property
     def body_bytes(self) -> int:
         """The bytes of the largest request body: pictures come as base64."""
-        return TEXT_BYTES + self.max_bytes * 4 // 3
+        return self.text_bytes + self.picture_bytes * 4 // 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class AskedCompletion:
     talk: Talk
     #: The conversation that the client names, "" for none.
     conversation: str
-    #: The client's Idempotency-Key ("" for none), and the digest of the request.
+    #: The client's Idempotency-Key, and the digest of a request that has one; "" for none.
     key: str
     digest: str
     streams: bool
@@ -134,23 +139,28 @@ class AskedCompletion:
         )
 
 
-def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rules: PictureRules) -> AskedCompletion:
+def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rules: CompletionRules) -> AskedCompletion:
     """Return the question of the Flask request; `models` has the options that each model accepts.
 
     Raises:
-        RestError: the request is malformed, or needs a feature that no model here has.
+        RestError: the request is malformed or too long, or needs a feature that no model here has.
     """
     sent = rest.json_body(max_bytes=rules.body_bytes)
+    # Before parsing: the time and the memory of all further steps follow the text.
+    _check_length(_text_bytes(sent, rules.text_bytes), rules.text_bytes)
     asked = rest.parsed(CompletionRequest, sent)
     check_model(asked.model, models)
     _check_unsupported(asked)
+    # After parsing, because a text may look like a `data:` URL.
+    _check_length(sum(len(_text(message)) for message in asked.messages), rules.text_bytes)
     *before, last = asked.messages
     if last.role != "user":
         raise invalid("The last message has to be the user's question.", f"messages[{len(before)}].role")
     param = f"messages[{len(before)}].content"
-    pictures = sent_pictures(_parts(last), param, max_bytes=rules.max_bytes)
+    pictures = sent_pictures(_parts(last), param, max_bytes=rules.picture_bytes)
     words = _words(last, param, alone=not pictures)
-    conversation = _conversation(asked)
+    conversation, key = _conversation(asked), _idempotency_key()
+    texts = [(message.role, _visible_text(message)) for message in before]
     for_user, address = on_behalf_of(caller, asked.user or "", request.remote_addr or "")
     return AskedCompletion(
         model=asked.model,
@@ -158,16 +168,44 @@ def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rule
         words=words,
         text=words or rules.question,
         pictures=pictures,
-        earlier=_earlier(before),
-        talk=Talk(asked.model, for_user.principal, tuple(_digests(before))),
+        earlier=_earlier(texts),
+        talk=Talk(asked.model, for_user.principal, tuple(_digests(texts))),
         conversation=conversation,
-        key=_idempotency_key(),
-        digest=hashlib.sha256(sent + b"\n" + conversation.encode()).hexdigest(),
+        key=key,
+        digest=_digest(sent, conversation) if key else "",
         streams=bool(asked.stream),
         counts=bool(asked.stream_options and asked.stream_options.include_usage),
         temperature=asked.temperature if "temperature" in models[asked.model] else None,
         address=address,
     )
+
+
+def _text_bytes(sent: bytes, enough: int) -> int:
+    """Return the bytes of a JSON body without its `data:` URLs, which have no quotation mark.
+
+    Returns at once where the whole body is not larger than `enough`, and counts URLs beyond `MAX_DATA_URLS` as text.
+    """
+    size, at = len(sent), 0
+    for _ in range(MAX_DATA_URLS):
+        if size <= enough or (at := sent.find(b'"data:', at)) < 0:
+            break
+        end = sent.find(b'"', at + 1)
+        size -= (end if end >= 0 else len(sent)) - at
+        at = end if end >= 0 else len(sent)
+    return size
+
+
+def _check_length(size: int, most: int) -> None:
+    if size > most:
+        metrics.QUESTIONS_REFUSED.labels("history_too_large").inc()
+        message = f"The messages are too long: {most} bytes are taken at most, without pictures."
+        raise invalid(message, "messages", code="context_length_exceeded")
+
+
+def _digest(sent: bytes, conversation: str) -> str:
+    digest = hashlib.sha256(sent)
+    digest.update(b"\n" + conversation.encode())
+    return digest.hexdigest()
 
 
 def check_model(model: str, models: Collection[str]) -> None:
@@ -218,40 +256,39 @@ def _idempotency_key() -> str:
 
 def _words(message: ChatMessage, param: str, *, alone: bool) -> str:
     """Return the words of a question; where they are `alone`, there have to be some."""
-    parts = _parts(message)
-    if any(part.type not in ("text", "image_url") for part in parts):
+    if any(part.type not in ("text", "image_url") for part in _parts(message)):
         raise invalid("Only text and pictures are taken in a question.", param, code="unsupported_value")
-    words = _text(parts).strip()
+    words = _text(message).strip()
     if alone and not words:
         raise invalid("The question is empty.", param)
     return words
 
 
-def _earlier(messages: Sequence[ChatMessage]) -> Earlier:
-    """Return the texts of the messages before the question. Thinking and calls of tools are left out."""
-    texts = [(message.role, _visible_text(message).strip()) for message in messages]
-    instructions = "\n\n".join(text for role, text in texts if role in ("system", "developer") and text)
-    sent = [cast(EarlierMessage, each) for each in texts if each[0] in ("user", "assistant") and each[1]]
+def _earlier(texts: Sequence[tuple[str, str]]) -> Earlier:
+    """Return the messages before the question, of which role and text are given; calls of tools are left out."""
+    stripped = [(role, text.strip()) for role, text in texts]
+    instructions = "\n\n".join(text for role, text in stripped if role in ("system", "developer") and text)
+    sent = [cast(EarlierMessage, each) for each in stripped if each[0] in ("user", "assistant") and each[1]]
     return Earlier(instructions, exchanges_of(sent))
 
 
-def _digests(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+def _digests(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the digests of the messages of user and model, by which a conversation is found."""
-    talked = (message for message in messages if message.role in ("user", "assistant"))
-    return [(message.role, TextDigest(_visible_text(message)).hex) for message in talked]
+    return [(role, TextDigest(text).hex) for role, text in texts if role in ("user", "assistant")]
 
 
 def _visible_text(message: ChatMessage) -> str:
     """Return a message's text, without the thinking that some clients send back in it."""
-    text = _text(_parts(message))
+    text = _text(message)
     return fold_thinking(text, "hide") if message.role == "assistant" else text
 
 
 def _parts(message: ChatMessage) -> Sequence[ContentPart]:
+    """Return the parts of a message; a text alone has none."""
+    return () if isinstance(message.content, str) else message.content or ()
+
+
+def _text(message: ChatMessage) -> str:
     if isinstance(message.content, str):
-        return [ContentPart(type="text", text=message.content)]
-    return message.content or ()
-
-
-def _text(parts: Sequence[ContentPart]) -> str:
-    return "\n".join(part.text for part in parts if part.type == "text" and part.text)
+        return message.content
+    return "\n".join(part.text for part in _parts(message) if part.type == "text" and part.text)

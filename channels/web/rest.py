@@ -151,9 +151,10 @@ def parsed(model: type[M], sent: bytes) -> M:
         # Strict, as the documented JSON Schema: "true" is not true, and "5" is not 5.
         return model.model_validate_json(sent, strict=True)
     except ValidationError as exc:
-        if any(problem["type"] == "json_invalid" for problem in exc.errors(include_input=False)):
+        problems = exc.errors(include_url=False, include_context=False, include_input=False)
+        if any(problem["type"] == "json_invalid" for problem in problems):
             raise RestError(400, "The body is not JSON.", code=10000, reason="invalid_json") from exc
-        raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
+        raise wrong_fields(problems) from exc
 
 
 def raw_body(*, max_bytes: int) -> bytes:

@@ -38,6 +38,9 @@ ZH_REQUESTS: Mapping[str, str] = {
     "The messages before the question are too long: {bytes} bytes are taken at most.": (
         "问题之前的消息过长：最多 {bytes} 字节。"
     ),
+    "The messages are too long: {bytes} bytes are taken at most, without pictures.": (
+        "消息过长：除图片外最多 {bytes} 字节。"
+    ),
     "The last message has to be the user's question.": "最后一条消息应是用户的问题。",
     "The question is empty.": "问题为空。",
     "Only one choice is made: n has to be 1.": "只生成一个回答：n 应为 1。",

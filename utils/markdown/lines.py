@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 _FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 _ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
-_BACKTICKS = re.compile(r"`+")
+_BACKTICKS = re.compile(r"(`+)")
+#: A line outside of lists that opens a fence: its indentation and its marker.
+_OPENING = re.compile(r"(?<![^\r\n])( {0,3})(`{3,}(?=[^`\r\n]*(?:[\r\n]|\Z))|~{3,})")
+#: The lines that may close a fence, by the character of its marker: their indentation and their marker.
+_CLOSING = {mark: re.compile(rf"(?<![^\r\n])([ \t]*)({mark}{{3,}})[ \t]*(?:[\r\n]|\Z)") for mark in "`~"}
 _QUOTED = re.compile(r"[ \t]*>[ \t]?")
 
 
@@ -109,8 +113,24 @@ def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[in
 
 def code_spans(line: str) -> list[tuple[int, int]]:
     """Return the start and end of each inline code span in a line."""
-    runs = list(_BACKTICKS.finditer(line))
-    return [(runs[a].start(), runs[b].end()) for a, b in _pairs([len(run.group()) for run in runs])]
+    # Every second piece is a run of backticks.
+    sizes = list(map(len, _BACKTICKS.split(line)))
+    ends = list(accumulate(sizes))
+    return [(ends[2 * a], ends[2 * b + 1]) for a, b in _pairs(sizes[1::2])]
+
+
+def opening_fence(text: str, start: int) -> re.Match[str] | None:
+    """Return the next opening of a code fence outside of lists, at the beginning of a line after `start`."""
+    return _OPENING.search(text, start)
+
+
+def end_of_fence(text: str, opening: re.Match[str]) -> int:
+    """Return where the code of an opening ends, after its closing line or at the end of the text."""
+    indent, marker = opening.groups()
+    for line in _CLOSING[marker[0]].finditer(text, opening.end()):
+        if len(line[2]) >= len(marker) and len(line[1].expandtabs(4)) <= len(indent) + 3:
+            return line.end()
+    return len(text)
 
 
 class FenceTracker:
@@ -219,17 +239,14 @@ def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]
 
 def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield the pairs of backtick runs that enclose code: a run is closed by the next run of the same length."""
-    closing: dict[int, int] = {}
-    latest: dict[int, int] = {}
-    for index in range(len(lengths) - 1, -1, -1):
-        if lengths[index] in latest:
-            closing[index] = latest[lengths[index]]
-        latest[lengths[index]] = index
+    last = dict(zip(lengths, range(len(lengths)), strict=True))
     index = 0
     while index < len(lengths):
-        if index in closing:
-            yield index, closing[index]
-            index = closing[index]
+        if last[lengths[index]] > index:
+            # The search ends where the loop goes on, so all searches together visit each run once.
+            closing = lengths.index(lengths[index], index + 1)
+            yield index, closing
+            index = closing
         index += 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from channels.openai.requests import CompletionRules
 from channels.web.multipart import FIELDS_BYTES
 from config.settings import Settings, load_settings
 from tests.support.replicas import ROOT, AppServer, Replica, settings_for
@@ -212,6 +213,14 @@ def test_nginx_accepts_the_largest_batch(defaults: Settings) -> None:
     beyond = figure(locations()["/api/batch"], "client_max_body_size") * 2**20 - defaults.batch_max_bytes
 
     assert FIELDS_BYTES < beyond <= 2**20
+
+
+def test_nginx_accepts_the_largest_request_of_openai_clients(defaults: Settings) -> None:
+    """`client_max_body_size` exceeds text and pictures by 1 MiB at most."""
+    largest = CompletionRules(defaults.history_max_bytes, defaults.media_max_bytes, "").body_bytes
+    beyond = figure(locations()["/v1/"], "client_max_body_size") * 2**20 - largest
+
+    assert 0 < beyond <= 2**20
 
 
 def test_nginx_closes_idle_connections_first() -> None:

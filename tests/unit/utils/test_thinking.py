@@ -103,13 +103,14 @@ def test_hidden_thinking_is_never_shown_while_it_streams(why: str, answer: str) 
         "`a`<think>b</think>" * 2**14,
         "<" * 2**18,
         "`<think>" * 2**15,
+        "`" + "\n" * 2**22 + "<think>",
     ],
-    ids=lambda text: text[:12],
+    ids=lambda text: repr(text[:12]),
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
-    """Many tags or backticks, also in one line, do not make the split quadratic."""
+    """Many tags or backticks, also in one line, do not make the split quadratic; lines without a tag cost nothing."""
     started = time.thread_time()
 
     fold_thinking(text, growing=True)
 
-    assert time.thread_time() - started < 20
+    assert time.thread_time() - started < 4
