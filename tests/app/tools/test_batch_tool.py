@@ -305,7 +305,7 @@ def test_at_a_terminal_the_key_is_read_if_the_server_asks(
     os.close(stdin)
 
     assert process.returncode == 0, err
-    assert b"1 workers" in out
+    assert b"questions at once" in out
 
 
 # Outages
