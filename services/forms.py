@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
+#: The form of what `clicked_choice` writes.
+CLICKED_CHOICE = r"[0-9a-f]{24} \d{1,2}"
+
 
 @dataclass(frozen=True, slots=True)
 class FormAction:
@@ -77,7 +80,7 @@ class FormChoice:
 
 
 class OfferedChoices(NamedTuple):
-    """The choices of a form that one click can submit, for a card."""
+    """The choices of a form that one click can submit, for a card or a page."""
 
     #: The form's id, from which its token cannot be derived.
     form_id: str

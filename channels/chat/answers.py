@@ -14,6 +14,8 @@ from channels.sockets.answer_queue import AnswerCallbacks, Shown
 from channels.sockets.peer import FrameSocket
 from channels.thinking import ShownText, text_members
 from config.texts import Texts
+from services.answers.forms.words import without_choices
+from services.forms import OfferedChoices, clicked_choice
 from services.models import Question
 from services.streams.following import Update
 from services.streams.long_text import FullAnswer
@@ -63,9 +65,10 @@ class ChatAnswer(Shown):
         return (own.bot, own.principal, own.msgid) == (question.bot, question.principal, question.msgid)
 
     def equals(self, question: Question) -> bool:
-        """Return whether its question has this text and these options."""
+        """Return whether its question has this text, choice and options."""
         own = self.question
-        return own is not None and (own.text, own.options) == (question.text, question.options)
+        wanted = (question.text, question.choice, question.options)
+        return own is not None and (own.text, own.choice, own.options) == wanted
 
     @property
     def names(self) -> dict[str, str]:
@@ -165,6 +168,9 @@ class ChatDisplay:
             frame["files"] = list(full.files)
         if full.suggestions:
             frame["suggestions"] = full.suggestions
+        if asks := full.asks:
+            titles = enumerate(asks.titles)
+            frame["choices"] = [{"title": title, "choice": clicked_choice(asks.form_id, at)} for at, title in titles]
         if full.error_code:
             frame["code"] = full.error_code.upper()
         if full.usage.known:
@@ -172,14 +178,16 @@ class ChatDisplay:
         if full.mock:
             frame["mock"] = True
         if shown.blocks:
-            frame["html"] = self._rendered(shown, text["content"])
+            frame["html"] = self._rendered(shown, text["content"], asks)
         return frame
 
-    def _rendered(self, shown: ChatAnswer, content: str | Slices) -> str | Slices:
-        """Return the HTML of the answer's text, in slices where the text is."""
+    def _rendered(self, shown: ChatAnswer, content: str | Slices, asks: OfferedChoices | None) -> str | Slices:
+        """Return the HTML of the answer's text, in slices where the text is; choices that it `asks` are left out."""
 
         def slices() -> Iterator[str]:
             texts = iter((content,)) if isinstance(content, str) else iter(content)
+            if asks:
+                texts = without_choices(texts, asks, self._texts)
             return map(self._pictured(shown), self._html.whole(texts))
 
         return text_member(slices, long=isinstance(content, Slices))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flask import Blueprint, Response
 
@@ -170,12 +171,14 @@ class ChatChannel:
         ids = {
             "channel": CHAT.name,
             "msgid": f"{self._client_id}/{ask.id}" if ask.id else "",
-            "session": self._client_id if ask.conversation else "",
+            # A form is answered in the conversation that it was asked in.
+            "session": self._client_id if ask.conversation or ask.choice else "",
         }
         try:
-            return self._bots.question(ask.content, ask.options, self._caller, self._client_id, **ids)
+            question, counted = self._bots.question(ask.content, ask.options, self._caller, self._client_id, **ids)
         except RestError as exc:
             raise FrameRefused.of(exc, ask.id) from exc
+        return replace(question, choice=ask.choice), counted
 
     def _reader(self, asked: ChatReader) -> Reader:
         try:

@@ -15,12 +15,14 @@ from channels.rating import MAX_WORDS
 from channels.web import rest
 from channels.web.rest import RestError
 from config.errors import LaibaoError
+from services.forms import CLICKED_CHOICE
 
 #: Frames that need no reply: WebRTC signalling of old clients, and `pong` and `auth`.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FILE_ID = re.compile(FILE_ID)
+_CHOICE = re.compile(CLICKED_CHOICE)
 
 Options = TypeVar("Options", QuestionOptions, ChatReader, ChatView)
 
@@ -57,6 +59,8 @@ class ChatAsk:
     html: bool = False
     #: The ids of uploaded files.
     files: tuple[str, ...] = ()
+    #: The choice of a form that it answers, as an earlier answer named it; "" for words.
+    choice: str = ""
     options: QuestionOptions = field(default_factory=QuestionOptions)
 
 
@@ -143,7 +147,8 @@ def _ask(frame: Mapping[str, Any]) -> ChatAsk:
         if len(content) > MAX_CONTENT:
             raise FrameRefused("message_too_long", limit=str(MAX_CONTENT))
         options = _options(frame, QuestionOptions)
-        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame), files, options)
+        choice = _choice(frame)
+        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame), files, choice, options)
     except FrameRefused as refused:
         refused.id = id
         raise
@@ -237,6 +242,13 @@ def _files(frame: Mapping[str, Any]) -> tuple[str, ...]:
     if len(named) > MAX_FILES:
         raise FrameRefused("media_too_many")
     return tuple(named)
+
+
+def _choice(frame: Mapping[str, Any]) -> str:
+    named = "" if frame.get("choice") is None else _string(frame, "choice")
+    if named and not _CHOICE.fullmatch(named):
+        raise FrameRefused("invalid_message", what="choice")
+    return named
 
 
 def _html(frame: Mapping[str, Any]) -> bool:

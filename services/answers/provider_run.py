@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from services.answers.forms.words import offered
 from services.attachments import Attached
 from services.conversations.memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
@@ -29,8 +28,8 @@ from services.streams.answer_events import AnswerEvent, AskedBack, Resumed, diff
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
-#: Stores the forms of a run, and returns the text for them that goes after the answer so far.
-ShowForms = Callable[[str, Sequence[PendingForm]], str]
+#: Stores the forms of a run, and returns their choices and the text for them that goes after the answer so far.
+ShowForms = Callable[[str, Sequence[PendingForm]], tuple[AskedBack, Delta]]
 
 
 #: How often a question may be sent to the provider, over all owners of its stream.
@@ -52,13 +51,13 @@ def looked_up(
         ProviderError: as `BaseRAGProvider.recover` does.
     """
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
-    whole = found.text + show(found.text, found.forms) if found.forms else found.text
-    rest = difference(query.stored_text, whole, reason)
+    asked, ending = show(found.text, found.forms) if found.forms else (None, Delta(""))
+    rest = difference(query.stored_text, found.text + ending.text, reason)
     if found.ids.name_run and not ids.name_run:
         yield found.ids
     yield from rest
-    if found.forms:
-        yield AskedBack(offered(found.forms))
+    if asked:
+        yield asked
     yield found.usage
 
 
@@ -76,15 +75,11 @@ def with_forms(events: Iterator[AnswerEvent], show: ShowForms) -> Iterator[Answe
             case Replacement(text):
                 before = text
             case Complete() if forms:
-                yield from _asked_back(before, forms, show)
+                yield from show(before, forms)
                 forms = []
         yield event
     if forms:
-        yield from _asked_back(before, forms, show)
-
-
-def _asked_back(before: str, forms: Sequence[PendingForm], show: ShowForms) -> tuple[AskedBack, Delta]:
-    return AskedBack(offered(forms)), Delta(show(before, forms))
+        yield from show(before, forms)
 
 
 class ProviderRun:

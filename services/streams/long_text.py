@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
+from services.forms import OfferedChoices
 from services.models import Status, Usage
 
 #: Seconds of a Redis outage that a reader waits through within a text, and between two attempts.
@@ -90,6 +91,8 @@ class FullAnswer:
     told: str = ""
     #: The questions that the app suggests after the answer, one per line.
     suggested: str = ""
+    #: The choices of the form that the answer asks, as `OfferedChoices` in JSON; "" where one click cannot answer.
+    choices: str = ""
     #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
     retry_after: float = 0.0
     #: A long text, read from Redis; None if it is short.
@@ -119,6 +122,13 @@ class FullAnswer:
     @property
     def suggestions(self) -> list[str]:
         return self.suggested.splitlines()
+
+    @property
+    def asks(self) -> OfferedChoices | None:
+        """The form that a completed answer ends with, where one click can answer it."""
+        if self.status != "completed" or not self.choices:
+            return None
+        return OfferedChoices.from_json(self.choices)
 
     def slices(self) -> Iterator[str]:
         """Yield the text in slices, each read when it is requested; raises what `text` does."""

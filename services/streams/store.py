@@ -17,7 +17,7 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
 `files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 `form` is the sealed form that the question answers: its run goes on in this stream. `step` and
-`suggested` are plain words beside the text, `choices` the choices of the form that the answer asks (JSON, for a card).
+`suggested` are plain words beside the text, `choices` the choices of the form that the answer asks (JSON, for buttons).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class StreamStore:
     def full_answer(self, stream_id: str) -> FullAnswer | None:
         """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
-        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested")
+        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested", "choices")
         fields = ("status", "sources", "mock", "usage", "retry_after", "files", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
         calls.append(Call(None, ("PTTL", keys.hash)))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from config.texts import Texts
-from services.forms import OfferedChoices, clicked_choice
+from services.forms import CLICKED_CHOICE, OfferedChoices, clicked_choice
 from services.streams.records import Snapshot
 from services.wecom.card_schema import read_card
 from utils.markdown.lines import FenceTracker
@@ -41,7 +41,7 @@ TEXT_CHARACTERS = 1000
 
 _TASK_ID = re.compile(r"(form|ask)-[0-9a-f]{32}")
 #: The key of a form's button: what `clicked_choice` writes, and the button's text.
-_FORM_KEY = re.compile(r"([0-9a-f]{24} \d{1,2}) (.+)", re.DOTALL)
+_FORM_KEY = re.compile(f"({CLICKED_CHOICE}) (.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

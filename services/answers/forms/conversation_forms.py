@@ -15,9 +15,9 @@ from services.answers.provider_run import ShowForms, with_forms
 from services.conversations.memory import through_outage
 from services.errors import AnswerError, FormRefused, ProviderError, StoreUnavailable
 from services.forms import FormChoice, PendingForm
-from services.models import Attempt, ProviderIds, Query, Question
+from services.models import Attempt, Delta, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider, closing_events
-from services.streams.answer_events import AnswerEvent, Asking, anew
+from services.streams.answer_events import AnswerEvent, AskedBack, Asking, anew
 from services.streams.owned_stream import LEAVING
 from utils.deadline import Deadline
 
@@ -47,8 +47,8 @@ class ConversationForms:
         self._asker = asker
         self._texts = texts
 
-    def show(self, before: str, forms: Sequence[PendingForm]) -> str:
-        """Store the forms of a run, and return the text that goes after the answer so far.
+    def show(self, before: str, forms: Sequence[PendingForm]) -> tuple[AskedBack, Delta]:
+        """Store the forms of a run, and return their choices and the text that goes after the answer so far.
 
         They are stored before a reader sees them, so that an answer finds them.
 
@@ -61,7 +61,8 @@ class ConversationForms:
                 metrics.FORMS.labels("asked").inc()
                 log.info("form asked", extra={"stream_id": asker.stream_id, "form": form_id(form)})
         text = words.shown(forms, self._texts, answerable=bool(asker.key))
-        return f"\n\n{text}" if before.strip() else text
+        choices = words.offered(forms) if asker.key else ""
+        return AskedBack(choices), Delta(f"\n\n{text}" if before.strip() else text)
 
     def continued(
         self,

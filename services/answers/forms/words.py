@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from config.texts import Texts
@@ -44,10 +44,25 @@ def shown(forms: Sequence[PendingForm], texts: Texts, *, answerable: bool) -> st
 
 
 def _form(form: PendingForm, texts: Texts) -> str:
-    choices = "\n".join(f"{number}. {action.title}" for number, action in enumerate(form.actions, form.first))
+    choices = _numbered((action.title for action in form.actions), form.first)
     wanted = "\n".join(f"- {_input(each)}" for each in form.inputs)
     asked = f"{texts.get('form_wanted')}\n\n{wanted}" if wanted else ""
     return "\n\n".join(filter(None, (form.content, choices, asked)))
+
+
+def _numbered(titles: Iterable[str], first: int = 1) -> str:
+    return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, first))
+
+
+def without_choices(slices: Iterable[str], choices: OfferedChoices, texts: Texts) -> Iterator[str]:
+    """Yield the slices of an answer without the numbered choices at its end, which a reader has as buttons."""
+    ending, held = f"{_numbered(choices.titles)}\n\n{texts.get('form_choose')}", ""
+    for each in slices:
+        held += each
+        yield held[: -len(ending)]
+        held = held[-len(ending) :]
+    if held != ending:
+        yield held
 
 
 def _input(wanted: FormInput) -> str:

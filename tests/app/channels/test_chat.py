@@ -17,6 +17,7 @@ from config.texts import ZH, Texts
 from services import metrics
 from services.attachments import SentFile
 from services.errors import StoreUnavailable, StreamUnknown
+from services.forms import OfferedChoices
 from services.identity.callers import Caller
 from services.models import Question, Status, Usage
 from services.streams.following import Update
@@ -26,6 +27,8 @@ from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import BOTS, LINES, NO_FILES, ChatClient, Limit, Ratings
 from tests.support.streams.told_stream import Stream
 
+#: The id of a form.
+FORM = "5f0c3a9b1d7e42886f2a4c1d"
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -225,6 +228,40 @@ def test_the_whole_answer_has_sources_mock_and_usage(client: ChatClient, gateway
 
     assert (full["sources"], full["mock"]) == ([{"title": "手册"}], True)
     assert (full["usage"]["total_tokens"], full["usage"]["completion_tokens"]) == (7, 4)
+
+
+def test_the_choices_of_a_form_come_with_the_whole_answer(client: ChatClient, gateway: FakeGateway) -> None:
+    """Each with the name that answers it; the HTML leaves the numbers out. A failed answer has none."""
+    text = f"同意吗？\n\n1. 同意\n2. 驳回\n\n{ZH['form_choose']}"
+    for status in ("completed", "error"):
+        stream_id = client.asks("报销？", render="html", conversation=True)
+        answer = FullAnswer(text, status, choices=OfferedChoices(FORM, ("同意", "驳回")).to_json())
+        gateway.streams[stream_id].answer = answer
+        gateway.streams[stream_id].tells(grown(1, text), ended(1, status))
+        client.sees_end(stream_id)
+
+    completed, failed = (frame for frame in client.frames if frame.get("role") == "assistant")
+    assert completed["choices"] == [
+        {"title": "同意", "choice": f"{FORM} 0"},
+        {"title": "驳回", "choice": f"{FORM} 1"},
+    ]
+    assert completed["content"] == failed["content"] == text
+    assert "同意吗？" in completed["html"]
+    assert "2. 驳回" not in completed["html"]
+    assert "choices" not in failed
+    assert "2. 驳回" in failed["html"]
+
+
+def test_a_choice_is_asked_in_the_conversation_of_its_form(client: ChatClient, gateway: FakeGateway) -> None:
+    """Also without `conversation`; another word in its place is refused."""
+    client.asks("驳回", choice=f"{FORM} 1")
+    client.says(type="chat", content="驳回", choice="1")
+    error = client.sees(type="error")
+
+    assert [(question.text, question.choice, question.session) for question in gateway.questions] == [
+        ("驳回", f"{FORM} 1", "c1")
+    ]
+    assert (error["code"], "choice" in error["content"]) == ("INVALID_MESSAGE", True)
 
 
 def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGateway) -> None:

@@ -11,7 +11,9 @@ import requests
 from config.texts import ZH
 from demo.mocks.dify.features.asking_back import ASKS, LEAD, rest
 from demo.mocks.dify.server import MockDify
+from services.forms import clicked_choice
 from services.models import Question
+from services.streams.long_text import FullAnswer
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 
@@ -62,13 +64,13 @@ def test_a_question_without_a_conversation_says_where_to_answer(app_server: AppS
 
 @pytest.mark.parametrize("channel", ["chat", "realtime"])
 def test_a_sockets_session_answers_its_form(channel: str, app_server: AppServer, dify: MockDify) -> None:
-    """The same client's next text continues the run."""
+    """The same client's next text continues the run; a click names its form, and a second one comes too late."""
     caller = app_server.container.callers.check(KEY)
     who: dict[str, Any] = {"principal": caller.principal, "credential": caller.credential, "session": "client-1"}
 
-    def says(text: str) -> str:
+    def says(text: str, choice: str = "") -> str:
         gateway = app_server.container.gateway
-        snapshot = gateway.ask(Question(text, channel, "default", **who))
+        snapshot = gateway.ask(Question(text, channel, "default", choice=choice, **who))
         reader = {"bot": "default", "principal": caller.principal}
         wait_until(lambda: (shown := gateway.read(snapshot.stream_id, **reader)) and shown.status != "processing")
         shown = gateway.read(snapshot.stream_id, **reader)
@@ -77,4 +79,28 @@ def test_a_sockets_session_answers_its_form(channel: str, app_server: AppServer,
 
     assert says(ASK).endswith(ZH["form_choose"])
     assert says("驳回") == rest(ASK, "驳回")
+    assert len(dify.forms.submissions) == 1
+
+
+def test_the_choices_of_a_conversation_are_clicked(app_server: AppServer, dify: MockDify) -> None:
+    """A click names its form, so it means no other; a second one comes too late. Elsewhere there is none."""
+    caller, gateway = app_server.container.callers.check(KEY), app_server.container.gateway
+    reader: dict[str, Any] = {"bot": "default", "principal": caller.principal}
+
+    def asks(text: str, session: str, choice: str = "") -> FullAnswer:
+        who: dict[str, Any] = {"principal": caller.principal, "credential": caller.credential, "session": session}
+        stream_id = gateway.ask(Question(text, "chat", "default", choice=choice, **who)).stream_id
+        wait_until(lambda: (shown := gateway.read(stream_id, **reader)) and shown.status != "processing")
+        return gateway.follow(stream_id, **reader).full_answer()
+
+    form = asks(ASK, "client-1").asks
+    assert form
+    assert form.titles == ("同意", "驳回", "转交财务")
+    asks(ASK, "client-1")
+    choice = clicked_choice(form.form_id, 1)
+
+    assert asks(ASK, "").asks is None
+    assert asks("驳回", "client-2", choice).error_code == "form_gone"
+    assert asks("驳回", "client-1", choice).text == rest(ASK, "驳回")
+    assert asks("驳回", "client-1", choice).error_code == "form_answered"
     assert len(dify.forms.submissions) == 1

@@ -23,7 +23,7 @@ from services.errors import ProviderError
 from services.forms import PendingForm
 from services.models import Attempt, Delta, Identity, Mocked, ProviderIds, Query, Question, Step, UserInfo
 from services.providers.mock import MockProvider
-from services.streams.answer_events import AnswerEvent, Asking, StepNote, Suggested
+from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -174,7 +174,8 @@ def test_an_answer_that_asks_back_has_no_suggestions() -> None:
     provider = Suggesting()
 
     form = PendingForm("f1", "r1")
-    added(list(with_forms(iter([IDS, form]), lambda said, forms: "请选择")), provider=provider)
+    shown = AskedBack(), Delta("请选择")
+    added(list(with_forms(iter([IDS, form]), lambda before, forms: shown)), provider=provider)
 
     assert provider.seen == []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.answers.forms.form_store import KeptForm, State
-from services.answers.forms.words import chosen, shown
-from services.forms import FormAction, FormChoice, FormInput, PendingForm
+from services.answers.forms.words import chosen, offered, shown, without_choices
+from services.forms import FormAction, FormChoice, FormInput, OfferedChoices, PendingForm
 from tests.support.texts import KEYS
 
 ACTIONS = (FormAction("yes", "同意"), FormAction("no", "Refuse"), FormAction("later", "同意，但稍后"))
@@ -120,3 +120,18 @@ def test_a_stored_form_is_read_back_and_shows_no_token() -> None:
         one.token, "run", actions=ACTIONS, inputs=(COMMENT, PRIORITY), first=3
     )
     assert "token" not in repr(one).replace("PendingForm(", "")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_choices_at_the_end_of_an_answer_are_left_out_of_its_slices(size: int) -> None:
+    """However the text is cut; a text with another end stays whole."""
+    asked = [form()]
+    text = "一共 5,000 元。\n\n" + shown(asked, KEYS, answerable=True)
+    choices = OfferedChoices.from_json(offered(asked))
+
+    def rest(whole: str) -> str:
+        slices = (whole[at : at + size] for at in range(0, len(whole), size))
+        return "".join(without_choices(slices, choices, KEYS))
+
+    assert rest(text) == "一共 5,000 元。\n\n要怎么办？\n\n"
+    assert rest(text + "。") == text + "。"

@@ -43,8 +43,10 @@ class AnswerActions {
   }
 
   draw() {
-    const { state, text, rating = "", mock, stream_id } = this.turn.kept;
+    const { state, text, rating = "", mock, stream_id, choice } = this.turn.kept;
     this.box.hidden = this.turn.unfinished || !text;
+    // A choice is taken once.
+    this.regenerate.hidden = Boolean(choice);
     for (const kind of ["like", "dislike"]) {
       this[kind].hidden = state !== "completed" || Boolean(mock) || !stream_id;
       this[kind].ariaPressed = String(rating === kind);

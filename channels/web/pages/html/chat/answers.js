@@ -62,11 +62,12 @@ class Answers {
     for (const turn of this.unfinished) turn.theirs.setAttribute("aria-busy", "false");
   }
 
-  /** Ask a question with the files that `attachments.take` returned. */
-  ask(question, conversation, sent) {
+  /** Ask a question with the files that `attachments.take` returned; `choice` is the form's choice that it is, or "". */
+  ask(question, conversation, sent, choice = "") {
     const about = { id: newId(), chat: this.#chat.id, number: (this.#turns.at(-1)?.kept.number ?? 0) + 1 };
-    const turn = this.#show({ ...about, question, conversation, sent, asked: new Date().toISOString() });
+    const turn = this.#show({ ...about, question, conversation, sent, choice, asked: new Date().toISOString() });
     turn.isNew = true;
+    if (choice) this.#choose(choice, choice);
     this.#chat.title ||= titleFor(question || sent[0].name);
     this.#chat.changed = Date.now();
     if (this.#turns.length > MOST_TURNS) {
@@ -185,8 +186,8 @@ class Answers {
 
   #answered(turn, frame) {
     turn.finish(frame.content, frame.html);
-    const { cursor, sources = [], files = [], suggestions = [], mock = false, status } = frame;
-    Object.assign(turn.kept, { cursor, sources, files, suggestions, mock, ending: status });
+    const { cursor, sources = [], files = [], suggestions = [], choices = [], mock = false, status } = frame;
+    Object.assign(turn.kept, { cursor, sources, files, suggestions, choices, mock, ending: status });
     turn.draw();
     this.#changed(turn);
   }
@@ -223,8 +224,8 @@ class Answers {
   }
 
   #deliver(turn) {
-    const { id, question: content, conversation, sent } = turn.kept;
-    const memory = conversation ? { conversation: true } : {};
+    const { id, question: content, conversation, sent, choice } = turn.kept;
+    const memory = { ...(conversation && { conversation }), ...(choice && { choice }) };
     const files = sent.length ? { files: sent.map(({ file_id }) => file_id) } : {};
     const isSent = this.send({ type: "chat", id, content, render: "html", ...memory, ...files });
     this.#becomes(turn, isSent ? "sent" : "unsent");
@@ -251,9 +252,19 @@ class Answers {
     if (turn.kept.anew) turn.empty();
     this.#chat.changed = Date.now();
     this.#becomes(turn, state);
+    if (turn.kept.choice && state === "error" && !FORM_OVER.includes(turn.kept.code)) this.#choose(turn.kept.choice, "");
     this.on.ended(turn);
     const next = this.#waiting.shift();
     if (next) this.#resume(next);
+  }
+
+  /** Mark the form with this choice as answered by `chosen`, or with "" as open again. */
+  #choose(choice, chosen) {
+    const asking = this.#turns.find(({ kept }) => kept.choices.some((one) => one.choice === choice));
+    if (!asking) return;
+    asking.kept.chosen = chosen;
+    asking.draw();
+    this.#changed(asking);
   }
 
   /** Stored at once: a person may close the page right after a press. */

@@ -46,8 +46,9 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
     if (turn.isNew) speech.read(turn.kept.id, turn.kept.text, true);
     announce(turn.failure || word("answered", { text: turn.words }));
   },
-  again: (turn) => ask(turn.kept.question, turn.kept.sent),
+  again: ({ kept }) => ask(kept.question, kept.sent, kept.choice),
   ask: (text) => ask(text),
+  choose: (title, choice) => ask(title, [], choice),
   regenerate: (turn) => askInstead(turn, turn.kept.question),
   edit: (turn) => editQuestion(turn, answers.after(turn).length, (text) => askInstead(turn, text)),
   rate: (turn, rating) => answers.ratings.rate(turn, rating),
@@ -124,12 +125,12 @@ function showWork() {
   byId("chat-title").textContent = answers.chat.title || word("fresh");
 }
 
-async function ask(text, files = []) {
+async function ask(text, files = [], choice = "") {
   const words = text.trim();
   if (!words && !files.length) return;
   speech.hush();
   if (answers.paused) await openChat(answers.chat.id);
-  answers.ask(words, byId("conversation").checked, files);
+  answers.ask(words, byId("conversation").checked, files, choice);
   byId("scroll").scrollTop = byId("scroll").scrollHeight;
 }
 

@@ -14,9 +14,9 @@ const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
  *  server), growing, and finally completed, cancelled or error. */
 class Turn {
   /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn
-   *  and "like", "dislike" or "". */
+   *  and "like", "dislike" or "", `ask` with a question, `choose` with the title and the name of a form's choice. */
   constructor(kept, on) {
-    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], sentence: "" };
+    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], choices: [], choice: "", chosen: "", sentence: "" };
     this.kept = { ...begun, ...kept };
     this.box = element("li", "turn");
     this.mine = element("div", "mine");
@@ -24,13 +24,14 @@ class Turn {
     this.blocks = element("div", "blocks");
     this.typing = element("div", "typing");
     this.note = element("div", "note");
+    this.choices = element("div", "card-buttons");
     this.files = element("div", "files");
     this.sources = element("details", "sources");
     this.edit = iconButton("edit", "edit", () => on.edit(this));
     this.editor = null;
     this.actions = new AnswerActions(this, on);
     this.typing.append(labelled("span", "", "thinking"), element("i"), element("i"), element("i"));
-    this.theirs.append(labelled("span", "unseen", "answer"), this.blocks, this.typing, this.files, this.sources, this.note);
+    this.theirs.append(labelled("span", "unseen", "answer"), this.blocks, this.typing, this.choices, this.files, this.sources, this.note);
     this.suggestions = element("div", "suggestions");
     this.on = on;
     this.box.append(this.mine, this.theirs, this.actions.box, this.suggestions);
@@ -100,10 +101,12 @@ class Turn {
     this.suggestions.replaceChildren(...suggestionsShown(suggestions, this.on.ask));
     this.suggestions.hidden = !suggestions.length;
     this.edit.ariaLabel = this.edit.title = word("edit");
-    if (!this.editor) this.mine.append(this.edit);
+    if (!this.editor && !this.kept.choice) this.mine.append(this.edit);
     this.typing.hidden = !this.unfinished;
     this.theirs.setAttribute("aria-busy", String(this.unfinished));
     this.theirs.hidden = state === "completed" && !this.kept.text && !this.kept.sentence && !this.kept.files.length;
+    this.choices.replaceChildren(...choicesShown(this.kept, this.on.choose));
+    this.choices.hidden = !this.kept.choices.length;
     this.#drawNote();
     this.#drawFiles();
     this.#drawSources();
@@ -119,6 +122,7 @@ class Turn {
   #drawBlock(block) {
     while (this.blocks.childElementCount <= block) this.blocks.append(element("div"));
     showHtml(this.blocks.children[block], this.kept.blocks[block] ?? "");
+    showCards(this.blocks.children[block], this.on.ask);
   }
 
   /** The sentence about a failed answer in the page's language, "" for none. */
@@ -133,14 +137,14 @@ class Turn {
   }
 
   #drawNote() {
-    const { state, sentence, mock, asked } = this.kept;
+    const { state, sentence, mock, asked, code } = this.kept;
     const parts = [];
     if (sentence) parts.push(element("span", "failure", this.failure));
     if (mock) parts.push(labelled("span", "tag", "mock"));
     if (state === "cancelled") parts.push(labelled("span", "", "cancelled"));
     if (state === "error" && !sentence) parts.push(labelled("span", "failure", "failed"));
     if (state === "completed" && asked) parts.push(element("time", "", clockOf(asked)));
-    if (state === "error") parts.push(this.#againButton());
+    if (state === "error" && !FORM_OVER.includes(code)) parts.push(this.#againButton());
     this.note.replaceChildren(...parts);
   }
 
