@@ -116,7 +116,7 @@ class Answers {
 
   receive(frame) {
     const turn = this.#turns.find(({ kept }) => isOf(kept, frame));
-    if (turn) follow(() => this.#take(turn, frame));
+    if (turn) this.#take(turn, frame);
     else if (frame.role === "user" && this.#dropped.has(frame.id)) this.send({ type: "stop", stream_id: frame.stream_id });
     else if (frame.type === "error") this.on.note(() => sentenceOf(frame));
   }

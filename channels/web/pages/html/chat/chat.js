@@ -75,7 +75,7 @@ async function openChat(id) {
   tabStore.set("client", id);
   const blank = { id, title: "", changed: Date.now(), unfinished: 0 };
   answers.show(chats.find((chat) => chat.id === id) ?? blank, turns);
-  byId("scroll").scrollTop = byId("scroll").scrollHeight;
+  scrolling.toEnd();
   connection.connect();
   list.draw();
   // Focus the field only on devices without a touch keyboard, which would cover half of the page.
@@ -131,7 +131,7 @@ async function ask(text, files = [], choice = "") {
   speech.hush();
   if (answers.paused) await openChat(answers.chat.id);
   answers.ask(words, byId("conversation").checked, files, choice);
-  byId("scroll").scrollTop = byId("scroll").scrollHeight;
+  scrolling.toEnd();
 }
 
 /** Ask in place of a question: it and what follows leave the page. */

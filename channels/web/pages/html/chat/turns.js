@@ -1,13 +1,5 @@
 // The turns on the chat page: the bubbles of a question and its answer, drawn from the stored turn.
 
-/** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
-function follow(change) {
-  const box = byId("scroll");
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
-  change();
-  if (atEnd) box.scrollTop = box.scrollHeight;
-}
-
 const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
 
 /** A question and its answer. `kept` is its whole state as JSON. States: unsent, sent, asked (confirmed by the

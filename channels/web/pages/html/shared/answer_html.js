@@ -1,6 +1,6 @@
 // The only place where HTML is inserted into a page: answers, rendered and sanitized by the server. Code gets a line
 // above it with its language and a button that copies it, a citation leads to its source, thinking has its heading in the
-// page's language. `answer.css` has the looks.
+// page's language, a picture is enlarged. `answer.css` has the looks.
 
 const { showHtml } = (() => {
   const rules = { createHTML: (html) => html };
@@ -22,6 +22,7 @@ const { showHtml } = (() => {
     place.querySelectorAll("details").forEach((one, index) => (one.open = opened[index] ?? one.open));
     for (const chip of place.querySelectorAll(".cite a")) chip.onclick = (event) => lead(event, chip);
     for (const code of place.querySelectorAll("pre.code")) addBar(code);
+    enlargePictures(place);
     // What scrolls sideways is reached by the keyboard.
     for (const wide of place.querySelectorAll("pre, table")) wide.tabIndex = 0;
     relabel(place);

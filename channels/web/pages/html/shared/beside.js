@@ -10,7 +10,7 @@ function filesBeside(files, shown) {
 
 /** Return a picture, or a link to a file of another type. */
 function fileShown({ url, name, type }) {
-  if (type.startsWith("image/")) return Object.assign(element("img"), { src: url, alt: name });
+  if (type.startsWith("image/")) return enlargeable(Object.assign(element("img"), { src: url, alt: name }));
   return Object.assign(element("a", "", name), { href: url, download: name });
 }
 

@@ -28,6 +28,9 @@ const SHARED_WORDS = {
     key_forget: "忘记密钥",
     key_enter: "进入",
     key_cancel: "取消",
+    picture_enlarge: "放大图片",
+    picture_origin: "打开原图",
+    picture_close: "关闭",
   },
   en: {
     pages: "Pages",
@@ -56,6 +59,9 @@ const SHARED_WORDS = {
     key_forget: "Forget the key",
     key_enter: "Enter",
     key_cancel: "Cancel",
+    picture_enlarge: "Enlarge the picture",
+    picture_origin: "Open the original",
+    picture_close: "Close",
   },
 };
 

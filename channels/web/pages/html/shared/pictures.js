@@ -1,0 +1,58 @@
+// Pictures of an answer are shown large in a dialog when they are pressed. One of another host stays a link to where it
+// is for every other kind of click, and the dialog has the link too.
+
+const { enlargeable, enlargePictures } = (() => {
+  const dialog = element("dialog", "picture-dialog");
+  const shown = element("img");
+  const origin = Object.assign(element("a"), { target: "_blank", rel: "noopener noreferrer nofollow" });
+  const close = Object.assign(element("button"), { type: "button", autofocus: true });
+  const line = element("div", "buttons");
+  origin.dataset.t = "picture_origin";
+  close.dataset.t = "picture_close";
+  line.append(origin, close);
+  dialog.append(shown, line);
+  document.body.append(dialog);
+  close.addEventListener("click", () => dialog.close());
+  // The ground around the picture belongs to the dialog.
+  dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+  // Escape closes the dialog only, and stops nothing on the page.
+  dialog.addEventListener("keydown", (event) => event.stopPropagation());
+
+  function open(picture, address) {
+    Object.assign(shown, { src: picture.src, alt: picture.alt });
+    origin.href = address;
+    dialog.ariaLabel = picture.alt || word("picture_enlarge");
+    dialog.showModal();
+  }
+
+  function openInstead(event, picture, address) {
+    // A picture that could not be loaded is gone; with a key the browser opens the link elsewhere.
+    if (!picture.isConnected || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    open(picture, address);
+  }
+
+  /** Return a picture of this host in a button, for the keyboard. */
+  function enlargeable(picture) {
+    const button = element("button", "enlarge");
+    Object.assign(button, { type: "button", onclick: () => open(picture, picture.src) });
+    button.append(picture);
+    if (!picture.alt) button.ariaLabel = word("picture_enlarge");
+    return button;
+  }
+
+  /** Let the pictures in an element be enlarged. */
+  function enlargePictures(place) {
+    for (const picture of place.querySelectorAll("a.picture > img")) {
+      const link = picture.parentElement;
+      link.onclick = (event) => openInstead(event, picture, link.href);
+    }
+    for (const picture of place.querySelectorAll("img:not(a img, button img)")) {
+      const next = picture.nextSibling;
+      const parent = picture.parentNode;
+      parent.insertBefore(enlargeable(picture), next);
+    }
+  }
+
+  return { enlargeable, enlargePictures };
+})();
