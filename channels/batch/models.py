@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    ConfigDict,
     Field,
     Json,
     RootModel,
@@ -89,6 +90,10 @@ class SubmittedItem(RestModel):
 
 class Submission(RestModel):
     """A task as JSON, with either `texts` or `items`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "常见问题", "texts": ["年假有几天？", "怎么报销？"]}]}
+    )
 
     name: TaskName = Field(examples=["常见问题"])
     texts: list[Text] | None = Field(

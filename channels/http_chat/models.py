@@ -40,6 +40,9 @@ class _Asked(RestModel):
 class ChatQuestion(QuestionOptions, _Asked):
     """A question; `question` is accepted as another name of `query`."""
 
+    # Of the options, no example is right for every bot.
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "年假怎么申请？"}]})
+
     files: Annotated[list[Annotated[str, StringConstraints(pattern=f"^{FILE_ID}$")]], Field(max_length=MAX_FILES)] = (
         Field(default_factory=list, description="Ids of files from `POST /api/files`, uploaded with the same key.")
     )
@@ -86,6 +89,8 @@ class ChatPlace(ChatView):
 
 class ChatRating(RestModel):
     """A reader's rating of an answer; the last one counts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"rating": "like", "content": ""}]})
 
     rating: Literal["like", "dislike"] | None = Field(description="null withdraws an earlier rating and its words.")
     content: Annotated[str, StringConstraints(max_length=MAX_WORDS)] = Field(

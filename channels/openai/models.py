@@ -54,6 +54,12 @@ class StreamOptions(OpenAIModel):
 class CompletionRequest(OpenAIModel):
     """A request for an answer. Sampling parameters are the provider's: those sent here have no effect."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "default", "messages": [{"role": "user", "content": "年假怎么申请？"}]}]
+        }
+    )
+
     model: str = Field(description="`default`, or a bot that `GET /v1/models` lists.", examples=["default"])
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool | None = None

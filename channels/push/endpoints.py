@@ -10,7 +10,7 @@ from math import ceil
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, request
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from channels.web import rest
 from channels.web.errors import status_of
@@ -48,6 +48,10 @@ class PushFile(RestModel):
 
 class PushAsked(_Target):
     """A message: a text or a file, to a person or a group that has written to the bot before."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"userid": "zhangsan", "markdown": "**Reminder**: 3 pm"}]}
+    )
 
     markdown: Annotated[str, StringConstraints(pattern=r"\S", max_length=MAX_MARKDOWN)] | None = Field(
         None, description="The text, up to 20,480 bytes; either this or `file`.", examples=["**Reminder**: 3 pm"]

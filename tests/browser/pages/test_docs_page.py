@@ -72,6 +72,22 @@ def test_an_address_can_be_tried_with_a_key(docs_page: tuple[Page, Watch]) -> No
     assert page.evaluate("JSON.stringify(Object.values(localStorage)) + document.cookie") == "[]"
 
 
+def test_the_first_example_runs_unchanged(docs_page: tuple[Page, Watch]) -> None:
+    """The first operation is a question; tried as the page shows it, it is answered."""
+    page, watch = docs_page
+    page.evaluate("(key) => preferences.keep(key)", KEY)
+    block = page.locator(".opblock").first
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="试用").click()
+    block.get_by_role("button", name="发送").click()
+
+    answer = block.locator(".live-responses-table .response")
+    expect(answer).to_contain_text("200", timeout=TIMEOUT)
+    expect(answer).to_contain_text('"status": "completed"')
+    screenshot(page, "docs-first-example")
+    watch.assert_clean()
+
+
 def test_requests_are_tried_with_the_key_of_the_pages(docs_page: tuple[Page, Watch]) -> None:
     """A key that is entered in the header's dialog is sent, and is not any more when it is forgotten."""
     page, watch = docs_page

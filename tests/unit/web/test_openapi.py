@@ -284,3 +284,14 @@ def test_json_is_the_first_media_type_of_every_response() -> None:
 
     assert [each for each in media if "application/json" in each[3][1:]] == []
     assert "examples" not in described["components"]["schemas"]["ChatQuestion"]["properties"]["id"]
+
+
+def test_a_body_has_an_example_that_can_be_sent_as_it_is(app_server: AppServer) -> None:
+    """Its model takes it, and it has no option that only some bots take, as the examples of single members would."""
+    bodies = {(one.method, one.path): one.body for one in operations_of(app_server.app) if one.body}
+    schemas = app_server.app.test_client().get("/openapi.json").get_json()["components"]["schemas"]
+
+    examples = {address: schemas[body.__name__].get("examples", [None])[0] for address, body in bodies.items()}
+    for address, body in bodies.items():
+        body.model_validate(examples[address])
+    assert examples["POST", "/api/chat"] == {"query": "年假怎么申请？"}
