@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from demo.mocks.dify.server import MockDify, expected_answer
 from tests.browser.chat.chat_visitor import FAKE_SPEECH, Visitor, replica_for, shown_words, slow_dify, visitor
-from tests.browser.stage import PHONE, TIMEOUT, tab
+from tests.browser.stage import PHONE, TIMEOUT, screenshot, tab
 from tests.support.replicas import Replica
 from tests.support.servers.processes import RedisServer
 
@@ -103,8 +103,13 @@ def test_conversations_are_found_renamed_exported_and_deleted(visitor: Visitor) 
     assert expected_answer("报销需要哪些材料") in text
     assert "- 员工手册 · handbook.md" in text
 
-    page.on("dialog", lambda dialog: dialog.accept())
     chats(page).get_by_role("button", name="删除").click()
+    expect(page.locator("#confirm")).to_contain_text("“费用”会从这个浏览器里永远删除")
+    screenshot(page, "chat-delete")
+    page.keyboard.press("Escape")
+    expect(chats(page)).to_have_count(1)
+    chats(page).get_by_role("button", name="删除").click()
+    page.locator("#confirm-yes").click()
     expect(page.locator("#chats-none")).to_have_text("没有找到。")
     visitor.comes_back()
     expect(chats(page).locator(".chat-title")).to_have_text(["营业时间"])
@@ -161,9 +166,9 @@ def test_a_conversation_deleted_in_another_tab_is_closed(visitor: Visitor) -> No
     """The tab that shows it says so and begins a new one; the list is empty in both."""
     visitor.sees_end(visitor.asks("营业时间"))
     other = another_tab(visitor)
-    other.page.on("dialog", lambda dialog: dialog.accept())
 
     actions(other.page, "营业时间", "删除").click()
+    other.page.locator("#confirm-yes").click()
 
     expect(visitor.page.locator("#notice")).to_contain_text("已在别的窗口删除", timeout=TIMEOUT)
     expect(visitor.turns).to_have_count(0)

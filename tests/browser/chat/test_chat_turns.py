@@ -60,10 +60,10 @@ def test_a_deleted_conversation_stops_its_answer(server: FakeServer) -> None:
     asked(server)
     # The page stores what has changed after a quarter of a second.
     server.passes(1)
-    server.page.on("dialog", lambda dialog: dialog.accept())
     item = server.page.locator("#chats-list li")
     item.get_by_role("button", name="操作").click()
     item.get_by_role("button", name="删除").click()
+    server.page.locator("#confirm-yes").click()
 
     server.until(lambda: {"type": "stop", "stream_id": "s1"} in server.received[0])
     server.is_open(2)

@@ -107,9 +107,13 @@ class ChatList {
     row.append(
       iconButton("edit", "rename", () => this.#rename(chat, item)),
       iconButton("download", "export", () => this.on.exported(chat)),
-      iconButton("trash", "delete", () => confirm(word("deleteConfirm", { title: chat.title })) && this.on.deleted(chat)),
+      iconButton("trash", "delete", () => this.#delete(chat)),
     );
     return row;
+  }
+
+  async #delete(chat) {
+    if (await confirmed("delete", { title: chat.title })) this.on.deleted(chat);
   }
 
   #open(id) {

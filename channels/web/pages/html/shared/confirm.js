@@ -14,5 +14,7 @@ function confirmed(key, params) {
   });
 }
 
+// Escape closes the dialog only, and stops nothing on the page.
+byId("confirm").addEventListener("keydown", (event) => event.stopPropagation());
 byId("confirm-no").addEventListener("click", () => byId("confirm").close());
 byId("confirm-yes").addEventListener("click", () => byId("confirm").close("yes"));
