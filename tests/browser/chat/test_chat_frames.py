@@ -19,7 +19,7 @@ from werkzeug.serving import make_server
 
 from channels.web.pages.pages import pages_blueprint
 from config.texts import Texts
-from tests.browser.stage import tab
+from tests.browser.stage import screenshot, tab
 from tests.support.servers.processes import wait_until
 
 pytestmark = pytest.mark.browser
@@ -230,6 +230,39 @@ def test_a_rating_is_sent_again_until_it_is_confirmed(server: FakeServer) -> Non
     expect(server.page.locator("#notice")).to_contain_text("等待处理的评价太多")
     expect(good).to_have_attribute("aria-pressed", "true")
     expect(turn).to_have_attribute("data-state", "completed")
+
+
+def test_a_thumb_down_asks_why(server: FakeServer) -> None:
+    """The rating goes at once, the reasons with the next one; they are sent again until they are confirmed."""
+    turn, _ = asked(server)
+    server.says(whole("两天", html="<p>两天</p>"), DONE)
+    bad = turn.get_by_role("button", name="没有帮助", exact=True)
+    bad.click()
+    rating = {"type": "feedback", "stream_id": "s1", "rating": "dislike"}
+    assert server.receives(2)[-1] == rating
+    for reason in ("不完整", "内容有误", "信息过时", "信息过时"):
+        turn.get_by_role("button", name=reason).click()
+    turn.get_by_placeholder("其他原因").fill("是五天")
+    screenshot(server.page, "chat-reasons")
+    turn.get_by_placeholder("其他原因").press("Enter")
+    explained = {**rating, "content": "内容有误；不完整；是五天"}
+    assert server.receives(3)[-1] == explained
+    expect(turn.locator(".reasons")).to_have_count(0)
+    expect(bad).to_be_focused()
+
+    server.says(rating)
+    server.cuts()
+    server.passes(2)
+    server.is_open(2)
+    assert server.receives(1) == [explained]
+    server.says(rating)
+    server.cuts()
+    server.passes(2)
+    server.is_open(3)
+    assert server.received[-1] == []
+    bad.click()
+    assert server.receives(1) == [{**rating, "rating": None}]
+    expect(turn.locator(".reasons")).to_have_count(0)
 
 
 def test_a_replaced_page_stops_its_dots(server: FakeServer) -> None:

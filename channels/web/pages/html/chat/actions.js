@@ -37,6 +37,7 @@ class AnswerActions {
     this.like = this.#thumb("like", on);
     this.dislike = this.#thumb("dislike", on);
     this.regenerate = iconButton("again", "regenerate", () => on.regenerate(turn));
+    this.reasons = null;
     this.read.hidden = !("speechSynthesis" in globalThis);
     this.read.ariaPressed = "false";
     this.box.append(this.copy, this.read, this.like, this.dislike, this.regenerate);
@@ -53,9 +54,34 @@ class AnswerActions {
     }
   }
 
-  /** Pressed again, a thumb withdraws the rating. */
+  /** Pressed again, a thumb withdraws the rating; a bad answer is asked about. */
   #thumb(kind, on) {
-    return iconButton(kind, kind, () => on.rate(this.turn, this.turn.kept.rating === kind ? "" : kind));
+    return iconButton(kind, kind, () => {
+      const rating = this.turn.kept.rating === kind ? "" : kind;
+      on.rate(this.turn, rating);
+      if (rating === "dislike") this.#ask(on);
+      else this.#close();
+    });
+  }
+
+  /** Ask why the answer is bad; the rating itself has been sent already. */
+  #ask(on) {
+    this.#close();
+    const close = () => {
+      this.#close();
+      this.dislike.focus();
+    };
+    this.reasons = reasonsForm((why) => {
+      if (why) on.rate(this.turn, "dislike", why);
+      announce(word("whyThanks"));
+      close();
+    }, close);
+    this.box.after(this.reasons);
+  }
+
+  #close() {
+    this.reasons?.remove();
+    this.reasons = null;
   }
 
   async #copy() {

@@ -51,7 +51,7 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
   choose: (title, choice) => ask(title, [], choice),
   regenerate: (turn) => askInstead(turn, turn.kept.question),
   edit: (turn) => editQuestion(turn, answers.after(turn).length, (text) => askInstead(turn, text)),
-  rate: (turn, rating) => answers.ratings.rate(turn, rating),
+  rate: (turn, rating, why) => answers.ratings.rate(turn, rating, why),
   read: readTurn,
 });
 

@@ -5,8 +5,8 @@ const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
 /** A question and its answer. `kept` is its whole state as JSON. States: unsent, sent, asked (confirmed by the
  *  server), growing, and finally completed, cancelled or error. */
 class Turn {
-  /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn
-   *  and "like", "dislike" or "", `ask` with a question, `choose` with the title and the name of a form's choice. */
+  /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn,
+   *  "like", "dislike" or "", and words, `ask` with a question, `choose` with the title and the name of a form's choice. */
   constructor(kept, on) {
     const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], choices: [], choice: "", chosen: "", sentence: "" };
     this.kept = { ...begun, ...kept };
@@ -21,6 +21,8 @@ class Turn {
     this.sources = element("details", "sources");
     this.edit = iconButton("edit", "edit", () => on.edit(this));
     this.editor = null;
+    /** Ratings that were sent on this connection and are not confirmed. */
+    this.ratings = 0;
     this.actions = new AnswerActions(this, on);
     this.typing.append(labelled("span", "", "thinking"), element("i"), element("i"), element("i"));
     this.theirs.append(labelled("span", "unseen", "answer"), this.blocks, this.typing, this.choices, this.files, this.sources, this.note);
