@@ -244,3 +244,48 @@ def test_the_list_is_a_drawer_on_a_phone(visitor: Visitor) -> None:
     expect(page.locator("#chats")).to_be_hidden()
     expect(visitor.turns).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
+def test_a_conversation_has_an_address_and_keeps_its_draft(visitor: Visitor) -> None:
+    """Back and forward lead between conversations; a reload, or a look at another one, costs no typed words."""
+    page, field = visitor.page, visitor.page.locator("#question")
+    visitor.sees_end(visitor.asks("营业时间？第一个"))
+    first = page.url
+    field.fill("第一个的草稿")
+    begins_anew(visitor)
+    expect(field).to_have_value("")
+    visitor.sees_end(visitor.asks("营业时间？第二个"))
+    assert page.url != first
+    field.fill("第二个的草稿")
+
+    visitor.comes_back()
+    expect(field).to_have_value("第二个的草稿")
+    page.go_back()
+    expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间？第一个")
+    expect(field).to_have_value("第一个的草稿")
+    assert page.url == first
+    page.go_forward()
+    expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间？第二个")
+
+    other = another_tab(visitor)
+    other.page.goto(first)
+    expect(other.turns.locator(".mine .words")).to_have_text("营业时间？第一个")
+    other.is_connected()
+    other.page.goto(f"{other.watch.home}/chat#{'0' * 32}")
+    expect(other.turns).to_have_count(0)
+    other.is_connected()
+    assert not other.page.url.endswith("0" * 32)
+
+
+def test_arrow_up_edits_the_last_question(visitor: Visitor) -> None:
+    """In an empty field; with words in it the cursor moves, as ever."""
+    visitor.sees_end(visitor.asks("营业时间？改一改"))
+    field = visitor.page.locator("#question")
+    field.fill("别的")
+    field.press("ArrowUp")
+    expect(visitor.page.locator("form.edit")).to_have_count(0)
+    field.fill("")
+    field.press("ArrowUp")
+
+    expect(visitor.page.locator("form.edit textarea")).to_be_focused()
+    expect(visitor.page.locator("form.edit textarea")).to_have_value("营业时间？改一改")

@@ -50,7 +50,7 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
   ask: (text) => ask(text),
   choose: (title, choice) => ask(title, [], choice),
   regenerate: (turn) => askInstead(turn, turn.kept.question),
-  edit: (turn) => editQuestion(turn, answers.after(turn).length, (text) => askInstead(turn, text)),
+  edit: editTurn,
   rate: (turn, rating, why) => answers.ratings.rate(turn, rating, why),
   read: readTurn,
 });
@@ -73,6 +73,9 @@ async function openChat(id) {
   const [chats, turns] = await Promise.all([database.chats(), database.turns(id)]);
   if (ours !== opening) return;
   tabStore.set("client", id);
+  // Words that were typed before the page was ready stay.
+  if (answers.chat.id || !question.value) drafts.show(id);
+  if (location.hash !== `#${id}`) history[answers.chat.id ? "pushState" : "replaceState"](null, "", `#${id}`);
   const blank = { id, title: "", changed: Date.now(), unfinished: 0 };
   answers.show(chats.find((chat) => chat.id === id) ?? blank, turns);
   scrolling.toEnd();
@@ -82,12 +85,22 @@ async function openChat(id) {
   if (matchMedia("(pointer: fine)").matches) question.focus();
 }
 
+/** Open the conversation of the page's address, if this browser has it; else the tab's last one or a new one. */
+async function openAddress() {
+  const named = location.hash.slice(1);
+  const own = tabStore.get("client", "");
+  const known = named === own || (await database.chats()).some(({ id }) => id === named);
+  if (named && known) return openChat(named);
+  return openChat(answers.chat.id ? newId() : own || newId());
+}
+
 /** Delete a conversation and stop its running answers. */
 async function deleteChat(chat) {
   for (const { state, stream_id } of await database.turns(chat.id)) {
     if (!isEnded(state) && stream_id) connection.send({ type: "stop", stream_id });
   }
   if (chat.id === answers.chat.id) await openChat(newId());
+  tabStore.set(`draft.${chat.id}`, "");
   await database.delete(chat.id);
 }
 
@@ -141,7 +154,18 @@ function askInstead(turn, text) {
   question.focus();
 }
 
-wireComposer(ask);
+function editTurn(turn) {
+  editQuestion(turn, answers.after(turn).length, (text) => askInstead(turn, text));
+}
+
+wireComposer({
+  ask,
+  current: () => answers.chat.id,
+  editLast() {
+    const last = answers.turns.at(-1);
+    if (last && !last.editor && !last.kept.choice) editTurn(last);
+  },
+});
 byId("stop").addEventListener("click", () => {
   answers.stop();
   question.focus();
@@ -182,7 +206,8 @@ addEventListener("pagehide", () => {
   answers.keep();
   connection.close();
 });
+addEventListener("popstate", openAddress);
 addEventListener("pageshow", (event) => event.persisted && openChat(answers.chat.id));
 
 speakLanguage();
-database.open().then(() => openChat(tabStore.get("client", "") || newId()));
+database.open().then(openAddress);

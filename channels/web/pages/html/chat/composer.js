@@ -32,6 +32,16 @@ function fit() {
 /** Show why a question is not sent; `words()` returns it, nothing means that it may be. */
 const refuse = (words) => say("refusal", words);
 
+/** What is typed is kept for each conversation, in this tab only: a reload or another conversation costs no words. */
+const drafts = {
+  keep: (chat) => tabStore.set(`draft.${chat}`, question.value),
+  /** Put the draft of a conversation into the field. */
+  show(chat) {
+    question.value = tabStore.get(`draft.${chat}`, "");
+    fit();
+  },
+};
+
 /** Ask what is in the field, with its files, by `ask`; a question that is refused stays in it. */
 function submitBy(ask) {
   const { uploading } = attachments;
@@ -41,17 +51,25 @@ function submitBy(ask) {
   if (refusal()) return;
   ask(text, attachments.take());
   question.value = "";
-  fit();
+  question.dispatchEvent(new Event("input"));
 }
 
-function wireComposer(ask) {
+/** `ask` asks a question, `current()` is the id of the conversation, `editLast` edits its last question. */
+function wireComposer({ ask, current, editLast }) {
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     submitBy(ask);
     question.focus();
   });
-  question.addEventListener("input", fit);
+  question.addEventListener("input", () => {
+    fit();
+    drafts.keep(current());
+  });
   question.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowUp" && !question.value && !event.isComposing) {
+      event.preventDefault();
+      return editLast();
+    }
     // An Enter that confirms a character belongs to the input method.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();

@@ -14,11 +14,13 @@ function storeIn(name) {
     }
   }
 
+  /** Store a value; "" removes it. */
   function set(key, value) {
     const written = JSON.stringify(value);
     volatile.delete(key);
     try {
-      globalThis[name].setItem(PREFIX + key, written);
+      if (value === "") globalThis[name].removeItem(PREFIX + key);
+      else globalThis[name].setItem(PREFIX + key, written);
     } catch {
       volatile.set(key, written);
     }
