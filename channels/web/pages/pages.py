@@ -31,6 +31,8 @@ CHAT_PATH = "/ws/chat/"
 #: The policy's word for no source at all.
 NONE = "'none'"
 _GAP = re.compile(r"\{(\w+)\}")
+#: A comment of scripts and styles with lines of its own.
+_COMMENT = re.compile(r"^[ \t]*(?://.*|/\*(?:[^*]|\*(?!/))*\*/[ \t]*)\n", re.MULTILINE)
 _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 
 
@@ -145,8 +147,8 @@ def _sockets(host: str) -> str:
 
 
 def _part(name: str) -> Markup:
-    """Return a file of the pages unescaped, for inclusion in a page."""
-    return Markup((HTML / name).read_text("utf-8"))
+    """Return a file of the pages unescaped, for inclusion in a page; a browser needs no lines of comments."""
+    return Markup(_COMMENT.sub("", (HTML / name).read_text("utf-8")))
 
 
 def _hash(text: str) -> str:

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240
 
 #: The most requests and bytes of a page's first load; bytes of bodies and headers, compressed.
 MOST_REQUESTS = 6
-MOST_BYTES = 150_000
+MOST_BYTES = 56_000
 
 
 @pytest.mark.parametrize(("path", "shown", "most_requests", "most_bytes"), [

@@ -169,6 +169,18 @@ def test_each_page_has_its_place_in_the_header(client: FlaskClient, path: str) -
     assert [attrs["href"] for tag, attrs in found if tag == "a"][:5] == ["./", "chat", "realtime", "batch", "docs"]
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_sent_without_the_comments_of_its_sources(client: FlaskClient, path: str) -> None:
+    """Scripts and styles lose the lines that are nothing else; every other line is there."""
+    page = client.get(path).get_data(as_text=True)
+    lines = [line.strip() for line in page.splitlines()]
+    script = (HTML / "shared/words.js").read_text("utf-8").splitlines()
+
+    assert [line for line in lines if line.startswith(("//", "/*"))] == []
+    code = [line.strip() for line in script if not line.strip().startswith(("//", "/*", "*"))]
+    assert set(code) <= set(lines)
+
+
 def test_every_icon_that_is_used_exists() -> None:
     """Markup and scripts name only icons that shared/icons.html draws."""
     sources = {path: path.read_text("utf-8") for path in [*HTML.glob("*/*.html"), *HTML.glob("*/*.js")]}
