@@ -68,16 +68,22 @@ class Watch:
 
 @contextmanager
 def tab(
-    chromium: Browser, home: str, *, size: tuple[int, int] = LAPTOP, dark: bool = False, scripts: tuple[Path, ...] = ()
+    chromium: Browser,
+    home: str,
+    *,
+    size: tuple[int, int] = LAPTOP,
+    dark: bool = False,
+    language: str = "zh-CN",
+    scripts: tuple[Path, ...] = (),
 ) -> Iterator[tuple[Page, Watch]]:
-    """Open an empty tab with a watch on it; `scripts` run before those of its pages."""
+    """Open an empty tab of a browser in a language, with a watch on it; `scripts` run before those of its pages."""
     width, height = size
     context = chromium.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if dark else "light",
         # The CPU draws each frame of an animation.
         reduced_motion="reduce",
-        locale="zh-CN",
+        locale=language,
     )
     for script in scripts:
         context.add_init_script(path=script)

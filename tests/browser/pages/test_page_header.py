@@ -122,8 +122,10 @@ def test_a_choice_reaches_the_pages_that_are_open(chromium: Browser, open_replic
 
 
 def test_a_key_for_this_tab_opens_all_pages(chromium: Browser, locked: Replica) -> None:
-    """The key is asked for once, after a wrong one again; other tabs do not get it. All pages are in the LOCALE."""
-    with tab(chromium, locked.url) as (page, watch):
+    """The key is asked for once, after a wrong one again; other tabs do not get it. All pages are in the LOCALE,
+    because they do not know the browser's language.
+    """
+    with tab(chromium, locked.url, language="fr-FR") as (page, watch):
         page.goto(locked.url + "/chat")
         enters_key(page, "wrong")
         expect(page.locator("#key-wrong")).to_be_visible()
@@ -143,9 +145,26 @@ def test_a_key_for_this_tab_opens_all_pages(chromium: Browser, locked: Replica) 
         assert_clean(watch)
 
 
+@pytest.mark.parametrize(("language", "shown"), [("zh-TW", "对话"), ("en-GB", "Chat"), ("fr-FR", "对话")])
+def test_a_first_visit_is_in_the_browsers_language(
+    chromium: Browser, open_replica: Replica, language: str, shown: str
+) -> None:
+    """In the server's where the pages have no other; what a person has chosen counts from then on."""
+    with tab(chromium, open_replica.url, language=language) as (page, watch):
+        page.goto(f"{open_replica.url}/chat")
+        is_open(page)
+        expect(page).to_have_title(f"来宝 · {shown}")
+
+        page.locator("#language").click()
+        page.reload()
+        is_open(page)
+        expect(page).to_have_title(f"来宝 · {'Chat' if shown == '对话' else '对话'}")
+        watch.assert_clean()
+
+
 def test_a_key_for_this_device_is_kept_until_it_is_forgotten(chromium: Browser, locked: Replica) -> None:
     """A new tab has the key; when it is forgotten in one tab, the others ask for it again."""
-    with tab(chromium, locked.url) as (page, watch):
+    with tab(chromium, locked.url, language="fr-FR") as (page, watch):
         page.goto(locked.url + "/batch")
         enters_key(page, KEY, on_device=True)
         is_open(page)
@@ -165,7 +184,7 @@ def test_a_key_for_this_device_is_kept_until_it_is_forgotten(chromium: Browser, 
 
 def test_a_dialog_that_is_closed_stays_closed(chromium: Browser, locked: Replica) -> None:
     """Escape closes the dialog; it opens again by the button in the header, and with a right key the page goes on."""
-    with tab(chromium, locked.url) as (page, watch):
+    with tab(chromium, locked.url, language="fr-FR") as (page, watch):
         page.goto(locked.url + "/chat")
         expect(page.locator("#key")).to_be_visible()
         page.keyboard.press("Escape")

@@ -28,9 +28,15 @@ const preferences = (() => {
     }
   }
 
-  /** Return the stored choices; the language is the server's until one is chosen. */
+  /** Return the first of the browser's languages that the pages have, else the server's. */
+  function visitorsLocale() {
+    const languages = navigator.languages.map((language) => language.slice(0, 2).toLowerCase());
+    return languages.find((language) => ["zh", "en"].includes(language)) ?? root.dataset.locale;
+  }
+
+  /** Return the stored choices; the language is the browser's until one is chosen. */
   function stored() {
-    const locale = read("localStorage", LOCALE) || root.dataset.locale;
+    const locale = read("localStorage", LOCALE) || visitorsLocale();
     const theme = read("localStorage", THEME);
     return {
       key: read("sessionStorage", KEY) || read("localStorage", KEY),
