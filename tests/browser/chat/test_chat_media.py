@@ -131,10 +131,17 @@ def test_what_cannot_be_sent_is_said(page: Page, dify: MockDify, replica: Replic
     }
     empty: FilePayload = {**PICTURE, "buffer": b""}
     many: list[FilePayload] = [{**PICTURE, "name": f"{number}.png"} for number in range(11)]
-    for files, words in (([large], "大.bin 太大了"), ([empty], "空文件"), (many, "最多带 10 个文件")):
-        page.set_input_files(FIELD, files)
-        page.locator("#refusal", has_text=words).wait_for()
-        screenshot(page, "chat-files-refused")
+    empties: list[FilePayload] = [{**empty, "name": name} for name in ("一.png", "二.png")]
+    page.set_input_files(FIELD, [large, *empties])
+    page.locator("#refusal", has_text="二.png").wait_for()
+    screenshot(page, "chat-files-refused")
+    assert (page.text_content("#refusal") or "").splitlines() == [
+        "大.bin 太大了，每个文件最大 20 MB。",
+        "一.png 是空文件。",
+        "二.png 是空文件。",
+    ]
+    page.set_input_files(FIELD, many)
+    page.locator("#refusal", has_text="最多带 10 个文件，没有添加：10.png。").wait_for()
 
     assert page.locator(".attachment").count() == 10
     assert len(dify.uploads) == before

@@ -95,6 +95,8 @@ const attachments = (() => {
   const button = iconButton("attach", "attach", () => field.click());
   let limits = FILE_LIMITS;
   let added = [];
+  /** A function for each file that was refused since the last choice: it returns the sentence about the file. */
+  let refusals = [];
 
   const on = {
     removed(one) {
@@ -104,9 +106,20 @@ const attachments = (() => {
     },
     failed(one, words) {
       drop(one);
-      refuse(words);
+      refuseFile(words);
     },
   };
+
+  function refuseFile(words) {
+    refusals.push(words);
+    refuse(() => refusals.map((sentence) => sentence()).join("\n"));
+  }
+
+  /** Return the sentence about a file that the server would refuse, "" for one that fits. */
+  function refusalOfFile({ name, size }) {
+    if (!size) return word("fileEmpty", { name });
+    return size > limits.max_bytes ? word("fileTooLarge", { name, most: sizeOf(limits.max_bytes) }) : "";
+  }
 
   function drop(one) {
     added = added.filter((other) => other !== one);
@@ -114,16 +127,16 @@ const attachments = (() => {
     list.hidden = !added.length;
   }
 
-  /** Add files; those that the server would refuse are refused in words, before they are uploaded. */
+  /** Add files; each that the server would refuse is named with the reason, before it is uploaded. */
   function add(files) {
-    const large = files.find(({ size }) => size > limits.max_bytes);
-    const empty = files.find(({ size }) => !size);
+    const fitting = files.filter((file) => !refusalOfFile(file));
+    const room = limits.max_files - added.length;
+    const names = fitting.slice(room).map(({ name }) => name);
+    refusals = [];
     refuse();
-    if (large) refuse(() => word("fileTooLarge", { name: large.name, most: sizeOf(limits.max_bytes) }));
-    else if (empty) refuse(() => word("fileEmpty", { name: empty.name }));
-    const fitting = files.filter(({ size }) => size && size <= limits.max_bytes);
-    if (added.length + fitting.length > limits.max_files) refuse(() => word("tooManyFiles", { most: limits.max_files }));
-    for (const file of fitting.slice(0, limits.max_files - added.length)) {
+    for (const file of files) if (refusalOfFile(file)) refuseFile(() => refusalOfFile(file));
+    if (names.length) refuseFile(() => word("tooManyFiles", { most: limits.max_files, names: names.join(word("nameJoin")) }));
+    for (const file of fitting.slice(0, room)) {
       const one = new Attachment(file, on);
       added.push(one);
       list.append(one.box);
