@@ -127,7 +127,7 @@ def test_a_running_answer_resumes_when_its_conversation_is_opened(
         question = "[[slow]] 年假怎么申请？后台"
         expect(visitor.asks(question).locator(".blocks")).to_contain_text("年假申请")
         begins_anew(visitor)
-        expect(chats(page).filter(has_text="后台")).to_contain_text("未答完")
+        expect(chats(page).filter(has_text="后台")).to_contain_text("回答中")
 
         replica.kill()
         replica.restart()
@@ -136,8 +136,25 @@ def test_a_running_answer_resumes_when_its_conversation_is_opened(
         opens(visitor, "后台")
 
         assert shown_words(visitor.sees_end(visitor.turns)) == shown_words(expected_answer(question))
-        expect(chats(page).filter(has_text="后台")).not_to_contain_text("未答完")
+        expect(chats(page).filter(has_text="后台").locator(".tag")).to_have_count(0)
         watch.assert_clean(outages=True)
+
+
+def test_an_answer_that_ends_elsewhere_is_new_in_the_list(visitor: Visitor) -> None:
+    """The list says that it is being written, then that it is new, until it is opened."""
+    page = visitor.page
+    expect(visitor.asks("[[slow]] 年假怎么申请？不看").locator(".blocks")).to_contain_text("年假申请")
+    begins_anew(visitor)
+    item = chats(page).filter(has_text="不看")
+    expect(item.locator(".tag")).to_have_text("回答中")
+
+    expect(item.locator(".tag")).to_have_text("新回答", timeout=TIMEOUT)
+    screenshot(page, "chat-unread")
+    visitor.comes_back()
+    expect(item.locator(".tag")).to_have_text("新回答")
+    opens(visitor, "不看")
+    visitor.sees_end(visitor.turns)
+    expect(item.locator(".tag")).to_have_count(0)
 
 
 def test_a_duplicated_tab_goes_on_and_the_first_one_stops(visitor: Visitor) -> None:

@@ -27,7 +27,10 @@ const database = new ChatDatabase({
     if (!troubles.has(kind)) note(() => word(`storage_${kind}`));
     troubles.add(kind);
   },
-  changed: () => list.draw(),
+  changed() {
+    list.draw();
+    background.watch();
+  },
   deleted(id) {
     if (id !== answers.chat.id) return;
     openChat(newId());
@@ -62,6 +65,8 @@ const list = new ChatList(database, () => answers.chat.id, {
   deleted: deleteChat,
 });
 
+const background = new Background(database, (id) => id !== answers.chat.id && connection.state === "open" && !document.hidden);
+
 let opening = 0;
 
 /** Show a conversation, and connect as its client: its running answers are resumed. */
@@ -77,7 +82,9 @@ async function openChat(id) {
   if (answers.chat.id || !question.value) drafts.show(id);
   if (location.hash !== `#${id}`) history[answers.chat.id ? "pushState" : "replaceState"](null, "", `#${id}`);
   const blank = { id, title: "", changed: Date.now(), unfinished: 0 };
-  answers.show(chats.find((chat) => chat.id === id) ?? blank, turns);
+  const chat = chats.find((one) => one.id === id) ?? blank;
+  if (chat.unread) database.see(id);
+  answers.show({ ...chat, unread: false }, turns);
   scrolling.toEnd();
   connection.connect();
   list.draw();
@@ -122,6 +129,7 @@ const connection = createConnection({
   onFrame: (frame) => answers.receive(frame),
   onOpen() {
     answers.reconnect();
+    background.watch();
     loadOpening((text) => ask(text));
   },
 });

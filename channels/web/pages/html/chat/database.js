@@ -9,7 +9,8 @@ const { ChatDatabase } = (() => {
   const newestFirst = (a, b) => b.changed - a.changed;
   const oldestFirst = (a, b) => a.number - b.number;
 
-  /** A conversation is {id, title, changed, unfinished}: milliseconds of the last change, number of unfinished answers.
+  /** A conversation is {id, title, changed, unfinished, unread}: milliseconds of the last change, number of unfinished
+   *  answers, whether one of them has ended since the conversation was shown.
    *  A turn is `Turn.kept` with `chat`, its conversation's id, and `number`, its place in the conversation. */
   class ChatDatabase {
     #db = null;
@@ -68,11 +69,18 @@ const { ChatDatabase } = (() => {
       return this.#announce(chat);
     }
 
-    async rename(id, title) {
-      const inMemory = this.#memory.chats.get(id);
-      if (inMemory) inMemory.title = title;
-      await this.#write(({ chats }) => when(chats.get(id), (known) => known && chats.put({ ...known, title })));
-      return this.#tell({ changed: true });
+    rename(id, title) {
+      return this.#change(id, { title });
+    }
+
+    /** The unfinished answers of a conversation that is not shown have ended. */
+    end(id) {
+      return this.#change(id, { unfinished: 0, unread: true });
+    }
+
+    /** A conversation is shown. */
+    see(id) {
+      return this.#change(id, { unread: false });
     }
 
     async delete(id) {
@@ -98,6 +106,13 @@ const { ChatDatabase } = (() => {
       const turns = overlaid(kept, this.#memory.turns).filter(({ question, text }) => has(question) || has(text));
       const chats = (await this.chats()).filter(({ title }) => has(title));
       return new Set([...chats.map(({ id }) => id), ...turns.map(({ chat }) => chat)]);
+    }
+
+    async #change(id, values) {
+      const inMemory = this.#memory.chats.get(id);
+      if (inMemory) Object.assign(inMemory, values);
+      await this.#write(({ chats }) => when(chats.get(id), (known) => known && chats.put({ ...known, ...values })));
+      return this.#tell({ changed: true });
     }
 
     async #read(ask) {

@@ -98,7 +98,8 @@ class ChatList {
 
   #about(chat) {
     const about = element("small", "soft", whenOf(chat.changed));
-    if (chat.unfinished) about.prepend(labelled("span", "tag", "unfinished"), " ");
+    const state = chat.unfinished ? "answering" : chat.unread ? "unread" : "";
+    if (state) about.prepend(labelled("span", `tag ${state}`, state), " ");
     return about;
   }
 

@@ -11,6 +11,8 @@ function suggestionsShown(questions, ask) {
   });
 }
 
+const keyHeaders = () => (preferences.key ? { Authorization: `Bearer ${preferences.key}` } : {});
+
 /** The key with which the opening was loaded. */
 let openedWith = null;
 
@@ -18,9 +20,8 @@ let openedWith = null;
 async function loadOpening(ask) {
   if (openedWith === preferences.key) return;
   openedWith = preferences.key;
-  const headers = preferences.key ? { Authorization: `Bearer ${preferences.key}` } : {};
   try {
-    const reply = await fetch(new URL("./api/chat/opening", location.href), { headers });
+    const reply = await fetch(new URL("./api/chat/opening", location.href), { headers: keyHeaders() });
     if (!reply.ok) return;
     const { html, suggested_questions: questions, files } = (await reply.json()).data;
     const words = element("div", "opening-words");
