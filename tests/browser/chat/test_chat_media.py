@@ -170,7 +170,7 @@ def test_the_app_opens_the_chat_and_suggests(page: Page, dify: MockDify) -> None
 
 
 def test_a_phone_and_the_dark(chromium: Browser, replica: Replica) -> None:
-    """Nothing is wider than the page."""
+    """Nothing is wider than the page, in either language."""
     with tab(chromium, replica.url, size=PHONE, dark=True) as (page, watch):
         page.goto(f"{replica.url}/chat")
         page.wait_for_selector("#opening .suggestion")
@@ -181,6 +181,12 @@ def test_a_phone_and_the_dark(chromium: Browser, replica: Replica) -> None:
         sends(page, "这是什么？")
         ends(page)
         screenshot(page, "chat-answer-phone")
+        for _ in range(2):
+            button, box = (page.locator(css).bounding_box() for css in ("#send", "#composer .box"))
+            assert button
+            assert box
+            assert button["x"] + button["width"] < box["x"] + box["width"]
+            page.locator("#language").click()
 
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         watch.assert_clean()
