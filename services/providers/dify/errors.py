@@ -86,9 +86,9 @@ _BREAKS = ("provider_timeout", "provider_unreachable")
 def as_break(exc: ProviderError, *, running: bool) -> ProviderError:
     """Return a `StreamBroken` for an error that cut off the stream of a run in progress, else the error itself.
 
-    After a `StreamBroken` Dify may have the answer.
+    After a `StreamBroken` Dify may have the answer. It has none to a question that cannot have left.
     """
-    broken = exc.code in _BREAKS and running and not isinstance(exc, TransientError)
+    broken = exc.code in _BREAKS and running and not exc.unsent and not isinstance(exc, TransientError)
     return StreamBroken(str(exc), code=exc.code) if broken else exc
 
 

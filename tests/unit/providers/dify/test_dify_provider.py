@@ -16,7 +16,7 @@ from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.attachments import AnswerFile, Attached
-from services.errors import ConversationGone
+from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify.answer import answer_files
 from tests.support.answers import TickingClock, ask, provider_lines
@@ -252,6 +252,17 @@ def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> Non
 
     assert answer.code == "interrupted"
     assert answer.text
+
+
+def test_an_answer_is_not_looked_up_where_no_question_can_have_left(tmp_path: Path) -> None:
+    """An untrusted certificate is an error at once, not a broken stream, which would be looked up for 15 s."""
+    context, _ = self_signed(tmp_path)
+    with RawServer(b"", tls=context) as server:
+        error = ask(dify_provider(base_url=f"{server.url}/v1", api_keys=[KEY]), "年假").error
+
+    assert isinstance(error, ProviderError)
+    assert not isinstance(error, StreamBroken)
+    assert (error.code, str(error)[:25]) == ("provider_unreachable", "certificate verify failed")
 
 
 def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFixture) -> None:
