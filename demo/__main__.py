@@ -26,7 +26,7 @@ from demo.gateway_process import GatewayFailed
 from demo.page.cast import DIFY_MODES, PEOPLE
 from demo.page.conversations import Conversations
 from demo.page.server import PageServer, create_page
-from demo.stage import AES_KEY, BOT_ID, TOKEN, CannotBegin, Stage, real_dify, running_stage, websocket_chosen
+from demo.stage import AES_KEY, API_KEY, BOT_ID, TOKEN, CannotBegin, Stage, real_dify, running_stage, websocket_chosen
 from demo.wecom.simulator import CallbackFailed, RuleBroken
 from tools._pipes import until_nobody_reads
 
@@ -100,6 +100,7 @@ def _addresses(page: str, stage: Stage) -> str:
         "realtime": f"{stage.gateway.url}/realtime",
         "batch": f"{stage.gateway.url}/batch",
         "docs": f"{stage.gateway.url}/docs",
+        "API key": API_KEY,
         **bot,
         "log": str(stage.gateway.log),
         "Dify": "simulated" if stage.set_mode else "real",

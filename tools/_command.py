@@ -13,8 +13,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 import click
 
+from config.addresses import bracketed
+from config.environment import read_environment
+from config.errors import SettingsError
+from config.settings import Settings
+
 #: Query parameters in which people put keys. An address with one is refused: proxies log addresses.
 KEYS = {"key", "api_key", "apikey", "token", "access_token", "auth", "authorization"}
+#: PORT, unless it is set.
+LOCAL_PORT = Settings.model_fields["port"].default
+#: How help shows the default of --url.
+LOCAL = "HOST and PORT of .env"
 INTERRUPTED = 130
 WRONG_USAGE = 2
 
@@ -102,6 +111,16 @@ def service_url(url: str) -> str:
     """Convert an option to the address of a running service."""
     parts = urlsplit(checked_address(url, "http", "https"))
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def local_url() -> str:
+    """Return the address of the service with this folder's settings: HOST and PORT of the environment or `.env`."""
+    with suppress(SettingsError):
+        given = read_environment(os.environ, ".env")
+        host = given.get("HOST", "")
+        reached = "127.0.0.1" if host in ("", "0.0.0.0", "::", "[::]") else bracketed(host.strip("[]"))
+        return f"http://{reached}:{given.get('PORT', LOCAL_PORT)}"
+    return f"http://127.0.0.1:{LOCAL_PORT}"
 
 
 def api_key(text: str) -> str:

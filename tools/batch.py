@@ -9,7 +9,8 @@
 
 Standard output has what was asked for alone, with --json as JSON lines; progress and errors are on standard error. The
 key comes from LAIBAO_KEY, else from a hidden prompt if the service requires one; `--key -` reads it from standard
-input. During an outage calls are retried; a submission that is sent again creates no second task.
+input. The service is that of LAIBAO_URL or --url, else the one at PORT of `.env`. During an outage calls are retried; a
+submission that is sent again creates no second task. A service that never answered is not waited for.
 Exit status: 0 done, with every question of a task answered; 1 not; 2 wrong usage; 3 some failed, or all; 130
 interrupted, after a line on how to continue; 141 the reader of the output closed the pipe.
 """
@@ -25,9 +26,9 @@ from typing import Any
 
 import click
 
-from tools._batch.client import URL, BatchClient
+from tools._batch.client import BatchClient
 from tools._batch.questions import submission
-from tools._command import api_key, json_object, run, seconds_or_none, service_url
+from tools._command import LOCAL, api_key, json_object, local_url, run, seconds_or_none, service_url
 from tools._pipes import until_nobody_reads
 
 #: Seconds calls are retried during an outage.
@@ -68,7 +69,7 @@ def _many(*options: Callable[..., Any]) -> Callable[[Callable[..., int]], Callab
 
 
 _of_server = _many(
-    click.option("--url", type=service_url, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
+    click.option("--url", type=service_url, default=local_url, envvar="LAIBAO_URL", metavar="URL", show_default=LOCAL),
     click.option("--key", type=api_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY."),
     click.option("--json", "as_json", is_flag=True, help="Print what the service says as JSON, an object a line."),
     click.option(

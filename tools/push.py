@@ -4,8 +4,8 @@
     python -m tools.push --group wrGROUP --file report.pdf
     date | python -m tools.push --to zhangsan -               the text comes from standard input
 
-The service is that of LAIBAO_URL or --url, the key that of LAIBAO_KEY, or with `--key -` of standard input. During an
-outage calls are repeated, and the message is sent once.
+The service is that of LAIBAO_URL or --url, else the one at PORT of `.env`; the key that of LAIBAO_KEY, or with
+`--key -` of standard input. During an outage calls are repeated, and the message is sent once.
 Exit status: 0 sent; 1 not sent, or not known; 2 wrong usage; 130 interrupted; 141 the output's reader closed the pipe.
 """
 
@@ -23,8 +23,7 @@ from typing import Any
 import click
 
 from tools._batch.api import Api, Data, Failed, retried
-from tools._batch.client import URL
-from tools._command import api_key, run, seconds_or_none, service_url
+from tools._command import LOCAL, api_key, local_url, run, seconds_or_none, service_url
 from tools._page import Printer, printer_on
 from tools._pipes import until_nobody_reads
 
@@ -43,7 +42,7 @@ RUNNING = ("queued", "sending")
 @click.option("--id", "name", default="", metavar="KEY", help="Your own id of the message: twice is sent once.")
 @click.option("--wait", type=seconds_or_none, default=WAIT, metavar="SECONDS", help="Wait for its end, 60; 0: do not.")
 @click.option("--json", "as_json", is_flag=True, help="Print the push as one JSON object.")
-@click.option("--url", type=service_url, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True)
+@click.option("--url", type=service_url, default=local_url, envvar="LAIBAO_URL", metavar="URL", show_default=LOCAL)
 @click.option("--key", type=api_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY.")
 def push(
     markdown: str, userid: str, chatid: str, file: Path | None, wait: float, as_json: bool, url: str, **rest: str

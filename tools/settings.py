@@ -3,7 +3,7 @@
 `--write` writes the three documents that list all settings: this page, the Chinese one, and `demo.env`. They are made
 of the fields in `config/groups.py`. `--json` prints an array of `{name, section, default, meaning, reserved}` instead.
 `--check` checks the environment and `.env` as a start does, without connecting to anything: exit status 1 and one line
-for a wrong setting.
+for a wrong setting. `--effective` prints the value of each setting here, secrets masked, and where it comes from.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from pydantic.fields import FieldInfo
 
 from bootstrap.container import Container
 from config import groups, rules
+from config.environment import read_environment
 from config.errors import SettingsError
-from config.settings import Settings
+from config.problems import MASK, is_secret
+from config.settings import Settings, load_settings
 from server.startup import load_checked
 from tools._pipes import until_nobody_reads
 
@@ -101,9 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of Markdown")
     parser.add_argument("--write", action="store_true", help="write docs/settings*.md and demo.env instead")
     parser.add_argument("--check", action="store_true", help="check the environment and .env as a start does instead")
+    parser.add_argument("--effective", action="store_true", help="print each value here, and where it comes from")
     options = parser.parse_args(argv)
     if options.check:
         return check()
+    if options.effective:
+        return print_effective(as_json=options.json)
     if options.write:
         for path, text in documents().items():
             (ROOT / path).write_text(text, "utf-8")
@@ -121,6 +127,36 @@ def check() -> int:
         return 1
     print("the settings are right")
     return 0
+
+
+def print_effective(*, as_json: bool) -> int:
+    """Print the settings of this folder and environment; return the exit status."""
+    try:
+        found = list(effective())
+    except SettingsError as exc:
+        print(f"wechatlaibao: {exc}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(f"{one['from']:<11}  {one['name']}={one['value']}" for one in found))
+    return 0
+
+
+def effective() -> Iterator[dict[str, str]]:
+    """Yield `{name, value, from}` of each setting; `from` is environment, .env or default.
+
+    Raises:
+        SettingsError: a value is missing or wrong.
+    """
+    settings = load_settings()
+    given = {"environment": read_environment(os.environ, None), ".env": read_environment({}, ".env")}
+    for name in (name for section in SECTIONS for name in section.names):
+        value = getattr(settings, name)
+        source = next((source for source, names in given.items() if name.upper() in names), "default")
+        # Of a secret only whether there is one; a default is no secret.
+        masked = is_secret(Settings, name) and source != "default"
+        yield {"name": name.upper(), "value": MASK if masked else written(value), "from": source}
 
 
 def documents() -> Mapping[str, str]:
@@ -169,18 +205,20 @@ def meaning_of(field: FieldInfo, language: str) -> str:
 
 def shown(name: str, field: FieldInfo) -> str:
     """Return a default as it is written in `.env`; "" for none."""
-    if name == "workers":
-        return "CPUs, ≤ 4"
-    default: Any = field.default
-    if isinstance(default, (Secret, SecretStr)):
-        default = default.get_secret_value()
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, dict):
-        return json.dumps(default, ensure_ascii=False) if default else ""
-    if isinstance(default, tuple):
-        return ",".join(default)
-    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    return "CPUs, ≤ 4" if name == "workers" else written(field.default)
+
+
+def written(value: Any) -> str:
+    """Return a value as it is written in `.env`; "" for none."""
+    if isinstance(value, (Secret, SecretStr)):
+        value = value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def demo_env() -> str:

@@ -5,9 +5,10 @@
     python -m tools.ws --send hello --expect '{"role": "assistant", "status": "completed"}'
 
 Prints every frame with the seconds since the connection opened, `>` sent and `<` received. JSON objects are sent
-unchanged. The key comes from --key or LAIBAO_WS_KEY and is sent in a header; it is never printed and not allowed in
---url. Exit status: 0 all expected frames came, 1 they did not, 2 wrong usage, 3 not connected or refused, 130
-interrupted, 141 the reader of the output closed the pipe.
+unchanged. The key comes from --key, LAIBAO_KEY or LAIBAO_WS_KEY and is sent in a header; it is never printed and not
+allowed in --url. Without --url the service is the one at PORT of `.env`.
+Exit status: 0 all expected frames came, 1 they did not, 2 wrong usage, 3 not connected or refused, 130 interrupted, 141
+the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import click
 
-from tools._command import checked_address, checked_key, run, seconds
+from tools._command import LOCAL, checked_address, checked_key, local_url, run, seconds
 from tools._pipes import until_nobody_reads
 from tools._ws.frames import Frame, Pattern, ScriptStep, frame_of, read_steps
 from tools._ws.talk import NotConnected, Plan, SocketTalk, connected, typed
 
+#: Variables with the key; the second one is that of every tool.
+KEYS = ("LAIBAO_WS_KEY", "LAIBAO_KEY")
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
 #: Seconds a scripted session may take.
 TIMEOUT = 60.0
@@ -62,11 +65,14 @@ def _address(url: str) -> str:
 @click.command("ws", cls=SeveralTexts, help="Talk to a socket.", epilog=STATUS)
 @click.argument("channel", type=click.Choice(sorted(PATHS)), default="chat")
 @click.option(
-    "--url", type=_address, default="ws://127.0.0.1:5000", metavar="URL", help="Default path: the channel's own."
+    "--url",
+    type=_address,
+    default=lambda: f"ws{local_url()[4:]}",
+    metavar="URL",
+    show_default=LOCAL,
+    help="Default path: the channel's own.",
 )
-@click.option(
-    "--key", type=checked_key, default="", envvar="LAIBAO_WS_KEY", metavar="KEY", help="Better set LAIBAO_WS_KEY."
-)
+@click.option("--key", type=checked_key, default="", envvar=KEYS, metavar="KEY", help="Better set LAIBAO_KEY.")
 @click.option("--client-id", default="", help="Chat only: the client's own id of this connection.")
 @click.option("--resume", type=_resumption, metavar="STREAM_ID:CURSOR", help="Resume this answer first.")
 @click.option("--send", multiple=True, metavar="TEXT...", help="Send this text.")

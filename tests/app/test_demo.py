@@ -238,6 +238,8 @@ def test_a_demo_serves_its_printed_addresses_and_removes_its_files(tmp_path: Pat
         assert demo.address("page") == f"http://127.0.0.1:{port}"
         assert requests.get(demo.address("page"), timeout=5).status_code == 200
         assert demo.address("callback") == f"{gateway}/wechat/callback"
+        key = {"X-API-Key": demo.address("API key")}
+        assert requests.get(f"{gateway}/v1/models", headers=key, timeout=10).status_code == 200
         for name in ("chat", "realtime", "batch", "docs"):
             assert demo.address(name) == f"{gateway}/{name}"
             reply = requests.get(f"http://127.0.0.1:{port}/{name}", timeout=10)

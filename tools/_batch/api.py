@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError, SSLError, Timeout
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ConnectionError,
+    ConnectTimeout,
+    ContentDecodingError,
+    SSLError,
+    Timeout,
+)
 
 from services.http.certificates import tls_failure
 
@@ -51,6 +58,8 @@ class Api:
         self._root = url.rstrip("/") + root
         self._host = urlsplit(url).netloc
         self._key = key
+        #: Whether the service ever answered; until then no outage is assumed.
+        self._answered = False
         self._session = requests.Session()
         # Otherwise requests would authenticate with the machine's .netrc.
         self._session.auth = self._sign
@@ -80,10 +89,14 @@ class Api:
     def _call(self, method: str, path: str, **more: Any) -> requests.Response:
         with self._reach():
             reply = self._session.request(method, f"{self._root}{path}", timeout=TIMEOUT, allow_redirects=False, **more)
+        self._answered = True
         if reply.status_code < 300:
             return reply
         with closing(reply):
-            raise _error(reply)
+            error = _error(reply)
+            if isinstance(error, Locked) and not self._key:
+                raise Locked(f"{error}; set LAIBAO_KEY, or give --key - and the key on standard input")
+            raise error
 
     @contextmanager
     def _reach(self) -> Iterator[None]:
@@ -92,14 +105,22 @@ class Api:
             yield
         except SSLError as exc:
             raise Failed(f"no safe connection to {self._host}: {tls_failure(exc) or exc}") from exc
+        except ConnectTimeout as exc:
+            raise self._absent(f"{self._host} does not answer") from exc
         except Timeout as exc:
             raise Away(f"{self._host} does not answer") from exc
         except (ChunkedEncodingError, ContentDecodingError) as exc:
             raise Away(f"the connection to {self._host} broke off") from exc
         except ConnectionError as exc:
-            raise Away(f"cannot connect to {self._host}") from exc
+            raise self._absent(f"cannot connect to {self._host}") from exc
         except (requests.RequestException, ValueError) as exc:
             raise Failed(f"cannot ask {self._host}: {exc}") from exc
+
+    def _absent(self, words: str) -> Failed:
+        """Return the error of a connection that could not be made: an outage only if the service has answered."""
+        if self._answered:
+            return Away(words)
+        return Failed(f"{words}: start the service there, or give its address in LAIBAO_URL or --url")
 
 
 def _error(reply: requests.Response) -> Failed:

@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 
 from tools._batch.api import Api, Data, Failed, Locked, retried
 from tools._batch.progress import Lines, sentence, view_on
-from tools._command import INTERRUPTED, checked_key, key_from_stdin
+from tools._command import INTERRUPTED, checked_key, key_from_stdin, local_url
 from tools._page import printer_on
 
-URL = "http://127.0.0.1:5000"
 #: Seconds between two requests for a task's state.
 LOOK = 1.0
 ENDED = ("completed", "failed", "cancelled")
@@ -92,7 +91,7 @@ class BatchClient:
 
     def wait(self, task_id: str, view: Lines, out: Path | None) -> Data:
         """Wait for the end of a task and return it."""
-        url = "" if self._url == URL else f" --url {self._url}"
+        url = "" if self._url == local_url() else f" --url {self._url}"
         go_on = f"python -m tools.batch results {task_id}{f' --out {out}' if out else ''}{url}"
         end = f"python -m tools.batch cancel {task_id}{url}"
         self._next_step = f"; the task goes on. Wait for it: {go_on}; end it: {end}"

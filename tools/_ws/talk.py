@@ -218,7 +218,8 @@ class SocketTalk:
         if self._plan.expected and not self._expected:
             return self._judged()
         if end["code"] == NOT_AUTHENTICATED:
-            raise NotConnected("refused: the key is missing or wrong; give it as --key or in LAIBAO_WS_KEY")
+            reason = "the key is wrong, or no longer valid" if self._plan.key else "no key was given: set LAIBAO_KEY"
+            raise NotConnected(f"refused: {reason}")
         wrong = [] if end["code"] == 1000 or self._plan.expected else [f"closed with {end['code']}"]
         return wrong + self._judged()
 

@@ -117,7 +117,8 @@ def answers(frame: dict[str, Any]) -> list[Any]:
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation ends by a frame or a close, not because the machine is slow, and the environment has no key."""
     monkeypatch.setattr("tools._ws.talk.QUIET", 60.0)
-    monkeypatch.delenv("LAIBAO_WS_KEY", raising=False)
+    for name in ("LAIBAO_WS_KEY", "LAIBAO_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -316,7 +317,7 @@ def test_the_key_is_sent_in_a_header_and_not_printed(
     """The key comes from the option or the environment; it is masked even if the server sends it back."""
     endpoint = Endpoint({"type": "system", "content": f"Bearer {KEY}"})
     if way == "environment":
-        monkeypatch.setenv("LAIBAO_WS_KEY", KEY)
+        monkeypatch.setenv("LAIBAO_KEY", KEY)
 
     assert run(endpoint, "--expect", "system", *(["--key", KEY] if way == "option" else [])) == 0
 
@@ -367,7 +368,9 @@ def test_a_failed_connection_is_one_line(capsys: Captured) -> None:
     port = free_port()
 
     assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q") == 3
-    assert "LAIBAO_WS_KEY" in capsys.readouterr().err
+    assert capsys.readouterr().err == "refused: no key was given: set LAIBAO_KEY\n"
+    assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q", "--key", KEY) == 3
+    assert capsys.readouterr().err == "refused: the key is wrong, or no longer valid\n"
     assert status_of("--url", f"ws://127.0.0.1:{port}", "--send", "q") == 3
     assert capsys.readouterr().err.startswith(f"cannot connect to 127.0.0.1:{port}")
     with RawServer(b"220 mail\r\n") as server:

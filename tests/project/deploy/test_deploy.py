@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from channels.openai.requests import CompletionRules
 from channels.web.multipart import FIELDS_BYTES
 from config.settings import Settings, load_settings
 from tests.support.replicas import ROOT, AppServer, Replica, settings_for
-from tests.support.servers.installed import BATCH, HOME, WEB, install, program, unit_lines
+from tests.support.servers.installed import BATCH, HOME, WEB, install, program, unit_lines, write_settings
 from tests.support.servers.manifests import BASE, every, render
 from tests.support.servers.nginx import SITE, upstream_of
 from tests.support.servers.processes import RedisServer, require_binary
@@ -88,6 +89,20 @@ def test_the_units_start_an_existing_program(unit: Path, home: Path) -> None:
     assert Path(started).is_file()
     assert all(importlib.util.find_spec(name) for name in arguments[1:2])
     assert Path(lines["Documentation"].removeprefix("file:").replace(HOME, str(home))).is_file()
+
+
+def test_a_reload_checks_the_settings_first(home: Path) -> None:
+    """systemd carries the commands out in this order, and none after one that failed."""
+    check, signal = re.findall(r"^ExecReload=(.*)$", WEB.read_text(), re.MULTILINE)
+    command = check.replace(HOME, str(home)).split()
+    env = {"PATH": os.environ["PATH"]}
+
+    wrong = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=60)
+    write_settings(home, settings_for("redis://127.0.0.1:1/1"))
+    right = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=60)
+
+    assert (wrong.returncode, wrong.stderr.count("\n"), right.returncode) == (1, 1, 0), wrong.stderr + right.stderr
+    assert signal == "/bin/kill -HUP $MAINPID"
 
 
 def test_a_replicas_settings_follow_from_its_port() -> None:
