@@ -80,19 +80,27 @@ class FormChoice:
 
 
 class OfferedChoices(NamedTuple):
-    """The choices of a form that one click can submit, for a card or a page."""
+    """A form that one click can submit, for a card or a page: its choices, and the texts that it asks for."""
 
     #: The form's id, from which its token cannot be derived.
     form_id: str
     titles: tuple[str, ...]
+    #: Without their defaults. A card has no fields for them.
+    inputs: tuple[FormInput, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps([self.form_id, *self.titles], ensure_ascii=False, separators=(",", ":"))
+        inputs = [[each.name, *each.options] for each in self.inputs]
+        written = (
+            [self.form_id, *self.titles] if not inputs else {"form": [self.form_id, *self.titles], "inputs": inputs}
+        )
+        return json.dumps(written, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> OfferedChoices:
-        form_id, *titles = json.loads(text)
-        return cls(form_id, tuple(titles))
+        written = json.loads(text)
+        form, inputs = (written["form"], written["inputs"]) if isinstance(written, dict) else (written, [])
+        form_id, *titles = form
+        return cls(form_id, tuple(titles), tuple(FormInput(name, options=tuple(options)) for name, *options in inputs))
 
 
 def clicked_choice(form_id: str, place: int) -> str:

@@ -171,6 +171,8 @@ class ChatDisplay:
         if asks := full.asks:
             titles = enumerate(asks.titles)
             frame["choices"] = [{"title": title, "choice": clicked_choice(asks.form_id, at)} for at, title in titles]
+            if asks.inputs:
+                frame["inputs"] = [{"name": each.name, "options": list(each.options)} for each in asks.inputs]
         if full.error_code:
             frame["code"] = full.error_code.upper()
         if full.usage.known:

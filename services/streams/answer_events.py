@@ -91,7 +91,7 @@ class AnswerFiles(Protocol):
 class AskedBack:
     """The answer ends with forms that wait for the person."""
 
-    #: The choices of its only form as `OfferedChoices` in JSON, "" where one click is not enough to answer.
+    #: The choices of its only form as `OfferedChoices` in JSON, "" where there are several.
     choices: str = ""
 
 

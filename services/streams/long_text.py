@@ -91,7 +91,7 @@ class FullAnswer:
     told: str = ""
     #: The questions that the app suggests after the answer, one per line.
     suggested: str = ""
-    #: The choices of the form that the answer asks, as `OfferedChoices` in JSON; "" where one click cannot answer.
+    #: The choices of the form that the answer asks, as `OfferedChoices` in JSON; "" for none and for several.
     choices: str = ""
     #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
     retry_after: float = 0.0
@@ -125,7 +125,7 @@ class FullAnswer:
 
     @property
     def asks(self) -> OfferedChoices | None:
-        """The form that a completed answer ends with, where one click can answer it."""
+        """The form that a completed answer ends with; None for none, and for several."""
         if self.status != "completed" or not self.choices:
             return None
         return OfferedChoices.from_json(self.choices)

@@ -82,7 +82,7 @@ class Snapshot:
     has_files: bool = False
     #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
     note: str = ""
-    #: The choices of the form that an ended answer asks, as `OfferedChoices` in JSON; "" where one click cannot answer.
+    #: The choices of the form that an ended answer asks, as `OfferedChoices` in JSON; "" for none and for several.
     choices: str = ""
     #: The stream existed before this question was asked; no reader sees it.
     found: bool = field(default=False, compare=False)

@@ -66,6 +66,8 @@ class Button(NamedTuple):
 
 def form_card(stream_id: str, choices: OfferedChoices, title: str) -> Card | None:
     """Return the card with a form's choices below the answer of a stream; None where they do not fit on one."""
+    if choices.inputs:
+        return None
     # A title that is only markup would be a button without a text.
     titles = [plain_line(each, BUTTON_CHARACTERS) or each.strip() for each in choices.titles]
     if not all(titles) or not 0 < len(titles) <= MOST_BUTTONS:

@@ -106,7 +106,8 @@ class ConversationForms:
         if mine:
             return ClaimedForm(mine.form, None, store.sealed(asker.question, mine.form))
         clicked = asker.question.choice
-        found = words.clicked(clicked, kept) if clicked else words.chosen(asker.question.text, kept)
+        given = asker.question.inputs
+        found = words.clicked(clicked, given, kept) if clicked else words.chosen(asker.question.text, kept)
         if found is None:
             if clicked:
                 raise AnswerError("a click on a form that is not known", code="form_gone")

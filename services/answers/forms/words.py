@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from config.texts import Texts
 from services.answers.forms.form_store import KeptForm, form_id
@@ -44,19 +44,21 @@ def shown(forms: Sequence[PendingForm], texts: Texts, *, answerable: bool) -> st
 
 
 def _form(form: PendingForm, texts: Texts) -> str:
-    choices = _numbered((action.title for action in form.actions), form.first)
-    wanted = "\n".join(f"- {_input(each)}" for each in form.inputs)
-    asked = f"{texts.get('form_wanted')}\n\n{wanted}" if wanted else ""
-    return "\n\n".join(filter(None, (form.content, choices, asked)))
+    asked = _asked([action.title for action in form.actions], form.inputs, texts, form.first)
+    return "\n\n".join(filter(None, (form.content, asked)))
 
 
-def _numbered(titles: Iterable[str], first: int = 1) -> str:
-    return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, first))
+def _asked(titles: Sequence[str], inputs: Sequence[FormInput], texts: Texts, first: int = 1) -> str:
+    """Return a form's numbered choices and the names of the texts that it asks for."""
+    choices = "\n".join(f"{number}. {title}" for number, title in enumerate(titles, first))
+    wanted = "\n".join(f"- {_input(each)}" for each in inputs)
+    return "\n\n".join(filter(None, (choices, f"{texts.get('form_wanted')}\n\n{wanted}" if wanted else "")))
 
 
-def without_choices(slices: Iterable[str], choices: OfferedChoices, texts: Texts) -> Iterator[str]:
+def without_choices(slices: Iterable[str], asks: OfferedChoices, texts: Texts) -> Iterator[str]:
     """Yield the slices of an answer without the numbered choices at its end, which a reader has as buttons."""
-    ending, held = f"{_numbered(choices.titles)}\n\n{texts.get('form_choose')}", ""
+    sentence = texts.get("form_inputs" if asks.inputs else "form_choose")
+    ending, held = f"{_asked(asks.titles, asks.inputs, texts)}\n\n{sentence}", ""
     for each in slices:
         held += each
         yield held[: -len(ending)]
@@ -70,21 +72,23 @@ def _input(wanted: FormInput) -> str:
 
 
 def offered(forms: Sequence[PendingForm]) -> str:
-    """Return the choices of a run's only form as JSON.
-
-    "" where a click alone cannot answer: several forms, or one that asks for texts.
-    """
-    if len(forms) != 1 or forms[0].inputs:
+    """Return the choices of a run's only form as JSON, "" for several forms: one click cannot answer them."""
+    if len(forms) != 1:
         return ""
-    return OfferedChoices(form_id(forms[0]), tuple(action.title for action in forms[0].actions)).to_json()
+    titles = tuple(action.title for action in forms[0].actions)
+    return OfferedChoices(form_id(forms[0]), titles, forms[0].inputs).to_json()
 
 
-def clicked(choice: str, kept: Sequence[KeptForm]) -> Chosen | None:
-    """Return the form and the action that `clicked_choice` names; None where the person has no such form."""
+def clicked(choice: str, given: Mapping[str, Any], kept: Sequence[KeptForm]) -> Chosen | None:
+    """Return the form and the action that `clicked_choice` names, with the texts that were `given` by name.
+
+    A text that was not given is the form's default. None where the person has no such form.
+    """
     for each in kept:
         for place, action in enumerate(each.form.actions):
             if choice == clicked_choice(each.form_id, place):
-                return Chosen(each, FormChoice(action.id))
+                texts = {one.name: str(given.get(one.name) or one.default)[:MAX_VALUE] for one in each.form.inputs}
+                return Chosen(each, FormChoice(action.id, texts))
     return None
 
 

@@ -17,7 +17,7 @@ from config.texts import ZH, Texts
 from services import metrics
 from services.attachments import SentFile
 from services.errors import StoreUnavailable, StreamUnknown
-from services.forms import OfferedChoices
+from services.forms import FormInput, OfferedChoices
 from services.identity.callers import Caller
 from services.models import Question, Status, Usage
 from services.streams.following import Update
@@ -250,6 +250,21 @@ def test_the_choices_of_a_form_come_with_the_whole_answer(client: ChatClient, ga
     assert "2. 驳回" not in completed["html"]
     assert "choices" not in failed
     assert "2. 驳回" in failed["html"]
+
+
+def test_the_texts_that_a_form_asks_for_come_with_its_choices(client: ChatClient, gateway: FakeGateway) -> None:
+    """A client gives them as `inputs`."""
+    stream_id = client.asks("报销？", conversation=True)
+    wanted = (FormInput("comment", "无"), FormInput("priority", options=("low", "high")))
+    gateway.streams[stream_id].answer = FullAnswer(
+        "同意吗？", "completed", choices=OfferedChoices(FORM, ("同意",), wanted).to_json()
+    )
+    gateway.streams[stream_id].tells(grown(1, "同意吗？"), ended(1))
+
+    full = client.sees(type="chat", role="assistant")
+
+    assert full["inputs"] == [{"name": "comment", "options": []}, {"name": "priority", "options": ["low", "high"]}]
+    assert not client.unknown()
 
 
 def test_a_choice_is_asked_in_the_conversation_of_its_form(client: ChatClient, gateway: FakeGateway) -> None:

@@ -87,9 +87,9 @@ def test_the_choices_of_a_conversation_are_clicked(app_server: AppServer, dify: 
     caller, gateway = app_server.container.callers.check(KEY), app_server.container.gateway
     reader: dict[str, Any] = {"bot": "default", "principal": caller.principal}
 
-    def asks(text: str, session: str, choice: str = "") -> FullAnswer:
+    def asks(text: str, session: str, choice: str = "", **inputs: str) -> FullAnswer:
         who: dict[str, Any] = {"principal": caller.principal, "credential": caller.credential, "session": session}
-        stream_id = gateway.ask(Question(text, "chat", "default", choice=choice, **who)).stream_id
+        stream_id = gateway.ask(Question(text, "chat", "default", choice=choice, inputs=inputs, **who)).stream_id
         wait_until(lambda: (shown := gateway.read(stream_id, **reader)) and shown.status != "processing")
         return gateway.follow(stream_id, **reader).full_answer()
 
@@ -104,3 +104,10 @@ def test_the_choices_of_a_conversation_are_clicked(app_server: AppServer, dify: 
     assert asks("驳回", "client-1", choice).text == rest(ASK, "驳回")
     assert asks("驳回", "client-1", choice).error_code == "form_answered"
     assert len(dify.forms.submissions) == 1
+
+    wanted = asks("报销要什么材料 [[form-inputs]]", "client-3").asks
+    assert wanted
+    assert [(each.name, each.options) for each in wanted.inputs] == [("comment", ()), ("priority", ("low", "high"))]
+    asks("同意", "client-3", clicked_choice(wanted.form_id, 0), comment="两行\n都要", priority="high", other="x")
+    [_, (_, action, given)] = dify.forms.submissions
+    assert (action, given) == ("approve", {"comment": "两行\n都要", "priority": "high"})

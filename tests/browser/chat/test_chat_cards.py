@@ -62,6 +62,26 @@ def test_the_choices_of_a_form_are_buttons(visitor: Visitor, slow_dify: MockDify
 
 
 @pytest.mark.scenario
+def test_a_form_that_asks_for_texts_has_fields(visitor: Visitor, slow_dify: MockDify) -> None:
+    """They go with the choice, and the question shows them; a text that is not given is the form's default."""
+    turn = visitor.asks("报销要什么材料 [[form-inputs]]")
+    text = visitor.sees_end(turn)
+    before = len(slow_dify.forms.submissions)
+    assert "priority" not in text
+    turn.get_by_label("comment").fill("发票齐了\n可以报")
+    turn.get_by_label("priority").select_option("high")
+    screenshot(visitor.page, "chat-form-fields")
+    turn.get_by_role("button", name="同意").click()
+
+    answer = visitor.turns.nth(1)
+    visitor.sees_end(answer)
+    [(_, action, given)] = slow_dify.forms.submissions[before:]
+    assert (action, given) == ("approve", {"comment": "发票齐了\n可以报", "priority": "high"})
+    expect(answer.locator(".mine .words")).to_have_text("同意\ncomment: 发票齐了\n可以报\npriority: high")
+    expect(turn.locator(".form-choices textarea")).to_have_count(0)
+
+
+@pytest.mark.scenario
 def test_a_card_in_an_answer_has_buttons(visitor: Visitor) -> None:
     """The JSON is never seen; a button asks its key."""
     turn = visitor.asks("能问什么 [[card]]")

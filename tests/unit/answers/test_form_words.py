@@ -122,10 +122,11 @@ def test_a_stored_form_is_read_back_and_shows_no_token() -> None:
     assert "token" not in repr(one).replace("PendingForm(", "")
 
 
+@pytest.mark.parametrize("inputs", [(), (COMMENT, PRIORITY)])
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_choices_at_the_end_of_an_answer_are_left_out_of_its_slices(size: int) -> None:
-    """However the text is cut; a text with another end stays whole."""
-    asked = [form()]
+def test_choices_at_the_end_of_an_answer_are_left_out_of_its_slices(size: int, inputs: tuple[FormInput, ...]) -> None:
+    """However the text is cut, with the texts that the form asks for; a text with another end stays whole."""
+    asked = [form(*inputs)]
     text = "一共 5,000 元。\n\n" + shown(asked, KEYS, answerable=True)
     choices = OfferedChoices.from_json(offered(asked))
 

@@ -62,10 +62,11 @@ class Answers {
     for (const turn of this.unfinished) turn.theirs.setAttribute("aria-busy", "false");
   }
 
-  /** Ask a question with the files that `attachments.take` returned; `choice` is the form's choice that it is, or "". */
-  ask(question, conversation, sent, choice = "") {
+  /** Ask a question with the files that `attachments.take` returned. `choice` is the form's choice that it is, or "",
+   *  `given` the texts that the form asks for, by name. */
+  ask(question, conversation, sent, choice = "", given = {}) {
     const about = { id: newId(), chat: this.#chat.id, number: (this.#turns.at(-1)?.kept.number ?? 0) + 1 };
-    const turn = this.#show({ ...about, question, conversation, sent, choice, asked: new Date().toISOString() });
+    const turn = this.#show({ ...about, question, conversation, sent, choice, given, asked: new Date().toISOString() });
     turn.isNew = true;
     if (choice) this.#choose(choice, choice);
     this.#chat.title ||= titleFor(question || sent[0].name);
@@ -186,8 +187,8 @@ class Answers {
 
   #answered(turn, frame) {
     turn.finish(frame.content, frame.html);
-    const { cursor, sources = [], files = [], suggestions = [], choices = [], mock = false, status } = frame;
-    Object.assign(turn.kept, { cursor, sources, files, suggestions, choices, mock, ending: status });
+    const { cursor, sources = [], files = [], suggestions = [], choices = [], inputs = [], mock = false, status } = frame;
+    Object.assign(turn.kept, { cursor, sources, files, suggestions, choices, inputs, mock, ending: status });
     turn.draw();
     this.#changed(turn);
   }
@@ -224,8 +225,8 @@ class Answers {
   }
 
   #deliver(turn) {
-    const { id, question: content, conversation, sent, choice } = turn.kept;
-    const memory = { ...(conversation && { conversation }), ...(choice && { choice }) };
+    const { id, question: content, conversation, sent, choice, given } = turn.kept;
+    const memory = { ...(conversation && { conversation }), ...(choice && { choice, inputs: given }) };
     const files = sent.length ? { files: sent.map(({ file_id }) => file_id) } : {};
     const isSent = this.send({ type: "chat", id, content, render: "html", ...memory, ...files });
     this.#becomes(turn, isSent ? "sent" : "unsent");

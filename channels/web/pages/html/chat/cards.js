@@ -6,14 +6,28 @@ const CARD_TYPES = ["text_notice", "news_notice", "button_interaction", "vote_in
 /** The error codes after which a form takes no choice any more. */
 const FORM_OVER = ["FORM_ANSWERED", "FORM_EXPIRED", "FORM_GONE"];
 
-/** Return the buttons of a form; after a choice the chosen one is marked, and none can be pressed. */
-function choicesShown({ choices, chosen }, choose) {
-  return choices.map(({ title, choice }) => {
+/** Return the fields and buttons of a form; after a choice the chosen one is marked, and none can be pressed. */
+function choicesShown({ choices, inputs, chosen }, choose) {
+  const fields = chosen ? [] : inputs.map(fieldShown);
+  const given = () => Object.fromEntries(fields.filter(({ field }) => field.value.trim()).map(({ name, field }) => [name, field.value.trim()]));
+  const row = element("div", "card-buttons");
+  for (const { title, choice } of choices) {
     const button = element("button", "", title);
     Object.assign(button, { type: "button", disabled: Boolean(chosen), ariaPressed: String(choice === chosen) });
-    button.addEventListener("click", () => choose(title, choice));
-    return button;
-  });
+    button.addEventListener("click", () => choose(title, choice, given()));
+    row.append(button);
+  }
+  return [...fields.map(({ label }) => label), row];
+}
+
+/** Return the field of a text that a form asks for, within its label. */
+function fieldShown({ name, options }) {
+  const label = element("label", "field", name);
+  const field = element(options.length ? "select" : "textarea");
+  if (options.length) field.append(element("option"), ...options.map((option) => element("option", "", option)));
+  else field.rows = 1;
+  label.append(field);
+  return { name, field, label };
 }
 
 /** Replace the code of complete cards in an answer by the cards; `ask` gets the question of a button. */

@@ -49,9 +49,9 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
     if (turn.isNew) speech.read(turn.kept.id, turn.kept.text, true);
     announce(turn.failure || word("answered", { text: turn.words }));
   },
-  again: ({ kept }) => ask(kept.question, kept.sent, kept.choice),
+  again: ({ kept }) => ask(kept.question, kept.sent, kept.choice, kept.given),
   ask: (text) => ask(text),
-  choose: (title, choice) => ask(title, [], choice),
+  choose: chooseBy,
   regenerate: (turn) => askInstead(turn, turn.kept.question),
   edit: editTurn,
   rate: (turn, rating, why) => answers.ratings.rate(turn, rating, why),
@@ -146,12 +146,19 @@ function showWork() {
   byId("chat-title").textContent = answers.chat.title || word("fresh");
 }
 
-async function ask(text, files = [], choice = "") {
+/** Answer a form; the question shows the texts that go with the choice. */
+function chooseBy(title, choice, given) {
+  const text = [title, ...Object.entries(given).map((named) => named.join(": "))].join("\n");
+  if (refusalOf(text)) return note(() => refusalOf(text));
+  return ask(text, [], choice, given);
+}
+
+async function ask(text, files = [], choice = "", given = {}) {
   const words = text.trim();
   if (!words && !files.length) return;
   speech.hush();
   if (answers.paused) await openChat(answers.chat.id);
-  answers.ask(words, byId("conversation").checked, files, choice);
+  answers.ask(words, byId("conversation").checked, files, choice, given);
   scrolling.toEnd();
 }
 

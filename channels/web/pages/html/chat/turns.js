@@ -6,9 +6,10 @@ const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
  *  server), growing, and finally completed, cancelled or error. */
 class Turn {
   /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn,
-   *  "like", "dislike" or "", and words, `ask` with a question, `choose` with the title and the name of a form's choice. */
+   *  "like", "dislike" or "", and words, `ask` with a question, `choose` with the title and the name of a form's choice
+   *  and the texts that were given with it, by name. */
   constructor(kept, on) {
-    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], choices: [], choice: "", chosen: "", sentence: "" };
+    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], choices: [], inputs: [], choice: "", given: {}, chosen: "", sentence: "" };
     this.kept = { ...begun, ...kept };
     this.box = element("li", "turn");
     this.mine = element("div", "mine");
@@ -16,7 +17,7 @@ class Turn {
     this.blocks = element("div", "blocks");
     this.typing = element("div", "typing");
     this.note = element("div", "note");
-    this.choices = element("div", "card-buttons");
+    this.choices = element("div", "form-choices");
     this.files = element("div", "files");
     this.sources = element("details", "sources");
     this.edit = iconButton("edit", "edit", () => on.edit(this));
@@ -99,8 +100,7 @@ class Turn {
     this.typing.hidden = !this.unfinished;
     this.theirs.setAttribute("aria-busy", String(this.unfinished));
     this.theirs.hidden = state === "completed" && !this.kept.text && !this.kept.sentence && !this.kept.files.length;
-    this.choices.replaceChildren(...choicesShown(this.kept, this.on.choose));
-    this.choices.hidden = !this.kept.choices.length;
+    this.#drawChoices();
     this.#drawNote();
     this.#drawFiles();
     this.#drawSources();
@@ -140,6 +140,16 @@ class Turn {
     if (state === "completed" && asked) parts.push(element("time", "", clockOf(asked)));
     if (state === "error" && !FORM_OVER.includes(code)) parts.push(this.#againButton());
     this.note.replaceChildren(...parts);
+  }
+
+  /** Draw the form's fields and buttons once, and again when it has an answer or is open again: a typed text stays. */
+  #drawChoices() {
+    const { choices, chosen } = this.kept;
+    const drawn = JSON.stringify([choices, chosen]);
+    if (this.choices.dataset.drawn === drawn) return;
+    this.choices.dataset.drawn = drawn;
+    this.choices.replaceChildren(...(choices.length ? choicesShown(this.kept, this.on.choose) : []));
+    this.choices.hidden = !choices.length;
   }
 
   #againButton() {
