@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from flask import Request, Response
+from flask import Request, Response, request
 from werkzeug.datastructures import Headers
 
+from channels.web.next_replica import next_replica
 from channels.web.rest import credential, envelope
 from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
@@ -41,7 +42,10 @@ class AdmissionRefused(Exception):
 
     def reply(self, texts: Texts) -> Response:
         message = texts.translated(self._message)
-        return envelope(status=self.status, code=self._code, message=message, headers=self._headers)
+        # A leaving replica has not read a frame: nginx may open the socket at another one.
+        elsewhere = next_replica(request) if self.check == "draining" else {}
+        headers = {**self._headers, **elsewhere}
+        return envelope(status=self.status, code=self._code, message=message, headers=headers)
 
 
 class CredentialChecker(Protocol):

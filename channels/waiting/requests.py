@@ -121,7 +121,9 @@ class WaitingQuestions:
         hindrance = self._hindrance(question, address)
         asked = self._gateway.find(question) if hindrance else self._gateway.ask(question, media=media)
         if asked is None:
-            raise self._refused(hindrance)
+            refused = self._refused(hindrance)
+            refused.for_another = hindrance == "draining"
+            raise refused
         if not hindrance:
             ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
             log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})

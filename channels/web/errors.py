@@ -14,6 +14,7 @@ from types import MappingProxyType
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from channels.web.next_replica import next_replica
 from channels.web.rest import STORE_CODE, RestError, envelope
 from config.errors import LaibaoError
 from config.texts import Texts
@@ -94,7 +95,10 @@ def register_rest_errors(app: Flask, texts: Texts, formats: Mapping[str, ErrorFo
 
     def shown(error: RestError) -> Response:
         own = next((one for prefix, one in formats.items() if request.path.startswith(prefix)), refused)
-        return own(error.translated(texts))
+        reply = own(error.translated(texts))
+        if error.for_another:
+            reply.headers.update(next_replica(request))
+        return reply
 
     def ours(error: LaibaoError) -> Response:
         log.warning("request failed", extra={"code": error.code, "cause": str(error), "path": request.path})

@@ -73,6 +73,8 @@ class RestError(Exception):
         self.code = code
         self.data = {"reason": reason, **(data or {})} if reason else data
         self.headers = headers or {}
+        #: Whether nothing was done, so that another replica may get the same request.
+        self.for_another = False
 
     def translated(self, texts: Texts) -> RestError:
         """Return the same error with its message, and the problems of its fields, in the language of `texts`."""

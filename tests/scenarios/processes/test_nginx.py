@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,11 +53,11 @@ def redis() -> Iterator[RedisServer]:
 
 
 @contextmanager
-def served(redis: RedisServer, dify: MockDify, folder: Path) -> Iterator[tuple[Nginx, list[Replica]]]:
-    """Run two replicas with the units' settings, and nginx in front of them."""
+def served(redis: RedisServer, dify: MockDify, folder: Path, **changes: str) -> Iterator[tuple[Nginx, list[Replica]]]:
+    """Run two replicas with the units' settings and these changes, and nginx in front of them."""
     own = {"API_KEYS": KEY, "TRUSTED_PROXIES": "1", "STREAM_LEASE": "2", "RATE_LIMIT_IP": f"{HANDSHAKES}/minute"}
     batches = {"DATABASE_PATH": str(folder / "laibao.db"), "BATCH_MAX_CONCURRENT": "1"}
-    env = settings_for(redis.url(), **dify_settings(dify.base_url, **own, **batches))
+    env = settings_for(redis.url(), **dify_settings(dify.base_url, **{**own, **batches, **changes}))
     with replicas(2, env, folder) as both, in_front_of(both) as nginx:
         yield nginx, both
         assert "Traceback" not in both[0].log + both[1].log
@@ -255,6 +256,40 @@ def test_answers_outlive_a_killed_replica(redis: RedisServer, dify: MockDify, tm
     assert sorted(chat.was_cut for chat in chats) == [False, True]
     assert sorted(now is not then for now, then in zip(read, readers, strict=True)) == [False, True]
     assert [len(dify.asked(question)) for question in questions] == [1] * 5
+
+
+def test_a_leaving_replica_costs_no_question_and_no_socket(redis: RedisServer, tmp_path: Path) -> None:
+    """What a leaving replica refuses goes to the other one: answers over HTTP, OpenAI's address, and sockets.
+
+    Nothing is asked twice. Without nginx the replica's own 503 is unchanged.
+    """
+    questions = [f"{QUESTION} 离开时 {number}" for number in range(16)]
+    unhurried = {"DRAIN_SECONDS": "250", "DIFY_TIMEOUT": "250", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
+    with (
+        MockDify(delay=0.001, limit=300.0) as dify,
+        served(redis, dify, tmp_path, **unhurried) as (nginx, (leaving, _)),
+    ):
+        # Its answer never comes, so the replica drains until the test ends.
+        program.reads(leaving.url, "[[silent]]")
+        wait_until(lambda: dify.open_streams == 1, TIMEOUT)
+        leaving.signal(signal.SIGTERM)
+        wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=TIMEOUT).status_code == 503, TIMEOUT)
+
+        answers = [program.asks(nginx.url, question) for question in questions[:-4]]
+        for question in questions[-4:]:
+            body = {"model": "default", "messages": [{"role": "user", "content": question}]}
+            url = f"{nginx.url}/v1/chat/completions"
+            answers.append(requests.post(url, json=body, headers=SHOWN, timeout=TIMEOUT))
+        opened = {handshake(nginx, "127.0.0.50") for _ in range(6)}
+        direct = program.asks(leaving.url, QUESTION)
+        drained = leaving.process.poll() is None
+
+        assert drained
+        assert [answer.status_code for answer in answers] == [200] * len(questions)
+        assert opened == {101}
+        assert [len(dify.asked(question)) for question in questions] == [1] * len(questions)
+        assert (direct.status_code, direct.json()["data"]["reason"]) == (503, "draining")
+        assert "X-Accel-Redirect" not in direct.headers
 
 
 def polls(user: WeComUser, bubble: Bubble, missed: list[CallbackFailed]) -> BubbleFrame:

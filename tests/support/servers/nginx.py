@@ -125,5 +125,5 @@ def in_front_of(replicas: Sequence[Replica]) -> Iterator[Nginx]:
 
 
 def upstream_of(site: str) -> list[str]:
-    """Return the addresses of the upstream servers in a site."""
-    return re.findall(r"^ +server ([\d.:]+) ", site, re.MULTILINE)
+    """Return the addresses of the upstream servers in a site, each once."""
+    return list(dict.fromkeys(re.findall(r"^ +server ([\d.:]+) ", site, re.MULTILINE)))
