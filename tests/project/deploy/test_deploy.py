@@ -219,7 +219,8 @@ def test_nginx_limits_clients_but_not_wecom() -> None:
     proxied = {name: text for name, text in locations().items() if "proxy_pass" in text}
     limited = {name for name, text in proxied.items() if "limit_conn " in text and "limit_req " in text}
 
-    assert set(proxied) - limited == {"/wechat/callback"}
+    # A request comes to the last one from another location, which has counted it.
+    assert set(proxied) - limited == {"/wechat/callback", "@next_replica"}
     assert "limit" not in proxied["/wechat/callback"]
 
 
@@ -236,6 +237,26 @@ def test_nginx_accepts_the_largest_request_of_openai_clients(defaults: Settings)
     beyond = figure(locations()["/v1/"], "client_max_body_size") * 2**20 - largest
 
     assert 0 < beyond <= 2**20
+
+
+#: A row of the guide's table of locations: the paths, and what the file does for them.
+ROW = re.compile(r"^\| (?P<paths>`/[^|]*) \|[^|]*\| (?P<met>[^|]*) \|$", re.MULTILINE)
+
+
+def test_the_guide_has_the_figures_of_the_nginx_site() -> None:
+    """Each size and read timeout of a location stands in its row of docs/deployment.md, and no other one does."""
+    guide = (ROOT / "docs" / "deployment.md").read_text().partition("## nginx")[2]
+    rows = {path: row["met"] for row in ROW.finditer(guide) for path in re.findall(r"`(/[^`]*)`", row["paths"])}
+    sizes = {name: re.search(r"client_max_body_size (\d+)m;", text) for name, text in locations().items()}
+    waits = {name: re.search(r"proxy_read_timeout (\d+)s;", text) for name, text in locations().items()}
+    shown = {name: name.removeprefix("= ") for name in locations() if name.removeprefix("= ") in rows}
+
+    assert len(shown) >= 7
+    for name, path in shown.items():
+        size, wait = sizes[name], waits[name]
+        assert re.findall(r"\d+ MB", rows[path]) == ([f"{size[1]} MB"] if size else []), path
+        named = [int(text.replace(",", "")) for text in re.findall(r"([\d,]+) s(?:;|,| |$)", rows[path])]
+        assert not named or (wait and int(wait[1]) in named), path
 
 
 def test_nginx_closes_idle_connections_first() -> None:
