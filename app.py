@@ -24,6 +24,7 @@ from bootstrap.container import Container
 from bootstrap.wecom import subscribe_bots, wecom_messages
 from channels.openai.errors import PREFIX, openai_error
 from channels.registry import CHANNELS
+from channels.web.bodies import BodyBudget, CountedBodies
 from channels.web.compression import compress_answers
 from channels.web.cross_site import keep_pages_out
 from channels.web.errors import register_rest_errors
@@ -96,7 +97,9 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_rest_errors(app, container.texts, {PREFIX: partial(openai_error, texts=container.texts)})
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
-    callbacks = CallbackEndpoint(RequestTraces(app.wsgi_app), channel, note)
+    budget = BodyBudget(most=settings.bodies_max_bytes, most_per_caller=settings.bodies_max_bytes_per_caller)
+    counted = CountedBodies(app.wsgi_app, budget, open_to_all=settings.websocket_auth == "none")
+    callbacks = CallbackEndpoint(RequestTraces(counted), channel, note)
     app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
     # The worker's fast path (`server/fast_path.py`) calls it without WSGI.
     app.extensions["wechatlaibao.callbacks"] = callbacks

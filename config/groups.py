@@ -606,6 +606,16 @@ class SocketSettings(Group):
         "connections of one client address per process, without callbacks and probes; 0: no limit",
         "每个进程中每个客户端地址的最大连接数，回调和探针不计；0 表示不限",
     )
+    bodies_max_bytes: Bytes = setting(
+        128 * 1024 * 1024,
+        "bytes of request bodies in memory per process, without callbacks and the first 65536 of each body",
+        "每个进程内存中请求体的最大总字节数，回调和每个请求体的前 65536 字节不计",
+    )
+    bodies_max_bytes_per_caller: Bytes = setting(
+        64 * 1024 * 1024,
+        "the same of one caller: a key, a user, or an address where no credential is needed; at least the largest body",
+        "其中单个调用方（密钥、用户，或无需凭据时的地址）的最大字节数；至少能容纳最大的请求体",
+    )
 
 
 class BatchSettings(Group):

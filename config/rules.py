@@ -20,6 +20,8 @@ LATER = """
 #: Seconds by which STREAM_TTL must exceed STREAM_MAX_SECONDS: the producer writes the end into the record, and polls
 #: may read it after that.
 TTL_MARGIN = 60
+#: Bytes of a body around its file or its pictures at most.
+BODY_MARGIN = 1024 * 1024
 #: The product's other addresses, which `WS_PATH` must not hide: paths, and beginnings of paths.
 TAKEN_PATHS = (
     "/", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz", "/realtime",
@@ -155,8 +157,20 @@ def _limits(settings: Settings) -> Iterator[Problem]:
     if settings.stream_max_seconds + TTL_MARGIN > settings.stream_ttl:
         least = f"at least STREAM_MAX_SECONDS + {TTL_MARGIN}, which is {settings.stream_max_seconds + TTL_MARGIN:g}"
         yield Problem("STREAM_TTL", f"{settings.stream_ttl:g}", least)
+    yield from _bodies(settings)
     if settings.ops_port == settings.port:
         yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
+
+
+def _bodies(settings: Settings) -> Iterator[Problem]:
+    """A body that no budget can hold would be refused for ever, with the request to send it again later."""
+    largest = max(settings.batch_max_bytes, settings.media_max_bytes * 4 // 3) + BODY_MARGIN
+    each, total = settings.bodies_max_bytes_per_caller, settings.bodies_max_bytes
+    if each < largest:
+        expected = f"at least {largest}, for the largest body that BATCH_MAX_BYTES and MEDIA_MAX_BYTES allow"
+        yield Problem("BODIES_MAX_BYTES_PER_CALLER", str(each), expected)
+    if total < each:
+        yield Problem("BODIES_MAX_BYTES", str(total), f"at least BODIES_MAX_BYTES_PER_CALLER, which is {each}")
 
 
 def _sockets(settings: Settings) -> Iterator[Problem]:

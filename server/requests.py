@@ -20,9 +20,12 @@ from utils.limited_log import LimitedLog
 log = logging.getLogger(__name__)
 refused = LimitedLog(log, "request refused")
 
-#: Seconds that every body may take, and the rate in bytes per second that extends this for longer bodies.
-BODY_SECONDS = 20.0
-BODY_RATE = 16 * 1024
+#: Seconds that every body may take, and the rate in bytes per second that extends this for longer bodies: after that
+#: time it has to be faster.
+BODY_SECONDS = 30.0
+BODY_RATE = 512 * 1024
+#: Bytes that are read at a time.
+PIECE_BYTES = 64 * 1024
 
 #: Timeout in seconds for sending an error reply.
 ANSWER_SECONDS = 1.0
@@ -94,9 +97,12 @@ class BoundedBody:
             BodyBroken: the body is malformed; this is counted and logged.
         """
         pieces, left = [], float("inf") if size is None or size < 0 else size
-        while left > 0 and (piece := self._timed(self._body.read, min(left, BODY_RATE))):
+        while left > 0 and (piece := self._timed(self._body.read, min(left, PIECE_BYTES))):
             pieces.append(piece)
             left -= len(piece)
+            if self._received >= PIECE_BYTES:
+                # Serve other requests too while a large body arrives quickly.
+                gevent.sleep(0)
         return b"".join(pieces)
 
     def readline(self, size: int | None = None) -> bytes:
@@ -113,8 +119,13 @@ class BoundedBody:
         left = self._seconds + self._received / self._rate - self._spent
         began = self._clock()
         try:
-            with gevent.Timeout(max(0.001, left), BodyTooSlow()):
+            if left <= 0.0:
+                raise BodyTooSlow
+            with gevent.Timeout(left, BodyTooSlow()):
                 piece: bytes = read(None if size is None else int(size))
+        except BodyTooSlow:
+            count("slow")
+            raise
         except errors.ParseException as exc:
             note_malformed(exc)
             raise BodyBroken from exc

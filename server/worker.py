@@ -28,7 +28,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from config.errors import SettingsError
 from server.connection_slots import RESERVE, SHORT, ConnectionLimits, ConnectionSlots, is_exempt
 from server.fast_path import FastConnection, FastPath
-from server.requests import BoundedBody, count, refuse, turn_away
+from server.requests import PIECE_BYTES, BoundedBody, count, refuse, turn_away
 from server.sockets import PacedServer, allow_files
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             turn_away(sock, reason)
             raise StopIteration
         req.body = BoundedBody(req.body)
+        # Otherwise gunicorn reads up to 1 MiB ahead, which no budget counts.
+        req.unreader.max_body_chunk = PIECE_BYTES
         super().handle_request(listener_name, req, sock, addr)
         slots.wait(sock)
 

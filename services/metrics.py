@@ -200,6 +200,11 @@ CONNECTIONS_REFUSED = _counter(
     "Connections closed because of their client's behaviour, by reason.",
     ["reason"],
 )
+BODY_BYTES = _sum("wechatlaibao_body_bytes", "Bytes of request bodies in memory, but for the first 64 KiB of each.")
+BODY_BYTES_MAX = _sum("wechatlaibao_body_bytes_max", "Bytes of request bodies that may be in memory at once.")
+BODIES_REFUSED = _counter(
+    "wechatlaibao_bodies_refused_total", "Request bodies refused, by whose limit it was: caller or process.", ["limit"]
+)
 HTTP_WAITS = _sum("wechatlaibao_http_waits", "Plain HTTP requests that wait for an answer now.")
 HTTP_WAITS_MAX = _sum("wechatlaibao_http_waits_max", "Plain HTTP requests that may wait for an answer at once.")
 SEARCHES = _counter(
@@ -288,8 +293,10 @@ for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "e
     PUSHES.labels(_outcome)
 for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):
     CALLBACKS.labels("stream", _outcome)
-for _reason in ("address", "full", "idle", "malformed", "stalled"):
+for _reason in ("address", "full", "idle", "malformed", "slow", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
+for _limit in ("caller", "process"):
+    BODIES_REFUSED.labels(_limit)
 
 
 def begin_channel(name: str, *, sockets: bool) -> None:

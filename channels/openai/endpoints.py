@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -61,6 +62,8 @@ class ChatCompletions:
         with self._questions.slot() as slot:
             question = self._conversations.question(asked)
             stream_id = self._asked(asked, question)
+            # The body counts no longer, so its pictures must not stay in memory until the answer ends.
+            asked = replace(asked, pictures=())
             reader = {"bot": question.bot, "principal": question.principal}
             run = AnswerRun(
                 partial(self._questions.cancel, stream_id, **reader),

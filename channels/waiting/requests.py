@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from channels.asking import FindingGateway, FollowedStream, QuestionLimiter
 from channels.following import AnswerWait
+from channels.web.bodies import release_body
 from channels.web.rest import RestError
 from services import metrics
 from services.attachments import SentFile
@@ -124,6 +125,8 @@ class WaitingQuestions:
             refused = self._refused(hindrance)
             refused.for_another = hindrance == "draining"
             raise refused
+        # The answer may take long, and nothing but the question is needed for it.
+        release_body()
         if not hindrance:
             ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
             log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})

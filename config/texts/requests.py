@@ -16,6 +16,7 @@ ZH_REQUESTS: Mapping[str, str] = {
     "The body is not JSON.": "请求体不是 JSON。",
     "The body broke off.": "请求体不完整。",
     "The body is too large: {bytes} bytes are taken at most.": "请求体过大：最多 {bytes} 字节。",
+    "Too many large bodies are being received. Send it again later.": "正在接收的大请求体过多，请稍后重发。",
     "The form is broken.": "表单格式有误。",
     "Show an API key: Authorization: Bearer, or X-API-Key.": "请提供 API 密钥：Authorization: Bearer 或 X-API-Key。",
     "The credential is not, or no longer, valid.": "凭据无效或已失效。",

@@ -40,6 +40,7 @@ OF_REQUESTS: Mapping[str, int] = {
     "webhook_not_allowed": 422,
     "webhook_unsigned": 422,
     "batch_queue_full": 429,
+    "bodies_full": 503,
     "busy": 503,
     "batch_unavailable": 503,
 }

@@ -12,6 +12,7 @@ import pytest
 from gunicorn.http import errors
 
 from server.requests import BODY_RATE, BodyBroken, BodyTooSlow, BoundedBody, refuse, status_of
+from services import metrics
 from tests.support.servers.processes import FakeClock
 
 
@@ -64,6 +65,35 @@ def test_received_bytes_extend_the_time_of_a_body() -> None:
     body = Drip(0.01, count=10)
 
     assert BoundedBody(body, seconds=20.0, rate=0.25, clock=body.clock).read() == b"x" * 10
+
+
+class Withheld:
+    """A body of which all but the last byte arrives at once; every further read takes 3 s, and returns nothing new."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size - 1
+        self.clock = FakeClock()
+
+    def read(self, size: int) -> bytes:
+        if not self._left:
+            self.clock.advance(3.0)
+            return b"x"
+        taken = min(size, self._left)
+        self._left -= taken
+        return bytes(taken)
+
+
+def test_a_withheld_byte_ends_the_largest_body_within_two_minutes() -> None:
+    """30 s, and a second for each 512 KiB that have arrived; the refusal is counted."""
+    body = Withheld(31_000_000)
+    slow = metrics.CONNECTIONS_REFUSED.labels("slow")._value
+    before, began = slow.get(), body.clock()
+
+    with pytest.raises(BodyTooSlow):
+        BoundedBody(body, clock=body.clock).read()
+
+    assert 90.0 <= body.clock() - began <= 93.0
+    assert slow.get() == before + 1
 
 
 class Malformed(io.BytesIO):

@@ -55,6 +55,9 @@ NAMES = {
     "wechatlaibao_connections_refused_total": ("counter", {"reason"}),
     "wechatlaibao_answer_files_total": ("counter", {"outcome"}),
     "wechatlaibao_redis_outages_total": ("counter", set()),
+    "wechatlaibao_body_bytes": ("gauge", set()),
+    "wechatlaibao_body_bytes_max": ("gauge", set()),
+    "wechatlaibao_bodies_refused_total": ("counter", {"limit"}),
     "wechatlaibao_http_waits": ("gauge", set()),
     "wechatlaibao_http_waits_max": ("gauge", set()),
     "wechatlaibao_searches_total": ("counter", {"provider", "outcome"}),
@@ -111,7 +114,7 @@ def test_gauges_are_dropped_with_their_process() -> None:
     """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 13
+    assert len(gauges) == 15
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 
