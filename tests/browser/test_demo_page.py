@@ -135,7 +135,9 @@ def test_every_frame_is_listed_for_developers(person: Person) -> None:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """An empty tab of a laptop's size."""
-    with chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce") as context:
+    with chromium.new_context(
+        viewport={"width": 1280, "height": 800}, reduced_motion="reduce", locale="zh-CN"
+    ) as context:
         context.set_default_timeout(TIMEOUT)
         yield context.new_page()
 

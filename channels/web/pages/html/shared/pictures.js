@@ -2,13 +2,16 @@
 // is for every other kind of click, and the dialog has the link too.
 
 const { enlargeable, enlargePictures } = (() => {
+  const LABELS = {
+    zh: { enlarge: "放大图片", origin: "打开原图", close: "关闭" },
+    en: { enlarge: "Enlarge the picture", origin: "Open the original", close: "Close" },
+  };
+  const label = (key) => LABELS[document.documentElement.lang.startsWith("zh") ? "zh" : "en"][key];
   const dialog = element("dialog", "picture-dialog");
   const shown = element("img");
   const origin = Object.assign(element("a"), { target: "_blank", rel: "noopener noreferrer nofollow" });
   const close = Object.assign(element("button"), { type: "button", autofocus: true });
   const line = element("div", "buttons");
-  origin.dataset.t = "picture_origin";
-  close.dataset.t = "picture_close";
   line.append(origin, close);
   dialog.append(shown, line);
   document.body.append(dialog);
@@ -21,7 +24,9 @@ const { enlargeable, enlargePictures } = (() => {
   function open(picture, address) {
     Object.assign(shown, { src: picture.src, alt: picture.alt });
     origin.href = address;
-    dialog.ariaLabel = picture.alt || word("picture_enlarge");
+    origin.textContent = label("origin");
+    close.textContent = label("close");
+    dialog.ariaLabel = picture.alt || label("enlarge");
     dialog.showModal();
   }
 
@@ -37,7 +42,7 @@ const { enlargeable, enlargePictures } = (() => {
     const button = element("button", "enlarge");
     Object.assign(button, { type: "button", onclick: () => open(picture, picture.src) });
     button.append(picture);
-    if (!picture.alt) button.ariaLabel = word("picture_enlarge");
+    if (!picture.alt) button.ariaLabel = label("enlarge");
     return button;
   }
 

@@ -29,9 +29,6 @@ const SHARED_WORDS = {
     key_enter: "进入",
     key_cancel: "取消",
     confirm_no: "不，保留",
-    picture_enlarge: "放大图片",
-    picture_origin: "打开原图",
-    picture_close: "关闭",
   },
   en: {
     pages: "Pages",
@@ -61,9 +58,6 @@ const SHARED_WORDS = {
     key_enter: "Enter",
     key_cancel: "Cancel",
     confirm_no: "No, keep it",
-    picture_enlarge: "Enlarge the picture",
-    picture_origin: "Open the original",
-    picture_close: "Close",
   },
 };
 
