@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -19,14 +20,14 @@ from cryptography.x509.oid import NameOID
 
 
 class RawServer:
-    """Reads a request's head, sends a reply, then closes or, with `hang`, waits until the client closes."""
+    """Reads a request, sends a reply, then closes or, with `hang`, waits until the client closes."""
 
     def __init__(self, *replies: bytes, hang: bool = False, tls: ssl.SSLContext | None = None) -> None:
         """Take the reply of each connection in turn; the last one is repeated."""
         self._replies, self._hang, self._tls = replies, hang, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        #: The heads of the requests, as received.
+        #: The requests, as received.
         self.heads: list[bytes] = []
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -52,10 +53,26 @@ class RawServer:
         with suppress(OSError), connection:
             sock = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
             with sock:
-                self.heads.append(sock.recv(65536))
+                self.heads.append(received(sock))
                 sock.sendall(self._replies[min(len(self.heads), len(self._replies)) - 1])
                 while self._hang and sock.recv(65536):
                     pass
+
+
+def received(sock: socket.socket) -> bytes:
+    """Return a request with its body, which comes in a piece of its own; of another protocol, what came first."""
+    data = sock.recv(65536)
+    if b" HTTP/1." not in data:
+        return data
+    while b"\r\n\r\n" not in data and (piece := sock.recv(65536)):
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)", head, re.IGNORECASE)
+    missing = int(length[1]) - len(body) if length else 0
+    while missing > 0 and (piece := sock.recv(65536)):
+        data += piece
+        missing -= len(piece)
+    return data
 
 
 def self_signed(folder: Path, *hosts: str, certificate: str = "cert.pem") -> tuple[ssl.SSLContext, Path]:
@@ -98,7 +115,7 @@ def dripping(give_up: float = 20.0) -> Iterator[tuple[int, threading.Event]]:
 
         def drip() -> None:
             peer, _ = listener.accept()
-            peer.recv(65536)
+            received(peer)
             peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
             with peer, suppress(OSError):
                 while not given_up.wait(0.05):

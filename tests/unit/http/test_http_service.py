@@ -20,7 +20,7 @@ from services.errors import ProviderError
 from services.http.connections import PEER_TIMEOUT, Lease
 from services.http.service import HTTPReply, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
-from tests.support.servers.raw_server import RawServer, self_signed
+from tests.support.servers.raw_server import RawServer, received, self_signed
 from utils.deadline import Deadline
 
 OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
@@ -370,7 +370,7 @@ class Dripping(RawServer):
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
-            connection.recv(65536)
+            received(connection)
             connection.sendall(self._replies[0])
             while True:
                 time.sleep(TIMEOUT / 5)

@@ -17,7 +17,7 @@ from services.identity.auth_api_service import MAX_ANSWER, PROVEN_SECONDS, AuthA
 from services.identity.user_store import UserRecord
 from services.models import UserInfo
 from tests.support.servers.processes import FakeClock, free_port
-from tests.support.servers.raw_server import RawServer
+from tests.support.servers.raw_server import RawServer, received
 
 ZHANGSAN = UserRecord(UserInfo("E1001"), "demo-password")
 WANGWU = UserRecord(UserInfo("E1002"), "demo-password")
@@ -187,7 +187,7 @@ def _drip(listener: socket.socket, clock: FakeClock) -> None:
     connection, _ = listener.accept()
     # The client closes the connection before the reply is complete, as the test expects.
     with connection, suppress(ConnectionError):
-        connection.recv(65_536)
+        received(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(3):
             clock.advance(4.0)
