@@ -14,6 +14,12 @@ FindingOutcome = Literal["ok", "off", "warning", "failed"]
 BOUND = 10.0
 #: Seconds two clocks may differ without a warning.
 CLOCK_SECONDS = 30.0
+#: Remedies for the words of `services/http/certificates.py`.
+TLS = (
+    ("REQUESTS_CA_BUNDLE", "name the file of the certificate's authority in REQUESTS_CA_BUNDLE, in the environment"),
+    ("certificate verify", "have the certificate renewed, or correct the host: it must be valid for this name"),
+    ("TLS failed", "see that this port speaks TLS, or begin the address with http://"),
+)
 MARKS = {"ok": "ok", "off": "off", "warning": "warning", "failed": "FAILED"}
 
 

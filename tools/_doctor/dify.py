@@ -12,7 +12,7 @@ from services.errors import ProviderError
 from services.providers.base import BaseRAGProvider
 from services.providers.client.limits import ClientLimits
 from services.providers.dify.service import DifyService, DifyUrls
-from tools._doctor.checks import Finding, explained, judge_clock
+from tools._doctor.checks import TLS, Finding, explained, judge_clock
 
 #: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")
@@ -23,14 +23,6 @@ _REMEDIES = {
     404: "correct DIFY_BASE_URL: the address that Dify's page API Access shows, with or without /v1",
     429: "wait a moment, or raise the limits of this Dify",
 }
-_TLS = (
-    (
-        "REQUESTS_CA_BUNDLE",
-        "name the authority's file in REQUESTS_CA_BUNDLE, in the environment, not in .env",
-    ),
-    ("certificate", "renew Dify's certificate, or correct the host in DIFY_BASE_URL"),
-    ("TLS failed", "see that this port speaks TLS, or begin DIFY_BASE_URL with http://"),
-)
 _UNREACHABLE = "see that DIFY_BASE_URL resolves and is open from here (in a container 127.0.0.1 is the container)"
 
 
@@ -84,7 +76,7 @@ def _error(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Findi
         return Finding(check, "failed", text, "Dify or the proxy before it is down: see its logs")
     if exc.code == "provider_timeout":
         return Finding(check, "failed", text, "Dify does not answer: see its load and logs")
-    return Finding(check, "failed", text, explained(str(exc), _TLS, _UNREACHABLE))
+    return Finding(check, "failed", text, explained(str(exc), TLS, _UNREACHABLE))
 
 
 def _kind(check: str, root: str, mode: str, app: str) -> Finding:

@@ -8,7 +8,7 @@ from contextlib import closing
 from config.bots import BotSettings
 from services.errors import ProviderError
 from services.wecom.directory.api_service import BAD_PERSON, ContactsApi, ContactsRefused
-from tools._doctor.checks import BOUND, Finding, explained
+from tools._doctor.checks import BOUND, TLS, Finding, explained
 from tools._doctor.users import NOBODY
 from utils.deadline import Deadline
 
@@ -24,6 +24,7 @@ _REMEDIES = {
     60111: "use the userid of the console's page 通讯录 (账号)",
 }
 _FAILURES = (
+    *TLS,
     ("not the API's reply", "correct WECOM_API_URL: it leads to something else than WeCom's API"),
     ("silent", "see that no firewall drops the packets to WECOM_API_URL"),
     ("total time", "see that no firewall drops the packets to WECOM_API_URL"),

@@ -23,6 +23,8 @@ OLDEST = 6
 WORDS = "doctor 来宝"
 
 _AWAY = (
+    ("certificate verify", "name the authority's file in REDIS_URL: rediss://…?ssl_ca_certs=/path/ca.pem"),
+    ("[SSL", "see that this port speaks TLS, or begin REDIS_URL with redis://"),
     ("no sentinel", "see that REDIS_URL names the Sentinels, their service and, if they want one, ?sentinel_password="),
     ("cluster support disabled", "this is no Cluster: begin REDIS_URL with redis://"),
     ("ResponseError SELECT", "this is a node of a Cluster: begin REDIS_URL with redis+cluster://"),

@@ -13,7 +13,7 @@ from config.errors import SettingsError
 from config.settings import Settings
 from services.errors import AuthError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
-from tools._doctor.checks import Finding, explained
+from tools._doctor.checks import TLS, Finding, explained
 from tools._doctor.sql import CONNECTING, cause
 
 #: An id that no user has. A query that finds a user with it ignores the id.
@@ -39,11 +39,7 @@ _AUTH = (
     ("not JSON", "correct AUTH_SERVICE_URL: it leads to a web page or a login page, not to the API"),
     ("success", _OTHER),
     ("JSON object", _OTHER),
-    (
-        "certificate",
-        "name the company's root certificate in REQUESTS_CA_BUNDLE, or renew the auth API's",
-    ),
-    ("TLS", "see that this port speaks TLS, or begin AUTH_SERVICE_URL with http://"),
+    *TLS,
     ("timeout", "the auth API does not answer: see that it runs and that no firewall is between"),
     ("connection", "start the auth API, or correct AUTH_SERVICE_URL"),
 )

@@ -291,6 +291,15 @@ def test_a_fault_of_redis_is_reported(
     assert check != "redis server" or [each.check for each in found[-2:]] == ["redis scripts", "redis clock"]
 
 
+@pytest.mark.parametrize(("secure", "remedy"), [(True, "ssl_ca_certs"), (False, "speaks TLS")])
+def test_a_redis_whose_tls_fails_is_reported(secure: bool, remedy: str, tmp_path: Path) -> None:
+    """An authority that is not trusted, and a port without TLS."""
+    with RawServer(b"-ERR\r\n", tls=self_signed(tmp_path)[0] if secure else None) as server:
+        finding = only(examine(check_redis, settings_for(f"rediss://{server.url.partition('//')[2]}/1")), "failed")
+
+    assert remedy in finding.remedy
+
+
 def test_a_hung_redis_is_reported() -> None:
     """A server that accepts connections and never answers is distinguished from one that does not run."""
     with RedisServer() as server:

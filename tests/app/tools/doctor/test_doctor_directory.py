@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from config.settings import load_settings
 from demo.mocks.contacts import CORP_ID, SECRET, Member, MockContacts, encrypted
 from tests.support.replicas import settings_for
 from tests.support.servers.processes import free_port
+from tests.support.servers.raw_server import RawServer, self_signed
 from tools._doctor.checks import Finding
 from tools._doctor.directory import check_directory
 
@@ -24,6 +26,15 @@ def examine(wecom: MockContacts, userid: str = "", **changes: str) -> list[Findi
     given = {"WECOM_CORP_ID": CORP_ID, "WECOM_CONTACT_SECRET": SECRET, "WECOM_API_URL": wecom.url, **changes}
     bot = load_settings(settings_for("redis://127.0.0.1:1/1", **given), None).bots["default"]
     return list(check_directory("default", bot, userid))
+
+
+def test_a_certificate_that_is_not_trusted_has_its_remedy(wecom: MockContacts, tmp_path: Path) -> None:
+    """As of every party that is reached by HTTP."""
+    with RawServer(b"", tls=self_signed(tmp_path)[0]) as server:
+        (finding,) = examine(wecom, WECOM_API_URL=server.url)
+
+    assert "certificate verify failed" in finding.text
+    assert "REQUESTS_CA_BUNDLE" in finding.remedy
 
 
 @pytest.mark.parametrize("userid", ["", "lisi", encrypted("lisi")])
