@@ -86,6 +86,8 @@ def test_conversations_are_found_renamed_exported_and_deleted(visitor: Visitor) 
     visitor.sees_end(visitor.asks("营业时间"))
     expect(chats(page)).to_have_count(2)
 
+    page.locator("#question").press("Control+k")
+    expect(page.get_by_role("searchbox")).to_be_focused()
     page.get_by_role("searchbox").fill("发票")
     expect(chats(page)).to_have_count(1)
     expect(chats(page)).to_contain_text("报销需要哪些材料")
@@ -256,7 +258,8 @@ def test_the_list_is_a_drawer_on_a_phone(visitor: Visitor) -> None:
     expect(page.locator("#chats-open")).to_be_focused()
     expect(page.locator("#chats")).to_be_hidden()
 
-    page.locator("#chats-open").click()
+    page.keyboard.press("Control+k")
+    expect(page.get_by_role("searchbox")).to_be_focused()
     page.locator("#chats").get_by_role("button", name="新对话").click()
     expect(page.locator("#chats")).to_be_hidden()
     expect(visitor.turns).to_have_count(0)

@@ -394,6 +394,21 @@ def test_a_stop_without_a_connection_is_sent_later(server: FakeServer) -> None:
     assert [frame["type"] for frame in server.received[-1]] == ["resume", "stop"]
 
 
+def test_an_answer_that_was_stopped_before_its_text_is_asked_again(server: FakeServer) -> None:
+    """Regenerate is there, and nothing that would need a text."""
+    turn, _ = asked(server)
+    server.page.keyboard.press("Escape")
+    assert server.receives(2)[-1] == {"type": "stop"}
+    server.says(DONE)
+    expect(turn).to_have_attribute("data-state", "cancelled")
+    assert turn.locator(".actions .act:visible").count() == 1
+
+    turn.get_by_role("button", name="重新生成").click()
+    frame = server.receives(3)[-1]
+    assert (frame["type"], frame["content"]) == ("chat", "年假？")
+    expect(server.page.locator(".turn")).to_have_count(1)
+
+
 def test_a_reset_replaces_the_whole_text(server: FakeServer) -> None:
     """The first delta after a reset replaces all earlier blocks."""
     turn, _ = asked(server)

@@ -38,14 +38,15 @@ class AnswerActions {
     this.dislike = this.#thumb("dislike", on);
     this.regenerate = iconButton("again", "regenerate", () => on.regenerate(turn));
     this.reasons = null;
-    this.read.hidden = !("speechSynthesis" in globalThis);
     this.read.ariaPressed = "false";
     this.box.append(this.copy, this.read, this.like, this.dislike, this.regenerate);
   }
 
   draw() {
     const { state, text, rating = "", mock, stream_id, choice } = this.turn.kept;
-    this.box.hidden = this.turn.unfinished || !text;
+    this.box.hidden = this.turn.unfinished || !(text || state === "cancelled");
+    this.copy.hidden = !text;
+    this.read.hidden = !(text && "speechSynthesis" in globalThis);
     // A choice is taken once.
     this.regenerate.hidden = Boolean(choice);
     for (const kind of ["like", "dislike"]) {

@@ -26,6 +26,7 @@ class ChatList {
     for (const button of document.querySelectorAll(".fresh")) button.addEventListener("click", () => this.#begin());
     byId("chats-search").addEventListener("input", () => this.#search());
     this.box.addEventListener("keydown", (event) => this.#key(event));
+    addEventListener("keydown", (event) => this.#find(event));
     this.#place(false);
   }
 
@@ -68,6 +69,15 @@ class ChatList {
   #search() {
     clearTimeout(this.#typed);
     this.#typed = setTimeout(() => this.draw(), SEARCH_MS);
+  }
+
+  /** Ctrl+K, or ⌘K, begins a search. */
+  #find(event) {
+    if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    this.#place(true);
+    byId("chats-search").select();
+    byId("chats-search").focus();
   }
 
   #key(event) {
