@@ -25,6 +25,7 @@ from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.sockets.peer import FrameSocket
 from channels.sockets.socket import SocketTimes
 from channels.waiting.requests import WaitingQuestions, WaitingRequests
+from channels.web.bodies import UploadSlots
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.pages import index_blueprint, pages_blueprint
@@ -48,13 +49,20 @@ def register_pushes(app: Flask, container: Container, callers: GuardedCallers, s
     stores = container.long_stores
     bots = {name: bot.mode == "websocket" for name, bot in container.settings.bots.items()}
     inbox = PushInbox(stores.pushes, stores.allowance, stores.keys, bots=bots, wake=sender.wake)
-    app.register_blueprint(push_blueprint(inbox, callers, container.texts))
+    slots = upload_slots(container.settings, "push_busy", container.texts.get("push_busy"))
+    app.register_blueprint(push_blueprint(inbox, slots, callers, container.texts))
 
 
 def file_uploads(container: Container) -> FileUploads:
     """Return what takes the files that clients upload for their questions."""
     provider, max_bytes = container.providers[DEFAULT_BOT], container.settings.media_max_bytes
     return FileUploads(container.media.sent, provider, names=container.keys.names(), max_bytes=max_bytes)
+
+
+def upload_slots(settings: Settings, reason: str, message: str) -> UploadSlots:
+    """Return the slots of one address, with the code and the sentence of its refusal."""
+    most, most_per_caller = settings.uploads_max, settings.uploads_max_per_caller
+    return UploadSlots(reason, message, most=most, most_per_caller=most_per_caller)
 
 
 def askable_bots(container: Container) -> dict[str, frozenset[str]]:
@@ -133,7 +141,8 @@ def register_http_chat(app: Flask, container: Container, callers: GuardedCallers
     models = askable_bots(container)
     bots = AskableBots(models, texts)
     app.register_blueprint(http_chat_blueprint(chat, bots, callers))
-    app.register_blueprint(uploads_blueprint(uploads, callers, texts))
+    slots = upload_slots(settings, "files_busy", texts.get("files_busy"))
+    app.register_blueprint(uploads_blueprint(uploads, slots, callers, texts))
     opening = KeptOpening(container.providers[DEFAULT_BOT])
     app.register_blueprint(opening_blueprint(opening, uploads, callers))
     app.register_blueprint(feedback_blueprint(container.feedback_inbox, bots, callers, texts))
@@ -154,6 +163,7 @@ def register_batches(app: Flask, container: Container, callers: GuardedCallers) 
         container.limiter,
         texts=container.texts,
         html=html,
+        readers=upload_slots(container.settings, "busy", "Too many files are being read."),
         max_bytes=container.settings.batch_max_bytes,
         question_max_bytes=container.settings.question_max_bytes,
     )

@@ -616,6 +616,14 @@ class SocketSettings(Group):
         "the same of one caller: a key, a user, or an address where no credential is needed; at least the largest body",
         "其中单个调用方（密钥、用户，或无需凭据时的地址）的最大字节数；至少能容纳最大的请求体",
     )
+    uploads_max: Count = setting(
+        2,
+        "large uploads that are parsed and stored at once, per process and each for files, pushes and files of batches",
+        "每个进程同时解析和保存的大上传数，文件、推送和批量任务文件分别计算",
+    )
+    uploads_max_per_caller: Count = setting(
+        1, "the same of one caller, at most UPLOADS_MAX", "其中单个调用方的上限，不超过 UPLOADS_MAX"
+    )
 
 
 class BatchSettings(Group):

@@ -150,6 +150,7 @@ def _limits(settings: Settings) -> Iterator[Problem]:
     for smaller, larger in (
         ("stream_lease", "stream_max_seconds"),
         ("websocket_heartbeat_interval", "websocket_heartbeat_timeout"),
+        ("uploads_max_per_caller", "uploads_max"),
     ):
         least, most = getattr(settings, smaller), getattr(settings, larger)
         if least > most:

@@ -203,7 +203,9 @@ CONNECTIONS_REFUSED = _counter(
 BODY_BYTES = _sum("wechatlaibao_body_bytes", "Bytes of request bodies in memory, but for the first 64 KiB of each.")
 BODY_BYTES_MAX = _sum("wechatlaibao_body_bytes_max", "Bytes of request bodies that may be in memory at once.")
 BODIES_REFUSED = _counter(
-    "wechatlaibao_bodies_refused_total", "Request bodies refused, by whose limit it was: caller or process.", ["limit"]
+    "wechatlaibao_bodies_refused_total",
+    "Request bodies refused, by the limit: caller or process (bytes), slots (uploads).",
+    ["limit"],
 )
 HTTP_WAITS = _sum("wechatlaibao_http_waits", "Plain HTTP requests that wait for an answer now.")
 HTTP_WAITS_MAX = _sum("wechatlaibao_http_waits_max", "Plain HTTP requests that may wait for an answer at once.")
@@ -295,7 +297,7 @@ for _outcome in ("processing", "completed", "failed", "store_unavailable", "owne
     CALLBACKS.labels("stream", _outcome)
 for _reason in ("address", "full", "idle", "malformed", "slow", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
-for _limit in ("caller", "process"):
+for _limit in ("caller", "process", "slots"):
     BODIES_REFUSED.labels(_limit)
 
 

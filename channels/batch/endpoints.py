@@ -29,7 +29,8 @@ from channels.batch.models import (
     submitted_json,
 )
 from channels.batch.uploads import previewed, uploaded
-from channels.web.multipart import MULTIPART
+from channels.web.bodies import UploadSlots
+from channels.web.multipart import MULTIPART, form_body
 from channels.web.rest import MAX_ERRORS, Operation, ProgramChecker, RestError, body, caller, envelope, params
 from config.texts import Texts
 from services import metrics
@@ -169,19 +170,21 @@ class BatchEndpoints:
         *,
         texts: Texts,
         html: Callable[[str], str],
+        readers: UploadSlots,
         max_bytes: int,
         question_max_bytes: int,
     ) -> None:
         """Take the manager, None without SQL or when batches are switched off: then every address answers 503.
 
-        `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `html` renders an
-        answer as safe HTML.
+        `html` renders an answer as safe HTML. Each file takes a slot of `readers`. `max_bytes` limits a submission
+        (file or JSON), `question_max_bytes` each of its texts.
         """
         self._batches = batches
         self._callers = callers
         self._limiter = limiter
         self._texts = texts
         self._html = html
+        self._readers = readers
         self._max_bytes = max_bytes
         self._question_max_bytes = question_max_bytes
 
@@ -207,14 +210,16 @@ class BatchEndpoints:
         if not self._limiter.question(client.principal, request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             raise RestError(429, self._texts.get("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
-        submission, unvalued = self._submission()
+        submission, unvalued = self._submission(client)
         task, created = batches.submit(owner=client.principal, credential=client.credential, key=key, **submission)
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
         return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
 
     def preview(self) -> Response:
-        self._enter()
-        return envelope({**previewed(max_bytes=self._max_bytes), "max_bytes": self._max_bytes})
+        _, client = self._enter()
+        sent = form_body(self._max_bytes)
+        with self._readers.held(client.principal):
+            return envelope({**previewed(sent, max_bytes=self._max_bytes), "max_bytes": self._max_bytes})
 
     def list(self) -> Response:
         batches, client = self._enter()
@@ -277,11 +282,13 @@ class BatchEndpoints:
             raise BatchUnknown
         return self._batches, client
 
-    def _submission(self) -> tuple[dict[str, Any], int]:
+    def _submission(self, client: Caller) -> tuple[dict[str, Any], int]:
         """Return the arguments of `TaskManager.submit`, and the number of formulas without a value."""
         sent: Submission | FileSubmission
         if request.mimetype == MULTIPART:
-            sent, reading = uploaded(max_bytes=self._max_bytes)
+            form = form_body(self._max_bytes)
+            with self._readers.held(client.principal):
+                sent, reading = uploaded(form, max_bytes=self._max_bytes)
             texts, unvalued = reading.texts, reading.unvalued
             given = [Given(row.id, row.columns) for row in reading.rows]
         else:

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -33,39 +32,34 @@ _READER = (
 )
 
 ROOT = Path(__file__).parents[2]
-#: Files that this replica reads at once, and seconds that a further one waits.
-READERS = 2
-WAIT_SECONDS = 15.0
 #: Limits of the reading process: seconds of wall clock, seconds of CPU, bytes of memory.
 READ_SECONDS = 30.0
 CPU_SECONDS = 10
 MEMORY = 512 * 1024 * 1024
 
-_readers = threading.BoundedSemaphore(READERS)
 
-
-def uploaded(*, max_bytes: int) -> tuple[FileSubmission, Reading]:
-    """Return the fields of the Flask request and the texts of its file.
+def uploaded(sent: bytes, *, max_bytes: int) -> tuple[FileSubmission, Reading]:
+    """Return the fields of the Flask request's body, a form, and the texts of its file.
 
     Raises:
         RestError: 413 the file is longer than `max_bytes`, 400 the body is malformed, 415 the file's type is not
-            supported, 422 a field or the file is invalid, 503 too many files are being read.
+            supported, 422 a field or the file is invalid.
     """
-    form, path, content = _fields_and_file(FileSubmission, max_bytes)
+    form, path, content = _fields_and_file(FileSubmission, sent, max_bytes)
     summary, *rows = _read(path.name, content, form, max_bytes, column=form.column, id_column=form.id_column)
     return form, Reading([FileRow(*row) for row in rows], summary["unvalued"])
 
 
-def previewed(*, max_bytes: int) -> dict[str, Any]:
+def previewed(sent: bytes, *, max_bytes: int) -> dict[str, Any]:
     """Return the preview of the file of the Flask request, as `reading.preview` does. Raises as `uploaded` does."""
-    form, path, content = _fields_and_file(FilePreview, max_bytes)
+    form, path, content = _fields_and_file(FilePreview, sent, max_bytes)
     shown: dict[str, Any] = _read(path.name, content, form, max_bytes, previewed=True)[0]
     return shown
 
 
-def _fields_and_file(model: type[F], max_bytes: int) -> tuple[F, PurePosixPath, bytes]:
+def _fields_and_file(model: type[F], sent: bytes, max_bytes: int) -> tuple[F, PurePosixPath, bytes]:
     """Return the body's other fields, and the name and the content of its file."""
-    fields, file, content = fields_and_file(max_bytes)
+    fields, file, content = fields_and_file(sent, max_bytes)
     path = PurePosixPath(file.filename or "")
     named = {"name": path.stem[:MAX_NAME]} if "name" in model.model_fields else {}
     try:
@@ -81,18 +75,9 @@ def _read(
     file = {"header": form.header, "sheet": form.sheet, "encoding": form.encoding, "max_bytes": max_bytes}
     try:
         wanted = Wanted(kind_of(name, content), **columns, **file)  # type: ignore[arg-type]
-        return _with_reader(reading_request(wanted, previewed=previewed), content)
+        return _read_apart(reading_request(wanted, previewed=previewed), content)
     except FileRefused as refused:
         raise _refused(refused) from refused
-
-
-def _with_reader(line: bytes, content: bytes) -> list[Any]:
-    if not _readers.acquire(timeout=WAIT_SECONDS):
-        raise RestError(503, "Too many files are being read.", reason="busy", headers={"Retry-After": "10"})
-    try:
-        return _read_apart(line, content)
-    finally:
-        _readers.release()
 
 
 def _read_apart(line: bytes, content: bytes) -> list[Any]:

@@ -9,7 +9,8 @@ from flask import Blueprint, Response, request
 from channels.http_chat.models import FileForm, FileTaken
 from channels.http_chat.replies import refusal
 from channels.web import rest
-from channels.web.multipart import LargeBodies, fields_and_file, wrong_field
+from channels.web.bodies import UploadSlots
+from channels.web.multipart import fields_and_file, form_body, wrong_field
 from channels.web.rest import Operation, envelope
 from config.texts import Texts
 from services.errors import AnswerError
@@ -17,16 +18,16 @@ from services.files.uploads import FileUploads
 from utils.formats.file_names import plain_name
 
 
-def uploads_blueprint(files: FileUploads, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+def uploads_blueprint(files: FileUploads, slots: UploadSlots, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/files."""
     routes = Blueprint("uploads", __name__)
-    bodies = LargeBodies("files_busy", texts.get("files_busy"))
 
     @routes.post("/api/files")
     def take() -> Response:
         principal = rest.caller(callers, request).principal
-        with bodies.slot():
-            name, content = _file(files.max_bytes)
+        sent = form_body(files.max_bytes)
+        with slots.held(principal, size=len(sent)):
+            name, content = _file(sent, files.max_bytes)
             try:
                 taken = files.take(principal, request.remote_addr or "", name, content)
             except AnswerError as exc:
@@ -36,13 +37,13 @@ def uploads_blueprint(files: FileUploads, callers: rest.ProgramChecker, texts: T
     return routes
 
 
-def _file(max_bytes: int) -> tuple[str, bytes]:
-    """Return the name and the content of the Flask request's file.
+def _file(sent: bytes, max_bytes: int) -> tuple[str, bytes]:
+    """Return the name and the content of a form's file.
 
     Raises:
         RestError: the body is malformed, has other fields, or its file is empty or larger than `max_bytes`.
     """
-    fields, file, content = fields_and_file(max_bytes)
+    fields, file, content = fields_and_file(sent, max_bytes)
     if fields:
         raise wrong_field("invalid_fields", next(iter(fields)), "Extra inputs are not permitted")
     if not content:

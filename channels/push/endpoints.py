@@ -13,8 +13,9 @@ from flask import Blueprint, Response, request
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from channels.web import rest
+from channels.web.bodies import UploadSlots
 from channels.web.errors import status_of
-from channels.web.multipart import MULTIPART, LargeBodies, fields_and_file, wrong_field
+from channels.web.multipart import MULTIPART, fields_and_file, form_body, wrong_field
 from channels.web.rest import Operation, RestError, RestModel, envelope
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
@@ -89,16 +90,17 @@ _KEY = re.compile(r"[\x21-\x7e]{1,64}")
 class PushEndpoints:
     """The views of the push API."""
 
-    def __init__(self, inbox: PushInbox, callers: rest.ProgramChecker, texts: Texts) -> None:
+    def __init__(self, inbox: PushInbox, slots: UploadSlots, callers: rest.ProgramChecker, texts: Texts) -> None:
         self._inbox = inbox
+        self._slots = slots
         self._callers = callers
         self._texts = texts
-        self._bodies = LargeBodies("push_busy", texts.get("push_busy"))
 
     def push(self) -> Response:
         client, key = self._client(), _key()
-        with self._bodies.slot():
-            push, new = self._refusing(lambda: self._inbox.submit(_message(), client, key))
+        sent = form_body(MAX_FILE) if request.mimetype == MULTIPART else rest.json_body(max_bytes=MAX_BYTES)
+        with self._slots.held(client, size=len(sent)):
+            push, new = self._refusing(lambda: self._inbox.submit(_message(sent), client, key))
         shown = _shown(push)
         headers = {"Location": f"/api/push/{shown['id']}"}
         return envelope(shown, status=202 if new else 200, headers=headers)
@@ -127,24 +129,24 @@ class PushEndpoints:
         return RestError(status_of(refused), self._texts.get(refused.code), reason=refused.code, headers=later)
 
 
-def push_blueprint(inbox: PushInbox, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+def push_blueprint(inbox: PushInbox, slots: UploadSlots, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
     """Return POST /api/push and GET /api/push/<id>."""
-    endpoints = PushEndpoints(inbox, callers, texts)
+    endpoints = PushEndpoints(inbox, slots, callers, texts)
     routes = Blueprint("push", __name__)
     routes.add_url_rule("/api/push", "push", endpoints.push, methods=["POST"])
     routes.add_url_rule("/api/push/<push_id>", "show", endpoints.show, methods=["GET"])
     return routes
 
 
-def _message() -> PushMessage:
-    """Return the message of the Flask request.
+def _message(sent: bytes) -> PushMessage:
+    """Return the message of the Flask request's body.
 
     Raises:
-        RestError: the body is malformed or too large, or a field is wrong.
+        RestError: the body is malformed, its file is too large, or a field is wrong.
     """
     if request.mimetype == MULTIPART:
-        return _of_multipart()
-    asked = rest.body(PushAsked, max_bytes=MAX_BYTES)
+        return _of_multipart(sent)
+    asked = rest.parsed(PushAsked, sent)
     if (asked.markdown is None) == (asked.file is None):
         raise _wrong("markdown", "either this or file has to be given")
     if asked.file:
@@ -154,8 +156,8 @@ def _message() -> PushMessage:
     return PushMessage(asked.bot, *_chat(asked), markdown=asked.markdown or "")
 
 
-def _of_multipart() -> PushMessage:
-    fields, file, content = fields_and_file(MAX_FILE)
+def _of_multipart(sent: bytes) -> PushMessage:
+    fields, file, content = fields_and_file(sent, MAX_FILE)
     try:
         asked = PushForm.model_validate({**fields, "file": b""})
     except ValidationError as exc:

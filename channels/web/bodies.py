@@ -1,13 +1,15 @@
-"""Bounds the bytes of request bodies in this process's memory: of all requests together, and of each caller's.
+"""Bounds what request bodies cost this process, of all requests together and of each caller.
 
-They count as they arrive, until the request ends or `release_body` is called. WeCom's callbacks are answered before.
+Their bytes in memory count as they arrive, until the request ends or `release_body` is called; WeCom's callbacks are
+answered before. `UploadSlots` bounds the large ones that are parsed and stored at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from flask import request
@@ -17,13 +19,21 @@ from werkzeug.wsgi import ClosingIterator
 from channels.web.middleware import Wsgi
 from channels.web.rest import RestError, credential
 from services import metrics
+from services.identity.callers import ANONYMOUS
 from utils.networks import network
+from utils.slots import KeyedSlots
 
 #: The first bytes of each body, which do not count, so that questions pass while large bodies use up the budget. The
 #: limits on connections bound them.
 FREE_BYTES = 64 * 1024
 #: Value of `Retry-After` in seconds for a body beyond the budget.
 RETRY_SECONDS = "5"
+
+
+#: Bodies of more bytes than this take a slot.
+LARGE_BYTES = 256 * 1024
+#: Seconds that a request waits for a slot, and the value of its `Retry-After` if there was none.
+SLOT_SECONDS, SLOT_RETRY_SECONDS = 15.0, "10"
 
 
 class Readable(Protocol):
@@ -137,3 +147,37 @@ def release_body() -> None:
     """Give back the bytes of the Flask request's body, which is in memory no longer, before the request ends."""
     if isinstance(body := request.environ.get("wsgi.input"), CountedBody):
         body.release()
+
+
+class UploadSlots:
+    """Bounds the uploads of an address that are parsed and stored at once: each takes several times its memory.
+
+    A body is in memory before it takes a slot, so that a slow client holds none.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, most: int, most_per_caller: int, seconds: float = SLOT_SECONDS
+    ) -> None:
+        """Take the reason and the sentence for people of a request that waited `seconds` in vain."""
+        self._reason = reason
+        self._message = message
+        self._slots = KeyedSlots(most, most_per_caller)
+        self._seconds = seconds
+
+    @contextmanager
+    def held(self, principal: str, *, size: int = LARGE_BYTES + 1) -> Iterator[None]:
+        """Hold a slot for a body of this caller, if it is a large one, during the block.
+
+        Raises:
+            RestError: 503, there was no slot in time.
+        """
+        if size <= LARGE_BYTES:
+            yield
+            return
+        caller = network(request.remote_addr or "") if principal == ANONYMOUS else principal
+        with self._slots.held(caller, self._seconds) as free:
+            if not free:
+                metrics.BODIES_REFUSED.labels("slots").inc()
+                later = {"Retry-After": SLOT_RETRY_SECONDS}
+                raise RestError(503, self._message, reason=self._reason, headers=later)
+            yield

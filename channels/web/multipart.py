@@ -1,59 +1,35 @@
-"""Reads a multipart body (multipart/form-data) with one file from the Flask request, into memory and within bounds."""
+"""Reads a multipart body (multipart/form-data) with one file from the Flask request, in memory and within bounds."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 from flask import request
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
 
-from channels.web.rest import RestError, too_large
+from channels.web.rest import RestError, raw_body, too_large
 
 MULTIPART = "multipart/form-data"
 #: Maximum bytes of a body besides its file, and maximum parts of a body.
 FIELDS_BYTES = 256 * 1024
 MOST_PARTS = 20
-#: Bodies of more bytes than this take a slot, and the slots of this replica: a body takes several times its memory.
-LARGE_BYTES, SLOTS = 256 * 1024, 2
-#: Seconds that a request waits for a slot.
-SLOT_SECONDS = 15.0
 
 
-class LargeBodies:
-    """Bounds the large bodies of one address that this replica reads and stores at the same time."""
+def form_body(max_bytes: int) -> bytes:
+    """Return the raw body of the Flask request, a form with a file of `max_bytes` at most.
 
-    def __init__(self, reason: str, message: str) -> None:
-        """Take the reason and the sentence for people of a request that waited in vain."""
-        self._reason = reason
-        self._message = message
-        self._slots = threading.BoundedSemaphore(SLOTS)
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold a slot while the body of the Flask request is read and stored, if it is a large one.
-
-        Raises:
-            RestError: 503, there was no slot in time.
-        """
-        if request.content_length is not None and request.content_length <= LARGE_BYTES:
-            yield
-            return
-        if not self._slots.acquire(timeout=SLOT_SECONDS):
-            raise RestError(503, self._message, reason=self._reason, headers={"Retry-After": "10"})
-        try:
-            yield
-        finally:
-            self._slots.release()
+    Raises:
+        RestError: those of `raw_body`.
+    """
+    return raw_body(max_bytes=max_bytes, around=FIELDS_BYTES)
 
 
-def fields_and_file(max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]:
-    """Return the fields that are not empty, the file, and its content.
+def fields_and_file(sent: bytes, max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]:
+    """Return the fields of a form that are not empty, the file, and its content.
 
     Raises:
         RestError: 413 the file is longer than `max_bytes`, 400 the body is malformed, 422 a field is given twice, or
@@ -62,15 +38,15 @@ def fields_and_file(max_bytes: int) -> tuple[dict[str, str], FileStorage, bytes]
     parser = FormDataParser(
         _in_memory,
         max_form_memory_size=FIELDS_BYTES,
-        max_content_length=max_bytes + FIELDS_BYTES,
         max_form_parts=MOST_PARTS,
         silent=False,
     )
     try:
-        _, fields, files = parser.parse_from_environ(request.environ)
+        mimetype, options = parse_options_header(request.content_type)
+        _, fields, files = parser.parse(BytesIO(sent), mimetype, len(sent), options)
     except RequestEntityTooLarge as exc:
         raise too_large(max_bytes) from exc
-    except (ClientDisconnected, ValueError, OSError) as exc:
+    except ValueError as exc:
         raise RestError(400, "The form is broken.", code=10000, reason="broken_form") from exc
     # A browser's form sends fields that were left empty.
     given = {name: value for name, value in _once(fields).items() if value}

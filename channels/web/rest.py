@@ -159,21 +159,21 @@ def parsed(model: type[M], sent: bytes) -> M:
         raise wrong_fields(problems) from exc
 
 
-def raw_body(*, max_bytes: int) -> bytes:
-    """Return the raw body of the Flask request.
+def raw_body(*, max_bytes: int, around: int = 0) -> bytes:
+    """Return the raw body of the Flask request; `around`: bytes that it may have besides its `max_bytes`.
 
     Raises:
-        RestError: 413 it is longer than `max_bytes`, 400 it is incomplete.
+        RestError: 413 it is longer, 400 it is incomplete.
     """
     # One byte more than allowed, because werkzeug silently cuts a body without Content-Length at this limit.
-    request.max_content_length = max_bytes + 1
+    request.max_content_length = max_bytes + around + 1
     try:
         sent = request.get_data(cache=False)
     except RequestEntityTooLarge as exc:
         raise too_large(max_bytes) from exc
     except (ClientDisconnected, OSError) as exc:
         raise RestError(400, "The body broke off.", code=10000, reason="broken_body") from exc
-    if len(sent) > max_bytes:
+    if len(sent) > max_bytes + around:
         raise too_large(max_bytes)
     return sent
 

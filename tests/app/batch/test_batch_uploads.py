@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 
 import pytest
 from werkzeug.datastructures import FileStorage
@@ -261,16 +260,13 @@ def test_a_file_that_takes_too_long_to_read_is_rejected(counter: Counter, monkey
     assert refused(counter.uploads("q.csv", CSV)) == (422, 10000, "file_too_complex")
 
 
-def test_files_read_at_once_are_limited(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_read_at_once_are_limited(counter: Counter) -> None:
     """One more gets 503 with Retry-After; a file that was rejected releases its slot."""
-    monkeypatch.setattr(batch_uploads, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(batch_uploads, "_readers", threading.BoundedSemaphore(1))
     counter.uploads("q.csv", b"\xff\xff")
-
     data_of(counter.uploads("q.csv", CSV), 201)
-    batch_uploads._readers.acquire()
 
-    reply = counter.uploads("q.csv", CSV)
+    reply = Counter(files_at_once=0).uploads("q.csv", CSV)
+
     assert refused(reply) == (503, 503, "busy")
     assert int(reply.headers["Retry-After"]) > 0
 

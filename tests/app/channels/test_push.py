@@ -14,7 +14,7 @@ import redis
 from werkzeug.test import TestResponse
 
 from channels.push.endpoints import OPERATIONS, PushShown
-from channels.web import multipart
+from channels.web.bodies import LARGE_BYTES
 from channels.web.errors import status_of
 from config.texts import EN
 from services.errors import PushRefused
@@ -228,13 +228,11 @@ def test_a_full_queue_is_refused_unless_expired_pushes_make_room(
     assert [record.message for record in caplog.records] == ["pushes ended unsent"]
 
 
-def test_large_bodies_have_slots(client: PushClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_bodies_have_slots(client: PushClient) -> None:
     """A body takes several times its memory: beyond the slots of a replica a large one is refused for seconds."""
-    monkeypatch.setattr(multipart, "SLOTS", 0)
-    monkeypatch.setattr(multipart, "SLOT_SECONDS", 0.0)
-    full = PushClient(client.store._runner)
+    full = PushClient(client.store._runner, uploads_at_once=0)
 
-    reply = full.uploads("a.bin", bytes(multipart.LARGE_BYTES))
+    reply = full.uploads("a.bin", bytes(LARGE_BYTES))
     assert (refused(reply), reply.headers["Retry-After"]) == ((503, 503, "push_busy"), "10")
     assert full.pushes().status_code == 202
 

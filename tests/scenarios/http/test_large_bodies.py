@@ -34,10 +34,12 @@ def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
         yield replica
 
 
-def sends_all_but_one_byte(replica: Replica, key: str, size: int) -> socket.socket:
+def sends_all_but_one_byte(
+    replica: Replica, key: str, size: int, path: str = "/v1/chat/completions", kind: str = "application/json"
+) -> socket.socket:
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
     )
     client = socket.create_connection(("127.0.0.1", replica.port), timeout=60)
     client.sendall(head.encode() + b" " * (size - 1))
@@ -77,6 +79,26 @@ def test_slow_bodies_keep_out_their_own_caller_alone(replica: Replica) -> None:
     assert waited < 10
     wait_until(lambda: not body_bytes(replica), 60)
     assert asks(replica, ANN, size=MIB).status_code == 400
+
+
+def test_slow_uploads_keep_nobody_out(replica: Replica) -> None:
+    """They take no slot before they are complete: neither others nor their own caller wait."""
+    form = "multipart/form-data; boundary=b"
+    file = {"file": ("a.txt", b"x" * MIB)}
+    with ExitStack() as stack:
+        for path in ("/api/files", "/api/files", "/api/push"):
+            stack.enter_context(sends_all_but_one_byte(replica, ANN, MIB, path, form))
+        wait_until(lambda: body_bytes(replica) > 2 * MIB, 60)
+
+        replies = [
+            requests.post(f"{replica.url}/api/files", files=file, headers={"X-API-Key": key}, timeout=60)
+            for key in (BEN, ANN)
+        ]
+
+    assert [(reply.status_code, reply.json()["data"]["reason"]) for reply in replies] == [
+        (422, "media_unsupported")
+    ] * 2
+    wait_until(lambda: not body_bytes(replica), 60)
 
 
 @pytest.mark.full

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from channels.batch.endpoints import BatchEndpoints
+from channels.web.bodies import UploadSlots
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
 from services.identity.callers import Callers
@@ -39,10 +40,17 @@ class CountingLimiter:
 class Counter:
     """A client of the batch endpoints with an API key."""
 
-    def __init__(self, batches: BatchesTwin | None = None, *, key: str = KEY, limiter: CountingLimiter | None = None):
+    def __init__(
+        self,
+        batches: BatchesTwin | None = None,
+        *,
+        key: str = KEY,
+        limiter: CountingLimiter | None = None,
+        files_at_once: int = 2,
+    ) -> None:
         self.batches = batches or BatchesTwin()
         self.limiter = limiter or CountingLimiter()
-        self.client = client_of(self.batches, self.limiter)
+        self.client = client_of(self.batches, self.limiter, files_at_once)
         self._key = key
 
     def asks(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> TestResponse:
@@ -63,13 +71,23 @@ class Counter:
         return [result["text"] for result in data_of(self.asks("GET", f"{TASKS}/{task_id}/results"))["results"]]
 
 
-def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskClient:
+def client_of(batches: BatchesTwin | None, limiter: CountingLimiter, files_at_once: int = 2) -> FlaskClient:
     app = Flask(__name__)
     texts = Texts("en")
     register_rest_errors(app, texts)
     callers = Callers("key", api_keys=(KEY, OTHER_KEY))
-    bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
-    endpoints = BatchEndpoints(batches, callers, limiter, texts=texts, html=render_markdown, **bounds)
+    endpoints = BatchEndpoints(
+        batches,
+        callers,
+        limiter,
+        texts=texts,
+        html=render_markdown,
+        readers=UploadSlots(
+            "busy", "Too many files are being read.", most=files_at_once, most_per_caller=1, seconds=0.1
+        ),
+        max_bytes=MAX_BYTES,
+        question_max_bytes=QUESTION_BYTES,
+    )
     app.register_blueprint(endpoints.blueprint())
     return app.test_client()
 

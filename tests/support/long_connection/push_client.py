@@ -12,6 +12,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
 from channels.push.endpoints import push_blueprint
+from channels.web.bodies import UploadSlots
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
 from services.identity.callers import Callers
@@ -37,13 +38,14 @@ class PushClient:
         key: str = KEY,
         now: str = "",
         wake: Callable[[str], None] = lambda bot: None,
+        uploads_at_once: int = 2,
     ) -> None:
         """`now` is the time of the scripts, "" for Redis's own clock; `wake` is called with the bot of a new push."""
         rings = dict.fromkeys(BOTS, KEYRING)
         self.store = PushStore(runner, rings, now=now)
         self.allowance = AllowanceStore(runner, rings, now=now)
         inbox = PushInbox(self.store, self.allowance, rings, bots=BOTS, wake=wake)
-        self._client = _client(inbox)
+        self._client = _client(inbox, uploads_at_once)
         self._key = key
 
     def asks(self, method: str, path: str, *, key: str | None = None, **more: Any) -> TestResponse:
@@ -66,9 +68,10 @@ class PushClient:
         return self.asks("GET", f"/api/push/{push_id}")
 
 
-def _client(inbox: PushInbox) -> FlaskClient:
+def _client(inbox: PushInbox, uploads_at_once: int) -> FlaskClient:
     app = Flask(__name__)
     texts = Texts("en")
     register_rest_errors(app, texts)
-    app.register_blueprint(push_blueprint(inbox, Callers("none", api_keys=(KEY, OTHER_KEY)), texts))
+    slots = UploadSlots("push_busy", texts.get("push_busy"), most=uploads_at_once, most_per_caller=1, seconds=0.1)
+    app.register_blueprint(push_blueprint(inbox, slots, Callers("none", api_keys=(KEY, OTHER_KEY)), texts))
     return app.test_client()

@@ -284,6 +284,7 @@ class TestRefusals:
             ({"STREAM_LEASE": "1300"}, "STREAM_LEASE", "STREAM_MAX_SECONDS"),
             ({"WEBSOCKET_HEARTBEAT_TIMEOUT": "20"}, "WEBSOCKET_HEARTBEAT_INTERVAL", "which is 20"),
             ({"OPS_PORT": "5000"}, "OPS_PORT", "another port"),
+            ({"UPLOADS_MAX_PER_CALLER": "3"}, "UPLOADS_MAX_PER_CALLER", "at most UPLOADS_MAX, which is 2"),
             ({"BATCH_MAX_BYTES": "67108864"}, "BODIES_MAX_BYTES_PER_CALLER", "at least 68157440"),
             ({"MEDIA_MAX_BYTES": "52428800"}, "BODIES_MAX_BYTES_PER_CALLER", "at least 70953642"),
             ({"BODIES_MAX_BYTES": "50000000"}, "BODIES_MAX_BYTES", "which is 67108864"),

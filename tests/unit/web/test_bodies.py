@@ -1,8 +1,9 @@
-"""The bytes of request bodies in memory are bounded, of all requests and of each caller."""
+"""The bytes of request bodies in memory, and the uploads at once, are bounded: of all requests and of each caller."""
 
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,11 +11,12 @@ import pytest
 from flask import Flask, Response
 from werkzeug.test import Client, TestResponse
 
-from channels.web.bodies import FREE_BYTES, BodyBudget, CountedBodies, release_body
+from channels.web.bodies import FREE_BYTES, LARGE_BYTES, BodyBudget, CountedBodies, UploadSlots, release_body
 from channels.web.errors import register_rest_errors
-from channels.web.rest import raw_body
+from channels.web.rest import RestError, raw_body
 from config.texts import Texts
 from services import metrics
+from services.identity.callers import ANONYMOUS
 
 MIB = 1024 * 1024
 ANN, BEN = {"Authorization": "Bearer key-a"}, {"X-API-Key": "key-b"}
@@ -161,3 +163,67 @@ def test_chinese_readers_are_told_in_chinese() -> None:
     english = "Too many large bodies are being received. Send it again later."
 
     assert Texts("zh").translated(english) not in ("", english)
+
+
+@contextmanager
+def slot_of(
+    slots: UploadSlots, principal: str, address: str = "192.0.2.1", size: int = LARGE_BYTES + 1
+) -> Iterator[None]:
+    """Hold a slot in the request of a caller."""
+    with (
+        Flask(__name__).test_request_context(environ_overrides={"REMOTE_ADDR": address}),
+        slots.held(principal, size=size),
+    ):
+        yield
+
+
+def test_a_callers_uploads_leave_slots_for_others() -> None:
+    """Its second one is refused after a wait, with the time after which to send it again; each is counted."""
+    slots, before = UploadSlots("files_busy", "Too many.", most=2, most_per_caller=1, seconds=0.1), refused("slots")
+
+    with slot_of(slots, "key:a"):
+        with pytest.raises(RestError) as busy, slot_of(slots, "key:a"):
+            pass
+        with slot_of(slots, "key:b"), pytest.raises(RestError), slot_of(slots, "key:c"):
+            pass
+        with slot_of(slots, "key:a", size=LARGE_BYTES):
+            pass
+    with slot_of(slots, "key:a"):
+        pass
+
+    assert (busy.value.status, busy.value.data, busy.value.headers) == (
+        503,
+        {"reason": "files_busy"},
+        {"Retry-After": "10"},
+    )
+    assert refused("slots") == before + 2
+
+
+def test_an_anonymous_caller_is_its_address_at_the_slots_too() -> None:
+    """Two addresses are two callers."""
+    slots = UploadSlots("files_busy", "Too many.", most=2, most_per_caller=1, seconds=0.1)
+
+    with slot_of(slots, ANONYMOUS), slot_of(slots, ANONYMOUS, "192.0.2.2"):
+        pass
+    with slot_of(slots, ANONYMOUS), pytest.raises(RestError), slot_of(slots, ANONYMOUS):
+        pass
+
+
+def test_a_waiting_upload_takes_the_slot_that_becomes_free() -> None:
+    """Of its own caller as well."""
+    slots = UploadSlots("files_busy", "Too many.", most=2, most_per_caller=1, seconds=60.0)
+    began, done = threading.Event(), threading.Event()
+
+    def uploads() -> None:
+        began.set()
+        with slot_of(slots, "key:a"):
+            done.set()
+
+    with slot_of(slots, "key:a"):
+        thread = threading.Thread(target=uploads)
+        thread.start()
+        assert began.wait(60.0)
+        assert not done.is_set()
+    thread.join(60.0)
+
+    assert done.is_set()
