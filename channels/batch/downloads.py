@@ -90,7 +90,7 @@ def page(
 def _page_item(item: Item, *, html: Callable[[str], str] | None) -> str:
     if html is None:
         return item.to_json()
-    # Rendering takes up to a third of a second for an answer.
+    # Rendering takes up to a fifth of a second for an answer.
     time.sleep(0)
     return json.dumps({**item.to_dict(), "html": html(item.content)}, ensure_ascii=False)
 

@@ -23,16 +23,19 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from typing import Any
 
+from utils.markdown.elements.inline import STOPS
 from utils.markdown.elements.thinking import CLOSING, PageThinking, ThinkingMarks
 from utils.markdown.elements.thinking import TOKEN as THINKING
 from utils.markdown.html import COUNTERS, render_html, render_plain, top_level
 
-#: Characters of a text that are rendered as Markdown; the rest is shown as plain text. A list or table of this size
-#: takes about a third of a second to render, which blocks all other greenlets of the process.
+#: Characters, lines, and characters that may be marks, of the part of a text that is rendered as Markdown; the rest is
+#: shown as plain text. A rendering blocks all other greenlets of the process: up to 25 µs for a line and 20 µs for a
+#: mark.
 MOST = 64 * 1024
+MOST_LINES, MOST_MARKS = 3_000, 6_000
 #: Characters of one block of plain text.
 PLAIN = 8 * 1024
 #: Up to this many characters, an open block is rendered with each piece.
@@ -45,6 +48,8 @@ LARGE_GROWTH = 1 / 2
 REST = 4
 
 _LINE_ENDS = re.compile(r"\r\n?")
+_LINE_FEED = re.compile("\n")
+_MARKS = re.compile(rf"{STOPS}|\||://|www\.", re.IGNORECASE)
 #: Characters before a new piece that are searched again, because a pattern may start there.
 _BEFORE = 16
 #: A blank line followed by a line that cannot continue a list or a quote.
@@ -71,11 +76,13 @@ def render_markdown(text: str, *, thinking: PageThinking = "fold") -> str:
 def render_slices(slices: Iterable[str], *, thinking: PageThinking = "fold") -> Iterator[str]:
     """Yield the result of `render_markdown` in pieces for a text in slices; slices are consumed on demand."""
     coming = _with_line_feeds(_marked(slices, ThinkingMarks(thinking)))
-    text = ""
-    for text in accumulate(coming, initial=""):
-        if len(text) > MOST:
+    room, text, end = _Room(), "", 0
+    for piece in coming:
+        end = len(text) + room.take(piece)
+        text += piece
+        if end < len(text):
+            end = text.rfind("\n", 0, end) + 1 or end
             break
-    end = len(text) if len(text) <= MOST else text.rfind("\n", 0, MOST) + 1 or MOST
     head, text = text[:end], text[end:]
     yield _rendered(head)
     del head
@@ -86,6 +93,31 @@ def render_slices(slices: Iterable[str], *, thinking: PageThinking = "fold") -> 
             text = text[PLAIN:]
     if text:
         yield render_plain(text)
+
+
+class _Room:
+    """The part of a growing text that is still rendered as Markdown."""
+
+    def __init__(self) -> None:
+        self.characters, self._lines, self._marks = MOST, MOST_LINES, MOST_MARKS
+
+    def take(self, piece: str) -> int:
+        """Return how many characters of the next piece are part of it; after a smaller number there is no next one."""
+        lines, marks = piece.count("\n"), len(_MARKS.findall(piece))
+        end = min(len(piece), self.characters)
+        if lines > self._lines:
+            end = min(end, _end_of(_LINE_FEED, piece, self._lines))
+        if marks > self._marks:
+            end = min(end, _end_of(_MARKS, piece, self._marks))
+        self.characters -= end
+        self._lines -= lines
+        self._marks -= marks
+        return end
+
+
+def _end_of(pattern: re.Pattern[str], text: str, count: int) -> int:
+    """Return the place before which a text has `count` matches."""
+    return next(islice(pattern.finditer(text), count, None)).start()
 
 
 #: Caches the rendering, so that many readers of one answer cost the CPU time of one.
@@ -126,6 +158,8 @@ class BlockRenderer:
         self._number = 0
         self._open = ""
         self._shown = ""
+        #: The part of the text that is rendered as Markdown.
+        self._room = _Room()
         #: Characters before the open block; its characters at the last rendering and at the last search for blocks; and
         #: the size that stands for the cost of rendering it.
         self._settled = 0
@@ -156,9 +190,10 @@ class BlockRenderer:
         return changed + self._render(final=True)
 
     def _take(self, piece: str) -> list[RenderedBlock]:
-        before = len(self._open)
-        self._open += _LINE_ENDS.sub("\n", piece)
-        changed = self._end_markdown() if not self._plain and self._settled + len(self._open) > MOST else []
+        before, piece = len(self._open), _LINE_ENDS.sub("\n", piece)
+        end = len(piece) if self._plain else self._room.take(piece)
+        self._open += piece
+        changed = self._end_markdown(before + end) if end < len(piece) else []
         if self._is_due(self._open[max(0, before - _BEFORE) :]):
             changed += self._render()
         return changed
@@ -177,9 +212,8 @@ class BlockRenderer:
             return _NEXT_BLOCK.search(latest) is not None
         return any(_closes(line, self._fence[:1]) for line in latest.split("\n")[1:-1])
 
-    def _end_markdown(self) -> list[RenderedBlock]:
-        """Finish the text up to `MOST` characters as Markdown; the text after it becomes plain text."""
-        most = MOST - self._settled
+    def _end_markdown(self, most: int) -> list[RenderedBlock]:
+        """Finish the open text up to `most` characters as Markdown; the text after it becomes plain text."""
         end = self._open.rfind("\n", 0, most) + 1 or (0 if self._settled else most)
         rest = self._open[end:]
         self._open = self._open[:end]

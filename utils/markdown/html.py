@@ -55,9 +55,8 @@ MOST_FILLED = 10_000
 #: Maximum nesting depth of blocks and marks; the parser drops deeper ones. Each level costs a pass over every line.
 NESTING = 20
 _FOLLOWABLE = re.compile(rf"(?:https?://|mailto:)[^\s]|{OWN_FILE.pattern}\Z", re.IGNORECASE)
-#: Seconds of CPU time after which further blocks of a text's code have no colours. All of a text that is code takes a
-#: quarter of it.
-MOST_COLOURING = 1.0
+#: Seconds of CPU time after which further blocks of a text's code have no colours: about 25,000 characters of code.
+MOST_COLOURING = 0.08
 #: Counters in the parser's environment: how much of its limits a text has used.
 FILLED = "filled"
 COLOURING = "colouring"
@@ -118,6 +117,9 @@ def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     """Parse a table up to the row with which padding exceeds `MOST_FILLED` cells."""
     if silent:
         return unbounded_table(state, first, end, silent)
+    # Rows are counted for tables alone: a text may have a line that resembles a table's head in every line.
+    if not unbounded_table(state, first, end, True):
+        return False
     filled = before = state.env.get(FILLED, 0)
     for line, missing in _rows(state, first, end):
         if before + missing > MOST_FILLED:

@@ -19,9 +19,9 @@ from pygments.token import Token, _TokenType
 
 #: Characters of a block of code with colours; Pygments takes about 3 ms per 1,000, in which no other greenlet runs.
 MOST_COLOURED = 8 * 1024
-#: Seconds of CPU time for the colours of one block, ten times the time for that size; then the rest of the block has
-#: none. Pygments' expressions are up to cubic in the code: short lines as C# would take half a minute.
-MOST_SECONDS = 0.25
+#: Seconds of CPU time for the colours of one block, twice the time for that size; then the rest of the block has none.
+#: Pygments' expressions are up to cubic in the code: short lines as C# would take half a minute.
+MOST_SECONDS = 0.05
 #: White space with which code has no colours: one expression of C takes quadratic time for a run of it (10 ms for
 #: this many characters), and nothing interrupts it.
 _BLANKS = re.compile(r"\s{500}")

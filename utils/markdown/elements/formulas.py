@@ -16,7 +16,7 @@ from markdown_it.utils import OptionsDict
 from utils.markdown.elements.mathml import MOST_FORMULA, Display, mathml, source
 
 #: Characters of a text's formulas that are shown as MathML; those after them are shown as their source.
-MOST_FORMULAS = 10_000
+MOST_FORMULAS = 5_000
 #: The counter of these characters in the parser's environment.
 COUNTER = "formulas"
 

@@ -43,6 +43,12 @@ _NUMBER = r"([1-9]\d?)"
 _CITATION = re.compile(rf"\[\^?{_NUMBER}\](?![(:]|\[(?!\^?[1-9]\d?\]))|【{_NUMBER}(?:†[^】\n]{{0,40}})?】")
 
 
+#: Characters at which an element of a line may begin or end; the parser stops at each.
+STOPS = r"[\n!$&*<\[\]\\_`~【]"
+#: Depth to which the parser looks for the end of brackets within brackets.
+_MOST_AHEAD = 5
+
+
 class InlineState(StateInline):
     """One line or paragraph that is parsed, with the CJK-friendly rule for `*` and `~`."""
 
@@ -52,6 +58,8 @@ class InlineState(StateInline):
         super().__init__(src, md, env, tokens)
         #: Where plain text may end.
         self.stops = stops
+        #: Brackets whose ends are being looked for.
+        self.ahead = 0
 
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803 - the parser's names
         scanned = super().scanDelims(start, canSplitWord)
@@ -71,12 +79,20 @@ class InlineParser(ParserInline):
 
     def __init__(self) -> None:
         super().__init__()
-        # A citation may begin with it.
-        self.add_terminator_char("【")
+        self.terminator_re = re.compile(STOPS)
         self.ruler.at("text", _text)
         self.ruler.before("escape", "bare_link", _bare_link)
         self.ruler.before("autolink", "line_break", _line_break)
         self._link_stops = re.compile(f"{self.terminator_re.pattern}|{_LINK_START.pattern}", re.IGNORECASE)
+
+    def skipToken(self, state: StateInline) -> None:  # noqa: N802 - the parser's name
+        """Skip an element while the end of brackets is looked for; all of the line where brackets are too deep."""
+        assert isinstance(state, InlineState)
+        if state.ahead >= _MOST_AHEAD and state.pos not in state.cache:
+            state.cache[state.pos] = state.posMax
+        state.ahead += 1
+        super().skipToken(state)
+        state.ahead -= 1
 
     def parse(self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]) -> list[Token]:
         stops = self._link_stops if _LINK_START.search(src) else self.terminator_re

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from html import escape
+from itertools import accumulate
 from typing import Literal
 from xml.etree.ElementTree import Element  # nosec B405: elements of the library are read, no XML is parsed
 
@@ -21,6 +22,8 @@ Display = Literal["inline", "block"]
 
 #: Characters of a formula at most; a longer one is shown as its source. A formula takes up to 20 ms per 1,000.
 MOST_FORMULA = 1000
+#: Depth of a formula's braces at most; the time of the conversion is quadratic in it.
+MOST_BRACES = 20
 
 TAGS = frozenset({"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msup", "msub"})
 TAGS |= {
@@ -67,6 +70,7 @@ _ENVIRONMENT = re.compile(r"\\(begin|end)\{(\w+\*?)\}")
 _OUTER = re.compile(r"\\(?:begin|end)\{equation\*?\}")
 #: A character of a formula's words that LaTeX needs a backslash before; the library leaves it there.
 _ESCAPED = re.compile(r"\\([$%&#_{}])")
+_BRACE = re.compile("[{}]")
 _ENTITY = re.compile(r"&#x([0-9A-Fa-f]{1,6});")
 
 
@@ -88,7 +92,7 @@ def is_allowed(attribute: str, value: str) -> bool:
 @lru_cache(maxsize=256)
 def _converted(latex: str, display: Display) -> str:
     """Return a formula as MathML, "" if it is too long or cannot be read."""
-    if len(latex) > MOST_FORMULA or _DEFINES.search(latex):
+    if len(latex) > MOST_FORMULA or _DEFINES.search(latex) or _depth(latex) > MOST_BRACES:
         return ""
     known = _ENVIRONMENT.sub(
         lambda found: f"\\{found[1]}{{{_ENVIRONMENTS.get(found[2], found[2])}}}", _OUTER.sub("", latex)
@@ -99,6 +103,10 @@ def _converted(latex: str, display: Display) -> str:
         # The library has no base class for its errors: it also raises IndexError, KeyError and RecursionError.
         log.debug("a formula is shown as its source: %s", type(exc).__name__)
         return ""
+
+
+def _depth(latex: str) -> int:
+    return max(accumulate(1 if brace == "{" else -1 for brace in _BRACE.findall(latex)), default=0)
 
 
 def _written(element: Element) -> Iterator[str]:

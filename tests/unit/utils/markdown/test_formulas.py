@@ -9,7 +9,7 @@ import pytest
 from tests.unit.utils.markdown.test_markdown_blocks import Reader
 from utils.markdown.blocks import render_markdown
 from utils.markdown.elements.formulas import MOST_FORMULAS
-from utils.markdown.elements.mathml import MOST_FORMULA
+from utils.markdown.elements.mathml import MOST_BRACES, MOST_FORMULA
 
 X = '<math display="inline"><mrow><mi>x</mi></mrow></math>'
 X_BLOCK = X.replace("inline", "block")
@@ -151,3 +151,11 @@ def test_a_block_that_has_begun_only_becomes_longer() -> None:
 
     assert reader.finish() == render_markdown("$$\na\n+ b\n- c\n===\n$$\n\nafter")
     assert render_markdown("$$\na\n- b\n\nc") == "<p>$$<br>\na<br>\n- b</p>\n<p>c</p>\n"
+
+
+@pytest.mark.parametrize("depth", [MOST_BRACES, MOST_BRACES + 1])
+def test_deep_braces_are_shown_as_their_source(depth: int) -> None:
+    """The conversion takes quadratic time for braces within braces."""
+    html = render_markdown(f"${'{a' * depth}{'}' * depth}$")
+
+    assert ("<math" in html) is (depth == MOST_BRACES)

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock
 from utils.markdown import blocks as markdown_blocks
+from utils.markdown import html as html_module
 from utils.markdown.blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
 from utils.markdown.html import MARKDOWN, MOST_FILLED, clean_html
 from utils.markdown.pictures import with_pictures
@@ -423,6 +424,36 @@ def test_a_text_beyond_the_limit_is_shown_as_plain_text(bound: int) -> None:
     assert html.count("- **row**") == 500
     assert Reader().add(cut(text, random.Random(1), 1000)).finish() == html
     assert_harmless(render_markdown("a" * bound + "<script>"))
+
+
+@heavy
+@pytest.mark.parametrize(
+    ("row", "shown", "most"),
+    [("- **row**\n", "<li><strong>row</strong></li>", "lines"), ("a **row** `b` ", "<strong>row</strong>", "marks")],
+)
+def test_many_lines_or_marks_are_shown_as_plain_text(
+    row: str, shown: str, most: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the most lines, or marks, the text is shown as it is, and nothing of it is lost."""
+    monkeypatch.setattr(markdown_blocks, f"MOST_{most.upper()}", 300)
+    text = row * 500
+
+    html = render_markdown(text)
+
+    assert html.count(shown) == (300 if most == "lines" else 50)
+    assert html.count("row") == 500
+    assert Reader().add(cut(text, random.Random(1), 100)).finish() == html
+
+
+def test_a_line_that_only_resembles_a_tables_head_counts_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of many is looked at a few times; with rows counted for each, 64 KiB took a minute."""
+    looked: list[int] = []
+    line = html_module._line
+    monkeypatch.setattr(html_module, "_line", lambda state, number: looked.append(number) or line(state, number))
+
+    render_markdown("[a-]: http://x.example\n" * 500)
+
+    assert len(looked) <= 500
 
 
 @pytest.mark.parametrize("columns", [100, pytest.param(1000, marks=[heavy, pytest.mark.full])])
