@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from utils.markdown.lines import code_spans, end_of_fence, opening_fence
@@ -17,6 +18,8 @@ from utils.markdown.lines import code_spans, end_of_fence, opening_fence
 Thinking = Literal["show", "hide"]
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning")
+#: Tags of a text that part it into passages.
+MOST_TAGS = 10_000
 #: An opening or closing tag; group 1 is "/" for a closing one.
 TAG = re.compile(rf"<(/?)(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
 _LINE_END = re.compile(r"[\r\n]")
@@ -59,12 +62,15 @@ def has_tags(text: str) -> bool:
 
 
 def split_thinking(text: str) -> list[Passage]:
-    """Return the passages of `text` in order, without tags and blank passages; the time is linear in the text."""
+    """Return the passages of `text` in order, without tags and blank passages; the time is linear in the text.
+
+    Tags after `MOST_TAGS` are text.
+    """
     parts, position = [Passage(False)], 0
     first = TAG.search(text)
     # Where the first tag is a closing one, the text may start with thinking.
     begins_within = first is not None and bool(first[1])
-    for tag in _tags(text):
+    for tag in islice(_tags(text), MOST_TAGS):
         parts[-1].pieces.append(text[position : tag.start()])
         position, closing = tag.end(), bool(tag[1])
         if begins_within and closing and not text[_line_start(text, 0, tag.start()) : tag.start()].strip():

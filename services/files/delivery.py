@@ -26,7 +26,7 @@ from utils.deadline import Deadline
 from utils.keyring import Keyring, keys_of
 from utils.markdown.pictures import MOST_ADDRESS, in_words
 from utils.sealed import seal, unseal_any
-from utils.stream_utils import answer_text
+from utils.thinking import fold_thinking
 
 #: Media types that are sent as they are; all others are sent as bytes of no type, so that no client renders them.
 SAFE_TYPES = frozenset(
@@ -169,11 +169,11 @@ class FileDelivery:
         return Download(stored.name or stored.entry, media, stored.size, chain((first,), pieces))
 
     def _text(self, stream_id: str) -> Download | None:
-        """Return an answer's text as people see it: without thinking, and with links to its files."""
+        """Return an answer's text as it was written, without thinking, and with links to its files."""
         stream = self._streams.full_answer(stream_id)
         if stream is None:
             return None
-        answer = answer_text(in_words(stream.text, self._offers.words, growing=False))
+        answer = in_words(fold_thinking(stream.text, "hide"), self._offers.words, growing=False)
         files = self._offers.lines(stream_id, self._store.files(stream_id), pictures=True)
         text = "\n\n".join(filter(None, (answer, files))).encode()
         pieces = (text[start : start + PIECE_BYTES] for start in range(0, len(text), PIECE_BYTES))

@@ -34,6 +34,8 @@ Card = dict[str, Any]
 OPENER = "```wecom-card"
 #: Buttons of one card, and bytes of a button's key.
 MOST_BUTTONS, KEY_BYTES = 6, 1024
+#: Lines of an answer in which its block is found.
+MOST_LINES = 20_000
 #: Characters of a button's text. WeCom documents no limit; clients show a part of a long one.
 BUTTON_CHARACTERS = 100
 #: Characters of one text of a card that is written as Markdown.
@@ -167,9 +169,10 @@ def parted(text: str, *, growing: bool, worded: bool = False) -> Parted:
     """
     if OPENER not in text:
         return Parted(_settled(text) if growing else text)
-    lines = text.split("\n")
+    # The last one is all of the text after the most lines.
+    lines = text.split("\n", MOST_LINES)
     tracker, start, thought = FenceTracker(), -1, False
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines[:MOST_LINES]):
         was_open = tracker.fence is not None
         tracker.inside(line)
         if not was_open and tracker.fence and line.strip(" \t\r") == OPENER and not thought:

@@ -6,8 +6,12 @@ compute what its readers see.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
 
 from config.texts import Texts
 from services.files.answer_store import StoredFile
@@ -18,12 +22,16 @@ from services.wecom.cards import Card, CardChoice, ChosenCard, free_card, parted
 from utils.markdown.late_text import Parts, Rest, numbered_parts, rest_of, second_part
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
-from utils.thinking import Thinking
+from utils.thinking import Thinking, fold_thinking
 
 #: Mark of a late message; the sentences `frame_ended_late` and `truncated_late` begin with "(1/2)".
 MARK = "(2/2)"
 #: Rendering at most doubles a text (blank lines), and adds sentences, tags and closing lines of fewer bytes than this.
 SMALL_BYTES = FRAME_BYTES // 2 - 1024
+#: Messages' sizes of an answer that are rendered beyond its messages, because words replace the addresses of pictures;
+#: and the most lines. An answer that is longer ends with a link to all of it.
+CARRIED, MOST_LINES = 4, 5_000
+_LINE_FEED = re.compile("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,14 @@ class EndedAnswer:
     full_text_link: str = ""
     #: Whether there was a frame; without one the person gets the message alone.
     framed: bool = True
+
+
+class _Left(NamedTuple):
+    """The part of an answer that readers do not see: its text, the sentences after it, and whether the text goes on."""
+
+    rest: Rest
+    ending: str
+    more: bool
 
 
 class WeComFrames:
@@ -128,15 +144,14 @@ class WeComFrames:
 
     def late_message(self, bot: str, answer: EndedAnswer) -> str:
         """Return the message with the part of an answer that readers do not see: all of it, or the rest."""
-        rest, ending = self._left(bot, answer)
+        left = self._left(bot, answer)
         sources, suggestions = self._footnotes_of(bot, answer)
         footnote = _paragraphs(sources, suggestions)
         truncated = answer.full_text_link or self._texts.get("late_truncated")
         mark = MARK if answer.framed else ""
-        message = second_part(rest, mark=mark, footnote=footnote, ending=ending, truncated=truncated)
-        if suggestions and footnote not in message:
-            return second_part(rest, mark=mark, footnote=sources, ending=ending, truncated=truncated)
-        return message
+        composed = partial(second_part, left.rest, mark=mark, ending=left.ending, truncated=truncated, more=left.more)
+        message = composed(footnote=footnote)
+        return composed(footnote=sources) if suggestions and footnote not in message else message
 
     def further_messages(self, bot: str, answer: EndedAnswer) -> Parts:
         """Return numbered messages with the part of an answer that readers do not see; none if they see all of it."""
@@ -144,23 +159,32 @@ class WeComFrames:
         sizes = (bot, answer.text, answer.error_code)
         if seen and not seen.frame_over and not self.overflows(*sizes, stream_id=answer.stream_id, files=answer.files):
             return Parts([])
-        rest, ending = self._left(bot, answer)
-        ending = _paragraphs(*self._footnotes_of(bot, answer), ending)
+        left = self._left(bot, answer)
+        ending = _paragraphs(*self._footnotes_of(bot, answer), left.ending)
         truncated = answer.full_text_link or self._texts.get("late_truncated")
-        return numbered_parts(rest, ending, shown=1 if seen else 0, most=self._parts, truncated=truncated)
+        shown = 1 if seen else 0
+        return numbered_parts(left.rest, ending, shown=shown, most=self._parts, truncated=truncated, more=left.more)
 
-    def _left(self, bot: str, answer: EndedAnswer) -> tuple[Rest, str]:
-        """Return the part of an answer's text that readers do not see, and the files and the sentence after it."""
+    def _left(self, bot: str, answer: EndedAnswer) -> _Left:
+        """Return the part of an answer that readers do not see; only as much as messages carry is rendered."""
         seen = answer.snapshot
-        text = self._beside_card(answer.text, seen)
-        full = answer_text(self._in_words(text, cut=False))
+        text = fold_thinking(self._beside_card(answer.text, seen), "hide")
+        end = self._carried(text)
+        full = answer_text(self._in_words(text[:end], cut=False))
         rest = rest_of(full, self._seen(bot, seen, answer.files)[1]) if seen else Rest(full)
         sentence = self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
             sentence = self._texts.get("late_complete") if full else self._without_text(answer.text)
         in_frame = seen and not seen.frame_over
         files = "" if in_frame else self._offered(answer.stream_id, answer.files, pictures=True)
-        return rest, _paragraphs(files, sentence)
+        return _Left(rest, _paragraphs(files, sentence), more=end < len(text))
+
+    def _carried(self, text: str) -> int:
+        """Return the end of the part of an answer that a frame and the messages after it may carry."""
+        end = min(len(text), (CARRIED + max(1, self._parts)) * FRAME_BYTES)
+        if text.count("\n", 0, end) > MOST_LINES:
+            end = max(READ_BYTES, next(islice(_LINE_FEED.finditer(text), MOST_LINES, None)).start())
+        return end
 
     def _beside_card(self, text: str, seen: Snapshot | None) -> str:
         """Return an answer's full text beside its card, which is in the frame or, with `parts`, a message."""

@@ -68,14 +68,25 @@ def rest_of(whole: str, shown: str) -> Rest:
 
 
 def second_part(
-    rest: Rest, *, mark: str, footnote: str, ending: str, truncated: str, max_bytes: int = FRAME_BYTES
+    rest: Rest,
+    *,
+    mark: str,
+    footnote: str,
+    ending: str,
+    truncated: str,
+    more: bool = False,
+    max_bytes: int = FRAME_BYTES,
 ) -> str:
     """Return a message of at most `max_bytes`: the mark, the rest, and the sentences at the end.
 
-    A rest that does not fit is cut and followed by `truncated`; the footnote is left out where it does not fit.
+    A rest that does not fit, or after which there is `more` of the answer, is cut and followed by `truncated`; the
+    footnote is left out where it does not fit.
     """
     room = max_bytes - _size(mark)
-    body, cut, _ = compose_rest(rest.whole, ending, truncated, max_bytes=room - 2)
+    window = clip_utf8(rest.whole[: max_bytes + _AHEAD], max_bytes + _AHEAD)
+    body, cut, _ = compose_rest(window, ending, truncated, max_bytes=room - 2)
+    if more and not cut:
+        body, cut = compose_rest(window, _joined_parts([truncated, ending]), "", max_bytes=room - 2).body, True
     parts = [mark, body, truncated if cut else "", ending]
     if footnote and not cut and _size(_joined_parts([*parts, footnote])) <= max_bytes:
         parts.insert(2, footnote)
@@ -83,16 +94,24 @@ def second_part(
 
 
 def numbered_parts(
-    rest: Rest, ending: str, *, shown: int, most: int, truncated: str, max_bytes: int = FRAME_BYTES
+    rest: Rest,
+    ending: str,
+    *,
+    shown: int,
+    most: int,
+    truncated: str,
+    more: bool = False,
+    max_bytes: int = FRAME_BYTES,
 ) -> Parts:
     """Return messages of at most `max_bytes` with the rest, and after it the `ending`: each begins with "(k/n)".
 
     `shown` is the number of parts before them. A single message without a part before it has no mark. A rest that needs
-    more than `most` messages is cut after them, and a further message begins with `truncated`.
+    more than `most` messages is cut after them. After a cut, or where there is `more` of the answer, a further message
+    begins with `truncated`.
     """
     room = max_bytes - _MARK_BYTES
     bodies = list(islice(_bodies(rest, room), most + 1))
-    cut = len(bodies) > most
+    cut = more or len(bodies) > most
     if cut:
         bodies[most:] = [clip_utf8(_joined_parts([truncated, ending]), room)]
     elif bodies and _size(bodies[-1] + _BETWEEN + ending) <= room:
@@ -106,10 +125,15 @@ def numbered_parts(
 
 
 def _place_after(whole: str, shown: str) -> _Place:
-    seen, everything = "".join(shown.split()), "".join(whole.split())
-    if not seen or not everything.startswith(seen):
+    if whole.startswith(shown):
+        position = len(shown.rstrip())
+    else:
+        seen, everything = "".join(shown.split()), "".join(whole.split())
+        if not seen or not everything.startswith(seen):
+            return _Place(0)
+        position = next(islice(_VISIBLE.finditer(whole), len(seen) - 1, None)).end()
+    if not position:
         return _Place(0)
-    position = next(islice(_VISIBLE.finditer(whole), len(seen) - 1, None)).end()
     # A frame that ended by its time may end inside a grapheme cluster.
     while joined(whole, position):
         position -= 1

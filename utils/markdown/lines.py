@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import IntEnum, auto
 from itertools import accumulate, pairwise
 
 _FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
@@ -20,9 +20,11 @@ _OPENING = re.compile(r"(?<![^\r\n])( {0,3})(`{3,}(?=[^`\r\n]*(?:[\r\n]|\Z))|~{3
 #: The lines that may close a fence, by the character of its marker: their indentation and their marker.
 _CLOSING = {mark: re.compile(rf"(?<![^\r\n])([ \t]*)({mark}{{3,}})[ \t]*(?:[\r\n]|\Z)") for mark in "`~"}
 _QUOTED = re.compile(r"[ \t]*>[ \t]?")
+#: First characters of lines of which a paragraph is not the only kind; those with a bar may be a table's.
+_MARKS = frozenset(" \t`~#>=-*+_0123456789")
 
 
-class LineKind(Enum):
+class LineKind(IntEnum):
     """The kind of a line."""
 
     BLANK = auto()
@@ -76,6 +78,9 @@ class LineState:
     fence: Fence | None = None
 
 
+_OUTSIDE = LineState()
+
+
 def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState]:
     """Insert blank lines where they are needed; return the text and the state after it.
 
@@ -96,6 +101,8 @@ def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState
 def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
     """Return the quoted lines that would continue the quoted paragraph above, so that they become separate quotes."""
     breaks: set[int] = set()
+    if LineKind.QUOTE not in kinds:
+        return breaks
     start = 0
     for end in range(1, len(lines) + 1):
         if end < len(lines) and kinds[end] is kinds[start] is LineKind.QUOTE:
@@ -139,13 +146,15 @@ class FenceTracker:
     def __init__(self, fence: Fence | None = None) -> None:
         """Start inside `fence`, which earlier lines opened, or outside of any fence."""
         self.fence = fence
-        self._line = -1
+        #: The number of the present line.
+        self.line = -1
 
     def inside(self, line: str, *, in_list: bool = False) -> bool:
         """Process the next line; return whether it is a fence or inside one."""
-        self._line += 1
+        self.line += 1
         if self.fence is None:
-            self.fence = self._opened_by(line, in_list)
+            if "```" in line or "~~~" in line:
+                self.fence = self._opened_by(line, in_list)
             return self.fence is not None
         if self.fence.closed_by(line):
             self.fence = None
@@ -158,13 +167,13 @@ class FenceTracker:
         """Record a fence that follows a list item's marker on the same line."""
         if found := _FENCE.match(item, marker.end()):
             width = _indent(item) + marker.end() - _offset(item)
-            self.fence = Fence(self._line, width, found[1] or found[2])
+            self.fence = Fence(self.line, width, found[1] or found[2])
 
     def _opened_by(self, line: str, in_list: bool) -> Fence | None:
         found = _FENCE.match(line, _offset(line))
         if not found or (_indent(line) > 3 and not in_list):
             return None
-        return Fence(self._line, _indent(line), found[1] or found[2])
+        return Fence(self.line, _indent(line), found[1] or found[2])
 
 
 def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind, LineState]]:
@@ -172,17 +181,36 @@ def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind,
     tracker = FenceTracker(state.fence)
     previous, in_list = LineKind.BLANK, state.in_list
     for index, line in enumerate(lines):
+        following = lines[index + 1] if index + 1 < len(lines) else ""
+        if kind := _simple(line, following, previous, tracker.fence):
+            previous, tracker.line = kind, index
+            if kind is not LineKind.FENCE and kind is not LineKind.BLANK:
+                in_list, state = False, _OUTSIDE
+            yield kind, state
+            continue
         if tracker.inside(line, in_list=in_list):
             previous = LineKind.FENCE
         else:
-            following = lines[index + 1] if index + 1 < len(lines) else ""
             previous = _kind(line, following, previous, in_list)
         if previous is LineKind.ITEM and (marker := _ITEM.match(line, _offset(line))):
             tracker.opened_in_item(line, marker)
         # Lines inside a fence, and the indentation of its end, do not affect the surrounding list.
         if previous is not LineKind.BLANK and (previous is not LineKind.FENCE or tracker.opened_at(index)):
             in_list = previous is LineKind.ITEM or (in_list and _indent(line) > 1)
-        yield previous, LineState(in_list, tracker.fence)
+        if state.in_list != in_list or state.fence is not tracker.fence:
+            state = LineState(in_list, tracker.fence)
+        yield previous, state
+
+
+def _simple(line: str, following: str, previous: LineKind, fence: Fence | None) -> LineKind | None:
+    """Return the kind of a line that a few characters determine, as of most lines; None for any other."""
+    if fence:
+        return None if fence.marker[:3] in line else LineKind.FENCE
+    if not line:
+        return LineKind.BLANK
+    if line[0] in _MARKS:
+        return None
+    return (_table(line.strip(" \t"), following, previous) if "|" in line else None) or LineKind.PARAGRAPH
 
 
 def _kind(line: str, following: str, previous: LineKind, in_list: bool) -> LineKind:
@@ -201,12 +229,13 @@ def _block(rest: str, previous: LineKind) -> LineKind | None:
     """Return the kind of a line that its first characters determine."""
     if previous is LineKind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
         return LineKind.UNDERLINE
-    compact = rest.replace(" ", "").replace("\t", "")
-    if len(compact) > 2 and compact[0] in "-*_" and not compact.strip(compact[0]):
-        return LineKind.RULE
-    if _HEADING.match(rest):
+    if rest[0] in "-*_":
+        compact = rest.replace(" ", "").replace("\t", "")
+        if len(compact) > 2 and not compact.strip(compact[0]):
+            return LineKind.RULE
+    if rest[0] == "#" and _HEADING.match(rest):
         return LineKind.HEADING
-    if rest.startswith(">"):
+    if rest[0] == ">":
         return LineKind.QUOTE
     return LineKind.ITEM if _ITEM.match(rest) else None
 
@@ -226,6 +255,8 @@ def _needs_blank(before: LineKind, after: LineKind) -> bool:
 def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
     """Return the lines into which inline code of the previous line extends; a blank line would split the code."""
     held: set[int] = set()
+    if not any("`" in line for line in lines):
+        return held
     runs: list[tuple[int, int]] = []
     for index, kind in enumerate([*kinds, LineKind.BLANK]):
         if kind is LineKind.PARAGRAPH:
@@ -257,4 +288,4 @@ def _offset(line: str) -> int:
 
 def _indent(line: str) -> int:
     """Return the width of the indentation in columns."""
-    return len(line[: _offset(line)].expandtabs(4))
+    return 0 if line[:1] not in " \t" else len(line[: _offset(line)].expandtabs(4))

@@ -6,9 +6,10 @@ Pure functions, linear in the text. Code is left as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import escape, unescape
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +19,8 @@ from utils.markdown.lines import LineKind, LineState, classify, code_spans
 FOLDER = "/files/"
 #: Characters of a description and of an address. What is longer is no picture here.
 MOST_WORDS, MOST_ADDRESS = 300, 2000
+#: Lines of a text in which pictures are found, and references that are examined.
+MOST_LINES, MOST_REFERENCES = 10_000, 2_000
 
 #: The class of the link that a picture of another host is rendered as.
 FOREIGN_PICTURE = "picture"
@@ -75,10 +78,14 @@ def replaced(text: str, replacement: Callable[[Reference], str]) -> str:
     # Telling code from text costs ten times as much as rendering: most texts with links have nothing to replace.
     if "](" not in text or not ("![" in text or FOLDER in text):
         return text
-    lines = text.split("\n")
-    for number, (kind, _) in enumerate(classify(lines, LineState())):
+    # The last one is all of the text after the most lines.
+    lines = text.split("\n", MOST_LINES)
+    left = MOST_REFERENCES
+    for number, (kind, _) in enumerate(classify(lines[:MOST_LINES], LineState())):
         if kind is not LineKind.FENCE and "](" in lines[number]:
-            lines[number] = "".join(_pieces(lines[number], replacement))
+            matches = list(islice(_REFERENCE.finditer(lines[number]), left))
+            left -= len(matches)
+            lines[number] = "".join(_pieces(lines[number], matches, replacement))
     return "\n".join(lines)
 
 
@@ -142,11 +149,13 @@ def _settled(text: str) -> str:
     return text[: start - 1] if text[start - 1 : start] == "!" else text[:start]
 
 
-def _pieces(line: str, replacement: Callable[[Reference], str]) -> Iterator[str]:
-    spans, end = code_spans(line) if "`" in line else [], 0
-    for match in _REFERENCE.finditer(line):
+def _pieces(line: str, matches: Sequence[re.Match[str]], replacement: Callable[[Reference], str]) -> Iterator[str]:
+    spans, span, end = code_spans(line) if matches and "`" in line else [], 0, 0
+    for match in matches:
         reference = Reference(match["words"].strip(), match["url"], bool(match["mark"]))
-        in_code = any(start < match.end() and match.start() < stop for start, stop in spans)
+        while span < len(spans) and spans[span][1] <= match.start():
+            span += 1
+        in_code = span < len(spans) and spans[span][0] < match.end()
         if in_code or not (reference.is_picture or is_signed(reference.url)):
             continue
         yield line[end : match.start()]

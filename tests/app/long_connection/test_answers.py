@@ -36,7 +36,7 @@ from services.wecom.long_connection.view import AnswerView
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
-from utils.stream_utils import answer_text, render_frame
+from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
 
@@ -160,7 +160,7 @@ def test_an_answer_of_more_parts_than_allowed_ends_with_a_link_to_all_of_it(
         wecom.wait_until(lambda: answers_cut() == before + 1)
 
     assert (part.partition("\n")[0], link.partition("\n")[0]) == ("(2/3)", "(3/3)")
-    assert reply.content.decode() == answer_text(dify.expected_answer(question))
+    assert reply.content.decode() == dify.expected_answer(question)
     assert wecom.broken == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from utils.markdown.thinking_stream import ThinkingStream
+from utils.markdown.elements.thinking import ThinkingMarks
+from utils.markdown.thinking_stream import MOST_EXAMINED, ThinkingStream
 from utils.thinking import TAG, split_thinking
 
 PARTS = (
@@ -56,6 +58,38 @@ def test_a_cut_tag_is_never_shown() -> None:
         (True, "查"),
         (False, "五天"),
     ]
+
+
+# Measuring coverage would double the time, and the small texts below cover the same lines.
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>" * 140_000,
+        "`" + "<think></think>" * 65_000,
+        "`<think>" * 130_000,
+        "<details" * 130_000,
+        "`\n" * 500_000,
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_a_long_text_takes_bounded_time(text: str) -> None:
+    """1 MB, at once or in two pieces, takes less than 3 s of CPU time (0.2 s measured); 5 s where a tag copied it."""
+    began = time.thread_time()
+
+    split(text)
+    for cut in (len(text), len(text) // 2):
+        marks = ThinkingMarks("fold")
+        assert marks.feed(text[:cut]) + marks.feed(text[cut:]) + marks.end()
+
+    assert time.thread_time() - began < 3
+
+
+def test_after_the_most_tags_the_text_is_of_one_kind() -> None:
+    """Tags after them are text."""
+    thinking, answer = split("<think>a</think>b" * (MOST_EXAMINED // 2) + "<think>c</think>d")
+
+    assert (thinking.count("a"), answer) == (MOST_EXAMINED // 2, "b" * (MOST_EXAMINED // 2) + "<think>c</think>d")
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=30), st.data())

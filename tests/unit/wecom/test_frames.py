@@ -13,7 +13,7 @@ from services.files.links import FileLinks
 from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
-from services.wecom.frames import SMALL_BYTES, EndedAnswer, WeComFrames, ended
+from services.wecom.frames import MOST_LINES, SMALL_BYTES, EndedAnswer, WeComFrames, ended
 from tests.support.properties import examples
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
 from utils.stream_utils import FRAME_BYTES, answer_text
@@ -240,3 +240,14 @@ def test_an_answer_with_too_many_parts_ends_with_a_link_to_all_of_it() -> None:
     assert [part.partition("\n")[0] for part in parts] == ["(1/3)", "(2/3)"]
     assert last == f"(3/3)\n\n（链接）\n\n{ZH['provider_timeout']}"
     assert ZH["late_truncated"] in further(replace(answer, full_text_link=""), frames)[-1]
+
+
+def test_an_answer_of_very_many_lines_is_cut() -> None:
+    """Only as many lines as messages carry are rendered; the message or the last part says that the answer goes on."""
+    answer = EndedAnswer("a few words\n\n" * MOST_LINES, None, full_text_link="（链接）")
+
+    message, parts = FRAMES.late_message("shows", answer), PARTS.further_messages("shows", answer)
+
+    assert message.endswith("（链接）")
+    assert (parts.cut, parts.messages[-1].partition("\n\n")[2]) == (True, "（链接）")
+    assert sum(part.count("a few words") for part in parts.messages) == MOST_LINES // 2

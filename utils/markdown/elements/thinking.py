@@ -82,23 +82,22 @@ class _OldTags:
 
     def _decided(self, *, final: bool) -> Iterator[str]:
         """Yield the text up to the beginning of a tag that the next piece may complete."""
-        while (at := self._held.find(tag := _OLD_END if self._inside else _OLD_START)) >= 0:
-            found = None if self._inside else _OLD.match(self._held, at)
-            if not (self._inside or found or final) and len(self._held) - at < _MOST_OLD:
-                yield self._take(at)
+        text, start = self._held, 0
+        while (at := text.find(tag := _OLD_END if self._inside else _OLD_START, start)) >= 0:
+            found = None if self._inside else _OLD.match(text, at)
+            yield text[start:at]
+            if not (self._inside or found or final) and len(text) - at < _MOST_OLD:
+                self._held = text[at:]
                 return
-            yield self._take(at)
+            start = found.end() if found else at + len(tag)
             if self._inside or found:
-                self._take(found.end() - at if found else len(tag))
                 yield "</think>" if self._inside else "<think>"
                 self._inside = not self._inside
             else:
-                yield self._take(len(tag))
-        yield self._take(len(self._held) - (0 if final else _begun(self._held, tag)))
-
-    def _take(self, size: int) -> str:
-        taken, self._held = self._held[:size], self._held[size:]
-        return taken
+                yield tag
+        end = len(text) if final else len(text) - _begun(text[start:], tag)
+        yield text[start:end]
+        self._held = text[end:]
 
 
 def use_thinking(parser: MarkdownIt) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock
@@ -449,7 +450,12 @@ def test_a_line_that_only_resembles_a_tables_head_counts_no_rows(monkeypatch: py
     """Each line of many is looked at a few times; with rows counted for each, 64 KiB took a minute."""
     looked: list[int] = []
     line = html_module._line
-    monkeypatch.setattr(html_module, "_line", lambda state, number: looked.append(number) or line(state, number))
+
+    def looking(state: StateBlock, number: int) -> str:
+        looked.append(number)
+        return line(state, number)
+
+    monkeypatch.setattr(html_module, "_line", looking)
 
     render_markdown("[a-]: http://x.example\n" * 500)
 
