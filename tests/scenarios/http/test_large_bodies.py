@@ -34,15 +34,18 @@ def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
         yield replica
 
 
-def sends_all_but_one_byte(
-    replica: Replica, key: str, size: int, path: str = "/v1/chat/completions", kind: str = "application/json"
-) -> socket.socket:
+def sends_all_but_one_byte(replica: Replica, key: str, size: int) -> socket.socket:
+    return begins(replica, key, "/v1/chat/completions", "application/json", b" " * (size - 1))
+
+
+def begins(replica: Replica, key: str, path: str, kind: str, sent: bytes) -> socket.socket:
+    """Send a body of which one more byte is announced."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(sent) + 1}\r\n\r\n"
     )
     client = socket.create_connection(("127.0.0.1", replica.port), timeout=60)
-    client.sendall(head.encode() + b" " * (size - 1))
+    client.sendall(head.encode() + sent)
     return client
 
 
@@ -83,11 +86,12 @@ def test_slow_bodies_keep_out_their_own_caller_alone(replica: Replica) -> None:
 
 def test_slow_uploads_keep_nobody_out(replica: Replica) -> None:
     """They take no slot before they are complete: neither others nor their own caller wait."""
-    form = "multipart/form-data; boundary=b"
-    file = {"file": ("a.txt", b"x" * MIB)}
+    kind, content = "multipart/form-data; boundary=b", b"x" * MIB
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + content
+    file = {"file": ("a.txt", content)}
     with ExitStack() as stack:
         for path in ("/api/files", "/api/files", "/api/push"):
-            stack.enter_context(sends_all_but_one_byte(replica, ANN, MIB, path, form))
+            stack.enter_context(begins(replica, ANN, path, kind, form))
         wait_until(lambda: body_bytes(replica) > 2 * MIB, 60)
 
         replies = [
