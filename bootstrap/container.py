@@ -74,6 +74,7 @@ from services.streams.readers import StreamReaders
 from services.wecom.late_answers import LateAnswers
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.response_service import ResponseService
+from utils.running_time import running_time
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +177,7 @@ class Container:
 
     def start(self) -> None:
         """Start the threads of this process. Redis may be unreachable; it is used once it answers."""
+        running_time.start()
         with suppress(StoreUnavailable):
             self.runner.load()
         for channel in self.channels:

@@ -26,18 +26,26 @@ from urllib3.util import parse_url
 
 from services.http.certificates import bundle_of
 
-#: Seconds a peer may leave bytes or keepalive probes unacknowledged before its connection counts as broken. A firewall
-#: that dropped the connection, or a machine that is down, sends nothing.
-PEER_TIMEOUT = 20.0
+#: TCP keepalive of provider connections: seconds of silence before the first probe, between two, and their number.
+PROBES = (10, 5, 2)
 #: Seconds a pooled connection may be idle and still be reused: a firewall may drop an idle one without a sign.
 IDLE_SECONDS = 30.0
 
 
-def _probed_socket() -> list[tuple[int, int, int]]:
-    """Return the socket options that turn keepalive on; options that this system does not have are left out."""
-    tcp = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": int(1000 * PEER_TIMEOUT)}
+def keepalive(idle: int, interval: int, count: int) -> list[tuple[int, int, int]]:
+    """Return the socket options with which a peer is lost after so many unacknowledged probes.
+
+    So many seconds of unacknowledged bytes end the connection, too: a firewall that dropped it, or a machine that is
+    down, sends nothing. Options that this system does not have are left out.
+    """
+    most = 1000 * (idle + interval * count)
+    tcp = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": interval, "TCP_KEEPCNT": count, "TCP_USER_TIMEOUT": most}
     known = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in tcp.items() if hasattr(socket, name)]
-    return [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
+
+
+def _options() -> list[tuple[int, int, int]]:
+    return [*HTTPConnection.default_socket_options, *keepalive(*PROBES)]
 
 
 class _Connection(HTTPConnection):
@@ -191,7 +199,7 @@ class Pools:
     """The pools of one client. Each keeps up to `size` connections to one host; safe to use from many threads."""
 
     def __init__(self, size: int) -> None:
-        self._options: dict[str, Any] = {"num_pools": 10, "maxsize": size, "socket_options": _probed_socket()}
+        self._options: dict[str, Any] = {"num_pools": 10, "maxsize": size, "socket_options": _options()}
         self._managers: dict[tuple[str, str], PoolManager] = {}
         #: The route to an address, cached. The cache has a limit because each run has an address of its own.
         self.route = lru_cache(64)(self._find_route)
@@ -220,7 +228,7 @@ class Pools:
         """
         verify = Session().merge_environment_settings(url, {}, None, None, None)["verify"]
         parts = parse_url(url)
-        options: dict[str, Any] = {**_trusting(verify), "socket_options": _probed_socket()}
+        options: dict[str, Any] = {**_trusting(verify), "socket_options": _options()}
         pool = _TLSPool(address, parts.port, server_hostname=(parts.host or "").strip("[]"), **options)
         return RequestRoute(pool, target, {"Host": parts.netloc or ""})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from services.wecom.long_connection.protocol import (
     DISCONNECTED,
     EVENT,
     MESSAGE,
-    MISSED_PINGS,
     NOT_SUBSCRIBED,
     PING,
     PING_SECONDS,
@@ -28,6 +27,7 @@ from services.wecom.long_connection.protocol import (
     LinkLost,
 )
 from utils.limited_log import LimitedLog
+from utils.running_time import running_time, wait_running
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class LinkSocket(Protocol):
 class _Waiting:
     """A frame that has no acknowledgement yet."""
 
+    #: When its acknowledgement is missing, by the link's clock.
+    due: float
     ack: Ack | None = None
     #: Set when there is one, or none can come any more. One per frame: an ack must not wake all threads.
     ended: threading.Event = field(default_factory=threading.Event)
@@ -78,7 +80,7 @@ class Link:
         fence: int,
         *,
         arrived: Callable[[Link, str, str, Mapping[str, Any]], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """Take an open WebSocket, the bot, and the fence of the lease under which it subscribes.
 
@@ -91,7 +93,7 @@ class Link:
         self.lost = threading.Event()
         #: Set when nothing arrives any more either.
         self.over = threading.Event()
-        #: The cause of the loss: evicted (`disconnected_event`), unsubscribed (846609), silent (no pongs), closed (by
+        #: The cause of the loss: evicted (`disconnected_event`), unsubscribed (846609), silent (no pong), closed (by
         #: WeCom or the network), or ended (by us).
         self.reason = ""
         self._socket = socket
@@ -100,9 +102,12 @@ class Link:
         # Guards the fields below; held briefly.
         self._changed = threading.Condition()
         self._pending: dict[str, _Waiting] = {}
-        self._ping_id = ""
         self._next_ping = clock() + PING_SECONDS
-        self._unanswered = 0
+        # The last ping, when its pong counts as missing (infinite: none is awaited), and whether this ping was sent
+        # because the acknowledgement of an earlier frame was missing.
+        self._ping_id = ""
+        self._pong_due = math.inf
+        self._doubted = False
         self._malformed = LimitedLog(log, "long connection: frame not understood")
 
     def request(self, cmd: str, body: Mapping[str, Any], *, req_id: str = "", seconds: float = ACK_SECONDS) -> Ack:
@@ -115,7 +120,7 @@ class Link:
             AckMissing: no acknowledgement came within `seconds`.
         """
         req_id = req_id or secrets.token_hex(16)
-        waiting = self._enter(req_id)
+        waiting = self._enter(req_id, seconds)
         try:
             self._send({"cmd": cmd, "headers": {"req_id": req_id}, "body": body})
             return self._acknowledged(waiting, seconds)
@@ -135,16 +140,31 @@ class Link:
             self._end()
 
     def beat(self) -> None:
-        """Send a ping if one is due; drop the connection if the last two were not acknowledged."""
-        if self.lost.is_set() or self._clock() < self._next_ping:
+        """Send a ping if one is due. A ping without its pong is followed by another at once; that one's ends the link.
+
+        Call it several times a second.
+        """
+        if self.lost.is_set():
             return
-        if self._unanswered >= MISSED_PINGS:
+        with self._changed:
+            now = self._clock()
+            missing, doubted = now >= self._pong_due, self._doubted
+        if missing and doubted:
             self.drop("silent")
-            return
-        self._next_ping = self._clock() + PING_SECONDS
-        self._ping_id = secrets.token_hex(16)
-        self._unanswered += 1
-        if not self._socket.send({"cmd": PING, "headers": {"req_id": self._ping_id}}):
+        elif missing or now >= self._next_ping:
+            self._ping(doubted=missing)
+
+    def _ping(self, *, doubted: bool) -> None:
+        """Send a ping; `doubted`: the acknowledgement of an earlier frame is missing."""
+        with self._changed:
+            if self._doubted or self.lost.is_set():
+                return
+            now = self._clock()
+            self._ping_id, self._doubted, self._next_ping = secrets.token_hex(16), doubted, now + PING_SECONDS
+            # On a slow line a ping waits behind the parts of a file that were sent before it.
+            self._pong_due = max([now + ACK_SECONDS, *(waiting.due for waiting in self._pending.values())])
+            ping = {"cmd": PING, "headers": {"req_id": self._ping_id}}
+        if not self._socket.send(ping):
             self._lose("closed")
 
     def drop(self, reason: str) -> None:
@@ -152,12 +172,12 @@ class Link:
         if self._lose(reason):
             threading.Thread(target=self._close, name=f"link-end-{self.bot}", daemon=True).start()
 
-    def _enter(self, req_id: str) -> _Waiting:
+    def _enter(self, req_id: str, seconds: float) -> _Waiting:
         with self._changed:
             self._changed.wait_for(lambda: self.lost.is_set() or req_id not in self._pending)
             if self.lost.is_set():
                 raise LinkLost(sent=False)
-            waiting = self._pending[req_id] = _Waiting()
+            waiting = self._pending[req_id] = _Waiting(self._clock() + seconds)
             return waiting
 
     def _send(self, frame: Mapping[str, Any]) -> None:
@@ -168,11 +188,13 @@ class Link:
         raise LinkLost(sent=not refused)
 
     def _acknowledged(self, waiting: _Waiting, seconds: float) -> Ack:
-        waiting.ended.wait(seconds)
+        wait_running(waiting.ended.wait, seconds)
         if waiting.ack:
             return waiting.ack
         if self.over.is_set():
             raise LinkLost(sent=True)
+        # The connection may be half-open: a reply that does not come is the only sign.
+        self._ping(doubted=True)
         raise AckMissing
 
     def _lose(self, reason: str) -> bool:
@@ -226,9 +248,10 @@ class Link:
             if waiting:
                 waiting.ack = ack
                 waiting.ended.set()
-        if req_id == self._ping_id:
-            self._unanswered = 0
-        elif waiting is None:
+            pong = req_id == self._ping_id
+            # Any acknowledgement proves that the connection works.
+            self._pong_due, self._doubted = math.inf, False
+        if waiting is None and not pong:
             metrics.LATE_ACKS.labels(self.bot).inc()
         if ack.errcode == NOT_SUBSCRIBED:
             self.drop("unsubscribed")

@@ -37,12 +37,10 @@ BUSY: Mapping[int, float] = MappingProxyType({-1: 2.0, 6000: 2.0, 45009: 60.0})
 #: Wrong bot id or secret. WeCom does not close the connection.
 WRONG_SECRET = 853000
 
-#: Seconds until a frame without an acknowledgement counts as not acknowledged.
+#: Seconds until a frame without an acknowledgement counts as not acknowledged; pings included.
 ACK_SECONDS = 5.0
 #: Seconds between two pings. WeCom closes a connection on which it receives nothing.
 PING_SECONDS = 30.0
-#: Pings without an acknowledgement after which the connection is closed.
-MISSED_PINGS = 2
 
 
 @dataclass(frozen=True, slots=True)

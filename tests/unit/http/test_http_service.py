@@ -17,7 +17,7 @@ from urllib3.util.connection import is_connection_dropped
 
 from demo.mocks.auth import MockAuth
 from services.errors import ProviderError
-from services.http.connections import PEER_TIMEOUT, Lease
+from services.http.connections import Lease
 from services.http.service import HTTPReply, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, received, self_signed
@@ -149,7 +149,7 @@ def test_keepalive_detects_a_vanished_peer() -> None:
         sock = exchange._socket
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 1000 * PEER_TIMEOUT
+        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 20_000
 
 
 def ask(http: HTTPService, auth: MockAuth, timeout: float = 30.0) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
 
 import services.wecom.long_connection.link as link_module
-from channels.wecom.link_socket import open_socket
+from channels.wecom.link_socket import PROBES, open_socket
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.http.tunnel import ConnectFailed
 from services.metrics import LATE_ACKS
 from services.wecom.long_connection.link import Arrivals, Link, LinkHandlers
 from services.wecom.long_connection.protocol import (
+    ACK_SECONDS,
     MESSAGE,
     NOT_SUBSCRIBED,
     PING,
@@ -202,20 +205,94 @@ def test_pings_keep_the_connection(wecom: LongConnectionServer, link: Link, cloc
     assert not link.lost.is_set()
 
 
-def test_two_missed_pongs_end_the_connection(wecom: LongConnectionServer, link: Link, clock: FakeClock) -> None:
-    """Messages that still arrive do not keep a connection on which WeCom answers nothing."""
-    wecom.faults.add(Fault(PING, lost=True))
-    for _ in range(2):
-        clock.advance(PING_SECONDS)
-        link.beat()
-        wecom.user("zhangsan").asks("年假怎么申请")
-        assert not link.lost.is_set()
+def silent(wecom: LongConnectionServer) -> None:
+    """Let the server take no frame any more, as behind a firewall that lost the connection."""
+    wecom.faults.add(Fault(lost=True))
 
+
+def test_two_missed_pongs_end_the_connection(wecom: LongConnectionServer, link: Link, clock: FakeClock) -> None:
+    """The second ping leaves as soon as the first pong is missing. Messages that still arrive prove nothing."""
+    silence = wecom.faults.add(Fault(PING, lost=True))
     clock.advance(PING_SECONDS)
     link.beat()
+    for _ in range(2):
+        wecom.user("zhangsan").asks("年假怎么申请")
+        assert not link.lost.is_set()
+        clock.advance(ACK_SECONDS)
+        link.beat()
 
     assert link.lost.wait(30)
     assert link.reason == "silent"
+    wecom.wait_until(lambda: silence.met == 2)
+
+
+def test_a_missing_ack_is_followed_by_a_ping(wecom: LongConnectionServer, link: Link, clock: FakeClock) -> None:
+    """At once, also if no ping is due; its pong keeps the connection."""
+    wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
+    (connection,) = wecom.connections.values()
+
+    with pytest.raises(AckMissing):
+        link.request(SEND, push(), seconds=0.05)
+    wecom.wait_until(lambda: connection.pings == 1)
+    # The pong comes before this ack.
+    link.request(SEND, push())
+    clock.advance(2 * ACK_SECONDS)
+    link.beat()
+
+    assert (link.lost.is_set(), connection.pings) == (False, 1)
+
+
+def test_a_half_open_connection_is_dropped_after_one_ping(
+    wecom: LongConnectionServer, link: Link, clock: FakeClock
+) -> None:
+    """Five seconds for the ack of a frame, and five for the pong; further frames do not prolong them."""
+    silent(wecom)
+    for _ in range(2):
+        with pytest.raises(AckMissing):
+            link.request(SEND, push(), seconds=0.05)
+    clock.advance(ACK_SECONDS - 0.1)
+    link.beat()
+    assert not link.lost.is_set()
+
+    clock.advance(0.1)
+    link.beat()
+
+    assert (link.lost.is_set(), link.reason) == (True, "silent")
+
+
+def test_a_ping_behind_a_part_of_a_file_has_that_part_s_time(
+    wecom: LongConnectionServer, link: Link, clock: FakeClock
+) -> None:
+    """On a slow line the part is still being sent; a connection that takes it is not dropped."""
+
+    def send_part() -> None:
+        with suppress(LinkLost):
+            link.request(SEND, push(), req_id="part", seconds=20.0)
+
+    silent(wecom)
+    threading.Thread(target=send_part, daemon=True).start()
+    wait_until(lambda: "part" in link._pending)
+    with pytest.raises(AckMissing):
+        link.request(SEND, push(), seconds=0.05)
+
+    clock.advance(19.0)
+    link.beat()
+    assert not link.lost.is_set()
+    clock.advance(1.0)
+    link.beat()
+
+    assert link.reason == "silent"
+    link._end()
+
+
+def test_a_peer_that_is_gone_is_noticed_without_a_frame(link: Link) -> None:
+    """A bot that nobody writes to sends a ping twice a minute; TCP probes the peer within seconds."""
+    sock = link._socket._sock  # type: ignore[attr-defined]
+    idle, interval, count = PROBES
+
+    assert idle + interval * count <= 15
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""The clock that stands still while the process does, and waits by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from tests.support.servers.processes import FakeClock
+from utils.running_time import MOST, RunningClock, running_time, wait_running
+
+#: Prints how long a wait of four seconds took, by this clock and by the system's, and the pauses.
+WAITS = """
+import threading, time
+from utils.running_time import running_time, wait_running
+running_time.start()
+began, real = running_time(), time.monotonic()
+print("begun", flush=True)
+wait_running(threading.Event().wait, 4.0)
+print(running_time() - began, time.monotonic() - real, running_time.paused)
+"""
+
+
+def test_a_pause_counts_for_two_seconds_at_most() -> None:
+    """Whether the clock is read before or after the first tick that follows, and it never goes back."""
+    clock = FakeClock()
+    running = RunningClock(clock)
+    running.tick()
+    began = running()
+
+    clock.advance(1.5)
+    assert running() - began == 1.5
+    clock.advance(60.0)
+    before = running()
+    running.tick()
+
+    assert before - began == running() - began == MOST
+    assert running.paused == 61.5 - MOST
+    clock.advance(1.0)
+    assert running() - began == MOST + 1.0
+
+
+def test_a_clock_that_was_not_started_is_the_monotonic_one() -> None:
+    """A tool without the ticking thread waits as ever."""
+    clock = FakeClock()
+    running = RunningClock(clock)
+
+    clock.advance(3600.0)
+
+    assert (running(), running.paused) == (clock.now, 0.0)
+
+
+def test_a_wait_outlasts_a_stop_of_the_process() -> None:
+    """A real process is stopped for longer than its wait: the wait goes on for the rest."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(6.0)
+        os.kill(process.pid, signal.SIGCONT)
+        running, real, paused = map(float, process.stdout.readline().split())
+
+    assert running >= 4.0
+    # The stop, of which `MOST` counts.
+    assert paused >= 6.0 - MOST
+    assert real >= running + 6.0 - MOST
+
+
+def test_a_wait_ends_when_it_happens() -> None:
+    """It returns what the wait returns, or its last value after the seconds."""
+    happened = threading.Event()
+
+    assert wait_running(happened.wait, 0.01) is False
+    happened.set()
+    assert wait_running(happened.wait, 60.0) is True
+
+
+def test_a_forked_child_has_a_clock_that_runs() -> None:
+    """It has no thread that ticks, so its clock must not stand still."""
+    clock = FakeClock()
+    running = RunningClock(clock)
+    running.tick()
+    running._forked()
+
+    clock.advance(60.0)
+
+    assert running.paused == 0.0
+    assert running_time() > 0.0
