@@ -143,6 +143,7 @@ class Container:
         self.feedback_store = make_feedback_store(settings)
         self.feedback_inbox, self.feedback = self._feedback()
         self._opened(self.feedback)
+        self._opened(self.feedback_inbox)
         self.socket_store = make_socket_store(self.runner, self.keys)
         self.batch_store = self._opened(make_batch_store(settings))
         self.batches = self._opened(self._batches())
@@ -187,6 +188,7 @@ class Container:
         self.takeovers.start()
         self.readers.start()
         self.feedback.start()
+        self.feedback_inbox.start()
         if self.batches:
             self.batches.start()
         for lifecycle in self._lifecycles:

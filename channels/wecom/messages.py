@@ -133,6 +133,9 @@ class WeComMessages:
             metrics.FEEDBACK_REFUSED.labels("malformed").inc()
             return "malformed"
         try:
-            return self._feedback.rate(stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid)
+            # WeCom sends no event twice.
+            return self._feedback.rate(
+                stream_id, rating, bot=bot, principal=message.userid, chat=message.chatid, keep=True
+            )
         except StoreUnavailable as exc:
             return exc.code

@@ -15,8 +15,9 @@ NAMES: Mapping[Kind, str] = {"like": "like", "dislike": "dislike", "": "withdraw
 MOST_CHARS = 4096
 
 #: The outcome of a rating: taken; known (its event came before); stale (a later one came before); full (too many wait);
-#: unknown (no such answer, or not for this person); running (the answer goes on); no_answer (a sentence of ours).
-Outcome = Literal["taken", "known", "stale", "full", "unknown", "running", "no_answer"]
+#: unknown (no such answer, or not for this person); running (the answer goes on); no_answer (a sentence of ours); kept
+#: (Redis is away, and this process has it until then).
+Outcome = Literal["taken", "known", "stale", "full", "unknown", "running", "no_answer", "kept"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,3 +85,18 @@ def test_the_last_state_of_a_rating_survives_outages_and_a_kill(maria: MariaServ
 
     assert "请更具体" not in log
     assert '"feedback lost"' not in log
+
+
+def test_a_rating_while_redis_hangs_is_delivered_after_it(tmp_path: Path) -> None:
+    """The event is answered in time, and WeCom does not send it again."""
+    with RedisServer() as redis, MockDify() as dify:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), BATCH_ENABLED="false")
+        with replicas(2, env, tmp_path) as (one, other), wecom_user([one.url, other.url]) as person:
+            bubble = answered(person)
+            redis.pause()
+            rates(person, bubble, "accurate", at=AT, msgid="e1")
+            redis.resume()
+            wait_until(lambda: [rating for _, rating, _ in list(dify.ratings)] == ["like"], TIMEOUT)
+            log = one.log + other.log
+
+    assert '"outcome": "kept"' in log
