@@ -111,9 +111,10 @@ def test_pictures_and_files_are_decrypted_with_their_own_keys(alice: LongConnect
     for bubble in (alice.sends_image(picture), alice.sends_file("年假.pdf", PDF)):
         alice.sees_finish(bubble)
 
-    assert [(upload.content, upload.mime) for upload in dify.uploads] == [
-        (picture, "image/png"),
-        (PDF, "application/pdf"),
+    # Two questions at once: either file may be uploaded first.
+    assert sorted((upload.mime, upload.content) for upload in dify.uploads) == [
+        ("application/pdf", PDF),
+        ("image/png", picture),
     ]
 
 
