@@ -18,8 +18,8 @@ from services.identity.guesses import Guesses
 class GuardedCallers:
     """Wraps `Callers` for the Flask request.
 
-    `check` and `program` raise `AddressBlocked` without checking when the address has shown too many wrong
-    credentials.
+    `check` and `program` raise `AddressBlocked` without checking when the address has shown too many wrong credentials,
+    unless this one was right from there before.
     """
 
     def __init__(self, callers: Callers, guesses: Guesses) -> None:
@@ -34,19 +34,21 @@ class GuardedCallers:
         return self._callers.anonymous()
 
     def check(self, secret: str) -> Caller:
-        return self._guarded(lambda: self._callers.check(secret))
+        return self._guarded(self._callers.check, secret)
 
     def program(self, secret: str | None) -> Caller:
-        return self._callers.program(None) if secret is None else self._guarded(lambda: self._callers.program(secret))
+        return self._callers.program(None) if secret is None else self._guarded(self._callers.program, secret)
 
-    def _guarded(self, check: Callable[[], Caller]) -> Caller:
+    def _guarded(self, check: Callable[[str], Caller], secret: str) -> Caller:
         address = request.remote_addr or ""
-        self._guesses.check(address, "caller")
+        self._guesses.check(address, "caller", secret)
         try:
-            return check()
+            caller = check(secret)
         except AuthError:
-            self._guesses.failed(address, "caller")
+            self._guesses.failed(address, "caller", secret)
             raise
+        self._guesses.succeeded(address, secret)
+        return caller
 
 
 class AdminRefusal(NamedTuple):
@@ -71,14 +73,15 @@ class Administrators:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return _UNAUTHORIZED
-        address = request.remote_addr or ""
+        address, shown = request.remote_addr or "", shown.strip()
         try:
-            self._guesses.check(address, "admin")
+            self._guesses.check(address, "admin", shown)
         except AddressBlocked as blocked:
             return AdminRefusal(429, {"Retry-After": str(ceil(blocked.seconds))})
-        if hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token):
+        if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token):
+            self._guesses.succeeded(address, shown)
             return None
-        self._guesses.failed(address, "admin")
+        self._guesses.failed(address, "admin", shown)
         return _UNAUTHORIZED
 
 

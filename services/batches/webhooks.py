@@ -1,15 +1,20 @@
 """Calls a task's webhook when the task has ended: at least once, from any replica, again after errors.
 
-POST {"event": "batch_ended", "task": the task as REST shows it}, with the header `X-Signature-256`: the HMAC-SHA256 of
-the body by the first `SECRET_KEY`, in hexadecimal digits. Any 2xx is a delivery.
+POST {"event": "batch_ended", "task": the task as REST shows it}, signed by the first `SECRET_KEY` in two ways. The
+headers `webhook-id`, `webhook-timestamp` and `webhook-signature` are those of Standard Webhooks 1.0
+(standardwebhooks.com): the id is one for all attempts, and a recorded call is too old after some minutes.
+`X-Signature-256` is the HMAC-SHA256 of the body alone, in hexadecimal digits. Any 2xx is a delivery.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import logging
+import time
+from collections.abc import Callable
 
 from services import metrics
 from services.batches.records import Task
@@ -31,10 +36,13 @@ LOOK_SECONDS = 5.0
 class Webhooks:
     """Delivers the webhooks of ended tasks, one at a time; `key` signs, None if there is no `SECRET_KEY`."""
 
-    def __init__(self, store: SqlBatchStore, poster: Poster, key: bytes | None) -> None:
+    def __init__(
+        self, store: SqlBatchStore, poster: Poster, key: bytes | None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._poster = poster
         self._key = key
+        self._clock = clock
 
     def check(self, url: str) -> None:
         """Check that a task's webhook can be delivered.
@@ -79,9 +87,26 @@ class Webhooks:
     def _posted(self, task: Task, key: bytes) -> str:
         """Post the task; return why it did not arrive, "" if it did."""
         body = json.dumps({"event": "batch_ended", "task": task.to_dict()}, ensure_ascii=False).encode()
-        signature = hmac.new(key, body, hashlib.sha256).hexdigest()
+        headers = signed(body, delivery_of(task), int(self._clock()), key)
         try:
-            status = self._poster.post(task.options.webhook_url, body, {"X-Signature-256": signature}, timeout=TIMEOUT)
+            status = self._poster.post(task.options.webhook_url, body, headers, timeout=TIMEOUT)
         except (FetchError, ProviderError) as exc:
             return str(exc)
         return "" if 200 <= status < 300 else f"HTTP {status}"
+
+
+def delivery_of(task: Task) -> str:
+    """Return the id of a task's end. One that is asked again ends again, under another id."""
+    end = task.completed_at or task.cancelled_at or task.created_at
+    return f"{task.task_id}-{int(end.timestamp() * 1000)}"
+
+
+def signed(body: bytes, delivery: str, seconds: int, key: bytes) -> dict[str, str]:
+    """Return the headers that sign a body; `seconds` is the time of this attempt."""
+    signature = hmac.digest(key, f"{delivery}.{seconds}.".encode() + body, "sha256")
+    return {
+        "webhook-id": delivery,
+        "webhook-timestamp": str(seconds),
+        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+        "X-Signature-256": hmac.new(key, body, hashlib.sha256).hexdigest(),
+    }

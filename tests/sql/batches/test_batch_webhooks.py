@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from services.batches.claims import micros
 from services.batches.records import Task
 from services.batches.store import begin_delivery, due_webhooks
-from services.batches.webhooks import LEASE, PAUSES, Webhooks
+from services.batches.webhooks import LEASE, PAUSES, Webhooks, delivery_of
 from services.errors import WebhookRefused
 from services.http.addresses import AddressRules
 from services.http.poster import Poster
@@ -67,6 +70,29 @@ def test_an_ended_task_is_told_once_and_signed(shelf: Shelf, poster: Poster) -> 
     told = shelf.store.get(task.task_id).webhook
     assert (told.state, told.attempts, told.last_error) == ("delivered", 1, "")
     assert shelf.store.get(other.task_id).webhook.state == "none"
+
+
+def test_each_attempt_is_signed_with_its_time_and_one_id(shelf: Shelf, poster: Poster, clock: FakeClock) -> None:
+    """As Standard Webhooks says: the HMAC of id, time and body. A task that ends again has another id."""
+    now = [1_700_000_000.9]
+    with WebhookReceiver(503, 204, 204) as receiver:
+        webhooks = Webhooks(shelf.store, poster, SECRET, clock=lambda: now[0])
+        task = ended(shelf, receiver.url)
+        webhooks.deliver()
+        now[0] += PAUSES[0]
+        clock.advance(PAUSES[0])
+        webhooks.deliver()
+
+        first, second = receiver.calls
+        for call in (first, second):
+            delivery, seconds, signature = call.standard
+            expected = hmac.digest(SECRET, f"{delivery}.{seconds}.".encode() + call.body, "sha256")
+            assert signature == f"v1,{base64.b64encode(expected).decode()}"
+            assert delivery.startswith(f"{task.task_id}-")
+        assert first.standard[0] == second.standard[0]
+        assert [call.standard[1] for call in (first, second)] == ["1700000000", "1700000005"]
+    again = replace(task, completed_at=task.seen_at + timedelta(hours=1))
+    assert delivery_of(again) != delivery_of(shelf.store.get(task.task_id))
 
 
 def test_a_failed_delivery_is_repeated_until_the_last_attempt(

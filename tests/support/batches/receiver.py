@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 
 class Call(NamedTuple):
@@ -14,6 +14,8 @@ class Call(NamedTuple):
     path: str
     signature: str
     body: bytes
+    #: The headers of Standard Webhooks: id, timestamp and signature.
+    standard: tuple[str, str, str]
 
     @property
     def told(self) -> Any:
@@ -51,7 +53,8 @@ class WebhookReceiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.calls.append(Call(self.path, self.headers["X-Signature-256"], body))
+                standard = tuple(self.headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+                receiver.calls.append(Call(self.path, self.headers["X-Signature-256"], body, cast(Any, standard)))
                 status = receiver._statuses.pop(0) if receiver._statuses else 204
                 receiver._released.wait(120.0)
                 self.send_response(status)
