@@ -50,8 +50,11 @@ def wait_subscribed(wecom: LongConnectionServer, count: int = 1) -> None:
 
 
 def wait_ready(holder: SubscribedReplica) -> None:
-    """Wait until another replica would take the holder's lease."""
-    wait_until(lambda: holder.lease.subscribed and holder.lease.has_successor, SOON)
+    """Wait until the holder's connection is served, and another replica would take its lease.
+
+    One that is lost before its threads have begun is served by none, and is not among the replica's links.
+    """
+    wait_until(lambda: holder.links and holder.lease.subscribed and holder.lease.has_successor, SOON)
 
 
 def test_one_of_three_replicas_subscribes(start: Start, wecom: LongConnectionServer) -> None:
@@ -130,7 +133,7 @@ def test_a_single_replica_gives_the_lease_back(start: Start, wecom: LongConnecti
     """Without a successor it closes at once, and the next start subscribes at once."""
     first = start()
     wait_subscribed(wecom)
-    wait_until(lambda: first.lease.subscribed)
+    wait_until(lambda: first.links and first.lease.subscribed)
 
     first.connections.hand_over(SOON)
 
@@ -294,14 +297,14 @@ def test_a_holder_that_lost_its_lease_unknowingly_does_not_subscribe_again(
     first = start()
     wait_subscribed(wecom)
     wait_until(lambda: first.lease.subscribed)
-    fence = first.lease.fence + 1
+    link, fence = first.link(), first.lease.fence + 1
     # In one step: between two the holder could renew its lease.
     with redis_client_for(redis_url) as client:
         client.hset(lease_key(BOT), mapping={"holder": "another", "fence": fence, "looked": 0})
 
     wecom.disconnect()
 
-    wait_until(lambda: first.link().lost.is_set())
+    wait_until(link.lost.is_set)
     wait_until(lambda: first.lease.looked > 0, SOON)
     assert (first.lease.fence, subscriptions(wecom)) == (fence, [1])
 
@@ -334,7 +337,7 @@ def test_a_holder_that_was_paused_before_it_subscribed_stops_no_bot(
         first.leases.give_back(BOT, first.lease.holder, first.lease.fence)
         second = start()
         wait_subscribed(wecom)
-        wait_until(lambda: second.lease.subscribed, SOON)
+        wait_until(lambda: second.links and second.lease.subscribed, SOON)
         resumed.set()
 
         wait_subscribed(wecom, 3)
