@@ -25,6 +25,7 @@ from bootstrap.factories import (
     make_extras,
     make_feedback,
     make_feedback_store,
+    make_file_budget,
     make_files,
     make_frames,
     make_history,
@@ -124,7 +125,8 @@ class Container:
         self.providers = self._all_opened(make_providers(settings, self.texts))
         self.conversations = make_conversations(settings, self.runner, self.keys)
         self.sessions = make_sessions(settings, self.runner, self.keys)
-        self.media = self._opened(make_media(settings, self.runner, self.keys))
+        self.file_budget = self._opened(make_file_budget(settings, self.runner, self.keys))
+        self.media = self._opened(make_media(settings, self.runner, self.keys, self.file_budget))
         self.streams = make_streams(settings, self.runner)
         self.answerer = self._answerer()
 
@@ -184,6 +186,7 @@ class Container:
         for channel in self.channels:
             metrics.begin_channel(channel.name, sockets=channel.sockets)
         self.own_secret.start()
+        self.file_budget.start()
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
@@ -241,7 +244,7 @@ class Container:
         late = LateAnswers(
             self.streams, self._access, self.frames, self.responses, files=files.store, offers=files.offers
         )
-        collector = make_collector(settings, files, self._access, self.channels, self.providers)
+        collector = make_collector(settings, files, self.file_budget, self._access, self.channels, self.providers)
         return StreamManager(
             self.streams,
             make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),

@@ -26,6 +26,7 @@ from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
 from services.files.answer_store import FileStore
+from services.files.budget_store import FileBudget, FileLimits
 from services.files.collection import CollectionLimits, FileCollector
 from services.files.delivery import FileDelivery, ForeignPictures
 from services.files.intake import MediaFetcher
@@ -75,9 +76,14 @@ def make_wechat(bot: BotSettings) -> WechatService:
     )
 
 
-def make_media(settings: Settings, runner: ScriptRunner, keys: Keys) -> MediaFetcher:
+def make_file_budget(settings: Settings, runner: ScriptRunner, keys: Keys) -> FileBudget:
+    limits = FileLimits(settings.files_max_bytes_per_key, settings.files_max_bytes)
+    return FileBudget(runner, limits, names=keys.names())
+
+
+def make_media(settings: Settings, runner: ScriptRunner, keys: Keys, budget: FileBudget) -> MediaFetcher:
     fetcher = Fetcher(AddressRules(settings.media_hosts))
-    sent = SentFileStore(runner, keys.streams(), ttl=settings.stream_ttl)
+    sent = SentFileStore(runner, keys.streams(), budget, ttl=settings.stream_ttl)
     aes_keys = {name: bot.aes_keys for name, bot in settings.bots.items()}
     return MediaFetcher(fetcher, MediaKeys(aes_keys).decryptor, sent, max_bytes=settings.media_max_bytes)
 
@@ -103,13 +109,19 @@ def make_files(settings: Settings, streams: StreamStore, runner: ScriptRunner, k
 
 
 def make_collector(
-    settings: Settings, files: Files, access: Access, channels: Channels, providers: Mapping[str, BaseRAGProvider]
+    settings: Settings,
+    files: Files,
+    budget: FileBudget,
+    access: Access,
+    channels: Channels,
+    providers: Mapping[str, BaseRAGProvider],
 ) -> FileCollector:
     return FileCollector(
         files.store,
         files.fetcher,
         access,
         channels,
+        budget=budget,
         roots={bot: provider.files_root for bot, provider in providers.items()},
         limits=CollectionLimits(settings.media_max_bytes, settings.stream_ttl),
         expiry=files.links.expiry,
@@ -202,7 +214,13 @@ def make_callers(settings: Settings, runner: ScriptRunner, keys: Keys) -> Caller
 
 
 def make_limiter(settings: Settings, runner: ScriptRunner, keys: Keys) -> RateLimiter:
-    return RateLimiter(runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=keys.names())
+    return RateLimiter(
+        runner,
+        user=settings.rate_limit_user,
+        key=settings.rate_limit_key,
+        ip=settings.rate_limit_ip,
+        secret=keys.names(),
+    )
 
 
 def make_socket_store(runner: ScriptRunner, keys: Keys) -> SocketStore:

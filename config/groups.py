@@ -298,6 +298,17 @@ class RedisSettings(Group):
         "Redis connections per process, one of them for writing answers; on a Cluster per node",
         "每个进程的 Redis 连接数，其中一个专用于写入回答；Cluster 上按节点计算",
     )
+    files_max_bytes: Bytes = setting(
+        1024 * 1024 * 1024,
+        "bytes of all uploads, pictures of questions and files of answers that Redis keeps at once; it needs a third "
+        "more for them",
+        "Redis 同时保存的上传文件、问题图片和回答文件的总字节数；实际占用的内存还要多三分之一",
+    )
+    files_max_bytes_per_key: Bytes = setting(
+        256 * 1024 * 1024,
+        "the same for one API key, user or person",
+        "其中每个 API 密钥、用户或企业微信成员的字节数上限",
+    )
     batch_redis_url: RedisAddress | None = setting(
         None, "another Redis for batch jobs; empty: the same one", "批量任务使用的独立 Redis；空：共用同一个"
     )
@@ -595,6 +606,11 @@ class SocketSettings(Group):
         "20/minute",
         "questions per person at sockets and REST, batches included; several with ';', or off",
         "每个用户在 WebSocket 和 REST（含批量任务）上的提问频率上限；多个用“;”分隔，off 表示不限",
+    )
+    rate_limit_key: Rate = setting(
+        "3000/minute",
+        "questions per API key, all its users and addresses together; several with ';', or off",
+        "每个 API 密钥的提问频率上限，其全部用户和地址合计；多个用“;”分隔，off 表示不限",
     )
     rate_limit_ip: Rate = setting(
         "300/minute",

@@ -151,6 +151,8 @@ def _limits(settings: Settings) -> Iterator[Problem]:
         ("stream_lease", "stream_max_seconds"),
         ("websocket_heartbeat_interval", "websocket_heartbeat_timeout"),
         ("uploads_max_per_caller", "uploads_max"),
+        ("media_max_bytes", "files_max_bytes_per_key"),
+        ("files_max_bytes_per_key", "files_max_bytes"),
     ):
         least, most = getattr(settings, smaller), getattr(settings, larger)
         if least > most:

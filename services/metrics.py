@@ -238,6 +238,8 @@ ANSWER_FILES = _counter(
     "Pictures and files of answers, by outcome: picture, file, or the code of what went wrong.",
     ["outcome"],
 )
+FILE_BYTES = _largest("wechatlaibao_file_bytes", "Bytes of the files in Redis, over all replicas, as last counted.")
+FILE_BYTES_MAX = _largest("wechatlaibao_file_bytes_max", "Bytes of the files that Redis may have at once.")
 CONTACT_LOOKUPS = _counter(
     "wechatlaibao_contact_lookups_total",
     "Look-ups of a person in WeCom's directory, by outcome, and questions that waited for one in vain.",

@@ -30,7 +30,7 @@ SOCKETS = 8
 #: Timeout for a first word, in seconds.
 TIMEOUT = 20.0
 #: Limits are off, because all questions come from one address and a socket belongs to one person.
-SETTINGS = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+SETTINGS = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_KEY": "off", "RATE_LIMIT_IP": "off"}
 
 
 @dataclass(slots=True)

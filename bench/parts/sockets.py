@@ -106,7 +106,7 @@ class Sockets:
 
 def settings(sockets: int) -> dict[str, Any]:
     """Return settings for so many sockets from one address."""
-    limits = {"RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "CONNECTIONS_PER_IP": "0"}
+    limits = {"RATE_LIMIT_USER": "off", "RATE_LIMIT_KEY": "off", "RATE_LIMIT_IP": "off", "CONNECTIONS_PER_IP": "0"}
     return {"WEBSOCKET_AUTH": "none", "SOCKETS_MAX": str(sockets + 100), **limits}
 
 

@@ -82,6 +82,7 @@ STATUS = {
     "media_unsupported": 422,
     "file_unknown": 422,
     "files_full": 429,
+    "files_store_full": 503,
     "answer_failed": 500,
     "server_error": 500,
 }

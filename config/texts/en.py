@@ -145,6 +145,7 @@ ANSWERS: Mapping[str, str] = {
     "media_too_many": "There are too many pictures or files in one message. Please send fewer at a time.",
     "file_unknown": "An attachment has expired, or is not yours. Please attach it again, and send your question.",
     "files_full": "You have uploaded too many files. Please try again in a few minutes.",
+    "files_store_full": "Too many files are kept at the moment. Please try again in a few minutes.",
     "files_busy": "Too many files are being received. Please try again in a moment.",
     "provider_unauthorized": "The answering service refused our key. Please tell an administrator.",
     "provider_not_found": "The answering app does not exist or is not published. Please tell an administrator.",

@@ -145,6 +145,7 @@ ANSWERS: Mapping[str, str] = {
     "media_too_many": "一条消息里的图片或文件太多了。请分几次发送。",
     "file_unknown": "附件已过期，或不是您上传的。请重新添加后再发送。",
     "files_full": "您上传的文件太多了，请过几分钟再试。",
+    "files_store_full": "目前保存的文件太多，请过几分钟再试。",
     "files_busy": "正在接收的文件太多，请稍后再试。",
     "provider_unauthorized": "问答服务拒绝了连接，请联系管理员检查密钥。",
     "provider_not_found": "问答应用不存在或尚未发布。请联系管理员检查配置。",

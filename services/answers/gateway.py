@@ -16,9 +16,10 @@ from services.answers.takeover import TakeoverManager
 from services.attachments import SentFile, media_to_json
 from services.channels import ChannelRules, Channels
 from services.conversations.store import QueuePosition
-from services.errors import StoreUnavailable
+from services.errors import AnswerError, StoreUnavailable
 from services.files.sent_store import SentFileStore
 from services.files.shown import AnswerLinks, LinkedFollowing
+from services.identity.callers import owner_of
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
@@ -92,7 +93,10 @@ class Gateway:
             stream_id = self._access.stream_id(question)
             if any(trace := current_trace()):
                 question = replace(question, **trace._asdict())
-            kept = self._sent.keep(question.bot, media)
+            try:
+                kept = self._sent.keep(question.bot, owner_of(question.principal), media)
+            except AnswerError as exc:
+                return self._refusals.compared(question, self._refusals.no_room(question, stream_id, exc.code))
             question = replace(question, media=self._access.sealed(question, media_to_json(kept)))
             opened = self._open(question, stream_id, reply)
             if opened.found or opened.status != "processing":

@@ -20,9 +20,11 @@ from services.attachments import AnswerFile
 from services.channels import Channels
 from services.errors import AnswerError, StoreUnavailable
 from services.files.answer_store import MOST_FILES, MOST_MISSING, MOST_PICTURES, FileStore, Owner, StoredFile
+from services.files.budget_store import FileBudget
 from services.files.reading import FileContent, FileReader, Room
 from services.files.sources import MOST_SOURCES, Source, attached_from_json, attached_to_json, digest_of, sources_of
 from services.http.fetcher import Fetcher
+from services.identity.callers import owner_of
 from services.models import Question
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
@@ -62,6 +64,32 @@ class AttachedFiles:
         return attached_from_json(self._access.unsealed(self._question, sealed)) if sealed else []
 
 
+class AnswerBytes:
+    """The bytes of an answer's files in the budget of the person or program that asked."""
+
+    def __init__(self, budget: FileBudget, question: Question, stream: OwnedStream, *, ttl: float) -> None:
+        """`ttl` is the seconds that a stream lives."""
+        self._budget = budget
+        self._caller = owner_of(question.principal)
+        self._stream = stream
+        self._ttl = ttl
+
+    def count(self, entry: str, size: int) -> None:
+        """Count a file that is stored next.
+
+        Raises:
+            AnswerError: `files_full`, `files_store_full`: there are too many bytes in Redis.
+        """
+        left = max(1.0, self._ttl - self._stream.age)
+        self._budget.count(self._caller, {self._name(entry): size}, seconds=left)
+
+    def remove(self, entry: str) -> None:
+        self._budget.remove([self._name(entry)])
+
+    def _name(self, entry: str) -> str:
+        return f"{self._stream.stream_id}:{entry}"
+
+
 class AnswerCollection:
     """Fetches and stores the files of one answer; called by its producer's thread only."""
 
@@ -72,6 +100,7 @@ class AnswerCollection:
         read: Callable[[Source, Room, Deadline], FileContent],
         *,
         attached: AttachedFiles,
+        counted: AnswerBytes,
         sources: Callable[[str, Iterable[AnswerFile]], list[Source]],
         limits: CollectionLimits,
         expiry: Callable[[float], int],
@@ -84,6 +113,7 @@ class AnswerCollection:
         self._store = store
         self._read = read
         self._attached = attached
+        self._counted = counted
         self._sources = sources
         self._limits = limits
         self._expiry = expiry
@@ -151,7 +181,9 @@ class AnswerCollection:
         kept, owner = self._known(), self._owner
         digests = {source.digest for source in sources}
         for digest in [digest for digest in kept if digest not in digests]:
-            self._store.remove(owner, kept.pop(digest).entry)
+            entry = kept.pop(digest).entry
+            self._store.remove(owner, entry)
+            self._counted.remove(entry)
         missing = [source for source in sources if source.digest not in kept]
         for source in missing[:MOST_MISSING]:
             noted = StoredFile(self._next("x"), source.name, url=source.public_url, source=source.digest)
@@ -223,10 +255,12 @@ class AnswerCollection:
             log.warning("file of an answer not stored", extra=self._stream.about)
 
     def _keep(self, source: Source, content: FileContent) -> None:
+        entry = self._next(content.kind)
+        self._counted.count(entry, len(content.content))
         metrics.ANSWER_FILES.labels("picture" if content.kind == "p" else "file").inc()
         expiry = self._expiry(self._limits.ttl - self._stream.age)
         described = (content.name, content.type, len(content.content), content.md5, source.digest, expiry)
-        stored = StoredFile(self._next(content.kind), *described)
+        stored = StoredFile(entry, *described)
         if self._store.put(self._owner, stored, content.content):
             self._known()[source.digest] = stored
         else:
@@ -286,6 +320,7 @@ class FileCollector:
         access: Access,
         channels: Channels,
         *,
+        budget: FileBudget,
         roots: Mapping[str, str],
         limits: CollectionLimits,
         expiry: Callable[[float], int],
@@ -298,6 +333,7 @@ class FileCollector:
         self._reader = FileReader(fetcher)
         self._access = access
         self._channels = channels
+        self._budget = budget
         self._roots = roots
         self._limits = limits
         self._expiry = expiry
@@ -311,6 +347,7 @@ class FileCollector:
             self._store,
             partial(self._reader.read, root=self._roots.get(question.bot, "")),
             attached=AttachedFiles(self._access, question, stream),
+            counted=AnswerBytes(self._budget, question, stream, ttl=self._limits.ttl),
             sources=partial(sources_of, signed_only=keeps == "signed"),
             limits=self._limits,
             expiry=self._expiry,

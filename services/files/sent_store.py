@@ -6,7 +6,7 @@
 A file that came with its question lives until the question's stream has ended, STREAM_TTL at most. It has a key of its
 own, because every poll and takeover reads the stream's hash. An upload lives UPLOAD_SECONDS, and STREAM_TTL from the
 last question that names it: a question that is asked again names it again. Names are random, so that the same question
-sent twice at once has two copies, and the one that no stream uses can be removed.
+sent twice at once has two copies, and the one that no stream uses can be removed. Each copy counts (`budget_store.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 from config.bots import DEFAULT_BOT
 from services.attachments import Media, MediaFile, MediaKind, SentFile
 from services.errors import AnswerError, FetchError, StoreUnavailable
+from services.files.budget_store import FileBudget
 from services.files.slices import SealedSlices, slice_count
 from services.redis.store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of
@@ -34,31 +35,42 @@ UPLOAD_SECONDS = 600
 class SentFileStore:
     """Owns the keys above."""
 
-    def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], *, ttl: float) -> None:
-        """`keys` are each bot's, `ttl` the seconds that a file lives at most.
+    def __init__(self, runner: ScriptRunner, keys: Mapping[str, Keyring], budget: FileBudget, *, ttl: float) -> None:
+        """`keys` are each bot's, `ttl` the seconds that a file lives at most. Every file counts in the `budget`.
 
         Uploads are encrypted with the default bot's keys, because the bot of their question is not known yet.
         """
         self._runner = runner
         self._keys = keys
         self._slices = SealedSlices(runner, keys)
+        self._budget = budget
         self._ttl = int(ttl)
 
-    def keep(self, bot: str, files: Sequence[SentFile]) -> tuple[Media, ...]:
-        """Store the files that came with a question to this bot; return the places of all its files.
+    def keep(self, bot: str, caller: str, files: Sequence[SentFile]) -> tuple[Media, ...]:
+        """Store the files that came with a question of this caller to this bot; return the places of all its files.
 
         Raises:
+            AnswerError: `files_full`, `files_store_full`: there are too many bytes in Redis; nothing was stored.
             StoreUnavailable: Redis is away. The part that was stored expires.
         """
-        return tuple(self._kept(bot, file) if isinstance(file, MediaFile) else file for file in files)
+        contents = [(_new(file, "redis"), file.content) for file in files if isinstance(file, MediaFile)]
+        if contents:
+            sizes = {media.url: len(content) for media, content in contents}
+            self._budget.count(caller, sizes, seconds=self._ttl)
+        for media, content in contents:
+            self._slices.write(bot, _key(media), content, {"size": len(content)}, ttl=self._ttl)
+        kept = iter(contents)
+        return tuple(next(kept)[0] if isinstance(file, MediaFile) else file for file in files)
 
     def upload(self, principal: str, file: MediaFile) -> str:
         """Store a file for a later question of this caller to any bot; return its name.
 
         Raises:
+            AnswerError: `files_full`, `files_store_full`: there are too many bytes in Redis.
             StoreUnavailable: Redis is away. The part that was stored expires.
         """
-        media = Media(_kind(file), secrets.token_hex(16), place="upload")
+        media = _new(file, "upload")
+        self._budget.count(principal, {media.url: len(file.content)}, seconds=UPLOAD_SECONDS)
         about = json.dumps([principal, file.name, media.kind])
         sealed = seal(keys_of(self._keys[DEFAULT_BOT])[0], about)
         fields: dict[str, str | int] = {"size": len(file.content), "about": sealed}
@@ -85,7 +97,9 @@ class SentFileStore:
             return ()
         files = [Media("file", name, place="upload") for name in names]
         reads = [Call(None, ("HGET", _key(file)), ("about",)) for file in files]
-        replies = self._runner.run([*reads, *(Call(None, ("EXPIRE", _key(file)), (self._ttl,)) for file in files)])
+        prolong = [Call(None, ("EXPIRE", _key(file)), (self._ttl,)) for file in files]
+        counts = self._budget.prolong_call(names, seconds=self._ttl)
+        replies = self._runner.run([*reads, *prolong, counts])
         abouts = [self._about(sealed) for sealed in replies[: len(files)]]
         if any(owner != principal for owner, _, _ in abouts):
             raise AnswerError("an upload that this caller does not have", code="file_unknown")
@@ -110,7 +124,9 @@ class SentFileStore:
 
     def remove_calls(self, files: Sequence[Media]) -> tuple[Call, ...]:
         """Return the calls that remove those of a question's files that came with it."""
-        return tuple(Call(None, ("DEL", _key(media))) for media in files if media.place == "redis")
+        sent = [media for media in files if media.place == "redis"]
+        deletes = [Call(None, ("DEL", _key(media))) for media in sent]
+        return (*deletes, self._budget.remove_call(media.url for media in sent)) if sent else ()
 
     def remove(self, files: Sequence[Media]) -> None:
         """Remove files that no stream uses; without Redis they expire."""
@@ -120,11 +136,6 @@ class SentFileStore:
             self._runner.run(calls)
         except StoreUnavailable:
             log.warning("files of a question not removed")
-
-    def _kept(self, bot: str, file: MediaFile) -> Media:
-        media = Media(_kind(file), secrets.token_hex(16), place="redis")
-        self._slices.write(bot, _key(media), file.content, {"size": len(file.content)}, ttl=self._ttl)
-        return media
 
     def _about(self, sealed: str | None) -> tuple[str, str, MediaKind]:
         """Return the owner, the name and the kind of an upload; "" for those of a file that is none."""
@@ -136,8 +147,9 @@ class SentFileStore:
         return owner, name, cast(MediaKind, kind)
 
 
-def _kind(file: MediaFile) -> MediaKind:
-    return "image" if file.type == "image" else "file"
+def _new(file: MediaFile, place: Literal["redis", "upload"]) -> Media:
+    """Return a new place for a file."""
+    return Media("image" if file.type == "image" else "file", secrets.token_hex(16), place=place)
 
 
 def _key(media: Media) -> str:

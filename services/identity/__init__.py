@@ -4,7 +4,8 @@ Imports `redis`, `sql` and `http`. The order of cached token, user record and au
 API's wire format in `auth_api_service.py`; credentials of programs and sockets are in `callers.py`.
 
 `rate_limiter.py` counts questions over sockets and HTTP in Redis, by the library `limits` over our own client.
-`RATE_LIMIT_USER` does not apply to WeCom, since a person has a few slots there, which belong to the streams.
+Neither `RATE_LIMIT_USER` nor `RATE_LIMIT_KEY` applies to WeCom, since a person has a few slots there, which belong to
+the streams.
 `guesses.py` blocks an address for its wrong credentials.
 
 `keys.py` derives every key by purpose and bot from `SECRET_KEY` or the bot's AES keys, so a bot's change does not

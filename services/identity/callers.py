@@ -128,7 +128,7 @@ class Callers:
             AuthError: `auth_refused` if the credential is no longer valid, `credential_lost` if it was sealed with a
                 key that this process does not have, `auth_unavailable` while Redis is unreachable.
         """
-        owner = question.principal if question.principal.startswith(USER) else question.principal.partition("/")[0]
+        owner = owner_of(question.principal)
         match self.mode, owner.partition(":")[0]:
             case "none", "anonymous":
                 return Identity("none")
@@ -178,6 +178,11 @@ class Callers:
             reraise=True,
         )
         return retrying(call)
+
+
+def owner_of(principal: str) -> str:
+    """Return a principal without its end user: the owner of the credential, for all of whose users it is one."""
+    return principal if principal.startswith(USER) else principal.partition("/")[0]
 
 
 def end_user_of(question: Question) -> str:

@@ -17,6 +17,7 @@ from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
 from services.errors import StoreUnavailable
+from services.identity.callers import USER, owner_of
 from services.redis.store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of
 from utils.networks import network
@@ -27,13 +28,16 @@ PREFIX = "dify_rate"
 class RateLimiter:
     """Count questions and requests. Thread-safe.
 
-    `user` and `ip` are rates such as "20/minute;100/hour", "" for no limit. Names are hashed with `secret`, the same on
-    all replicas, so that addresses can be neither read nor guessed from Redis.
+    `user`, `key` and `ip` are rates such as "20/minute;100/hour", "" for no limit. Names are hashed with `secret`, the
+    same on all replicas, so that addresses can be neither read nor guessed from Redis.
     """
 
-    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: Keyring, prefix: str = PREFIX) -> None:
+    def __init__(
+        self, runner: ScriptRunner, *, user: str, key: str, ip: str, secret: Keyring, prefix: str = PREFIX
+    ) -> None:
         self._limiter = FixedWindowRateLimiter(RedisWindows(runner, prefix))
         self._user = _items(user)
+        self._key = _items(key)
         self._ip = _items(ip)
         self._secret = secret
 
@@ -41,10 +45,14 @@ class RateLimiter:
         """Count a question and return whether it is allowed; True while Redis is unreachable.
 
         A user has one count over all clients. An API key or "anonymous" is shared, so each client id has its own count;
-        a client id of "" is one count for the principal.
+        a client id of "" is one count for the principal. All of them count for the API key too, or for all anonymous
+        callers together.
         """
-        name = principal if principal.startswith("user:") else f"{principal}/{client_id}"
-        return self._counts(self._user, "user", name)
+        if principal.startswith(USER):
+            return self._counts(self._user, "user", principal)
+        # In this order a question that is refused to one user is not counted for all users of its key.
+        within = self._counts(self._user, "user", f"{principal}/{client_id}")
+        return within and self._counts(self._key, "key", owner_of(principal))
 
     def address(self, ip: str) -> bool:
         """Count a request of an address and return whether it is allowed; True for "" or while Redis is unreachable."""

@@ -21,6 +21,7 @@ from services.batches.lanes_store import LEASE, BatchLanesStore
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import ClaimedSession, SessionStore, Talk, TextDigest
 from services.conversations.store import ConversationStore, Memory
+from services.errors import AnswerError
 from services.feedback.rating_store import LEASE as LEASE_OF_RATINGS
 from services.feedback.rating_store import RatingStore, note_call
 from services.feedback.records import RatedAnswer, Rating, Ratings, SealedRating
@@ -40,6 +41,7 @@ from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
 from services.wecom.long_connection.push_store import LOST_SECONDS, NewPush, PushStore
+from tests.support.files import budget_of
 from tests.support.long_connection.leases import hold
 
 #: Streams of the steps below: enough for every node of a Cluster to have some.
@@ -263,6 +265,18 @@ def files(runner: ScriptRunner) -> None:
     assert store.files("s0") == (stored,)
 
 
+def file_budget(runner: ScriptRunner) -> None:
+    """Files are counted, live longer, and are counted no longer."""
+    budget = budget_of(runner, 100_000)
+    budget.count("key:a", {"1": 60_000}, seconds=100.0)
+    with pytest.raises(AnswerError):
+        budget.count("key:a", {"2": 60_000}, seconds=100.0)
+    runner.run([budget.prolong_call(["1"], seconds=200.0), budget.remove_call(["2"])])
+    assert budget.used() == 60_000
+    budget.remove(["1"])
+    assert budget.used() == 0
+
+
 def ratings(runner: ScriptRunner) -> None:
     """An answer that a provider gave is noted; its rating is taken once, claimed, and settled."""
     store = RatingStore(runner, now=str(NOW))
@@ -316,7 +330,7 @@ def locks(runner: ScriptRunner) -> None:
 
 def rates(runner: ScriptRunner) -> None:
     """With a limit of two a minute the third question is rejected."""
-    limiter = RateLimiter(runner, user="2/minute", ip="", secret=b"s")
+    limiter = RateLimiter(runner, user="2/minute", key="", ip="", secret=b"s")
 
     assert [limiter.question("user:E1001", "a") for _ in range(3)] == [True, True, False]
 
@@ -377,7 +391,7 @@ def open_answers(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, slots, conversations, commands, forms, claims, files, ratings, sockets,
+    streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
     pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns,
 ]  # fmt: skip
 

@@ -10,9 +10,10 @@ import requests
 WIDE = 60.0
 
 
-def uploads(url: str, content: bytes, name: str = "a.png", *, key: str = "") -> requests.Response:
-    """Return the reply to POST /api/files."""
+def uploads(url: str, content: bytes, name: str = "a.png", *, key: str = "", address: str = "") -> requests.Response:
+    """Return the reply to POST /api/files; `address` is that of the client behind a proxy."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers |= {"X-Forwarded-For": address} if address else {}
     return requests.post(f"{url}/api/files", files={"file": (name, content)}, headers=headers, timeout=WIDE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 import requests
 
 from channels.http_chat.models import FileTaken
@@ -126,6 +127,42 @@ def test_uploads_have_limits(server: AppServer) -> None:
     assert [sends(server, large).status_code for _ in range(MOST_LARGE)] == [201] * MOST_LARGE
     assert refused(sends(server, large)) == (429, "files_full")
     assert uploads(server.url, png(), key="").status_code == 401
+
+
+def test_a_key_has_so_many_bytes_in_redis(redis_url: str, dify: MockDify) -> None:
+    """Whatever address its uploads come from; a question with them counts them no second time."""
+    content = PDF + bytes(1_000_000)
+    limits = {"FILES_MAX_BYTES_PER_KEY": "2100000", "FILES_MAX_BYTES": "3150000", "TRUSTED_PROXIES": "1"}
+    with AppServer(redis_url, **dify_settings(dify.base_url), **SETTINGS, **limits) as server:
+
+        def upload(address: str, key: str) -> tuple[int, str]:
+            reply = uploads(server.url, content, "a.pdf", key=key, address=address)
+            return (201, "") if reply.status_code == 201 else refused(reply)
+
+        first = uploaded(server.url, content, "a.pdf", key=KEY)
+        asked = Program(KEY).asks(server.url, ASKED, files=[first]).status_code
+        sent = [upload(f"203.0.113.{number}", KEY) for number in range(3)]
+        others = [upload("203.0.113.9", OTHER_KEY) for _ in range(2)]
+
+        assert (asked, sent) == (200, [(201, ""), (429, "files_full"), (429, "files_full")])
+        assert others == [(201, ""), (503, "files_store_full")]
+        assert server.container.file_budget.used() == 3 * len(content)
+
+
+def test_an_upload_that_has_expired_makes_room(redis_url: str, dify: MockDify, redis_client: redis.Redis) -> None:
+    """For its key at once, without a sweep."""
+    limit = str(MAX_BYTES)
+    limits = {"FILES_MAX_BYTES_PER_KEY": limit, "FILES_MAX_BYTES": limit}
+    content = PDF + bytes(MAX_BYTES - len(PDF))
+    with AppServer(redis_url, **dify_settings(dify.base_url), **SETTINGS, **limits) as server:
+        taken = [sent(server, content)]
+        full = refused(sends(server, content))
+        redis_client.zadd("{dify_files}:ends", {taken[0]: 1.0})
+        taken.append(sent(server, content))
+
+        assert full == (429, "files_full")
+        assert redis_client.zrange("{dify_files}:ends", 0, -1) == [taken[1]]
+        assert server.container.file_budget.used() == MAX_BYTES
 
 
 def test_a_question_names_ten_files_at_most(server: AppServer) -> None:

@@ -18,8 +18,9 @@ from demo.mocks.openai.server import MockOpenAI
 from tests.support.openai_program import OpenAIProgram, assistant, error_of, user
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings
 from tests.support.servers.processes import RedisServer
+from tests.support.sockets.event_reader import Program
 
-KEY = "obviously-fake-api-key"
+KEY, OTHER_KEY = "obviously-fake-api-key", "another-fake-api-key"
 #: A bot that programs may ask, and one that they may not.
 BOTS = {
     name: {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "RAG_PROVIDER": "mock", **more}
@@ -305,6 +306,19 @@ def test_the_rate_limit_follows_the_end_user(redis_url: str) -> None:
     assert [reply.status_code for reply in replies] == [200, 200, 429, 200, 429]
     assert error_of(replies[2]) == (429, "rate_limit_exceeded", None)
     assert replies[2].headers["Retry-After"] == "60"
+
+
+def test_a_key_has_a_rate_whatever_users_it_names(redis_url: str) -> None:
+    """Beside the one of each user, over all endpoints; another key has its own."""
+    keys = {"API_KEYS": f"{KEY},{OTHER_KEY}", "RATE_LIMIT_KEY": "2/day"}
+    with AppServer(redis_url, **{**common(), **keys}) as limited:
+        program = OpenAIProgram(limited.url, KEY)
+        replies = [program.asks(ASKED, user=name) for name in ("ann", "ben", "eve")]
+        rest = Program(KEY).asks(limited.url, ASKED)
+        other = OpenAIProgram(limited.url, OTHER_KEY).asks(ASKED, user="ann")
+
+    assert [reply.status_code for reply in (*replies, rest, other)] == [200, 200, 429, 429, 200]
+    assert error_of(replies[2]) == (429, "rate_limit_exceeded", None)
 
 
 # Messages before the question

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 import redis
@@ -99,12 +100,34 @@ def test_pictures_of_earlier_messages_are_left_out(program: OpenAIProgram, dify:
     assert dify.requests[0].body["query"] == "User: 甲？\n\nAssistant: 甲。\n\nUser: 乙？"
 
 
-def test_a_repeated_request_uploads_once(program: OpenAIProgram, dify: MockDify, redis_url: str) -> None:
-    """It joins the answer, and leaves no second copy."""
+def test_a_repeated_request_uploads_once(
+    program: OpenAIProgram, dify_server: AppServer, dify: MockDify, redis_url: str
+) -> None:
+    """It joins the answer, leaves no second copy, and counts for none."""
     answers = {program.content(pictured(ASKED, data_url(png())), headers={"Idempotency-Key": "k"}) for _ in range(2)}
 
     assert (len(answers), len(dify.uploads), len(dify.requests)) == (1, 1, 1)
     wait_until(lambda: not kept(redis_url), 10)
+    wait_until(lambda: not dify_server.container.file_budget.used(), 10)
+
+
+def test_a_keys_pictures_have_a_budget(redis_url: str, dify: MockDify) -> None:
+    """Whatever `user` it names; they leave it with the end of the answer, and a refused question leaves nothing."""
+    picture = data_url(png() + b"x" * 600_000)
+    limits = {"FILES_MAX_BYTES_PER_KEY": "1000000", "FILES_MAX_BYTES": "1000000"}
+    with AppServer(redis_url, **dify_settings(dify.base_url), **SETTINGS, **limits) as server:
+        program, budget = OpenAIProgram(server.url, KEY), server.container.file_budget
+        budget.count(f"key:{sha256(KEY.encode()).hexdigest()[:16]}", {"another": 500_000}, seconds=100.0)
+
+        refused = [program.asks(pictured(ASKED, picture), user=name) for name in ("ann", "ben")]
+        budget.remove(["another"])
+        answer = program.content(pictured(ASKED, picture), user="eve")
+
+        assert [error_of(reply) for reply in refused] == [(429, "files_full", None)] * 2
+        assert answer.startswith("我看到了")
+        wait_until(lambda: not kept(redis_url), 10)
+        wait_until(lambda: not budget.used(), 10)
+    assert len(dify.requests) == 1
 
 
 def test_the_streams_hash_has_no_picture(program: OpenAIProgram, dify_server: AppServer, dify: MockDify) -> None:

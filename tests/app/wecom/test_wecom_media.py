@@ -76,6 +76,17 @@ def test_a_photo_question_is_answered(person: WeComUser, dify: MockDify) -> None
     assert "image.png" in answer
 
 
+def test_a_photo_of_wecom_needs_no_room_in_redis(person: WeComUser, app_server: AppServer) -> None:
+    """It comes from WeCom's store, and goes to the provider."""
+    settings, budget = app_server.container.settings, app_server.container.file_budget
+    count = settings.files_max_bytes // settings.files_max_bytes_per_key
+    for number in range(count):
+        budget.count(f"key:{number}", {str(number): settings.files_max_bytes_per_key}, seconds=100.0)
+
+    assert "image.png" in answered(person, person.sends_image(png()))
+    assert budget.used() == count * settings.files_max_bytes_per_key
+
+
 def test_words_and_pictures_of_a_mixed_message_are_asked(member: WeComUser, dify: MockDify) -> None:
     """In a group the mention goes; the files keep their order."""
     answered(member, member.sends_mixed(f"@来宝 {QUESTION}", png(), png(3, 3)))

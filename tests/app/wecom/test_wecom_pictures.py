@@ -121,6 +121,25 @@ def test_what_cannot_be_shown_is_named(person: WeComUser, name: str) -> None:
     assert len(bubble.last.pictures) == 1
 
 
+@pytest.mark.parametrize("whose", ["person's", "all callers'"])
+def test_an_answer_without_room_for_its_files_goes_on(server: AppServer, whose: str) -> None:
+    """Redis has no room for this person's files, or for anybody's: the words are whole, and say what is missing."""
+    settings, budget = server.container.settings, server.container.file_budget
+    callers = {"person's": ["E1001"], "all callers'": [f"key:{number}" for number in range(4)]}[whose]
+    for caller in callers:
+        budget.count(caller, {f"file of {caller}": settings.files_max_bytes_per_key}, seconds=100.0)
+    full = budget.used()
+
+    with server.user("E1001") as person:
+        without = answered(person, f"看![房子]({signed('photo')})")
+        budget.remove(f"file of {caller}" for caller in callers)
+        with_it = answered(person, f"看![房子]({signed('photo')})")
+
+    assert without.content == f"看（图片：房子）\n\n{ZH['files_missing'].format(names='房子')}"
+    assert (without.last.pictures, len(with_it.last.pictures)) == ((), 1)
+    assert full == len(callers) * settings.files_max_bytes_per_key
+
+
 def test_other_peoples_hosts_are_not_fetched(person: WeComUser, dify: MockDify) -> None:
     """A private host that is not listed: its address stays for the reader, and nothing is requested."""
     url = f"{dify.base_url}/other/photo"

@@ -13,8 +13,10 @@ SECRET = b"obviously fake"
 IP = "203.0.113.7"
 
 
-def limiter(runner: ScriptRunner, *, user: str = "", ip: str = "", secret: bytes = SECRET) -> RateLimiter:
-    return RateLimiter(runner, user=user, ip=ip, secret=secret)
+def limiter(
+    runner: ScriptRunner, *, user: str = "", key: str = "", ip: str = "", secret: bytes = SECRET
+) -> RateLimiter:
+    return RateLimiter(runner, user=user, key=key, ip=ip, secret=secret)
 
 
 def test_a_users_questions_are_limited_on_all_replicas(runner: ScriptRunner) -> None:
@@ -36,6 +38,28 @@ def test_a_shared_credential_has_a_count_for_each_client_id(runner: ScriptRunner
     assert rates.question(principal, "a")
     assert rates.question(principal, "b")
     assert not rates.question(principal, "a")
+
+
+def test_a_key_has_a_rate_for_all_its_users(runner: ScriptRunner) -> None:
+    """Whatever `user` or address; another key, and a user with a token, have their own counts."""
+    rates = limiter(runner, user="2/minute", key="3/minute")
+
+    asked = [rates.question("key:a/ann", ""), rates.question("key:a/bob", ""), rates.question("key:a", "10.0.0.1")]
+
+    assert asked == [True, True, True]
+    assert not rates.question("key:a/eve", "")
+    assert not rates.question("key:a", "10.0.0.2")
+    assert rates.question("key:b/ann", "")
+    assert rates.question("user:a/ann", "")
+
+
+def test_a_question_refused_to_a_user_does_not_count_for_the_key(runner: ScriptRunner) -> None:
+    """A person who goes on asking does not use up the rate of the others."""
+    rates = limiter(runner, user="1/minute", key="2/minute")
+
+    assert [rates.question("key:a/ann", "") for _ in range(4)] == [True, False, False, False]
+
+    assert rates.question("key:a/bob", "")
 
 
 @pytest.mark.every_redis

@@ -13,6 +13,7 @@ from services.errors import AnswerError, FetchError, StoreUnavailable
 from services.files.sent_store import UPLOAD_SECONDS, SentFileStore
 from services.files.slices import SLICE_BYTES
 from services.redis.store import ScriptRunner, connect
+from tests.support.files import budget_of
 from tests.support.pictures import png
 from tests.support.servers.processes import free_port
 
@@ -24,7 +25,7 @@ WEB = Media("image", "https://a.x/1", place="web")
 
 @pytest.fixture
 def store(runner: ScriptRunner) -> SentFileStore:
-    return SentFileStore(runner, {"default": KEY}, ttl=100)
+    return SentFileStore(runner, {"default": KEY}, budget_of(runner), ttl=100)
 
 
 def picture(content: bytes) -> MediaFile:
@@ -36,7 +37,7 @@ def test_a_file_is_kept_in_pieces(store: SentFileStore, size: int) -> None:
     """Other files of the question stay where they are."""
     content = os.urandom(size)
 
-    kept, other = store.keep("default", (picture(content), WEB))
+    kept, other = store.keep("default", "key:1", (picture(content), WEB))
 
     assert (kept.kind, kept.place, other) == ("image", "redis", WEB)
     assert store.read("default", kept) == ("", content)
@@ -44,7 +45,7 @@ def test_a_file_is_kept_in_pieces(store: SentFileStore, size: int) -> None:
 
 def test_redis_has_no_readable_content(store: SentFileStore, redis_client: redis.Redis) -> None:
     """Two copies of one file do not look alike either, and expire."""
-    first, second = store.keep("default", (picture(WORDS), picture(WORDS)))
+    first, second = store.keep("default", "key:1", (picture(WORDS), picture(WORDS)))
 
     contents = [redis_client.hgetall(f"dify_media:{media.url}") for media in (first, second)]
     assert first.url != second.url
@@ -55,19 +56,19 @@ def test_redis_has_no_readable_content(store: SentFileStore, redis_client: redis
 
 def test_a_key_that_was_rotated_still_decrypts(runner: ScriptRunner, store: SentFileStore) -> None:
     """While the bot has both; with the new one alone the file has to be sent again."""
-    (kept,) = store.keep("default", (picture(png()),))
+    (kept,) = store.keep("default", "key:1", (picture(png()),))
 
-    rotated = SentFileStore(runner, {"default": lambda: (NEW_KEY, KEY)}, ttl=100)
+    rotated = SentFileStore(runner, {"default": lambda: (NEW_KEY, KEY)}, budget_of(runner), ttl=100)
     assert rotated.read("default", kept) == ("", png())
     with pytest.raises(FetchError) as caught:
-        SentFileStore(runner, {"default": NEW_KEY}, ttl=100).read("default", kept)
+        SentFileStore(runner, {"default": NEW_KEY}, budget_of(runner), ttl=100).read("default", kept)
     assert caught.value.code == "media_too_old"
 
 
 @pytest.mark.parametrize("lost", ["all", "piece"])
 def test_a_file_that_is_gone_has_to_be_sent_again(store: SentFileStore, redis_client: redis.Redis, lost: str) -> None:
     """Never a part of it."""
-    (kept,) = store.keep("default", (picture(os.urandom(SLICE_BYTES + 1)),))
+    (kept,) = store.keep("default", "key:1", (picture(os.urandom(SLICE_BYTES + 1)),))
     key = f"dify_media:{kept.url}"
     if lost == "all":
         store.remove((kept, WEB))
@@ -83,12 +84,11 @@ def test_a_file_that_is_gone_has_to_be_sent_again(store: SentFileStore, redis_cl
 
 def test_without_redis_nothing_is_kept_and_nothing_removed() -> None:
     """The question is refused; what could not be removed expires."""
-    away = SentFileStore(
-        ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}", pool_size=1)), {"default": KEY}, ttl=100
-    )
+    nowhere = ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}", pool_size=1))
+    away = SentFileStore(nowhere, {"default": KEY}, budget_of(nowhere), ttl=100)
 
     with pytest.raises(StoreUnavailable):
-        away.keep("default", (picture(png()),))
+        away.keep("default", "key:1", (picture(png()),))
     away.remove((Media("image", "x", place="redis"),))
 
 
@@ -118,7 +118,7 @@ def test_redis_has_no_name_of_an_upload(store: SentFileStore, redis_client: redi
 @pytest.mark.parametrize("wanted", ["another's", "expired", "no upload"])
 def test_an_upload_is_its_owners(store: SentFileStore, redis_client: redis.Redis, wanted: str) -> None:
     """One file that is not there refuses the question; a file of another question is no upload."""
-    (of_question,) = store.keep("default", (picture(png()),))
+    (of_question,) = store.keep("default", "key:1", (picture(png()),))
     name = store.upload("key:1", picture(png()))
     caller = "key:2" if wanted == "another's" else "key:1"
     if wanted == "expired":

@@ -72,7 +72,7 @@ class Stage:
         limits = {name: options.pop(name) for name in SocketLimits.__slots__ if name in options}
         self.sockets = Sockets(
             callers=callers or Callers("key", api_keys=(API_KEY, "obviously-fake-key-2")),
-            limiter=RateLimiter(runner, user="", ip=ip, secret=SECRET),
+            limiter=RateLimiter(runner, user="", key="", ip=ip, secret=SECRET),
             store=self.store,
             texts=Texts("en"),
             limits=SocketLimits(**{"renewal": 0.1, **limits}),

@@ -11,6 +11,7 @@ from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.owned_stream import OwnedStream
 from services.streams.producer import Answer, AnswerHandlers
+from tests.support.files import budget_of
 
 
 class NoLateMessages:
@@ -30,5 +31,5 @@ def answers_of(events: Answer) -> AnswerHandlers:
 
 def intake_without_files(runner: ScriptRunner) -> MediaIntake:
     fetcher, access = Fetcher(AddressRules(())), Access({})
-    sent = SentFileStore(runner, {}, ttl=100.0)
+    sent = SentFileStore(runner, {}, budget_of(runner), ttl=100.0)
     return MediaIntake(MediaFetcher(fetcher, lambda bot, media: lambda content: content, sent, max_bytes=1000), access)

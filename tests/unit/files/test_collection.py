@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.attachments import AnswerFile
-from services.errors import FetchError, StoreUnavailable
+from services.errors import AnswerError, FetchError, StoreUnavailable
 from services.files.answer_store import Owner, StoredFile
 from services.files.collection import AnswerCollection, CollectionLimits
 from services.files.reading import FileContent, Room
@@ -59,6 +59,22 @@ class Shelf:
         del self.kept[entry]
 
 
+@dataclass
+class Counted:
+    """The bytes that count, by entry; `room` are those that Redis may have."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    room: int = 1000
+
+    def count(self, entry: str, size: int) -> None:
+        if sum(self.sizes.values()) + size > self.room:
+            raise AnswerError("full", code="files_full")
+        self.sizes[entry] = size
+
+    def remove(self, entry: str) -> None:
+        del self.sizes[entry]
+
+
 class NoAttachedFiles:
     """A provider that sends no files beside the text."""
 
@@ -73,11 +89,11 @@ class Desk:
     """An answer that the test lets grow. Files named `no…` cannot be fetched; all wait while `held` is set."""
 
     def __init__(self, signed_only: bool) -> None:
-        self.stream, self.shelf = Stream(), Shelf()
+        self.stream, self.shelf, self.counted = Stream(), Shelf(), Counted()
         self.fetched: list[str] = []
         self.held = threading.Event()
         self.held.set()
-        fakes: Any = {"attached": NoAttachedFiles()}
+        fakes: Any = {"attached": NoAttachedFiles(), "counted": self.counted}
         parts: Any = (self.stream, self.shelf, self._read)
         self.collection = AnswerCollection(
             *parts,
@@ -158,6 +174,18 @@ def test_code_is_no_picture_of_wecom() -> None:
 
         assert desk.ends() == ([("p0", "a")] if signed_only else [])
         assert len(desk.fetched) == signed_only
+
+
+def test_a_file_beyond_the_budget_is_missing(desk: Desk) -> None:
+    """As one that cannot be fetched; one that the answer does not name any more is not counted."""
+    desk.counted.room = 25
+    desk.says(f"{picture('a')} {picture('b')} {picture('c')}")
+    wait_until(lambda: len(desk.fetched) == 3)
+
+    desk.stream.text = f"{picture('b')} {picture('c')}"
+
+    assert desk.ends() == [("p1", "b"), ("x0", "c")]
+    assert desk.counted.sizes == {"p1": 10}
 
 
 def test_what_redis_did_not_take_is_fetched_again(desk: Desk) -> None:

@@ -22,6 +22,7 @@ from services.http.fetcher import Fetched, Fetcher
 from services.redis.store import ScriptRunner, connect
 from services.wecom.callback import MediaKeys, key_name
 from services.wecom.crypto import decode_key, decrypt_media
+from tests.support.files import budget_of
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock
 from tests.support.servers.raw_server import RawServer
@@ -32,7 +33,8 @@ from utils.deadline import Deadline
 #: Vector of a media file under the key of the bytes 0 to 31.
 PLAIN = b"plain-file-content-no-header"
 #: A store that is not asked.
-NOTHING_SENT = SentFileStore(ScriptRunner(connect("redis://127.0.0.1:9", pool_size=1)), {}, ttl=1)
+_NO_REDIS = ScriptRunner(connect("redis://127.0.0.1:9", pool_size=1))
+NOTHING_SENT = SentFileStore(_NO_REDIS, {}, budget_of(_NO_REDIS), ttl=1)
 CIPHERTEXT = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
 
 

@@ -48,6 +48,8 @@ NAMES = {
     "wechatlaibao_feedback_delivered_total": ("counter", {"target", "outcome"}),
     "wechatlaibao_feedback_kept": ("gauge", set()),
     "wechatlaibao_feedback_waiting": ("gauge", set()),
+    "wechatlaibao_file_bytes": ("gauge", set()),
+    "wechatlaibao_file_bytes_max": ("gauge", set()),
     "wechatlaibao_credentials_refused_total": ("counter", {"kind", "outcome"}),
     "wechatlaibao_sockets_open": ("gauge", {"channel"}),
     "wechatlaibao_sockets_max": ("gauge", set()),
@@ -115,7 +117,7 @@ def test_gauges_are_dropped_with_their_process() -> None:
     """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 16
+    assert len(gauges) == 18
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 
