@@ -22,6 +22,7 @@ from demo.mocks.auth import DEMO_USER_QUERY, create_demo_users
 from demo.mocks.dify.server import MockDify
 from services.identity.guesses import MOST as GUESSES
 from services.models import UserInfo
+from services.ops.metrics_files import FRESH_SECONDS
 from services.streams.store import stream_keys
 from tests.scenarios.stage.silent_clients import SilentClients, allow_files, script_of, usual_wait
 from tests.scenarios.stage.unread import ANSWER, MIB, get, handshake, peak, served, settled_peak, unread
@@ -79,6 +80,8 @@ def server_reply(sent: str, port: int, *, source: str = "127.0.0.1") -> tuple[in
 @pytest.mark.parametrize("path", ["/wechat/callback?msg_signature=x&timestamp=1&nonce=1", "/api/chat", "/unknown"])
 def test_a_broken_body_is_a_bad_request(server_replica: Replica, path: str) -> None:
     """A broken body gets 400, or 404 where no endpoint reads it, and is counted; the log has no traceback."""
+    # A page of metrics may be a second old.
+    time.sleep(FRESH_SECONDS)
     before = counted(MALFORMED)
 
     ask = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\n"
@@ -380,11 +383,14 @@ def test_no_reply_metric_or_log_line_tells_good_padding_from_bad(endpoints_repli
 
     with requests.Session() as session:
         replies = [session.post(url, params=one.params, data=one.body, timeout=10) for one in guesses + forged]
-        metrics = session.get(f"{endpoints_replica.url}/metrics", headers=ENDPOINTS_AS_ADMIN, timeout=30).text
+
+    def counted() -> dict[tuple[str, ...], float]:
+        page = requests.get(f"{endpoints_replica.url}/metrics", headers=ENDPOINTS_AS_ADMIN, timeout=30).text
+        return {name[1:]: value for name, value in samples(page).items() if "callbacks_refused_total" in name[0]}
 
     assert {(reply.status_code, reply.text) for reply in replies} == {(400, '{"code": "callback_refused"}')}
-    counted = {name[1:]: value for name, value in samples(metrics).items() if "callbacks_refused_total" in name[0]}
-    assert counted == {("bad_ciphertext",): len(replies)}
+    # A page of metrics may be a second old.
+    wait_until(lambda: counted() == {("bad_ciphertext",): len(replies)})
     assert set(endpoints_refusals(endpoints_replica)) == {("bad_ciphertext", "bad_ciphertext")}
 
 

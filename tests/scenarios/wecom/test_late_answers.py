@@ -203,11 +203,16 @@ def test_an_owner_killed_between_claim_and_post_sends_nothing_again(tmp_path: Pa
             wait_until(lambda: here.delivered(bubble) == "lost", TIMEOUT)
             wait_until(lambda: not indexed(here.redis, bubble), TIMEOUT)
             lines = here.replicas.logged("late answer lost")
-            metrics = requests.get(f"{survivor.url}/metrics", headers=ADMIN, timeout=10).text
+
+            def counted() -> bool:
+                metrics = requests.get(f"{survivor.url}/metrics", headers=ADMIN, timeout=30).text
+                return 'wechatlaibao_late_answers_total{outcome="lost"} 1.0' in metrics
+
+            # A page of metrics may be a second old.
+            wait_until(counted)
 
     assert later.posts == []
     assert [line["stream_id"] for line in lines] == [bubble.stream_id]
-    assert 'wechatlaibao_late_answers_total{outcome="lost"} 1.0' in metrics
 
 
 def make_claim_old(redis: RedisServer, bubble: Bubble) -> None:
