@@ -49,19 +49,20 @@ def wait_subscribed(wecom: LongConnectionServer, count: int = 1) -> None:
     wecom.wait_until(lambda: len(subscriptions(wecom)) >= count and wecom.subscribed(BOT_ID) > 0, SOON)
 
 
-def wait_ready(holder: SubscribedReplica) -> None:
-    """Wait until the holder's connection is served, and another replica would take its lease.
+def wait_ready(holder: SubscribedReplica, *others: SubscribedReplica) -> None:
+    """Wait until the holder's connection is served, and another replica would take its lease; any may be the holder.
 
     One that is lost before its threads have begun is served by none, and is not among the replica's links.
     """
-    wait_until(lambda: holder.links and holder.lease.subscribed and holder.lease.has_successor, SOON)
+    wait_until(lambda: any(replica.links for replica in (holder, *others)), SOON)
+    wait_until(lambda: holder.lease.subscribed and holder.lease.has_successor, SOON)
 
 
 def test_one_of_three_replicas_subscribes(start: Start, wecom: LongConnectionServer) -> None:
     """The others look at the lease and open no connection."""
     replicas = [start() for _ in range(3)]
     wait_subscribed(wecom)
-    wait_ready(replicas[0])
+    wait_ready(*replicas)
 
     assert (subscriptions(wecom), len(wecom.connections)) == ([1], 1)
     wait_until(lambda: sum(len(replica.links) for replica in replicas) == 1)
@@ -149,7 +150,7 @@ def test_two_replicas_that_leave_at_once_do_not_hand_over_to_each_other(
     """The one that waited takes no lease any more."""
     first, second = start(ready_for=1.0), start(ready_for=1.0)
     wait_subscribed(wecom)
-    wait_ready(first)
+    wait_ready(first, second)
 
     second.connections.leave()
     first.connections.leave()
