@@ -28,6 +28,7 @@ from utils.markdown.thinking_stream import Piece
 #: Envelope codes that differ from the default of their HTTP status.
 CODES = {
     "store_unavailable": STORE_CODE,
+    "store_refused": STORE_CODE,
     "service_unavailable": STORE_CODE,
     "answer_failed": UNKNOWN_CODE,
     "server_error": UNKNOWN_CODE,

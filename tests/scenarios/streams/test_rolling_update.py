@@ -133,7 +133,8 @@ class Manifest:
     """The values of `k8s/base` that govern a pod's termination, in seconds."""
 
     def __init__(self) -> None:
-        manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text("utf-8"))
+        manifests = yaml.safe_load_all((ROOT / "k8s/base/deployment.yaml").read_text("utf-8"))
+        (manifest,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
         recipe = yaml.safe_load((ROOT / "k8s/base/kustomization.yaml").read_text("utf-8"))
         pod = manifest["spec"]["template"]["spec"]
         command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
