@@ -118,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
     server: _MockServer
     #: The mock; subclasses narrow its type.
     mock: HttpMock
+    #: Whether the last body that was read ended before its length: its client is gone.
+    cut = False
 
     def setup(self) -> None:
         self.mock = self.server.mock
@@ -159,7 +161,9 @@ class Handler(BaseHTTPRequestHandler):
         """Parse at most `most` bytes of the body as JSON; None if it is not JSON."""
         length = int(self.headers.get("Content-Length") or 0)
         try:
-            return json.loads(self.rfile.read(min(length, most)))
+            sent = self.rfile.read(min(length, most))
+            self.cut = len(sent) < min(length, most)
+            return json.loads(sent)
         except ValueError:
             return None
 

@@ -104,8 +104,12 @@ class _ResponseHandler(Handler):
             self.reply({"errcode": 404, "errmsg": "no such path"}, 404)
             return
         code = parse_qs(address.query).get("response_code", [""])[0]
-        post = self.mock.record(code, self.headers.get("Content-Type", ""), self.json_body())
+        body = self.json_body()
+        if self.cut:
+            # The client was killed while it sent: no message has arrived.
+            return
+        post = self.mock.record(code, self.headers.get("Content-Type", ""), body)
         self.mock.before_reply(post)
-        body = json.dumps({"errcode": self.mock.errcode, "errmsg": "ok"}).encode()
+        reply = json.dumps({"errcode": self.mock.errcode, "errmsg": "ok"}).encode()
         headers = {"Location": self.mock.location} if self.mock.location else {}
-        self.send(self.mock.status, body, headers=headers)
+        self.send(self.mock.status, reply, headers=headers)

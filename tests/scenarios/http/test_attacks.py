@@ -591,7 +591,7 @@ def test_the_content_of_redis_decrypts_no_users_token(redis_server: RedisServer,
         shown = {"Authorization": f"Bearer {USER_TOKEN}"}
         answer = requests.post(f"{one.url}/api/chat", json={"query": "年假怎么申请"}, headers=shown, timeout=30)
         assert answer.status_code == 200, answer.text
-        (record,) = stored.scan_iter("dify_stream:*")
+        (record,) = set(stored.scan_iter("dify_stream:*"))
         question = json.loads(str(stored.hget(record, "question")))
         secret = str(stored.get("dify_secret:own") or "")
 
