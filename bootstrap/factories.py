@@ -26,7 +26,7 @@ from services.feedback.rating_store import RatingStore
 from services.feedback.records import RatedAnswer
 from services.feedback.sql_store import SqlFeedbackStore
 from services.files.answer_store import FileStore
-from services.files.budget_store import FileBudget, FileLimits
+from services.files.budget_store import BudgetLimits, FileBudget
 from services.files.collection import CollectionLimits, FileCollector
 from services.files.delivery import FileDelivery, ForeignPictures
 from services.files.intake import MediaFetcher
@@ -77,7 +77,7 @@ def make_wechat(bot: BotSettings) -> WechatService:
 
 
 def make_file_budget(settings: Settings, runner: ScriptRunner, keys: Keys) -> FileBudget:
-    limits = FileLimits(settings.files_max_bytes_per_key, settings.files_max_bytes)
+    limits = BudgetLimits(settings.files_max_bytes_per_key, settings.files_max_bytes)
     return FileBudget(runner, limits, names=keys.names())
 
 

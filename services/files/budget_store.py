@@ -31,7 +31,7 @@ _KEYS = ("{dify_files}:ends", "{dify_files}:bytes")
 _REFUSED = {1: "files_full", 2: "files_store_full"}
 
 
-class FileLimits(NamedTuple):
+class BudgetLimits(NamedTuple):
     """Bytes of files in Redis."""
 
     per_caller: int
@@ -46,7 +46,7 @@ class FileBudget:
     """
 
     def __init__(
-        self, runner: ScriptRunner, limits: FileLimits, *, names: Keyring, now: str = "", look: float = LOOK_SECONDS
+        self, runner: ScriptRunner, limits: BudgetLimits, *, names: Keyring, now: str = "", look: float = LOOK_SECONDS
     ) -> None:
         """`names` hashes callers; `now` replaces Redis's clock in tests; `look` is the seconds between two looks."""
         self._runner = runner

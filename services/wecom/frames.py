@@ -19,7 +19,7 @@ from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.cards import Card, CardChoice, ChosenCard, free_card, parted, without_block, without_shown_block
-from utils.markdown.late_text import Parts, Rest, numbered_parts, rest_of, second_part
+from utils.markdown.late_text import AnswerParts, Rest, numbered_parts, rest_of, second_part
 from utils.markdown.pictures import in_words
 from utils.stream_utils import FRAME_BYTES, answer_text, compose, render_frame
 from utils.thinking import Thinking, fold_thinking
@@ -153,12 +153,12 @@ class WeComFrames:
         message = composed(footnote=footnote)
         return composed(footnote=sources) if suggestions and footnote not in message else message
 
-    def further_messages(self, bot: str, answer: EndedAnswer) -> Parts:
+    def further_messages(self, bot: str, answer: EndedAnswer) -> AnswerParts:
         """Return numbered messages with the part of an answer that readers do not see; none if they see all of it."""
         seen = answer.snapshot
         sizes = (bot, answer.text, answer.error_code)
         if seen and not seen.frame_over and not self.overflows(*sizes, stream_id=answer.stream_id, files=answer.files):
-            return Parts([])
+            return AnswerParts([])
         left = self._left(bot, answer)
         ending = _paragraphs(*self._footnotes_of(bot, answer), left.ending)
         truncated = answer.full_text_link or self._texts.get("late_truncated")

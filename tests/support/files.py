@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.files.budget_store import FileBudget, FileLimits
+from services.files.budget_store import BudgetLimits, FileBudget
 from services.redis.store import ScriptRunner
 
 PLENTY = 2**40
@@ -10,4 +10,4 @@ PLENTY = 2**40
 
 def budget_of(runner: ScriptRunner, per_caller: int = PLENTY, total: int = PLENTY, *, now: str = "") -> FileBudget:
     """Return a budget in bytes; `now` are the seconds since 1970 that Redis's clock shows it."""
-    return FileBudget(runner, FileLimits(per_caller, total), names=b"obviously fake", now=now)
+    return FileBudget(runner, BudgetLimits(per_caller, total), names=b"obviously fake", now=now)

@@ -40,7 +40,7 @@ class Rest(NamedTuple):
         return _opened(self.opening) + self.text
 
 
-class Parts(NamedTuple):
+class AnswerParts(NamedTuple):
     """The messages with a rest."""
 
     messages: list[str]
@@ -102,7 +102,7 @@ def numbered_parts(
     truncated: str,
     more: bool = False,
     max_bytes: int = FRAME_BYTES,
-) -> Parts:
+) -> AnswerParts:
     """Return messages of at most `max_bytes` with the rest, and after it the `ending`: each begins with "(k/n)".
 
     `shown` is the number of parts before them. A single message without a part before it has no mark. A rest that needs
@@ -121,7 +121,7 @@ def numbered_parts(
     total = shown + len(bodies)
     if total > 1:
         bodies = [f"({number}/{total}){_BETWEEN}{body}" for number, body in enumerate(bodies, shown + 1)]
-    return Parts(bodies, cut)
+    return AnswerParts(bodies, cut)
 
 
 def _place_after(whole: str, shown: str) -> _Place:

@@ -19,7 +19,7 @@ from services.wecom.frames import EndedAnswer, WeComFrames, is_over
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import AckMissing
 from services.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
-from utils.markdown.late_text import Parts
+from utils.markdown.late_text import AnswerParts
 
 #: Attempts to upload a file over one link, which WeCom's limits may delay.
 ATTEMPTS = 10
@@ -113,7 +113,7 @@ class AnswerView:
 
     def further(
         self, bot: str, snapshot: Snapshot, target: AnswerTarget, *, in_frame: bool
-    ) -> tuple[Parts, list[dict[str, Any]]]:
+    ) -> tuple[AnswerParts, list[dict[str, Any]]]:
         """Return the messages that follow the frame of an ended answer, and the message with its card, if any.
 
         Their number is the same on every replica. `in_frame`: people see the finished frame; else the messages are the
@@ -121,7 +121,7 @@ class AnswerView:
         """
         full = self._streams.full_answer(snapshot.stream_id)
         if full is None:
-            return Parts([]), []
+            return AnswerParts([]), []
         answer = EndedAnswer(
             full.text,
             snapshot if in_frame else None,
