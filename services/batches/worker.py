@@ -164,7 +164,9 @@ class LaneWorker:
         """Wait up to `seconds` for the threads of the lanes."""
         end = time.monotonic() + seconds
         for thread in list(self._threads):
-            thread.join(max(0.0, end - time.monotonic()))
+            # One that `begin` has not started yet finds that this process leaves.
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _run(self, number: int, ended: Callable[[bool], None]) -> None:
         try:

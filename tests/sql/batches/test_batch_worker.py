@@ -125,6 +125,33 @@ def test_a_lane_of_another_worker_is_left_alone(worker: Worker, store: Forgetful
     assert provider.asked == []
 
 
+def test_a_worker_may_leave_while_a_lane_begins(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is not started yet is not waited for, and asks nothing when it starts."""
+    submitted(store, "一")
+    begins = threading.Barrier(2, timeout=TIMEOUT)
+    left, start = list[bool](), threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if thread.name.startswith("batch-lane"):
+            begins.wait()
+            begins.wait()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    beginning = threading.Thread(target=worker.begin, args=({0}, left.append))
+    beginning.start()
+    begins.wait()
+    worker.stop()
+    worker.join(TIMEOUT)
+    begins.wait()
+
+    ended(beginning)
+    wait_until(lambda: left == [True], timeout=TIMEOUT)
+    assert provider.asked == []
+
+
 def test_a_worker_releases_lanes_above_its_share(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
     """When another process starts, lanes are released for it, after their items; the step returns True."""
     provider.held.update(("一", "二", "三"))
