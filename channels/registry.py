@@ -36,6 +36,15 @@ def _userid(question: Question) -> str:
     return question.principal
 
 
+def _named_user(question: Question) -> str:
+    """Return the end user that the client named, after the channel: `http:zhangsan`; "" without one.
+
+    The client's credential does not verify the name. No userid of WeCom has a colon.
+    """
+    name = end_user_of(question)
+    return f"{question.channel}:{name}" if name else ""
+
+
 def _name_of_session(question: Question) -> str:
     return f"ws-user-{question.session}"
 
@@ -69,7 +78,7 @@ WECOM = Channel(
 CHAT = Channel(
     "chat",
     rules=api_client_rules,
-    end_user=end_user_of,
+    end_user=_named_user,
     mock_language="en",
     sockets=True,
     keeps_files="all",
@@ -77,9 +86,9 @@ CHAT = Channel(
 )
 REALTIME = Channel("realtime", end_user=_name_of_session, sockets=True, keeps_files="all")
 HTTP = Channel(
-    "http", rules=_http_rules, accepts_api_keys=True, end_user=end_user_of, keeps_files="signed", suggests=True
+    "http", rules=_http_rules, accepts_api_keys=True, end_user=_named_user, keeps_files="signed", suggests=True
 )
-OPENAI = Channel("openai", rules=_openai_rules, accepts_api_keys=True, end_user=end_user_of, rated=False)
+OPENAI = Channel("openai", rules=_openai_rules, accepts_api_keys=True, end_user=_named_user, rated=False)
 # A busy provider pauses all items of all batches at once (services/batches), so no single item waits for it.
 BATCH = Channel("batch", rules=_batch_rules, accepts_api_keys=True, waits_for_provider=False, rated=False)
 

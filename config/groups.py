@@ -401,9 +401,9 @@ class ProviderSettings(Group):
     dify_inputs: Inputs = setting(
         {},
         "JSON template of the app's inputs; may use {user_code} {user_name} {gender} {token} {time_info} "
-        "{userid} {name} {department} {chatid} {chattype} {bot} {msgid}",
+        "{userid} {name} {department} {chatid} {chattype} {bot} {msgid} {channel}",
         "应用输入变量的 JSON 模板，可用 {user_code} {user_name} {gender} {token} {time_info} {userid} {name} "
-        "{department} {chatid} {chattype} {bot} {msgid}",
+        "{department} {chatid} {chattype} {bot} {msgid} {channel}",
     )
     dify_max_concurrent: Count = setting(
         1000, "concurrent questions to Dify, per process", "每个进程同时向 Dify 提交的最大问题数"

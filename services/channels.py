@@ -87,7 +87,8 @@ class Channel:
     keys_of_bot: bool = False
     #: Whether a question without a session belongs to no conversation: it remembers nothing and waits for no other.
     needs_session: bool = True
-    #: Return the provider's end-user name of a user without a user record.
+    #: Return the provider's end-user name of a user without a user record. A name that the client chose has the
+    #: channel before it, so that it is not the name of a person of WeCom.
     end_user: Callable[[Question], str] = no_name
     #: Whether a question waits here when a busy provider asks for a short pause; False where it is asked again later.
     waits_for_provider: bool = True

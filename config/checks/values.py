@@ -17,7 +17,7 @@ from utils.keyring import decode_aes_key
 #: Placeholders that the templates DIFY_INPUTS and CUSTOM_RAG_INPUTS may contain.
 INPUT_NAMES = (
     *("user_code", "user_name", "gender", "token", "time_info"),
-    *("userid", "name", "department", "chatid", "chattype", "bot", "msgid"),
+    *("userid", "name", "department", "chatid", "chattype", "bot", "msgid", "channel"),
 )
 
 #: Headers and JSON fields that the product's own requests set, so that OPENAI_HEADERS and OPENAI_BODY must not.

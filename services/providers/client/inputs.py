@@ -21,7 +21,7 @@ class InputsTemplate:
     """A mapping whose string values may hold placeholders.
 
     `{user_code} {user_name} {gender} {token}` are of the user record, `{userid} {name} {department} {chatid}
-    {chattype} {bot} {msgid}` of WeCom's message and directory, `{time_info}` is the time.
+    {chattype} {bot} {msgid}` of WeCom's message and directory, `{channel}` of the question, `{time_info}` is the time.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class InputsTemplate:
             "gender": user.gender,
             "token": query.identity.token,
             "time_info": time_info(datetime.fromtimestamp(self._clock(), self._timezone)),
+            "channel": query.channel,
             **{name: getattr(query.asker, name) for name in _OF_ASKER},
         }
 

@@ -342,5 +342,5 @@ def test_dify_gets_earlier_messages_as_text(dify_program: OpenAIProgram, dify: M
 
     body = dify.requests[-1].body
     assert body["query"] == "System: Be brief.\n\nUser: 甲？\n\nAssistant: 甲。\n\nUser: 乙？"
-    assert body["user"] == "ann"
+    assert body["user"] == "openai:ann"
     assert "conversation_id" not in body

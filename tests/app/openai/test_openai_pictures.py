@@ -52,8 +52,8 @@ def test_dify_gets_uploads_of_the_end_user(program: OpenAIProgram, dify: MockDif
 
     (request,) = dify.requests
     assert [(upload.user, upload.mime, upload.content) for upload in dify.uploads] == [
-        ("ann", "image/png", png(2)),
-        ("ann", "image/png", png(3)),
+        ("openai:ann", "image/png", png(2)),
+        ("openai:ann", "image/png", png(3)),
     ]
     assert [file["upload_file_id"] for file in request.body["files"]] == [upload.id for upload in dify.uploads]
     assert request.body["query"] == ASKED

@@ -49,6 +49,7 @@ from services.models import (
     UserInfo,
 )
 from services.providers.base import BaseRAGProvider, Recovered
+from services.providers.client.inputs import InputsTemplate
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
@@ -87,15 +88,16 @@ class ScriptedProvider(BaseRAGProvider):
 
 
 class StubAuth:
-    """Authenticates every user, or raises `error`."""
+    """Authenticates every user, with a record or without, or raises `error`."""
 
     def __init__(self) -> None:
         self.error: AuthError | None = None
+        self.has_records = True
 
     def authenticate(self, userid: str, corp: str = "") -> Identity:
         if self.error:
             raise self.error
-        return Identity("cached", UserInfo(f"E-{userid}-{corp}"), "token")
+        return Identity("cached", UserInfo(f"E-{userid}-{corp}"), "token") if self.has_records else Identity("none")
 
 
 class Replica:
@@ -167,6 +169,20 @@ def test_an_unauthenticated_question_does_not_reach_the_provider(replica: Replic
         replica.ask()
 
     assert replica.provider.queries == []
+
+
+@pytest.mark.parametrize("channel", ["chat", "http", "openai"])
+def test_a_user_that_a_program_names_is_nobody_of_wecom(replica: Replica, channel: str) -> None:
+    """Its name comes after the channel, in the provider's user and in inputs; a userid of WeCom stands alone."""
+    replica.auth.has_records = False
+    inputs = InputsTemplate({"code": "{user_code}", "id": "{userid}", "channel": "{channel}"})
+
+    for question in (replace(QUESTION, principal="ceo"), replace(QUESTION, channel=channel, principal="anonymous/ceo")):
+        list(replica.answerer.answer(replace(question, inputs={}), channel, replica.deadline))
+
+    of_wecom, named = ((query.user, inputs.fill(query)) for query in replica.provider.queries)
+    assert of_wecom == ("ceo", {"code": "ceo", "id": "ceo", "channel": "wecom"})
+    assert named == (f"{channel}:ceo", {"code": f"{channel}:ceo", "id": f"{channel}:ceo", "channel": channel})
 
 
 @pytest.mark.parametrize("channel", ["chat", "realtime"])

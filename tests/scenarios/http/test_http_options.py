@@ -134,10 +134,10 @@ def test_a_bot_answers_for_the_end_user(redis_url: str) -> None:
     assert not dify.requests
     bodies = [request.body for request in hr.requests]
     assert [(body["user"], body["inputs"]) for body in bodies] == [
-        ("zhangsan", {"level": 3}),
-        ("zhangsan", {}),
-        ("lisi", {}),
-        ("wangwu", {"level": 4}),
+        ("http:zhangsan", {"level": 3}),
+        ("http:zhangsan", {}),
+        ("http:lisi", {}),
+        ("chat:wangwu", {"level": 4}),
     ]
     assert [bool(body.get("conversation_id")) for body in bodies] == [False, True, False, False]
     assert read.json()["data"] == first

@@ -220,7 +220,7 @@ def test_the_options_of_a_question_reach_the_provider(url: str, dify: MockDify) 
     assert resumed["content"] == answer["content"]
     assert "reasoning" not in resumed
     (body,) = [request.body for request in dify.asked(question)]
-    assert (body["user"], body["inputs"]) == ("zhangsan", {"level": 3})
+    assert (body["user"], body["inputs"]) == ("chat:zhangsan", {"level": 3})
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,14 @@ def test_placeholders_are_filled_with_the_users_data() -> None:
 
 def test_who_asks_where_is_filled() -> None:
     """The facts of the message and of WeCom's directory have placeholders too; unknown ones are empty."""
-    names = ("userid", "name", "department", "chatid", "chattype", "bot", "msgid")
+    names = ("userid", "name", "department", "chatid", "chattype", "bot", "msgid", "channel")
     inputs = template({name: f"<{{{name}}}>" for name in names})
     asker = Asker("zhangsan", "张三", "研发部, 来宝组", "wr1", "group", "hr", "m-1")
 
-    filled = inputs.fill(Query("q", "zhangsan", asker=asker))
+    filled = inputs.fill(Query("q", "zhangsan", asker=asker, channel="wecom"))
 
-    assert list(filled.values()) == ["<zhangsan>", "<张三>", "<研发部, 来宝组>", "<wr1>", "<group>", "<hr>", "<m-1>"]
+    given = ("zhangsan", "张三", "研发部, 来宝组", "wr1", "group", "hr", "m-1", "wecom")
+    assert list(filled.values()) == [f"<{value}>" for value in given]
     assert inputs.fill(Query("q", ""))["department"] == "<>"
 
 
