@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
+from app import VERSION
 from config.settings import load_settings
 from tests.support.servers.processes import RedisServer, require_binary
 
@@ -76,6 +77,11 @@ def test_the_gateway_waits_only_for_services_with_a_health_check(compose: dict[s
     assert all("test" in service["healthcheck"] for service in compose["services"].values())
 
 
+def test_the_image_is_this_version(web: Service) -> None:
+    """An older one stays beside it, for the way back."""
+    assert web["image"] == f"wechatlaibao:{VERSION}"
+
+
 def test_a_plain_up_starts_no_mysql(compose: dict[str, Any], web: Service) -> None:
     """A plain `compose up` starts the gateway and Redis; MySQL has a profile and is not required."""
     started = [name for name, service in compose["services"].items() if "profiles" not in service]
@@ -127,8 +133,10 @@ def test_redis_requires_the_password_of_env(compose: dict[str, Any]) -> None:
 
 
 def test_every_service_has_limits(compose: dict[str, Any]) -> None:
-    """Memory, processes and the size of the log are limited."""
+    """Memory, processes, rights and the size of the log are limited; MySQL alone begins with root's capabilities."""
+    assert [name for name, service in compose["services"].items() if service.get("cap_drop") != ["ALL"]] == ["mysql"]
     for service in compose["services"].values():
+        assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["mem_limit"]
         assert service["pids_limit"]
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}

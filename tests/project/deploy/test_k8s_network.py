@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,19 +119,43 @@ def test_the_gateway_accepts_only_the_ingress_and_prometheus(folder: Path) -> No
     assert set().union(*allowed.values()) == ports_of(gateway_in(folder)).keys()
 
 
+def outside(rule: Manifest) -> list[Manifest]:
+    """Return the peers of a rule that are blocks of addresses."""
+    return [peer for peer in rule.get("to", []) if "ipBlock" in peer]
+
+
+def leads_to(block: Manifest, address: str) -> bool:
+    """Return whether a block of addresses has this one; its exceptions must be within it."""
+    cidr, wanted = ip_network(block["cidr"]), ip_address(address)
+    excepted = [ip_network(each) for each in block.get("except", [])]
+    assert all(each.subnet_of(cidr) for each in excepted)  # type: ignore[arg-type]
+    return wanted in cidr and not any(wanted in each for each in excepted)
+
+
 @everywhere
 def test_the_gateways_egress_is_limited(folder: Path) -> None:
-    """DNS, Redis, MySQL and HTTP(S) are open, all else is closed, a cloud's metadata service included."""
+    """Outside the cluster: of a public address port 443, of a private one the databases' ports, of a cloud's metadata
+    service none. Every rule names whom it opens its ports to, and each of its exceptions is within its block.
+    """
     config, policies = config_of(render(folder)), policies_in(folder)
     rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
-
-    open_ports = {port["port"] for rule in rules for port in rule["ports"]}
-
     redis = {"redis", "sentinel"} if folder == PROD else {int(config["REDIS_PORT"]), 26379}
-    assert open_ports == {53, int(config["MYSQL_PORT"]), 80, 443} | redis
+    stores = {int(config["MYSQL_PORT"])} | redis
+
+    def open_at(address: str) -> set[Any]:
+        open_rules = [rule for rule in rules if any(leads_to(peer["ipBlock"], address) for peer in outside(rule))]
+        return {port["port"] for rule in open_rules for port in rule["ports"]}
+
     assert all("Egress" in policy["spec"]["policyTypes"] for policy in policies)
-    blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
-    assert "169.254.0.0/16" in next(block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")
+    assert all(rule["to"] for rule in rules)
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, 80, 443, 5001, 8080} | stores
+    for address in ("203.0.113.7", "2001:db8::7"):
+        assert open_at(address) == {443}
+    for address in ("10.20.0.7", "172.16.0.1", "192.168.1.1", "fd12::1"):
+        assert open_at(address) == stores - {"redis", "sentinel"}
+    # The metadata services of clouds, also where their address is a private one.
+    for address in ("169.254.169.254", "fd00:ec2::254", "fe80::1", "127.0.0.1", "100.100.100.200"):
+        assert not open_at(address) & {80, 443}
 
 
 def test_the_gateway_api_has_the_addresses_of_the_ingresses() -> None:
