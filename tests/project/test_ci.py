@@ -1,4 +1,4 @@
-"""CI's audit of packages: it prints what it found, or why it was skipped."""
+"""CI's audit of packages, which prints what it found or why it was skipped, and its check of the Dockerfile."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def test_without_an_index_the_audit_is_skipped() -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
 
     assert audit(**nowhere) == (0, "pip-audit skipped: it could not be installed\n")
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_a_fault_of_a_dockerfile_fails_ci(tmp_path: Path) -> None:
+    """hadolint names the line and the rule; CI runs it on the product's own Dockerfile."""
+    (tmp_path / "Dockerfile").write_text("FROM python\nRUN sudo true\n")
+
+    command = [str(ROOT / ".ci/hadolint"), str(tmp_path / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+    assert done.returncode == 1
+    assert {"DL3006", "DL3004"} <= set(done.stdout.split())
+    assert ".ci/hadolint;" in (ROOT / ".ci/run").read_text()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import pytest
-from prometheus_client import Metric
 
 from config.addresses import parse_redis_url
 from services import metrics
-from services.metrics import REGISTRY
 from services.wecom.long_connection.subscriber import HANDOVER_SECONDS
 from tests.support.servers.manifests import (
     MONITORING,
@@ -137,27 +134,6 @@ def test_the_adapter_relists_less_often_than_prometheus_scrapes(adapter: Manifes
 
     assert adapter["metricsRelistInterval"] == "1m"
     assert int(endpoint["interval"].removesuffix("s")) <= 30
-
-
-def test_the_alerts_are_those_of_the_documentation() -> None:
-    """Each row of docs/monitoring.md is a rule with its expression and time; they name metrics that are exported."""
-    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| `([^`]+)` \| (\w*) ?\|", page, re.MULTILINE)
-    exported = {series for family in REGISTRY.collect() for series in series_of(family)}
-    (group,) = one(render(MONITORING), "PrometheusRule", "wechatlaibao")["spec"]["groups"]
-
-    rules = [(rule["annotations"]["summary"], rule["expr"], rule.get("for", "")) for rule in group["rules"]]
-
-    assert len({rule["alert"] for rule in group["rules"]}) == len(rows) == 16
-    assert [rule[1:] for rule in rules] == [row[1:] for row in rows]
-    assert all(summary.startswith(title) for (summary, *_), (title, *_) in zip(rules, rows, strict=True))
-    assert set(re.findall(r"wechatlaibao_\w+", json.dumps(group["rules"]))) <= exported
-
-
-def series_of(family: Metric) -> set[str]:
-    """Return the names of a metric's series, also of one that has none yet."""
-    endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
-    return {family.name + ending for ending in endings.get(family.type, [""])}
 
 
 def test_keda_scales_like_the_autoscaler(keda: Manifest, hpa: Manifest, adapter: Manifest) -> None:

@@ -1,0 +1,127 @@
+"""The alerts: those of the documentation, accepted by Prometheus' own checker, each fired by its fault alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import Metric
+
+from services.metrics import REGISTRY
+from tests.support.servers.manifests import MONITORING, ROOT, Manifest, one, render
+from tests.support.servers.processes import require_binary
+
+pytestmark = pytest.mark.full
+
+#: Series of a deployment that works, by the minute.
+HEALTHY = {
+    "wechatlaibao_streams_max": "1000x60",
+    "wechatlaibao_streams_running": "100x60",
+    "wechatlaibao_streams_rewritten_total": "0x60",
+    "wechatlaibao_redis_away": "0x60",
+    'wechatlaibao_callback_seconds_bucket{le="0.1"}': "0+99x60",
+    'wechatlaibao_callback_seconds_bucket{le="5"}': "0+99x60",
+    'wechatlaibao_callback_seconds_bucket{le="+Inf"}': "0+99x60",
+    'wechatlaibao_first_text_seconds_bucket{le="5"}': "0+9x60",
+    'wechatlaibao_first_text_seconds_bucket{le="60"}': "0+9x60",
+    'wechatlaibao_first_text_seconds_bucket{le="+Inf"}': "0+9x60",
+    'wechatlaibao_streams_total{outcome="completed"}': "0+99x60",
+    'wechatlaibao_streams_total{outcome="provider_error"}': "0+1x60",
+    'wechatlaibao_takeovers_total{kind="takeover"}': "0x60",
+    'wechatlaibao_takeovers_total{kind="handover"}': "0+1x60",
+    'wechatlaibao_recoveries_total{outcome="lost",reason="owner_lost"}': "0x60",
+    'wechatlaibao_late_answers_total{outcome="failed"}': "0x60",
+    'wechatlaibao_late_answers_total{outcome="sent"}': "0+1x60",
+    'wechatlaibao_long_connection_evictions_total{bot="hr"}': "0x60",
+    'wechatlaibao_long_connection_subscribed{bot="hr"}': "1x60",
+    "wechatlaibao_feedback_waiting": "10x60",
+    "wechatlaibao_file_bytes": "100x60",
+    "wechatlaibao_file_bytes_max": "1000x60",
+    "wechatlaibao_sockets_open": "100x60",
+    "wechatlaibao_sockets_max": "1000x60",
+    'wechatlaibao_connections_refused_total{reason="malformed"}': "0+99x60",
+    'wechatlaibao_connections_refused_total{reason="full"}': "0+1x60",
+    'wechatlaibao_callbacks_refused_total{check="bad_signature"}': "0+1x60",
+}
+#: What each alert's fault changes; None is a series that is missing.
+FAULTS: dict[str, dict[str, str | None]] = {
+    "NoReplica": {"wechatlaibao_streams_max": None},
+    "RedisAway": {"wechatlaibao_redis_away": "0x50 1x10"},
+    "RedisLostWrites": {"wechatlaibao_streams_rewritten_total": "0x55 9x5"},
+    "StreamSlotsRunOut": {"wechatlaibao_streams_running": "900x60"},
+    "CallbacksSlow": {'wechatlaibao_callback_seconds_bucket{le="0.1"}': "0+90x60"},
+    "FirstTextSlow": {'wechatlaibao_first_text_seconds_bucket{le="5"}': "0+1x60"},
+    "AnswersFail": {'wechatlaibao_streams_total{outcome="provider_error"}': "0+20x60"},
+    "ReplicasDie": {'wechatlaibao_takeovers_total{kind="takeover"}': "0x55 3x5"},
+    "AnswersLost": {'wechatlaibao_recoveries_total{outcome="lost",reason="owner_lost"}': "0x50 9x10"},
+    "LateAnswersFail": {'wechatlaibao_late_answers_total{outcome="failed"}': "0x50 9x10"},
+    "BotEvicted": {'wechatlaibao_long_connection_evictions_total{bot="hr"}': "0x50 1x10"},
+    "BotNotSubscribed": {'wechatlaibao_long_connection_subscribed{bot="hr"}': "1x50 0x10"},
+    "RatingsWait": {"wechatlaibao_feedback_waiting": "2000x60"},
+    "FilesFillRedis": {"wechatlaibao_file_bytes": "900x60"},
+    "SocketsRunOut": {"wechatlaibao_sockets_open": "900x60"},
+    "ConnectionsRefused": {'wechatlaibao_connections_refused_total{reason="full"}': "0+99x60"},
+    "CallbacksRefused": {'wechatlaibao_callbacks_refused_total{check="bad_signature"}': "0+99x60"},
+}
+
+
+@pytest.fixture
+def group() -> Manifest:
+    (found,) = one(render(MONITORING), "PrometheusRule", "wechatlaibao")["spec"]["groups"]
+    group: Manifest = found
+    return group
+
+
+def series_of(family: Metric) -> set[str]:
+    """Return the names of a metric's series, also of one that has none yet."""
+    endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+    return {family.name + ending for ending in endings.get(family.type, [""])}
+
+
+def test_the_alerts_are_those_of_the_documentation(group: Manifest) -> None:
+    """Each row of docs/monitoring.md is a rule with its expression and time; they name metrics that are exported."""
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| `([^`]+)` \| (\w*) ?\|", page, re.MULTILINE)
+    exported = {series for family in REGISTRY.collect() for series in series_of(family)}
+
+    rules = [(rule["annotations"]["summary"], rule["expr"], rule.get("for", "")) for rule in group["rules"]]
+
+    assert [rule["alert"] for rule in group["rules"]] == [f"WechatLaibao{name}" for name in FAULTS]
+    assert [rule[1:] for rule in rules] == [row[1:] for row in rows]
+    assert all(summary.startswith(title) for (summary, *_), (title, *_) in zip(rules, rows, strict=True))
+    assert set(re.findall(r"wechatlaibao_\w+", json.dumps(group["rules"]))) <= exported
+
+
+def promtool(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [require_binary("promtool"), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def firing(fault: dict[str, str | None], alerts: list[str]) -> dict[str, Any]:
+    """Return promtool's test that with this fault exactly these alerts fire."""
+    series = [{"series": name, "values": values} for name, values in {**HEALTHY, **fault}.items() if values]
+    samples = [{"labels": f'{{alertname="WechatLaibao{name}"}}', "value": 1} for name in alerts]
+    look = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "59m", "exp_samples": samples}
+    return {"interval": "1m", "input_series": series, "promql_expr_test": [look]}
+
+
+def test_each_alert_is_fired_by_its_fault_alone(group: Manifest, tmp_path: Path) -> None:
+    """Prometheus' own tool accepts the rules, and evaluates them on series: none fires while all is well."""
+    tests = [firing({}, []), *(firing(fault, [name]) for name, fault in FAULTS.items())]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    (tmp_path / "tests.yaml").write_text(
+        yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests})
+    )
+
+    checked, tested = (
+        promtool(tmp_path, "check", "rules", "rules.yaml"),
+        promtool(tmp_path, "test", "rules", "tests.yaml"),
+    )
+
+    assert f"{len(FAULTS)} rules found" in checked.stdout + checked.stderr
+    assert (checked.returncode, tested.returncode) == (0, 0), tested.stdout + tested.stderr
