@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from websockets.frames import CloseCode
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: Messages and events of all bots that one process handles at once; more are dropped, counted and logged.
 MOST_HANDLED = 200
+#: A frame waits for earlier ones of its req_id for this many times the seconds that its own acknowledgement has: each
+#: of them is acknowledged or given up in one, unless the connection takes no bytes.
+TURNS = 6
 
 
 class Closing(Protocol):
@@ -93,8 +97,8 @@ class Link:
         self.lost = threading.Event()
         #: Set when nothing arrives any more either.
         self.over = threading.Event()
-        #: The cause of the loss: evicted (`disconnected_event`), unsubscribed (846609), silent (no pong), closed (by
-        #: WeCom or the network), or ended (by us).
+        #: The cause of the loss: evicted (`disconnected_event`), unsubscribed (846609), silent (no pong), stalled (an
+        #: earlier frame did not leave), closed (by WeCom or the network), or ended (by us).
         self.reason = ""
         self._socket = socket
         self._arrived = arrived
@@ -113,10 +117,11 @@ class Link:
     def request(self, cmd: str, body: Mapping[str, Any], *, req_id: str = "", seconds: float = ACK_SECONDS) -> Ack:
         """Send a frame and wait for its acknowledgement; "" stands for a new req_id.
 
-        Frames of one req_id are serial: this waits until an earlier one is acknowledged or has timed out.
+        Frames of one req_id are serial: this waits until an earlier one is acknowledged or has timed out, and gives the
+        connection up after `TURNS` times `seconds`.
 
         Raises:
-            LinkLost: the connection ended; `sent` is whether the frame may have left.
+            LinkLost: the connection ended or was given up; `sent` is whether the frame may have left.
             AckMissing: no acknowledgement came within `seconds`.
         """
         req_id = req_id or secrets.token_hex(16)
@@ -173,12 +178,16 @@ class Link:
             threading.Thread(target=self._close, name=f"link-end-{self.bot}", daemon=True).start()
 
     def _enter(self, req_id: str, seconds: float) -> _Waiting:
+        def turn() -> bool:
+            return self.lost.is_set() or req_id not in self._pending
+
         with self._changed:
-            self._changed.wait_for(lambda: self.lost.is_set() or req_id not in self._pending)
-            if self.lost.is_set():
-                raise LinkLost(sent=False)
-            waiting = self._pending[req_id] = _Waiting(self._clock() + seconds)
-            return waiting
+            free = wait_running(partial(self._changed.wait_for, turn), TURNS * seconds)
+            if free and not self.lost.is_set():
+                waiting = self._pending[req_id] = _Waiting(self._clock() + seconds)
+                return waiting
+        self.drop("stalled")
+        raise LinkLost(sent=False)
 
     def _send(self, frame: Mapping[str, Any]) -> None:
         refused = self._socket.closing

@@ -136,6 +136,21 @@ def test_frames_of_one_req_id_are_serial(wecom: LongConnectionServer, link: Link
     assert wecom.broken == [broken for broken in wecom.broken if "serial" not in broken]
 
 
+def test_a_frame_waits_for_its_turn_within_a_limit(wecom: LongConnectionServer, link: Link) -> None:
+    """Beyond it the connection is given up: the frame before has no end, and this one has not left."""
+    wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
+    first = in_thread(lambda: link.request(SEND, push(), req_id="r1", seconds=60.0))
+    wait_until(lambda: req_ids(wecom) == ["r1"])
+
+    with pytest.raises(LinkLost) as lost:
+        link.request(SEND, push("再见"), req_id="r1", seconds=0.05)
+
+    assert (lost.value.sent, link.reason, req_ids(wecom)) == (False, "stalled", ["r1"])
+    with suppress(LinkLost):
+        acknowledges(wecom, "r1")
+        first()
+
+
 def test_a_missing_ack_is_told(wecom: LongConnectionServer, link: Link) -> None:
     """The frame has left. A late ack is counted, and none of the next frame's is taken for it."""
     wecom.faults.add(Fault(SEND, ack_seconds=None, times=1))
