@@ -13,13 +13,10 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from server.requests import count
+from utils.slow_peers import SEND_BUFFER, SEND_SECONDS
 
 log = logging.getLogger(__name__)
 
-#: Send timeout: a connection is closed if the client reads nothing for this many seconds.
-SEND_SECONDS = 30.0
-#: Send buffer in the kernel per connection, in bytes (Linux doubles it); its automatic size grows to megabytes.
-SEND_BUFFER = 128 * 1024
 #: Files that a process opens besides client connections: Redis, SQL and provider connections, logs, pipes.
 OTHER_FILES = 1000
 

@@ -32,8 +32,9 @@ from channels.sockets.handshake import (
 )
 from channels.sockets.inbox import RATE, Inbox, Violation
 from channels.sockets.peer import Closed, Peer
-from channels.sockets.wire import SEND_SECONDS, SocketWriter, json_fragments, json_frame
+from channels.sockets.wire import SocketWriter, json_fragments, json_frame
 from utils.formats.json_slices import is_sliced
+from utils.slow_peers import SEND_BUFFER, SEND_SECONDS
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
 
@@ -48,8 +49,6 @@ MAX_BYTES = 64 * 1024
 ANSWER_SECONDS = 2.0
 #: Seconds between two looks whether another thread still writes, after both close frames.
 BUSY_SECONDS = 0.02
-#: SO_SNDBUF in bytes (Linux doubles it). Without it the kernel buffers megabytes for a peer that does not read.
-SEND_BUFFER = 128 * 1024
 
 _READ_BYTES = 16 * 1024
 #: Bytes of a close frame's longest reason (RFC 6455, 5.5).

@@ -14,8 +14,6 @@ from websockets.frames import Frame, Opcode
 
 from utils.formats.json_slices import json_pieces
 
-#: Seconds within which a peer must accept a byte of the data sent to it.
-SEND_SECONDS = 30.0
 #: Seconds one message may take in total, also when the peer keeps reading slowly.
 FRAME_SECONDS = 300.0
 #: Maximum seconds of one wait to write; then the sender checks its deadlines again, as `begin_close` may shorten them.

@@ -12,9 +12,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.uri import parse_uri
 
 from channels.sockets.handshake import PROTOCOL_LOG
-from channels.sockets.socket import SEND_BUFFER, Socket, SocketTimes
+from channels.sockets.socket import Socket, SocketTimes
 from services.http.connections import keepalive
 from services.http.tunnel import ConnectFailed, open_connection
+from utils.slow_peers import SEND_BUFFER
 
 #: Seconds for each step of connecting, and for the whole handshake.
 CONNECT_SECONDS = 5.0

@@ -15,9 +15,10 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 from werkzeug.serving import make_server
 
-from channels.sockets.socket import SEND_BUFFER, Closed, HandshakeRefused, Socket, accept, converse, finish
+from channels.sockets.socket import Closed, HandshakeRefused, Socket, accept, converse, finish
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.far_end import TIMEOUT, Endpoint, tcp_pair
+from utils.slow_peers import SEND_BUFFER
 
 
 def environ(**changes: str | None) -> dict[str, Any]:
