@@ -6,7 +6,7 @@ Providers of other packages are found by the name of an entry point or by their 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -31,7 +31,6 @@ from services.providers.search.serper import SerperSearch
 from utils.questions.search_intent import router
 
 T = TypeVar("T")
-Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
 
 
 def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int, texts: Texts) -> BaseRAGProvider:
@@ -40,11 +39,12 @@ def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int, text
     Raises:
         SettingsError: the provider's name is unknown, or its settings are invalid.
     """
-    provider = _rag(settings, bot, pool_size)
+    builder = _Builder(settings, bot, pool_size)
+    provider = builder.rag()
     if settings.search_provider:
         provider = SearchFirst(
             provider,
-            _search(settings, bot, pool_size),
+            builder.search(),
             wants=router(settings.search_route, settings.search_prefix),
             show=settings.search_results,
             texts=texts,
@@ -55,105 +55,111 @@ def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int, text
     return provider
 
 
-def _rag(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    build = PROVIDERS.get(settings.rag_provider)
-    if build:
-        return build(settings, bot, pool_size)
-    name, known = settings.rag_provider, sorted(PROVIDERS)
-    return load_plugin("RAG_PROVIDER", name, BaseRAGProvider, settings, known=known)  # type: ignore[type-abstract]
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Builds the parts of one bot's provider; `pool_size` is the number of connections to each party."""
+
+    settings: ProviderSettings
+    bot: str
+    pool_size: int
+
+    def rag(self) -> BaseRAGProvider:
+        """Build the provider that `RAG_PROVIDER` names, here or in another package."""
+        build = PROVIDERS.get(self.settings.rag_provider)
+        if build:
+            return build(self)
+        name, known = self.settings.rag_provider, sorted(PROVIDERS)
+        return load_plugin("RAG_PROVIDER", name, BaseRAGProvider, self.settings, known=known)  # type: ignore[type-abstract]
+
+    def search(self) -> BaseSearchProvider:
+        """Build the search that `SEARCH_PROVIDER` names, here or in another package."""
+        name = self.settings.search_provider or ""
+        if name != "serper":
+            known = ["serper"]
+            return load_plugin("SEARCH_PROVIDER", name, BaseSearchProvider, self.settings, known=known)  # type: ignore[type-abstract]
+        return SerperSearch(
+            api_key=_revealed(self.settings.serper_api_key),
+            base_url=self.settings.serper_base_url,
+            timeout=self.settings.serper_timeout,
+            gl=self.settings.serper_gl,
+            hl=self.settings.serper_hl,
+            num=self.settings.serper_num,
+            pool_size=self.pool_size,
+        )
+
+    def dify(self) -> BaseRAGProvider:
+        # In the mode `user_token` (a patched Dify) the bot's code precedes the user's token. Without a key, the code is
+        # the bot's name.
+        code = (self.bot,) if self.settings.dify_auth_mode == "user_token" else ()
+        credential = DifyCredential(
+            self.settings.dify_api_keys or code,
+            mode=self.settings.dify_auth_mode,
+            prefix=self.settings.dify_auth_prefix,
+        )
+        return DifyProvider(
+            DifyUrls.build(self.settings.dify_base_url, self.settings.dify_chat_endpoint),
+            credential,
+            inputs=InputsTemplate(self.settings.dify_inputs),
+            user=self.settings.dify_user,
+            limits=ClientLimits(self.settings.dify_timeout, pool_size=self.pool_size),
+            max_concurrent=self.settings.dify_max_concurrent,
+        )
+
+    def openai(self) -> BaseRAGProvider:
+        return OpenAIProvider(
+            name="openai",
+            api_key=_revealed(self.settings.openai_api_key),
+            base_url=self.settings.openai_base_url,
+            options=ModelOptions(
+                self.settings.openai_model,
+                system_prompt=self.settings.openai_system_prompt,
+                max_tokens=self.settings.openai_max_tokens,
+                temperature=self.settings.openai_temperature,
+                body=self.settings.openai_body,
+            ),
+            headers=self.settings.openai_headers.get_secret_value(),
+            limits=ClientLimits(self.settings.openai_timeout, pool_size=self.pool_size),
+        )
+
+    def context(self) -> BaseRAGProvider:
+        return OpenAIProvider(
+            name="context",
+            api_key=_revealed(self.settings.context_api_key),
+            base_url=self.settings.context_base_url,
+            options=ModelOptions(
+                self.settings.context_model,
+                system_prompt=self.settings.context_system_prompt,
+                max_tokens=self.settings.context_max_tokens,
+                temperature=self.settings.context_temperature,
+            ),
+            limits=ClientLimits(self.settings.context_timeout, pool_size=self.pool_size),
+        )
+
+    def custom(self) -> BaseRAGProvider:
+        return CustomProvider(
+            api_url=self.settings.custom_rag_api_url or "",
+            api_key=_revealed(self.settings.custom_rag_api_key),
+            headers=self.settings.custom_rag_headers.get_secret_value(),
+            health_url=self.settings.custom_rag_health_url or "",
+            inputs=InputsTemplate(self.settings.custom_rag_inputs),
+            limits=replace(CUSTOM_LIMITS, timeout=self.settings.custom_rag_timeout, pool_size=self.pool_size),
+        )
+
+    def mock(self) -> BaseRAGProvider:
+        return MockProvider()
 
 
-def _search(settings: ProviderSettings, bot: str, pool_size: int) -> BaseSearchProvider:
-    name = settings.search_provider or ""
-    if name != "serper":
-        known = ["serper"]
-        return load_plugin("SEARCH_PROVIDER", name, BaseSearchProvider, settings, known=known)  # type: ignore[type-abstract]
-    return SerperSearch(
-        api_key=_revealed(settings.serper_api_key),
-        base_url=settings.serper_base_url,
-        timeout=settings.serper_timeout,
-        gl=settings.serper_gl,
-        hl=settings.serper_hl,
-        num=settings.serper_num,
-        pool_size=pool_size,
-    )
-
-
-def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    # In the mode `user_token` (a patched Dify) the bot's code precedes the user's token. Without a key, the code is the
-    # bot's name.
-    code = (bot,) if settings.dify_auth_mode == "user_token" else ()
-    credential = DifyCredential(
-        settings.dify_api_keys or code, mode=settings.dify_auth_mode, prefix=settings.dify_auth_prefix
-    )
-    return DifyProvider(
-        DifyUrls.build(settings.dify_base_url, settings.dify_chat_endpoint),
-        credential,
-        inputs=InputsTemplate(settings.dify_inputs),
-        user=settings.dify_user,
-        limits=ClientLimits(settings.dify_timeout, pool_size=pool_size),
-        max_concurrent=settings.dify_max_concurrent,
-    )
-
-
-def _openai(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return OpenAIProvider(
-        name="openai",
-        api_key=_revealed(settings.openai_api_key),
-        base_url=settings.openai_base_url,
-        options=ModelOptions(
-            settings.openai_model,
-            system_prompt=settings.openai_system_prompt,
-            max_tokens=settings.openai_max_tokens,
-            temperature=settings.openai_temperature,
-            body=settings.openai_body,
-        ),
-        headers=settings.openai_headers.get_secret_value(),
-        limits=ClientLimits(settings.openai_timeout, pool_size=pool_size),
-    )
-
-
-def _context(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return OpenAIProvider(
-        name="context",
-        api_key=_revealed(settings.context_api_key),
-        base_url=settings.context_base_url,
-        options=ModelOptions(
-            settings.context_model,
-            system_prompt=settings.context_system_prompt,
-            max_tokens=settings.context_max_tokens,
-            temperature=settings.context_temperature,
-        ),
-        limits=ClientLimits(settings.context_timeout, pool_size=pool_size),
-    )
-
-
-def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return CustomProvider(
-        api_url=settings.custom_rag_api_url or "",
-        api_key=_revealed(settings.custom_rag_api_key),
-        headers=settings.custom_rag_headers.get_secret_value(),
-        health_url=settings.custom_rag_health_url or "",
-        inputs=InputsTemplate(settings.custom_rag_inputs),
-        limits=replace(CUSTOM_LIMITS, timeout=settings.custom_rag_timeout, pool_size=pool_size),
-    )
+PROVIDERS: Mapping[str, Callable[[_Builder], BaseRAGProvider]] = {
+    "dify": _Builder.dify,
+    "openai": _Builder.openai,
+    "context": _Builder.context,
+    "custom": _Builder.custom,
+    "mock": _Builder.mock,
+}
 
 
 def _revealed(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
-
-
-def _mock(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return MockProvider()
-
-
-PROVIDERS: Mapping[str, Build] = {
-    "dify": _dify,
-    "openai": _openai,
-    "context": _context,
-    "custom": _custom,
-    "mock": _mock,
-}
 
 
 def load_plugin(variable: str, name: str, base: type[T], settings: ProviderSettings, *, known: Sequence[str]) -> T:
