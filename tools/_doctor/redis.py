@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ from tools._doctor.checks import Finding, explained, judge_clock
 #: The oldest major version the product is tested with.
 OLDEST = 6
 WORDS = "doctor 来宝"
+#: The part of Redis's maxmemory that files may take, as its denominator: they need a third more than their bytes.
+FILES_PART = 3
 
 _AWAY = (
     ("certificate verify", "name the authority's file in REDIS_URL: rediss://…?ssl_ca_certs=/path/ca.pem"),
@@ -66,7 +68,7 @@ def check_redis(container: Container) -> Iterator[Finding]:
         yield Finding("redis", "failed", str(exc), explained(str(exc), _AWAY, "see REDIS_URL or REDIS_HOST"))
         return
     yield Finding("redis", "ok", "answers")
-    yield from _servers(container.redis, _kind(container))
+    yield from _servers(container.redis, _kind(container), container.settings.files_max_bytes)
     yield _round_trip(container)
     yield _clock(container)
 
@@ -94,7 +96,7 @@ def _kind(container: Container) -> str:
     return parse_redis_url(container.settings.redis_address.get_secret_value()).kind
 
 
-def _servers(client: redis.Redis, kind: str) -> Iterator[Finding]:
+def _servers(client: redis.Redis, kind: str, files_max_bytes: int) -> Iterator[Finding]:
     """Judge the server, the Sentinel's master, or every primary of a Cluster. Equal findings are reported once."""
     try:
         with redis_errors():
@@ -110,6 +112,7 @@ def _servers(client: redis.Redis, kind: str) -> Iterator[Finding]:
     if kind in ("sentinel", "cluster"):
         judges.append(judge_replicas)
     yield from dict.fromkeys(judge(info) for judge in judges for info in infos)
+    yield from judge_files(files_max_bytes, [int(info.get("maxmemory", 0)) for info in infos])
 
 
 def judge_version(version: str) -> Finding:
@@ -129,6 +132,15 @@ def judge_memory(policy: str, limit: int) -> Finding:
         return Finding("redis memory", "warning", text, "set maxmemory-policy noeviction")
     bound = f"{limit // 2**20} MiB" if limit else "no limit"
     return Finding("redis memory", "ok", f"{bound}, {policy or 'noeviction'}")
+
+
+def judge_files(most: int, limits: Sequence[int]) -> Iterator[Finding]:
+    """Yield a warning if `most` bytes of files may fill Redis; `limits` are the servers' maxmemory, 0 for none."""
+    limit = sum(limits) if all(limits) else 0
+    if limit and most * FILES_PART > limit:
+        text = f"FILES_MAX_BYTES is {most >> 20} MiB of {limit >> 20} MiB: files may fill Redis"
+        remedy = f"set FILES_MAX_BYTES to {limit // FILES_PART} or less, or raise maxmemory"
+        yield Finding("redis files", "warning", text, remedy)
 
 
 def judge_persistence(info: Mapping[str, Any]) -> Finding:

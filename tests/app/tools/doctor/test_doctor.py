@@ -261,9 +261,10 @@ def test_an_unreachable_redis_is_reported_with_its_address() -> None:
         ((), ["CONFIG SET requirepass right"], ":wrong@127.0.0.1:{}/1", "failed", "redis", "REDIS_PASSWORD"),
         ((), [], "127.0.0.1:{}/99", "failed", "redis", "REDIS_DB"),
         (
-            ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"),
+            ("--maxmemory", "4gb", "--maxmemory-policy", "allkeys-lru"),
             *([], "127.0.0.1:{}/1", "warning", "redis memory", "allkeys-lru"),
         ),
+        (("--maxmemory", "3071mb"), [], "127.0.0.1:{}/1", "warning", "redis files", "FILES_MAX_BYTES to 1073392298"),
         (("--appendonly", "no"), [], "127.0.0.1:{}/1", "warning", "redis persistence", "set appendonly yes"),
         (("--maxmemory", "1"), [], "127.0.0.1:{}/1", "failed", "redis scripts", "raise maxmemory"),
         (
@@ -272,7 +273,7 @@ def test_an_unreachable_redis_is_reported_with_its_address() -> None:
         ),
         ((), ["ACL SETUSER default -info"], "127.0.0.1:{}/1", "warning", "redis server", ""),
     ],
-    ids=["no password", "wrong password", "database", "evicts", "no AOF", "full", "replica", "no INFO"],
+    ids=["no password", "wrong password", "database", "evicts", "files", "no AOF", "full", "replica", "no INFO"],
 )
 def test_a_fault_of_redis_is_reported(
     options: tuple[str, ...], commands: list[str], place: str, outcome: str, check: str, words: str
@@ -284,8 +285,8 @@ def test_a_fault_of_redis_is_reported(
                 client.execute_command(*command.split())
         found = examine(check_redis, settings_for(f"redis://{place.format(server.port)}"))
 
-    finding = only(found, outcome)
-    assert finding.check == check
+    (finding,) = [each for each in found if each.outcome == outcome]
+    assert (finding.check, bool(finding.remedy)) == (check, True)
     assert words in finding.text + finding.remedy
     # Managed services may forbid INFO; the other checks still run.
     assert check != "redis server" or [each.check for each in found[-2:]] == ["redis scripts", "redis clock"]
