@@ -4,7 +4,7 @@ LaibaoError                     code, status
 ├── SettingsError               a setting is missing or wrong; the process does not start (config/errors.py)
 ├── CallbackRefused             a WeCom callback failed a check: answered with 4xx, nothing is changed
 ├── StoreUnavailable            Redis or SQL did not answer in time
-│   └── StoreRefused            SQL refuses the login, a right or the tables, until an administrator acts
+│   └── StoreRefused            Redis or SQL refuses the login, a right or the tables, until an administrator acts
 ├── StreamClosed                the stream accepts no more chunks from this owner
 ├── StreamUnknown               the stream does not exist or belongs to another caller
 ├── BatchUnknown                the batch task does not exist or belongs to another caller
@@ -52,10 +52,14 @@ class StoreUnavailable(LaibaoError):
 
 
 class StoreRefused(StoreUnavailable):
-    """SQL refuses the login, a right or the tables that the product needs. Only an administrator can change that."""
+    """Redis or SQL refuses the login, or SQL a right or the tables. Only an administrator can change that."""
 
     code = "store_refused"
     status = 500
+
+
+#: Codes of questions that were not stored.
+STORE_CODES = frozenset((StoreUnavailable.code, StoreRefused.code))
 
 
 class StreamClosed(LaibaoError):

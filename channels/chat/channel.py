@@ -29,7 +29,7 @@ from channels.sockets.peer import Closed, FrameSocket, SocketServer
 from channels.web.rest import RestError
 from services import metrics
 from services.attachments import SentFile
-from services.errors import AnswerError, StoreUnavailable
+from services.errors import STORE_CODES, AnswerError, StoreUnavailable
 from services.identity.callers import Caller
 from services.models import Question
 from services.streams.records import Snapshot
@@ -126,8 +126,8 @@ class ChatChannel:
         if asked.error_code == "id_conflict":
             raise FrameRefused(asked.error_code, ask.id)
         # A stream that was opened in spite of the error has its own end, which is shown when the question is repeated.
-        if asked.error_code == "store_unavailable" and not asked.length:
-            self._display.error("service_unavailable", of="store_unavailable", id=ask.id)
+        if asked.error_code in STORE_CODES and not asked.length:
+            self._display.error("service_unavailable", of=asked.error_code, id=ask.id)
             return
         self._display.echo(ask, asked.stream_id)
         if not self._unfinished(asked.stream_id):

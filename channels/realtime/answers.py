@@ -13,7 +13,7 @@ from channels.registry import REALTIME
 from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from config.bots import DEFAULT_BOT
 from services import metrics
-from services.errors import StoreUnavailable
+from services.errors import STORE_CODES, StoreUnavailable
 from services.identity.callers import Caller
 from services.models import Question
 from services.realtime.answers import MOST, SessionAnswers
@@ -93,7 +93,7 @@ class ShownAnswers:
         asked = self._gateway.ask(self._question(ask))
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id, "kind": ask.answer.kind}
         log.info("realtime question", extra={**ids, "outcome": asked.error_code or asked.status})
-        return asked.error_code, "" if asked.error_code == "store_unavailable" else asked.stream_id
+        return asked.error_code, "" if asked.error_code in STORE_CODES else asked.stream_id
 
     def _question(self, ask: AskQuestion) -> Question:
         return Question(

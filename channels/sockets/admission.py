@@ -103,9 +103,7 @@ class Admission:
         except AddressBlocked as exc:
             raise AdmissionRefused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
         except StoreUnavailable as exc:
-            raise AdmissionRefused(
-                "store_unavailable", 503, "The credential cannot be checked now.", code=40000
-            ) from exc
+            raise AdmissionRefused(exc.code, exc.status, "The credential cannot be checked now.", code=40000) from exc
 
 
 def _asks_for_socket(headers: Headers | Mapping[str, str]) -> bool:

@@ -213,8 +213,8 @@ def caller(callers: ProgramChecker, asked: Request) -> Caller:
     """Return the caller of a request, by `Authorization: Bearer` or `X-API-Key`.
 
     Raises:
-        RestError: 401 the credential is missing or invalid; 429 the address has shown too many wrong ones; 503 it
-            cannot be checked while Redis is unavailable.
+        RestError: 401 the credential is missing or invalid; 429 the address has shown too many wrong ones; 503 or 500
+            it cannot be checked while Redis is unavailable, or refuses the gateway's login.
     """
     try:
         return callers.program(credential(asked.headers))
@@ -225,7 +225,8 @@ def caller(callers: ProgramChecker, asked: Request) -> Caller:
         raise RestError(429, message, reason=exc.code, headers={"Retry-After": str(ceil(exc.seconds))}) from exc
     except StoreUnavailable as exc:
         message = "The credential cannot be checked now."
-        raise RestError(503, message, code=STORE_CODE, reason=exc.code, headers={"Retry-After": "5"}) from exc
+        later = {"Retry-After": "5"} if exc.status == 503 else {}
+        raise RestError(exc.status, message, code=STORE_CODE, reason=exc.code, headers=later) from exc
 
 
 def credential(headers: Headers | Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from config.bots import DEFAULT_BOT
 from services.answers.gateway import Gateway
 from services.batches.records import Claimed, Input, Order
-from services.errors import StoreUnavailable, StreamUnknown
+from services.errors import STORE_CODES, StoreUnavailable, StreamUnknown
 from services.models import Question
 from services.streams.following import Following
 from services.streams.long_text import FullAnswer
@@ -142,7 +142,7 @@ class ItemAsker:
             # A rejected question opens no stream, and its snapshot has no readers.
             if snapshot.access:
                 return snapshot
-            if snapshot.error_code != "store_unavailable" and self._clock() - began > REFUSED_SECONDS:
+            if snapshot.error_code not in STORE_CODES and self._clock() - began > REFUSED_SECONDS:
                 return None
             self._sleep(LOOK)
         return None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services import metrics
-from services.errors import StoreUnavailable
+from services.errors import STORE_CODES, StoreUnavailable
 from services.feedback.rating_store import RatingStore
 from services.feedback.records import NAMES, Outcome, Rating
 from services.models import Question
@@ -163,6 +163,6 @@ class FeedbackInbox:
             metrics.FEEDBACK_REFUSED.labels(outcome).inc()
         person = given.principal if self._log_content else self._person(given)
         about = {"stream_id": given.stream_id, "bot": given.bot, "person": person}
-        lost = outcome in ("full", StoreUnavailable.code)
+        lost = outcome == "full" or outcome in STORE_CODES
         told = {"rating": name, "reasons": list(rating.reasons), "words": bool(rating.content), "outcome": outcome}
         log.log(logging.WARNING if lost else logging.INFO, "feedback", extra={**about, **told})

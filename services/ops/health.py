@@ -81,7 +81,7 @@ class Health:
 
 def _status(results: Mapping[str, bool | str]) -> str:
     """Return "unhealthy" without Redis, which every answer needs; "degraded" if any other dependency fails."""
-    if not results.get("redis", True):
+    if results.get("redis", True) is not True:
         return "unhealthy"
     return "healthy" if all(ok is True for ok in results.values()) else "degraded"
 

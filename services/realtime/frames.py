@@ -24,6 +24,7 @@ _OURS = {
     "server_error": "SERVER_ERROR",
     "service_unavailable": "SERVICE_UNAVAILABLE",
     "store_unavailable": "SERVICE_UNAVAILABLE",
+    "store_refused": "SERVICE_UNAVAILABLE",
     "stream_unknown": "STREAM_UNKNOWN",
 }
 

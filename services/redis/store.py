@@ -16,7 +16,7 @@ import redis
 
 from config.addresses import parse_redis_url
 from config.errors import SettingsError
-from services.errors import StoreUnavailable
+from services.errors import StoreRefused, StoreUnavailable
 from services.redis.calls import Call, Replies, Script, SingleServer, all_scripts, load_calls, script
 from services.redis.client import FAILURES, BoundedPool, PoolCrowded, dialer
 from services.redis.cluster import WHOLE_CLUSTER, ClusterClient
@@ -29,6 +29,12 @@ __all__ = ["Call", "Script", "ScriptRunner", "connect", "redis_errors", "script"
 SOCKET_TIMEOUT = 0.5
 #: Timeout of an exchange, with all its waits, as a multiple of one wait: a callback needs two exchanges within 2 s.
 EXCHANGE = 1.8
+#: Redis refuses the password, the user, or one of its rights. The next attempt has the same answer.
+REFUSALS = (
+    redis.AuthenticationError,
+    redis.exceptions.AuthenticationWrongNumberOfArgsError,
+    redis.exceptions.NoPermissionError,
+)
 
 
 def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
@@ -68,14 +74,18 @@ def servers(client: redis.Redis) -> list[redis.Redis]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn every error of Redis and its client into `StoreUnavailable`."""
+    """Turn every error of Redis and its client into `StoreUnavailable`, or into its `StoreRefused`."""
     try:
         yield
     except redis.ResponseError as exc:
         # The client's message may contain the command with its values: keep only Redis's error code.
-        raise StoreUnavailable(f"redis refused: {type(exc).__name__} {str(exc).split(' ')[0]}") from None
+        raise _kind(exc)(f"redis refused: {type(exc).__name__} {str(exc).split(' ')[0]}") from None
     except FAILURES as exc:
-        raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
+        raise _kind(exc)(f"redis: {type(exc).__name__}: {exc}") from exc
+
+
+def _kind(error: Exception) -> type[StoreUnavailable]:
+    return StoreRefused if isinstance(error, REFUSALS) else StoreUnavailable
 
 
 class ScriptRunner:

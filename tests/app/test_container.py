@@ -270,6 +270,24 @@ def test_a_database_that_refuses_the_login_needs_an_administrator(redis_url: str
     assert reply.json()["message"] == ZH["store_refused"]
 
 
+def test_a_redis_that_refuses_the_login_needs_an_administrator() -> None:
+    """A question of WeCom and one over HTTP get that sentence, and no "try again"; /health has Redis's words."""
+    with (
+        RedisServer(options=("--requirepass", "fake")) as redis_server,
+        AppServer(f"redis://:wrong@127.0.0.1:{redis_server.port}/1", API_KEYS="fake-key") as server,
+        server.user() as user,
+    ):
+        bubble, asked = user.says("年假"), {"query": "年假"}
+        reply = requests.post(f"{server.url}/api/chat", json=asked, headers={"X-API-Key": "fake-key"}, timeout=30)
+        report = server.container.health.report()
+
+    assert (bubble.finish, bubble.content) == (True, ZH["store_refused"])
+    assert (reply.status_code, reply.json()["code"], reply.json()["data"]["reason"]) == (500, 40000, "store_refused")
+    assert "Retry-After" not in reply.headers
+    assert report["dependencies"]["redis"].startswith("refused: redis: AuthenticationError")
+    assert report["status"] == "unhealthy"
+
+
 def test_a_conversations_name_depends_on_its_own_bot_alone(redis_url: str) -> None:
     """All replicas derive the same name, whatever other bots exist; the name contains no user id."""
     more = json.dumps({"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY}})

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from config.errors import SettingsError
-from services.errors import StoreUnavailable
+from services.errors import StoreRefused, StoreUnavailable
 from services.redis.client import BoundedPool
 from services.redis.store import EXCHANGE, Call, ScriptRunner, connect, script
 from tests.support.replicas import ROOT
@@ -112,18 +112,36 @@ def test_login_and_database_are_one_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "db", "text"), [("", 1, "Authentication"), (":wrong@", 1, "invalid username"), (":fake@", 99, "DB")]
+    ("login", "db", "text", "code"),
+    [
+        ("", 1, "Authentication", "store_refused"),
+        (":wrong@", 1, "invalid username", "store_refused"),
+        ("nobody:fake@", 1, "invalid username", "store_refused"),
+        (":fake@", 99, "DB", "store_unavailable"),
+    ],
+    ids=["no password", "wrong password", "no user", "no database"],
 )
-def test_a_rejected_login_is_an_error_with_the_servers_text(login: str, db: int, text: str) -> None:
-    """The password is wrong or missing, or the database unknown; no connection is left open."""
+def test_a_rejected_login_is_an_error_with_the_servers_text(login: str, db: int, text: str, code: str) -> None:
+    """What an administrator has to mend has a code of its own; no connection is left open."""
     with RedisServer(options=("--requirepass", "fake")) as server:
         client = connect(f"redis://{login}127.0.0.1:{server.port}/{db}", pool_size=1, timeout=10.0)
 
-        with pytest.raises(StoreUnavailable, match=text):
+        with pytest.raises(StoreUnavailable, match=text) as refused:
             ScriptRunner(client).ping()
 
+        assert refused.value.code == code
         with server.client(0, password="fake") as other:
             wait_until(lambda: len(other.client_list()) == 1)
+        client.close()
+
+
+def test_a_missing_right_is_refused_like_a_wrong_password() -> None:
+    with RedisServer(options=("--user", "reader", "on", ">fake", "+select", "~*")) as server:
+        client = connect(f"redis://reader:fake@127.0.0.1:{server.port}/1", pool_size=1, timeout=10.0)
+
+        with pytest.raises(StoreRefused, match="NoPermission"):
+            ScriptRunner(client).ping()
+
         client.close()
 
 
