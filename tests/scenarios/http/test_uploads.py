@@ -81,9 +81,10 @@ class Program(Client):
         """Nothing is sent before the question."""
 
     def asks_before(self, replica: Replica) -> None:
-        # The stream stays open: its end would cancel the question.
+        # The stream and its lines stay referenced: closed, either would cancel the question.
         self._before = OpenAIProgram(replica.url, KEY).begins(BEFORE, headers=TALK)
-        next(self._before.__enter__())
+        self._lines = self._before.__enter__()
+        next(self._lines)
 
     def asks(self, replica: Replica) -> None:
         def asks() -> None:
