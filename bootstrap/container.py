@@ -38,6 +38,7 @@ from bootstrap.factories import (
     make_streams,
     make_users,
     make_wechat,
+    make_words,
     user_tokens,
 )
 from bootstrap.probes import make_health, warn_of_missing_inputs
@@ -68,6 +69,7 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
+from services.rules.rules_file import RulesFiles
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.producer import AnswerHandlers
@@ -122,7 +124,9 @@ class Container:
         self.names = NameStore(self.runner)
         self.directories = self._all_opened(make_directories(settings, self.runner, self.keys))
 
-        self.providers = self._all_opened(make_providers(settings, self.texts))
+        self.rules = self._opened(RulesFiles())
+        self.words = make_words(settings, self.rules)
+        self.providers = self._all_opened(make_providers(settings, self.texts, self.words))
         self.conversations = make_conversations(settings, self.runner, self.keys)
         self.sessions = make_sessions(settings, self.runner, self.keys)
         self.file_budget = self._opened(make_file_budget(settings, self.runner, self.keys))
@@ -187,6 +191,7 @@ class Container:
             metrics.begin_channel(channel.name, sockets=channel.sockets)
         self.own_secret.start()
         self.file_budget.start()
+        self.rules.start()
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
@@ -229,7 +234,7 @@ class Container:
     def _answerer(self) -> Answerer:
         directories = {name: one.find for name, one in self.directories.items()}
         return Answerer(
-            backends=make_backends(self.settings, self.providers),
+            backends=make_backends(self.settings, self.providers, self.words),
             channels=self.channels,
             askers=Askers(self.auth, self.callers, directories, self.names),
             intake=MediaIntake(self.media, self._access),
@@ -292,4 +297,5 @@ class Container:
             batches=self.batches,
             batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,
             leases=self.leases,
+            rules=self.rules,
         )

@@ -45,8 +45,11 @@ from services.identity.user_store import SqlUserStore
 from services.models import Question
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
+from services.providers.words import MaskedProvider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.rules.rules_file import RulesFiles
+from services.rules.words import BotWords, WordRules
 from services.sockets.store import SocketStore
 from services.streams.access import Access
 from services.streams.store import StreamStore
@@ -275,13 +278,25 @@ def make_long_stores(settings: Settings, runner: ScriptRunner, keys: Keys) -> Lo
     return LongStores(answers, PushStore(runner, rings), AllowanceStore(runner, rings), UploadStore(runner), rings)
 
 
-def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvider]:
+def make_words(settings: Settings, files: RulesFiles) -> dict[str, BotWords]:
+    """Return the words of each bot that has a file of them.
+
+    Raises:
+        SettingsError: a file is missing or broken.
+    """
+    named = {name: bot.words_file or "" for name, bot in settings.bots.items()}
+    paths = {DEFAULT_BOT: settings.words_file or ""} | named
+    return {bot: BotWords(bot, file) for bot, file in files.of_bots("WORDS_FILE", paths, WordRules.parse).items()}
+
+
+def make_providers(settings: Settings, texts: Texts, words: Mapping[str, BotWords]) -> dict[str, BaseRAGProvider]:
     """Return the provider of each bot; the default bot's also serves the channels without bots."""
     asked = {DEFAULT_BOT: settings.provider} | {name: bot.provider for name, bot in settings.bots.items()}
     pool_size = settings.http_pool_size
-    return {
+    built = {
         name: build_provider(provider, bot=name, pool_size=pool_size, texts=texts) for name, provider in asked.items()
     }
+    return {name: MaskedProvider(one, words[name]) if name in words else one for name, one in built.items()}
 
 
 def make_directories(settings: Settings, runner: ScriptRunner, keys: Keys) -> dict[str, Directory]:
@@ -309,10 +324,12 @@ def _directory(place: tuple[str, str, str], runner: ScriptRunner, keys: Keys) ->
     return Directory(DirectoryParts(api, access, ContactStore(runner, source=source, keys=keys.contacts()), locks))
 
 
-def make_backends(settings: Settings, providers: Mapping[str, BaseRAGProvider]) -> dict[str, Backend]:
-    backends = {DEFAULT_BOT: Backend(providers[DEFAULT_BOT])}
+def make_backends(
+    settings: Settings, providers: Mapping[str, BaseRAGProvider], words: Mapping[str, BotWords]
+) -> dict[str, Backend]:
+    backends = {DEFAULT_BOT: Backend(providers[DEFAULT_BOT], words=words.get(DEFAULT_BOT))}
     return backends | {
-        name: Backend(providers[name], bot.corp, bot.group_conversation == "shared", name)
+        name: Backend(providers[name], bot.corp, bot.group_conversation == "shared", name, words.get(name))
         for name, bot in settings.bots.items()
     }
 

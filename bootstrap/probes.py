@@ -18,6 +18,7 @@ from services.identity.auth_service import AuthService
 from services.ops.health import Health, Probe
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner
+from services.rules.rules_file import RulesFiles
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.protocol import WRONG_SECRET
 
@@ -45,6 +46,7 @@ def make_health(
     batches: BatchManager | None,
     batch_redis: ScriptRunner | None,
     leases: LeaseStore,
+    rules: RulesFiles,
 ) -> Health:
     """Return the report on all dependencies.
 
@@ -62,6 +64,8 @@ def make_health(
         probes["batch_redis"] = probe(batch_redis.ping)
     if batches and settings.batch_storage_path:
         probes["batch_storage"] = folder_probe(settings.batch_storage_path)
+    if rules:
+        probes["rules"] = lambda: "; ".join(rules.problems) or True
     for bot in settings.bots.values():
         if bot.mode == "websocket":
             probes[f"long_connection:{bot.name}"] = subscription_probe(leases, bot.name)

@@ -52,6 +52,7 @@ class BotSettings(Group):
     progress: bool = False
     sources: bool = False
     suggestions: bool = False
+    words_file: str | None = None
     group_conversation: str = "user"
     #: Words that users type → command.
     commands: Mapping[str, str] = {}

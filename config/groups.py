@@ -207,6 +207,12 @@ class WeComSettings(Group):
         "list up to three questions that the Dify app suggests after an answer",
         "在回答后列出 Dify 应用建议的后续问题，最多三个",
     )
+    words_file: str | None = setting(
+        None,
+        "file of words that questions must not have and answers must not show, read again when it changes "
+        "(docs/rules.md); empty: none",
+        "问题中不得出现、回答中不得显示的词语的文件，修改后自动生效（见 docs/rules.md）；空：不限制",
+    )
     wechat_group_conversation: Annotated[Literal["user", "shared"], Lower] = setting(
         "user",
         "conversation memory in a group: one per user, or one shared by the group",

@@ -100,6 +100,16 @@ QUESTIONS_REFUSED = _counter(
     "Questions answered with a fixed sentence instead of an answer, by the sentence's code.",
     ["code"],
 )
+WORDS = _counter(
+    "wechatlaibao_words_total",
+    "Rules of WORDS_FILE that questions and answers met; each rule once a text.",
+    ["bot", "action", "place"],
+)
+RULES_BROKEN = _largest(
+    "wechatlaibao_rules_broken",
+    "1 while a changed file of rules cannot be read, so that its last good rules stay in force.",
+    ["setting"],
+)
 PROVIDER_CALLS = _counter(
     "wechatlaibao_provider_calls_total",
     "Questions sent to an answer provider, repeated ones included.",

@@ -21,6 +21,7 @@ CODES = {
     "auth_failed": "invalid_api_key",
     "rate_limited": "rate_limit_exceeded",
     "question_too_large": "context_length_exceeded",
+    "forbidden_words": "content_filter",
     "invalid_fields": "invalid_value",
     "media_unsupported": "unsupported_value",
     "media_too_large": "image_file_too_large",
@@ -33,6 +34,7 @@ CODES = {
 STATUS = {
     **dict.fromkeys((reason for reason in CODES if reason.startswith("media_")), 400),
     "question_too_large": 400,
+    "forbidden_words": 400,
     "empty_question": 400,
     "invalid_fields": 400,
 }

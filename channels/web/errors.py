@@ -77,6 +77,7 @@ STATUS = {
     "form_gone": 409,
     "form_unsent": 409,
     "question_too_large": 413,
+    "forbidden_words": 422,
     "media_too_large": 413,
     "media_wrong_type": 415,
     "media_unsupported": 422,

@@ -31,6 +31,7 @@ CONVERSATIONS: Mapping[str, str] = {
     "unsupported_message": "Sorry, I cannot read this kind of message. Please send text, voice, a picture or a file.",
     "media_question": "Please look at what I sent, and tell me what it says and what matters in it.",
     "empty_question": "I see no question. Please type what you would like to know.",
+    "forbidden_words": "This question has something that may not be asked here. Please leave it out.",
     "question_too_large": "This question is too long. Please shorten it, or ask in several parts.",
     "stream_unknown": "This answer has expired. Please ask again.",
     "frame_ended": "(The time of this message is over; this is what there was so far. For the rest, please ask again.)",

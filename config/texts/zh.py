@@ -31,6 +31,7 @@ CONVERSATIONS: Mapping[str, str] = {
     "unsupported_message": "抱歉，这种消息我看不懂。请发送文字、语音、图片或文件。",
     "media_question": "请看我发来的内容，告诉我它说了什么、要点是什么。",
     "empty_question": "没有看到问题内容，请输入您想问的问题。",
+    "forbidden_words": "问题中有这里不能提问的内容，请去掉后再问。",
     "question_too_large": "问题太长了，请精简后再问，或分几次提问。",
     "stream_unknown": "这条回答已经过期，找不到了。请重新提问。",
     "frame_ended": "（这条消息已到显示时限，以上是目前的内容。如需其余部分，请重新提问。）",

@@ -23,6 +23,7 @@ from services.files.intake import MediaIntake
 from services.models import Asker, Attempt, Identity, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
+from services.rules.words import BotWords
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, anew
 from services.streams.owned_stream import LEAVING
 from services.streams.store import leave_call
@@ -40,6 +41,8 @@ class Backend:
     #: Whether the members of a group share one conversation.
     shared_groups: bool = False
     bot: str = "default"
+    #: The words that its questions must not have; None where no file names any.
+    words: BotWords | None = None
 
 
 class QueueEntry(NamedTuple):
@@ -130,6 +133,8 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Yield the events of `answer` without extras."""
         backend, channel = self._backends[question.bot], self._channels.of(question)
+        if backend.words and may_ask(attempt):
+            backend.words.check(_asked_texts(question))
         identity = self._askers.identity(question, channel, backend.corp)
         yield identity
         # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
@@ -212,6 +217,11 @@ class Answerer:
 def _user(question: Question, identity: Identity, channel: Channel) -> str:
     """Return the provider's name of the user."""
     return identity.user.user_code if identity.user else channel.end_user(question)
+
+
+def _asked_texts(question: Question) -> list[str]:
+    """Return the texts that a question has of its person: its words and what was entered beside them."""
+    return [question.text, *(value for value in question.inputs.values() if isinstance(value, str))]
 
 
 def _spoken(query: Query, speaker: str) -> Query:

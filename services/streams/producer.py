@@ -47,8 +47,9 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Outcomes logged at WARNING, because an administrator cannot mend them: user not allowed, or too many questions.
-OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
+#: Outcomes logged at WARNING, because an administrator cannot mend them: user or words not allowed, or too many
+#: questions.
+OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full", "forbidden_words")
 
 Answer = Callable[[Question, str, Deadline, Attempt | None], Iterator[AnswerEvent]]
 

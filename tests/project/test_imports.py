@@ -26,7 +26,7 @@ FLOORS = {
     "services.streams": 4, "services.identity": 4, "services.providers": 4,
     "services.files": 4, "services.sockets": 4, "services.ops": 4,
     "services.conversations": 4,
-    "services.redis": 3, "services.sql": 3, "services.http": 3,
+    "services.redis": 3, "services.sql": 3, "services.http": 3, "services.rules": 3,
     "services.errors": 2, "services.attachments": 2, "services.forms": 2, "services.models": 2,
     "services.channels": 2, "services.metrics": 2,
     "services.rounds": 2,

@@ -13,6 +13,7 @@ from demo.mocks.custom.server import MockCustom
 from demo.mocks.dify.server import MockDify
 from demo.mocks.openai.server import MockOpenAI
 from services.providers.mock import mock_answer
+from services.rules.words import STAR
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.openai_program import OpenAIProgram
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
@@ -22,7 +23,7 @@ from utils.markdown.wecom import render_markdown
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-QUESTION = "年假怎么申请？"
+QUESTION, MASKED = "年假怎么申请？", "年假"
 KEY = "obviously-fake-api-key"
 
 Answering = tuple[Mapping[str, str], Callable[[str], str]]
@@ -63,15 +64,16 @@ def app_server(
 ) -> Iterator[tuple[Replica, Callable[[str], str]]]:
     with ExitStack() as stack:
         settings, expected = PROVIDERS[request.param](stack)
-        env = settings_for(
-            redis_url, API_KEYS=KEY, DATABASE_PATH=str(tmp_path / "app_server.db"), BATCH_MAX_CONCURRENT="2", **settings
-        )
+        words = tmp_path / "words.txt"
+        words.write_text(f"mask {MASKED}\n", "utf-8")
+        files = {"DATABASE_PATH": str(tmp_path / "app_server.db"), "WORDS_FILE": str(words)}
+        env = settings_for(redis_url, API_KEYS=KEY, BATCH_MAX_CONCURRENT="2", **files, **settings)
         (replica,) = stack.enter_context(replicas(1, env, tmp_path))
         yield replica, expected
 
 
 def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
-    """WeCom, both sockets, plain HTTP, an OpenAI client and a batch return the provider's answer byte for byte.
+    """WeCom, both sockets, plain HTTP, an OpenAI client and a batch return the provider's answer, masked.
 
     WeCom's bubble has it as Markdown with WeCom's line breaks; the built-in mock answers the chat channel in English.
     """
@@ -81,7 +83,8 @@ def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Calla
     wanted = {**dict.fromkeys(ENDPOINTS, expected(QUESTION)), "wecom": render_markdown(expected(QUESTION))}
     if expected is mock_answer:
         wanted["chat"] = mock_answer(QUESTION, "en")
-    assert answers == wanted
+    assert MASKED in expected(QUESTION)
+    assert answers == {endpoint: answer.replace(MASKED, STAR * len(MASKED)) for endpoint, answer in wanted.items()}
 
 
 def _wecom(url: str) -> str:
@@ -99,6 +102,7 @@ def _realtime(url: str) -> str:
     with visit(url, "realtime", key=KEY) as client:
         client.says({"type": "asr_chunk", "text": QUESTION, "is_final": True})
         client.until({"type": "answer", "final": True})
+        assert MASKED not in "".join(str(frame) for frame in client.frames if frame["type"] == "answer")
         return "".join(frame["content"] for frame in client.frames if frame["type"] == "answer")
 
 

@@ -1,0 +1,128 @@
+"""A file of rules, read at the start and again after each change.
+
+A missing or broken file stops the start. Later it changes nothing: the last good rules stay in force, and the problem
+is in the log, in `wechatlaibao_rules_broken`, in /health and in the doctor's report until the file can be read again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+from config.errors import SettingsError
+from config.problems import Problem
+from services import metrics
+from services.rounds import Rounds
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two looks at the files: a change is in force within five seconds on every replica.
+LOOK_SECONDS = 2.0
+STOP_SECONDS = 1.0
+#: Bytes of a file of rules at most.
+MOST_BYTES = 4 * 1024 * 1024
+
+
+class RulesFile(Generic[T]):
+    """The rules of one file. `rules` are the ones in force: read it anew for each question."""
+
+    def __init__(self, setting: str, path: str, parse: Callable[[str], T]) -> None:
+        """Read the file that the variable `setting` names; `parse` raises `ValueError` with what it expected.
+
+        Raises:
+            SettingsError: the file is missing or broken.
+        """
+        self.setting = setting
+        self._path = Path(path)
+        self._parse = parse
+        #: Why the file cannot be read now; "" if it can.
+        self.problem = ""
+        self._seen = self._state()
+        try:
+            self.rules = self._read()
+        except ValueError as exc:
+            raise SettingsError(str(Problem(setting, path, str(exc)))) from exc
+
+    def look(self) -> None:
+        """Read the file again if it has changed."""
+        state = self._state()
+        if state == self._seen:
+            return
+        self._seen = state
+        try:
+            self.rules = self._read()
+        except ValueError as exc:
+            self.problem = str(exc)
+            log.error("rules not read", extra={"setting": self.setting, "cause": self.problem})
+        else:
+            self.problem = ""
+            log.info("rules read", extra={"setting": self.setting})
+        metrics.RULES_BROKEN.labels(self.setting).set(bool(self.problem))
+
+    def _read(self) -> T:
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+        except OSError as exc:
+            raise ValueError(f"a file that can be read ({exc.strerror})") from exc
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"a file of at most {MOST_BYTES} bytes")
+        try:
+            return self._parse(content.decode("utf-8-sig"))
+        except UnicodeDecodeError as exc:
+            raise ValueError(f"UTF-8, which byte {exc.start} is not") from exc
+
+    def _state(self) -> tuple[int, ...]:
+        """Return what changes with the file; a folder that Kubernetes mounts exchanges the file as a whole."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class RulesFiles:
+    """The files of rules of one replica, by the bot that they are for. Several bots may share one."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], RulesFile[object]] = {}
+        self._rounds = Rounds("rules", self._look, pause=LOOK_SECONDS)
+
+    def of_bots(self, setting: str, paths: Mapping[str, str], parse: Callable[[str], T]) -> dict[str, RulesFile[T]]:
+        """Return the file of each bot in `paths`; a path without text has none.
+
+        Raises:
+            SettingsError: a file is missing or broken.
+        """
+        return {bot: self._file(setting, path, parse) for bot, path in paths.items() if path}
+
+    def start(self) -> None:
+        if self._files:
+            self._rounds.start()
+
+    def close(self) -> None:
+        self._rounds.stop()
+        self._rounds.join(STOP_SECONDS)
+
+    def __bool__(self) -> bool:
+        return bool(self._files)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """The files that cannot be read now, each with its cause."""
+        return [f"{each.setting}: expected {each.problem}" for each in self._files.values() if each.problem]
+
+    def _file(self, setting: str, path: str, parse: Callable[[str], T]) -> RulesFile[T]:
+        known = self._files.get((setting, path))
+        file = cast(RulesFile[T], known) if known else RulesFile(setting, path, parse)
+        self._files[setting, path] = cast(RulesFile[object], file)
+        return file
+
+    def _look(self) -> float:
+        for each in self._files.values():
+            each.look()
+        return LOOK_SECONDS
