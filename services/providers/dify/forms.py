@@ -121,7 +121,7 @@ class DifyForms(BaseForms):
         """Return the run's answer; raises what `DifyRecovery.answer` does."""
         ids = ProviderIds(form.conversation_id, form.message_id, form.task_id, form.run_id)
         authorization = self._authorization(query.identity.token)
-        sent = SentQuestion(ids, query.user or self._user, authorization)
+        sent = SentQuestion(ids, query.user or self._user, authorization, resumed=form)
         return DifyRecovery(self._service, sent, deadline, timeouts=self._timeouts).answer()
 
     def wait_begun(self, form: PendingForm, query: Query, deadline: Deadline) -> Recovered:

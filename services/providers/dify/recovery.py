@@ -23,7 +23,7 @@ from services.providers.base import Recovered
 from services.providers.client.json_fields import count, json_object, mapping, mappings, price, text
 from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.errors import paused_error, stream_error
-from services.providers.dify.form_events import after
+from services.providers.dify.form_events import after, rest_of
 from services.providers.dify.service import DifyService
 from services.providers.recovery import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts, may_pass
 from utils.deadline import Deadline
@@ -127,6 +127,8 @@ class SentQuestion:
     authorization: str
     question: str = ""
     asked_at: float = 0.0
+    #: The form after which the run went on: until its end the message has the answer before that pause.
+    resumed: PendingForm | None = None
 
     @property
     def is_named(self) -> bool:
@@ -389,7 +391,13 @@ class DifyRecovery:
         )
         row = next((row for row in rows if text(row.get("id")) == ids.message_id), None)
         message = DifyMessage.read(row) if row is not None else None
-        return message if message and (message.filled or message.status in ("error", "paused")) else None
+        if message is None or message.status in ("error", "paused"):
+            return message
+        return message if message.filled and not self._is_before_pause(message) else None
+
+    def _is_before_pause(self, message: DifyMessage) -> bool:
+        form = self._sent.resumed
+        return form is not None and bool(message.answer) and not rest_of(form, message.answer)
 
 
 def _has_succeeded(run: DifyRun) -> bool:

@@ -177,6 +177,25 @@ def test_a_run_that_was_not_heard_from_its_start_is_shown_whole(
     assert [delta.text for delta in deltas] == [rest(QUESTION, "同意")]
 
 
+def test_a_resumed_run_whose_streams_break_is_waited_for(
+    provider: DifyProvider, forms: BaseForms, dify: MockDify
+) -> None:
+    """Until the run's end the history has the answer before the pause, which is not the whole."""
+    form = form_of(ask(provider))
+    (run,) = [run for _, run in dify.forms._known.values()]
+    dify.holds_at = run.sent + 3
+    forms.submit(form, APPROVE, QUERY, within())
+
+    def looked_up_after_two_streams() -> bool:
+        run.live.pause()
+        return dify.looked_up()["events"] >= 3 and dify.looked_up()["messages"] > 0
+
+    # Until then every stream ends at once.
+    when(looked_up_after_two_streams, lambda: setattr(dify, "holds_at", None))
+
+    assert text_of(list(forms.resume(form, QUERY, within()))) == rest(QUESTION, "同意")
+
+
 def test_a_run_that_ended_before_it_was_heard(provider: DifyProvider, forms: BaseForms, dify: MockDify) -> None:
     """Its answer is in the history."""
     form = form_of(ask(provider))
