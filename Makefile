@@ -76,7 +76,7 @@ test-all: $(VENV)/dev.stamp ## every test: what `make test` leaves out too; PYTE
 test-random: $(VENV)/dev.stamp ## the quick suite with a new seed: other values, examples and order; PYTEST_ARGS="--seed 7" draws those of an earlier run again
 	@exec $(call pytest,2) -m "not full" --seed random $(PYTEST_ARGS)
 
-chaos: $(VENV)/dev.stamp ## kill replicas for three minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
+chaos: $(VENV)/dev.stamp ## every channel in use for five minutes while replicas and the servers around them fail, and what it cost; CHAOS_ARGS="--faults freeze" chooses
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
 
 check-dify: $(VENV)/demo.stamp ## ask the Dify app of DIFY_BASE_URL= DIFY_API_KEY=: stream, blocking, two turns, list; CHECK_ARGS="--timeout 120"

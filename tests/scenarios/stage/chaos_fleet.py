@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,11 @@ class FleetOver(Exception):
 class Fleet:
     """Equal replicas. A dead one stays a member until its successor is ready, as a Service keeps it briefly."""
 
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, env: Mapping[str, str], folder: Path, *, timeout: float = TIMEOUT) -> None:
+        """A callback that no member takes is sent again for `timeout` seconds."""
         self._env = env
         self._folder = folder
+        self.timeout = timeout
         self._lock = threading.Lock()
         self._over = False
         #: Every replica ever started: their logs are read at the end.
@@ -52,9 +54,13 @@ class Fleet:
         with self._lock:
             if self._over:
                 raise FleetOver
-            replica = Replica(self._env, self._folder)
+            replica = self.launch(self._env)
             self.everyone.append(replica)
             return replica
+
+    def launch(self, env: Mapping[str, str]) -> Replica:
+        """Start one replica with these settings, and do not wait for it."""
+        return Replica(env, self._folder)
 
     def start(self, count: int) -> None:
         """Start `count` more members, and wait until they are ready."""
@@ -78,6 +84,11 @@ class Fleet:
         except AssertionError as exc:
             raise FleetOver if self._over else exc from None
         self.members[self.members.index(replica)] = successor
+
+    def succeed(self, replica: Replica) -> None:
+        """Do the same as `replace`, or nothing once the fleet is closed."""
+        with suppress(FleetOver):
+            self.replace(replica)
 
     @contextmanager
     def paused(self, member: Replica) -> Iterator[None]:
@@ -156,11 +167,11 @@ class Service(WeComWire):
         self._wires: dict[str, WeComWire] = {}
 
     def deliver(self, callback: Callback) -> Delivery:
-        """Post a callback; if no member takes it, try again, as WeCom does, for at most `TIMEOUT` seconds.
+        """Post a callback; if no member takes it, try again, as WeCom does, for at most the fleet's `timeout`.
 
         Raises: CallbackFailed, at once for any HTTP status but 200; RuleBroken.
         """
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + self._fleet.timeout
         for tries in itertools.count(1):
             try:
                 return self._next().deliver(callback)

@@ -18,8 +18,8 @@ import requests
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, CallbackFailed, ResponseServer, RuleBroken
 from services.streams.store import stream_keys
-from tests.scenarios.chaos import Killer
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
+from tests.scenarios.stage.killer import Killer
 from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.scenarios.stage.whole_bot import is_whole
 from tests.support.replicas import ADMIN_TOKEN, dify_settings, settings_for

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,7 +44,7 @@ class Relay:
         self.taken = 0
         self._lock = threading.Lock()
         self._links: set[Link] = set()
-        self._delay = 0.0
+        self._delay: Callable[[], float] = lambda: 0.0
         self._silent = False
         self.host = host
         self._server = self._listen(port)
@@ -88,11 +88,32 @@ class Relay:
     @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
         """Delay every piece of a reply by `seconds`."""
-        self._delay = seconds
+        with self._delayed(lambda: seconds):
+            yield
+
+    @contextmanager
+    def lossy(self, dice: random.Random) -> Iterator[None]:
+        """Delay every piece of a reply by 200 to 400 ms, and some by more, as a network that loses 5 % of its packets.
+
+        A lost packet is sent again after 200 ms, TCP's shortest timeout, and after twice that time if it is lost again.
+        """
+
+        def delay() -> float:
+            seconds, timeout = dice.uniform(0.2, 0.4), 0.2
+            while dice.random() < 0.05:
+                seconds, timeout = seconds + timeout, timeout * 2
+            return seconds
+
+        with self._delayed(delay):
+            yield
+
+    @contextmanager
+    def _delayed(self, delay: Callable[[], float]) -> Iterator[None]:
+        before, self._delay = self._delay, delay
         try:
             yield
         finally:
-            self._delay = 0.0
+            self._delay = before
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -165,7 +186,7 @@ class Relay:
     def _replies(self, link: Link, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(READ_BYTES):
-                time.sleep(self._delay)
+                time.sleep(self._delay())
                 if not link.silent:
                     self.reply(link, data)
         if not link.silent:
