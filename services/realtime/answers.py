@@ -32,7 +32,7 @@ class SessionAnswers:
         return tuple(self._answers)
 
     def ask(self, answer: SessionAnswer, text: str, *, html: bool) -> list[Effect]:
-        """Ask a question with its context, `text`; with `html` its answer is sent as HTML too."""
+        """Ask a question as `text`; with `html` its answer is sent as HTML too."""
         if len(self._answers) >= MOST:
             return [self._frames.error("too_many_questions")]
         answer.blocks = self._blocks() if html else None

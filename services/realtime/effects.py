@@ -43,7 +43,7 @@ class AskQuestion:
     """Ask a question, then call `asked` or `refused`."""
 
     answer: SessionAnswer
-    #: The question with its context, as the provider gets it.
+    #: What the provider is asked: the question, with its context where it points back to that.
     text: str = field(repr=False)
 
 

@@ -21,9 +21,12 @@ THRESHOLD = 0.5
 _MARKED = 0.9
 
 _END = re.compile(
-    # A full stop inside a number, name or address does not end a sentence; 吗 ends one even without punctuation.
+    # A full stop inside a number, name or address does not end a sentence. Without punctuation 吗 ends one, and so do
+    # the particle 吧 (not that of 酒吧 and of 的吧, which goes on) and 请问 after a few words.
     r"""(?: [。！？…；;\n] | [!?]+(?![\w=&/]) | (?<!\.)\.+(?=\s|$) )+ ["'”’」』）)]*
-      | (?<=吗)(?=(?!啡)[\u4e00-\u9fff])""",
+      | (?<=吗)(?=(?!啡)[\u4e00-\u9fff])
+      | (?<=吧)(?<![酒网贴氧迪啡的]吧)[，,、\s]{0,4}(?=\w)(?![台友主员唧嗒吧]|还是)
+      | (?=请问)(?<=[\u4e00-\u9fff]{4})(?<![想要先再来就去])""",
     re.VERBOSE,
 )
 _ABBREVIATION = re.compile(
@@ -33,6 +36,16 @@ _ABBREVIATION = re.compile(
 #: Clause boundaries: punctuation, a change of topic, or a space, as which Chinese speech recognition writes a pause.
 _BORDER = re.compile(
     r"[，,、：:—]+\s*(?!\d)|\b(?:by the way|btw)\b|(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])", re.IGNORECASE
+)
+#: Questions that cannot be understood without what was said before them: by a pronoun, or by a missing subject.
+_POINTS_BACK = re.compile(
+    r"它|[他她](?!人)|前者|后者|刚才|上述|其中|[这那](?:个|些|样|种|份|件|位|是)|^.{1,8}呢\W{0,4}$"
+    r"|^.?(?:为什么|为啥|怎么办|怎么样|怎么回事|多少|多久|什么时候|几[天点个次]|哪里|哪儿|谁)\w{0,2}\W{0,4}$"
+)
+_POINTS_BACK_EN = re.compile(
+    r"\b(?:it|its|they|them|their|he|she|him|her|this|that|these|those)\b|^(?:and|so|but|(?:what|how) about)\b"
+    r"|^(?:why|when|where|who|how(?: (?:much|many|long|far|often))?)\W{0,4}$",
+    re.IGNORECASE,
 )
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]")
@@ -47,6 +60,8 @@ class Detection:
     confidence: float
     #: The sentences that are questions, unchanged; "" if there are none.
     question: str
+    #: Whether the question points to what was said before it, so that it cannot be understood alone.
+    points_back: bool = False
 
 
 #: A function that detects questions; `detect` is the one in use.
@@ -58,7 +73,7 @@ def detect(text: str) -> Detection:
     judged = [_judge(sentence) for sentence in sentences(text)]
     confidence = max((each for each, _ in judged), default=0.0)
     asking = [sentence for each, sentence in judged if each >= THRESHOLD]
-    return Detection(bool(asking), confidence, _joined(asking))
+    return Detection(bool(asking), confidence, _joined(asking), bool(asking) and _points_back(asking[0]))
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -72,6 +87,10 @@ def sentences(text: str) -> Iterator[str]:
         start = end.end()
     if sentence := text[start:].strip():
         yield sentence
+
+
+def _points_back(question: str) -> bool:
+    return bool((_POINTS_BACK if _HAN.search(question) else _POINTS_BACK_EN).search(question))
 
 
 def _joined(parts: list[str]) -> str:

@@ -197,6 +197,16 @@ def test_mixed_languages_are_judged_by_the_rules_of_both(text: str, expected: bo
         ("I moved the files. Where are they now? Thanks.", "Where are they now?"),
         ("Is it done? Good. Who tested it?", "Is it done? Who tested it?"),
         ("开门了吗我在楼下", "开门了吗"),
+        # A recogniser without punctuation joins sentences; a particle or 请问 is where the next one begins.
+        ("那我们下周再开会吧IT 服务台的电话是多少？", "IT 服务台的电话是多少？"),
+        ("那我们下周再开会吧it服务台的电话是多少", "it服务台的电话是多少"),
+        ("先这样吧，食堂几点开门", "食堂几点开门"),
+        ("我们走吧 what does the badge cost", "what does the badge cost"),
+        ("今天的周会先到这里请问仓库的地址", "请问仓库的地址"),
+        ("楼下的酒吧几点开门", "楼下的酒吧几点开门"),
+        ("他是你们部门的吧叫什么名字", "他是你们部门的吧叫什么名字"),
+        ("明天开会吧还是后天开会", "明天开会吧还是后天开会"),
+        ("我想请问一下仓库的地址", "我想请问一下仓库的地址"),
         ("打印机又坏了，重启也没用，找谁修", "打印机又坏了，重启也没用，找谁修"),
         ("we changed the plan yesterday do you know why", "do you know why"),
         ("，we met İpek yesterday do you know why", "do you know why"),
@@ -211,6 +221,29 @@ def test_mixed_languages_are_judged_by_the_rules_of_both(text: str, expected: bo
 def test_the_question_contains_only_the_sentences_that_ask(text: str, question: str) -> None:
     """They are returned unchanged, with their punctuation."""
     assert detect(text).question == question
+
+
+@pytest.mark.parametrize(
+    ("text", "points_back"),
+    [
+        *[
+            (text, True)
+            for text in ("病假呢？", "它会传染吗", "这个多久能好", "为什么", "多久能好？", "那多少钱", "几点开门？")
+        ],
+        *[(text, True) for text in ("how do I install it?", "And sick leave?", "how much?", "is that ok")],
+        *[
+            (text, False)
+            for text in ("IT 服务台的电话是多少？", "年假怎么申请？", "食堂几点开门", "其他人怎么办理", "下班。")
+        ],
+        *[
+            (text, False)
+            for text in ("what does the badge cost", "it服务台的电话是多少", "Where is the first aid kit?", "")
+        ],
+    ],
+)
+def test_a_question_points_back_by_a_pronoun_or_without_a_subject(text: str, points_back: bool) -> None:
+    """It cannot be understood without what was said before; a statement points to nothing."""
+    assert detect(text).points_back is points_back
 
 
 def test_confidence_is_high_for_questions_and_low_for_statements() -> None:
@@ -234,7 +267,8 @@ def test_any_text_gets_a_confidence_and_a_question_out_of_it(text: str) -> None:
     "unit",
     [
         "a", "什么", "如果什么", "还是", "吗", "是不", "知道", "do i ", "what ", "a'", "a.", "?", "?a", "，", "中 ",
-        "3.", ".", "\n", "who needs a ", "asked do you ", "不管", "“？”", "几个", "why why ", "😀", "( ",
+        "3.", ".", "\n", "吧 a", "开会请问", "病假呢", "。", "who needs a ", "asked do you ", "不管", "“？”", "几个",
+        "why why ", "😀", "( ",
     ],
 )  # fmt: skip
 def test_a_hostile_text_takes_linear_time(unit: str) -> None:

@@ -441,15 +441,24 @@ def test_the_last_text_survives_its_answer(desk: Desk, status: Any, final: str) 
     assert desk.asked == [("年假有几天？", "s1")] * 2
 
 
-def test_context_is_sent_with_one_question(desk: Desk) -> None:
+def test_a_question_is_asked_without_the_sentences_before_it(desk: Desk) -> None:
+    """DR6: neither those of earlier texts nor that of its own text."""
+    desk.says("今天的会先到这里。")
+    desk.says("那我们下周再开会吧IT 服务台的电话是多少？")
+    desk.says("大家辛苦了。年假怎么申请？")
+
+    assert desk.asked == [("IT 服务台的电话是多少？", "s1"), ("年假怎么申请？", "s1")]
+
+
+def test_context_is_sent_with_one_question_that_points_to_it(desk: Desk) -> None:
     """DR6: the next question has the texts since then; frames show the question alone."""
     desk.says("我发烧了。")
-    desk.says("医生说是流感。能打疫苗吗？")
+    desk.says("医生说是流感。它会传染吗？")
     analyzing = desk.begins()[0]
     desk.says("多久能好？")
 
-    assert analyzing["question"] == "能打疫苗吗？"
-    assert desk.asked == [("我发烧了。医生说是流感。能打疫苗吗？", "s1"), ("多久能好？", "s1")]
+    assert analyzing["question"] == "它会传染吗？"
+    assert desk.asked == [("我发烧了。医生说是流感。它会传染吗？", "s1"), ("多久能好？", "s1")]
 
 
 def test_context_is_joined_by_the_rules_of_its_language(desk: Desk) -> None:
