@@ -118,7 +118,7 @@ class FilePreview(RestModel):
     file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with a BOM, or GBK.")
     header: Header = Field("auto", description="Whether the first row contains the column names.")
     sheet: Annotated[str, StringConstraints(max_length=100)] = Field(
-        "", description="Name of the sheet; by default the first one."
+        "", description="Name of the sheet; by default the first one with a column of questions, else the first one."
     )
     encoding: Encoding = "auto"
 
@@ -270,6 +270,7 @@ class Preview(RestModel):
     """A file before it is submitted. Columns without any cell are left out."""
 
     sheets: list[str] = Field(description="The visible sheets of a workbook; empty for other files.")
+    sheet: str = Field(description="The sheet that is shown and would be asked; empty for other files.")
     columns: list[Column]
     rows: int = Field(description="Rows below the header that have any text.")
     column: int | None = Field(description="The column that would be asked, null if it has to be chosen.")

@@ -23,6 +23,8 @@ MAX_UNPACKED = 128 * 1024 * 1024
 #: Maximum number of rows, which is Excel's own limit, and of columns that are read.
 MAX_ROWS = 1_048_576
 MAX_COLUMNS = 256
+#: Sheets whose first rows are looked at, and rows of each, blank ones included.
+MAX_SAMPLED, MAX_SAMPLED_ROWS = 30, 1_000
 #: Opening tag of a formula in a sheet's XML, bytes searched at a time, and the maximum length of the tag.
 _FORMULA = re.compile(rb"<(?:\w{1,20}:)?f[\s/>]")
 READ_BYTES, LONGEST_TAG = 1024 * 1024, 32
@@ -59,6 +61,25 @@ def sheet_names(content: bytes) -> list[str]:
         Unreadable, TooComplex: as in `sheet_rows`.
     """
     return [sheet.title for sheet in _opened(content).worksheets if sheet.sheet_state == "visible"]
+
+
+def first_rows(content: bytes, most: int) -> dict[str, list[list[str]]]:
+    """Return up to `most` rows with any text of each visible sheet, by its name.
+
+    Of the first MAX_SAMPLED sheets and their first MAX_SAMPLED_ROWS rows only.
+
+    Raises:
+        Unreadable, TooComplex: as in `sheet_rows`.
+    """
+    visible = [sheet for sheet in _opened(content).worksheets if sheet.sheet_state == "visible"]
+    found: dict[str, list[list[str]]] = {}
+    for sheet in visible[:MAX_SAMPLED]:
+        with _reading():
+            sheet.reset_dimensions()
+            rows = islice(sheet.iter_rows(values_only=True), MAX_SAMPLED_ROWS)
+            texts = ([_text(cell) for cell in row[:MAX_COLUMNS]] for row in rows)
+            found[sheet.title] = list(islice((row for row in texts if any(map(str.strip, row))), most))
+    return found
 
 
 def unvalued_formulas(content: bytes, sheet: str, column: int | None) -> int:

@@ -89,6 +89,22 @@ def test_the_columns_can_be_chosen(enters: Enters, tmp_path: Path) -> None:
         sees(page, "completed")
 
 
+def test_the_sheet_with_the_questions_is_shown_first(enters: Enters, tmp_path: Path) -> None:
+    """A sheet of instructions before it is not asked, and can be seen in the choice of sheets."""
+    file = tmp_path / "收集表.xlsx"
+    file.write_bytes(workbook([["填写说明"], ["每行写一个问题。"]], 收集=ROWS))
+    with enters() as page:
+        chooses(page, file)
+        expect(page.locator("#sheet")).to_have_value("收集")
+        expect(page.locator("#sheet option")).to_have_text(["Sheet", "收集"])
+        expect(page.locator("#sample td.asked")).to_have_text([QUESTION, "营业时间"])
+
+        submits(page)
+
+        expect(page.locator(".line-row .asked .clip")).to_have_text([QUESTION, "营业时间"])
+        sees(page, "completed")
+
+
 def test_another_sheet_is_read_again(enters: Enters, tmp_path: Path) -> None:
     """The second sheet has columns of its own, of which the questions are asked."""
     file = tmp_path / "两张.xlsx"

@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 from utils.formats import xlsx_rows
-from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS, read_file, read_texts
+from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS, preview, read_file, read_texts
 from utils.questions.files.rows import FileKind, FileRefused, Wanted, kind_of
 
 SHEET = "xl/worksheets/sheet1.xml"
@@ -383,6 +383,46 @@ def test_the_first_visible_or_the_named_sheet_is_read() -> None:
     assert read_texts(content, Wanted("xlsx", sheet="third")) == ["3"]
     assert read_texts(content, Wanted("xlsx", sheet="Sheet")) == ["first"]
     assert refusal(content, Wanted("xlsx", sheet="fourth")) == "no_such_sheet"
+
+
+NOTES = [["填写说明"], ["请在“问题”一列填写，每行一个问题。"], ["填完后交给人事部。"]]
+STAFF = [["姓名", "部门"], ["张三", "人事"], ["李四", "财务"]]
+
+
+@pytest.mark.parametrize(
+    ("sheets", "wanted", "chosen"),
+    [
+        ({"a": NOTES, "b": STAFF, "c": [["编号", "问题"], ["1", "年假有几天"]]}, {}, "c"),
+        (
+            {"a": [["问题类型", "说明"], ["一", "二"]], "b": [["序号", "您的问题（必填）"], ["1", "年假有几天"]]},
+            {},
+            "b",
+        ),
+        ({"a": [["姓名", "您的问题"], ["甲", "年假"]], "b": [["question"], ["How?"]]}, {}, "b"),
+        ({"a": STAFF, "b": [["年假有几天？"], ["怎么报销？"]]}, {}, "b"),
+        ({"a": STAFF, "b": [["咨询", "备注"], ["年假", "急"]]}, {"column": "咨询"}, "b"),
+        ({"a": STAFF, "b": [["question"], ["How?"]]}, {"sheet": "a"}, "a"),
+        ({"a": STAFF, "b": [["question"]]}, {}, "a"),
+        ({"a": [["How?"], ["Why?"]], "b": [["Who?"], ["When?"]]}, {}, "a"),
+        ({"a": [], "b": [["question"], ["How?"]]}, {}, "b"),
+    ],
+    ids=["by name", "by a longer name", "a usual name", "by content", "named", "told", "no rows", "equal", "empty"],
+)
+def test_the_sheet_with_the_questions_is_chosen(sheets: dict[str, Any], wanted: dict[str, Any], chosen: str) -> None:
+    """The first one of those with the surest column; the preview shows the sheet that would be asked."""
+    book = openpyxl.load_workbook(io.BytesIO(workbook([], **sheets)))
+    book.remove(book["Sheet"])
+
+    assert preview(saved(book), Wanted("xlsx", **wanted))["sheet"] == chosen
+
+
+def test_the_chosen_sheet_is_asked() -> None:
+    """Its formulas count, those of the first sheet do not."""
+    content = workbook([["=1+1"], ["说明"]], 问题=[["问题"], ["年假有几天"], ["=A1"]])
+
+    reading = read_file(content, Wanted("xlsx"))
+
+    assert (reading.texts, reading.unvalued) == (["年假有几天"], 1)
 
 
 def test_gaps_in_a_sheet_are_accepted() -> None:

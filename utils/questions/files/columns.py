@@ -76,6 +76,27 @@ def find_column(rows: Sequence[TableRow], column: str = "", header: Header = "au
     return _by_content(rows[1:] if headed else rows, rows[0], names if headed else []), headed
 
 
+def rate_sheet(rows: Sequence[TableRow], column: str = "", header: Header = "auto") -> int:
+    """Rate how surely a sheet has the questions; its `rows` as in `find_column`, or [].
+
+    3: the column that was chosen by its name, or one with a usual name; 2: one whose longer name speaks of questions;
+    1: one whose cells ask something; 0: none of these.
+    """
+    names = [cell.strip().casefold() for cell in rows[0]] if len(rows) > 1 and header != "no" else []
+    wanted = column.strip().casefold()
+    if names and (wanted in names if wanted else not set(NAMES).isdisjoint(names)):
+        return 3
+    # A sheet of instructions may have a single cell about questions in its first row.
+    if sum(map(bool, names)) > 1 and not wanted and any(map(_speaks_of_questions, names)):
+        return 2
+    try:
+        index, headed = find_column(rows, column, header) if rows else (0, False)
+    except Unclear:
+        return 0
+    below = rows[headed:]
+    return int(bool(_cells(below, index)) and _share(below, index, _asks) >= ASKING_SHARE)
+
+
 def has_header(rows: Sequence[TableRow], header: Header = "auto") -> bool:
     """Return whether the first row is a header; `rows` as in `find_column`."""
     return _is_header(rows) if header == "auto" else header == "yes"

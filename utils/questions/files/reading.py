@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from utils.questions.files.columns import (
     guess_id,
     has_header,
     named_column,
+    rate_sheet,
 )
-from utils.questions.files.rows import FileRefused, Wanted, file_rows, sheets_of, unvalued_cells
+from utils.questions.files.rows import FileRefused, Wanted, file_rows, sheet_samples, sheets_of, unvalued_cells
 
 #: Maximum number of texts in a batch, and of characters in each.
 MAX_TEXTS = 10_000
@@ -66,6 +67,7 @@ def read_file(content: bytes, wanted: Wanted) -> Reading:
     Raises:
         FileRefused: as in `read_texts`.
     """
+    wanted = _with_sheet(content, wanted)
     table = _Table(content, wanted)
     rows = _bounded(table.numbered(), wanted.max_bytes)
     unvalued = unvalued_cells(content, wanted, table.index)
@@ -73,6 +75,15 @@ def read_file(content: bytes, wanted: Wanted) -> Reading:
         problem = f"There is no text in it: {unvalued} formulas have no value, so open and save it in Excel."
         raise FileRefused("no_texts", problem if unvalued else "There is no text in it.")
     return Reading(rows, unvalued)
+
+
+def _with_sheet(content: bytes, wanted: Wanted) -> Wanted:
+    """Name the sheet of a workbook that has the questions, where the request names none: the first of the best ones."""
+    if wanted.sheet or len(names := sheets_of(content, wanted)) < 2:
+        return wanted
+    samples = sheet_samples(content, wanted, SAMPLE)
+    rates = {name: rate_sheet(rows, wanted.column, wanted.header) for name, rows in samples.items()}
+    return replace(wanted, sheet=max(rates, key=rates.__getitem__, default=names[0]))
 
 
 def _bounded(numbered: Iterable[tuple[int, FileRow]], max_bytes: int) -> list[FileRow]:
@@ -158,14 +169,15 @@ SAMPLES, SAMPLE_CHARS = 5, 200
 
 
 def preview(content: bytes, wanted: Wanted) -> dict[str, Any]:
-    """Return `{sheets, columns: [{index, name, samples}], rows, column, id_column, header}` of a file.
+    """Return `{sheets, sheet, columns: [{index, name, samples}], rows, column, id_column, header}` of a file.
 
-    `index`, `column` and `id_column` are numbers from 1; a column that is not found is None. `rows` counts the rows
-    with any text below the header.
+    `sheet` is the name of the sheet that was read, "" for a file without sheets. `index`, `column` and `id_column` are
+    numbers from 1; a column that is not found is None. `rows` counts the rows with any text below the header.
 
     Raises:
         FileRefused: the file is unreadable.
     """
+    wanted = _with_sheet(content, wanted)
     rows = (row for row in file_rows(content, wanted) if any(cell.strip() for cell in row))
     first: list[TableRow] = list(islice(rows, SAMPLE))
     headed = wanted.kind != "text" and bool(first) and has_header(first, wanted.header)
@@ -173,8 +185,10 @@ def preview(content: bytes, wanted: Wanted) -> dict[str, Any]:
     shown = [{"index": at + 1, "name": name, "samples": _samples(first[headed:], at)} for at, name in names.items()]
     index = _question_column(first, wanted)
     own = guess_id(first) if headed else None
+    sheets = sheets_of(content, wanted)
     return {
-        "sheets": sheets_of(content, wanted),
+        "sheets": sheets,
+        "sheet": wanted.sheet or next(iter(sheets), ""),
         "columns": shown,
         "rows": len(first) - headed + sum(1 for _ in rows),
         "column": None if index is None else index + 1,

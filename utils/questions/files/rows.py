@@ -12,7 +12,7 @@ from typing import Literal
 
 from utils.formats.encodings import decoded
 from utils.formats.xlsx_rows import MAGIC as XLSX_MAGIC
-from utils.formats.xlsx_rows import TooComplex, Unreadable, sheet_names, sheet_rows, unvalued_formulas
+from utils.formats.xlsx_rows import TooComplex, Unreadable, first_rows, sheet_names, sheet_rows, unvalued_formulas
 from utils.questions.files.columns import Header, TableRow
 
 FileKind = Literal["text", "csv", "xlsx"]
@@ -50,7 +50,7 @@ class Wanted:
     id_column: str = ""
     #: Whether the first row is a header; auto: if it contains a usual name, or words above numbers.
     header: Header = "auto"
-    #: A sheet's name; "": the first visible sheet.
+    #: A sheet's name; "": the visible sheet with the questions, else the first visible one.
     sheet: str = ""
     encoding: Encoding = "auto"
     #: Maximum size of all texts together, in bytes of UTF-8.
@@ -93,6 +93,14 @@ def sheets_of(content: bytes, wanted: Wanted) -> list[str]:
         return []
     with _refusing():
         return sheet_names(content)
+
+
+def sheet_samples(content: bytes, wanted: Wanted, most: int) -> dict[str, list[list[str]]]:
+    """Return the first rows of a workbook's visible sheets by name; {} for another file. Raises as `file_rows` does."""
+    if wanted.kind != "xlsx":
+        return {}
+    with _refusing():
+        return first_rows(content, most)
 
 
 def unvalued_cells(content: bytes, wanted: Wanted, index: int | None) -> int:

@@ -71,7 +71,7 @@ const filePreview = (() => {
   }
 
   function drawFound() {
-    options("sheet", found.sheets.map((name) => [name, name]), byId("sheet").value || found.sheets[0]);
+    options("sheet", found.sheets.map((name) => [name, name]), found.sheet);
     options("column", columnNames(), choice.column ?? found.column ?? "");
     options("id-column", columnNames(), choice["id-column"] ?? found.id_column ?? "");
     byId("header").checked = found.header;
