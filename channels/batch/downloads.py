@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -18,9 +17,10 @@ from urllib.parse import quote
 from flask import Response
 
 from channels.batch.models import summary_json
+from channels.batch.workbook import Reader, workbook
 from channels.web.rest import RestError, envelope
 from services.batches.records import Item, Task
-from utils.formats.xlsx_writer import workbook_pieces
+from utils.formats.formulas import harmless
 
 Format = Literal["csv", "jsonl", "xlsx"]
 
@@ -33,33 +33,30 @@ MEDIA: dict[Format, str] = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 
-#: The columns in order; sources, usage and metadata are cells of JSON. The columns of the submitted file follow.
+#: The columns of the CSV in order; sources, usage and metadata are cells of JSON. Those of the submitted file follow.
 COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
-#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
-FORMULA = tuple("=+-@＝＋－＠\t\r\n")
-#: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
-#: reference to another sheet.
-_NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
-_LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
 #: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
 BOM = "\ufeff"
 Cell = str | int
 
 
-def download(task: Task, items: Iterator[Item], format: Format) -> Response:
-    """Return all results as a file. An unavailable database raises in this call; later, it breaks off the reply."""
+def download(task: Task, items: Iterator[Item], format: Format, reader: Reader) -> Response:
+    """Return all results as a file; a workbook is made for its `reader`.
+
+    An unavailable database raises in this call; later, it breaks off the reply.
+    """
     rows = chain(list(islice(items, 1)), items)
-    reply = Response(_pieces(_written(rows, format)), content_type=MEDIA[format])
+    reply = Response(_pieces(_written(rows, format, reader)), content_type=MEDIA[format])
     reply.headers["Content-Disposition"] = _attachment(task, format)
     reply.headers["Cache-Control"] = "no-store"
     reply.headers["X-Content-Type-Options"] = "nosniff"
     return reply
 
 
-def _written(items: Iterable[Item], format: Format) -> Iterator[bytes]:
+def _written(items: Iterator[Item], format: Format, reader: Reader) -> Iterator[bytes]:
     if format == "xlsx":
-        return workbook_pieces(table_rows(items))
+        return workbook(items, reader)
     lines = csv_lines(items) if format == "csv" else (f"{item.to_json()}\n" for item in items)
     return (line.encode() for line in lines)
 
@@ -135,13 +132,6 @@ def csv_lines(items: Iterable[Item]) -> Iterator[str]:
         yield out.getvalue()
         out.seek(0)
         out.truncate()
-
-
-def harmless(cell: str) -> str:
-    """Return text that no spreadsheet reads as a formula: one that looks like a formula gets a leading `'`."""
-    bare = cell.strip(" ")
-    is_formula = bare.startswith(FORMULA) and not _NUMBER.fullmatch(bare) and not _LIST_ITEM.fullmatch(bare)
-    return f"'{cell}" if is_formula else cell
 
 
 def _ours(item: Mapping[str, Any]) -> list[Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from flask import Blueprint, Response, request
@@ -29,6 +30,7 @@ from channels.batch.models import (
     submitted_json,
 )
 from channels.batch.uploads import previewed, uploaded
+from channels.batch.workbook import Reader, here
 from channels.web.bodies import UploadSlots
 from channels.web.multipart import MULTIPART, form_body
 from channels.web.rest import MAX_ERRORS, Operation, ProgramChecker, RestError, body, caller, envelope, params
@@ -66,7 +68,7 @@ OPERATIONS = (
             "Idempotency-Key": {
                 "pattern": f"^{KEY.pattern}$",
                 "description": "Your own id of this submission. Repeating it returns the same task with status 200.",
-            }
+            },
         },
         description="As JSON, or as a form with a file of plain text, CSV or Excel. Each text is answered by itself.",
     ),
@@ -110,8 +112,8 @@ OPERATIONS = (
         query=ResultsQuery,
         answers={200: Results, 404: None},
         media={200: tuple(media.partition(";")[0] for media in MEDIA.values())},
-        description="With `format` csv or jsonl, a file of all results. In the CSV, a cell that a spreadsheet would "
-        "read as a formula begins with `'`.",
+        description="With `format` csv, jsonl or xlsx, a file of all results. In the tables, a cell that a spreadsheet "
+        "would read as a formula begins with `'`. The workbook is for people: its columns depend on `locale`.",
     ),
     Operation("GET", STATUS, "Show the state of the batch processor", "batch", answers={200: Processor}),
 )
@@ -255,6 +257,7 @@ class BatchEndpoints:
     def results(self, task_id: str) -> Response:
         batches, client = self._enter(task_id)
         asked = params(ResultsQuery)
+        _check_format(asked)
         task = batches.get(task_id, client.principal)
         if asked.format == "json":
             number, size = asked.page or 1, asked.size or MAX_RENDERED
@@ -265,9 +268,13 @@ class BatchEndpoints:
             total = getattr(task, asked.status) if asked.status else task.total
             html = self._html if asked.render else None
             return page(task, items, number=number, size=size, total=total, html=html)
-        if of_page := next((name for name in ("page", "size", "render") if getattr(asked, name)), ""):
-            raise _wrong(of_page, "a download has all results, and no pages")
-        return download(task, batches.rows(task_id, client.principal, status=asked.status), asked.format)
+        items = batches.rows(task_id, client.principal, status=asked.status)
+        return download(task, items, asked.format, self._reader(asked))
+
+    def _reader(self, asked: ResultsQuery) -> Reader:
+        """Return for whom a workbook is made, by default somebody with the server's language and time zone."""
+        reader = here(asked.locale or self._texts.locale)
+        return reader if asked.utc_offset is None else replace(reader, utc_offset=asked.utc_offset)
 
     def status(self) -> Response:
         batches, _ = self._enter()
@@ -321,6 +328,18 @@ def _key() -> str:
     if key is not None and not KEY.fullmatch(key):
         raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
     return key or ""
+
+
+def _check_format(asked: ResultsQuery) -> None:
+    """Refuse a parameter that belongs to another format."""
+    problems: dict[str, str] = {}
+    if asked.format != "json":
+        problems |= dict.fromkeys(("page", "size", "render"), "a download has all results, and no pages")
+    if asked.format != "xlsx":
+        problems |= dict.fromkeys(("locale", "utc_offset"), "only a workbook has it")
+    for name, problem in problems.items():
+        if getattr(asked, name) is not None:
+            raise _wrong(name, problem)
 
 
 def _wrong(field: str, problem: str) -> RestError:

@@ -159,6 +159,13 @@ class ResultsQuery(RestModel):
     render: Literal["html"] | None = Field(
         None, description="html: each result has its answer as safe HTML too; for json only, with a `size` up to 100."
     )
+    locale: Literal["zh", "en"] | None = Field(
+        None, description="Language of a workbook's words, by default the server's; for xlsx only."
+    )
+    utc_offset: Annotated[int, Field(ge=-840, le=840)] | None = Field(
+        None,
+        description="Minutes by which a workbook's times are ahead of UTC, by default the server's; for xlsx only.",
+    )
 
 
 class Submitted(RestModel):

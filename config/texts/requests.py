@@ -92,6 +92,7 @@ ZH_REQUESTS: Mapping[str, str] = {
     "These results are too long for one page.": "这些结果太长，一页放不下。",
     "at most {most} results are rendered at once": "一次最多渲染 {most} 个结果",
     "a download has all results, and no pages": "下载包含全部结果，不分页",
+    "only a workbook has it": "只用于 Excel 工作簿",
     "is empty": "为空",
     "is longer than {most} bytes": "超过 {most} 字节",
     "was given more than once": "出现了多次",

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,7 +117,7 @@ class BatchClient:
 
         def download() -> None:
             with _written_whole(out) as partly, partly.open("wb") as file:
-                for piece in self._api.download(path, format=out.suffix.lower().removeprefix(".")):
+                for piece in self._api.download(path, **_format_of(out)):
                     file.write(piece)
 
         self._retried(download)
@@ -137,6 +138,13 @@ class BatchClient:
 
     def tell(self, task: Data) -> None:
         self.show(f"{task['task_id']}  {task['created_at']}  {task['name']}  {sentence(task)}", task)
+
+
+def _format_of(out: Path) -> dict[str, str]:
+    """Return the parameters of a download: a file's format, and the time zone of this machine for a workbook."""
+    name = out.suffix.lower().removeprefix(".")
+    offset = datetime.now(UTC).astimezone().utcoffset() or timedelta()
+    return {"format": name} | ({"utc_offset": str(int(offset.total_seconds() // 60))} if name == "xlsx" else {})
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""All results of a task as a file: CSV for Excel, without formulas, and JSONL without any change."""
+"""All results of a task as a file: CSV for Excel, without formulas, a workbook for people, JSONL without any change."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import openpyxl
 import pytest
+from openpyxl.utils import get_column_letter
 from openpyxl.utils.escape import unescape
 
-from channels.batch.downloads import COLUMNS, PIECE, csv_lines, download, harmless
+from channels.batch.downloads import COLUMNS, PIECE, csv_lines, download
+from channels.batch.workbook import WIDTHS, Reader
+from config.texts import ZH
 from services.batches.records import BatchOptions, Given, Item, Task
 from services.errors import StoreUnavailable
 from tests.support.batches.counter import TASKS, Counter, data_of, refused
 from tests.support.batches.twin import START
+from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import workbook_pieces
 
+READER = Reader("en", 0)
 SOURCES = ({"title": "手册", "position": 1},)
 FORMULAS = [
     "=1+1",
@@ -167,16 +173,16 @@ def test_a_download_reads_no_further_than_it_has_sent(format: str) -> None:
             read += 1
             yield Item(index, "?", "completed", content="x" * 1000)
 
-    reply = download(task(), items(), format)  # type: ignore[arg-type]
+    reply = download(task(), items(), format, READER)  # type: ignore[arg-type]
     pieces = list(islice(reply.iter_encoded(), 3))
 
     assert all(PIECE <= len(piece) < PIECE + 4000 for piece in pieces)
     assert 3 * PIECE / 2000 < read < 3 * PIECE / 1000
 
 
-def of_workbook(content: bytes) -> list[tuple[Any, ...]]:
+def of_workbook(content: bytes, name: str = "Results") -> list[tuple[Any, ...]]:
     """Return the rows of the only sheet, as a spreadsheet reads them."""
-    return list(openpyxl.load_workbook(io.BytesIO(content), read_only=True)["results"].iter_rows(values_only=True))
+    return list(openpyxl.load_workbook(io.BytesIO(content), read_only=True)[name].iter_rows(values_only=True))
 
 
 def with_rows() -> tuple[Counter, str]:
@@ -189,24 +195,106 @@ def with_rows() -> tuple[Counter, str]:
     return counter, task_id
 
 
-@pytest.mark.parametrize("format", ["csv", "xlsx"])
-def test_a_table_has_the_columns_of_the_file_at_its_end(format: str) -> None:
+def test_a_csv_has_the_columns_of_the_file_at_its_end() -> None:
     """Own ids and input columns follow ours; one that is called as one of ours is told apart, formulas are text."""
     counter, task_id = with_rows()
 
-    sent = counter.asks("GET", f"{TASKS}/{task_id}/results?format={format}").data
+    sent = counter.asks("GET", f"{TASKS}/{task_id}/results?format=csv").data
 
-    head, first, second = csv.reader(io.StringIO(sent.decode("utf-8-sig"))) if format == "csv" else of_workbook(sent)
-    assert [*head] == [*COLUMNS, "备注", "status (input)"]
-    assert [*first[-3:]] == ["A-1", "'=1+1", "open"]
-    assert [second[-3], second[-2] or "", second[-1]] == ["A-2", "", "open"]
+    head, first, second = csv.reader(io.StringIO(sent.decode("utf-8-sig")))
+    assert head == [*COLUMNS, "备注", "status (input)"]
+    assert first[-3:] == ["A-1", "'=1+1", "open"]
+    assert second[-3:] == ["A-2", "", "open"]
+
+
+def for_people(reader: Reader) -> bytes:
+    """Return the workbook of a file's two rows: one is answered with all that an answer can have."""
+    own = {"部门": "人事", "状态": "新"}
+    answer = (
+        "<think>想</think>## 年假\n\n- **五天**，见[手册](https://a.test/h)\n\n| 工龄 | 天数 |\n|---|---|\n| 1 | 5 |"
+    )
+    answered = Item(
+        *(0, "年假有几天", "completed", 1, answer),
+        metadata={"n": 1},
+        sources=({"title": "手册", "url": "https://a.test/h", "position": 1}, {"title": "制度"}),
+        usage={"total_tokens": 431, "total_price": "0.0012", "currency": "USD"},
+        started_at=datetime(2026, 11, 21, 18, 0, 5, tzinfo=UTC),
+        given=Given("A-1", own),
+    )
+    error = {"code": "provider_timeout", "message": "Too slow."}
+    failed = Item(1, "=1+1", "failed", 3, error=error, given=Given("A-2", {**own, "部门": "@A1"}))
+    return b"".join(download(task(), iter([answered, failed]), "xlsx", reader).iter_encoded())
+
+
+def test_a_workbook_is_for_people() -> None:
+    """Own columns come first, words are in the reader's language, answers are plain text, times are local dates."""
+    head, first, second = of_workbook(for_people(Reader("zh", 480)), "结果")
+
+    assert head[:7] == ("编号", "部门", "状态（原表）", "序号", "问题", "回答", "状态")
+    assert head[7:] == (
+        "失败原因",
+        "来源",
+        "Token 用量",
+        "费用",
+        "尝试次数",
+        "开始时间（UTC+08:00）",
+        "完成时间（UTC+08:00）",
+    )
+    assert first[:5] == ("A-1", "人事", "新", 1, "年假有几天")
+    assert first[5] == "年假\n\n• 五天，见手册 (https://a.test/h)\n\n工龄 | 天数\n1 | 5"
+    assert first[6:12] == ("已完成", None, "1. 手册 https://a.test/h\n2. 制度", 431, "0.0012 USD", 1)
+    assert first[12] == datetime(2026, 11, 22, 2, 0, 5)
+    assert first[13] is None
+    assert second[1:8] == ("'@A1", "新", 2, "'=1+1", None, "失败", ZH["provider_timeout"])
+
+
+def test_a_workbook_has_widths_and_a_head() -> None:
+    """Each column has its width, texts are wrapped, and the head is bold and stays in sight."""
+    book = openpyxl.load_workbook(io.BytesIO(for_people(READER)))
+
+    sheet = book["Results"]
+    widths = [sheet.column_dimensions[get_column_letter(at)].width for at in range(1, sheet.max_column + 1)]
+    assert widths == [14, 20, 20, *WIDTHS.values()]
+    assert [cell.value for cell in sheet[1]][:4] == ["Id", "部门", "状态", "No."]
+    assert all(cell.font.b for cell in sheet[1])
+    assert sheet["F2"].alignment.wrap_text
+    assert sheet["M2"].number_format == "yyyy-mm-dd hh:mm:ss"
+    assert sheet.freeze_panes == "A2"
+
+
+def test_a_workbook_without_own_ids_has_no_column_for_them_in_front() -> None:
+    """They are behind ours: of later rows some may have one. Language and zone are the request's."""
+    counter = Counter()
+    task_id = counter.task("a", "b")
+    counter.batches.answer(task_id, Item(1, "b", "completed", content="So.", given=Given("B")))
+    path = f"{TASKS}/{task_id}/results?format=xlsx"
+
+    head, first, second = of_workbook(counter.asks("GET", f"{path}&utc_offset=-90").data)
+    chinese = of_workbook(counter.asks("GET", f"{path}&locale=zh").data, "结果")
+
+    assert (head[0], head[-2:], first[:4], second[-1]) == (
+        "No.",
+        ("Ended (UTC-01:30)", "Id"),
+        (1, "a", None, "Waiting"),
+        "B",
+    )
+    assert (chinese[0][0], chinese[1][3]) == ("序号", "等待中")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["format=csv&locale=zh", "utc_offset=60", "format=xlsx&locale=fr", "format=xlsx&utc_offset=900"]
+)
+def test_the_parameters_of_a_workbook_are_checked(wrong: str) -> None:
+    counter, task_id = answered_task("a")
+
+    assert refused(counter.asks("GET", f"{TASKS}/{task_id}/results?{wrong}"))[::2] == (422, "invalid_fields")
 
 
 def test_a_workbook_holds_any_text() -> None:
     """Numbers are numbers; characters that XML lacks, escapes and cells beyond Excel's limit make no broken file."""
     texts = ("=SUM(A1)", "a\x00b\x0b", "_x0041_", "<&>", "两行\n文字 ", "\U0001f600", "\ud800", "x" * 40_000, "\ufffe")
 
-    sent = b"".join(workbook_pieces([["text", "n"], *((text, 7) for text in texts)]))
+    sent = b"".join(workbook_pieces([["text", "n"], *((text, 7) for text in texts)], name="<a & b>"))
 
     book = openpyxl.load_workbook(io.BytesIO(sent))
     rows = list(book.worksheets[0].iter_rows(values_only=True))
@@ -264,7 +352,7 @@ def test_an_outage_during_a_download_breaks_it_off() -> None:
         yield Item(0, "?", content="x" * PIECE)
         raise StoreUnavailable
 
-    sent = download(task(), items(), "csv").iter_encoded()
+    sent = download(task(), items(), "csv", READER).iter_encoded()
 
     assert next(sent)
     with pytest.raises(StoreUnavailable):
@@ -277,7 +365,7 @@ def test_an_outage_before_a_download_is_an_error() -> None:
         yield
 
     with pytest.raises(StoreUnavailable):
-        download(task(), items(), "jsonl")
+        download(task(), items(), "jsonl", READER)
 
 
 def test_an_empty_csv_has_its_columns() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import openpyxl
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Download, Page, expect
 
 from tests.browser.batch.batch_visitor import LARGEST, QUESTION, Enters, open_page, saved, sees, submits
 from tests.browser.stage import TIMEOUT, screenshot
@@ -24,6 +26,12 @@ def chooses(page: Page, file: Path) -> None:
     page.locator("#file").set_input_files(file)
     expect(page.locator("#preview")).to_be_visible(timeout=TIMEOUT)
     expect(page.locator("#reading")).to_be_hidden(timeout=TIMEOUT)
+
+
+def rows_of(download: Download) -> list[tuple[object, ...]]:
+    """Return the rows of a saved workbook's sheet."""
+    book = openpyxl.load_workbook(io.BytesIO(download.path().read_bytes()))
+    return list(book.worksheets[0].iter_rows(values_only=True))
 
 
 def drops(page: Page, name: str, text: str) -> None:
@@ -67,6 +75,13 @@ def test_a_workbook_is_shown_and_asked_with_its_columns(enters: Enters, tmp_path
         expect(page.locator(".about")).to_have_text(["A-7 · 部门：人事", "A-8 · 部门：门店"])
         with saved(page, "csv").path().open(encoding="utf-8-sig", newline="") as table:
             assert [row["id"] for row in csv.DictReader(table)] == ["A-7", "A-8"]
+        chinese = rows_of(saved(page, "xlsx"))
+        page.get_by_role("button", name="English").click()
+        english = rows_of(saved(page, "xlsx"))
+        assert chinese[0][:5] == ("编号", "部门", "序号", "问题", "回答")
+        assert english[0][:5] == ("Id", "部门", "No.", "Question", "Answer")
+        assert english[1][:4] == ("A-7", "人事", 1, QUESTION)
+        assert "**" not in str(english[1][4])
 
 
 def test_the_columns_can_be_chosen(enters: Enters, tmp_path: Path) -> None:

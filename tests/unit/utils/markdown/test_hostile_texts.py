@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from channels.batch.downloads import harmless
 from channels.thinking import thinking_and_answer
 from config.settings import Settings
 from config.texts import Texts
@@ -19,8 +18,11 @@ from services.files.shown import AnswerLinks, FileOffers
 from services.streams.records import Snapshot
 from services.wecom.frames import EndedAnswer, WeComFrames, ended
 from tests.support.properties import examples
+from utils.formats.formulas import harmless
+from utils.formats.xlsx_writer import MAX_CELL
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import in_words, references, with_pictures
+from utils.markdown.plain_text import plain_text
 from utils.thinking import fold_thinking
 
 MOST_BYTES: int = Settings.model_fields["stream_max_bytes"].default
@@ -75,7 +77,8 @@ RENDERERS: dict[str, Callable[[str], object]] = {
     "page": lambda text: sum(map(len, render_slices(LINKS.slices("s", in_slices(text))))),
     "page without thinking": lambda text: sum(map(len, render_slices([text], thinking="hide"))),
     "batch row": lambda text: with_pictures(render_markdown(text), lambda _: "/files/x"),
-    "batch cell": harmless,
+    "cell of a table": harmless,
+    "cell of a workbook": lambda text: harmless(plain_text(text, 2 * MAX_CELL)),
     "separate thinking": thinking_and_answer,
     "download": lambda text: in_words(fold_thinking(text, "hide"), OFFERS.words, growing=False),
     "files": references,

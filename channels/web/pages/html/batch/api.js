@@ -83,7 +83,11 @@ const { api, Refused } = (() => {
       /** One result by its index, with its answer as `html`. */
       result: (id, index) =>
         data(resultsOf(id, { page: index + 1, size: 1, render: "html" })).then(({ results: [found] }) => found),
-      file: (id, format, status) => ask(resultsOf(id, { format, status })).then((reply) => reply.blob()),
+      /** A file of the results of a status; a workbook is in the page's language and in local time. */
+      file(id, format, status) {
+        const own = { locale: preferences.locale, utc_offset: -new Date().getTimezoneOffset() };
+        return ask(resultsOf(id, { format, status, ...(format === "xlsx" ? own : {}) })).then((reply) => reply.blob());
+      },
     },
   };
 })();
