@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ from config.texts import Texts
 from services import metrics
 from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus
 from services.errors import BatchUnknown
-from services.identity.callers import Caller
+from services.identity.callers import ANONYMOUS, Caller, fingerprint, owner_of
 from utils.stream_utils import is_longer
 
 TASKS = "/api/batch/tasks"
@@ -52,6 +52,16 @@ _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RETRY_AFTER = {"Retry-After": "30"}
 #: Results on a page by default, and at most on a page with HTML.
 MAX_RENDERED = 100
+
+#: A valid X-Visitor: the secret of a browser where no credential is required.
+VISITOR = re.compile(r"[A-Za-z0-9_-]{22,64}")
+_VISITOR: Mapping[str, Mapping[str, str]] = {
+    "X-Visitor": {
+        "pattern": f"^{VISITOR.pattern}$",
+        "description": "With `WEBSOCKET_AUTH=none` and without an API key: a random secret, whose tasks no other one "
+        "has. Without it a caller has the tasks of all that send none.",
+    }
+}
 
 _CHANGED = {200: TaskState, 404: None, 409: None}
 
@@ -69,6 +79,7 @@ OPERATIONS = (
                 "pattern": f"^{KEY.pattern}$",
                 "description": "Your own id of this submission. Repeating it returns the same task with status 200.",
             },
+            **_VISITOR,
         },
         description="As JSON, or as a form with a file of plain text, CSV or Excel. Each text is answered by itself.",
     ),
@@ -81,8 +92,12 @@ OPERATIONS = (
         answers={200: Preview},
         description="Nothing is stored. Errors are those of a submission; a column that is unclear is none.",
     ),
-    Operation("GET", TASKS, "List your tasks, newest first", "batch", query=ListQuery, answers={200: Tasks}),
-    Operation("GET", ONE, "Show a task and its progress", "batch", answers={200: TaskState, 404: None}),
+    Operation(
+        "GET", TASKS, "List your tasks, newest first", "batch", query=ListQuery, answers={200: Tasks}, headers=_VISITOR
+    ),
+    Operation(
+        "GET", ONE, "Show a task and its progress", "batch", answers={200: TaskState, 404: None}, headers=_VISITOR
+    ),
     Operation(
         "DELETE",
         ONE,
@@ -90,20 +105,22 @@ OPERATIONS = (
         "batch",
         query=RemovalQuery,
         answers={**_CHANGED, 200: Removed},
+        headers=_VISITOR,
         description="Completed results are kept, and a task that has already ended answers 409. With `purge=true` an "
         "ended task is removed with its results, and one that has not ended answers 409.",
     ),
-    Operation("POST", f"{ONE}/pause", "Pause a task: start no more texts", "batch", answers=_CHANGED),
+    Operation("POST", f"{ONE}/pause", "Pause a task: start no more texts", "batch", answers=_CHANGED, headers=_VISITOR),
     Operation(
         "POST",
         f"{ONE}/retry",
         "Ask the failed texts of an ended task again",
         "batch",
         answers={**_CHANGED, 429: None},
+        headers=_VISITOR,
         description="They are pending again, and the task runs. 409 while it runs, after it was cancelled, and if no "
         "text failed.",
     ),
-    Operation("POST", f"{ONE}/resume", "Resume a paused task", "batch", answers=_CHANGED),
+    Operation("POST", f"{ONE}/resume", "Resume a paused task", "batch", answers=_CHANGED, headers=_VISITOR),
     Operation(
         "GET",
         f"{ONE}/results",
@@ -111,6 +128,7 @@ OPERATIONS = (
         "batch",
         query=ResultsQuery,
         answers={200: Results, 404: None},
+        headers=_VISITOR,
         media={200: tuple(media.partition(";")[0] for media in MEDIA.values())},
         description="With `format` csv, jsonl or xlsx, a file of all results. In the tables, a cell that a spreadsheet "
         "would read as a formula begins with `'`. The workbook is for people: its columns depend on `locale`.",
@@ -209,7 +227,7 @@ class BatchEndpoints:
     def submit(self) -> Response:
         batches, client = self._enter()
         key = _key()
-        if not self._limiter.question(client.principal, request.remote_addr or ""):
+        if not self._limiter.question(owner_of(client.principal), request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             raise RestError(429, self._texts.get("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
         submission, unvalued = self._submission(client)
@@ -282,7 +300,7 @@ class BatchEndpoints:
 
     def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
         """Return the manager and the caller; raise early for a malformed task id."""
-        client = caller(self._callers, request)
+        client = _of_visitor(caller(self._callers, request))
         if self._batches is None:
             raise RestError(503, self._texts.get("batch_unavailable"), reason="batch_unavailable")
         if task_id and not _TASK_ID.fullmatch(task_id):
@@ -320,6 +338,16 @@ class BatchEndpoints:
             errors = [{"field": f"texts.{index}", "problem": problem} for index in long[:MAX_ERRORS]]
             message, data = self._texts.get("question_too_large"), {"errors": errors, "max_bytes": limit}
             raise RestError(413, message, reason="question_too_large", data=data)
+
+
+def _of_visitor(client: Caller) -> Caller:
+    """Return an anonymous caller as the browser that it names, if it does; other callers unchanged."""
+    visitor = request.headers.get("X-Visitor")
+    if visitor is None or client.principal != ANONYMOUS:
+        return client
+    if not VISITOR.fullmatch(visitor):
+        raise _wrong("X-Visitor", "22 to 64 letters, digits, '_' and '-' are taken")
+    return client.on_behalf_of(f"visitor-{fingerprint(visitor)}")
 
 
 def _key() -> str:

@@ -19,7 +19,7 @@ from werkzeug.wsgi import ClosingIterator
 from channels.web.middleware import Wsgi
 from channels.web.rest import RestError, credential
 from services import metrics
-from services.identity.callers import ANONYMOUS
+from services.identity.callers import ANONYMOUS, owner_of
 from utils.networks import network
 from utils.slots import KeyedSlots
 
@@ -174,7 +174,7 @@ class UploadSlots:
         if size <= LARGE_BYTES:
             yield
             return
-        caller = network(request.remote_addr or "") if principal == ANONYMOUS else principal
+        caller = network(request.remote_addr or "") if owner_of(principal) == ANONYMOUS else principal
         with self._slots.held(caller, self._seconds) as free:
             if not free:
                 metrics.BODIES_REFUSED.labels("slots").inc()

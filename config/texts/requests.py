@@ -104,6 +104,7 @@ ZH_REQUESTS: Mapping[str, str] = {
     "is the id of no event": "不是任何事件的编号",
     "differs from the header Idempotency-Key": "与请求头 Idempotency-Key 不同",
     "1 to 64 visible ASCII characters are taken": "应为 1 到 64 个可见的 ASCII 字符",
+    "22 to 64 letters, digits, '_' and '-' are taken": "应为 22 到 64 个字母、数字、_ 或 -",
     "1 to {most} characters are taken": "应为 1 到 {most} 个字符",
     "Input is not valid": "值无效",
     "Field required": "缺少该字段",

@@ -55,6 +55,7 @@ from services.errors import (
     BatchUnknown,
     StoreUnavailable,
 )
+from services.identity.callers import ANONYMOUS, owner_of
 from services.sql.database import SqlDatabase
 from utils.citations import typed_source
 
@@ -494,7 +495,7 @@ class SqlBatchStore:
     def _check_room(self, connection: sa.Connection, owner: str) -> None:
         """Raise `BatchQueueFull` if no further task may be unfinished; reliable only behind the gate."""
         unfinished = sa.select(sa.func.count()).select_from(TASKS).where(TASKS.c.status.in_(UNFINISHED))
-        if (connection.scalar(unfinished.where(TASKS.c.owner == owner)) or 0) >= self._max_per_owner:
+        if (connection.scalar(unfinished.where(_of_same_credential(owner))) or 0) >= self._max_per_owner:
             raise BatchQueueFull(f"{self._max_per_owner} tasks of this owner are unfinished", code="batch_key_full")
         if (connection.scalar(unfinished) or 0) >= self.max_unfinished:
             raise BatchQueueFull(f"{self.max_unfinished} tasks are unfinished")
@@ -572,6 +573,14 @@ def _portions(task_id: str, texts: Sequence[str], given: Sequence[Given]) -> Ite
         portion.append({"task_id": task_id, "item_index": index, "question": text, "given": beside})
         characters += size
     yield portion
+
+
+def _of_same_credential(owner: str) -> sa.ColumnElement[bool]:
+    """Select the tasks of this owner and, as it may name itself as it likes, of all visitors without a credential."""
+    root = owner_of(owner)
+    # "0" is the character after "/".
+    visitors = sa.and_(TASKS.c.owner > f"{root}/", TASKS.c.owner < f"{root}0")
+    return sa.or_(TASKS.c.owner == root, visitors) if root == ANONYMOUS else TASKS.c.owner == owner
 
 
 def _unfinished(connection: sa.Connection, task_id: str, owner: str | None) -> Row:

@@ -35,7 +35,8 @@ T = TypeVar("T")
 class Caller:
     """The owner of a credential."""
 
-    #: "key:<fingerprint>", "user:<user_code>" or "anonymous"; the first and the last also with "/<end user>".
+    #: "key:<fingerprint>", "user:<user_code>" or "anonymous"; the first and the last also with "/<end user>". Of
+    #: batches, an anonymous browser is "anonymous/visitor-<fingerprint>".
     principal: str
     #: The user's token, sealed.
     credential: str = field(default="", repr=False)
@@ -191,15 +192,16 @@ def end_user_of(question: Question) -> str:
 
 
 def _key_principal(key: str) -> str:
-    return f"key:{_fingerprint(key)}"
+    return f"key:{fingerprint(key)}"
 
 
 def _user_principal(cached: Cached) -> str:
     """Return the user's principal: by user_code, or by the token if the auth service stored no readable user."""
-    return f"{USER}{cached.user.user_code if cached.user else _fingerprint(cached.token)}"
+    return f"{USER}{cached.user.user_code if cached.user else fingerprint(cached.token)}"
 
 
-def _fingerprint(secret: str) -> str:
+def fingerprint(secret: str) -> str:
+    """Return 16 hexadecimal digits that name a secret and do not reveal it."""
     return hashlib.sha256(secret.encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from channels.batch.models import Processor, Purged, Results, Submitted, Tasks, 
 from channels.web.rest import Operation
 from services.batches.records import BatchOptions, Item, Task
 from services.errors import AuthError
+from services.identity.callers import fingerprint
 from tests.support.batches.counter import (
     KEY,
     MAX_BYTES,
@@ -419,6 +420,36 @@ def test_results_have_pages(counter: Counter) -> None:
 
     assert [[one["index"] for one in page["results"]] for page in pages] == [[0, 1, 2], [3, 4, 5], [6], []]
     assert {page["total"] for page in pages} == {7}
+
+
+def test_a_visitor_without_a_key_has_tasks_of_its_own() -> None:
+    """Where no key is required, a browser's secret separates its tasks; all are one caller to the rate limit."""
+    counter = Counter(key="", mode="none")
+    ann, bob = ({"X-Visitor": letter * 22} for letter in "ab")
+    submitted = counter.asks("POST", TASKS, json={"name": "FAQ", "texts": ["How?"]}, headers=ann)
+    task_id = data_of(submitted, 201)["task_id"]
+    open_to_all = counter.task()
+
+    def listed(headers: dict[str, str]) -> list[str]:
+        return [task["task_id"] for task in data_of(counter.asks("GET", TASKS, headers=headers))["tasks"]]
+
+    assert (listed(ann), listed(bob), listed({})) == ([task_id], [], [open_to_all])
+    assert [counter.asks("GET", f"{TASKS}/{task_id}", headers=who).status_code for who in (ann, bob, {})] == [
+        200,
+        404,
+        404,
+    ]
+    assert [principal for principal, _ in counter.limiter.asked] == ["anonymous"] * 2
+    assert counter.batches.get(task_id, f"anonymous/visitor-{fingerprint('a' * 22)}")
+    assert refused(counter.asks("GET", TASKS, headers={"X-Visitor": "short"}))[2] == "invalid_fields"
+
+
+def test_a_visitor_with_a_key_has_the_tasks_of_the_key(counter: Counter) -> None:
+    task_id = counter.task()
+
+    tasks = data_of(counter.asks("GET", TASKS, headers={"X-Visitor": "a" * 22}))["tasks"]
+
+    assert [task["task_id"] for task in tasks] == [task_id]
 
 
 def test_a_page_of_results_reads_no_others(counter: Counter) -> None:

@@ -77,6 +77,25 @@ def test_a_task_is_paused_found_again_and_cancelled(enters: Enters) -> None:
         expect(page.locator("#tasks [aria-current=true] .tag")).to_have_text("已取消")
 
 
+def test_without_keys_a_browser_has_its_own_tasks(chromium: Browser, open_replica: Replica) -> None:
+    """Where everybody may ask, another visitor neither sees them in the list nor opens them by their address."""
+    with tab(chromium, open_replica.url) as (ann, watch), tab(chromium, open_replica.url) as (bob, _):
+        ann.goto(f"{open_replica.url}/batch")
+        asks(ann, QUESTION, name="安的任务")
+        sees(ann, "completed")
+        ann.reload()
+        sees(ann, "completed")
+        expect(ann.locator("#tasks li")).to_have_count(1)
+        bob.goto(f"{open_replica.url}/batch")
+        expect(bob.locator("#state")).to_have_attribute("data-state", "open")
+        expect(bob.locator("#none")).to_be_visible()
+        bob.goto(ann.url)
+        bob.reload()
+        expect(bob.locator("#refused")).to_have_text("任务不存在")
+        expect(bob.locator("#tasks li")).to_have_count(0)
+        watch.assert_clean()
+
+
 def test_an_unknown_task_leads_to_the_form(chromium: Browser, replica: Replica) -> None:
     """The page shows the server's sentence and the form of a new task; the connection is not lost."""
     with tab(chromium, replica.url) as (page, watch):

@@ -266,6 +266,19 @@ def test_one_owner_does_not_fill_the_queue(url: str, clock: FakeClock) -> None:
         assert shelf.submits(1).status == "pending"
 
 
+def test_visitors_without_a_credential_share_one_limit(url: str, clock: FakeClock) -> None:
+    """A browser chooses its own name, so a new name makes no room; each has its own tasks all the same."""
+    with Shelf(url, clock=clock, max_unfinished=9, max_per_owner=2) as shelf:
+        shelf.submits(1, owner="anonymous/visitor-a")
+        shelf.submits(1, owner="anonymous")
+        for owner in ("anonymous/visitor-b", "anonymous"):
+            with pytest.raises(BatchQueueFull):
+                shelf.submits(1, owner=owner)
+
+        assert shelf.store.list("anonymous/visitor-a")[1] == 1
+        assert [shelf.submits(1, owner=owner).status for owner in ("anonymous-b", "key:a")] == ["pending"] * 2
+
+
 def test_tasks_are_listed_newest_first_by_pages(shelf: Shelf, clock: FakeClock) -> None:
     """Pages and total contain the owner's tasks only."""
     mine = []

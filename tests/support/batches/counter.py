@@ -14,7 +14,7 @@ from channels.batch.endpoints import BatchEndpoints
 from channels.web.bodies import UploadSlots
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
-from services.identity.callers import Callers
+from services.identity.callers import CallerMode, Callers
 from tests.support.batches.twin import BatchesTwin
 from utils.markdown.blocks import render_markdown
 
@@ -47,10 +47,11 @@ class Counter:
         key: str = KEY,
         limiter: CountingLimiter | None = None,
         files_at_once: int = 2,
+        mode: CallerMode = "key",
     ) -> None:
         self.batches = batches or BatchesTwin()
         self.limiter = limiter or CountingLimiter()
-        self.client = client_of(self.batches, self.limiter, files_at_once)
+        self.client = client_of(self.batches, self.limiter, files_at_once, mode)
         self._key = key
 
     def asks(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> TestResponse:
@@ -71,11 +72,13 @@ class Counter:
         return [result["text"] for result in data_of(self.asks("GET", f"{TASKS}/{task_id}/results"))["results"]]
 
 
-def client_of(batches: BatchesTwin | None, limiter: CountingLimiter, files_at_once: int = 2) -> FlaskClient:
+def client_of(
+    batches: BatchesTwin | None, limiter: CountingLimiter, files_at_once: int = 2, mode: CallerMode = "key"
+) -> FlaskClient:
     app = Flask(__name__)
     texts = Texts("en")
     register_rest_errors(app, texts)
-    callers = Callers("key", api_keys=(KEY, OTHER_KEY))
+    callers = Callers(mode, api_keys=(KEY, OTHER_KEY))
     endpoints = BatchEndpoints(
         batches,
         callers,

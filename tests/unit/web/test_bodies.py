@@ -200,12 +200,12 @@ def test_a_callers_uploads_leave_slots_for_others() -> None:
 
 
 def test_an_anonymous_caller_is_its_address_at_the_slots_too() -> None:
-    """Two addresses are two callers."""
+    """Two addresses are two callers; the name of a visitor is none."""
     slots = UploadSlots("files_busy", "Too many.", most=2, most_per_caller=1, seconds=0.1)
 
     with slot_of(slots, ANONYMOUS), slot_of(slots, ANONYMOUS, "192.0.2.2"):
         pass
-    with slot_of(slots, ANONYMOUS), pytest.raises(RestError), slot_of(slots, ANONYMOUS):
+    with slot_of(slots, ANONYMOUS), pytest.raises(RestError), slot_of(slots, f"{ANONYMOUS}/visitor-a"):
         pass
 
 

@@ -1,4 +1,5 @@
-// The client of the batch REST API; sends the API key if there is one.
+// The client of the batch REST API; sends the API key if there is one, and the secret of this browser, whose tasks nobody
+// else sees where no key is needed.
 
 const { api, Refused } = (() => {
   /** Timeout of a request in milliseconds; the server may need long to read an uploaded file. */
@@ -23,9 +24,22 @@ const { api, Refused } = (() => {
   /** Resolve an address relative to the page, which may be served below a path prefix. */
   const address = (path) => new URL(`./api/batch${path}`, location.href);
 
+  const VISITOR = "wechatlaibao.visitor";
+
+  /** Return the secret of this browser; without storage it lasts until the page is closed. */
+  const visitor = (() => {
+    const made = newId();
+    try {
+      if (!localStorage.getItem(VISITOR)) localStorage.setItem(VISITOR, made);
+      return localStorage.getItem(VISITOR);
+    } catch {
+      return made;
+    }
+  })();
+
   async function ask(path, { headers = {}, ...options } = {}) {
     const { key } = preferences;
-    const shown = /^[\x21-\x7e]+$/.test(key) ? { "X-API-Key": key } : {};
+    const shown = { "X-Visitor": visitor, ...(/^[\x21-\x7e]+$/.test(key) ? { "X-API-Key": key } : {}) };
     let reply;
     try {
       const signal = AbortSignal.timeout(TIMEOUT_MS);
