@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from flask import Blueprint, Response, render_template, request
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from channels.web.rest import Operation, RestModel, envelope
@@ -31,8 +32,9 @@ CHAT_PATH = "/ws/chat/"
 #: The policy's word for no source at all.
 NONE = "'none'"
 _GAP = re.compile(r"\{(\w+)\}")
-#: A comment of scripts and styles with lines of its own.
-_COMMENT = re.compile(r"^[ \t]*(?://.*|/\*(?:[^*]|\*(?!/))*\*/[ \t]*)\n", re.MULTILINE)
+#: What scripts and styles have for their readers: comments with lines of their own, indentation, empty lines. No
+#: text of a script goes over several lines.
+_FOR_READERS = re.compile(r"^[ \t]*(?:(?://.*|/\*(?:[^*]|\*(?!/))*\*/[ \t]*)?\n|(?=\S))", re.MULTILINE)
 _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 
 
@@ -104,7 +106,8 @@ def render_page(name: str, *, texts: Texts, own_files: bool = False, **values: o
 
     With `own_files` the page may load scripts and styles of this host, which write HTML as they like: Swagger UI.
     """
-    sentences = other_sentences(texts)
+    # Chinese as it is: escaped, it is twice as long.
+    sentences = htmlsafe_json_dumps(other_sentences(texts), ensure_ascii=False, separators=(",", ":"))
     html = render_template(name, part=_part, locale=texts.locale, sentences=sentences, **values)
     return finished(html, own_files=own_files)
 
@@ -147,8 +150,8 @@ def _sockets(host: str) -> str:
 
 
 def _part(name: str) -> Markup:
-    """Return a file of the pages unescaped, for inclusion in a page; a browser needs no lines of comments."""
-    return Markup(_COMMENT.sub("", (HTML / name).read_text("utf-8")))
+    """Return a file of the pages unescaped, for inclusion in a page, without what is for readers of the source."""
+    return Markup(_FOR_READERS.sub("", (HTML / name).read_text("utf-8")))
 
 
 def _hash(text: str) -> str:
