@@ -30,7 +30,7 @@ from utils.markdown.blocks import render_markdown
 
 PAGES = Path(__file__).parent / "html"
 #: Files that the gateway's pages are made of, too: the looks of answers, and what both kinds of pages do with them.
-SHARED = ("theme.css", "answer.css", "preferences.js", "elements.js", "pictures.js", "answer_html.js")
+SHARED = ("theme.css", "answer.css", "preferences.js", "elements.js", "pictures.js", "citations.js", "answer_html.js")
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

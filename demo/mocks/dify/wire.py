@@ -36,7 +36,7 @@ SOURCE = {
     "document_name": "handbook.md",
     "segment_id": "s1",
     "score": 0.91,
-    "content": "…",
+    "content": "工龄满 1 年 5 天，满 10 年 10 天，满 20 年 15 天；当年未休完的年假可顺延至次年 3 月 31 日。",
 }
 METADATA = {"annotation_reply": None, "retriever_resources": [SOURCE], "usage": USAGE}
 

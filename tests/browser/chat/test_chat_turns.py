@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from channels.asking import MAX_CONTENT
 from tests.browser.chat.test_chat_frames import DONE, FakeServer, asked, delta, pages_url, server, whole
+from tests.browser.stage import screenshot
 
 __all__ = ["pages_url", "server"]
 
@@ -34,6 +35,47 @@ def test_thinking_stays_unfolded_and_citations_lead_to_their_source(server: Fake
 
     expect(turn.locator(".sources li").nth(1)).to_be_focused()
     expect(turn.locator(".sources li").nth(1)).to_be_visible()
+
+
+def test_a_citation_shows_the_cited_passage(server: FakeServer) -> None:
+    """Under the pointer, with the focus and by a tap; Escape hides the passage and stops nothing."""
+    server.page.route("**/files/none", lambda route: route.fulfill(body=""))
+    server.page.route("**/files/none", lambda route: route.fulfill(body=""))
+    turn, _ = asked(server)
+    passage = "满一年五天。" * 60
+    sources = [
+        {"title": "一"},
+        {"title": "制度", "dataset_name": "手册", "snippet": passage, "url": "https://a.example/"},
+    ]
+    server.says(whole("两天", html=CITED, sources=sources), DONE)
+    number, card = turn.get_by_role("link", name="来源 2"), server.page.get_by_role("tooltip")
+    expect(number).to_be_visible()
+
+    number.hover()
+    server.passes(1)
+    expect(card).to_contain_text(f"手册 · 制度{passage}")
+    screenshot(server.page, "chat-citation")
+    card.hover()
+    server.passes(1)
+    expect(card).to_be_visible()
+    server.page.mouse.move(0, 0)
+    server.passes(1)
+    expect(card).to_be_hidden()
+
+    turn.locator(".mine .act").focus()
+    server.page.keyboard.press("Tab")
+    expect(number).to_be_focused()
+    expect(card).to_be_visible()
+    expect(number).to_have_accessible_description(f"手册 · 制度 {passage}")
+    server.page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+    assert [frame["type"] for frame in server.received[-1]] == ["chat"]
+
+    for shows in (True, False):
+        number.dispatch_event("pointerdown", {"pointerType": "touch"})
+        number.dispatch_event("click")
+        expect(card).to_be_visible(visible=shows)
+    expect(turn.locator(".sources")).not_to_have_attribute("open", "")
 
 
 def test_a_question_that_was_edited_before_its_echo_is_stopped(server: FakeServer) -> None:

@@ -1,13 +1,13 @@
 // The only place where HTML is inserted into a page: answers, rendered and sanitized by the server. Code gets a line
-// above it with its language and a button that copies it, a citation leads to its source, thinking has its heading in the
-// page's language, a picture is enlarged. `answer.css` has the looks.
+// above it with its language and a button that copies it, a citation shows its source, thinking has its heading in the page's
+// language, a picture is enlarged. `answer.css` has the looks.
 
 const { showHtml } = (() => {
   const rules = { createHTML: (html) => html };
   const cleaned = globalThis.trustedTypes?.createPolicy("answers", rules) ?? rules;
   const LABELS = {
-    zh: { copy: "复制代码", copied: "已复制", failed: "无法复制", thinking: "思考过程", source: "来源" },
-    en: { copy: "Copy code", copied: "Copied", failed: "Could not copy", thinking: "Thinking", source: "Source" },
+    zh: { copy: "复制代码", copied: "已复制", failed: "无法复制", thinking: "思考过程" },
+    en: { copy: "Copy code", copied: "Copied", failed: "Could not copy", thinking: "Thinking" },
   };
   const COPIED_MS = 2000;
 
@@ -20,7 +20,6 @@ const { showHtml } = (() => {
     place.innerHTML = cleaned.createHTML(html);
     // What a person has folded or unfolded stays so while the answer grows.
     place.querySelectorAll("details").forEach((one, index) => (one.open = opened[index] ?? one.open));
-    for (const chip of place.querySelectorAll(".cite a")) chip.onclick = (event) => lead(event, chip);
     for (const code of place.querySelectorAll("pre.code")) addBar(code);
     enlargePictures(place);
     // What scrolls sideways is reached by the keyboard.
@@ -62,20 +61,6 @@ const { showHtml } = (() => {
     return done;
   }
 
-  /** Show the source that a citation names: the item of this number in the answer's list of sources. */
-  function lead(event, chip) {
-    event.preventDefault();
-    let around = chip.closest(".rendered");
-    while (!around.matches("ol, main, body") && !around.querySelector(".sources li")) around = around.parentElement;
-    const source = around.matches("ol, main, body") ? null : around.querySelectorAll(".sources li")[Number(chip.textContent) - 1];
-    if (!source) return;
-    const folded = source.closest("details");
-    if (folded) folded.open = true;
-    source.tabIndex = -1;
-    source.focus();
-    source.scrollIntoView({ block: "nearest" });
-  }
-
   function made(tag, className, text = "") {
     return Object.assign(document.createElement(tag), { className, textContent: text });
   }
@@ -83,7 +68,7 @@ const { showHtml } = (() => {
   function relabel(place) {
     for (const button of place.querySelectorAll(".code-copy")) say(button, button.dataset.state ?? "copy");
     for (const heading of place.querySelectorAll(".thinking > summary")) heading.textContent = label("thinking");
-    for (const chip of place.querySelectorAll(".cite a")) chip.setAttribute("aria-label", `${label("source")} ${chip.textContent}`);
+    wireCitations(place);
   }
 
   new MutationObserver(() => relabel(document)).observe(document.documentElement, { attributeFilter: ["lang"] });

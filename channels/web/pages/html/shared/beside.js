@@ -21,7 +21,7 @@ function sourcesList(sources) {
   return list;
 }
 
-/** Return a source's title and excerpt; it is a link only if its URL is http or https. */
+/** Return a source's title and excerpt; it is a link only if its URL is http or https. `data-passage` is the passage. */
 function sourceLine(source) {
   const line = element("li");
   const address = /^https?:\/\//i.test(source.url ?? "") ? source.url : "";
@@ -29,7 +29,10 @@ function sourceLine(source) {
   if (address) Object.assign(name, { href: address, target: "_blank", rel: "noopener noreferrer nofollow" });
   line.append(name);
   const piece = String(source.snippet || "").trim();
-  if (/[\p{L}\p{N}]/u.test(piece)) line.append(element("q", "", piece.length > EXCERPT ? `${piece.slice(0, EXCERPT)}…` : piece));
+  if (/[\p{L}\p{N}]/u.test(piece)) {
+    line.dataset.passage = piece;
+    line.append(element("q", "", piece.length > EXCERPT ? `${piece.slice(0, EXCERPT)}…` : piece));
+  }
   return line;
 }
 
