@@ -41,8 +41,11 @@ PIECE_SECONDS = 0.12
 
 #: What the demo's app suggests after each answer.
 SUGGESTED = ("年假怎么申请", "报销需要哪些材料", "营业时间是什么时候")
+SUGGESTED_EN = ("How do I ask for annual leave?", "What does an expense claim need?", "What are the opening hours?")
 #: What the demo's app says on the empty chat page.
-OPENING = "您好，我是**内部助手**。年假、报销、营业时间都可以问我，也可以发图片和文件给我。"
+OPENING = """您好，我是**内部助手**。年假、报销、营业时间都可以问我，也可以发图片和文件给我。
+
+Hello, I am your **assistant**: ask me about annual leave, expenses or opening hours, in English too."""
 
 
 class CannotBegin(Exception):
@@ -201,8 +204,8 @@ def _dify_settings(dify: MockDify) -> dict[str, str]:
 
 def _mock_dify() -> MockDify:
     # No answer of the page may reach the mock's limit of seconds.
-    mock = MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED, limit=10 * BUBBLE_SECONDS)
-    mock.opening, mock.begins_with = OPENING, SUGGESTED
+    mock = MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED + SUGGESTED_EN, limit=10 * BUBBLE_SECONDS)
+    mock.opening, mock.begins_with = OPENING, (*SUGGESTED, *SUGGESTED_EN[:2])
     return mock
 
 

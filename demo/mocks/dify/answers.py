@@ -1,4 +1,7 @@
-"""The mock Dify's answers: a small company handbook in Markdown, and a general answer to any other question."""
+"""The mock Dify's answers: a small company handbook in Markdown, and a general answer to any other question.
+
+A question without Chinese characters gets them in English.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ TOPICS = {
         {"text": "报销", "key": "报销需要哪些材料", "style": 1},
     ],
 }
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
 _ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
@@ -53,13 +57,46 @@ _OPENING_HOURS = "周一至周五 9:00-18:00 🙂"
 
 #: The answer to 我是谁 and Who am I; the mock puts the request's inputs in.
 _WHO = "应用收到的 inputs：\n\n{inputs}"
+_WHO_EN = "The inputs that the app received:\n\n{inputs}"
 
+_ANNUAL_LEAVE_EN = """**Annual leave** takes four steps, all of them online:
+
+1. Open the OA: “People → Leave → New request”.
+2. Choose “Annual leave” and its first and last day; **half days** count.
+3. Choose who approves it:
+   - up to 3 days: your manager
+   - more than 3 days: your manager and the head of your department
+4. The decision comes in WeCom, as a rule within one working day ✅
+
+> 5 days after 1 year of service, 10 after 10 years, 15 after 20 years.
+> Days that are left may be taken until 31 March of the next year.
+
+Shall I look up how many days you have left?"""
+
+_EXPENSES_EN = """An expense claim needs, in this order:
+
+- **Invoices** as PDF files, with the company's name and tax number
+- **Details**: the itinerary of a journey, the names of the guests of a meal
+- **In time**: within 30 days after you have paid
+
+Where to hand it in:
+
+```
+OA → Finance → Expenses → New → Upload invoices
+```
+
+Above ¥5,000 the head of your department signs as well; the money arrives 5 working days after the approval 💰"""
+
+#: By a word of the question, in small letters.
 _HANDBOOK = (
     ("年假", _ANNUAL_LEAVE),
     ("报销", _EXPENSES),
     ("营业时间", _OPENING_HOURS),
     ("我是谁", _WHO),
-    ("Who am I", _WHO),
+    ("who am i", _WHO_EN),
+    ("leave", _ANNUAL_LEAVE_EN),
+    ("expense", _EXPENSES_EN),
+    ("opening hours", "Monday to Friday, 9:00 to 18:00 🙂"),
 )
 
 _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息：
@@ -71,6 +108,16 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
    - 系统问题：IT 服务台，分机 8002
 
 这是演示用的模拟回答，接入真实的 Dify 应用后，会由你的知识库来回答 😊"""
+
+_ANYTHING_EN = """This is what the knowledge base has about “{question}”:
+
+1. **The rules** are those of the latest employee handbook.
+2. **Where**: “Services” on the first page of the OA, which you can search.
+3. **Whom to ask**:
+   - people and contracts: the HR desk, extension 8001
+   - computers: the IT desk, extension 8002
+
+This is a mock answer for the demo; your own Dify app will answer from your knowledge base 😊"""
 
 
 def whole_handbook(question: str) -> str:
@@ -172,8 +219,13 @@ def answer_to(question: str) -> str:
     """Return the handbook's answer to a question, without its marker `[[script]]` and without what it quotes."""
     plain = _MARKER.sub("", question).strip()
     plain = "\n".join(line for line in plain.splitlines() if not line.startswith(">")).strip() or plain
-    known = next((answer for word, answer in _HANDBOOK if word in plain), _ANYTHING)
+    anything = _ANYTHING if is_chinese(plain) else _ANYTHING_EN
+    known = next((answer for word, answer in _HANDBOOK if word in plain.lower()), anything)
     return known.replace("{question}", plain)
+
+
+def is_chinese(text: str) -> bool:
+    return bool(_CHINESE.search(text))
 
 
 def with_inputs(answer: str, inputs: Mapping[str, Any]) -> str:

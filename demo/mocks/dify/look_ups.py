@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from demo.mocks.dify.answers import is_chinese
 from demo.mocks.dify.error_replies import (
     INVALID_USER,
     NO_ADDRESS,
@@ -63,7 +64,8 @@ def suggested(dify: MockDify, message_id: str, user: str) -> MockErrorReply | di
     if dify.suggested is None:
         return NO_SUGGESTIONS
     dify.closing.wait(dify.suggested_after)
-    return {"result": "success", "data": list(dify.suggested)}
+    alike = [one for one in dify.suggested if is_chinese(one) == is_chinese(run.query)]
+    return {"result": "success", "data": alike or list(dify.suggested)}
 
 
 def conversations(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:
