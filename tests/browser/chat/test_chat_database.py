@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from channels.web.pages.pages import HTML
 from tests.browser.chat.test_chat_frames import FakeServer, pages_url, server
+from tests.browser.stage import screenshot
 
 __all__ = ["pages_url", "server"]
 
@@ -36,6 +37,24 @@ FILL = """async (count) => {
   for (let number = 1; number <= count; number++) {
     const turn = { id: `t${number}`, chat: id, number, question: `q${number}`, state: "completed", text: "a" };
     transaction.objectStore("turns").put(turn);
+  }
+  await new Promise((done) => (transaction.oncomplete = done));
+  db.close();
+}"""
+
+#: Store a conversation for each number of days since its last change.
+DATED = """async (days) => {
+  const db = await new Promise((done) => {
+    const request = indexedDB.open("wechatlaibao.chat", 1);
+    request.onsuccess = () => done(request.result);
+  });
+  const transaction = db.transaction(["chats"], "readwrite");
+  for (const ago of days) {
+    const then = new Date();
+    then.setHours(0, 0, 0, 0);
+    then.setDate(then.getDate() - ago);
+    const chat = { id: `c${ago}`, title: `${ago} days`, changed: then.getTime(), unfinished: 0 };
+    transaction.objectStore("chats").put(chat);
   }
   await new Promise((done) => (transaction.oncomplete = done));
   db.close();
@@ -69,6 +88,42 @@ def test_a_late_tab_overwrites_no_end_and_no_title(tabs: Tabs) -> None:
     assert tabs("return (await b.chats()).map(({ title }) => title)") == ["renamed"]
     tabs(f"await b.save({CHAT}, [{turn('error', 'failed')}])")
     assert tabs("return (await a.turns('c')).map(({ text }) => text)") == ["failed"]
+
+
+def test_the_list_is_grouped_by_date_and_keeps_some_on_top(server: FakeServer) -> None:
+    """A pinned conversation stays on top over a reload and another answer, until it is released."""
+    page, groups = server.page, server.page.locator("#chats-list section")
+    page.evaluate(DATED, [0, 1, 2, 7, 8, 30, 31])
+    page.reload()
+    server.is_open(2)
+    named = "toLocaleDateString('zh-CN', { year: 'numeric', month: 'long' })"
+    month = page.evaluate(f"new Date(Date.now() - 31 * 864e5).{named}")
+    dated = {"今天": ["0 days"], "昨天": ["1 days"], "近 7 天": ["2 days", "7 days"]}
+    dated |= {"近 30 天": ["8 days", "30 days"], month: ["31 days"]}
+
+    def shows(expected: dict[str, list[str]]) -> None:
+        expect(groups.locator("h2")).to_have_text(list(expected))
+        for group, titles in zip(groups.all(), expected.values(), strict=True):
+            expect(group.locator(".chat-title")).to_have_text(titles)
+
+    shows(dated)
+    item = page.locator("#chats-list li", has_text="7 days")
+    item.get_by_role("button", name="操作").click()
+    item.get_by_role("button", name="置顶").click()
+    shows({"置顶": ["7 days"], **dated, "近 7 天": ["2 days"]})
+    screenshot(page, "chat-pinned")
+    item.locator(".chat-open").click()
+    server.is_open(3)
+    server.asks("年假？")
+    server.receives(1)
+    server.passes(1)
+    page.reload()
+    server.is_open(4)
+    shows({"置顶": ["7 days"], **dated, "近 7 天": ["2 days"]})
+    item.get_by_role("button", name="操作").click()
+    expect(item.get_by_role("button", name="置顶")).to_have_attribute("aria-pressed", "true")
+    item.get_by_role("button", name="置顶").click()
+    shows({**dated, "今天": ["7 days", "0 days"], "近 7 天": ["2 days"]})
 
 
 def test_a_deleted_conversation_is_not_written_again(tabs: Tabs) -> None:

@@ -9,8 +9,8 @@ const { ChatDatabase } = (() => {
   const newestFirst = (a, b) => b.changed - a.changed;
   const oldestFirst = (a, b) => a.number - b.number;
 
-  /** A conversation is {id, title, changed, unfinished, unread}: milliseconds of the last change, number of unfinished
-   *  answers, whether one of them has ended since the conversation was shown.
+  /** A conversation is {id, title, changed, unfinished, unread, pinned}: milliseconds of the last change, number of
+   *  unfinished answers, whether one of them has ended since the conversation was shown, whether the list has it on top.
    *  A turn is `Turn.kept` with `chat`, its conversation's id, and `number`, its place in the conversation. */
   class ChatDatabase {
     #db = null;
@@ -54,23 +54,27 @@ const { ChatDatabase } = (() => {
     async save(chat, turns) {
       // Copies, because the page changes its own while the transaction waits.
       const copies = structuredClone(turns);
-      const title = chat.title;
+      const shown = { ...chat };
       let gone = false;
       const fits = await this.#write(({ chats, turns: place }) => {
         when(chats.get(chat.id), (known) => {
           gone = !known && this.#saved.has(chat.id);
           if (gone) return;
-          chats.put({ ...chat, title: known?.title || title });
+          chats.put(withChoices(shown, known));
           for (const turn of copies) when(place.get(turn.id), (older) => isNewer(turn, older) && place.put(turn));
         });
       });
       if (gone) return this.on.deleted(chat.id);
-      this.#remember(fits, chat, copies);
+      this.#remember(fits, shown, copies);
       return this.#announce(chat);
     }
 
     rename(id, title) {
       return this.#change(id, { title });
+    }
+
+    pin(id, pinned) {
+      return this.#change(id, { pinned });
     }
 
     /** The unfinished answers of a conversation that is not shown have ended. */
@@ -145,7 +149,7 @@ const { ChatDatabase } = (() => {
     #remember(fits, chat, turns) {
       if (fits) this.#saved.add(chat.id);
       const { chats, turns: kept } = this.#memory;
-      fits ? chats.delete(chat.id) : chats.set(chat.id, { ...chat });
+      fits ? chats.delete(chat.id) : chats.set(chat.id, withChoices(chat, chats.get(chat.id) ?? chat));
       for (const turn of turns) fits ? kept.delete(turn.id) : kept.set(turn.id, turn);
     }
 
@@ -175,6 +179,11 @@ const { ChatDatabase } = (() => {
   }
 
   const when = (request, act) => (request.onsuccess = () => act(request.result));
+
+  /** Return a conversation with what the list has changed of it, as it is stored. */
+  function withChoices(chat, known) {
+    return { ...chat, title: known?.title || chat.title, pinned: Boolean(known?.pinned) };
+  }
 
   /** Return records with those that could not be written, which are newer. */
   function overlaid(records, unwritten) {

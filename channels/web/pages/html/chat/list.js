@@ -1,4 +1,5 @@
-// The list of conversations beside the chat, a drawer on phones: search, open, rename, export and delete.
+// The list of conversations beside the chat, a drawer on phones, grouped by date: search, open, pin, rename, export and
+// delete.
 
 /** Milliseconds after the last key until the search begins. */
 const SEARCH_MS = 150;
@@ -46,7 +47,7 @@ class ChatList {
     const shown = found ? chats.filter(({ id }) => found.has(id)) : chats;
     const focused = document.activeElement?.closest("#chats-list li")?.dataset.id;
     const within = document.activeElement?.className;
-    byId("chats-list").replaceChildren(...shown.map((chat) => this.#item(chat)));
+    byId("chats-list").replaceChildren(...grouped(shown).map(([title, chats]) => this.#group(title, chats)));
     byId("chats-none").hidden = shown.length > 0;
     byId("chats-none").textContent = word(words ? "chatsNotFound" : "chatsNone");
     if (focused) byId("chats-list").querySelector(`[data-id="${focused}"] [class="${within}"]`)?.focus();
@@ -86,6 +87,15 @@ class ChatList {
     this.close();
   }
 
+  #group(title, chats) {
+    const group = element("section");
+    const items = element("ol");
+    items.append(...chats.map((chat) => this.#item(chat)));
+    items.ariaLabel = title;
+    group.append(element("h2", "soft", title), items);
+    return group;
+  }
+
   #item(chat) {
     const item = element("li");
     const open = element("button", "chat-open");
@@ -115,7 +125,10 @@ class ChatList {
 
   #actions(chat, item) {
     const row = element("div", "chat-actions");
+    const pin = iconButton("pin", "pin", () => this.database.pin(chat.id, !chat.pinned));
+    pin.ariaPressed = String(Boolean(chat.pinned));
     row.append(
+      pin,
       iconButton("edit", "rename", () => this.#rename(chat, item)),
       iconButton("download", "export", () => this.on.exported(chat)),
       iconButton("trash", "delete", () => this.#delete(chat)),
@@ -157,6 +170,27 @@ class ChatList {
     item.replaceChildren(field);
     field.select();
   }
+}
+
+/** Return conversations, the last changed first, as pairs of a group's title and its conversations: the pinned ones, and
+ *  the others by date. */
+function grouped(chats) {
+  const groups = new Map();
+  for (const chat of [...chats.filter(({ pinned }) => pinned), ...chats.filter(({ pinned }) => !pinned)]) {
+    const title = chat.pinned ? word("pinned") : periodOf(chat.changed);
+    groups.set(title, [...(groups.get(title) ?? []), chat]);
+  }
+  return [...groups];
+}
+
+/** Return the period of a day in words: today, yesterday, the last 7 or 30 days, else its month. */
+function periodOf(milliseconds) {
+  const then = new Date(milliseconds);
+  // A day may have 23 or 25 hours.
+  const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(then).setHours(0, 0, 0, 0)) / 86_400_000);
+  if (days < 2) return word(days < 1 ? "today" : "yesterday");
+  if (days <= 30) return word(days <= 7 ? "week" : "month");
+  return then.toLocaleDateString(document.documentElement.lang, { year: "numeric", month: "long" });
 }
 
 /** Return a conversation's title for its first question. */
