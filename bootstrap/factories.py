@@ -141,8 +141,13 @@ def make_extras(settings: Settings) -> AnswerExtras:
     bots = settings.bots.items()
     progress = {name for name, bot in bots if bot.progress}
     suggestions = {name for name, bot in bots if bot.suggestions}
-    web = settings.web_suggestions
-    return AnswerExtras(progress=progress, suggestions=suggestions, web_suggestions=web, language=settings.locale)
+    return AnswerExtras(
+        progress=progress,
+        suggestions=suggestions,
+        web_progress=settings.web_progress,
+        web_suggestions=settings.web_suggestions,
+        language=settings.locale,
+    )
 
 
 def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:

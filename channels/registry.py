@@ -82,6 +82,7 @@ CHAT = Channel(
     mock_language="en",
     sockets=True,
     keeps_files="all",
+    shows_steps=True,
     suggests=True,
 )
 REALTIME = Channel("realtime", end_user=_name_of_session, sockets=True, keeps_files="all")

@@ -598,6 +598,11 @@ class SocketSettings(Group):
         "what stop does on the realtime socket: idle (stay open) or close",
         "实时 WebSocket 上 stop 的含义：idle（保持打开）或 close",
     )
+    web_progress: bool = setting(
+        True,
+        "name the running workflow node or tool on the chat page while there is no text yet",
+        "对话页上，回答还没有文字时显示正在运行的工作流节点或工具",
+    )
     web_suggestions: bool = setting(
         True,
         "send up to three questions that the Dify app suggests with answers of the chat page and of /api/chat",

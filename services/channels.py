@@ -100,6 +100,8 @@ class Channel:
     keeps_files: Literal["", "signed", "all"] = ""
     #: Whether it shows the running step and the suggested questions, for bots that want them.
     shows_extras: bool = False
+    #: Whether it shows the running step where WEB_PROGRESS says so.
+    shows_steps: bool = False
     #: Whether it shows suggested questions where WEB_SUGGESTIONS says so.
     suggests: bool = False
     #: Whether its clients connect by WebSocket.

@@ -50,6 +50,8 @@ class ChatAnswer(Shown):
     #: Whether the client must discard the text that it has, and start again.
     anew: bool = False
     thinking: ThinkingMode = "show"
+    #: The running step that was named last.
+    step: str = ""
     #: None if the question was not asked on this socket.
     question: Question | None = None
 
@@ -98,9 +100,12 @@ class ChatDisplay:
             self._reset(shown)
 
     def show(self, shown: ChatAnswer, update: Update) -> bool:
-        """Send new text; return False when the socket is closed."""
+        """Send new text, or the step before it; return False when the socket is closed."""
         if update.reset:
             self._reset(shown)
+        if shown.blocks and update.step not in ("", shown.step):
+            shown.step = update.step
+            self._typing(shown, True, step=update.step)
         pieces = [*shown.text.feed("".join(chunk.content for chunk in update.chunks))]
         pieces += shown.text.end() if update.ended else ()
         reasoning, content = ("".join(text for thinking, text in pieces if thinking is kind) for kind in (True, False))
@@ -198,8 +203,8 @@ class ChatDisplay:
         """Return the function that replaces other hosts' pictures in an answer's HTML by the gateway's copies."""
         return partial(with_pictures, address=partial(self._html.picture, shown.stream_id))
 
-    def _typing(self, shown: ChatAnswer, status: bool) -> None:
-        self._socket.send({"type": "typing", "status": status, **shown.names})
+    def _typing(self, shown: ChatAnswer, status: bool, **step: str) -> None:
+        self._socket.send({"type": "typing", "status": status, **shown.names, **step})
 
     def _now(self) -> dict[str, str]:
         return {"client_id": self.client_id, "timestamp": iso_now()}

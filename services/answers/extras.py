@@ -109,17 +109,19 @@ class AnswerExtras:
         *,
         progress: Collection[str] = (),
         suggestions: Collection[str] = (),
+        web_progress: bool = False,
         web_suggestions: bool = False,
         language: str = "zh",
         seconds: float = SUGGESTION_SECONDS,
     ) -> None:
         """Take the names of the bots that show the running step, and of those that list suggestions.
 
-        `web_suggestions` tells whether channels on the web show suggestions.
+        `web_progress` and `web_suggestions` tell whether channels on the web show the step, and suggestions.
         `language` selects a step's title; suggestions are waited for `seconds` at most.
         """
         self._progress = progress
         self._suggestions = suggestions
+        self._web_progress = web_progress
         self._web_suggestions = web_suggestions
         self._language = language
         self._seconds = seconds
@@ -129,11 +131,14 @@ class AnswerExtras:
     ) -> Iterator[AnswerEvent]:
         """Return an answer's events with its extras; the same iterator where there are none to add."""
         bot = asked.question.bot
-        if asked.channel.shows_extras and bot in self._progress:
+        if self._shows_steps(asked.channel, bot):
             events = self._with_steps(events, has_text=bool(attempt and attempt.text))
         if asked.provider.suggest and self._suggests(asked.channel, bot):
             events = self._with_suggestions(events, asked, deadline, attempt.ids if attempt else ProviderIds())
         return events
+
+    def _shows_steps(self, channel: Channel, bot: str) -> bool:
+        return (channel.shows_extras and bot in self._progress) or (channel.shows_steps and self._web_progress)
 
     def _suggests(self, channel: Channel, bot: str) -> bool:
         return (channel.shows_extras and bot in self._suggestions) or (channel.suggests and self._web_suggestions)

@@ -42,6 +42,8 @@ class Update:
     sentence: str = ""
     #: Whether the question waits for earlier ones of its conversation.
     waiting: bool = False
+    #: The running step while there is no text, "" for none.
+    step: str = ""
 
 
 class Misses:
@@ -175,7 +177,7 @@ class Following:
         standing = page.standing
         words = tuple(chunk for chunk in chunks if chunk.content and not chunk.is_error)
         sentence = "".join(chunk.content for chunk in chunks if chunk.is_error)
-        update = replace(update, chunks=words, sentence=sentence, waiting=standing.waiting)
+        update = replace(update, chunks=words, sentence=sentence, waiting=standing.waiting, step=standing.step)
         if standing.status == "processing" or self._behind:
             return update
         return replace(update, ended=True, status=standing.status, error_code=standing.error_code)

@@ -410,7 +410,8 @@ class OwnedStream:
         """Return the state that Redis is known to have."""
         backlog, fields = self._backlog, self._fields
         ended = fields if self.closed else {}
-        marks = (backlog.acked_start, backlog.acked, self.epoch, fields.get("waiting") == "1", self.owner)
+        step = fields.get("step", "") if backlog.acked == backlog.acked_start and not ended else ""
+        marks = (backlog.acked_start, backlog.acked, self.epoch, fields.get("waiting") == "1", self.owner, step)
         return Standing(cast(Status, ended.get("status", "processing")), ended.get("error_code", ""), *marks)
 
     def _page(self, cursor: int) -> ChunkPage | None:

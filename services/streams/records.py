@@ -201,6 +201,8 @@ class Standing(NamedTuple):
     #: Whether the question waits for earlier ones of its conversation.
     waiting: bool = False
     owner: str = ""
+    #: The running step while there is no text, "" for none.
+    step: str = ""
 
 
 class ChunkPage(NamedTuple):
@@ -214,8 +216,8 @@ class ChunkPage(NamedTuple):
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> ChunkPage:
-        status, code, start, length, entries, access, epoch, lapsed, waiting, owner = reply
-        standing = Standing(status, code, start, length, epoch, waiting == "1", owner)
+        status, code, start, length, entries, access, epoch, lapsed, waiting, owner, step = reply
+        standing = Standing(status, code, start, length, epoch, waiting == "1", owner, step)
         return cls(standing, [Chunk.read(entry) for entry in entries], access, lapsed == 1)
 
 

@@ -189,6 +189,21 @@ def test_a_question_and_its_answer(client: ChatClient, gateway: FakeGateway) -> 
     ]
 
 
+def test_a_client_of_html_is_told_each_step_before_the_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """Once each, also where an update brings nothing else; a client of plain text sees `typing` once, as ever."""
+    for render, named in (({"render": "html"}, ["查知识库", "撰写回答"]), ({}, [])):
+        stream_id = client.asks("年假几天？", **render)
+        steps = (Update(0, step=step) for step in ("查知识库", "查知识库", "撰写回答", ""))
+        gateway.streams[stream_id].tells(*steps)
+        gateway.answers(stream_id, "五天")
+
+        client.sees_end(stream_id)
+
+        typing = [frame for frame in client.frames if frame["type"] == "typing" and frame["stream_id"] == stream_id]
+        assert [frame["status"] for frame in typing] == [True] * (1 + len(named)) + [False]
+        assert [frame["step"] for frame in typing if "step" in frame] == named
+
+
 def test_frames_have_no_id_if_the_question_has_none(client: ChatClient, gateway: FakeGateway) -> None:
     """Without a client's message id, frames have the stream's id alone."""
     stream_id = client.asks("年假？")

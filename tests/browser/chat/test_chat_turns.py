@@ -78,6 +78,82 @@ def test_a_citation_shows_the_cited_passage(server: FakeServer) -> None:
     expect(turn.locator(".sources")).not_to_have_attribute("open", "")
 
 
+def test_a_regenerated_answer_keeps_its_versions(server: FakeServer) -> None:
+    """Each has its own text and rating, also after a reload; one without a text is forgotten by the next."""
+    page, turn = server.page, server.page.locator(".turn")
+
+    def answers(stream_id: str, text: str) -> None:
+        frame = server.receives(1)[-1]
+        server.says({"type": "chat", "role": "user", "content": "年假？", "id": frame["id"], "stream_id": stream_id})
+        ending = {"stream_id": stream_id, "html": f"<p>{text}</p>"}
+        server.says(*([whole(text, **ending)] if text else []), {**DONE, "stream_id": stream_id})
+        expect(turn).to_have_attribute("data-state", "completed" if text else "cancelled")
+        expect(turn).to_have_count(1)
+
+    server.asks("年假？")
+    for number, text in enumerate(("五天", "十天", "", "十五天"), 1):
+        if number > 1:
+            before = len(server.received[-1])
+            turn.get_by_role("button", name="重新生成").click()
+            server.receives(before + 1)
+        answers(f"s{number}", text)
+        if text == "十天":
+            turn.get_by_role("button", name="有帮助", exact=True).click()
+            server.until(lambda: server.received[-1][-1]["type"] == "feedback")
+            server.says({"type": "feedback", "stream_id": "s2", "rating": "like"})
+
+    expect(turn.locator(".version")).to_have_text("3/3")
+    screenshot(page, "chat-versions")
+    turn.get_by_role("button", name="上一个回答").click()
+    expect(page.locator("#announcer")).to_have_text("第 2 个回答，共 3 个")
+    server.passes(1)
+    page.reload()
+    server.is_open(2)
+    liked = turn.get_by_role("button", name="有帮助", exact=True)
+    for name, shown, text, is_liked in (
+        ("", "2/3", "十天", "true"),
+        ("上一个回答", "1/3", "五天", "false"),
+        ("上一个回答", "1/3", "五天", "false"),
+        ("下一个回答", "2/3", "十天", "true"),
+        ("下一个回答", "3/3", "十五天", "false"),
+    ):
+        if name:
+            turn.get_by_role("button", name=name).press("Enter")
+        expect(turn.locator(".version")).to_have_text(shown)
+        expect(turn.locator(".blocks")).to_have_text(text)
+        expect(liked).to_have_attribute("aria-pressed", is_liked)
+
+
+def test_an_answer_is_as_wide_as_the_conversation_from_its_first_word(server: FakeServer) -> None:
+    """Its width stays while it grows; until it has text it names the running step, under the bot's name."""
+    turn, _ = asked(server)
+    theirs, widths = turn.locator(".theirs"), set()
+
+    def measured() -> None:
+        widths.add(theirs.evaluate("(one) => one.getBoundingClientRect().width"))
+
+    expect(turn.locator(".who span")).to_have_text("来宝")
+    expect(turn.locator(".typing")).to_have_text("正在思考")
+    measured()
+    server.says({"type": "typing", "status": True, "stream_id": "s1", "step": "查知识库"})
+    expect(turn.locator(".typing")).to_have_text("查知识库")
+    server.page.locator("#language").click()
+    expect(turn.locator(".typing")).to_have_text("查知识库")
+    screenshot(server.page, "chat-step")
+    measured()
+    for cursor, text in enumerate(("两", "两天" * 40, "很长的回答。" * 200), 1):
+        server.says(delta(text, f"<p>{text}</p>", cursor=cursor))
+        expect(turn.locator(".blocks")).to_have_text(text)
+        expect(turn.locator(".typing span")).to_be_hidden()
+        measured()
+    server.says(whole(text, html=f"<p>{text}</p>"), DONE)
+    expect(turn).to_have_attribute("data-state", "completed")
+    measured()
+
+    assert len(widths) == 1
+    assert widths.pop() > 600
+
+
 def test_a_question_that_was_edited_before_its_echo_is_stopped(server: FakeServer) -> None:
     """The server's echo names the stream, which is stopped; an edited question has the limit of any other."""
     turn = server.asks("年假？")

@@ -12,7 +12,7 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacemen
 from services.streams.store import stream_keys
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.streams.counting_relay import CountingRelay
-from tests.support.streams.desk import Desk, SlowProvider
+from tests.support.streams.desk import CALLER, Desk, SlowProvider
 from utils.deadline import Deadline
 
 #: The settings of a bot that shows its provider's steps and suggests questions.
@@ -90,6 +90,29 @@ def test_every_replica_names_the_step_until_there_is_text(desk: Desk, other: Des
     provider.gives(None)
 
     assert other.sees_end(stream_id).text == "五天"
+
+
+def test_readers_on_the_web_get_each_step_before_the_text(desk: Desk, other: Desk, provider: Stepper) -> None:
+    """On the owner's replica and on another one; a step that runs on beside text is nothing new."""
+    stream_id = desk.asks(channel="chat", principal=CALLER.principal).stream_id
+    followed = [one.gateway.follow(stream_id, bot="default", principal=CALLER.principal) for one in (desk, other)]
+    seen: list[list[tuple[str, str]]] = [[], []]
+
+    def both_see(*expected: tuple[str, str]) -> None:
+        """Wait until both readers have seen exactly these steps and texts since the last call."""
+        for following, updates in zip(followed, seen, strict=True):
+            while len([update for update in updates if any(update)]) < len(expected):
+                if update := following.next(60.0):
+                    updates.append((update.step, "".join(chunk.content for chunk in update.chunks)))
+            assert [update for update in updates if any(update)] == [*expected]
+            updates.clear()
+
+    provider.gives(Step("查知识库"))
+    both_see(("查知识库", ""))
+    provider.gives(Delta("五天"))
+    both_see(("", "五天"))
+    provider.gives(Step("撰写回答"), Delta("。"))
+    both_see(("", "。"))
 
 
 def test_every_replica_lists_the_suggestions_with_the_end(desk: Desk, other: Desk, provider: Stepper) -> None:

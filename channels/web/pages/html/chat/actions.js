@@ -1,4 +1,4 @@
-// The buttons at a turn: copy, read aloud, rate and regenerate an answer; edit a question.
+// The buttons at a turn: turn to another version of an answer, copy, read aloud, rate and regenerate it; edit a question.
 
 /** Milliseconds for which a copy is confirmed. */
 const COPIED_MS = 2000;
@@ -37,14 +37,20 @@ class AnswerActions {
     this.like = this.#thumb("like", on);
     this.dislike = this.#thumb("dislike", on);
     this.regenerate = iconButton("again", "regenerate", () => on.regenerate(turn));
+    this.before = iconButton("chevron", "versionBefore", () => this.#turn(-1));
+    this.after = iconButton("chevron", "versionAfter", () => this.#turn(1));
+    this.version = element("span", "version");
+    this.versions = element("div", "versions");
     this.reasons = null;
     this.read.ariaPressed = "false";
-    this.box.append(this.copy, this.read, this.like, this.dislike, this.regenerate);
+    this.versions.append(this.before, this.version, this.after);
+    this.box.append(this.versions, this.copy, this.read, this.like, this.dislike, this.regenerate);
   }
 
   draw() {
-    const { state, text, rating = "", mock, stream_id, choice } = this.turn.kept;
-    this.box.hidden = this.turn.unfinished || !(text || state === "cancelled");
+    const { state, text, rating, mock, stream_id, choice, versions } = this.turn.kept;
+    this.box.hidden = this.turn.unfinished || !(text || state === "cancelled" || versions.length);
+    this.#drawVersions();
     this.copy.hidden = !text;
     this.read.hidden = !(text && "speechSynthesis" in globalThis);
     // A choice is taken once.
@@ -53,6 +59,24 @@ class AnswerActions {
       this[kind].hidden = state !== "completed" || Boolean(mock) || !stream_id;
       this[kind].ariaPressed = String(rating === kind);
     }
+  }
+
+  #drawVersions() {
+    const { versions, version } = this.turn.kept;
+    this.versions.hidden = !versions.length;
+    this.version.textContent = `${version + 1}/${versions.length}`;
+    // A disabled button would lose the focus.
+    this.before.ariaDisabled = String(version === 0);
+    this.after.ariaDisabled = String(version === versions.length - 1);
+  }
+
+  #turn(by) {
+    const { versions, version } = this.turn.kept;
+    const next = version + by;
+    if (next < 0 || next >= versions.length) return;
+    this.#close();
+    this.turn.turnTo(next);
+    announce(word("versionShown", { number: next + 1, count: versions.length }));
   }
 
   /** Pressed again, a thumb withdraws the rating; a bad answer is asked about. */

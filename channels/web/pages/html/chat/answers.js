@@ -62,13 +62,13 @@ class Answers {
     for (const turn of this.unfinished) turn.theirs.setAttribute("aria-busy", "false");
   }
 
-  /** Ask a question with the files that `attachments.take` returned. `choice` is the form's choice that it is, or "",
-   *  `given` the texts that the form asks for, by name. */
-  ask(question, conversation, sent, choice = "", given = {}) {
+  /** Ask a question with the files that `attachments.take` returned. `more` may have `choice`, the form's choice that it
+   *  is, with `given`, the texts that the form asks for, by name; or `versions` and `version` of an answer before. */
+  ask(question, conversation, sent, more = {}) {
     const about = { id: newId(), chat: this.#chat.id, number: (this.#turns.at(-1)?.kept.number ?? 0) + 1 };
-    const turn = this.#show({ ...about, question, conversation, sent, choice, given, asked: new Date().toISOString() });
+    const turn = this.#show({ ...about, question, conversation, sent, ...more, asked: new Date().toISOString() });
     turn.isNew = true;
-    if (choice) this.#choose(choice, choice);
+    if (more.choice) this.#choose(more.choice, more.choice);
     this.#chat.title ||= titleFor(question || sent[0].name);
     this.#chat.changed = Date.now();
     if (this.#turns.length > MOST_TURNS) {
@@ -78,6 +78,11 @@ class Answers {
     this.#deliver(turn);
     this.keep();
     return turn;
+  }
+
+  /** Store that a turn shows another version of its answer. */
+  turned(turn) {
+    this.#changed(turn);
   }
 
   /** Return the turns after one. */
@@ -140,7 +145,7 @@ class Answers {
       case "user":
         return this.#taken(turn, frame);
       case "typing":
-        return this.#typing(turn, frame.status);
+        return this.#typing(turn, frame);
       case "chat_delta":
         return this.#grown(turn, frame);
       case "reset":
@@ -162,8 +167,11 @@ class Answers {
     if (turn.kept.stopping) this.#stop(turn);
   }
 
-  #typing(turn, status) {
-    if (status) return this.#becomes(turn, "growing");
+  #typing(turn, { status: runs, step = "" }) {
+    if (runs) {
+      turn.runs(step);
+      return this.#becomes(turn, "growing");
+    }
     const { ending, sentence, text } = turn.kept;
     return this.#end(turn, ending || (sentence ? "error" : text ? "completed" : "cancelled"));
   }

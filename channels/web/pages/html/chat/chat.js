@@ -49,10 +49,11 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
     if (turn.isNew) speech.read(turn.kept.id, turn.kept.text, true);
     announce(turn.failure || word("answered", { text: turn.words }));
   },
-  again: ({ kept }) => ask(kept.question, kept.sent, kept.choice, kept.given),
+  again: ({ kept }) => ask(kept.question, kept.sent, { choice: kept.choice, given: kept.given }),
   ask: (text) => ask(text),
   choose: chooseBy,
-  regenerate: (turn) => askInstead(turn, turn.kept.question),
+  regenerate: (turn) => askInstead(turn, turn.kept.question, turn.nextVersions),
+  turned: (turn) => answers.turned(turn),
   edit: editTurn,
   rate: (turn, rating, why) => answers.ratings.rate(turn, rating, why),
   read: readTurn,
@@ -150,22 +151,23 @@ function showWork() {
 function chooseBy(title, choice, given) {
   const text = [title, ...Object.entries(given).map((named) => named.join(": "))].join("\n");
   if (refusalOf(text)) return note(() => refusalOf(text));
-  return ask(text, [], choice, given);
+  return ask(text, [], { choice, given });
 }
 
-async function ask(text, files = [], choice = "", given = {}) {
+/** Ask a question; `more` is that of `Answers.ask`. */
+async function ask(text, files = [], more = {}) {
   const words = text.trim();
   if (!words && !files.length) return;
   speech.hush();
   if (answers.paused) await openChat(answers.chat.id);
-  answers.ask(words, byId("conversation").checked, files, choice, given);
+  answers.ask(words, byId("conversation").checked, files, more);
   scrolling.toEnd();
 }
 
-/** Ask in place of a question: it and what follows leave the page. */
-function askInstead(turn, text) {
+/** Ask in place of a question: it and what follows leave the page, but for the `versions` of its answer. */
+function askInstead(turn, text, versions = {}) {
   answers.drop(turn);
-  ask(text, turn.kept.sent);
+  ask(text, turn.kept.sent, versions);
   question.focus();
 }
 

@@ -2,15 +2,25 @@
 
 const isEnded = (state) => ["completed", "cancelled", "error"].includes(state);
 
+/** What a turn has of its answer, as it is before the question is sent. Each version of a regenerated answer has it. */
+const ANSWER = {
+  ...{ state: "unsent", stream_id: "", cursor: 0, asked: "", anew: false, resuming: false, stopping: false },
+  ...{ text: "", blocks: [], sources: [], files: [], suggestions: [], choices: [], inputs: [], chosen: "" },
+  ...{ ending: "", sentence: "", code: "", mock: false, rating: "", rated: "", why: "", whyTaken: "" },
+};
+
+/** The most versions of an answer; beyond it the oldest one is forgotten. */
+const MOST_VERSIONS = 10;
+
 /** A question and its answer. `kept` is its whole state as JSON. States: unsent, sent, asked (confirmed by the
- *  server), growing, and finally completed, cancelled or error. */
+ *  server), growing, and finally completed, cancelled or error. `kept.versions` are the versions of a regenerated answer,
+ *  with null for the one that is shown, number `kept.version`; [] for an answer that has one only. */
 class Turn {
-  /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `rate` with the turn,
-   *  "like", "dislike" or "", and words, `ask` with a question, `choose` with the title and the name of a form's choice
-   *  and the texts that were given with it, by name. */
+  /** `on` has the callbacks of the buttons: `again`, `edit`, `regenerate` and `read` with the turn, `turned` with one that
+   *  shows another version, `rate` with the turn, "like", "dislike" or "", and words, `ask` with a question, `choose` with
+   *  the title and the name of a form's choice and the texts that were given with it, by name. */
   constructor(kept, on) {
-    const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], files: [], sent: [], suggestions: [], choices: [], inputs: [], choice: "", given: {}, chosen: "", sentence: "" };
-    this.kept = { ...begun, ...kept };
+    this.kept = { ...structuredClone(ANSWER), sent: [], choice: "", given: {}, versions: [], version: 0, ...kept };
     this.box = element("li", "turn");
     this.mine = element("div", "mine");
     this.theirs = element("div", "theirs");
@@ -25,8 +35,10 @@ class Turn {
     /** Ratings that were sent on this connection and are not confirmed. */
     this.ratings = 0;
     this.actions = new AnswerActions(this, on);
-    this.typing.append(labelled("span", "", "thinking"), element("i"), element("i"), element("i"));
-    this.theirs.append(labelled("span", "unseen", "answer"), this.blocks, this.typing, this.choices, this.files, this.sources, this.note);
+    this.step = labelled("span", "", "thinking");
+    this.typing.append(this.step, element("i"), element("i"), element("i"));
+    this.time = element("time");
+    this.theirs.append(speakerShown(this.time), this.blocks, this.typing, this.choices, this.files, this.sources, this.note);
     this.suggestions = element("div", "suggestions");
     this.on = on;
     this.box.append(this.mine, this.theirs, this.actions.box, this.suggestions);
@@ -43,6 +55,35 @@ class Turn {
     const words = this.blocks.cloneNode(true);
     for (const bar of words.querySelectorAll(".code-bar")) bar.remove();
     return words.textContent.trim();
+  }
+
+  /** Return the versions of a new answer to this question: those that have a text, and a place for the new one. */
+  get nextVersions() {
+    const { versions, version } = this.kept;
+    const all = versions.length ? versions : [null];
+    const answers = all.map((one, at) => (at === version ? answerOf(this.kept) : one));
+    const earlier = answers.filter(({ text }) => text).slice(1 - MOST_VERSIONS);
+    return earlier.length ? { versions: [...earlier, null], version: earlier.length } : {};
+  }
+
+  /** Show another version of the answer. */
+  turnTo(version) {
+    const { versions, version: before } = this.kept;
+    const shown = versions[version];
+    versions[before] = answerOf(this.kept);
+    versions[version] = null;
+    Object.assign(this.kept, shown, { version });
+    this.ratings = 0;
+    this.#drawAnswer();
+    this.draw();
+    this.on.turned(this);
+  }
+
+  /** Name the step of the answer that runs while there is no text; "" names none. */
+  runs(step) {
+    this.step.textContent = step || word("thinking");
+    if (step) delete this.step.dataset.t;
+    else this.step.dataset.t = "thinking";
   }
 
   becomes(state) {
@@ -86,16 +127,17 @@ class Turn {
   }
 
   draw() {
-    const { state, question, sent, suggestions } = this.kept;
+    const { state, question, sent, suggestions, asked } = this.kept;
     this.box.dataset.state = state;
     const waits = ["unsent", "sent"].includes(state) ? [labelled("small", "", state)] : [];
-    const asked = this.editor ?? element("span", "words", question);
+    const words = this.editor ?? element("span", "words", question);
     const files = element("span", "sent-files");
     files.append(...sent.map(sentFileShown));
-    this.mine.replaceChildren(labelled("span", "unseen", "you"), ...(sent.length ? [files] : []), asked, ...waits);
+    this.mine.replaceChildren(labelled("span", "unseen", "you"), ...(sent.length ? [files] : []), words, ...waits);
     this.suggestions.replaceChildren(...suggestionsShown(suggestions, this.on.ask));
     this.suggestions.hidden = !suggestions.length;
     this.edit.ariaLabel = this.edit.title = word("edit");
+    this.time.textContent = asked && clockOf(asked);
     if (!this.editor && !this.kept.choice) this.mine.append(this.edit);
     this.typing.hidden = !this.unfinished;
     this.theirs.setAttribute("aria-busy", String(this.unfinished));
@@ -131,13 +173,12 @@ class Turn {
   }
 
   #drawNote() {
-    const { state, sentence, mock, asked, code } = this.kept;
+    const { state, sentence, mock, code } = this.kept;
     const parts = [];
     if (sentence) parts.push(element("span", "failure", this.failure));
     if (mock) parts.push(labelled("span", "tag", "mock"));
     if (state === "cancelled") parts.push(labelled("span", "", "cancelled"));
     if (state === "error" && !sentence) parts.push(labelled("span", "failure", "failed"));
-    if (state === "completed" && asked) parts.push(element("time", "", clockOf(asked)));
     if (state === "error" && !FORM_OVER.includes(code)) parts.push(this.#againButton());
     this.note.replaceChildren(...parts);
   }
@@ -172,6 +213,18 @@ class Turn {
     this.sources.hidden = !sources.length;
     this.sources.replaceChildren(element("summary", "", word("sources", { count: sources.length })), sourcesList(sources));
   }
+}
+
+/** Return the state of the answer that a turn shows. */
+function answerOf(kept) {
+  return Object.fromEntries(Object.keys(ANSWER).map((name) => [name, kept[name]]));
+}
+
+/** Return who answers: the bot's icon and name, and the time of the question. */
+function speakerShown(time) {
+  const who = element("div", "who");
+  who.append(icon("logo"), element("span", "", document.documentElement.dataset.app), time);
+  return who;
 }
 
 function clockOf(iso) {
