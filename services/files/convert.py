@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import resource
 import sys
+import warnings
 
 from PIL import Image, ImageOps
 
@@ -20,6 +21,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 MOST_PIXELS = 25_000_000
 # Pillow's own limit is higher, and warns before it refuses.
 Image.MAX_IMAGE_PIXELS = None
+# It warns of each damaged entry of EXIF data: thousands of lines for one picture.
+warnings.filterwarnings("ignore", module="PIL")
 #: The longest side of a converted picture.
 MOST_SIDE = 4096
 #: Bytes of memory and seconds of CPU time of the process.
@@ -32,14 +35,14 @@ class NoPicture(Exception):
     """The bytes are no picture of a known format, or one with too many pixels."""
 
 
-def opened(content: bytes) -> Image.Image:
+def opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Return a picture whose header was read, and nothing decoded.
 
     Raises:
         NoPicture: it is not a picture, or has too many pixels.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=formats)
     # Pillow's decoders raise many kinds of errors on damaged files.
     except Exception as exc:
         raise NoPicture("not a picture") from exc

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
+import sys
+import time
+import zlib
 
 import pytest
 from PIL import Image
@@ -12,7 +16,7 @@ from PIL import Image
 from demo.mocks.dify.features.files import drawn, encoded, file
 from services.errors import FetchError
 from services.files.convert import MOST_SIDE, NoPicture, converted, opened
-from services.files.reading import PictureConverter, looks_like_picture
+from services.files.reading import ROOT, PictureConverter, looks_like_picture
 from utils.deadline import Deadline
 
 MIB = 1024 * 1024
@@ -100,6 +104,45 @@ def test_without_time_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> 
         PictureConverter().picture(content("house.webp"), MIB, Deadline(0.0))
 
     assert refused.value.code == "media_failed"
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+GIF_HEAD = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+#: Pictures of 20 MiB of parts that a decoder reads one by one, and one of texts that decompress to 63 MiB.
+ENDLESS = {
+    "comments of a GIF": GIF_HEAD + b"!\xfe\x01a\0" * (4 * MIB),
+    "padding of a JPG": b"\xff\xd8" + b"\xff" * (20 * MIB),
+    "segments of a JPG": b"\xff\xd8" + b"\xff\xef\x00\x02" * (5 * MIB),
+    "chunks of a PNG": PNG_HEAD + _chunk(b"gAMA", bytes(4)) * (20 * MIB // 16),
+    "texts of a PNG": PNG_HEAD + _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(MIB - 100), 9)) * 63,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_pictures_do_not_hold_the_worker(name: str) -> None:
+    """Their beginning alone is parsed here; without time for a conversion nothing else is done."""
+    began = time.thread_time()
+    with pytest.raises(FetchError):
+        PictureConverter().picture(ENDLESS[name], 100 * MIB, Deadline(0.0))
+
+    assert time.thread_time() - began < 0.5
+
+
+def test_damaged_exif_data_write_nothing() -> None:
+    """5,000 wrong entries are 5,000 warnings of the decoder."""
+    entries = b"".join(struct.pack("<HHII", 0x8000 + tag, 1, 0xFFF0, 8) for tag in range(5000))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + entries
+    frame = b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x01\x01\x01\x11\x00\xff\xda\x00\x02"
+    picture = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + frame
+    code = "import sys; from services.files.reading import _shown_type as shown; print(shown(sys.stdin.buffer.read()))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input=picture, capture_output=True, check=True)
+
+    assert (done.stdout, done.stderr) == (b"image/jpeg\n", b"")
 
 
 def test_what_is_no_picture_to_wecom_is_refused() -> None:
