@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
@@ -180,8 +180,8 @@ def _feedback(frame: Mapping[str, Any]) -> ChatFeedback:
 def _ping(frame: Mapping[str, Any]) -> ChatPing:
     timestamp = frame.get("timestamp")
     if timestamp is None or isinstance(timestamp, int | float):
-        # JSON has no infinity, but a number such as 1e999 is parsed as one.
-        if timestamp is not None and not math.isfinite(timestamp):
+        # JSON has no infinity, but a number such as 1e999 is parsed as one; an integer may have thousands of digits.
+        if timestamp is not None and not abs(timestamp) <= sys.float_info.max:
             raise FrameRefused("invalid_message", what="timestamp")
         return ChatPing(timestamp)
     return ChatPing(_string(frame, "timestamp"))

@@ -81,7 +81,7 @@ def _check(exchange: HTTPReply) -> None:
     try:
         reply = json.loads(body)
         errcode = int(reply["errcode"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise ProviderError("a reply without errcode") from None
     if errcode:
         raise ProviderError(f"errcode {errcode}")

@@ -234,7 +234,7 @@ class Link:
             cmd, req_id = frame.get("cmd") or "", frame.get("headers", {}).get("req_id") or ""
             body = frame.get("body") or {}
             errcode = int(frame.get("errcode") or 0)
-        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             self._malformed.warning({"bot": self.bot, "cause": type(exc).__name__})
             return
         if not isinstance(req_id, str) or not isinstance(body, dict):

@@ -593,6 +593,7 @@ def test_a_ping_is_answered(client: ChatClient) -> None:
         ("{", "INVALID_JSON", "无效的JSON格式"),
         ("[]", "INVALID_MESSAGE", "消息格式不对：object"),
         ('{"type":"chat","content":" ","id":"q1"}', "MESSAGE_EMPTY", ZH["message_empty"]),
+        (f'{{"type":"ping","timestamp":{10**400}}}', "INVALID_MESSAGE", "消息格式不对：timestamp"),
         ('{"type":"dance"}', "UNSUPPORTED_TYPE", "不支持的消息类型: dance"),
         (f'{{"content":"{"字" * 10_001}"}}', "MESSAGE_TOO_LONG", "消息太长，最多 10000 个字。请分几次提问。"),
     ],

@@ -71,6 +71,7 @@ UNKNOWN = {"title": "", "url": "", "snippet": "", "score": None}
         ),
         ({"title": 7, "url": "javascript:alert(1)", "snippet": None, "score": True}, {"title": "javascript:alert(1)"}),
         ({"url": "https://[bad", "score": float("nan")}, {"title": "https://[bad"}),
+        ({"title": "T", "score": 10**400}, {"title": "T"}),
         ({"url": "https://a.example/ b"}, {"title": "https://a.example/ b"}),
     ],
     ids=str,

@@ -311,7 +311,17 @@ def test_a_peer_that_is_gone_is_noticed_without_a_frame(link: Link) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"headers": 1}', '{"headers": {"req_id": 1}}', '{"errcode": "x"}', '{"cmd": "news"}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"headers": 1}',
+        '{"headers": {"req_id": 1}}',
+        '{"errcode": "x"}',
+        '{"errcode": 1e999}',
+        '{"cmd": "news"}',
+    ],
 )
 def test_a_frame_that_is_not_understood_is_skipped(wecom: LongConnectionServer, link: Link, text: str) -> None:
     """A newer or broken frame does not end the connection."""
