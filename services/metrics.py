@@ -215,7 +215,7 @@ BODY_BYTES = _sum("wechatlaibao_body_bytes", "Bytes of request bodies in memory,
 BODY_BYTES_MAX = _sum("wechatlaibao_body_bytes_max", "Bytes of request bodies that may be in memory at once.")
 BODIES_REFUSED = _counter(
     "wechatlaibao_bodies_refused_total",
-    "Request bodies refused, by the limit: caller or process (bytes), slots (uploads).",
+    "Request bodies refused, by the limit: caller or process (bytes), slots (uploads), shape (JSON).",
     ["limit"],
 )
 HTTP_WAITS = _sum("wechatlaibao_http_waits", "Plain HTTP requests that wait for an answer now.")

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, request
 from channels.asking import QuestionLimiter
 from channels.batch.downloads import MEDIA, download, page
 from channels.batch.models import (
+    SHAPE,
     FilePreview,
     FileSubmission,
     ListQuery,
@@ -317,7 +318,7 @@ class BatchEndpoints:
             texts, unvalued = reading.texts, reading.unvalued
             given = [Given(row.id, row.columns) for row in reading.rows]
         else:
-            sent, unvalued = body(Submission, max_bytes=self._max_bytes), 0
+            sent, unvalued = body(Submission, max_bytes=self._max_bytes, shape=SHAPE), 0
             texts = sent.texts or [item.text for item in sent.items or ()]
             given = [Given(item.id, {}, item.inputs) for item in sent.items or ()]
         self._check(texts)

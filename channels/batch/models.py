@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from channels.options import AnswerSource
+from channels.web.json_shape import JsonShape
 from channels.web.rest import RestModel
 from services.batches.records import (
     UNFINISHED,
@@ -40,6 +41,9 @@ MAX_NAME = 100
 #: Maximum inputs of one task, and characters of an input's name.
 MAX_INPUTS = 50
 MAX_INPUT_NAME = 64
+
+#: Each text may be an object with inputs of its own.
+SHAPE = JsonShape(values=MAX_TEXTS * (MAX_INPUTS + 5), members=1_000)
 
 #: Matches a string that is not blank.
 NOT_BLANK = r"\S"
@@ -96,10 +100,10 @@ class Submission(RestModel):
     )
 
     name: TaskName = Field(examples=["常见问题"])
-    texts: list[Text] | None = Field(
+    texts: Annotated[list[Text], Field(fail_fast=True)] | None = Field(
         None, min_length=1, max_length=MAX_TEXTS, examples=[["年假有几天？", "怎么报销？"]]
     )
-    items: list[SubmittedItem] | None = Field(
+    items: Annotated[list[SubmittedItem], Field(fail_fast=True)] | None = Field(
         None, min_length=1, max_length=MAX_TEXTS, description="Instead of `texts`: texts with your own ids and inputs."
     )
     description: Description | None = None

@@ -20,6 +20,7 @@ from channels.openai.errors import invalid
 from channels.openai.models import ChatMessage, CompletionRequest, ContentPart
 from channels.registry import OPENAI
 from channels.web import rest
+from channels.web.json_shape import JsonShape
 from services import metrics
 from services.attachments import Media, MediaFile, SentFile
 from services.conversations.earlier import Earlier, EarlierMessage, exchanges_of, written
@@ -35,6 +36,8 @@ MAX_ADDRESS = 8192
 
 #: `data:` URLs of one request whose bytes do not count as text; clients send those of earlier messages again.
 MAX_DATA_URLS = 1000
+#: The members of a request: clients send the tools that they have.
+SHAPE = JsonShape(values=200_000, members=10_000)
 _CONVERSATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -148,7 +151,7 @@ def asked_completion(caller: Caller, models: Mapping[str, Collection[str]], rule
     sent = rest.json_body(max_bytes=rules.body_bytes)
     # Before parsing: the time and the memory of all further steps follow the text.
     _check_length(_text_bytes(sent, rules.text_bytes), rules.text_bytes)
-    asked = rest.parsed(CompletionRequest, sent)
+    asked = rest.parsed(CompletionRequest, sent, SHAPE)
     check_model(asked.model, models)
     _check_unsupported(asked)
     # After parsing, because a text may look like a `data:` URL.

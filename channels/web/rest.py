@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from channels.web.json_shape import JsonShape
 from config.texts import Texts
+from services import metrics
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from utils.formats.json_slices import is_sliced, json_pieces
@@ -34,6 +36,9 @@ M = TypeVar("M", bound=BaseModel)
 STORE_CODE = 40000
 #: Maximum wrong fields listed in one reply; more of them usually repeat one mistake.
 MAX_ERRORS = 20
+
+#: The values of a body by default: several times those of the largest question.
+SHAPE = JsonShape(values=20_000, members=1_000)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 #: Types of pydantic errors whose messages quote nothing of the input.
@@ -122,14 +127,14 @@ class ProgramChecker(Protocol):
     def program(self, secret: str | None) -> Caller: ...
 
 
-def body(model: type[M], *, max_bytes: int) -> M:
+def body(model: type[M], *, max_bytes: int, shape: JsonShape = SHAPE) -> M:
     """Return the JSON body of the Flask request.
 
     Raises:
         RestError: 415 its content type is not JSON, 413 it is longer than `max_bytes`, 400 it is not JSON, 422 its
-            fields are invalid.
+            fields are invalid, or there are more of them than `shape` allows.
     """
-    return parsed(model, json_body(max_bytes=max_bytes))
+    return parsed(model, json_body(max_bytes=max_bytes), shape)
 
 
 def json_body(*, max_bytes: int) -> bytes:
@@ -143,12 +148,15 @@ def json_body(*, max_bytes: int) -> bytes:
     return raw_body(max_bytes=max_bytes)
 
 
-def parsed(model: type[M], sent: bytes) -> M:
+def parsed(model: type[M], sent: bytes, shape: JsonShape = SHAPE) -> M:
     """Return a JSON body as the model.
 
     Raises:
-        RestError: 400 it is not JSON, 422 its fields are invalid.
+        RestError: 400 it is not JSON, 422 its fields are invalid, or there are more of them than `shape` allows.
     """
+    if not shape.fits(sent):
+        metrics.BODIES_REFUSED.labels("shape").inc()
+        raise wrong_field("", f"has more than {shape.values} values, or more than {shape.members} in an object")
     try:
         # Strict, as the documented JSON Schema: "true" is not true, and "5" is not 5.
         return model.model_validate_json(sent, strict=True)
