@@ -135,7 +135,8 @@ class Answerer:
         backend, channel = self._backends[question.bot], self._channels.of(question)
         if backend.words and may_ask(attempt):
             backend.words.check(_asked_texts(question))
-        identity = self._askers.identity(question, channel, backend.corp)
+        begun = attempt is not None and attempt.asks > 0
+        identity = self._askers.identity(question, channel, backend.corp, deadline, begun=begun)
         yield identity
         # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
         # addresses are valid for minutes.
@@ -145,7 +146,7 @@ class Answerer:
             query = yield from self._intake.take_in(question, backend.provider, query, deadline)
         key = self.conversation(question)
         if key and turn is None:
-            turn = yield from self.queue.wait(key, stream_id, deadline, begun=bool(attempt and attempt.asks))
+            turn = yield from self.queue.wait(key, stream_id, deadline, begun=begun)
         forms = self._forms.of(question, stream_id, key)
         entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:

@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from services.channels import Channel
+from services.errors import AuthError
+from services.http.retries import attempts
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Question
+from utils.deadline import Deadline
 
 #: Returns a person's entry in the company's directory by userid. Returns within a bounded time and never raises.
 FindContact = Callable[[str], Contact]
 
+#: Retries for an answer that was begun, and the pause before the first in seconds: over half a minute of pauses.
+RETRIES, BACKOFF = 6, 1.0
 #: Characters of the longest name that begins a question in a shared group.
 MOST_SPEAKER = 64
 
@@ -44,12 +49,23 @@ class Askers:
         self._directories = directories
         self._names = names
 
-    def identity(self, question: Question, channel: Channel, corp: str) -> Identity:
+    def identity(
+        self, question: Question, channel: Channel, corp: str, deadline: Deadline, *, begun: bool = False
+    ) -> Identity:
         """Authenticate the person who asks; `corp` is that of the question's bot.
+
+        The provider was asked already for an answer that was `begun`: an outage of authentication is waited for.
 
         Raises:
             AuthError: the person may not ask, or authentication is not available.
         """
+        retries = RETRIES if begun else 0
+        for attempt in attempts(deadline, retries=retries, backoff=BACKOFF, may_retry=_is_away):
+            with attempt:
+                return self._identity(question, channel, corp)
+        raise AssertionError("unreachable")
+
+    def _identity(self, question: Question, channel: Channel, corp: str) -> Identity:
         if channel.authenticates == "directory":
             return self._auth.authenticate(question.principal, corp)
         return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
@@ -77,6 +93,10 @@ class Askers:
     def _contact(self, question: Question, channel: Channel) -> Contact:
         find = self._directories.get(question.bot) if channel.authenticates == "directory" else None
         return find(question.principal) if find else Contact()
+
+
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, AuthError) and error.code == "auth_unavailable"
 
 
 def speaker_of(asker: Asker) -> str:

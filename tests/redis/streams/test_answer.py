@@ -88,14 +88,16 @@ class ScriptedProvider(BaseRAGProvider):
 
 
 class StubAuth:
-    """Authenticates every user, with a record or without, or raises `error`."""
+    """Authenticates every user, with a record or without, or raises `error`, at most `errors` times."""
 
     def __init__(self) -> None:
         self.error: AuthError | None = None
+        self.errors = 1000
         self.has_records = True
 
     def authenticate(self, userid: str, corp: str = "") -> Identity:
-        if self.error:
+        if self.error and self.errors:
+            self.errors -= 1
             raise self.error
         return Identity("cached", UserInfo(f"E-{userid}-{corp}"), "token") if self.has_records else Identity("none")
 
@@ -169,6 +171,22 @@ def test_an_unauthenticated_question_does_not_reach_the_provider(replica: Replic
         replica.ask()
 
     assert replica.provider.queries == []
+
+
+def test_an_answer_that_was_begun_waits_for_authentication(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider has it: a new owner that met an outage would cut it off. A new question gets the error at once."""
+    monkeypatch.setattr("services.answers.askers.BACKOFF", 0.001)
+    replica.auth.error, replica.auth.errors = AuthError(code="auth_unavailable"), 3
+    with pytest.raises(AuthError):
+        replica.ask()
+    attempt = Attempt(1, ProviderIds("c1", "m1", "t1"), "一半")
+
+    events = list(replica.answerer.answer(QUESTION, "s", replica.deadline, attempt))
+
+    assert replica.auth.errors == 0
+    assert any(isinstance(event, Resumed) for event in events)
 
 
 @pytest.mark.parametrize("channel", ["chat", "http", "openai"])
