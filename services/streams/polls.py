@@ -134,6 +134,8 @@ class SharedReads:
             return
         with self._lock:
             if poll.leads:
+                # Appointed at this moment: its lock was released, and is locked while it leads.
+                poll.ready.acquire()
                 return
             sent = poll not in queue.waiting
             if not sent:

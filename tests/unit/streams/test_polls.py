@@ -189,3 +189,24 @@ def test_a_thousand_polls_of_many_threads_get_their_own_results(store: Store) ->
 
     assert [one.text if one else None for one in got] == names
     assert not any(queue.waiting or queue.led for queue in reads._queues.values())
+
+
+def test_a_poll_that_leads_at_the_moment_of_its_timeout_leads_in_order(store: Store) -> None:
+    """Its lock is locked, as that of every leader: a queue without a leader would serve no later poll."""
+    reads, queue = shared(store, timeout=0.001), _Queue(led=True)
+    poll = _Poll(":0")
+    poll.ready.acquire()
+    queue.waiting.append(poll)
+
+    with reads._lock:
+        waiting = threading.Thread(target=reads._wait, args=(queue, poll))
+        waiting.start()
+        # Its timeout is over, unless this machine is very busy: then the test shows less.
+        waiting.join(0.2)
+        poll.leads = True
+        poll.ready.release()
+    waiting.join(60)
+    store.gate.set()
+    reads._lead(queue)
+
+    assert (store.requests, queue.led) == ([[":0"]], False)
