@@ -173,9 +173,7 @@ def test_an_unauthenticated_question_does_not_reach_the_provider(replica: Replic
     assert replica.provider.queries == []
 
 
-def test_an_answer_that_was_begun_waits_for_authentication(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_was_begun_waits_for_authentication(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider has it: a new owner that met an outage would cut it off. A new question gets the error at once."""
     monkeypatch.setattr("services.answers.askers.BACKOFF", 0.001)
     replica.auth.error, replica.auth.errors = AuthError(code="auth_unavailable"), 3

@@ -24,7 +24,7 @@ from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
 from tests.scenarios.chaos.world import KEY, LATE, LONG, PATIENCE, World
 from tests.scenarios.stage.chaos_record import stall
 from tests.scenarios.stage.people import stored
-from tests.scenarios.stage.whole_bot import is_whole
+from tests.scenarios.stage.whole_bot import MARK, is_whole
 from tests.support.openai_program import StreamedAnswer
 from tests.support.sockets.connecting import connected
 from tests.support.sockets.event_reader import events
@@ -158,8 +158,10 @@ def late(world: World, number: int, turn: int) -> Seen:
         seen.late, seen.times = True, partial(_posts, world, bubble)
         for _ in world.tries():
             if posts := world.responses.of(bubble.msgid):
-                whole = is_whole(answer, bubble, posts[0])
-                return replace(seen, end="completed", text=seen.wanted if whole else posts[0].content)
+                if is_whole(answer, bubble, posts[0]):
+                    return replace(seen, end="completed", text=seen.wanted)
+                end, text = end_of(posts[0].content.removeprefix(MARK), seen.wanted)
+                return replace(seen, end=end, text=text)
             if _late_message_lost(world, bubble):
                 return replace(seen, end="late message lost")
     return replace(seen, end="")
@@ -357,17 +359,16 @@ def openai(world: World, number: int, turn: int) -> Seen:
             address = f"{url}/v1/chat/completions"
             # Not silent for long enough to be left: a client that leaves cancels its answer.
             reply = requests.post(address, json=body, headers=headers, stream=True, timeout=PATIENCE)
-            for line in reply.iter_lines():
+            code = "" if reply.ok else reply.json()["error"]["code"]
+            for line in reply.iter_lines() if reply.ok else ():
                 if line.startswith(b"data: {"):
                     answer.chunks.append(json.loads(line[6:]))
                     # It comes again from its first chunk.
                     seen.shows(max(seen.text, answer.content, key=len))
-            if reply.status_code != 200:
-                code = reply.json()["error"]["code"]
-            elif answer.finish == "stop":
+            if answer.finish == "stop":
                 return seen.ends("completed", answer.content)
-            else:
-                code = str(answer.chunks[-1].get("error", {}).get("code", "")) if answer.chunks else ""
+            if answer.chunks:
+                code = str(answer.chunks[-1].get("error", {}).get("code", ""))
             if code and code not in AGAIN:
                 return seen.ends(code)
     return seen
