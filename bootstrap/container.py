@@ -69,6 +69,8 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
+from services.rules.access import AccessRules
+from services.rules.departments import parse_departments
 from services.rules.rules_file import RulesFiles
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
@@ -236,7 +238,14 @@ class Container:
         return Answerer(
             backends=make_backends(self.settings, self.providers, self.words),
             channels=self.channels,
-            askers=Askers(self.auth, self.callers, directories, self.names),
+            askers=Askers(
+                self.auth,
+                self.callers,
+                directories,
+                self.names,
+                access=self.rules.open("ACCESS_FILE", self.settings.access_file, AccessRules.parse),
+                departments=self.rules.open("DEPARTMENTS_FILE", self.settings.departments_file, parse_departments),
+            ),
             intake=MediaIntake(self.media, self._access),
             queue=ConversationQueue(self.conversations, self.streams),
             memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),

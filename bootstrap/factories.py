@@ -289,9 +289,9 @@ def make_words(settings: Settings, files: RulesFiles) -> dict[str, BotWords]:
     Raises:
         SettingsError: a file is missing or broken.
     """
-    named = {name: bot.words_file or "" for name, bot in settings.bots.items()}
-    paths = {DEFAULT_BOT: settings.words_file or ""} | named
-    return {bot: BotWords(bot, file) for bot, file in files.of_bots("WORDS_FILE", paths, WordRules.parse).items()}
+    named = {DEFAULT_BOT: settings.words_file} | {name: bot.words_file for name, bot in settings.bots.items()}
+    opened = {bot: files.open("WORDS_FILE", path, WordRules.parse) for bot, path in named.items()}
+    return {bot: BotWords(bot, file) for bot, file in opened.items() if file}
 
 
 def make_providers(settings: Settings, texts: Texts, words: Mapping[str, BotWords]) -> dict[str, BaseRAGProvider]:

@@ -342,7 +342,7 @@ class SqlSettings(Group):
     )
     auth_user_query: UserQuery | None = setting(
         None,
-        "SQL with :userid that returns user_code, password and any of user_name, phone, gender, such as "
+        "SQL with :userid that returns user_code, password and any of user_name, phone, gender, department, such as "
         "SELECT code AS user_code, password FROM users WHERE wecom_id = :userid",
         "带 :userid 的 SQL，返回 user_code、password，可另含 user_name、phone、gender，例如 "
         "SELECT code AS user_code, password FROM users WHERE wecom_id = :userid",
@@ -362,6 +362,17 @@ class AuthSettings(Group):
     auth_token_ttl: WholeSeconds = setting(604800, "seconds a user's token is kept", "用户令牌保留的秒数")
     auth_allowlist: Names = setting(
         (), "userids that may ask in allowlist mode; a list", "白名单模式下可以提问的 userid，列表"
+    )
+    access_file: str | None = setting(
+        None,
+        "YAML file that says who may ask, read again when it changes (docs/rules.md); empty: all who are authenticated",
+        "规定谁可以提问的 YAML 文件，修改后自动生效（见 docs/rules.md）；空：通过认证的人都可以",
+    )
+    departments_file: str | None = setting(
+        None,
+        "CSV file with userid and department of people, before those of WeCom's directory and of the user table; read "
+        "again when it changes",
+        "人员部门的 CSV 文件，列为 userid 和 department，优先于企业微信通讯录和用户表；修改后自动生效",
     )
 
     @model_validator(mode="before")

@@ -157,6 +157,11 @@ class AuthError(AnswerError):
     code = "auth_refused"
     status = 403
 
+    def __init__(self, message: str = "", *, code: str = "", sentence: str = "") -> None:
+        super().__init__(message, code=code)
+        #: What the user sees instead of the code's sentence; "" for that.
+        self.sentence = sentence
+
 
 class FetchError(AnswerError):
     """A file cannot be fetched: `media_too_large`, `media_too_old`, `media_not_allowed`, `media_failed`."""

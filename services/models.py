@@ -101,6 +101,7 @@ class UserInfo:
     user_name: str = ""
     phone: str = ""
     gender: str = ""
+    department: str = ""
 
     def to_json(self) -> str:
         return _write_json(asdict(self))

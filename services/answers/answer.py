@@ -141,6 +141,8 @@ class Answerer:
         # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
         # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
+        if not (attempt and attempt.asks):
+            self._askers.admit(question, identity, channel, asker)
         query = _query(question, identity, channel, asker)
         if question.media and may_ask(attempt):
             query = yield from self._intake.take_in(question, backend.provider, query, deadline)

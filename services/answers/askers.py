@@ -9,7 +9,10 @@ from services.channels import Channel
 from services.errors import AuthError
 from services.http.retries import attempts
 from services.identity.name_store import NameStore
-from services.models import Asker, Contact, Identity, Question
+from services.models import Asker, Contact, Identity, Question, UserInfo
+from services.rules.access import AccessRules, Visitor
+from services.rules.departments import Departments
+from services.rules.rules_file import RulesFile
 from utils.deadline import Deadline
 
 #: Returns a person's entry in the company's directory by userid. Returns within a bounded time and never raises.
@@ -19,6 +22,8 @@ FindContact = Callable[[str], Contact]
 RETRIES, BACKOFF = 6, 1.0
 #: Characters of the longest name that begins a question in a shared group.
 MOST_SPEAKER = 64
+#: Joins the names of a person's departments.
+SEPARATOR = ", "
 
 
 class Authenticator(Protocol):
@@ -42,8 +47,16 @@ class Askers:
         callers: CallerAuthenticator,
         directories: Mapping[str, FindContact],
         names: NameStore,
+        *,
+        access: RulesFile[AccessRules] | None = None,
+        departments: RulesFile[Departments] | None = None,
     ) -> None:
-        """Take the directory of each bot that has one. The names of people are stored in `names`, for commands."""
+        """Take the directory of each bot that has one. The names of people are stored in `names`, for commands.
+
+        Without `access` everybody who is authenticated may ask; `departments` are those of a file of the company.
+        """
+        self._access = access
+        self._departments = departments
         self._auth = auth
         self._callers = callers
         self._directories = directories
@@ -73,22 +86,42 @@ class Askers:
     def asker(self, question: Question, identity: Identity, channel: Channel, user: str) -> Asker:
         """Return the person who asks. `user` is the person's name for the provider, for channels without userids.
 
-        Waits a bounded time for the directory, where the bot has one. Without it, and when it fails, the name is that
-        of the user record, and the department is "".
+        Waits a bounded time for the directory, where the bot has one. Without it, and when it fails, name and
+        department are those of the user record. The company's own file of departments comes before both.
         """
         contact = self._contact(question, channel)
-        name = contact.name or (identity.user.user_name if identity.user else "")
+        record = identity.user or UserInfo("")
+        name = contact.name or record.user_name
         if name and channel.authenticates == "directory":
             self._names.note(question, name)
         return Asker(
             contact.userid or (question.principal if channel.authenticates == "directory" else user),
             name,
-            contact.department,
+            self._filed(question, contact, channel) or contact.department or record.department,
             question.chat,
             "group" if question.chat else "single",
             question.bot,
             question.msgid,
         )
+
+    def admit(self, question: Question, identity: Identity, channel: Channel, asker: Asker) -> None:
+        """Check that the person may ask, by the rules of the company.
+
+        Raises:
+            AuthError: `not_allowed`.
+        """
+        if self._access:
+            record = identity.user.user_code if identity.user else ""
+            person = asker.userid if channel.authenticates == "directory" else record
+            departments = asker.department.split(SEPARATOR) if asker.department else ()
+            self._access.rules.check(Visitor(question.bot, channel.name, person, departments))
+
+    def _filed(self, question: Question, contact: Contact, channel: Channel) -> str:
+        """Return the departments that the company's file has of a person; "" for none."""
+        if not self._departments or channel.authenticates != "directory":
+            return ""
+        known = self._departments.rules
+        return SEPARATOR.join(known.get(contact.userid) or known.get(question.principal) or ())
 
     def _contact(self, question: Question, channel: Channel) -> Contact:
         find = self._directories.get(question.bot) if channel.authenticates == "directory" else None

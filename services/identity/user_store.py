@@ -1,8 +1,8 @@
 """Reads users from the company's SQL database with the operator's own query.
 
 The query, `AUTH_USER_QUERY`, has `:userid` (and may have `:corp`) and returns user_code, password and any of user_name,
-phone and gender, in any case and order. Nothing is written. Each lookup is one statement in autocommit: on SQLite a
-transaction could otherwise yield to another greenlet while it holds the file.
+phone, gender and department, in any case and order. Nothing is written. Each lookup is one statement in autocommit: on
+SQLite a transaction could otherwise yield to another greenlet while it holds the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.sql.database import NoAnswer, SqlDatabase
 log = logging.getLogger(__name__)
 
 REQUIRED = ("user_code", "password")
-OPTIONAL = ("user_name", "phone", "gender")
+OPTIONAL = ("user_name", "phone", "gender", "department")
 #: Seconds after a failure of the read database during which only the main database is used.
 READ_PAUSE = 30.0
 

@@ -7,7 +7,7 @@ is in the log, in `wechatlaibao_rules_broken`, in /health and in the doctor's re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -86,19 +86,24 @@ class RulesFile(Generic[T]):
 
 
 class RulesFiles:
-    """The files of rules of one replica, by the bot that they are for. Several bots may share one."""
+    """The files of rules of one replica. Several bots may share one."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], RulesFile[object]] = {}
-        self._rounds = Rounds("rules", self._look, pause=LOOK_SECONDS)
+        self._rounds = Rounds("rules", self.look, pause=LOOK_SECONDS)
 
-    def of_bots(self, setting: str, paths: Mapping[str, str], parse: Callable[[str], T]) -> dict[str, RulesFile[T]]:
-        """Return the file of each bot in `paths`; a path without text has none.
+    def open(self, setting: str, path: str | None, parse: Callable[[str], T]) -> RulesFile[T] | None:
+        """Return the file that a variable names, the same object for the same path; None where it names none.
 
         Raises:
-            SettingsError: a file is missing or broken.
+            SettingsError: the file is missing or broken.
         """
-        return {bot: self._file(setting, path, parse) for bot, path in paths.items() if path}
+        if not path:
+            return None
+        known = self._files.get((setting, path))
+        file = cast(RulesFile[T], known) if known else RulesFile(setting, path, parse)
+        self._files[setting, path] = cast(RulesFile[object], file)
+        return file
 
     def start(self) -> None:
         if self._files:
@@ -116,13 +121,8 @@ class RulesFiles:
         """The files that cannot be read now, each with its cause."""
         return [f"{each.setting}: expected {each.problem}" for each in self._files.values() if each.problem]
 
-    def _file(self, setting: str, path: str, parse: Callable[[str], T]) -> RulesFile[T]:
-        known = self._files.get((setting, path))
-        file = cast(RulesFile[T], known) if known else RulesFile(setting, path, parse)
-        self._files[setting, path] = cast(RulesFile[object], file)
-        return file
-
-    def _look(self) -> float:
+    def look(self) -> float:
+        """Read the changed files again; return the seconds until the next look."""
         for each in self._files.values():
             each.look()
         return LOOK_SECONDS

@@ -92,6 +92,8 @@ class Producer:
         #: The cause of a failed answer for its log line; an unexpected exception is logged with its traceback.
         self._cause = ""
         self._unexpected: Exception | None = None
+        #: The sentence of a refusal that has one of its own; else that of the code is shown.
+        self._sentence = ""
         self._usage = Usage()
         # A search reports its hits before the answer, and again with the answer's usage.
         self._sources_counted = 0
@@ -130,7 +132,8 @@ class Producer:
             self._files.collect()
         overflows = self._overflows(code)
         if code:
-            self._stream.finish("error", error_code=code, sentence=self._texts.error(code), overflows=overflows)
+            sentence = self._sentence or self._texts.error(code)
+            self._stream.finish("error", error_code=code, sentence=sentence, overflows=overflows)
         else:
             self._stream.finish("completed", overflows=overflows)
         return code
@@ -190,6 +193,9 @@ class Producer:
         stream, self._cause = self._stream, str(error)
         if isinstance(error, AuthError):
             stream.set(auth_state=error.code)
+            self._sentence = error.sentence
+            if error.sentence:
+                stream.set(refusal=error.sentence)
         if isinstance(error, ProviderError) and error.retry_after:
             stream.set(retry_after=f"{error.retry_after:g}")
         if stream.deadline.over and not stream.deadline.aborted:

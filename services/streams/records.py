@@ -80,7 +80,8 @@ class Snapshot:
     late: bool = False
     #: Whether pictures or files are stored with the answer.
     has_files: bool = False
-    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line.
+    #: The running step while there is no text to see; of an ended answer its suggested questions, one per line; of a
+    #: refused one the sentence that takes the place of the code's, "" for none.
     note: str = ""
     #: The choices of the form that an ended answer asks, as `OfferedChoices` in JSON; "" for none and for several.
     choices: str = ""

@@ -4,7 +4,7 @@
         content token user_info status conversation_id dify_finished created_time
         v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
-        speaker form step suggested choices
+        speaker form step suggested choices refusal
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -16,8 +16,9 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 `reply` is the sealed address for a late message, `late` is "1" where readers are told of it. `delivered` is its state:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
 `files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
-`form` is the sealed form that the question answers: its run goes on in this stream. `step` and
-`suggested` are plain words beside the text, `choices` the choices of the form that the answer asks (JSON, for buttons).
+`form` is the sealed form that the question answers: its run goes on in this stream. `step` and `suggested` are plain
+words beside the text, `refusal` is the sentence of a refusal that has one of its own, `choices` has the choices of the
+form that the answer asks (JSON, for buttons).
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class EndedAnswer:
     error_code: str = ""
     #: The sources as a few lines of Markdown.
     cited: str = ""
-    #: The suggested questions, one per line.
-    suggested: str = ""
+    #: As `Snapshot.note`.
+    note: str = ""
     stream_id: str = ""
     #: Its pictures and files.
     files: tuple[StoredFile, ...] = ()
@@ -172,7 +172,7 @@ class WeComFrames:
         end = self._carried(text)
         full = answer_text(self._in_words(text[:end], cut=False))
         rest = rest_of(full, self._seen(bot, seen, answer.files)[1]) if seen else Rest(full)
-        sentence = self._texts.error(answer.error_code) if answer.error_code else ""
+        sentence = answer.note or self._texts.error(answer.error_code) if answer.error_code else ""
         if not (rest.text or sentence):
             sentence = self._texts.get("late_complete") if full else self._without_text(answer.text)
         in_frame = seen and not seen.frame_over
@@ -199,7 +199,7 @@ class WeComFrames:
         )
 
     def _footnotes_of(self, bot: str, answer: EndedAnswer) -> tuple[str, str]:
-        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.suggested)
+        shown = Snapshot("", "error" if answer.error_code else "completed", cited=answer.cited, note=answer.note)
         return self._footnotes(bot, shown)
 
     def _worded(self, snapshot: Snapshot) -> Snapshot:
@@ -251,7 +251,7 @@ class WeComFrames:
             return self._texts.get("frame_ended_parts")
         if snapshot.frame_over:
             return self._texts.get("frame_ended_late" if snapshot.late else "frame_ended")
-        return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
+        return snapshot.note or self._texts.error(snapshot.error_code) if snapshot.error_code else ""
 
     def _footnotes(self, bot: str, snapshot: Snapshot) -> tuple[str, str]:
         """Return the lists of sources and of suggested questions of a completed answer, each "" for none."""

@@ -126,5 +126,5 @@ def answer_of(stream: OwnedStream, late: Appended) -> EndedAnswer:
         "overflow": ended(text, code, late=promised, stream_id=stream.stream_id),
         "frame": replace(ended(late.shown, "", late=promised), frame_over=True),
     }
-    cited, suggested = stream.field("cited"), stream.field("suggested")
-    return EndedAnswer(text, seen.get(late.cause), code, cited, suggested, stream.stream_id)
+    cited, note = stream.field("cited"), stream.field("refusal" if code else "suggested")
+    return EndedAnswer(text, seen.get(late.cause), code, cited, note, stream.stream_id)

@@ -44,12 +44,12 @@ end
 -- A reader's view of the stream, in the order of `Snapshot` in records.py, with at most `limit` bytes of text. `over` is
 -- 1 for a frame that is over, 2 more for an answer with a reply address, and 4 more for one with pictures or files:
 -- members of their own would be more bytes. The last members are there only where they are not empty: the running step
--- until a text can be seen (one that begins with "<" may be hidden thinking), or the suggested questions of an ended
--- answer; the choices of the form that an ended answer asks.
+-- until a text can be seen (one that begins with "<" may be hidden thinking), the suggested questions of an ended
+-- answer, or the own sentence of a refused one; the choices of the form that an ended answer asks.
 local function snapshot(now, limit)
   local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'waiting', 'access', 'epoch', 'owner', 'lease', 'read',
                        'frame_deadline', 'shown', 'start', 'cited', 'late', 'files', 'step', 'suggested',
-                       'choices')
+                       'choices', 'refusal')
   if not h[1] then return false end
   local length = redis.call('LLEN', KEYS[2])
   local text, over = h[10], 1
@@ -67,7 +67,7 @@ local function snapshot(now, limit)
   if h[13] == '1' then over = over + 2 end
   if h[14] == '1' then over = over + 4 end
   local size = (h[10] or #text >= limit) and redis.call('STRLEN', KEYS[3]) or #text
-  local note, choices = h[16] or '', h[1] ~= 'processing' and h[17] or ''
+  local note, choices = h[1] == 'error' and h[18] or h[16] or '', h[1] ~= 'processing' and h[17] or ''
   if h[1] == 'processing' then note = string.find(text, '^%s*[^%s<]') and '' or h[15] or '' end
   return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text, size, length,
           tonumber(h[11] or '0'), h[12] or '', (note ~= '' or choices ~= '') and note or nil,

@@ -50,7 +50,9 @@ def test_a_missing_or_broken_file_stops_the_start(
 def test_a_change_is_read_and_a_broken_one_is_not(path: Path) -> None:
     """The last good rules stay in force, and the problem is reported until the file is good again."""
     files = RulesFiles()
-    (file,) = files.of_bots("N_FILE", {"default": str(path), "none": ""}, parsed).values()
+    file = files.open("N_FILE", str(path), parsed)
+    assert file
+    assert files.open("N_FILE", None, parsed) is None
 
     path.write_text("22", "utf-8")
     file.look()
@@ -82,6 +84,6 @@ def test_an_exchanged_file_is_read(path: Path, tmp_path: Path) -> None:
 
 def test_bots_share_a_file(path: Path) -> None:
     """It is read once for all of them."""
-    made = RulesFiles().of_bots("N_FILE", {"one": str(path), "two": str(path)}, parsed)
+    files = RulesFiles()
 
-    assert made["one"] is made["two"]
+    assert files.open("N_FILE", str(path), parsed) is files.open("N_FILE", str(path), parsed)

@@ -173,16 +173,18 @@ def test_suggestions_count_towards_the_frames_limit(missing: int, note: str) -> 
 
 
 def test_a_late_message_lists_the_suggestions() -> None:
-    """They are at its end; a failed answer has none."""
-    answer = EndedAnswer("五天", None, cited="1. 手册", suggested="病假呢\n婚假呢")
+    """They are at its end. A refused question has its own sentence there instead, else that of the code."""
+    answer = EndedAnswer("五天", None, cited="1. 手册", note="病假呢\n婚假呢")
 
     assert FRAMES.late_message("shows", answer) == f"(2/2)\n\n五天\n\n{CITED}\n\n{LISTED}"
-    assert "病假呢" not in FRAMES.late_message("shows", replace(answer, error_code="provider_timeout"))
+    refused = EndedAnswer("", None, "not_allowed", note="请联系行政开通")
+    assert FRAMES.late_message("shows", refused) == "(2/2)\n\n请联系行政开通"
+    assert FRAMES.late_message("shows", replace(refused, note="")).endswith(Texts().error("not_allowed"))
 
 
 def test_a_late_message_without_room_for_suggestions_lists_the_sources() -> None:
     """The message has a limit of its own."""
-    answer = EndedAnswer("a" * (FRAME_BYTES - 60), None, cited="1. 手册", suggested="病假呢\n婚假呢")
+    answer = EndedAnswer("a" * (FRAME_BYTES - 60), None, cited="1. 手册", note="病假呢\n婚假呢")
 
     message = FRAMES.late_message("shows", answer)
 

@@ -1,0 +1,90 @@
+"""Access rules: the last one that matches counts whole, and whom none matches may not ask."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from services.errors import AuthError
+from services.rules.access import AccessRules, Visitor
+from services.rules.departments import parse_departments
+
+COMPANY = """
+- {allow: true}
+- {department: 外包, allow: false, say: 请联系行政开通}
+- {department: unknown, channel: wecom, allow: false}
+- {person: [lisi, 10086], allow: true}
+- {bot: hr, allow: false, say: 人事专用}
+- {bot: hr, department: [人事部, 法务部], allow: true}
+"""
+
+
+def sentence(rules: str, visitor: Visitor) -> str | None:
+    """Return None for a visitor who may ask, else the sentence."""
+    try:
+        AccessRules.parse(rules).check(visitor)
+    except AuthError as exc:
+        return exc.sentence
+    return None
+
+
+@pytest.mark.parametrize(
+    ("visitor", "expected"),
+    [
+        (Visitor("default", "wecom", "zhangsan", ["研发部"]), None),
+        (Visitor("default", "wecom", "wangwu", ["研发部", "外包"]), "请联系行政开通"),
+        (Visitor("default", "wecom", "wangwu"), ""),
+        (Visitor("default", "http"), None),
+        (Visitor("default", "wecom", "lisi", ["外包"]), None),
+        (Visitor("default", "wecom", "10086", ["外包"]), None),
+        (Visitor("hr", "wecom", "lisi", ["研发部"]), "人事专用"),
+        (Visitor("hr", "wecom", "zhaoliu", ["法务部"]), None),
+    ],
+)
+def test_the_last_rule_that_matches_counts(visitor: Visitor, expected: str | None) -> None:
+    assert sentence(COMPANY, visitor) == expected
+
+
+@pytest.mark.parametrize("nobody", ["", "[]", "# nothing\n", "- {person: lisi, allow: true}"])
+def test_whom_no_rule_matches_may_not_ask(nobody: str) -> None:
+    """A file that matches nobody lets nobody in."""
+    assert sentence(nobody, Visitor("default", "wecom", "zhangsan", ["研发部"])) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("allow: true", "a valid list"),
+        ("- {allow: true}\n- {alow: true}", "in rule 2 allow: Field required"),
+        ("- {allow: yess}", "in rule 1 allow: a valid boolean"),
+        ("- {allow: true, persons: a}", "in rule 1 persons: Extra inputs are not permitted"),
+        ("- {allow: true, person: [[a]]}", "in rule 1 person 1: a valid string"),
+        ("- {allow: true, say: 长" + "长" * 500 + "}", "in rule 1 say: String should have at most 500 characters"),
+        ("- {allow: true\n- b: [", "YAML, which line 2 is not"),
+    ],
+)
+def test_a_wrong_file_is_described(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        AccessRules.parse(text)
+
+
+def test_departments_are_read_by_the_names_of_columns() -> None:
+    """A person of several departments has several lines."""
+    text = "name,department,userid\r\n张三,研发部,zhangsan\r\n张三,外包,zhangsan\r\n李四,人事部,lisi\r\n"
+
+    assert parse_departments(text) == {"zhangsan": ["研发部", "外包"], "lisi": ["人事部"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "CSV whose head has userid"),
+        ("userid,dept\na,b\n", "CSV whose head has department"),
+        ("userid,department\na,研发部\nb,\n", "in line 3 a userid and a department"),
+        ("userid,department\na\n", "in line 2 a userid and a department"),
+    ],
+)
+def test_a_wrong_file_of_departments_is_described(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        parse_departments(text)
