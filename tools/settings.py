@@ -121,10 +121,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check() -> int:
     """Check the settings and build a replica with them, which connects to nothing; return the exit status."""
     try:
-        Container(load_checked()).close()
+        settings = load_checked()
+        Container(settings).close()
     except SettingsError as exc:
         print(f"wechatlaibao: {exc}", file=sys.stderr)
         return 1
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print("the settings are right")
     return 0
 

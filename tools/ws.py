@@ -6,13 +6,14 @@
 
 Prints every frame with the seconds since the connection opened, `>` sent and `<` received. JSON objects are sent
 unchanged. The key comes from --key, LAIBAO_KEY or LAIBAO_WS_KEY and is sent in a header; it is never printed and not
-allowed in --url. Without --url the service is the one at PORT of `.env`.
+allowed in --url. The service is that of --url or LAIBAO_URL, else the one at PORT of `.env`.
 Exit status: 0 all expected frames came, 1 they did not, 2 wrong usage, 3 not connected or refused, 130 interrupted, 141
 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -67,7 +68,7 @@ def _address(url: str) -> str:
 @click.option(
     "--url",
     type=_address,
-    default=lambda: f"ws{local_url()[4:]}",
+    default=lambda: f"ws{(os.environ.get('LAIBAO_URL') or local_url())[4:]}",
     metavar="URL",
     show_default=LOCAL,
     help="Default path: the channel's own.",

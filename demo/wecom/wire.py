@@ -15,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from demo.wecom.rules import RuleViolation, envelope_violations
+from services.http.certificates import bundle_for, tls_failure
 from services.wecom.crypto import WXBizJsonMsgCrypt
 
 #: WeCom cuts the connection after this many seconds without an answer.
@@ -87,6 +88,7 @@ class WeComWire:
         self._clock = clock
         self._http = requests.Session()
         self._http.trust_env = proxies
+        self._http.verify = bundle_for(urls[0])
         self._http.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True))
 
     def close(self) -> None:
@@ -163,7 +165,7 @@ class WeComWire:
                 method, url, params=callback.params, data=callback.body, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as exc:
-            raise CallbackFailed(f"no answer from the callback: {type(exc).__name__}") from exc
+            raise CallbackFailed(f"no answer from the callback: {tls_failure(exc) or type(exc).__name__}") from exc
         return WireReply(reply.status_code, reply.content, time.monotonic() - began)
 
     def open(self, body: bytes, nonce: str) -> tuple[dict[str, Any], list[RuleViolation]]:

@@ -22,9 +22,14 @@ def bundle_of(verify: object) -> str:
     return verify if isinstance(verify, str) else str(DEFAULT_CA_BUNDLE_PATH)
 
 
+def bundle_for(url: str) -> str:
+    """Return the file or folder of trusted certificates for an address."""
+    return bundle_of(Session().merge_environment_settings(url, {}, None, None, None)["verify"])
+
+
 def tls_context(url: str) -> ssl.SSLContext:
     """Return the TLS context of a connection to an https address that neither requests nor a pool opens."""
-    bundle = bundle_of(Session().merge_environment_settings(url, {}, None, None, None)["verify"])
+    bundle = bundle_for(url)
     folder = os.path.isdir(bundle)
     return ssl.create_default_context(cafile=None if folder else bundle, capath=bundle if folder else None)
 

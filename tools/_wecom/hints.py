@@ -36,6 +36,8 @@ def rule_hint(rule: str) -> str:
 def failure_hint(exc: CallbackFailed | RuleBroken) -> str:
     if isinstance(exc, RuleBroken):
         return "reply in WeCom's envelope, encrypted with the bot's own key, or with an empty body"
+    if "certificate" in str(exc):
+        return "renew it: WeCom wants one for this name, of a public authority"
     if not exc.status:
         return "see that the address is reachable from here, and that it answers within 5 s"
     if 300 <= exc.status < 400:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from config.errors import LaibaoError
+from demo.wecom.wire import CallbackFailed, RuleBroken, WeComWire
 from services.errors import ProviderError
 from services.http.retries import is_unsent
 from services.http.service import HTTPService
 from services.http.tunnel import open_connection
+from tests.support.replicas import AES_KEY
 from tests.support.servers.raw_server import RawServer, self_signed
 from tools._batch.api import Api, Away, Failed
 from tools._ws.talk import NotConnected, connected
@@ -42,14 +44,19 @@ def by_batch_tool(url: str) -> None:
         api.ask("GET", "/status")
 
 
-CLIENTS = (by_service, by_tunnel, by_socket_tool, by_batch_tool)
+def by_wecom_tool(url: str) -> None:
+    with closing(WeComWire([f"{url}/wechat/callback"], "fake-token", AES_KEY)) as wecom:
+        wecom.verify()
+
+
+CLIENTS = (by_service, by_tunnel, by_socket_tool, by_batch_tool, by_wecom_tool)
 
 
 def words(client: Callable[[str], None], url: str) -> str:
     """Return the words of the client's error; "" for none."""
     try:
         client(url)
-    except (LaibaoError, Failed, Away, NotConnected) as exc:
+    except (LaibaoError, Failed, Away, NotConnected, CallbackFailed, RuleBroken) as exc:
         return str(exc)
     return ""
 

@@ -51,6 +51,16 @@ def test_a_wrong_setting_fails_the_check_with_one_line(line: str, reason: str, h
     assert printed.startswith(f"wechatlaibao: {reason}")
 
 
+def test_a_misspelt_name_is_a_warning_of_the_check(home: Path, capsys: Printed) -> None:
+    """A start warns of it too, and goes on."""
+    with (home / ".env").open("a") as file:
+        file.write("RATE_LIMIT_USR=1/minute\n")
+
+    assert tool.main(["--check"]) == 0
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith("warning: RATE_LIMIT_USR is not a setting and has no effect")
+
+
 def test_each_value_is_shown_with_its_source_and_no_secret(capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment goes before `.env`; secrets are masked, also those in an address."""
     monkeypatch.setenv("DRAIN_SECONDS", "7")

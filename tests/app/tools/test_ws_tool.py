@@ -353,6 +353,16 @@ def test_a_key_in_the_wrong_place_is_a_usage_error(argv: list[str], capsys: Capt
 # Failed connections
 
 
+def test_the_service_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LAIBAO_URL is the service's address, as for every tool."""
+    endpoint = Endpoint(last=1)
+    with opened(endpoint) as url:
+        monkeypatch.setenv("LAIBAO_URL", f"http{url[2:]}")
+        status_of("realtime", "--send", "年假")
+
+    assert (endpoint.path, len(endpoint.received)) == ("/ws/realtime-asr", 1)
+
+
 def test_a_rejected_handshake_is_printed(capsys: Captured) -> None:
     """Status, message and code of the reply are printed; the exit status is 3."""
     endpoint = Endpoint()
