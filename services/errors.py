@@ -152,7 +152,9 @@ class AnswerError(LaibaoError):
 
 
 class AuthError(AnswerError):
-    """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`, `credential_lost`."""
+    """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`, `credential_lost`, or
+    `store_refused`, which concerns every user.
+    """
 
     code = "auth_refused"
     status = 403

@@ -21,6 +21,7 @@ AuthState = Literal[
     "unknown_user",
     "auth_refused",
     "auth_unavailable",
+    "store_refused",
     "credential_lost",
     "not_allowed",
     "none",

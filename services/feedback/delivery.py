@@ -39,6 +39,8 @@ EXPIRE_SECONDS = 21_600.0
 STOP_SECONDS = 3.0
 #: HTTP statuses of a provider's reply that a later attempt may change; 0 is no reply.
 MAY_PASS = (0, 200, 401, 403, 408, 429)
+#: Codes of an authentication that failed for everybody; ratings wait until it works.
+AUTH_AWAY = ("auth_unavailable", "store_refused")
 
 Receiver = Literal["sql", "provider"]
 
@@ -258,4 +260,4 @@ def _may_pass(error: Exception) -> bool:
     """Return whether a later attempt may succeed."""
     if isinstance(error, ProviderError):
         return error.http_status in MAY_PASS or error.http_status >= 500
-    return isinstance(error, StoreUnavailable) or (isinstance(error, AuthError) and error.code == "auth_unavailable")
+    return isinstance(error, StoreUnavailable) or (isinstance(error, AuthError) and error.code in AUTH_AWAY)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config.errors import LaibaoError, SettingsError
-from services.errors import AuthError, StoreUnavailable
+from services.errors import AuthError, StoreRefused, StoreUnavailable
 from services.identity.auth_api_service import AuthApi, Method
 from services.identity.token_store import Denied, TokenStore
 from services.identity.user_store import SqlUserStore, UserRecord
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 UserAuthMode = Literal["external", "allowlist", "none"]
 #: Seconds a failure is cached: long enough to spare the auth API, short enough that a correction works soon.
-DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
+DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0, "store_refused": 2.0}
 #: Seconds between two attempts while Redis or SQL does not answer.
 PAUSE = 0.25
 #: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer causes one more API call at most. A
@@ -125,7 +125,8 @@ class AuthService:
         """Return the user's identity, with a valid token in mode external. Its state is cached, renewed or none.
 
         Raises:
-            AuthError: `unknown_user`, `auth_refused`, `auth_unavailable` or `not_allowed`. The user may not ask.
+            AuthError: the user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `store_refused` or
+                `not_allowed`.
         """
         if self._external is not None:
             return self._external.authenticate(userid, corp)
@@ -185,7 +186,7 @@ class _External:
             began = self._clock()
             try:
                 return self._known(userid, corp) or self._shared(userid, corp, lock_token)
-            except (StoreUnavailable, SettingsError) as exc:
+            except StoreUnavailable as exc:
                 now = self._clock()
                 if failing_since is None:
                     # Time spent waiting for SQL counts; the API's time before Redis failed does not.
@@ -196,8 +197,6 @@ class _External:
 
     def _timeout_of(self, failure: LaibaoError) -> float:
         """Return for how many seconds attempts are repeated after this failure."""
-        if isinstance(failure, SettingsError):
-            return 0.0
         return self._timeouts.sql if isinstance(failure, _UsersAway) else self._timeouts.redis
 
     def _unavailable(self, userid: str, corp: str, cause: LaibaoError) -> AuthError:
@@ -261,6 +260,9 @@ class _External:
     def _find(self, userid: str, corp: str) -> UserRecord:
         try:
             record = self._users.find(userid, corp)
+        except (StoreRefused, SettingsError) as exc:
+            # The next attempt has the same answer, until an administrator acts.
+            raise AuthError(str(exc), code="store_refused") from exc
         except StoreUnavailable as exc:
             raise _UsersAway(str(exc)) from exc
         if record is None:

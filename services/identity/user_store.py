@@ -17,9 +17,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.errors import SettingsError
-from services.errors import StoreUnavailable
+from services.errors import StoreRefused, StoreUnavailable
 from services.models import UserInfo
-from services.sql.database import NoAnswer, SqlDatabase
+from services.sql.database import NoAnswer, SqlDatabase, SqlFailed
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,16 @@ class SqlUserStore:
 
         Raises:
             SettingsError: the query lacks a required column.
-            StoreUnavailable: the database is unreachable, too slow, or rejects the query.
+            StoreRefused: the database refuses the login, or rejects the query.
+            StoreUnavailable: the database is unreachable or too slow.
         """
         given = {"userid": userid, "corp": corp}
-        columns, rows = self._run(self._query, {name: given[name] for name in self._names})
+        try:
+            columns, rows = self._run(self._query, {name: given[name] for name in self._names})
+        except NoAnswer:
+            raise
+        except SqlFailed as exc:
+            raise StoreRefused(str(exc)) from exc
         _require_columns(columns)
         if len(rows) > 1:
             log.warning("AUTH_USER_QUERY returns more than one row for a user; the first counts")

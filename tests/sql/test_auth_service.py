@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -394,13 +395,31 @@ def test_an_outage_of_the_database_is_unavailable(
     assert 0 < redis_client.pttl("authorization:denied:zhangsan") <= 2000
 
 
-def test_a_query_without_a_password_is_unavailable(make_service: MakeService, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_query_without_a_password_needs_an_administrator(
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
+) -> None:
     """Every user is refused, and the log names the missing column."""
     service = make_service(query="SELECT user_code FROM demo_users WHERE userid = :userid")
 
-    assert refused(service, "zhangsan") == "auth_unavailable"
+    assert refused(service, "zhangsan") == "store_refused"
 
     assert "AUTH_USER_QUERY does not return the column password" in caplog.text
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fault", ["login", "table"])
+def test_a_refusal_of_the_database_is_not_waited_for(
+    fault: str, make_service: MakeService, maria_server: MariaServer, redis_client: redis.Redis
+) -> None:
+    """A wrong password and a missing table stay until an administrator acts: no attempt follows."""
+    url = maria_server.fresh_database("auth")
+    if fault == "login":
+        url = re.sub("//.*@", "//nobody:wrong@", url)
+    service = make_service(database=url, sql=600.0)
+
+    assert refused(service, "zhangsan") == "store_refused"
+
+    assert 0 < redis_client.pttl("authorization:denied:zhangsan") <= 2000
 
 
 @pytest.mark.full

@@ -154,7 +154,7 @@ def test_a_user_without_a_code_is_unknown(make_store: MakeStore, caplog: pytest.
 
 
 def test_a_failing_query_is_store_unavailable(make_store: MakeStore) -> None:
-    """A missing table raises `StoreUnavailable`."""
+    """A missing table raises `StoreUnavailable`; of MySQL its `StoreRefused`."""
     with pytest.raises(StoreUnavailable, match="SQL failed"):
         make_store("SELECT user_code, password FROM nowhere WHERE userid = :userid").find("zhangsan")
 
