@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
             name=settings.app_name,
             version=VERSION,
             health=container.health,
-            ready=lambda: container.ready,
+            readiness=lambda: container.readiness,
             metrics=metrics_page().text,
             administrators=administrators,
             ops_port=settings.ops_port,

@@ -32,6 +32,7 @@ from bootstrap.factories import (
     make_limiter,
     make_long_stores,
     make_media,
+    make_migrator,
     make_providers,
     make_sessions,
     make_socket_store,
@@ -119,6 +120,7 @@ class Container:
         self.own_secret = self._opened(SecretStore(self.runner))
         self.keys = Keys(settings, self.own_secret)
         self._access = Access(self.keys.streams())
+        self.migrator = self._opened(make_migrator(settings))
         self.users = self._opened(make_users(settings))
         self.auth = self._opened(make_auth(settings, self.runner, self.users))
         self.callers = make_callers(settings, self.runner, self.keys)
@@ -184,9 +186,18 @@ class Container:
         """Whether this replica may get traffic. False while it starts or drains."""
         return self._started and not (self._closing or self.manager.draining)
 
+    @property
+    def readiness(self) -> str:
+        """Return what /readyz says: ready, not ready, or migrating, which only a start does and with a limit."""
+        if not self.ready:
+            return "not ready"
+        return "migrating" if self.migrator and self.migrator.migrating else "ready"
+
     def start(self) -> None:
-        """Start the threads of this process. Redis may be unreachable; it is used once it answers."""
+        """Start the threads of this process. Redis and SQL may be unreachable; they are used once they answer."""
         running_time.start()
+        if self.migrator:
+            self.migrator.start()
         with suppress(StoreUnavailable):
             self.runner.load()
         for channel in self.channels:
@@ -301,7 +312,7 @@ class Container:
             self.settings,
             self.runner,
             self.providers,
-            stores=(self.users, self.batch_store, self.feedback_store),
+            stores=(self.migrator, self.users, self.batch_store, self.feedback_store),
             auth=self.auth,
             batches=self.batches,
             batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,

@@ -51,6 +51,7 @@ from services.redis.store import ScriptRunner
 from services.rules.rules_file import RulesFiles
 from services.rules.words import BotWords, WordRules
 from services.sockets.store import SocketStore
+from services.sql.migrator import Migrator
 from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.wecom.callback import MediaKeys, WechatService
@@ -246,6 +247,11 @@ def user_tokens(settings: Settings, auth: AuthService, channels: Channels) -> Ca
         return auth.authenticate(answer.asker, bot.corp if bot else "").token
 
     return token
+
+
+def make_migrator(settings: Settings) -> Migrator | None:
+    """Return what brings the SQL tables to this version's; None without SQL."""
+    return Migrator(settings.sql_url.get_secret_value(), wait=settings.migration_seconds) if settings.sql_url else None
 
 
 def make_feedback_store(settings: Settings) -> SqlFeedbackStore | None:

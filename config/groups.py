@@ -340,6 +340,11 @@ class SqlSettings(Group):
     database_path: str = setting(
         "", "SQLite file instead of MySQL; for one machine only", "用 SQLite 文件代替 MySQL，仅限单机"
     )
+    migration_seconds: Seconds = setting(
+        60,
+        "seconds for which a starting process is not ready while it or another one migrates the tables",
+        "启动时等待数据表升级（由本进程或其他进程执行）的秒数，期间未就绪",
+    )
     auth_user_query: UserQuery | None = setting(
         None,
         "SQL with :userid that returns user_code, password and any of user_name, phone, gender, department, such as "

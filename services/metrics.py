@@ -187,6 +187,9 @@ FEEDBACK_DELIVERED = _counter(
 FEEDBACK_WAITING = _largest(
     "wechatlaibao_feedback_waiting", "Answers whose ratings wait for delivery, over all replicas, as last seen."
 )
+SCHEMA_BEHIND = _largest(
+    "wechatlaibao_schema_behind", "1 while the SQL tables lack a migration that this version needs, else 0."
+)
 FEEDBACK_KEPT = _sum("wechatlaibao_feedback_kept", "Ratings that replicas keep in their memory while Redis is away.")
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total", "Requests refused because of their Origin or Host header.", ["check"]

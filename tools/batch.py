@@ -5,7 +5,6 @@
     python -m tools.batch results ID --out answers.jsonl          wait for a submitted task, and save
     python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID | retry ID | purge ID
     python -m tools.batch work                                    process batches, for BATCH_WORKER=external
-    python -m tools.batch tables [mysql | sqlite]                 print the SQL that creates the tables
 
 Standard output has what was asked for alone, with --json as JSON lines; progress and errors are on standard error. The
 key comes from LAIBAO_KEY, else from a hidden prompt if the service requires one; `--key -` reads it from standard
@@ -236,16 +235,6 @@ def _work(port: int | None) -> int:
     from tools._batch.worker import work
 
     return work(port)
-
-
-@batch.command("tables")
-@click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of statements.")
-def _tables(kind: str, as_json: bool) -> int:
-    """Print the SQL that creates the tables; needs no running service."""
-    from tools._batch.tables import print_tables
-
-    return print_tables(kind, as_json=as_json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ class Alive(RestModel):
 class Readiness(RestModel):
     """Whether this replica accepts traffic."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "not ready", "migrating"]
     timestamp: str
 
 
@@ -102,15 +102,16 @@ def ops_blueprint(
     name: str,
     version: str,
     health: Health,
-    ready: Callable[[], bool],
+    readiness: Callable[[], str],
     metrics: Callable[[], bytes],
     administrators: Administrators,
     ops_port: int | None,
 ) -> Blueprint:
     """Return /healthz, /readyz, /health and /metrics.
 
-    `ready` is false while starting or draining and does not depend on Redis. With an `ops_port`, health details and
-    metrics are served on that port only; without one, metrics require the administrators' token.
+    `readiness` is "ready"; "not ready" while starting or draining; "migrating" while the start waits for the SQL
+    tables. It does not depend on Redis. With an `ops_port`, health details and metrics are served on that port only;
+    without one, metrics require the administrators' token.
     """
     routes = Blueprint("ops", __name__)
 
@@ -120,8 +121,8 @@ def ops_blueprint(
 
     @routes.get("/readyz")
     def readyz() -> JsonReply:
-        is_ready = ready()
-        return {"status": "ready" if is_ready else "not ready", "timestamp": now()}, 200 if is_ready else 503
+        status = readiness()
+        return {"status": status, "timestamp": now()}, 200 if status == "ready" else 503
 
     @routes.get("/health")
     def report() -> JsonReply:

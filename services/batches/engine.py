@@ -7,12 +7,10 @@ single announcement or replica: each may be lost.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from config.errors import SettingsError
 from config.texts import Texts
 from services import metrics
 from services.batches.item import ItemAsker
@@ -20,10 +18,8 @@ from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
 from services.batches.records import UNFINISHED
 from services.batches.store import SqlBatchStore
 from services.batches.worker import LaneWorker
-from services.errors import StoreRefused, StoreUnavailable
+from services.errors import StoreUnavailable
 from services.rounds import Rounds
-
-log = logging.getLogger(__name__)
 
 #: Seconds between two sweeps for free lanes while there is work.
 SWEEP_SECONDS = 5.0
@@ -66,15 +62,10 @@ class LaneEngine:
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
         notices = Rounds("batch-notice", self._notice, pause=NOTICE_SECONDS)
         self._rounds = (self._sweeps, *((self._renewals, watches, notices) if self._works else ()))
-        self._prepared = False
-        #: Whether the missing tables were logged.
-        self._lacking = False
 
     def start(self, idle: Callable[[], None]) -> None:
         """Start the threads; the database, its tables or Redis may become available later."""
         self._idle = idle
-        with suppress(StoreUnavailable):
-            self.prepare()
         metrics.BATCH_LANES_MAX.set(self._lanes.lanes)
         for rounds in self._rounds:
             rounds.start()
@@ -103,22 +94,8 @@ class LaneEngine:
         self._changed.set()
         self._sweeps.wake()
 
-    def prepare(self) -> None:
-        """Create missing tables, once. Without tables there are no batches, but the other channels go on."""
-        if self._prepared:
-            return
-        try:
-            self._store.prepare()
-        except SettingsError as exc:
-            if not self._lacking:
-                log.error("there are no batches", extra={"cause": str(exc)})
-            self._lacking = True
-            raise StoreRefused(str(exc)) from exc
-        self._prepared = True
-
     def sweep(self) -> float:
         """Announce changes, and begin work on free lanes; return the seconds until the next sweep."""
-        self.prepare()
         totals = self._store.totals()
         unfinished = sum(totals[status] for status in UNFINISHED)
         metrics.BATCH_TASKS_UNFINISHED.set(unfinished)

@@ -197,8 +197,8 @@ class BatchManager:
         Raises:
             StoreUnavailable: the database is away, or the tables are missing.
         """
-        self._engine.prepare()
-        self._store.check()
+        # Of no task: a query that only needs the table.
+        self._store.look_up(())
 
     def _wake_ends(self) -> None:
         """Archive ended tasks and call their webhooks now."""

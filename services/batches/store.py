@@ -46,7 +46,7 @@ from services.batches.records import (
     TaskStatus,
     Webhook,
 )
-from services.batches.tables import GATES, ITEMS, SCHEMA, TASKS, by_status
+from services.batches.tables import GATES, ITEMS, TASKS, by_status
 from services.errors import (
     BatchConflict,
     BatchFinished,
@@ -120,15 +120,6 @@ class SqlBatchStore:
         self._clock = clock
         #: The lowest priority that takes part in the next claim of this process.
         self._lowest = cycle(claims.LOWEST)
-
-    def prepare(self) -> None:
-        """Create missing tables; safe to run again, and in many processes at once.
-
-        Raises:
-            SettingsError: they are missing or of another version, and this SQL user cannot create or change them.
-        """
-        SCHEMA.create_missing(self._database)
-        self._database.transact(_pass_gate)
 
     def check(self) -> None:
         """Check that the database answers."""

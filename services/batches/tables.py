@@ -7,8 +7,6 @@
                          inputs, `due` when it may be asked (again), `lane` the lane that asks it
     laibao_batch_gates   one row, `submit`: submissions update it, and so wait for each other
 
-This is version 1 of the schema; a later version changes it by a migration.
-
 `due`, `served` and `hook_due` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds;
 datetimes are in UTC.
 
@@ -28,10 +26,10 @@ import sqlalchemy as sa
 from services.sql.schema import (
     BIG,
     ID,
+    METADATA,
     WORD,
     Exact,
     Json,
-    Schema,
     ShortText,
     Utc,
     Words,
@@ -40,8 +38,6 @@ from services.sql.schema import (
     required,
     table,
 )
-
-METADATA = sa.MetaData()
 
 TASKS = table(
     "laibao_batch_tasks",
@@ -74,6 +70,13 @@ TASKS = table(
     count("hook_due", type_=BIG),
     count("hook_tries"),
     optional("hook_error", WORD),
+    sa.Index("laibao_batch_tasks_key", "owner", "idempotency_key", unique=True),
+    sa.Index("laibao_batch_tasks_line", "status", "served"),
+    sa.Index("laibao_batch_tasks_owner", "owner", "created_at"),
+    sa.Index("laibao_batch_tasks_created", "created_at"),
+    sa.Index("laibao_batch_tasks_ended", "ended_at"),
+    sa.Index("laibao_batch_tasks_stored", "stored", "ended_at"),
+    sa.Index("laibao_batch_tasks_hooks", "hook_state", "hook_due"),
 )
 ITEMS = table(
     "laibao_batch_items",
@@ -94,27 +97,11 @@ ITEMS = table(
     optional("error_code", WORD),
     optional("error_message", Words),
     optional("given", Json),
+    sa.Index("laibao_batch_items_next", "task_id", "status", "due", "item_index"),
+    # Unique: a lane has one item at a time. Any number of items has NULL.
+    sa.Index("laibao_batch_items_lane", "lane", unique=True),
 )
 GATES = table("laibao_batch_gates", METADATA, required("name", WORD, primary_key=True), required("passed", BIG))
-
-SCHEMA = Schema(
-    (TASKS, ITEMS, GATES),
-    (
-        sa.Index("laibao_batch_tasks_key", TASKS.c.owner, TASKS.c.idempotency_key, unique=True),
-        sa.Index("laibao_batch_tasks_line", TASKS.c.status, TASKS.c.served),
-        sa.Index("laibao_batch_tasks_owner", TASKS.c.owner, TASKS.c.created_at),
-        sa.Index("laibao_batch_tasks_created", TASKS.c.created_at),
-        sa.Index("laibao_batch_tasks_ended", TASKS.c.ended_at),
-        sa.Index("laibao_batch_tasks_stored", TASKS.c.stored, TASKS.c.ended_at),
-        sa.Index("laibao_batch_tasks_hooks", TASKS.c.hook_state, TASKS.c.hook_due),
-        sa.Index("laibao_batch_items_next", ITEMS.c.task_id, ITEMS.c.status, ITEMS.c.due, ITEMS.c.item_index),
-        # Unique: a lane has one item at a time. Any number of items has NULL.
-        sa.Index("laibao_batch_items_lane", ITEMS.c.lane, unique=True),
-    ),
-    name="batch tables are",
-    subject="BATCH_ENABLED",
-    remedy="docs/batches.md has the statements; BATCH_ENABLED=false does without batches",
-)
 
 
 def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:

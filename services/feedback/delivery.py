@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from config.errors import LaibaoError, SettingsError
+from config.errors import LaibaoError
 from config.texts import Texts
 from services import metrics
 from services.errors import AuthError, ProviderError, StoreUnavailable
@@ -82,9 +83,6 @@ class FeedbackDelivery:
         self._give_up = give_up
         self._clock = clock
         self._away: dict[str, _Away] = {}
-        self._prepared = False
-        #: Whether the missing table was logged.
-        self._lacking = False
         self._expire_at = clock() + EXPIRE_SECONDS / 6
         self._rounds = Rounds("feedback", self.work, pause=PAUSE)
 
@@ -147,11 +145,7 @@ class FeedbackDelivery:
             return True
         rows = [(one.person, one.seq, self._opened(answer, one)) for one in ratings.people if one.seq > ratings.saved]
 
-        def save() -> None:
-            self._prepare(sql)
-            sql.save(stream_id, answer, rows)
-
-        return self._done("sql", "sql", stream_id, save, over)
+        return self._done("sql", "sql", stream_id, partial(sql.save, stream_id, answer, rows), over)
 
     def _sent(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
         """Send the provider the answer's rating; return whether there is nothing more to do."""
@@ -177,7 +171,7 @@ class FeedbackDelivery:
             return False
         try:
             deliver()
-        except (ProviderError, AuthError, StoreUnavailable, SettingsError) as exc:
+        except (ProviderError, AuthError, StoreUnavailable) as exc:
             if _may_pass(exc) and not over:
                 self._note_away(target, party, exc, away)
                 return False
@@ -203,19 +197,6 @@ class FeedbackDelivery:
     def _lose(self, target: Receiver, stream_id: str, cause: str) -> None:
         metrics.FEEDBACK_DELIVERED.labels(target, "lost").inc()
         log.error("feedback lost", extra={"stream_id": stream_id, "target": target, "cause": cause})
-
-    def _prepare(self, sql: SqlFeedbackStore) -> None:
-        """Create the table at the first rating. Without the right to do so, ratings are not stored."""
-        if self._prepared:
-            return
-        try:
-            sql.prepare()
-        except SettingsError as exc:
-            if not self._lacking:
-                log.error("feedback is not stored in SQL", extra={"cause": str(exc)})
-            self._lacking = True
-            raise
-        self._prepared = True
 
     def _latest(self, answer: RatedAnswer, ratings: Ratings) -> Rating:
         """Return the rating for the provider: the last one of any person that was not withdrawn, else a withdrawal.

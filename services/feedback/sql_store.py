@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from services.feedback.records import RatedAnswer, Rating
 from services.sql.database import SqlDatabase
-from services.sql.schema import BIG, WORD, Exact, Schema, Utc, Words, optional, required, table
+from services.sql.schema import BIG, METADATA, WORD, Exact, Utc, Words, optional, required, table
 
 #: Days for which a row is kept after the person's last rating, and rows deleted in one transaction.
 KEPT_DAYS = 365
@@ -27,7 +27,7 @@ DELETED_AT_ONCE = 500
 
 FEEDBACK = table(
     "laibao_feedback",
-    sa.MetaData(),
+    METADATA,
     required("stream_id", WORD, primary_key=True),
     required("person", WORD, primary_key=True),
     required("bot", Exact),
@@ -40,13 +40,7 @@ FEEDBACK = table(
     optional("reasons", WORD),
     required("rated_at", Utc),
     required("version", BIG),
-)
-SCHEMA = Schema(
-    (FEEDBACK,),
-    (sa.Index("laibao_feedback_rated", FEEDBACK.c.rated_at),),
-    name="table laibao_feedback is",
-    subject="feedback",
-    remedy="python -m tools.feedback tables prints the statement",
+    sa.Index("laibao_feedback_rated", "rated_at"),
 )
 
 
@@ -61,14 +55,6 @@ class SqlFeedbackStore:
             url, pool_size=1, pool_timeout=2.0, connect_timeout=3.0, read_timeout=5.0, writes=True
         )
         self._clock = clock
-
-    def prepare(self) -> None:
-        """Create the table if it is missing.
-
-        Raises:
-            SettingsError: this SQL user may not create it, or it is of another version.
-        """
-        SCHEMA.create_missing(self._database)
 
     def check(self) -> None:
         """Check that the database answers."""

@@ -1,25 +1,26 @@
-"""Tables that mean the same in MySQL, MariaDB and SQLite: their column types, and how missing ones are created."""
+"""Tables that mean the same in MySQL, MariaDB and SQLite: their column types, and the revision that this version needs.
+
+The stores declare their tables here, in `METADATA`; `migrations/` has the steps that lead a database to them. A type
+that a migration uses keeps its meaning: a change of it is a new type and a migration.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator
 
-from config.errors import SettingsError
-from services.sql.database import SqlDatabase, SqlFailed
-
-#: Error numbers of a missing table or column: MySQL's, those of its missing rights to look, and SQLite's only one.
-MISSING = (1146, 1054, 1142, 1143, 1)
+#: The newest migration. Revisions are numbers of four digits, in order.
+HEAD = "0001"
+#: The table with the database's revision, in one row.
+VERSION_TABLE = "laibao_schema"
 
 _MYSQL = ("mysql", "mariadb")
 _ascii = {"charset": "ascii", "collation": "ascii_bin"}
@@ -96,6 +97,8 @@ def _sqlite_time(_time: Utc, _compiler: Any, **_options: Any) -> str:
     return "TEXT"
 
 
+#: The tables of all stores.
+METADATA = sa.MetaData()
 #: Columns and tables with the properties that all of ours share.
 required = partial(sa.Column, nullable=False)
 optional = partial(sa.Column, nullable=True)
@@ -107,85 +110,3 @@ table = partial(
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_bin",
 )
-
-
-class _MysqlTables(mysql.dialect.ddl_compiler):  # type: ignore[misc, name-defined]
-    """Puts indexes into CREATE TABLE: MySQL has no CREATE INDEX IF NOT EXISTS."""
-
-    def __init__(self, *args: Any, indexes: Collection[sa.Index], **options: Any) -> None:
-        # Before super().__init__, which compiles.
-        self._indexes = indexes
-        super().__init__(*args, **options)
-
-    def create_table_constraints(self, table: sa.Table, **options: Any) -> str:
-        keys = [self._key(index) for index in self._indexes if index.table is table]
-        return ", \n\t".join([super().create_table_constraints(table, **options), *keys])
-
-    def _key(self, index: sa.Index) -> str:
-        columns = ", ".join(map(self.preparer.quote, index.columns.keys()))
-        return f"{'UNIQUE ' if index.unique else ''}KEY {index.name} ({columns})"
-
-
-class Schema(NamedTuple):
-    """The tables of one feature in the order of creation, and the words about them in errors."""
-
-    tables: Sequence[sa.Table]
-    indexes: Sequence[sa.Index]
-    #: With its verb, for an error: "batch tables are".
-    name: str
-    #: Begins an error: the setting or the feature.
-    subject: str
-    #: The action for an administrator.
-    remedy: str
-
-    def statements(self, kind: str) -> list[str]:
-        """Return the statements that create missing tables and indexes; `kind` is "mysql" or "sqlite"."""
-        created: list[sa.schema.ExecutableDDLElement] = [CreateTable(each, if_not_exists=True) for each in self.tables]
-        if kind == "sqlite":
-            dialect: Dialect = sqlite.dialect()
-            created += [CreateIndex(each, if_not_exists=True) for each in self.indexes]
-        else:
-            dialect = mysql.dialect()
-            dialect.ddl_compiler = partial(_MysqlTables, indexes=self.indexes)  # type: ignore[assignment]
-        return [str(each.compile(dialect=dialect)).strip() for each in created]
-
-    def create_missing(self, database: SqlDatabase) -> None:
-        """Create missing tables; safe to run again, and in many processes at once.
-
-        It checks first: MySQL rejects CREATE TABLE IF NOT EXISTS, even for an existing table, without the right to
-        create.
-
-        Raises:
-            SettingsError: tables are missing or of another version, and this SQL user cannot create or change them.
-            StoreUnavailable: the database is away.
-        """
-        if not self.lacking(database):
-            return
-        self._create(database)
-        if lacking := self.lacking(database):
-            raise SettingsError(f"{self.subject}: the table {lacking} is not as this version needs it ({self.remedy})")
-
-    def lacking(self, database: SqlDatabase) -> str:
-        """Return the name of the first table that lacks columns or does not exist; "" if there is none."""
-        for table in self.tables:
-            nothing = sa.select(table).where(sa.false())
-            try:
-                database.read(lambda connection, nothing=nothing: connection.execute(nothing).all())  # type: ignore[misc]
-            except SqlFailed as exc:
-                if exc.number not in MISSING:
-                    raise
-                return table.name
-        return ""
-
-    def _create(self, database: SqlDatabase) -> None:
-        def create(connection: sa.Connection) -> None:
-            for statement in self.statements(database.kind):
-                connection.exec_driver_sql(statement)
-
-        try:
-            database.transact(create)
-        except SqlFailed as exc:
-            if exc.number not in MISSING:
-                raise
-            missing = f"the {self.name} missing and this SQL user may not create them"
-            raise SettingsError(f"{self.subject}: {missing} ({self.remedy})") from exc

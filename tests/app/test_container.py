@@ -22,6 +22,7 @@ from services.errors import AuthError
 from services.feedback.records import RatedAnswer
 from services.models import Question
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
+from tests.support.schema import migrated
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, wait_until
 
 QUESTION = Question("年假怎么申请", "wecom", "default", "zhangsan", msgid="m-1")
@@ -193,7 +194,7 @@ def test_health_shows_the_parts_that_are_used(
     redis_url: str, tmp_path: Path, changes: dict[str, str], parts: list[str]
 ) -> None:
     """A dependency that the settings do not use is not checked."""
-    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    create_demo_users(migrated(f"sqlite:///{tmp_path / 'users.db'}"))
     if "DATABASE_PATH" in changes:
         changes = {**changes, "DATABASE_PATH": str(tmp_path / "users.db")}
     with MockAuth() as auth:
@@ -236,7 +237,7 @@ def test_health_says_why_a_bot_is_not_subscribed(redis_url: str, fields: dict[st
 
 def test_health_reports_broken_dependencies_that_answer(redis_server: RedisServer, tmp_path: Path) -> None:
     """An auth API that fails every login, a wrong clock, a folder that cannot be written, a missing Redis database."""
-    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    create_demo_users(migrated(f"sqlite:///{tmp_path / 'users.db'}"))
     with MockAuth() as auth, MockDify() as dify:
         auth.behaviour, dify.clock_ahead = "garbage", 1200.0
         external = {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "AUTH_USER_QUERY": DEMO_USER_QUERY}

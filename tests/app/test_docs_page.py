@@ -33,7 +33,7 @@ def client() -> FlaskClient:
     app = Flask(__name__, static_folder=None)
     app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr", texts=Texts("en")))
     health = Health(rag=("mock", lambda: True), dependencies={})
-    parts: dict[str, Any] = {"health": health, "ready": lambda: True, "metrics": lambda: b"", "ops_port": None}
+    parts: dict[str, Any] = {"health": health, "readiness": lambda: "ready", "metrics": lambda: b"", "ops_port": None}
     parts["administrators"] = Administrators(None, Guesses(), None)
     app.register_blueprint(ops_blueprint(name="x", version="1", **parts))
     register_rest_errors(app, Texts("en"))

@@ -48,6 +48,7 @@ OUTSIDE = {
         "bootstrap.container",
     ),
     "sqlalchemy": ("services.*.*store", "services.sql.*", "services.batches.tables", "services.batches.claims"),
+    "alembic": ("services.sql.*",),
     "pymysql": ("services.sql.*",),
     "requests": ("services.*_service", "services.http.*", "services.providers.*"),
     "urllib3": ("services.*_service", "services.http.*", "services.providers.*"),

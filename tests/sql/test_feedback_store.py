@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from config.errors import SettingsError
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import DELETED_AT_ONCE, FEEDBACK, KEPT_DAYS, SqlFeedbackStore
 from tests.support.batches.shelf import at_once
-from tests.support.servers.processes import FakeClock, MariaServer
-from tools.feedback import main
+from tests.support.schema import migrated
+from tests.support.servers.processes import FakeClock
 
 AT = 1_700_000_000
 ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "zhangsan", "dify", "m1", "c1")
@@ -22,8 +21,7 @@ ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "
 
 @pytest.fixture
 def store(sql_url: str) -> Iterator[SqlFeedbackStore]:
-    store = SqlFeedbackStore(sql_url)
-    store.prepare()
+    store = SqlFeedbackStore(migrated(sql_url))
     yield store
     store.close()
 
@@ -89,8 +87,7 @@ def test_concurrent_replicas_leave_one_row(store: SqlFeedbackStore, sql_url: str
 def test_rows_are_removed_after_a_year(sql_url: str, clock: FakeClock) -> None:
     """Some at a time, until none is left that is older."""
     clock.now = float(AT)
-    store = SqlFeedbackStore(sql_url, clock=lambda: clock.now)
-    store.prepare()
+    store = SqlFeedbackStore(migrated(sql_url), clock=lambda: clock.now)
     store.save("s1", ANSWER, [said("like", 1, person=f"p{n}") for n in range(DELETED_AT_ONCE + 1)])
     store.save("s2", ANSWER, [said("like", 1, AT + 10)])
 
@@ -100,38 +97,3 @@ def test_rows_are_removed_after_a_year(sql_url: str, clock: FakeClock) -> None:
     assert removed == [DELETED_AT_ONCE, 1, 0]
     assert [row["stream_id"] for row in rows(sql_url)] == ["s2"]
     store.close()
-
-
-def test_replicas_may_create_the_table_at_once(sql_url: str) -> None:
-    """Eight stores that prepare concurrently all succeed, and again afterwards."""
-    stores = [SqlFeedbackStore(sql_url) for _ in range(8)]
-
-    assert at_once([one.prepare for one in stores]) == [None] * 8
-
-    stores[0].prepare()
-    assert rows(sql_url) == []
-    for one in stores:
-        one.close()
-
-
-@pytest.mark.full
-def test_the_printed_statement_is_enough_for_a_limited_user(
-    maria_server: MariaServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A user who may not create tables is refused with the remedy, and works once an administrator has run it."""
-    url = maria_server.fresh_database("limited")
-    maria_server.execute("CREATE OR REPLACE USER rater@'%'")
-    maria_server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON limited.* TO rater@'%'")
-    store = SqlFeedbackStore(url.replace("root@", "rater@"))
-    with pytest.raises(SettingsError, match=r"may not create .*tools\.feedback tables"):
-        store.prepare()
-
-    assert main(["tables"]) == 0
-    (statement,) = capsys.readouterr().out.split(";\n")[:-1]
-    maria_server.execute(statement.replace("laibao_feedback", "limited.laibao_feedback", 1))
-    store.prepare()
-    store.save("s1", ANSWER, [said("like", 1)])
-
-    assert [row["rating"] for row in rows(url)] == ["like"]
-    store.close()
-    maria_server.execute("DROP USER rater@'%'")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pymysql
 import pytest
 
-from services.batches.tables import SCHEMA as BATCHES
 from services.feedback.records import RatedAnswer, Rating
-from services.feedback.sql_store import SCHEMA as FEEDBACK
 from services.feedback.sql_store import SqlFeedbackStore
+from services.sql.migrator import Migrator
+from services.sql.schema import HEAD
 from tests.support.batches.shelf import Shelf
+from tests.support.schema import migrated
 from tests.support.servers.processes import MariaServer
 
 HARDENING = Path(__file__).parents[2] / "docs" / "hardening.md"
@@ -24,10 +26,8 @@ ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "
 @pytest.fixture
 def granted(maria_server: MariaServer) -> Iterator[str]:
     """The URL of a database with all tables, for the documented account."""
-    url = maria_server.fresh_database("company")
+    url = migrated(maria_server.fresh_database("company"))
     maria_server.execute("CREATE TABLE company.users (code INT)")
-    for statement in [*BATCHES.statements("mysql"), *FEEDBACK.statements("mysql")]:
-        maria_server.execute(statement.replace("laibao_", "company.laibao_", 1))
     (block,) = re.findall(r"^```sql\n(.*?)^```", HARDENING.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     for statement in block.replace("10.0.%", "%").strip().splitlines():
         maria_server.execute(statement.rstrip(";"))
@@ -41,8 +41,9 @@ def test_the_documented_grants_are_enough(granted: str, maria_server: MariaServe
     with Shelf(granted) as shelf:
         assert shelf.ends(shelf.submits(2)).status == "completed"
         assert shelf.store.expire(-1) == 1
+    with closing(Migrator(granted)) as migrator:
+        assert migrator.revision() == HEAD
     ratings = SqlFeedbackStore(granted)
-    ratings.prepare()
     ratings.save("s1", ANSWER, [("p1", 1, Rating("like", at=1_700_000_000))])
     ratings.close()
 

@@ -60,6 +60,7 @@ class AppServer:
     def __init__(self, redis_url: str, **changes: str) -> None:
         self.app: Flask = create_app(load_settings(settings_for(redis_url, **changes), None))
         self.container: Container = self.app.extensions["wechatlaibao"]
+        wait_until(lambda: self.container.readiness == "ready", timeout=60.0)
         self._server = make_server("127.0.0.1", 0, self.app, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

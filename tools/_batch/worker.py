@@ -106,7 +106,8 @@ def answer(container: Container, path: str) -> tuple[int, bytes]:
         case "/healthz":
             return 200, b"ok\n"
         case "/readyz":
-            return (200, b"ready\n") if container.ready else (503, b"starting or leaving\n")
+            words = {"ready": b"ready\n", "migrating": b"migrating\n", "not ready": b"starting or leaving\n"}
+            return 200 if container.readiness == "ready" else 503, words[container.readiness]
         case "/metrics":
             return 200, metrics.render()
     return 404, b"only /healthz, /readyz and /metrics\n"
@@ -114,10 +115,10 @@ def answer(container: Container, path: str) -> tuple[int, bytes]:
 
 def _work(container: Container, leave: threading.Event) -> None:
     try:
-        if container.batch_store:
+        if container.migrator:
             # This process does nothing else, so it does not start without its tables.
             with suppress(StoreUnavailable):
-                container.batch_store.prepare()
+                container.migrator.run(container.settings.migration_seconds)
         container.start()
         leave.wait()
     finally:

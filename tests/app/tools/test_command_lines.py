@@ -8,14 +8,14 @@ from importlib import import_module
 import pytest
 
 from config.settings import Settings
-from services.feedback.sql_store import SCHEMA
+from services.sql.migrator import printed
 
 #: Each tool with words that make it do something.
 TOOLS = {
     "batch": ["list"],
     "dify": ["-q", "一"],
     "doctor": [],
-    "feedback": ["tables"],
+    "migrate": ["sql"],
     "push": ["--to", "zhangsan", "一"],
     "settings": [],
     "streams": ["list"],
@@ -46,7 +46,7 @@ def test_an_unknown_option_is_wrong_usage(name: str, capsys: Printed) -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_help_names_the_option_for_json(name: str, capsys: Printed) -> None:
     """Every tool, or each of its commands that prints something, has `--json`."""
-    command = [word for word in TOOLS[name][:1] if word in ("tables", "list")]
+    command = [word for word in TOOLS[name][:1] if word in ("sql", "list")]
 
     assert run(name, *command, "--help") == 0
 
@@ -68,9 +68,12 @@ def test_settings_are_json(capsys: Printed) -> None:
     assert port["meaning"]
 
 
-def test_statements_of_a_table_are_json(capsys: Printed) -> None:
-    """The array has the statements that are printed as SQL without the option."""
-    assert run("feedback", "tables", "sqlite", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == SCHEMA.statements("sqlite")
-    assert run("feedback", "tables", "sqlite") == 0
-    assert capsys.readouterr().out == ";\n\n".join(SCHEMA.statements("sqlite")) + ";\n"
+def test_statements_are_json(capsys: Printed) -> None:
+    """Each is an object on a line, in the order in which they are printed as SQL without the option."""
+    ((revision, statements),) = printed("sqlite")
+
+    assert run("migrate", "sql", "sqlite", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [{"revision": revision, "statement": statement} for statement in statements]
+    assert run("migrate", "sql", "sqlite") == 0
+    assert capsys.readouterr().out == f"-- {revision}\n" + "".join(f"{statement};\n\n" for statement in statements)

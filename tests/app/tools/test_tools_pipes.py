@@ -54,7 +54,7 @@ def programs(app_server: AppServer, redis_server: RedisServer, dify: MockDify, f
         "dify help": (app, ["tools.dify", "--help"]),
         "batch run": (key, ["tools.batch", "run", str(folder / "q.txt")]),
         "batch status": (key, ["tools.batch", "status"]),
-        "feedback": ({}, ["tools.feedback", "tables"]),
+        "migrate": ({}, ["tools.migrate", "sql"]),
         "streams": (settings, ["tools.streams", "list"]),
         "doctor": (settings, ["tools.doctor"]),
     }

@@ -23,6 +23,7 @@ from services.redis.store import Call, ScriptRunner
 from services.streams.access import Access
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
+from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
@@ -69,7 +70,7 @@ class Worker:
         self.token_error: AuthError | None = None
         self.access = Access({"default": lambda: (b"k" * 32,)})
         self.ratings = RatingStore(runner, now=str(NOW))
-        self.sql = SqlFeedbackStore(url, clock=lambda: float(NOW))
+        self.sql = SqlFeedbackStore(migrated(url), clock=lambda: float(NOW))
         self.inbox = FeedbackInbox(self.ratings, self.access, wake=lambda: None)
         self.delivery = FeedbackDelivery(
             self.ratings,
@@ -104,6 +105,10 @@ class Worker:
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.ratings.now = str(float(self.ratings.now) + seconds)
+
+    def changes(self, statement: str) -> None:
+        """Run a statement on the table without the store."""
+        self.sql._database.transact(lambda connection: connection.exec_driver_sql(statement))
 
     def rows(self) -> list[tuple[str, str | None]]:
         engine = sa.create_engine(self.url)
@@ -211,13 +216,15 @@ def test_a_refusal_is_not_repeated(worker: Worker, status: int | None) -> None:
 
 def test_sql_that_is_away_does_not_delay_the_provider(worker: Worker, tmp_path: Path) -> None:
     """The row is stored when the database is back."""
-    path = tmp_path / "laibao.db"
+    path, elsewhere = tmp_path / "laibao.db", tmp_path / "elsewhere.db"
+    path.rename(elsewhere)
     path.mkdir()
     worker.rates()
     worker.delivery.work()
     assert len(worker.provider.told) == 1
 
     path.rmdir()
+    elsewhere.rename(path)
     worker.advance(LONGEST_AWAY)
     worker.delivery.work()
 
@@ -225,23 +232,19 @@ def test_sql_that_is_away_does_not_delay_the_provider(worker: Worker, tmp_path: 
     assert len(worker.provider.told) == 1
 
 
-def test_a_table_of_another_version_leaves_ratings_to_the_provider(
-    worker: Worker, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log says once what an administrator has to do; each row is counted as lost."""
-    engine = sa.create_engine(worker.url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE laibao_feedback (stream_id TEXT)")
-    engine.dispose()
-    before = lost("sql")
-    for stream_id in ("s1", "s2"):
-        worker.rates(stream_id)
+def test_ratings_wait_for_their_table(worker: Worker) -> None:
+    """Before the migration the provider has them already; the row follows."""
+    worker.changes("ALTER TABLE laibao_feedback RENAME TO elsewhere")
+    worker.rates()
+    worker.delivery.work()
+    assert len(worker.provider.told) == 1
+
+    worker.changes("ALTER TABLE elsewhere RENAME TO laibao_feedback")
+    worker.advance(LONGEST_AWAY)
     worker.delivery.work()
 
-    assert lost("sql") == before + 2
-    assert len(worker.provider.told) == 2
-    (line,) = [vars(record) for record in caplog.records if record.message == "feedback is not stored in SQL"]
-    assert "tools.feedback tables" in line["cause"]
+    assert worker.rows() == [("s1", "like")]
+    assert len(worker.provider.told) == 1
 
 
 @pytest.mark.parametrize("needed", [True, False])

@@ -14,13 +14,13 @@ from services.batches.records import BatchOptions, Item, Task
 from services.batches.store import SqlBatchStore
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
-    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}")
-    store.prepare()
+    store = SqlBatchStore(migrated(f"sqlite:///{tmp_path / 'batch.db'}"))
     yield store
     store.close()
 
@@ -131,8 +131,7 @@ def test_a_task_that_fails_to_be_stored_stops_no_other(
 
 def test_old_tasks_are_removed(runner: ScriptRunner, tmp_path: Path, clock: FakeClock) -> None:
     """Tasks are removed after the retention, by the store's clock, checked every ten minutes; their files stay."""
-    store = SqlBatchStore(f"sqlite:///{tmp_path / 'old.db'}", clock=clock)
-    store.prepare()
+    store = SqlBatchStore(migrated(f"sqlite:///{tmp_path / 'old.db'}"), clock=clock)
     task_id = finished(store)
     keeper = archive(store, runner, tmp_path / "out", clock=clock)
     keeper.tidy()

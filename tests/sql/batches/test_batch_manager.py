@@ -20,6 +20,7 @@ from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUna
 from services.redis.store import Call, servers
 from services.streams.store import stream_keys
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.schema import migrated
 from tests.support.servers.processes import RedisServer, wait_until
 
 Open = Callable[..., BatchDesk]
@@ -32,8 +33,7 @@ def provider() -> ScriptedProvider:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
-    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100)
-    store.prepare()
+    store = SqlBatchStore(migrated(f"sqlite:///{tmp_path / 'batch.db'}"), max_unfinished=100)
     yield store
     store.close()
 
@@ -343,7 +343,7 @@ def test_an_outage_of_the_database_costs_no_item(
                 raise StoreUnavailable("away")
 
     provider.delay = 0.02
-    away = Away(f"sqlite:///{tmp_path / 'away.db'}")
+    away = Away(migrated(f"sqlite:///{tmp_path / 'away.db'}"))
     with BatchDesk(redis_url, provider, away) as desk:
         task_id = desk.submits(texts(30))
         wait_until(lambda: desk.store.get(task_id).completed >= 5, timeout=TIMEOUT)

@@ -20,6 +20,7 @@ from services.batches.claims import locked
 from services.batches.records import Claimed, Task
 from services.errors import BatchFinished, BatchQueueFull, StoreUnavailable
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at_once, empty_database
+from tests.support.schema import migrated
 from tests.support.servers.processes import MariaServer, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -152,7 +153,6 @@ WORKER = """
     from services.batches.store import SqlBatchStore
 
     store = SqlBatchStore(sys.argv[1], read_timeout=60.0, pool_timeout=60.0)
-    store.prepare()
     print("ready", flush=True)
     sys.stdin.readline()
     lane, stumbles = int(sys.argv[2]), 0
@@ -222,7 +222,6 @@ UNDER_GEVENT = """
 
     path = sys.argv[1]
     store = SqlBatchStore(f"sqlite:///{path}")
-    store.prepare()
     store.create(owner="key:a", name="n", texts=["q"] * 40)
     done, ticks = [], []
 
@@ -254,6 +253,7 @@ UNDER_GEVENT = """
 def test_under_gevent_a_locked_file_blocks_only_writers(tmp_path: Path) -> None:
     """While another connection locks the file, greenlets that do not write run; then every item is done once."""
     path = tmp_path / "batches.db"
+    migrated(f"sqlite:///{path}")
     command = [sys.executable, "-c", textwrap.dedent(UNDER_GEVENT), str(path)]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=100.0, check=False, cwd=ROOT)

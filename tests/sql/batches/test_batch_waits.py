@@ -19,6 +19,7 @@ from services.models import ProviderEvent, Query
 from services.redis.store import Call, ScriptRunner
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
 from tests.support.made_providers import openai_provider
+from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
 from tests.support.texts import KEYS
@@ -51,8 +52,7 @@ def provider() -> BusyProvider:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: FakeClock) -> Iterator[SqlBatchStore]:
-    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100, clock=clock)
-    store.prepare()
+    store = SqlBatchStore(migrated(f"sqlite:///{tmp_path / 'batch.db'}"), max_unfinished=100, clock=clock)
     yield store
     store.close()
 

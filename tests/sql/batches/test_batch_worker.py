@@ -19,6 +19,7 @@ from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis.store import Call
 from tests.support.answers import typed
 from tests.support.batches.desk import OWNER, TIMEOUT, ScriptedProvider, in_thread
+from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
 from tests.support.texts import KEYS
@@ -69,8 +70,7 @@ def desk(redis_url: str, provider: ScriptedProvider) -> Iterator[Desk]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Forgetful]:
-    store = Forgetful(f"sqlite:///{tmp_path / 'batch.db'}")
-    store.prepare()
+    store = Forgetful(migrated(f"sqlite:///{tmp_path / 'batch.db'}"))
     yield store
     store.close()
 

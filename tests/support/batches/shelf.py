@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from services.batches.records import BatchOptions, Claimed, Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchUnknown
+from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock, MariaServer
 
 OWNER = "key:0a1b"
@@ -31,7 +32,7 @@ class Shelf:
         self.store = SqlBatchStore(url, **{"pool_timeout": 30.0, "pool_size": 8, "read_timeout": 30.0, **options})
 
     def __enter__(self) -> Self:
-        self.store.prepare()
+        migrated(self.url)
         for table in ("tasks", "items"):
             self.write(f"DELETE FROM laibao_batch_{table}")
         return self

@@ -25,14 +25,14 @@ class Replica:
     """The operations' routes of a replica whose state the test sets."""
 
     def __init__(self, ops_port: int | None = None, admin_token: str | None = None) -> None:
-        self.ready, self.redis, self.rag = True, True, True
+        self.readiness, self.redis, self.rag = "ready", True, True
         self.app = Flask("ops")
         self.app.register_blueprint(
             ops_blueprint(
                 name="来宝",
                 version="1.2.3",
                 health=self.health,
-                ready=lambda: self.ready,
+                readiness=lambda: self.readiness,
                 metrics=lambda: b"counted 1\n",
                 administrators=Administrators(admin_token, Guesses(most=2), ops_port),
                 ops_port=ops_port,
@@ -60,7 +60,7 @@ def is_now(timestamp: str) -> bool:
 
 def test_healthz_is_ok_while_the_process_replies(replica: Replica) -> None:
     """Liveness does not depend on Redis or on readiness."""
-    replica.ready = replica.redis = False
+    replica.readiness, replica.redis = "not ready", False
 
     status, body = replica.says("/healthz")
 
@@ -69,14 +69,14 @@ def test_healthz_is_ok_while_the_process_replies(replica: Replica) -> None:
     assert body == {"status": "ok", "service": "来宝"}
 
 
-@pytest.mark.parametrize(("ready", "answer"), [(True, (200, "ready")), (False, (503, "not ready"))])
-def test_only_a_ready_replica_gets_traffic(replica: Replica, ready: bool, answer: tuple[int, str]) -> None:
+@pytest.mark.parametrize(("readiness", "status"), [("ready", 200), ("not ready", 503), ("migrating", 503)])
+def test_only_a_ready_replica_gets_traffic(replica: Replica, readiness: str, status: int) -> None:
     """The state is read at each request, because draining may begin at any time."""
-    replica.ready = ready
+    replica.readiness = readiness
 
-    status, body = replica.says("/readyz")
+    code, body = replica.says("/readyz")
 
-    assert (status, body["status"]) == answer
+    assert (code, body["status"]) == (status, readiness)
     assert is_now(body["timestamp"])
 
 
