@@ -7,12 +7,12 @@ one at a time.
                     `refused` comes instead of `asked` if no stream was opened
     its frames      analyzing or instant_query → querying_rag → answer* → answer with final: true → idle
 
-Each final text is judged by itself. The question found in it is asked, without the sentences around it, and frames show
-it as `question`. A question that points to what was said before (病假呢, how long does it take) is asked as the whole
-text, preceded by the texts since the last question (bounded, see `Transcript`). An instant query asks the last final
-text alone. A question spoken during an answer gets its frames when its own answer is shown; a `queued` frame names its
-stream before. `Transcript` holds the last final text and the context of the next question, `Subscriptions` the batch
-tasks that the client follows.
+Each final text is judged by itself; frames show the question found in it as `question`. It is asked with what
+follows it in that text, without the sentences before it. A question that points to what was said before (病假呢, how
+long does it take) is asked as the whole text, preceded by the texts since the last question (bounded, see
+`Transcript`). An instant query asks the last final text alone. A question spoken during an answer gets its frames
+when its own answer is shown; a `queued` frame names its stream before. `Transcript` holds the last final text and
+the context of the next question, `Subscriptions` the batch tasks that the client follows.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class RealtimeSession:
             self._transcript.keep(text)
             return [self._frames.status("waiting_for_question", "note_waiting")]
         answer = SessionAnswer(self.session_id, "spoken", found.question.strip() or text, found.confidence)
-        asked = joined(self._transcript.context, text) if found.points_back else answer.question
+        asked = joined(self._transcript.context, text) if found.points_back else found.onwards or text
         return self.answers.ask(answer, asked, html=piece.html)
 
     def _control(self, control: Control) -> list[Effect]:

@@ -60,6 +60,8 @@ class Detection:
     confidence: float
     #: The sentences that are questions, unchanged; "" if there are none.
     question: str
+    #: The utterance without the sentences before its first question; "" if there is none.
+    onwards: str = ""
     #: Whether the question points to what was said before it, so that it cannot be understood alone.
     points_back: bool = False
 
@@ -73,7 +75,10 @@ def detect(text: str) -> Detection:
     judged = [_judge(sentence) for sentence in sentences(text)]
     confidence = max((each for each, _ in judged), default=0.0)
     asking = [sentence for each, sentence in judged if each >= THRESHOLD]
-    return Detection(bool(asking), confidence, _joined(asking), bool(asking) and _points_back(asking[0]))
+    if not asking:
+        return Detection(False, confidence, "")
+    onwards = text[text.find(asking[0]) :].rstrip()
+    return Detection(True, confidence, _joined(asking), onwards, _points_back(asking[0]))
 
 
 def sentences(text: str) -> Iterator[str]:

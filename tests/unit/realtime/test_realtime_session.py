@@ -442,12 +442,12 @@ def test_the_last_text_survives_its_answer(desk: Desk, status: Any, final: str) 
 
 
 def test_a_question_is_asked_without_the_sentences_before_it(desk: Desk) -> None:
-    """DR6: neither those of earlier texts nor that of its own text."""
+    """DR6: neither those of earlier texts nor that of its own text; what follows it may be about it."""
     desk.says("今天的会先到这里。")
     desk.says("那我们下周再开会吧IT 服务台的电话是多少？")
-    desk.says("大家辛苦了。年假怎么申请？")
+    desk.says("大家辛苦了。年假怎么申请？我在上海。")
 
-    assert desk.asked == [("IT 服务台的电话是多少？", "s1"), ("年假怎么申请？", "s1")]
+    assert desk.asked == [("IT 服务台的电话是多少？", "s1"), ("年假怎么申请？我在上海。", "s1")]
 
 
 def test_context_is_sent_with_one_question_that_points_to_it(desk: Desk) -> None:
