@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -54,27 +55,93 @@ def test_buttons_are_enabled_while_they_mean_something(writer: Visitor) -> None:
     expect(button(name="立即提问")).to_be_enabled()
 
 
-def test_queued_and_refused_questions_are_visible(writer: Visitor) -> None:
-    """One answer runs and three wait; the next question is refused with its reason, and is asked again by a button."""
+def test_questions_without_room_at_the_server_wait_in_the_queue(writer: Visitor) -> None:
+    """One answer runs, three wait at the server and two here: none is an error, and all are answered in their order."""
+    first, *others = ["年假怎么申请？", *(f"第{number}条规定是什么？" for number in range(5))]
+    writer.types(f"{first}[[slow]]")
+    writer.sees_it_grow()
+    for question in others:
+        writer.types(question)
+
+    expect(writer.sees("#queue .mine")).to_have_text(others)
+    expect(writer.sees(".sentence small")).to_have_text(["", *["排队中"] * 5])
+    expect(writer.sees(".turn[data-state=held]")).to_have_count(2)
+    expect(writer.sees("main .failure:not(:empty)")).to_have_count(0)
+    writer.page.reload()
+    expect(writer.sees(".turn[data-state=finished]")).to_have_count(6)
+
+    expect(writer.sees("#talk .mine")).to_have_text([first, *others])
+    expect(writer.sees(".sentence small")).to_have_text([""] * 6)
+    expect(writer.sees("#queue .turn")).to_have_count(0)
+    expect(writer.sees("main .failure:not(:empty)")).to_have_count(0)
+
+
+def test_a_stop_ends_the_queue_and_a_full_queue_refuses(writer: Visitor) -> None:
+    """Held questions are stopped with the others; one for which even the queue had no place is asked by a button."""
     writer.types("年假怎么申请？[[slow]]")
     writer.sees_it_grow()
-    for number in range(4):
+    for number in range(24):
         writer.types(f"第{number}条规定是什么？")
 
-    expect(writer.sees("#queue .mine")).to_have_text([f"第{number}条规定是什么？" for number in range(3)])
+    expect(writer.sees("#queue .mine")).to_have_count(23)
     refused = writer.sees(".turn[data-state=refused]")
-    expect(refused.locator(".mine")).to_have_text("第3条规定是什么？")
+    expect(refused.locator(".mine")).to_have_text("第23条规定是什么？")
     expect(refused.locator(".failure")).to_have_text(ZH["too_many_questions"])
     writer.presses("English")
     expect(refused.locator(".failure")).to_have_text(EN["too_many_questions"])
     writer.presses("Stop")
     expect(writer.sees("#queue .turn")).to_have_count(0)
-    expect(writer.sees(".sentence small").nth(1)).to_have_text("stopped")
+    expect(writer.sees(".sentence small")).to_have_text(["", *["stopped"] * 23, ""])
+    expect(writer.sees(".turn[data-state=stopped]")).to_have_count(24)
     refused.get_by_role("button", name="Ask again").click()
 
     expect(refused).to_have_count(0)
-    expect(writer.sees(".turn[data-state=finished] .mine")).to_have_text("第3条规定是什么？", timeout=TIMEOUT)
-    expect(writer.sees(".sentence span").locator("visible=true").filter(has_text="第3条")).to_have_count(1)
+    expect(writer.sees(".turn[data-state=finished] .mine")).to_have_text("第23条规定是什么？", timeout=TIMEOUT)
+    expect(writer.sees(".sentence span").locator("visible=true").filter(has_text="第23条")).to_have_count(1)
+
+
+def test_what_was_asked_is_marked_in_its_sentence(writer: Visitor) -> None:
+    """The question alone, all of a sentence that is asked at once, and nothing of others; a reload keeps the marks."""
+    writer.types("那我们下周再开会吧IT 服务台的电话是多少？")
+    writer.sees_answer(0)
+    writer.types("大家辛苦了")
+    writer.stands_at("waiting_for_question")
+    expect(writer.sees(".sentence mark")).to_have_text(["IT 服务台的电话是多少？"])
+    expect(writer.turns.locator(".mine")).to_have_text(["IT 服务台的电话是多少？"])
+    writer.presses("立即提问")
+    writer.sees_answer(1)
+
+    for _ in range(2):
+        expect(writer.sees(".sentence mark")).to_have_text(["IT 服务台的电话是多少？", "大家辛苦了"])
+        expect(writer.sees(".sentence mark").first).to_have_attribute("title", "已提问")
+        expect(writer.sees(".sentence span")).to_have_text(["那我们下周再开会吧IT 服务台的电话是多少？", "大家辛苦了"])
+        writer.page.reload()
+
+
+def test_transcript_and_answers_are_copied_and_saved(writer: Visitor, mock_dify: MockDify) -> None:
+    """The transcript and each answer are copied as text; a file has both with times, as Markdown."""
+    writer.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for name in ("复制转写", "保存转写和问答"):
+        expect(writer.page.get_by_role("button", name=name)).to_be_disabled()
+    writer.types("大家好，我们开始吧")
+    writer.types("年假怎么申请？")
+    answer = writer.sees_answer(0)
+
+    writer.presses("复制转写")
+    expect(writer.sees("#announcer")).to_have_text("已复制")
+    copied = [writer.evaluates("navigator.clipboard.readText()")]
+    writer.presses("复制回答")
+    wait_until(lambda: writer.evaluates("navigator.clipboard.readText()") not in copied, timeout=TIMEOUT / 1000)
+    copied.append(writer.evaluates("navigator.clipboard.readText()"))
+    with writer.page.expect_download() as download:
+        writer.presses("保存转写和问答")
+    saved = download.value.path().read_text("utf-8")
+
+    assert copied == ["大家好，我们开始吧\n年假怎么申请？", answer]
+    assert re.fullmatch(r"实时问答-\d{4}年.*\.md", download.value.suggested_filename)
+    time = r"\d{1,2}:\d{2}:\d{2}"
+    assert re.search(rf"## 实时转写\n\n- {time} 大家好，我们开始吧\n- {time} 年假怎么申请？ \(已提问\)\n", saved)
+    assert re.search(rf"## 问答\n\n### 年假怎么申请？\n\n\*{time}\*\n\n{re.escape(answer)}\n\n来源（1）\n\n1\. ", saved)
 
 
 def test_a_sentence_is_asked_again_although_it_is_no_question(writer: Visitor) -> None:
@@ -95,8 +162,6 @@ def test_a_reload_keeps_the_page_and_resumes_its_answers(writer: Visitor, mock_d
     """Transcript, answers and session are kept; the running answer goes on, the queued one follows, each asked once."""
     opening = "大家好，我们开始今天的培训。"
     questions = ["门禁卡怎么办理？", "加班怎么调休？[[slow]]", "出差怎么订票？"]
-    # The provider is told what was said before the first question, too.
-    asked = [opening + questions[0], *questions[1:]]
     writer.types(opening)
     writer.types(questions[0])
     writer.sees_answer(0)
@@ -108,12 +173,12 @@ def test_a_reload_keeps_the_page_and_resumes_its_answers(writer: Visitor, mock_d
 
     writer.page.reload()
 
-    assert [writer.sees_answer(number) for number in range(3)] == [mock_dify.expected_answer(one) for one in asked]
+    assert [writer.sees_answer(number) for number in range(3)] == [mock_dify.expected_answer(one) for one in questions]
     expect(writer.turns.locator(".mine")).to_have_text([question.removesuffix("[[slow]]") for question in questions])
     expect(writer.sees(".sentence span").first).to_have_text(opening)
     expect(writer.sees(".sentence small")).to_have_text([""] * 4)
     assert writer.sees("#session").text_content() == session
-    assert [len(mock_dify.asked(question)) for question in asked] == [1, 1, 1]
+    assert [len(mock_dify.asked(question)) for question in questions] == [1, 1, 1]
 
 
 def test_an_answer_is_rendered_with_its_sources(writer: Visitor) -> None:

@@ -1,38 +1,11 @@
 // The buttons at a turn: turn to another version of an answer, copy, read aloud, rate and regenerate it; edit a question.
 
-/** Milliseconds for which a copy is confirmed. */
-const COPIED_MS = 2000;
-
-/** Return a button with an icon, whose name changes with the language. */
-function iconButton(name, key, act) {
-  const made = element("button", `act ${key}`);
-  made.type = "button";
-  Object.assign(made.dataset, { label: key, hint: key });
-  made.append(icon(name));
-  made.ariaLabel = made.title = word(key);
-  made.addEventListener("click", act);
-  return made;
-}
-
-/** Copy a text; without the clipboard's API, which needs a secure origin, by a selection. */
-async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const place = Object.assign(element("textarea", "unseen"), { value: text });
-    document.body.append(place);
-    place.select();
-    document.execCommand("copy");
-    place.remove();
-  }
-}
-
 /** The buttons below an answer. `on` has the callbacks of `Turn`. */
 class AnswerActions {
   constructor(turn, on) {
     this.turn = turn;
     this.box = element("div", "actions");
-    this.copy = iconButton("copy", "copy", () => this.#copy());
+    this.copy = iconButton("copy", "copy", () => copyFrom(this.copy, this.turn.kept.text));
     this.read = iconButton("speaker", "read", () => on.read(turn));
     this.like = this.#thumb("like", on);
     this.dislike = this.#thumb("dislike", on);
@@ -107,13 +80,6 @@ class AnswerActions {
   #close() {
     this.reasons?.remove();
     this.reasons = null;
-  }
-
-  async #copy() {
-    await copyText(this.turn.kept.text);
-    this.copy.replaceChildren(icon("check"));
-    announce(word("copied"));
-    setTimeout(() => this.copy.replaceChildren(icon("copy")), COPIED_MS);
   }
 }
 

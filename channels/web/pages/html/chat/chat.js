@@ -62,7 +62,7 @@ const answers = new Answers(database, (frame) => connection.send(frame), {
 const list = new ChatList(database, () => answers.chat.id, {
   open: (id) => id !== answers.chat.id && openChat(id),
   fresh: () => (answers.turns.length ? openChat(newId()) : question.focus()),
-  exported: async (chat) => saveMarkdown(chat.title, await database.turns(chat.id)),
+  exported: async (chat) => saveMarkdown(chat.title, asMarkdown(chat.title, await database.turns(chat.id))),
   deleted: deleteChat,
 });
 

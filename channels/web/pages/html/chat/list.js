@@ -208,13 +208,3 @@ function whenOf(milliseconds) {
   if (today) return then.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
   return then.toLocaleDateString(language, { year: "numeric", month: "short", day: "numeric" });
 }
-
-/** Let the browser save a conversation as a Markdown file. */
-function saveMarkdown(title, turns) {
-  const file = new Blob([asMarkdown(title, turns)], { type: "text/markdown;charset=utf-8" });
-  const link = element("a");
-  link.href = URL.createObjectURL(file);
-  link.download = `${title.replace(/[\\/:*?"<>|\s]+/g, "-").slice(0, 60)}.md`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}

@@ -12,12 +12,25 @@ const connection = createConnection({
 
 const addressed = (frame) => (session ? { ...frame, session_id: session } : frame);
 const send = (frame) => connection.send(addressed(frame));
-const transcript = new Transcript(send, drawControls);
+const transcript = new Transcript({
+  send,
+  changed: drawControls,
+  held: (text) => turns.hold(text),
+  released: (id) => turns.release(id),
+});
 const turns = new Turns({
-  begun: (id) => transcript.begun(id),
+  begun: (id, question) => transcript.begun(id, question),
   again: (question) => transcript.again(question),
   changed: drawControls,
 });
+
+/** The stages after which the server may have room for another question. */
+const ROOM = ["listening", "analyzing", "idle"];
+
+/** Send a sentence that waits for room at the server; where there is none, it is held again. */
+function askHeld() {
+  if (!paused) transcript.next();
+}
 
 const TAKE = {
   ack(frame) {
@@ -25,14 +38,16 @@ const TAKE = {
     else transcript.acked(frame);
   },
   queued(frame) {
-    transcript.queued(frame.stream_id);
+    transcript.queued(frame.stream_id, frame.question);
     turns.queued(frame.stream_id, frame.question);
+    askHeld();
   },
   status(frame) {
     stages.show(frame);
     if (frame.stage === "waiting_for_question") transcript.noQuestion();
     if (frame.stage === "interrupting") forgetWaiting();
     if (frame.stream_id) turns.begin(frame.stream_id, frame.question);
+    if (ROOM.includes(frame.stage)) askHeld();
   },
   answer(frame) {
     const { id, kept } = turns.take(frame);
@@ -43,6 +58,7 @@ const TAKE = {
   },
   error(frame) {
     if (frame.stream_id) return turns.complain(frame) || noteError(frame);
+    if (frame.code === "TOO_MANY_QUESTIONS" && transcript.hold()) return undefined;
     const sentence = transcript.settled();
     return sentence ? turns.refused(sentence.text, frame) : noteError(frame);
   },
@@ -150,7 +166,8 @@ function drawControls() {
   byId("stop").disabled = !connected || !turns.open.length;
   byId("fresh").disabled = !connected;
   const [talks, heard] = [byId("talk").childElementCount > 0, byId("finals").childElementCount > 0];
-  byId("clear").disabled = !talks && !heard;
+  byId("clear").disabled = byId("save").disabled = !talks && !heard;
+  byId("copy-heard").disabled = !heard;
   byId("empty").hidden = talks;
   byId("hint").hidden = heard;
   [byId("questions").textContent, byId("answers").textContent] = turns.counts;
@@ -181,6 +198,8 @@ function clear() {
 }
 
 const PRESSED = {
+  "copy-heard": ({ currentTarget }) => copyFrom(currentTarget, transcript.heard.map(({ text }) => text).join("\n")),
+  save: () => saveMarkdown(minutesTitle(), minutes(transcript.heard, turns.all)),
   mic: () => (speech.listening ? speech.stop() : speech.start()),
   hush: () => speech.hush(),
   pause: togglePause,

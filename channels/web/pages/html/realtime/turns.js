@@ -4,19 +4,20 @@
 /** Maximum turns and notes on the page. */
 const TURNS = 200;
 
-/** The states of an unfinished answer, and those after which the question can be asked again. */
+/** The states of an unfinished answer, those in the queue, and those after which the question can be asked again. */
 const OPEN = ["queued", "waiting", "growing"];
+const QUEUED = ["held", "queued"];
 const AGAIN_AFTER = ["stopped", "failed", "refused"];
 /** The note of each state. */
-const NOTES = { queued: "queued", waiting: "thinking", stopped: "stopped" };
+const NOTES = { held: "queued", queued: "queued", waiting: "thinking", stopped: "stopped" };
 
 /**
- * A question and its answer. `kept` is its whole state as JSON. States: queued, waiting, growing, and finally finished,
- * stopped, failed or refused (never asked).
+ * A question and its answer. `kept` is its whole state as JSON, with its time `at`. States: held (the server has no room
+ * for it yet), queued, waiting, growing, and finally finished, stopped, failed or refused (never asked).
  */
 class Turn {
   constructor(kept, again) {
-    const begun = { state: "waiting", cursor: 0, text: "", blocks: [], sources: [], files: [], mock: false, error: null };
+    const begun = { state: "waiting", cursor: 0, text: "", blocks: [], sources: [], files: [], mock: false, error: null, at: Date.now() };
     this.kept = { ...begun, ...kept };
     this.box = element("article", "turn");
     this.answer = element("div", "theirs");
@@ -81,6 +82,7 @@ class Turn {
       ...notes.map((key) => labelled("span", "", key)),
       ...(mock ? [labelled("span", "tag", "mock")] : []),
       ...(AGAIN_AFTER.includes(state) ? [pressed("askAgain", () => this.again(this), "again")] : []),
+      ...(text && !this.open ? [iconButton("copy", "copy", ({ currentTarget }) => copyFrom(currentTarget, this.kept.text))] : []),
     );
   }
 
@@ -111,7 +113,10 @@ class Turns {
     this.#changed.clear();
   });
 
-  /** `on` has callbacks: `begun` gets the id of each stream whose answer starts, `again` a question, `changed` nothing. */
+  /**
+   * `on` has callbacks: `begun` gets the id of each stream whose answer starts, and its question, `again` a question,
+   * `changed` nothing.
+   */
   constructor(on) {
     this.on = on;
   }
@@ -122,8 +127,13 @@ class Turns {
 
   /** The numbers of questions and of answers on the page. */
   get counts() {
-    const asked = [...this.#turns.values()].filter(({ kept }) => !["queued", "refused"].includes(kept.state));
-    return [asked.length, asked.filter(({ kept }) => kept.text).length];
+    const asked = this.all.filter(({ state }) => ![...QUEUED, "refused"].includes(state));
+    return [asked.length, asked.filter(({ text }) => text).length];
+  }
+
+  /** The states of all turns, oldest first, as `kept` of a turn. */
+  get all() {
+    return [...this.#turns.values()].map(({ kept }) => kept);
   }
 
   /** Show the turns of before a reload; return them. */
@@ -136,6 +146,17 @@ class Turns {
     if (!this.#turns.has(id)) this.#show({ id, question, state: "queued" });
   }
 
+  /** Show a sentence for which the server has no room yet; return its id. */
+  hold(question) {
+    return this.#show({ id: `held-${newId()}`, question, state: "held" }).id;
+  }
+
+  /** Remove a sentence that was held. */
+  release(id) {
+    const turn = this.#turns.get(id);
+    if (turn) this.#remove(turn);
+  }
+
   /** Show a question that was not asked, and why. */
   refused(question, error) {
     this.#show({ id: `refused-${newId()}`, question, state: "refused" }).complain(error);
@@ -145,7 +166,7 @@ class Turns {
   begin(id, question = "") {
     const known = this.#turns.get(id);
     if (known && known.kept.state !== "queued") return known;
-    this.on.begun(id);
+    this.on.begun(id, question);
     const turn = known ?? this.#show({ id, question });
     this.#change(turn, () => turn.becomes("waiting"));
     return turn;
@@ -182,15 +203,16 @@ class Turns {
     });
   }
 
-  /** Mark the queued questions as stopped, or all unfinished ones. */
+  /** Mark the questions in the queue as stopped, or all unfinished ones. */
   stop({ queued = false } = {}) {
-    for (const turn of this.open) {
-      if (!queued || turn.kept.state === "queued") this.#change(turn, () => turn.becomes("stopped"));
+    const states = queued ? QUEUED : [...QUEUED, ...OPEN];
+    for (const turn of this.#turns.values()) {
+      if (states.includes(turn.kept.state)) this.#change(turn, () => turn.becomes("stopped"));
     }
   }
 
   clear() {
-    for (const turn of this.#turns.values()) if (!turn.open) this.#remove(turn);
+    for (const turn of this.#turns.values()) if (!turn.open && turn.kept.state !== "held") this.#remove(turn);
     this.on.changed();
   }
 
@@ -223,7 +245,7 @@ class Turns {
   #change(turn, act) {
     follow(byId("talk"), () => {
       act();
-      const place = byId(turn.kept.state === "queued" ? "queue" : "talk");
+      const place = byId(QUEUED.includes(turn.kept.state) ? "queue" : "talk");
       if (turn.box.parentElement !== place) place.append(turn.box);
     });
     this.#changed.add(turn);

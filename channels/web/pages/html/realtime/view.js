@@ -13,6 +13,11 @@ const STAGES = [
   "closed",
 ];
 
+/** Tell screen readers what a button has done. */
+function announce(text) {
+  byId("announcer").textContent = text;
+}
+
 /** Return a button with a text of the page, and an icon. */
 function pressed(key, act, shape = "") {
   const button = element("button", "quiet small");
