@@ -33,6 +33,8 @@ from utils.stream_utils import render_frame
 
 #: Seconds between two polls, and for which a client waits for one frame, event or reply before it comes back.
 POLL, SILENCE = 0.7, 40.0
+#: Seconds until all ratings have reached Dify after the last answer.
+RATED = 60.0
 #: How often a bubble's text may become shorter before its user gives up: each is counted.
 SHRINKS = 50
 #: Questions of one batch.
@@ -429,16 +431,12 @@ def _replied(world: World, method: str, path: str, status: int, **options: Any) 
 
 def ratings_lost(world: World, rated: int) -> int:
     """Wait until Dify has the ratings of so many answers; return how many are missing."""
-    missing = [rated]
-
-    def all_there() -> bool:
-        missing[0] = rated - len({message for message, kind, _ in list(world.dify.ratings) if kind == "like"})
-        return missing[0] <= 0
-
-    for _ in world.tries():
-        if all_there():
+    end = time.monotonic() + RATED
+    while missing := rated - len({message for message, kind, _ in list(world.dify.ratings) if kind == "like"}):
+        if missing < 0 or time.monotonic() > end:
             break
-    return max(0, missing[0])
+        time.sleep(POLL)
+    return max(0, missing)
 
 
 CHANNELS: Mapping[str, Channel] = {
