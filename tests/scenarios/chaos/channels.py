@@ -19,6 +19,7 @@ from websockets.exceptions import WebSocketException
 
 from config.texts import ZH
 from demo.mocks.dify.features.asking_back import LEAD, rest
+from demo.wecom.bubble import SHRUNK
 from demo.wecom.feedback import rates
 from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
 from tests.scenarios.chaos.world import KEY, LATE, LONG, PATIENCE, World
@@ -35,6 +36,8 @@ from utils.stream_utils import render_frame
 POLL, SILENCE = 0.7, 40.0
 #: Seconds until all ratings have reached Dify after the last answer.
 RATED = 60.0
+#: The rule that replies of a stopped replica break.
+IN_TIME = "in time"
 #: How often a bubble's text may become shorter before its user gives up: each is counted.
 SHRINKS = 50
 #: Questions of one batch.
@@ -114,6 +117,7 @@ def userid(place: int) -> str:
 @contextmanager
 def person_of(world: World, place: int, bot: str = "") -> Iterator[WeComUser]:
     with world.replicas.person(userid(place), at=place, bot=bot, responses=world.responses) as person:
+        person.strict = False
         yield person
 
 
@@ -127,7 +131,8 @@ def polled(world: World, person: WeComUser, seen: Seen) -> tuple[Seen, Bubble | 
         return (seen if isinstance(exc, TimeoutError) else seen.ends(f"{type(exc).__name__}: {exc}")), bubble
     seen.backwards, seen.stall = bubble.shrunk, stall(bubble)
     seen.end, seen.text = end_of(bubble.content, seen.wanted)
-    return seen, bubble
+    broken = {str(each) for frame in bubble.frames for each in frame.broken if each.rule not in (SHRUNK, IN_TIME)}
+    return (replace(seen, end=f"rules broken: {broken}") if broken else seen), bubble
 
 
 def end_of(shown: str, wanted: str) -> tuple[str, str]:

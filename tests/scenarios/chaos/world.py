@@ -136,7 +136,8 @@ def world(
         stack.callback(fleet.close)
         fleet.start(count)
         wecom.wait_until(lambda: wecom.subscribed(BOT_ID) > 0, PATIENCE)
-        yield World(redis, maria, auth, dify, dify_gate, responses, wecom, fleet, dice)
+        waits = itertools.count(dice.randrange(1000))
+        yield World(redis, maria, auth, dify, dify_gate, responses, wecom, fleet, dice, waits=waits)
 
 
 def _usage(wecom: LongConnectionServer) -> dict[str, str]:
