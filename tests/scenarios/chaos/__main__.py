@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from pathlib import Path
@@ -69,7 +70,8 @@ class Crowd:
             try:
                 seen = CHANNELS[channel].use(self._here, number, turn)
             except Exception as exc:  # a client that ends unnoticed would hide what it met
-                self._report.broken.append(f"{channel}-{number}-{turn}: {type(exc).__name__}: {exc}")
+                where = traceback.extract_tb(exc.__traceback__)[-1]
+                self._report.broken.append(f"{channel}-{number}-{turn}: {type(exc).__name__}: {exc} ({where})")
                 seen = []
             seen = [seen] if isinstance(seen, Seen) else seen
             with self._lock:

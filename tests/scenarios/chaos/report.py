@@ -23,6 +23,8 @@ REFUSALS = (
 BREACHES = ("lost", "doubled", "cut off", "no end", "backwards")
 #: Calls of the provider for one question, at most: one more where owner and answer were both lost.
 MOST_CALLS = 2
+#: Errors that are printed.
+MOST_ERRORS = 40
 COLUMNS = (
     *("asked", "whole", "refused", *BREACHES, "calls per question", "at most"),
     *("late answers", "longest wait: median", "at most"),
@@ -115,7 +117,7 @@ class Report:
             f"refused: {_counted(said)}; ratings that did not arrive: {self.ratings_lost}",
             self.redis,
             self.logged,
-            *(["breaches:", *self.breaches, *self.broken] if not self.right else ["no invariant was broken"]),
+            *(["breaches:", *self.breaches, *self.broken[:MOST_ERRORS]] if not self.right else ["nothing was broken"]),
         ]
         return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:])
 
