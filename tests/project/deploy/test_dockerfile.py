@@ -109,6 +109,7 @@ def test_every_module_of_the_image_can_be_imported(image: Image) -> None:
 
     assert "services.answers.gateway" in names
     assert done.returncode == 0, done.stderr
+    assert "CREATE TABLE" in image.run(["python", "-m", "tools.migrate", "sql"]).stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the image as somebody else")

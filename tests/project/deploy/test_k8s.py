@@ -43,6 +43,8 @@ from tests.support.servers.manifests import (
 
 pytestmark = pytest.mark.full
 
+#: The label with a part's name.
+NAME = "app.kubernetes.io/name"
 KUBERNETES = ROOT / "docs" / "kubernetes.md"
 #: An old and a new version of Kubernetes; both schemas ship with the validator.
 VERSIONS = ["1.29", "1.37"]
@@ -133,7 +135,7 @@ def test_workers_equal_the_cpu_limit(folder: Path) -> None:
 @everywhere
 def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
     """Every pod is non-root, has the runtime's seccomp profile, no capabilities and no Kubernetes token."""
-    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet")]
+    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet", "Job")]
 
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -148,7 +150,7 @@ def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
 @everywhere
 def test_no_password_is_on_a_command_line(folder: Path) -> None:
     """Commands and probes leave passwords to variables of a shell: a command line is shown to everybody on the node."""
-    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet")]
+    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet", "Job")]
     containers = [container for pod in pods for container in pod["containers"]]
 
     commands = [word for container in containers for word in words_of(container)]
@@ -221,6 +223,7 @@ def test_selectors_select_the_pods(folder: Path) -> None:
 def test_the_base_has_no_secret_and_no_database() -> None:
     """The base has only the gateway's own kinds of manifests."""
     kinds = {"ConfigMap", "Deployment", "Service", "ServiceAccount", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
+    kinds.add("Job")
 
     assert {manifest["kind"] for manifest in render(BASE)} == kinds
 
@@ -248,6 +251,24 @@ def test_pods_find_their_settings_and_secrets(folder: Path) -> None:
 
     assert asked_for
     assert asked_for <= there
+
+
+@everywhere
+def test_the_tables_can_be_migrated_before_the_gateway_is_replaced(folder: Path) -> None:
+    """The Job has the gateway's image and settings, and no requests; the documented selector leaves the gateway."""
+    manifests, job = render(folder), one(render(folder), "Job", "wechatlaibao-migrate")
+    (container,) = pod_of(job)["containers"]
+    (spared,) = re.findall(r"name notin \((.*?)\)", (ROOT / "docs/upgrade.md").read_text("utf-8"))
+    first = [m for m in manifests if m["metadata"].get("labels", {}).get(NAME) not in spared.split(", ")]
+
+    assert (container["image"], container["command"]) == (
+        container_in(folder)["image"],
+        ["python", "-m", "tools.migrate", "up"],
+    )
+    assert not selects(one(manifests, "Service", "wechatlaibao")["spec"]["selector"], labels_of(job))
+    assert {"Job", "ConfigMap"} <= {manifest["kind"] for manifest in first}
+    assert not every(first, "Deployment", "Ingress")
+    assert dict(named_by(pod_of(job))) == dict(named_by(pod_of(gateway_in(folder))))
 
 
 def test_the_secret_example_has_the_keys_of_dev() -> None:
