@@ -160,7 +160,8 @@ class Service(WeComWire):
     """Send one conversation's callbacks to the members of a fleet in turn; if one does not take it, to the next."""
 
     def __init__(self, fleet: Fleet, first: int, path: str) -> None:
-        super().__init__((), TOKEN, AES_KEY)
+        # Its own connection is not used: each member has one.
+        super().__init__((f"http://127.0.0.1:9{path}",), TOKEN, AES_KEY)
         self._fleet = fleet
         self._turn = itertools.count(first)
         self._path = path
