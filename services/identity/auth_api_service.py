@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from services.errors import AuthError, ProviderError
@@ -19,6 +19,7 @@ from services.http.logs import hide_parameters
 from services.http.service import HTTPReply, HTTPService
 from services.identity.user_store import UserRecord
 from utils.deadline import Deadline
+from utils.running_time import running_time, wait_running
 
 Method = Literal["post", "get"]
 
@@ -43,7 +44,7 @@ class AuthApi:
         method: Method = "post",
         timeout: float = 10.0,
         pool_size: int = 10,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         self._url = url
         self._method = method
@@ -120,7 +121,7 @@ class AuthApi:
 
     @contextmanager
     def _call(self, verb: str, **sent: Any) -> Iterator[HTTPReply]:
-        if not self._slots.acquire(timeout=self._timeout):
+        if not wait_running(partial(self._slots.acquire, True), self._timeout):
             raise _unavailable("every connection to the auth API is in use")
         until = Deadline(self._timeout, clock=self._clock)
         options: dict[str, Any] = {"timeout": self._timeout, "headers": {"Accept": "application/json"}, **sent}

@@ -2,7 +2,8 @@
 
 `authenticate` fails closed: if any dependency is unreachable, slow or unreadable, it raises `AuthError`. Over all
 replicas one lookup per user runs at a time; other callers wait for its result, those of this process at a lock by name.
-Failures are cached for seconds.
+Failures are cached for seconds. That a party is away is shared only with callers that waited for the same lookup, and
+not at all if this process was stopped meanwhile: the next question tries again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from config.errors import LaibaoError, SettingsError
@@ -23,6 +25,7 @@ from services.identity.token_store import Denied, TokenStore
 from services.identity.user_store import SqlUserStore, UserRecord
 from services.models import Identity, UserInfo
 from services.redis.lock_store import LockStore
+from utils.running_time import RunningClock, running_time, wait_running
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ UserAuthMode = Literal["external", "allowlist", "none"]
 DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0, "store_refused": 2.0}
 #: Seconds between two attempts while Redis or SQL does not answer.
 PAUSE = 0.25
+#: Seconds: a call that began at least so long before the failure of a lookup has waited for it.
+WAITED = 0.05
 #: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer causes one more API call at most. A
 #: dead replica's lock must expire before callers that wait for it time out.
 LOCK_MARGIN = 3.0
@@ -54,7 +59,7 @@ class UserLocks:
             lock, wanted = self._locks.get(name, (threading.Lock(), 0))
             self._locks[name] = (lock, wanted + 1)
         try:
-            if not lock.acquire(timeout=timeout):
+            if not wait_running(partial(lock.acquire, True), timeout):
                 raise AuthError("another call for this user takes too long", code="auth_unavailable")
             try:
                 yield
@@ -111,7 +116,7 @@ class AuthService:
         *,
         external: ExternalAuth | None = None,
         allowlist: Collection[str] = (),
-        clock: Callable[[], float] = time.monotonic,
+        clock: RunningClock = running_time,
     ) -> None:
         self.mode = mode
         self._allowlist = frozenset(allowlist)
@@ -161,10 +166,27 @@ class _UsersAway(StoreUnavailable):
     """The user database does not answer. Any other `StoreUnavailable` in this module comes from Redis."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of `authenticate`."""
+
+    userid: str
+    corp: str
+    #: When it began, by the service's clock, and the pauses of this process until then.
+    began: float
+    paused: float
+    #: The same in all attempts: Redis may have taken the lock in an attempt whose reply was lost.
+    lock_token: str
+
+    @property
+    def lock_name(self) -> str:
+        return f"auth:{self.corp}:{self.userid}"
+
+
 class _External:
     """Mode external: reads the cache, serializes the lookups of a user, and gets new tokens."""
 
-    def __init__(self, parts: ExternalAuth, clock: Callable[[], float]) -> None:
+    def __init__(self, parts: ExternalAuth, clock: RunningClock) -> None:
         timeout = parts.timeouts.api
         self.api = AuthApi(parts.url, method=parts.method, timeout=timeout, pool_size=parts.pool_size, clock=clock)
         self._tokens = parts.tokens
@@ -180,86 +202,88 @@ class _External:
         if not userid:
             raise AuthError(code="unknown_user")
         failing_since: float | None = None
-        # The same in all attempts: Redis may have taken the lock in an attempt whose reply was lost.
-        lock_token = secrets.token_hex(16)
+        call = _Call(userid, corp, self._clock(), self._clock.paused, secrets.token_hex(16))
         while True:
             began = self._clock()
             try:
-                return self._known(userid, corp) or self._shared(userid, corp, lock_token)
+                return self._known(call) or self._shared(call)
             except StoreUnavailable as exc:
                 now = self._clock()
                 if failing_since is None:
                     # Time spent waiting for SQL counts; the API's time before Redis failed does not.
                     failing_since = began if isinstance(exc, _UsersAway) else now
                 if now - failing_since >= self._timeout_of(exc):
-                    raise self._unavailable(userid, corp, exc) from exc
+                    raise self._unavailable(call, exc) from exc
             time.sleep(PAUSE)
 
     def _timeout_of(self, failure: LaibaoError) -> float:
         """Return for how many seconds attempts are repeated after this failure."""
         return self._timeouts.sql if isinstance(failure, _UsersAway) else self._timeouts.redis
 
-    def _unavailable(self, userid: str, corp: str, cause: LaibaoError) -> AuthError:
+    def _unavailable(self, call: _Call, cause: LaibaoError) -> AuthError:
         log.warning("authentication failed: auth_unavailable (%s)", cause)
-        self._deny(userid, corp, "auth_unavailable")
+        self._deny(call, "auth_unavailable")
         return AuthError(str(cause), code="auth_unavailable")
 
-    def _known(self, userid: str, corp: str) -> Identity | None:
-        """Return the cached identity, None if there is none. Raises a cached failure again."""
-        match self._tokens.load(userid, corp):
+    def _known(self, call: _Call) -> Identity | None:
+        """Return the cached identity, None if there is none. Raises a cached failure again, unless it may be over."""
+        match self._tokens.load(call.userid, call.corp):
             case None:
+                return None
+            case Denied("auth_unavailable" as code, left) if (
+                self._clock() - call.began < DENIED_SECONDS[code] - left + WAITED
+            ):
                 return None
             case Denied(code):
                 raise AuthError("remembered", code=code)
             case cached:
                 # The auth service may have written the value in a form of its own; SQL has the user then.
-                user = cached.user or self._find(userid, corp).user
+                user = cached.user or self._find(call).user
                 return Identity("cached", user, cached.token)
 
-    def _shared(self, userid: str, corp: str, lock_token: str) -> Identity:
+    def _shared(self, call: _Call) -> Identity:
         """Renew the token under the user's lock, or return the result of the lock's last holder."""
-        name = f"auth:{corp}:{userid}"
         end = self._clock() + self._timeouts.turn
-        with self._user_locks.hold(name, self._timeouts.turn):
+        with self._user_locks.hold(call.lock_name, self._timeouts.turn):
             identity = self._locks.once(
-                name,
-                load=lambda: self._known(userid, corp),
-                make=lambda: self._renew(userid, corp),
+                call.lock_name,
+                load=lambda: self._known(call),
+                make=lambda: self._renew(call),
                 ttl=self._lock_ttl,
                 over=lambda: self._clock() >= end,
-                token=lock_token,
+                token=call.lock_token,
             )
         if identity is None:
             raise AuthError("another replica's call takes too long", code="auth_unavailable")
         return identity
 
-    def _renew(self, userid: str, corp: str) -> Identity:
+    def _renew(self, call: _Call) -> Identity:
         try:
-            record = self._find(userid, corp)
+            record = self._find(call)
             token, life = self.api.token(record)
         except AuthError as exc:
             log.warning("authentication failed: %s (%s)", exc.code, exc)
-            self._deny(userid, corp, exc.code)
+            self._deny(call, exc.code)
             raise
-        self._save(userid, corp, token, record.user, min(life, self._token_ttl))
+        self._save(call, token, record.user, min(life, self._token_ttl))
         return Identity("renewed", record.user, token)
 
-    def _save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
+    def _save(self, call: _Call, token: str, user: UserInfo, ttl: float) -> None:
         """Store a token, repeatedly during an outage of Redis: starting over would log the user in a second time."""
         end = self._clock() + self._timeouts.redis
         while True:
             try:
-                self._tokens.save(userid, corp, token, user, ttl)
+                self._tokens.save(call.userid, call.corp, token, user, ttl)
             except StoreUnavailable as exc:
                 if self._clock() >= end:
-                    raise self._unavailable(userid, corp, exc) from exc
+                    raise self._unavailable(call, exc) from exc
                 time.sleep(PAUSE)
             else:
                 return
 
-    def _find(self, userid: str, corp: str) -> UserRecord:
+    def _find(self, call: _Call) -> UserRecord:
         try:
-            record = self._users.find(userid, corp)
+            record = self._users.find(call.userid, call.corp)
         except (StoreRefused, SettingsError) as exc:
             # The next attempt has the same answer, until an administrator acts.
             raise AuthError(str(exc), code="store_refused") from exc
@@ -269,6 +293,9 @@ class _External:
             raise AuthError("not in the user database", code="unknown_user")
         return record
 
-    def _deny(self, userid: str, corp: str, code: str) -> None:
+    def _deny(self, call: _Call, code: str) -> None:
+        """Share a failure; not that a party is away if this process was stopped: the party may have replied."""
+        if code == "auth_unavailable" and self._clock.paused > call.paused:
+            return
         with suppress(StoreUnavailable):
-            self._tokens.deny(userid, corp, code, DENIED_SECONDS[code])
+            self._tokens.deny(call.userid, call.corp, code, DENIED_SECONDS[code])

@@ -32,9 +32,10 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A cached authentication failure. `code` is its `AuthError` code."""
+    """A cached authentication failure. `code` is its `AuthError` code, `left` the seconds until it is forgotten."""
 
     code: str
+    left: float = field(default=0.0, compare=False)
 
 
 class TokenStore:
@@ -52,13 +53,14 @@ class TokenStore:
             StoreUnavailable: Redis did not answer.
         """
         pointer, *_ = keys = _pointers(userid, corp)
-        *tokens, denied = self._run([("GET", key) for key in [*keys, _denied(userid, corp)]])
+        named = _denied(userid, corp)
+        *tokens, denied, left = self._run([*(("GET", key) for key in [*keys, named]), ("PTTL", named)])
         for token, valid, text in self._validity([t for t in dict.fromkeys(tokens) if _is_text(t)]):
             if valid:
                 return Cached(token, _read_user(text))
         if _is_text(tokens[0]):
             self._runner.run([delete_if(pointer, tokens[0])])
-        return Denied(denied) if _is_text(denied) else None
+        return Denied(denied, left / 1000.0) if _is_text(denied) else None
 
     def user_of(self, token: str) -> Cached | None:
         """Return a token with its user; None if it is not valid.
