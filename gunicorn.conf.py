@@ -15,7 +15,7 @@ from gunicorn.workers.base import Worker  # noqa: E402
 from config.addresses import bracketed  # noqa: E402
 from config.errors import SettingsError  # noqa: E402
 from server import reloads, startup  # noqa: E402
-from server.worker import count_reload, forget  # noqa: E402
+from server.worker import count_reload, forget, spare_paused  # noqa: E402
 from services.ops import metrics_folder  # noqa: E402
 
 try:
@@ -60,11 +60,12 @@ def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Guard reloads, and create the folder of the workers' metrics.
+    """Guard reloads, and workers after a pause of the host; create the folder of the workers' metrics.
 
     A reload does not call this hook, so counters continue.
     """
     reloads.guard(arbiter)
+    spare_paused(arbiter)
     try:
         os.environ[metrics_folder.VARIABLE] = str(metrics_folder.make_folder())
     except OSError as exc:

@@ -49,6 +49,9 @@ YOUNG = 5000
 #: Seconds within which all workers that are stopped together have received their signal.
 TOGETHER_SECONDS = 0.3
 
+#: The arbiter looks at its workers every second; seconds between two looks after which it was stopped itself.
+PAUSED_SECONDS = 5.0
+
 #: Memory shared by the arbiter and its workers. Bytes: the number of reloads, the newest generation that serves, and
 #: for each worker (by its age modulo _WORKERS) whether it accepts connections.
 _WORKERS = 256
@@ -64,6 +67,22 @@ def count_reload(arbiter: Arbiter) -> None:
 def forget(worker: Worker) -> None:
     """Mark a dead worker as not accepting connections. For gunicorn's hook `child_exit`."""
     _shared[_taking_index(worker.age)] = 0
+
+
+def spare_paused(arbiter: Arbiter, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """Let an arbiter that was stopped itself look at its workers once more before it ends one that gave no sign.
+
+    A host that was frozen for longer than gunicorn's `timeout` may wake the arbiter before the workers.
+    """
+    murder, looked = arbiter.murder_workers, clock()
+
+    def murder_workers() -> None:
+        nonlocal looked
+        before, looked = looked, clock()
+        if looked - before < PAUSED_SECONDS:
+            murder()
+
+    arbiter.murder_workers = murder_workers
 
 
 def _taking_index(age: int) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from utils.running_time import running_time, wait_running
 
 
 class Deadline:
     """A time limit in seconds; any thread can end it early with `abort`."""
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = running_time) -> None:
         self._clock = clock
         self._end = clock() + seconds
         self._lock = threading.Lock()
@@ -54,18 +55,28 @@ class Deadline:
             with self._lock:
                 self._hooks.remove(hook)
 
+    @contextmanager
+    def ending(self, act: Callable[[], None]) -> Iterator[None]:
+        """Call `act` in a thread of its own if the time ends while the block runs."""
+        left = threading.Event()
+
+        def watch() -> None:
+            if not wait_running(left.wait, self.remaining()):
+                act()
+
+        threading.Thread(target=watch, name="deadline", daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
+
 
 @contextmanager
 def ended_in_time(seconds: float) -> Iterator[Deadline]:
     """Give a deadline that is aborted when its time is over: a reply that comes byte by byte never times out itself."""
     deadline = Deadline(seconds)
-    timer = threading.Timer(seconds, deadline.abort, ("too slow",))
-    timer.daemon = True
-    timer.start()
-    try:
+    with deadline.ending(lambda: deadline.abort("too slow")):
         yield deadline
-    finally:
-        timer.cancel()
 
 
 @contextmanager

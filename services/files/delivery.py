@@ -25,6 +25,7 @@ from services.streams.store import StreamStore
 from utils.deadline import Deadline
 from utils.keyring import Keyring, keys_of
 from utils.markdown.pictures import MOST_ADDRESS, in_words
+from utils.running_time import running_time
 from utils.sealed import seal, unseal_any
 from utils.thinking import fold_thinking
 
@@ -123,7 +124,7 @@ class FileDelivery:
         offers: FileOffers,
         pictures: ForeignPictures,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._streams = streams

@@ -8,9 +8,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
+from http.client import HTTPResponse
+from io import BufferedReader, RawIOBase
 from typing import Any, NamedTuple
 
 from requests import Session
@@ -25,11 +27,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
 from services.http.certificates import bundle_of
+from utils.running_time import running_time
 
 #: TCP keepalive of provider connections: seconds of silence before the first probe, between two, and their number.
 PROBES = (10, 5, 2)
 #: Seconds a pooled connection may be idle and still be reused: a firewall may drop an idle one without a sign.
 IDLE_SECONDS = 30.0
+#: Seconds for which a read looks once more for bytes when its timeout is over.
+MOMENT = 0.001
 
 
 def keepalive(idle: int, interval: int, count: int) -> list[tuple[int, int, int]]:
@@ -48,7 +53,46 @@ def _options() -> list[tuple[int, int, int]]:
     return [*HTTPConnection.default_socket_options, *keepalive(*PROBES)]
 
 
+class _Reader(RawIOBase):
+    """Reads a socket with its timeout, of which a pause of this process is no part, and looks once more at its end.
+
+    Bytes that came during the pause lie in the kernel, but an event loop that finds them together with a timeout that
+    has passed reports the timeout.
+    """
+
+    def __init__(self, sock: socket.socket, file: RawIOBase) -> None:
+        """Take a socket and its file, which is closed together with this one."""
+        self._socket = sock
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._socket.gettimeout() or 0.0
+        ends = running_time() + left
+        while True:
+            try:
+                return self._socket.recv_into(buffer)
+            except TimeoutError:
+                if left <= 0.0:
+                    raise
+            left = ends - running_time()
+            self._socket.settimeout(max(left, MOMENT))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = BufferedReader(_Reader(sock, self.fp.detach()))
+
+
 class _Connection(HTTPConnection):
+    response_class = _Response
     #: When it was given back to its pool, in seconds of the monotonic clock.
     idle_since = 0.0
 
@@ -113,7 +157,7 @@ class Lease:
         self._given_back = False
         #: Whether a request may have left on it.
         self.used = False
-        #: Whether the time of `expiring` is over.
+        #: Whether `expire` was called.
         self.expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -147,21 +191,11 @@ class Lease:
         with self._lock:
             self._shut_down()
 
-    @contextmanager
-    def expiring(self, seconds: float) -> Iterator[None]:
-        """Interrupt the connection if the block takes longer than this.
+    def expire(self) -> None:
+        """Interrupt the connection because its request's time is over.
 
         The socket's own timeout starts anew with each byte, also with those of a head or of a chunk's size.
         """
-        timer = threading.Timer(seconds, self._expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _expire(self) -> None:
         self.expired = True
         self.interrupt()
 

@@ -168,7 +168,7 @@ class HTTPService:
             merged = _merged(_DEFAULT_HEADERS, typed, headers, route.headers, self._ends)
             lease = Lease(route.pool, kept=self._keeps_connections)
         try:
-            with deadline.interrupting(lease.interrupt), lease.expiring(deadline.remaining()):
+            with deadline.interrupting(lease.interrupt), deadline.ending(lease.expire):
                 with foreign_errors(deadline):
                     exchange = self._ask(lease, deadline, timeout, method, route.target, sent, merged)
                 with closing(exchange):

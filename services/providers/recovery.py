@@ -5,7 +5,6 @@ For the method `recover` of any provider whose service keeps answers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +13,7 @@ from services.errors import ProviderError, Unrecoverable
 from services.http.retries import pause
 from services.http.service import check_deadline
 from utils.deadline import Deadline
+from utils.running_time import running_time
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Poller:
         deadline: Deadline,
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
         sleep: Callable[[float, Deadline], None] = pause,
     ) -> None:
         """Set the limits. `sleep` gets the seconds, and the deadline whose abort wakes it."""

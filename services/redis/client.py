@@ -21,7 +21,7 @@ from redis.connection import AbstractConnection, DefaultParser, parse_url
 from redis.retry import Retry
 
 from config.addresses import RedisUrl
-from services.redis.routes import Address, Resolver, Route, first_answers, left, within
+from services.redis.routes import MOMENT, Address, Resolver, Route, first_answers, left, within
 
 #: Seconds after its last use for which a connection is assumed to be open. A check costs 2 µs, and 87 µs under gevent,
 #: whose poll() goes through the hub.
@@ -97,7 +97,11 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
     """Limits each read to the rest of the budget, which all parts of a slow reply share."""
 
     def read_from_socket(self, timeout: Any = None, raise_on_timeout: bool = True) -> Any:
-        return super().read_from_socket(left(self._socket_timeout), raise_on_timeout)
+        try:
+            return super().read_from_socket(left(self._socket_timeout), raise_on_timeout)
+        except redis.TimeoutError:
+            # The reply may have come while this process was stopped.
+            return super().read_from_socket(MOMENT, raise_on_timeout)
 
 
 class TcpConnection(_Bounded, redis.Connection):

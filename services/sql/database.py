@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 
 from config.errors import SettingsError
 from services.errors import StoreRefused, StoreUnavailable
+from utils.running_time import running_time
 
 T = TypeVar("T")
 
@@ -162,12 +163,12 @@ class SqlDatabase:
 
 
 def _retrying(attempt: Callable[[], T]) -> T:
-    end = time.monotonic() + RETRY_TIMEOUT
+    end = running_time() + RETRY_TIMEOUT
     while True:
         try:
             return attempt()
         except GaveWay:
-            if time.monotonic() > end:
+            if running_time() > end:
                 raise
         # Random, so that transactions that collided do not collide again.
         time.sleep(random.uniform(0.001, 0.015))

@@ -13,6 +13,7 @@ from services.models import Status
 from services.streams.long_text import FullAnswer
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, Standing
+from utils.running_time import running_time
 
 #: Seconds between reads of a stream that Redis lacks, and between attempts while Redis is away.
 PAUSE = 0.2
@@ -53,7 +54,7 @@ class Misses:
     stream is not reported as unknown, because that would end it for its readers.
     """
 
-    def __init__(self, timeout: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeout: float, *, clock: Callable[[], float] = running_time) -> None:
         """Take the seconds that an owner may need to write its stream again."""
         self._timeout = timeout
         self._clock = clock

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from services.streams.records import (
     timestamp,
 )
 from utils.deadline import Deadline
+from utils.running_time import wait_running
 
 #: Bytes of text that Redis lacks before a producer stops reading its provider.
 BUFFER_BYTES = 256 * 1024
@@ -426,7 +428,8 @@ class OwnedStream:
     def _wait_for(self, happened: Callable[[], bool], timeout: float | None = None) -> bool:
         self._waiting += 1
         try:
-            return self._condition.wait_for(happened, self._outage_seconds if timeout is None else timeout)
+            seconds = self._outage_seconds if timeout is None else timeout
+            return wait_running(partial(self._condition.wait_for, happened), seconds)
         finally:
             self._waiting -= 1
 

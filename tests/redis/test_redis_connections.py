@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
@@ -485,3 +486,23 @@ def stores(runner: ScriptRunner) -> bool:
     with suppress(StoreUnavailable):
         return runner.run([Call(None, ("SET", "k", "v"))]) == [True]
     return False
+
+
+def test_a_reply_that_came_while_the_process_was_stopped_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop that finds it together with a timeout that has passed reports the timeout."""
+    recv_into, timeouts = socket.socket.recv_into, [TimeoutError("timed out")]
+
+    def reported(sock: socket.socket, *args: Any) -> int:
+        assert select.select([sock], [], [], 30.0)[0]
+        if timeouts:
+            raise timeouts.pop()
+        return recv_into(sock, *args)
+
+    with RedisServer() as server, closing(connect(server.url(), pool_size=1)) as client:
+        runner = ScriptRunner(client)
+        runner.ping()
+        monkeypatch.setattr(socket.socket, "recv_into", reported)
+
+        assert runner.run([PING], attempts=1) == [True]
+
+    assert not timeouts

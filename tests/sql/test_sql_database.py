@@ -16,7 +16,8 @@ from services.errors import StoreUnavailable
 from services.sql import database as sql_database
 from services.sql.database import GaveWay, NoAnswer, SqlDatabase, SqlFailed
 from tests.support.batches.shelf import at_once
-from tests.support.servers.processes import MariaServer, free_port
+from tests.support.servers.processes import FakeClock, MariaServer, free_port
+from utils.running_time import RunningClock
 
 
 @pytest.fixture
@@ -92,6 +93,23 @@ def test_retries_of_a_transaction_are_bounded(database: SqlDatabase, monkeypatch
 
     with pytest.raises(StoreUnavailable, match="deadlock"):
         database.transact(work)
+
+
+def test_a_pause_of_the_process_leaves_time_for_a_retry(database: SqlDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server closed the connection of a process that was stopped for 16 s."""
+    real = FakeClock()
+    running = RunningClock(real)
+    running.tick()
+    monkeypatch.setattr(sql_database, "running_time", running)
+    lost = [GaveWay("the connection was lost")]
+
+    def work(connection: sa.Connection) -> str:
+        if lost:
+            real.advance(16.0)
+            raise lost.pop()
+        return "done"
+
+    assert database.transact(work) == "done"
 
 
 @pytest.mark.full

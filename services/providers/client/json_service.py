@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from services.providers.client.errors import http_error
 from services.providers.client.limits import ClientLimits
 from services.providers.client.record_stream import RecordStream
 from utils.deadline import Deadline
+from utils.running_time import running_time
 from utils.tracing import onward_headers
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _WHOLE_PIECES = {"Accept-Encoding": "identity"}
 class JSONService:
     """A client of one service with its own connection pool. Thread-safe."""
 
-    def __init__(self, limits: ClientLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: ClientLimits, *, clock: Callable[[], float] = running_time) -> None:
         self._limits = limits
         self._clock = clock
         self._http = HTTPService(pool_size=limits.pool_size, connect_timeout=limits.connect_timeout)

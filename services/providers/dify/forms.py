@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
 from services.providers.recovery import Poller, RecoveryTimeouts
 from utils.deadline import Deadline
+from utils.running_time import running_time
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class DifyForms(BaseForms):
         authorization: Callable[[str], str],
         user: str,
         timeouts: RecoveryTimeouts,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """`authorization` returns the credential for a user's token; `user` is sent for a query without a person."""
         self._service = service

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from services.providers.dify.stream import ChatStream
 from services.providers.dify.suggestions import SuggestedQuestions, read_opening
 from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from utils.deadline import Deadline
+from utils.running_time import running_time
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class DifyProvider(BaseRAGProvider):
         limits: ClientLimits = LIMITS,
         max_concurrent: int = 0,
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """Configure the app's URLs, key and limits. Does not connect.
 

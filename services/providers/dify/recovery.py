@@ -8,7 +8,6 @@ outputs. The history takes precedence: it holds the text after moderation, the o
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from services.providers.dify.form_events import after, rest_of
 from services.providers.dify.service import DifyService
 from services.providers.recovery import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts, may_pass
 from utils.deadline import Deadline
+from utils.running_time import running_time
 
 #: Matches no nested brackets, so the search stays linear in the text, however many brackets open.
 _IMAGE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)")
@@ -195,7 +195,7 @@ class DifyRecovery:
         deadline: Deadline,
         *,
         timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
         sleep: Callable[[float, Deadline], None] = pause,
     ) -> None:
         """Set the question to recover. `sleep` gets the seconds, and the deadline whose abort wakes it."""

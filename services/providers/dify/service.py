@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from services.providers.dify.errors import http_error, no_slot
 from services.providers.dify.stream import ChatStream
 from utils.deadline import Deadline
 from utils.formats.http_dates import seconds_ahead
+from utils.running_time import running_time
 from utils.slots import Slots
 from utils.tracing import onward_headers
 
@@ -119,7 +119,7 @@ class DifyService:
         limits: ClientLimits = LIMITS,
         max_concurrent: int = 0,
         on_error_reply: Callable[[bytes], None] = lambda body: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """Set the app's URLs and limits.
 

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from services.providers.client.record_stream import RecordStream, record_events
 from services.providers.openai.answer import OpenAIAnswer
 from utils.deadline import Deadline
 from utils.formats.encodings import decoded
+from utils.running_time import running_time
 from utils.thinking import fold_thinking
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class OpenAIProvider(BaseRAGProvider):
         options: ModelOptions,
         headers: Mapping[str, str] | None = None,
         limits: ClientLimits = LIMITS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """Configure the server's URL, key and model. Does not connect.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -13,6 +12,7 @@ from services.http.service import HTTPReply, HTTPService, aborted_error
 from services.providers.base import BaseSearchProvider, Hit, SearchResult
 from services.providers.client.json_fields import count, json_object, mapping, mappings, text
 from utils.deadline import Deadline
+from utils.running_time import running_time
 
 #: Maximum number of hits, and of characters in their fields. A longer text is cut; a hit with a longer URL is dropped.
 MAX_HITS = 20
@@ -109,7 +109,7 @@ class SerperSearch(BaseSearchProvider):
         hl: str = "",
         num: int = 10,
         pool_size: int = 100,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         """Configure the key and the parameters of a search. Does not connect.
 

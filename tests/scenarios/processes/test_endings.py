@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, WeComUser
 from tests.scenarios.stage.people import TIMEOUT, ask, at_once, stored
-from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import GUNICORN, Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
@@ -106,3 +107,22 @@ def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
         assert len(partial_text) < len(answer)
         assert again == {render_frame(partial_text, growing=False, suffix=ZH["frame_ended"])}
         assert stored(redis_server, bubble.stream_id).text == answer.encode(), "the producer has its own deadline"
+
+
+def test_a_host_that_was_frozen_loses_no_worker(redis_url: str, tmp_path: Path) -> None:
+    """Its arbiter wakes before its worker, which has shown no sign for longer than gunicorn's timeout."""
+    replica = Replica(settings_for(redis_url), tmp_path, command=(*GUNICORN, "--timeout", "4"))
+    try:
+        (worker,) = replica.wait_ready().workers
+        pids = [replica.process.pid, worker]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(9.0)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        # The arbiter has looked at its workers several times.
+        time.sleep(4.0)
+
+        assert (replica.ready, replica.workers) == (True, [worker])
+    finally:
+        replica.kill()

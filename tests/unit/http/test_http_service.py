@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -216,6 +217,29 @@ def test_a_connection_idle_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPa
         http.close()
 
     assert opened == [1, 4]
+
+
+@pytest.mark.parametrize("timeout", [60.0, 0.001])
+def test_bytes_that_came_while_the_process_was_stopped_are_read(
+    monkeypatch: pytest.MonkeyPatch, timeout: float
+) -> None:
+    """An event loop that finds them together with a timeout that has passed reports the timeout."""
+    recv_into, timeouts = socket.socket.recv_into, [TimeoutError("timed out")]
+
+    def reported(sock: socket.socket, *args: Any) -> int:
+        assert select.select([sock], [], [], 30.0)[0]
+        if timeouts:
+            raise timeouts.pop()
+        return recv_into(sock, *args)
+
+    http = HTTPService()
+    with RawServer(OK + b"Content-Length: 2\r\n\r\nhi") as server:
+        monkeypatch.setattr(socket.socket, "recv_into", reported)
+        with http.exchange("GET", server.url, deadline=Deadline(60.0), timeout=timeout, headers={}) as exchange:
+            assert exchange.read(30.0) == b"hi"
+    http.close()
+
+    assert not timeouts
 
 
 def test_a_timeout_discards_the_idle_connections() -> None:
@@ -433,7 +457,7 @@ def test_a_connection_whose_read_was_interrupted_is_not_reused(monkeypatch: pyte
     def read_on(exchange: HTTPReply) -> None:
         assert exchange.read(30.0) == b"hello"
         with monkeypatch.context() as patched:
-            patched.setattr(socket.SocketIO, "readinto", interrupted)
+            patched.setattr(socket.socket, "recv_into", interrupted)
             exchange.read(30.0)
 
     http = HTTPService()

@@ -17,7 +17,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from config.errors import SettingsError
 from server import worker as gunicorn_worker
-from server.worker import LAST_SECONDS, DrainingWorker, forget
+from server.worker import LAST_SECONDS, DrainingWorker, forget, spare_paused
+from tests.support.servers.processes import FakeClock
 
 
 def worker(close: Callable[[], None]) -> Any:
@@ -64,6 +65,20 @@ def test_a_drain_that_fails_stops_the_worker(caplog: pytest.LogCaptureFixture) -
 
     assert not leaving.alive
     assert "drain failed" in caplog.text
+
+
+def test_an_arbiter_that_was_stopped_looks_once_more(clock: FakeClock) -> None:
+    """After a pause of its own it ends no worker before its second look; otherwise every look counts."""
+    looks: list[float] = []
+    began = clock.now
+    arbiter: Any = SimpleNamespace(murder_workers=lambda: looks.append(clock.now - began))
+    spare_paused(arbiter, clock=clock)
+
+    for seconds in (1.0, 1.0, 90.0, 1.0):
+        clock.advance(seconds)
+        arbiter.murder_workers()
+
+    assert looks == [1.0, 2.0, 93.0]
 
 
 def test_a_wrong_setting_stops_the_arbiter_with_one_line(

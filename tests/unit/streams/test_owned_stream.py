@@ -290,6 +290,22 @@ def test_wait_stored_times_out_in_an_outage(clock: FakeClock) -> None:
         released.wait_stored()
 
 
+def test_a_pause_of_the_process_is_no_outage(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply of Redis is read when the process runs again: until then the wait for it goes on."""
+    monkeypatch.setattr("utils.running_time.running_time", clock)
+    owner = Owner(clock, outage_seconds=0.05)
+    owner.stream.set(asks="1")
+    waiting = threading.Thread(target=owner.stream.wait_stored, daemon=True)
+    waiting.start()
+
+    waiting.join(0.3)
+    assert waiting.is_alive()
+
+    owner.sends()
+    waiting.join(30.0)
+    assert not waiting.is_alive()
+
+
 def test_an_answer_that_completes_during_a_release_finishes(owner: Owner) -> None:
     """The end replaces the release, because no other owner needs to continue."""
     owner.stream.release()

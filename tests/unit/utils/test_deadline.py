@@ -63,6 +63,19 @@ def test_a_hook_is_removed_after_its_block() -> None:
     assert calls == []
 
 
+def test_the_end_of_the_time_is_told_while_the_block_runs() -> None:
+    """Not after the block, and not before the time is over."""
+    told: list[str] = []
+    with Deadline(600.0).ending(lambda: told.append("early")):
+        pass
+    over = threading.Event()
+
+    with Deadline(0.01).ending(over.set):
+        assert over.wait(30.0)
+
+    assert told == []
+
+
 def test_an_abort_wakes_a_waiting_thread() -> None:
     """A thread that waits for up to 60 s inside the block ends at once."""
     deadline, waiting, woken = Deadline(600.0), threading.Event(), threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -9,7 +10,23 @@ import sys
 import threading
 import time
 
+import pytest
+
+from services.files.delivery import FileDelivery
+from services.identity.auth_api_service import AuthApi
+from services.identity.auth_service import AuthService
+from services.providers.client.json_service import JSONService
+from services.providers.dify.forms import DifyForms
+from services.providers.dify.provider import DifyProvider
+from services.providers.dify.recovery import DifyRecovery
+from services.providers.dify.service import DifyService
+from services.providers.openai.provider import OpenAIProvider
+from services.providers.recovery import Poller
+from services.providers.search.serper import SerperSearch
+from services.streams.following import Misses
+from services.wecom.long_connection.link import Link
 from tests.support.servers.processes import FakeClock
+from utils.deadline import Deadline
 from utils.running_time import MOST, RunningClock, running_time, wait_running
 
 #: Prints how long a wait of four seconds took, by this clock and by the system's, and the pauses.
@@ -67,6 +84,19 @@ def test_a_wait_outlasts_a_stop_of_the_process() -> None:
     # The stop, of which `MOST` counts.
     assert paused >= 6.0 - MOST
     assert real >= running + 6.0 - MOST
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        *(Deadline, Poller, DifyService, DifyProvider, DifyRecovery, DifyForms, JSONService, OpenAIProvider),
+        *(SerperSearch, AuthApi, AuthService, FileDelivery, Misses, Link),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_waits_for_another_party_go_by_this_clock(waits: type) -> None:
+    """The party had no part in a pause of this process."""
+    assert inspect.signature(waits).parameters["clock"].default is running_time
 
 
 def test_a_wait_ends_when_it_happens() -> None:
