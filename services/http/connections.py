@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPResponse
 from io import BufferedReader, RawIOBase
 from typing import Any, NamedTuple
@@ -35,6 +35,9 @@ PROBES = (10, 5, 2)
 IDLE_SECONDS = 30.0
 #: Seconds for which a read looks once more for bytes when its timeout is over.
 MOMENT = 0.001
+
+#: Guards the timers of all pools.
+_timing = threading.Lock()
 
 
 def keepalive(idle: int, interval: int, count: int) -> list[tuple[int, int, int]]:
@@ -93,8 +96,8 @@ class _Response(HTTPResponse):
 
 class _Connection(HTTPConnection):
     response_class = _Response
-    #: When it was given back to its pool, in seconds of the monotonic clock.
-    idle_since = 0.0
+    #: Until when it may be used again, in seconds of the monotonic clock.
+    reusable_until = 0.0
 
     @property
     def is_connected(self) -> bool:
@@ -102,7 +105,7 @@ class _Connection(HTTPConnection):
 
         Peeking takes 5 µs, urllib3's poll 34 to 43 µs under gevent.
         """
-        if self.sock is None or time.monotonic() - self.idle_since > IDLE_SECONDS:
+        if self.sock is None or time.monotonic() > self.reusable_until:
             return False
         self.sock.settimeout(0.0)
         try:
@@ -118,10 +121,15 @@ class _TLSConnection(_Connection, HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
-    """A pool that keeps connections until it is retired."""
+    """A pool that keeps a connection for as long as it may be used again, or until the pool is retired."""
 
     ConnectionCls = _Connection
     retired = False
+    _timer: threading.Timer | None = None
+
+    def __init__(self, *args: Any, idle_seconds: float = IDLE_SECONDS, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle_seconds = idle_seconds
 
     def retire(self) -> None:
         """Close the idle connections, and from now on each one that is given back.
@@ -129,17 +137,45 @@ class _Pool(HTTPConnectionPool):
         Requests that have chosen the pool before still get connections: urllib3's `close` would fail them.
         """
         self.retired = True
-        idle: Any = self.pool
-        with suppress(queue.Empty):
-            while True:
-                if connection := idle.get_nowait():
-                    connection.close()
+        self._reap()
 
     def _put_conn(self, conn: Any) -> None:
-        super()._put_conn(conn)
+        conn.reusable_until = time.monotonic() + self._idle_seconds
+        self._keep(conn)
         # Only now: a pool that is retired meanwhile would keep it.
         if self.retired:
-            self.retire()
+            self._reap()
+
+    def _keep(self, conn: Any) -> None:
+        pool: Any = self.pool
+        try:
+            pool.put_nowait(conn)
+        except queue.Full:
+            # More requests at once than connections are kept: usual under load, where urllib3 logs a warning for each.
+            conn.close()
+        with _timing:
+            if self._timer is None:
+                self._timer = threading.Timer(self._idle_seconds, self._reap)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _reap(self) -> None:
+        """Close the idle connections that no request may use any more; look again later if others are left."""
+        with _timing:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = None
+        pool: Any = self.pool
+        idle: list[Any] = []
+        with suppress(queue.Empty):
+            while True:
+                idle.append(pool.get_nowait())
+        # The latest is put back last, because it is taken first.
+        for conn in reversed(idle):
+            if conn and conn.is_connected and not self.retired:
+                self._keep(conn)
+            elif conn:
+                conn.close()
 
 
 class _TLSPool(_Pool, HTTPSConnectionPool):
@@ -213,10 +249,10 @@ class Lease:
         # Before another request can get the connection: a late abort must not shut it down.
         with self._lock:
             self._socket = None
-        if not (reusable and self._kept):
+        if reusable and self._kept:
+            self._pool._put_conn(self.connection)
+        else:
             self.connection.close()
-        self.connection.idle_since = time.monotonic()
-        self._pool._put_conn(self.connection)
 
 
 class RequestRoute(NamedTuple):
@@ -232,8 +268,10 @@ class RequestRoute(NamedTuple):
 class Pools:
     """The pools of one client. Each keeps up to `size` connections to one host; safe to use from many threads."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, idle_seconds: float) -> None:
         self._options: dict[str, Any] = {"num_pools": 10, "maxsize": size, "socket_options": _options()}
+        kinds = {"http": _Pool, "https": _TLSPool}
+        self._kinds: dict[str, Any] = {name: partial(kind, idle_seconds=idle_seconds) for name, kind in kinds.items()}
         self._managers: dict[tuple[str, str], PoolManager] = {}
         #: The route to an address, cached. The cache has a limit because each run has an address of its own.
         self.route = lru_cache(64)(self._find_route)
@@ -271,7 +309,7 @@ class Pools:
         if found is None:
             options = {**self._options, **_trusting(bundle)}
             made = _proxied(proxy, options) if proxy else PoolManager(**options)
-            made.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+            made.pool_classes_by_scheme = self._kinds
             # Two threads may make one at the same time; both then use the first.
             found = self._managers.setdefault((proxy, bundle), made)
         return found

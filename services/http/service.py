@@ -25,7 +25,7 @@ from urllib3 import exceptions as urllib3_errors
 from services.errors import ProviderError
 from services.http.addresses import Target
 from services.http.certificates import is_untrusted, tls_failure
-from services.http.connections import Lease, Pools, RequestRoute
+from services.http.connections import IDLE_SECONDS, Lease, Pools, RequestRoute
 from utils.deadline import Deadline
 from utils.formats.http_dates import retry_after
 
@@ -127,15 +127,24 @@ class HTTPReply:
 class HTTPService:
     """Pooled connections, safe to use from many threads."""
 
-    def __init__(self, *, pool_size: int = 100, connect_timeout: float = 5.0, keeps_connections: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        pool_size: int = 100,
+        connect_timeout: float = 5.0,
+        keeps_connections: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         """Make a client; without `keeps_connections` each request has a connection of its own.
+
+        A connection that was idle for `idle_seconds` is not used again, and closed at most as many seconds later.
 
         When a kept connection breaks as a request is sent, it is unknown whether the request was received.
         """
         self._keeps_connections = keeps_connections
         self._ends = {} if keeps_connections else {"Connection": "close"}
         self._connect_timeout = connect_timeout
-        self._pools = Pools(pool_size)
+        self._pools = Pools(pool_size, idle_seconds)
 
     @contextmanager
     def exchange(

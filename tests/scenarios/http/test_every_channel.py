@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 
 from demo.mocks.custom.server import MockCustom
@@ -72,10 +73,13 @@ def app_server(
         yield replica, expected
 
 
-def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
+def test_every_endpoint_returns_the_same_answer(
+    app_server: tuple[Replica, Callable[[str], str]], redis_client: redis.Redis
+) -> None:
     """WeCom, both sockets, plain HTTP, an OpenAI client and a batch return the provider's answer, masked.
 
     WeCom's bubble has it as Markdown with WeCom's line breaks; the built-in mock answers the chat channel in English.
+    Every key that this leaves in Redis expires, but for the secret.
     """
     replica, expected = app_server
     answers = {endpoint: ask(replica.url) for endpoint, ask in ENDPOINTS.items()}
@@ -85,6 +89,7 @@ def test_every_endpoint_returns_the_same_answer(app_server: tuple[Replica, Calla
         wanted["chat"] = mock_answer(QUESTION, "en")
     assert MASKED in expected(QUESTION)
     assert answers == {endpoint: answer.replace(MASKED, STAR * len(MASKED)) for endpoint, answer in wanted.items()}
+    assert {key for key in redis_client.scan_iter() if redis_client.ttl(key) == -1} == {"dify_secret:own"}
 
 
 def _wecom(url: str) -> str:

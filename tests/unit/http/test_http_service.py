@@ -18,7 +18,7 @@ from urllib3.util.connection import is_connection_dropped
 
 from demo.mocks.auth import MockAuth
 from services.errors import ProviderError
-from services.http.connections import Lease
+from services.http.connections import Lease, _Pool
 from services.http.service import HTTPReply, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, received, self_signed
@@ -187,14 +187,14 @@ def ask_twice_at_once(http: HTTPService, auth: PairingAuth) -> None:
 @pytest.mark.parametrize("body", [CHUNKED + b"\r\n2\r\nhi\r\n0\r\n\r\n", b"Content-Length: 2\r\n\r\nhi"])
 def test_a_late_abort_leaves_the_pooled_connection_open(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     """The abort comes when the reply is complete, just before its connection is put back into the pool."""
-    deadline, put_back, returned = Deadline(600.0), HTTPConnectionPool._put_conn, []
+    deadline, put_back, returned = Deadline(600.0), _Pool._put_conn, []
 
-    def put(pool: HTTPConnectionPool, connection: Any) -> None:
+    def put(pool: _Pool, connection: Any) -> None:
         deadline.abort("cancelled")
         returned.append(connection)
         put_back(pool, connection)
 
-    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", put)
+    monkeypatch.setattr(_Pool, "_put_conn", put)
     http = HTTPService()
     with RawServer(OK + body, hang=True) as server:
         with asked(server.url, http, deadline=deadline) as exchange:
@@ -204,19 +204,45 @@ def test_a_late_abort_leaves_the_pooled_connection_open(monkeypatch: pytest.Monk
         http.close()
 
 
-def test_a_connection_idle_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall may have dropped an idle connection without a sign; within IDLE_SECONDS it is reused."""
-    http = HTTPService()
-    opened: list[int] = []
+@pytest.mark.parametrize(("idle", "opened"), [(3600.0, 1), (0.0, 3)])
+def test_a_connection_idle_for_too_long_is_replaced(idle: float, opened: int) -> None:
+    """A firewall may have dropped an idle connection without a sign; before `idle_seconds` are over it is reused."""
+    http = HTTPService(idle_seconds=idle)
     with MockAuth() as auth:
-        for idle in (3600.0, 0.0):
-            monkeypatch.setattr("services.http.connections.IDLE_SECONDS", idle)
-            for _ in range(3):
-                ask(http, auth)
-            opened.append(auth.accepted_connections)
+        for _ in range(3):
+            ask(http, auth)
         http.close()
 
-    assert opened == [1, 4]
+        assert auth.accepted_connections == opened
+
+
+def test_idle_connections_are_closed() -> None:
+    """Without a further request: after a rush they would stay open for ever. Those that may be reused stay."""
+    with PairingAuth() as auth, PairingAuth() as lasting:
+        services = HTTPService(idle_seconds=0.2), HTTPService()
+        for http, each in zip(services, (auth, lasting), strict=True):
+            ask_twice_at_once(http, each)
+
+        pool: Any = services[1]._pools.route(lasting.url).pool
+        pool._reap()
+        wait_until(lambda: auth.open_connections == 0)
+
+        ask_twice_at_once(services[1], lasting)
+        assert (auth.accepted_connections, lasting.accepted_connections) == (2, 2)
+        for http in services:
+            http.close()
+
+
+def test_more_connections_than_a_pool_keeps_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Two requests at once need two connections, of which the pool keeps one."""
+    http = HTTPService(pool_size=1)
+    with PairingAuth() as auth:
+        ask_twice_at_once(http, auth)
+
+        wait_until(lambda: auth.open_connections == 1)
+        http.close()
+
+    assert "pool is full" not in caplog.text
 
 
 @pytest.mark.parametrize("timeout", [60.0, 0.001])
