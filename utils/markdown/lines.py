@@ -255,7 +255,7 @@ def _needs_blank(before: LineKind, after: LineKind) -> bool:
 def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
     """Return the lines into which inline code of the previous line extends; a blank line would split the code."""
     held: set[int] = set()
-    if not any("`" in line for line in lines):
+    if len(lines) < 2 or not any("`" in line for line in lines):
         return held
     runs: list[tuple[int, int]] = []
     for index, kind in enumerate([*kinds, LineKind.BLANK]):
@@ -263,7 +263,8 @@ def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]
             runs.extend((index, len(run)) for run in _BACKTICKS.findall(lines[index]))
         elif runs:
             for a, b in _pairs([length for _, length in runs]):
-                held.update(range(runs[a][0] + 1, runs[b][0] + 1))
+                if runs[a][0] < runs[b][0]:
+                    held.update(range(runs[a][0] + 1, runs[b][0] + 1))
             runs = []
     return held
 

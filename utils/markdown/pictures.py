@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from html import escape, unescape
 from itertools import islice
 from typing import NamedTuple
@@ -52,6 +52,8 @@ class Reference(NamedTuple):
 
 def is_signed(url: str) -> bool:
     """Return whether an address is one of Dify's: below `/files/`, and relative or signed."""
+    if url.startswith(FOLDER):
+        return True
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -108,6 +110,8 @@ def signed_references(text: str) -> list[Reference]:
 def relinked(text: str, address: Callable[[str], str]) -> str:
     """Return the text with another address in the place of each signed file's, also in code."""
     pieces, end = [], 0
+    # A text may repeat an address very often.
+    address = cache(address)
     for match in _targets(text):
         pieces += [text[end : match.start("url")], address(match["url"])]
         end = match.end("url")
