@@ -17,14 +17,19 @@ from services.streams.long_text import FullAnswer
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 
-KEY = "obviously-fake-api-key"
+KEY, OTHER_KEY = "obviously-fake-api-key", "obviously-fake-other-key"
 ASK = "报销要什么材料 [[form]]"
 CHOICES = "1. 同意\n2. 驳回\n3. 转交财务"
 
 
 @pytest.fixture
 def app_server(redis_url: str, dify: MockDify) -> Iterator[AppServer]:
-    values = {"DRAIN_SECONDS": "0", "API_KEYS": KEY, "WEBSOCKET_AUTH": "key", **dify_settings(dify.base_url)}
+    values = {
+        "DRAIN_SECONDS": "0",
+        "API_KEYS": f"{KEY},{OTHER_KEY}",
+        "WEBSOCKET_AUTH": "key",
+        **dify_settings(dify.base_url),
+    }
     with AppServer(redis_url, **values) as app_server:
         yield app_server
 
@@ -84,10 +89,11 @@ def test_a_sockets_session_answers_its_form(channel: str, app_server: AppServer,
 
 def test_the_choices_of_a_conversation_are_clicked(app_server: AppServer, dify: MockDify) -> None:
     """A click names its form, so it means no other; a second one comes too late. Elsewhere there is none."""
-    caller, gateway = app_server.container.callers.check(KEY), app_server.container.gateway
-    reader: dict[str, Any] = {"bot": "default", "principal": caller.principal}
+    gateway = app_server.container.gateway
 
-    def asks(text: str, session: str, choice: str = "", **inputs: str) -> FullAnswer:
+    def asks(text: str, session: str, choice: str = "", *, as_another: bool = False, **inputs: str) -> FullAnswer:
+        caller = app_server.container.callers.check(OTHER_KEY if as_another else KEY)
+        reader: dict[str, Any] = {"bot": "default", "principal": caller.principal}
         who: dict[str, Any] = {"principal": caller.principal, "credential": caller.credential, "session": session}
         stream_id = gateway.ask(Question(text, "chat", "default", choice=choice, inputs=inputs, **who)).stream_id
         wait_until(lambda: (shown := gateway.read(stream_id, **reader)) and shown.status != "processing")
@@ -101,6 +107,7 @@ def test_the_choices_of_a_conversation_are_clicked(app_server: AppServer, dify: 
 
     assert asks(ASK, "").asks is None
     assert asks("驳回", "client-2", choice).error_code == "form_gone"
+    assert asks("驳回", "client-1", choice, as_another=True).error_code == "form_gone"
     assert asks("驳回", "client-1", choice).text == rest(ASK, "驳回")
     assert asks("驳回", "client-1", choice).error_code == "form_answered"
     assert len(dify.forms.submissions) == 1

@@ -60,6 +60,13 @@ DATED = """async (days) => {
   db.close();
 }"""
 
+#: Delete the database, as another page or a person does; it fails where an open tab blocks that.
+DELETED = """() => new Promise((done, failed) => {
+  const request = indexedDB.deleteDatabase("wechatlaibao.chat");
+  request.onsuccess = () => done(true);
+  request.onblocked = () => failed(new Error("blocked"));
+})"""
+
 Tabs = Callable[[str], Any]
 
 
@@ -88,6 +95,19 @@ def test_a_late_tab_overwrites_no_end_and_no_title(tabs: Tabs) -> None:
     assert tabs("return (await b.chats()).map(({ title }) => title)") == ["renamed"]
     tabs(f"await b.save({CHAT}, [{turn('error', 'failed')}])")
     assert tabs("return (await a.turns('c')).map(({ text }) => text)") == ["failed"]
+
+
+def test_a_deleted_database_leaves_the_page_usable(server: FakeServer) -> None:
+    """The deletion waits for no tab. The page says that nothing is stored, and further answers are shown."""
+    server.asks("年假？")
+    server.receives(1)
+    server.page.evaluate(DELETED)
+    expect(server.page.locator("#notice")).to_contain_text("浏览器不允许保存对话")
+
+    server.asks("病假？")
+    server.receives(2)
+
+    expect(server.page.locator(".turn")).to_have_count(2)
 
 
 def test_the_list_is_grouped_by_date_and_keeps_some_on_top(server: FakeServer) -> None:
