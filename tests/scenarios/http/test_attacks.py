@@ -25,7 +25,7 @@ from services.models import UserInfo
 from services.ops.metrics_files import FRESH_SECONDS
 from services.streams.store import stream_keys
 from tests.scenarios.stage.silent_clients import SilentClients, allow_files, script_of, usual_wait
-from tests.scenarios.stage.unread import ANSWER, MIB, get, handshake, peak, served, settled_peak, unread
+from tests.scenarios.stage.unread import ANSWER, MIB, get, handshake, peak, post, served, settled_peak, unread
 from tests.support.forgery import FORGED, a_text, callback, echo, raw_callback
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.scrapes import samples
@@ -265,6 +265,8 @@ def fetched(accept: str, *headers: str) -> Callable[[str, int], bytes]:
     return lambda stream, _: get(f"/api/chat/{stream}", SHOWN, f"Accept: {accept}", *headers)
 
 
+#: All requests with one Idempotency-Key get the answer of the first.
+COMPLETION = json.dumps({"model": "default", "messages": [{"role": "user", "content": "?"}], "stream": True})
 #: Ways to return to a finished answer: from its start, or for the last frame only.
 WAYS: dict[str, list[Callable[[str, int], bytes]]] = {
     "sockets": [
@@ -278,6 +280,7 @@ WAYS: dict[str, list[Callable[[str, int], bytes]]] = {
         fetched("application/json", "Accept-Encoding: br, gzip"),
         lambda stream, end: fetched("text/event-stream", f"Last-Event-ID: {end}")(stream, end),
     ],
+    "completions": [lambda stream, end: post("/v1/chat/completions", COMPLETION, SHOWN, "Idempotency-Key: one")],
 }
 
 

@@ -51,6 +51,12 @@ def get(path: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
 
 
+def post(path: str, body: str, *headers: str) -> bytes:
+    """Return a plain POST request of JSON."""
+    sized = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *sized, *headers, "", body]).encode()
+
+
 @contextmanager
 def unread(port: int, requests: Sequence[bytes], count: int) -> Iterator[list[socket.socket]]:
     """Open `count` connections that send one of the requests each, in turn, and read nothing."""
