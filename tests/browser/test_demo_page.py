@@ -18,7 +18,8 @@ from demo.page.server import PageServer, create_page
 from demo.stage import Stage, running_stage
 from demo.wecom.long_connection.user import SimulatedUser
 from demo.wecom.simulator import SimulatedBot, WeComUser
-from tests.browser.stage import TIMEOUT, screenshot
+from tests.browser.pages.test_page_axe import SERIOUS, findings
+from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -315,6 +316,53 @@ def test_the_screenshots_of_the_documents(person: Person) -> None:
     screenshot(person.page, "late")
 
 
+#: Where an element is: whether all of it is inside the visible part of the chat, and inside the window.
+IN_VIEW = """form => {
+  const [box, chat] = [form, document.querySelector("#chat")].map((one) => one.getBoundingClientRect());
+  return [box.top >= chat.top && box.bottom <= chat.bottom - 8, box.top >= 0 && box.bottom <= innerHeight];
+}"""
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_the_form_of_a_bad_rating_comes_into_view(person: Person, size: tuple[int, int]) -> None:
+    """All of it is in sight with room below, and its first reason has the focus; a second press folds it away."""
+    person.page.set_viewport_size({"width": size[0], "height": size[1]})
+    answer = person.asks("年假怎么申请")
+    person.sees_finish(answer)
+    thumb = answer.get_by_role("button", name="不准确")
+    thumb.click()
+
+    form = answer.locator("form")
+    expect(form.get_by_label("与问题无关")).to_be_focused()
+    assert form.evaluate(IN_VIEW) == [True, True]
+    screenshot(person.page, f"demo-reasons-{size[0]}")
+    thumb.click()
+    expect(form).to_be_hidden()
+
+
+def test_the_page_is_accessible_in_both_themes(person: Person) -> None:
+    """axe finds nothing from moderate on, with a rated answer and cards; the switch outlives a reload."""
+    for question in ("年假怎么申请", "营业时间"):
+        answer = person.asks(question)
+        person.sees_finish(answer)
+    answer.get_by_role("button", name="不准确").click()
+    switch = person.page.locator("#theme")
+    expect(switch).to_have_accessible_name("主题：跟随系统")
+    for name, ground in (("主题：浅色", "rgb(238, 241, 245)"), ("主题：深色", "rgb(34, 40, 49)")):
+        switch.click()
+        expect(switch).to_have_accessible_name(name)
+        expect(person.page.locator("body")).to_have_css("background-color", ground)
+        screenshot(person.page, f"demo-{name[-2:]}")
+        assert findings(person.page, {"moderate", *SERIOUS}) == []
+    person.page.reload()
+    expect(switch).to_have_accessible_name("主题：深色")
+    expect(person.page.locator("html")).to_have_attribute("data-theme", "dark")
+    inside = "[...document.querySelectorAll('.panel, body')].every((one) => one.scrollWidth <= one.clientWidth)"
+    for width in (1280, 1110, 390):
+        person.page.set_viewport_size({"width": width, "height": 800})
+        assert person.page.evaluate(inside), width
+
+
 def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
     """Thumbs are below finished answers only; what is wrong is told by reasons and words."""
     answer = person.asks("年假怎么申请")
@@ -341,7 +389,7 @@ def test_a_forms_choice_is_clicked_on_its_card(person: Person) -> None:
     person.chooses("form")
     answer = person.asks("报销要什么材料")
     person.sees_finish(answer)
-    card = answer.get_by_role("region", name="卡片")
+    card = answer.get_by_role("group", name="卡片")
     expect(card.get_by_role("button")).to_have_text(["同意", "驳回", "转交财务"])
     screenshot(person.page, "card")
 

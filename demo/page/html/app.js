@@ -8,6 +8,9 @@ const ROWS_SHOWN = 60;
 
 const WORDS = {
   zh: {
+    theme_auto: "主题：跟随系统",
+    theme_light: "主题：浅色",
+    theme_dark: "主题：深色",
     lead: "这一页扮演企业微信：加密、回调、每秒轮询一次，都和真的一样。",
     leadSocket: "这一页扮演企业微信的长连接：网关自己连上来，回答一帧帧推过来，不需要公网地址。",
     people: "你是谁",
@@ -52,6 +55,9 @@ const WORDS = {
     suggestions: ["年假怎么申请", "报销需要哪些材料", "我是谁", "新对话", "停止", "帮助"],
   },
   en: {
+    theme_auto: "Theme: as the system",
+    theme_light: "Theme: light",
+    theme_dark: "Theme: dark",
     lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
     leadSocket: "This page plays WeCom's long connection: the gateway connects by itself and pushes the frames of its answers, without a public address.",
     people: "Who you are",
@@ -128,7 +134,7 @@ async function post(path, body) {
 
 function append(line) {
   const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
-  chat.append(line);
+  byId("lines").append(line);
   if (atEnd) chat.scrollTop = chat.scrollHeight;
 }
 
@@ -371,6 +377,14 @@ function pushButton() {
   return button;
 }
 
+const THEMES = ["auto", "light", "dark"];
+
+function drawTheme() {
+  const words = word(`theme_${preferences.theme}`);
+  Object.assign(byId("theme"), { title: words, ariaLabel: words });
+  byId("theme").replaceChildren(icon(preferences.theme));
+}
+
 /** Show the page's texts in the chosen language. */
 function speak() {
   const inEnglish = preferences.locale === "en";
@@ -381,6 +395,7 @@ function speak() {
   const other = byId("language");
   other.textContent = inEnglish ? "中文" : "English";
   other.lang = inEnglish ? "zh-CN" : "en";
+  drawTheme();
   relabel("user", choices.people);
   relabel("mode", choices.modes);
   suggest();
@@ -395,6 +410,10 @@ async function start() {
   byId("real").hidden = choices.modes.length > 0;
   byId("frames").open = window.matchMedia("(min-width: 1000px)").matches;
   preferences.on("locale", speak);
+  preferences.on("theme", drawTheme);
+  byId("theme").addEventListener("click", () => {
+    preferences.theme = THEMES[(THEMES.indexOf(preferences.theme) + 1) % THEMES.length];
+  });
   byId("language").addEventListener("click", () => (preferences.locale = preferences.locale === "zh" ? "en" : "zh"));
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();

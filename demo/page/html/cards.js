@@ -24,7 +24,8 @@ function cardSelected(card, shown) {
 
 /** Return a card; `click(button, selected)` sends a click, and `ask(question)` a message. */
 function cardBox(card, label, click, ask) {
-  const shown = element("section", "card");
+  const shown = element("div", "card");
+  shown.setAttribute("role", "group");
   shown.setAttribute("aria-label", label);
   if (card.title) shown.append(element("h3", "", card.title));
   shown.append(...card.lines.map((line) => element("p", "", line)));

@@ -79,7 +79,9 @@ function feedbackRow(language, rate) {
   const up = feedbackButton(words.accurate, "👍", () => say("accurate"));
   const down = feedbackButton(words.inaccurate, "👎", () => {
     form.hidden = !form.hidden;
+    if (form.hidden) return;
     form.scrollIntoView({ block: "nearest" });
+    form.elements[0].focus({ preventScroll: true });
   });
   const withdraw = feedbackButton(words.withdraw, words.withdraw, () => say("withdrawn"));
   withdraw.hidden = true;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
@@ -114,13 +114,13 @@ PLACEHOLDERS = """() => document.querySelectorAll("input[placeholder], textarea[
 })"""
 
 
-def findings(page: Page) -> list[str]:
-    """Return the serious violations that axe finds, each with the first elements that have it."""
+def findings(page: Page, impacts: Collection[str] = SERIOUS) -> list[str]:
+    """Return the violations of these impacts that axe finds, each with the first elements that have it."""
     found = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {one['help']} {[node['html'][:120] for node in one['nodes'][:3]]}"
         for one in found
-        if one["impact"] in SERIOUS
+        if one["impact"] in impacts
     ]
 
 
