@@ -73,7 +73,7 @@ def test_a_reader_who_scrolls_up_stays_there(server: FakeServer) -> None:
 
 
 def test_a_picture_is_enlarged(server: FakeServer) -> None:
-    """By click or keyboard; Escape closes it and stops no answer. One of another host keeps its link."""
+    """By click or keyboard, twice as large; Escape closes it and stops no answer. Another host's keeps its link."""
     server.page.route("**/files/**", lambda route: route.fulfill(body=png(400, 300), content_type="image/png"))
     turn, _ = asked(server)
     server.says(delta("图", PICTURE, cursor=1), delta("图", FOREIGN, cursor=2, block=1))
@@ -81,6 +81,7 @@ def test_a_picture_is_enlarged(server: FakeServer) -> None:
 
     turn.get_by_role("button", name="屋顶").press("Enter")
     expect(shown).to_have_attribute("alt", "屋顶")
+    expect(shown).to_have_css("width", "800px")
     screenshot(server.page, "chat-picture")
     server.page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()

@@ -40,14 +40,13 @@ def test_thinking_stays_unfolded_and_citations_lead_to_their_source(server: Fake
 def test_a_citation_shows_the_cited_passage(server: FakeServer) -> None:
     """Under the pointer, with the focus and by a tap; Escape hides the passage and stops nothing."""
     server.page.route("**/files/none", lambda route: route.fulfill(body=""))
-    server.page.route("**/files/none", lambda route: route.fulfill(body=""))
     turn, _ = asked(server)
     passage = "满一年五天。" * 60
     sources = [
         {"title": "一"},
         {"title": "制度", "dataset_name": "手册", "snippet": passage, "url": "https://a.example/"},
     ]
-    server.says(whole("两天", html=CITED, sources=sources), DONE)
+    server.says(whole("两天", html=CITED + "<p>其他</p>" * 80, sources=sources), DONE)
     number, card = turn.get_by_role("link", name="来源 2"), server.page.get_by_role("tooltip")
     expect(number).to_be_visible()
 
@@ -62,8 +61,9 @@ def test_a_citation_shows_the_cited_passage(server: FakeServer) -> None:
     server.passes(1)
     expect(card).to_be_hidden()
 
-    turn.locator(".mine .act").focus()
-    server.page.keyboard.press("Tab")
+    turn.locator(".sources summary").focus()
+    expect(number).not_to_be_in_viewport()
+    server.page.keyboard.press("Shift+Tab")
     expect(number).to_be_focused()
     expect(card).to_be_visible()
     expect(number).to_have_accessible_description(f"手册 · 制度 {passage}")

@@ -34,6 +34,24 @@ def is_asked_back(page: Page) -> None:
     expect(page.locator(".reasons")).to_be_visible()
 
 
+def reads_a_passage(page: Page) -> None:
+    """Pin the conversation, regenerate its answer, and look at what a citation cites."""
+    for number in range(2):
+        if number:
+            page.locator(".turn .regenerate").click()
+        else:
+            page.locator("#question").fill("年假有几天 [[formatted]]")
+            page.keyboard.press("Enter")
+        expect(page.locator(".versions")).to_be_visible(visible=bool(number), timeout=TIMEOUT)
+        expect(page.locator(".turn")).to_have_attribute("data-state", "completed", timeout=TIMEOUT)
+    page.locator("#chats-list .chatActions").click()
+    page.locator("#chats-list .pin").click()
+    expect(page.locator("#chats-list .pin")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Tab")
+    page.locator(".cite a").focus()
+    expect(page.get_by_role("tooltip")).to_be_visible()
+
+
 def deletes_a_conversation(page: Page) -> None:
     asks_in_chat(page)
     if page.locator("#chats-open").is_visible():
@@ -97,7 +115,7 @@ VIEWS = [
 ]
 #: Each on a laptop and on a phone; /docs, which takes axe longer, on one of them.
 SIZED = [(*view, size) for size in (LAPTOP, PHONE) for view in VIEWS]
-SIZED += [("/chat", deletes_a_conversation, PHONE)]
+SIZED += [("/chat", deletes_a_conversation, PHONE), ("/chat", reads_a_passage, LAPTOP)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

@@ -39,13 +39,15 @@ const { wireCitations } = (() => {
     if (card.firstChild.href) card.firstChild.tabIndex = -1;
     if (source.dataset.passage) card.append(element("q", "", source.dataset.passage));
     card.hidden = false;
-    place(chip.getBoundingClientRect());
-    chip.setAttribute("aria-describedby", card.id);
     shown = chip;
+    chip.setAttribute("aria-describedby", card.id);
+    place(chip);
   }
 
-  /** Place the passage above its number, or below where there is no room. */
-  function place({ left, width, top, bottom }) {
+  /** Place the passage above its number, or below where there is no room; hide it where the number is out of view. */
+  function place(chip) {
+    const { left, width, top, bottom } = chip.getBoundingClientRect();
+    if (bottom < 0 || top > innerHeight) return hide();
     const above = top - card.offsetHeight - GAP;
     const middle = left + width / 2 - card.offsetWidth / 2;
     card.style.left = `${Math.max(GAP, Math.min(middle, innerWidth - card.offsetWidth - GAP))}px`;
@@ -79,7 +81,7 @@ const { wireCitations } = (() => {
   }
 
   document.addEventListener("pointerdown", ({ target }) => shown && !shown.contains(target) && !card.contains(target) && hide());
-  document.addEventListener("scroll", ({ target }) => target !== card && hide(), { capture: true, passive: true });
+  document.addEventListener("scroll", ({ target }) => shown && target !== card && place(shown), { capture: true, passive: true });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !shown) return;
     // It hides the passage only, and stops no answer.

@@ -23,6 +23,8 @@ const { enlargeable, enlargePictures } = (() => {
 
   function open(picture, address) {
     Object.assign(shown, { src: picture.src, alt: picture.alt });
+    // As large as the window allows, and a small picture at twice its size.
+    shown.style.width = `${2 * picture.naturalWidth}px`;
     origin.href = address;
     origin.textContent = label("origin");
     close.textContent = label("close");
