@@ -204,8 +204,9 @@ def _dify_settings(dify: MockDify) -> dict[str, str]:
 
 def _mock_dify() -> MockDify:
     # No answer of the page may reach the mock's limit of seconds.
-    mock = MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED + SUGGESTED_EN, limit=10 * BUBBLE_SECONDS)
+    mock = MockDify(delay=PIECE_SECONDS, suggested=SUGGESTED, limit=10 * BUBBLE_SECONDS)
     mock.opening, mock.begins_with = OPENING, (*SUGGESTED, *SUGGESTED_EN[:2])
+    mock.suggested_in_english = SUGGESTED_EN
     return mock
 
 

@@ -7,6 +7,7 @@ one with gaps, such as "At most {limit} …", by its template.
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from flask import Blueprint, Response, render_template, request
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from channels.web.rest import Operation, RestModel, envelope
@@ -106,8 +106,7 @@ def render_page(name: str, *, texts: Texts, own_files: bool = False, **values: o
 
     With `own_files` the page may load scripts and styles of this host, which write HTML as they like: Swagger UI.
     """
-    # Chinese as it is: escaped, it is twice as long.
-    sentences = htmlsafe_json_dumps(other_sentences(texts), ensure_ascii=False, separators=(",", ":"))
+    sentences = _script_json(other_sentences(texts))
     html = render_template(name, part=_part, locale=texts.locale, sentences=sentences, **values)
     return finished(html, own_files=own_files)
 
@@ -152,6 +151,11 @@ def _sockets(host: str) -> str:
 def _part(name: str) -> Markup:
     """Return a file of the pages unescaped, for inclusion in a page, without what is for readers of the source."""
     return Markup(_FOR_READERS.sub("", (HTML / name).read_text("utf-8")))
+
+
+def _script_json(value: object) -> Markup:
+    """Return JSON for a script element, which only `<` could end. Chinese stays: escaped it is twice as long."""
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _hash(text: str) -> str:

@@ -64,8 +64,8 @@ def suggested(dify: MockDify, message_id: str, user: str) -> MockErrorReply | di
     if dify.suggested is None:
         return NO_SUGGESTIONS
     dify.closing.wait(dify.suggested_after)
-    alike = [one for one in dify.suggested if is_chinese(one) == is_chinese(run.query)]
-    return {"result": "success", "data": alike or list(dify.suggested)}
+    english = () if is_chinese(run.query) else dify.suggested_in_english
+    return {"result": "success", "data": list(english or dify.suggested)}
 
 
 def conversations(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:

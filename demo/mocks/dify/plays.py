@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from demo.mocks.dify.wire import HANG, PING, Gap, Run, Step, pieces
 
@@ -176,10 +177,10 @@ def steps(run: Run) -> Iterator[Step]:
     """Play a chatflow whose nodes run for a while before the first text."""
     yield run.workflow_started()
     for index, (kind, title) in enumerate(NODES, 1):
-        node = {"id": f"ne{index}", "node_id": f"n{index}", "node_type": kind, "title": title, "index": index}
-        yield run.node("node_started", **node, inputs=None)
+        node: dict[str, Any] = {"id": f"ne{index}", "node_id": f"n{index}", "node_type": kind, "index": index}
+        yield run.node("node_started", title=title, **node, inputs=None)
         yield Gap(0.0 if kind == "start" else 4 * run.slow)
-        yield run.node("node_finished", **node, status="succeeded", error=None, outputs=None, files=[])
+        yield run.node("node_finished", title=title, **node, status="succeeded", error=None, outputs=None, files=[])
     yield from run.say()
     yield run.message_end()
     yield run.workflow_finished(answer=run.answer)

@@ -73,6 +73,8 @@ class MockDify(HttpMock):
     #: The questions suggested after every answer, None for an app without that feature, and the seconds they take.
     suggested: tuple[str, ...] | None = None
     suggested_after: float = 0.0
+    #: Those after an answer to an English question; () for the same.
+    suggested_in_english: tuple[str, ...] = ()
     #: The reply to every look-up and rating while it is set.
     outage: MockErrorReply | None = None
     #: Seconds for which signed addresses of files are valid after a run began.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from demo.mocks.dify.answers import is_chinese
 from demo.mocks.dify.broadcast import Broadcast
 from demo.mocks.dify.features.files import signed
 from demo.mocks.dify.features.forms import Forms, MockForm, RunPause
@@ -38,7 +39,19 @@ SOURCE = {
     "score": 0.91,
     "content": "工龄满 1 年 5 天，满 10 年 10 天，满 20 年 15 天；当年未休完的年假可顺延至次年 3 月 31 日。",
 }
+SOURCE_EN = SOURCE | {
+    "dataset_name": "Employee handbook",
+    "content": "5 days after 1 year of service, 10 after 10 years, 15 after 20; what is left until 31 March.",
+}
 METADATA = {"annotation_reply": None, "retriever_resources": [SOURCE], "usage": USAGE}
+METADATA_EN = METADATA | {"retriever_resources": [SOURCE_EN]}
+#: The titles of nodes in runs of English questions.
+TITLES_EN = {
+    "开始": "Start",
+    "理解问题": "Understand the question",
+    "查知识库": "Search the handbook",
+    "撰写回答": "Write the answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,8 @@ class Run:
     def message_end(self, metadata: Any = METADATA) -> bytes:
         """Save the message and return the event. Dify saves the message before it sends the event, too."""
         self.save()
+        if metadata is METADATA and not is_chinese(self.query):
+            metadata = METADATA_EN
         return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
 
     def file(self, name: str) -> bytes:
@@ -196,8 +211,9 @@ class Run:
         inputs = {"sys.user_id": self.user}
         return self.workflow("workflow_started", id=self.run_id, workflow_id="w1", inputs=inputs, reason="initial")
 
-    def node(self, name: str, **data: Any) -> bytes:
-        node = {"id": "ne1", "node_id": "kr", "node_type": "knowledge-retrieval", "title": "查知识库", "index": 2}
+    def node(self, name: str, *, title: str = "查知识库", **data: Any) -> bytes:
+        title = title if is_chinese(self.query) else TITLES_EN.get(title, title)
+        node = {"id": "ne1", "node_id": "kr", "node_type": "knowledge-retrieval", "title": title, "index": 2}
         return self.workflow(name, **node | data)
 
     def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:

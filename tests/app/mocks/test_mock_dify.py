@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from demo.mocks.dify.answers import is_chinese
 from demo.mocks.dify.error_replies import ERROR_REPLIES
-from demo.mocks.dify.plays import MODERATED
+from demo.mocks.dify.plays import MODERATED, NODES
 from demo.mocks.dify.scripts import CLOSINGS
 from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify, expected_answer
 from demo.mocks.dify.wire import Run
@@ -123,6 +124,22 @@ CLOSING_TABLE = {
     "error-after-text": ["message", "error"],
     "error-without-code": ["error"],
 }
+
+
+def test_an_english_question_is_answered_in_english(dify: MockDify) -> None:
+    """Answer, steps, sources and suggestions have no Chinese; those of a Chinese question have no English."""
+    dify.suggested, dify.suggested_in_english = ("年假怎么申请",), ("How do I ask for leave?",)
+    for question, english in (("How do I ask for annual leave? [[steps]]", True), ("年假怎么申请 [[steps]]", False)):
+        seen = events(received(post(dify, body(question))))
+        [message] = {event["message_id"] for event in seen}
+        [ending] = [event for event in seen if event["event"] == "message_end"]
+        shown = ["".join(event["answer"] for event in seen if event["event"] == "message")]
+        shown += [event["data"]["title"] for event in seen if event["event"] == "node_started"]
+        shown += [ending["metadata"]["retriever_resources"][0]["content"]]
+        shown += get(dify, f"messages/{message}/suggested", user="u1").json()["data"]
+
+        assert len(shown) == 1 + len(NODES) + 2
+        assert [is_chinese(text) for text in shown] == [not english] * len(shown)
 
 
 def test_there_is_a_script_for_every_closing_choice_and_error(dify: MockDify) -> None:
