@@ -29,6 +29,7 @@ const SHARED_WORDS = {
     key_enter: "进入",
     key_cancel: "取消",
     confirm_no: "不，保留",
+    copied: "已复制",
   },
   en: {
     pages: "Pages",
@@ -58,6 +59,7 @@ const SHARED_WORDS = {
     key_enter: "Enter",
     key_cancel: "Cancel",
     confirm_no: "No, keep it",
+    copied: "Copied",
   },
 };
 
