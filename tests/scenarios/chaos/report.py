@@ -94,14 +94,17 @@ class Report:
             f"{channel}: {verdict(seen)} ({seen.end}, backwards {seen.backwards}): {seen.question}{shown(seen)}"
             for channel, each in self.seen.items()
             for seen in each
-            if verdict(seen) in BREACHES or seen.backwards
+            if (verdict(seen) in BREACHES or seen.backwards) and not self._is_evicted(channel, seen)
         ]
         often = [
-            f"asked {count} times: {name}" for name, count in self.calls.items() if count > MOST_CALLS and "-" in name
+            f"asked {count} times: {name}" for name, count in self.calls.items() if "-" in name and count > MOST_CALLS
         ]
-        # With `allkeys-lru` Redis may drop what a rating needs to know of its answer.
         lost = self.ratings_lost and "memory-lru" not in self.faults
         return [*found, *often, *([f"{self.ratings_lost} ratings did not arrive"] if lost else [])]
+
+    def _is_evicted(self, channel: str, seen: Seen) -> bool:
+        """Return whether Redis may have dropped what its end needs, as it may a rating, which nobody else has."""
+        return "memory-lru" in self.faults and channel == "long" and not seen.end
 
     @property
     def right(self) -> bool:
