@@ -54,7 +54,7 @@ _fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=Map
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
 #: Loggers limited to WARNING: their INFO and DEBUG lines repeat our own, and some contain addresses and payloads.
-_QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access")
+_QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access", "alembic")
 #: Loggers whose gunicorn handlers are removed, so that their lines have our format.
 _ADOPTED = ("gunicorn.error", "gunicorn.access")
 

@@ -1,6 +1,6 @@
 """`python -m tools.migrate`: the gateway's tables in SQL.
 
-    python -m tools.migrate status                  is the database at this version's revision? `head` if it is
+    python -m tools.migrate [status]                is the database at this version's revision? `head` if it is
     python -m tools.migrate up [--wait SECONDS]     bring it there now; a running gateway may stay
     python -m tools.migrate sql [mysql | sqlite] [--since REVISION]     print the statements instead
 
@@ -65,7 +65,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     sql.add_argument("--since", default="", metavar="REVISION", help="leave out the migrations up to this one")
     for command in (status, up, sql):
         command.add_argument("--json", action="store_true", help="print an object a line")
-    return parser.parse_args(argv)
+    return parser.parse_args((sys.argv[1:] if argv is None else argv) or ["status"])
 
 
 def _status(revision: str, *, as_json: bool) -> int:

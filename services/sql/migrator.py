@@ -192,7 +192,7 @@ def state_of(revision: str) -> State:
 
 def refusal(revision: str) -> str:
     """Return why a database of that revision is refused, with the remedy."""
-    found = f"are of revision {revision}, this version needs {HEAD}," if revision else "are missing"
+    found = f"are of revision {revision}, this version needs {HEAD}," if revision else "are missing or not readable,"
     return f"SQL: the tables {found} and this SQL user may not make them ({remedy(revision)})"
 
 

@@ -10,12 +10,13 @@ import pty
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -599,15 +600,18 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     [
         ({}, "they need BATCH_ENABLED, and MYSQL_HOST or DATABASE_PATH"),
         ({"REDIS_URL": "ftp://nowhere"}, "REDIS_URL"),
+        ({"DATABASE_PATH": "other.db", "HOST": "127.0.0.1"}, "the table laibao_feedback is of another origin"),
     ],
-    ids=["no-sql", "wrong"],
+    ids=["no-sql", "wrong", "no-tables"],
 )
 def test_a_worker_that_cannot_start_prints_the_reason(
     changes: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
     """One line on standard error, status 1."""
     monkeypatch.chdir(tmp_path)
-    for name, value in {**settings_for("redis://127.0.0.1:1/0"), **changes}.items():
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("CREATE TABLE laibao_feedback (mood TEXT)")
+    for name, value in {**settings_for("redis://127.0.0.1:1/0"), "PORT": str(free_port()), **changes}.items():
         monkeypatch.setenv(name, value)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
