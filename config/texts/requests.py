@@ -98,6 +98,9 @@ ZH_REQUESTS: Mapping[str, str] = {
     "was given more than once": "出现了多次",
     "One file is needed, under this name": "需要一个以此为名的文件",
     "has no name": "没有名称",
+    "has more than {values} values, or more than {members} in an object": (
+        "值超过 {values} 个，或某个对象的成员超过 {members} 个"
+    ),
     "is not base64": "不是 base64",
     "either this or chatid has to be given": "应给出它或 chatid",
     "either this or file has to be given": "应给出它或 file",
