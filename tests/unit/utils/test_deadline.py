@@ -76,6 +76,17 @@ def test_the_end_of_the_time_is_told_while_the_block_runs() -> None:
     assert told == []
 
 
+def test_a_pause_of_the_process_is_no_part_of_the_time(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end is told when the process has run for so long, and not when it wakes."""
+    monkeypatch.setattr("utils.running_time.running_time", clock)
+    over = threading.Event()
+
+    with Deadline(0.05, clock=clock).ending(over.set):
+        assert not over.wait(0.3)
+        clock.advance(1.0)
+        assert over.wait(30.0)
+
+
 def test_an_abort_wakes_a_waiting_thread() -> None:
     """A thread that waits for up to 60 s inside the block ends at once."""
     deadline, waiting, woken = Deadline(600.0), threading.Event(), threading.Event()
