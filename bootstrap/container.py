@@ -37,6 +37,8 @@ from bootstrap.factories import (
     make_sessions,
     make_socket_store,
     make_streams,
+    make_usage,
+    make_usage_store,
     make_users,
     make_wechat,
     make_words,
@@ -47,7 +49,7 @@ from channels.registry import CHANNELS
 from config.settings import Settings
 from config.texts import Texts
 from services import metrics
-from services.answers.answer import Answerer
+from services.answers.answer import Answerer, Places
 from services.answers.asked_store import AskedStore
 from services.answers.askers import Askers
 from services.answers.commands import ChatNotes
@@ -77,6 +79,8 @@ from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.producer import AnswerHandlers
 from services.streams.readers import StreamReaders
+from services.usage.ended_store import EndedStore
+from services.usage.writer import UsageCleaner, UsageWriter
 from services.wecom.late_answers import LateAnswers
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.response_service import ResponseService
@@ -136,6 +140,7 @@ class Container:
         self.file_budget = self._opened(make_file_budget(settings, self.runner, self.keys))
         self.media = self._opened(make_media(settings, self.runner, self.keys, self.file_budget))
         self.streams = make_streams(settings, self.runner)
+        self.ended = EndedStore(self.runner, queues=settings.sql_url is not None)
         self.answerer = self._answerer()
 
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
@@ -154,6 +159,8 @@ class Container:
         self.feedback_inbox, self.feedback = self._feedback()
         self._opened(self.feedback)
         self._opened(self.feedback_inbox)
+        self.usage_store = self._opened(make_usage_store(settings))
+        self.usage, self.usage_cleaner = self._usage()
         self.socket_store = make_socket_store(self.runner, self.keys)
         self.batch_store = self._opened(make_batch_store(settings))
         self.batches = self._opened(self._batches())
@@ -210,6 +217,9 @@ class Container:
         self.readers.start()
         self.feedback.start()
         self.feedback_inbox.start()
+        if self.usage and self.usage_cleaner:
+            self.usage.start()
+            self.usage_cleaner.start()
         if self.batches:
             self.batches.start()
         for lifecycle in self._lifecycles:
@@ -257,8 +267,9 @@ class Container:
                 access=self.rules.open("ACCESS_FILE", self.settings.access_file, AccessRules.parse),
                 departments=self.rules.open("DEPARTMENTS_FILE", self.settings.departments_file, parse_departments),
             ),
-            intake=MediaIntake(self.media, self._access),
-            queue=ConversationQueue(self.conversations, self.streams),
+            places=Places(
+                ConversationQueue(self.conversations, self.streams), MediaIntake(self.media, self._access), self.ended
+            ),
             memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
             forms=AnswerForms(FormStore(self.runner, self._access, clock=time.time), self.texts),
             extras=make_extras(self.settings),
@@ -288,7 +299,13 @@ class Container:
             answerer=self.answerer,
             channels=self.channels,
             refusals=QuestionRefusals(
-                self.streams, self.manager, self._access, self.channels, texts=self.texts, max_bytes=max_bytes
+                self.streams,
+                self.manager,
+                self._access,
+                self.channels,
+                ended=self.ended,
+                texts=self.texts,
+                max_bytes=max_bytes,
             ),
             notes=ChatNotes(AskedStore(self.runner, ttl=self.settings.stream_ttl), self.names),
             links=AnswerLinks(self.files.links, self.files.store),
@@ -302,6 +319,21 @@ class Container:
             self.settings, self.runner, self.feedback_store, self._access, self.providers, self.texts, tokens
         )
 
+    def _usage(self) -> tuple[UsageWriter | None, UsageCleaner | None]:
+        """Return what counts ended streams and deletes old rows; None without a database."""
+        if self.usage_store is None:
+            return None, None
+        parts = make_usage(
+            self.settings,
+            self.runner,
+            self.usage_store,
+            self.ended,
+            self.channels,
+            self.directories,
+            self.rules,
+        )
+        return self._opened(parts[0]), self._opened(parts[1])
+
     def _batches(self) -> BatchManager | None:
         return make_batches(
             self.settings, self.batch_store, self.gateway, self.streams, self.runner_of_batches, self.texts
@@ -312,7 +344,7 @@ class Container:
             self.settings,
             self.runner,
             self.providers,
-            stores=(self.migrator, self.users, self.batch_store, self.feedback_store),
+            stores=(self.migrator, self.users, self.batch_store, self.feedback_store, self.usage_store),
             auth=self.auth,
             batches=self.batches,
             batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,

@@ -48,12 +48,17 @@ from services.providers.registry import build_provider
 from services.providers.words import MaskedProvider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.rules.departments import parse_departments
 from services.rules.rules_file import RulesFiles
 from services.rules.words import BotWords, WordRules
 from services.sockets.store import SocketStore
 from services.sql.migrator import Migrator
 from services.streams.access import Access
 from services.streams.store import StreamStore
+from services.usage.ended_store import EndedStore
+from services.usage.records import EntryMaker
+from services.usage.sql_store import SqlUsageStore
+from services.usage.writer import Retention, UsageCleaner, UsageWriter
 from services.wecom.callback import MediaKeys, WechatService
 from services.wecom.directory.access_token_store import AccessTokenStore, TokenAccess
 from services.wecom.directory.api_service import ContactsApi
@@ -271,6 +276,28 @@ def make_feedback(
     ratings = RatingStore(runner)
     delivery = FeedbackDelivery(ratings, access, sql=sql, providers=providers, texts=texts, token=token)
     return FeedbackInbox(ratings, access, wake=delivery.wake, log_content=settings.log_content), delivery
+
+
+def make_usage_store(settings: Settings) -> SqlUsageStore | None:
+    return SqlUsageStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+
+
+def make_usage(
+    settings: Settings,
+    runner: ScriptRunner,
+    sql: SqlUsageStore,
+    ended: EndedStore,
+    channels: Channels,
+    directories: Mapping[str, Directory],
+    rules: RulesFiles,
+) -> tuple[UsageWriter, UsageCleaner]:
+    """Return what counts ended streams, and what deletes old rows of the log."""
+    maker = EntryMaker(channels, settings.report_zone, settings.question_log, settings.question_log_bytes)
+    kept = Retention(settings.question_log_days, settings.question_words_days, settings.question_log_hour)
+    contacts = {bot: directory.known for bot, directory in directories.items()}
+    departments = rules.open("DEPARTMENTS_FILE", settings.departments_file, parse_departments)
+    cleaner = UsageCleaner(sql, LockStore(runner), kept=kept, zone=settings.report_zone)
+    return UsageWriter(ended, sql, maker, contacts=contacts, departments=departments), cleaner
 
 
 class LongStores(NamedTuple):

@@ -17,7 +17,7 @@ from config.errors import SettingsError
 PREFIXES = (
     "WECHAT_", "DIFY_", "STREAM_", "REDIS_", "MYSQL_", "AUTH_", "BATCH_", "WEBSOCKET_", "LOG_", "RATE_LIMIT_",
     "OPENAI_", "CONTEXT_", "CUSTOM_RAG_", "SERPER_", "HANDOFF_", "WECOM_", "WEB_", "WEBHOOK_", "BODIES_",
-    "UPLOADS_", "MIGRATION_",
+    "UPLOADS_", "MIGRATION_", "QUESTION_", "REPORT_",
 )  # fmt: skip
 #: Upper limit of the default number of workers. Beyond four processes, more pods scale better than a larger pod.
 MOST_WORKERS = 4

@@ -707,6 +707,33 @@ class BatchSettings(Group):
     )
 
 
+class UsageSettings(Group):
+    question_log: Annotated[Literal["off", "meta", "full"], Lower] = setting(
+        "meta",
+        "log of questions in SQL: off, meta (no words), or full (with questions, answers and file names)",
+        "SQL 中的提问日志：off 关闭；meta 不含文字；full 含问题、回答和文件名",
+    )
+    question_log_days: Count = setting(90, "days an entry of the log is kept", "日志条目的保留天数")
+    question_words_days: Count = setting(
+        30, "days its words are kept: question, answer and file names", "其中文字（问题、回答、文件名）的保留天数"
+    )
+    question_log_bytes: Bytes = setting(
+        32 * 1024,
+        "bytes of a question and of an answer in the log; the rest is cut off",
+        "日志中每个问题和每个回答的最大字节数，超出部分截去",
+    )
+    question_log_hour: Annotated[int, Field(ge=0, le=23)] = setting(
+        3,
+        "hour of the day, in REPORT_TZ, at which these days are over",
+        "到期删除的时刻：REPORT_TZ 时区的几点（0 至 23）",
+    )
+    report_tz: str = setting(
+        "Asia/Shanghai",
+        "time zone of the days in usage and log, such as Asia/Shanghai",
+        "用量和日志按天统计所用的时区，如 Asia/Shanghai",
+    )
+
+
 class LogSettings(Group):
     log_level: LogLevel = setting(
         "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", "DEBUG、INFO、WARNING、ERROR 或 CRITICAL"

@@ -45,6 +45,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
     yield from _auth(settings)
     yield from _provider(settings.provider, settings.auth_mode)
     yield from _limits(settings)
+    yield from _zone(settings)
     yield from _sockets(settings)
     yield from _bots(settings)
 
@@ -163,6 +164,15 @@ def _limits(settings: Settings) -> Iterator[Problem]:
     yield from _bodies(settings)
     if settings.ops_port == settings.port:
         yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
+
+
+def _zone(settings: Settings) -> Iterator[Problem]:
+    """The default is checked too: a machine may have no time zones at all."""
+    try:
+        _ = settings.report_zone
+    except (KeyError, ValueError, OSError):
+        expected = "a time zone that this machine knows, such as Asia/Shanghai or UTC (Debian's package tzdata)"
+        yield Problem("REPORT_TZ", settings.report_tz, expected)
 
 
 def _bodies(settings: Settings) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import PrivateAttr, Secret, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -31,6 +32,7 @@ from config.groups import (
     SocketSettings,
     SqlSettings,
     StreamSettings,
+    UsageSettings,
     WeComSettings,
 )
 from config.problems import Invalid, Problem, validated
@@ -40,6 +42,7 @@ from config.texts import check_overrides
 class Settings(
     # Pydantic orders fields from the last base to the first, so this list is the order of `demo.env` reversed.
     LogSettings,
+    UsageSettings,
     BatchSettings,
     SocketSettings,
     StreamSettings,
@@ -93,6 +96,11 @@ class Settings(
     def sql_read_url(self) -> SecretStr | None:
         """The SQLAlchemy URL for the user query: the read replica, or the same as `sql_url`."""
         return sql_address(self, self.mysql_read_host or self.mysql_host)
+
+    @cached_property
+    def report_zone(self) -> ZoneInfo:
+        """The time zone of `REPORT_TZ`."""
+        return ZoneInfo(self.report_tz)
 
     @cached_property
     def provider(self) -> ProviderSettings:

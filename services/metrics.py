@@ -191,6 +191,14 @@ SCHEMA_BEHIND = _largest(
     "wechatlaibao_schema_behind", "1 while the SQL tables lack a migration that this version needs, else 0."
 )
 FEEDBACK_KEPT = _sum("wechatlaibao_feedback_kept", "Ratings that replicas keep in their memory while Redis is away.")
+USAGE_STREAMS = _counter(
+    "wechatlaibao_usage_streams_total",
+    "Ended answers for question log and usage: written, lost (expired before SQL took them), dropped (no room).",
+    ["outcome"],
+)
+USAGE_WAITING = _largest(
+    "wechatlaibao_usage_waiting", "Ended answers that wait for the question log and the usage, over all replicas."
+)
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total", "Requests refused because of their Origin or Host header.", ["check"]
 )
@@ -307,6 +315,8 @@ for _outcome in ("extended", "replaced", "unchanged", "lost"):
 for _target in ("sql", "provider"):
     for _outcome in ("done", "retried", "lost"):
         FEEDBACK_DELIVERED.labels(_target, _outcome)
+for _outcome in ("written", "lost", "dropped"):
+    USAGE_STREAMS.labels(_outcome)
 for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
     PUSHES.labels(_outcome)
 for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):

@@ -134,6 +134,11 @@ def _off(settings: Settings) -> Iterator[Finding]:
     elif settings.sql_url is None:
         text = "neither MYSQL_HOST nor DATABASE_PATH: no batches, and ratings go to the provider only"
         yield Finding("batches", "off", text, "set MYSQL_HOST, or DATABASE_PATH on one machine")
+    if settings.sql_url is None:
+        text = "neither MYSQL_HOST nor DATABASE_PATH: who asked what, and what it cost, is not stored"
+        yield Finding("question log", "off", text, "set MYSQL_HOST, or DATABASE_PATH on one machine")
+    elif settings.question_log == "off":
+        yield Finding("question log", "off", "QUESTION_LOG=off; usage is counted", "set it to meta or full")
     if not settings.secret_key:
         text = "not set: keys are derived from the bots' own; changing those loses tokens and conversations"
         yield Finding(

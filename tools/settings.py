@@ -94,6 +94,7 @@ SECTIONS = (
     Section("Streams", "流", [groups.StreamSettings]),
     Section("Sockets and limits", "WebSocket 与限流", [groups.SocketSettings]),
     Section("Batch", "批量任务", [groups.BatchSettings]),
+    Section("Question log and usage", "提问日志与用量", [groups.UsageSettings]),
     Section("Logs", "日志", [groups.LogSettings]),
 )
 

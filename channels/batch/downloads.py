@@ -5,8 +5,6 @@ A file of any size needs the memory of a few items. No cell of a CSV or workbook
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from channels.batch.models import summary_json
 from channels.batch.workbook import Reader, workbook
 from channels.web.rest import RestError, envelope
 from services.batches.records import Item, Task
+from utils.formats.csv_writer import Cell, csv_lines
 from utils.formats.formulas import harmless
 
 Format = Literal["csv", "jsonl", "xlsx"]
@@ -36,9 +35,6 @@ MEDIA: dict[Format, str] = {
 #: The columns of the CSV in order; sources, usage and metadata are cells of JSON. Those of the submitted file follow.
 COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
-#: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
-BOM = "\ufeff"
-Cell = str | int
 
 
 def download(task: Task, items: Iterator[Item], format: Format, reader: Reader) -> Response:
@@ -57,7 +53,7 @@ def download(task: Task, items: Iterator[Item], format: Format, reader: Reader) 
 def _written(items: Iterator[Item], format: Format, reader: Reader) -> Iterator[bytes]:
     if format == "xlsx":
         return workbook(items, reader)
-    lines = csv_lines(items) if format == "csv" else (f"{item.to_json()}\n" for item in items)
+    lines = csv_lines(table_rows(items)) if format == "csv" else (f"{item.to_json()}\n" for item in items)
     return (line.encode() for line in lines)
 
 
@@ -120,18 +116,6 @@ def table_rows(items: Iterable[Item]) -> Iterator[Sequence[Cell]]:
     yield [*COLUMNS, *(harmless(f"{name} (input)" if name in COLUMNS else name) for name in names)]
     for item in chain(first, left):
         yield [*_ours(item.to_dict()), *(harmless(item.given.columns.get(name, "")) for name in names)]
-
-
-def csv_lines(items: Iterable[Item]) -> Iterator[str]:
-    """Yield the CSV with every cell quoted, so that programs with another delimiter split no cell."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-    out.write(BOM)
-    for row in table_rows(items):
-        writer.writerow(row)
-        yield out.getvalue()
-        out.seek(0)
-        out.truncate()
 
 
 def _ours(item: Mapping[str, Any]) -> list[Cell]:

@@ -27,6 +27,7 @@ from services.rules.words import BotWords
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, anew
 from services.streams.owned_stream import LEAVING
 from services.streams.store import leave_call
+from services.usage.ended_store import EndedStore
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,16 @@ class Backend:
     bot: str = "default"
     #: The words that its questions must not have; None where no file names any.
     words: BotWords | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What a question takes up until its answer's end, and where its end is noted."""
+
+    queue: ConversationQueue
+    #: Has the files that came with questions.
+    intake: MediaIntake
+    ended: EndedStore
 
 
 class QueueEntry(NamedTuple):
@@ -62,8 +73,7 @@ class Answerer:
         backends: Mapping[str, Backend],
         channels: Channels,
         askers: Askers,
-        intake: MediaIntake,
-        queue: ConversationQueue,
+        places: Places,
         memory: MemoryStores,
         forms: AnswerForms,
         extras: AnswerExtras,
@@ -72,8 +82,8 @@ class Answerer:
         self._backends = backends
         self._channels = channels
         self._askers = askers
-        self._intake = intake
-        self.queue = queue
+        self._intake, self._ended = places.intake, places.ended
+        self.queue = places.queue
         self._stores = memory
         self._forms = forms
         self._extras = extras
@@ -93,13 +103,16 @@ class Answerer:
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
         """Return the calls that leave the user's slots and the conversation's queue, and note the answer for ratings.
 
-        They also remove the files that came with the question. `key` is the conversation's key, where the caller has it
-        already.
+        They also remove the files that came with the question, and queue the stream for the log and the usage. `key` is
+        the conversation's key, where the caller has it already.
         """
+        ended = self._ended.add_calls(stream_id)
+        if not self.knows(question):
+            return ended
         slot = leave_call(question.bot, question.principal, stream_id)
         noted = (note_call(stream_id),) if self._channels.of(question).rated else ()
         files = self._intake.leave_calls(question) if question.media else ()
-        return (slot, *self.queue.leave_calls(key or self.conversation(question), stream_id), *noted, *files)
+        return (slot, *self.queue.leave_calls(key or self.conversation(question), stream_id), *noted, *files, *ended)
 
     def answer(
         self,

@@ -17,6 +17,7 @@ from services.streams.access import Access
 from services.streams.manager import StreamManager
 from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.streams.store import StreamStore
+from services.usage.ended_store import EndedStore
 from utils.stream_utils import is_longer
 
 #: Characters of a question that are stored when it is refused because of its length.
@@ -33,6 +34,7 @@ class QuestionRefusals:
         access: Access,
         channels: Channels,
         *,
+        ended: EndedStore,
         texts: Texts,
         max_bytes: int,
     ) -> None:
@@ -41,6 +43,7 @@ class QuestionRefusals:
         self._manager = manager
         self._access = access
         self._channels = channels
+        self._ended = ended
         self._texts = texts
         self._max_bytes = max_bytes
 
@@ -145,7 +148,9 @@ class QuestionRefusals:
     def _finished(self, question: Question, stream_id: str, sentence: str, code: str, *others: Call) -> Snapshot:
         fields = {**self.fields(question), "error_code": code}
         new = born_finished(stream_id, self._manager.new_owner(), fields, sentence, error=bool(code))
-        created, snapshot, _ = self._store.open(new, *others)
+        # A refused question is logged; the answer to a command is none to a question.
+        hints = self._ended.add_calls(stream_id) if code else ()
+        created, snapshot, _ = self._store.open(new, *others, hints=hints)
         return replace(snapshot, found=not created)
 
     def _is_of(self, question: Question, stream_id: str) -> bool:

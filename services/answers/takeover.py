@@ -120,7 +120,7 @@ class TakeoverManager:
         While its owner may be sending a late message, the stream stays there.
         """
         question = _question(self._store.question(stream_id))
-        after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
+        after = self._answerer.leave_calls(question, stream_id)
         claim, owner = self._store.look_at_claim(stream_id)
         if claim == "lost":
             metrics.LATE_ANSWERS.labels("lost").inc()
@@ -135,7 +135,7 @@ class TakeoverManager:
             new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
             question = _question(fields.get("question", ""))
             known = self._answerer.knows(question)
-            after = self._answerer.leave_calls(question, stream_id) if known else ()
+            after = self._answerer.leave_calls(question, stream_id)
         except Exception:
             # The stream's lease lapses in turn, unless the stream has expired.
             log.exception("stream not gone on with", extra={"stream_id": stream_id, **_owners(owner, taken)})

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from services.feedback.records import RatedAnswer, Rating
 from services.sql.database import SqlDatabase
 from services.sql.schema import BIG, METADATA, WORD, Exact, Utc, Words, optional, required, table
+from services.usage.sql_store import add_rating, lock_counted
 
 #: Days for which a row is kept after the person's last rating, and rows deleted in one transaction.
 KEPT_DAYS = 365
@@ -73,6 +74,15 @@ class SqlFeedbackStore:
         before = datetime.fromtimestamp(self._clock(), UTC) - timedelta(days=KEPT_DAYS)
         return self._database.transact(partial(_delete, before=before))
 
+    def forget(self, people: Sequence[str], *, delete: bool) -> int:
+        """Return how many ratings these people have given, and `delete` them. Sums of ratings do not change."""
+        mine = FEEDBACK.c.person.in_(people)
+        number = sa.select(sa.func.count()).select_from(FEEDBACK).where(mine)
+        rows = self._database.read(lambda connection: connection.scalar(number)) or 0
+        if rows and delete:
+            self._database.transact(lambda connection: connection.execute(FEEDBACK.delete().where(mine)))
+        return rows
+
     def close(self) -> None:
         self._database.close()
 
@@ -100,14 +110,20 @@ def _upsert(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _upsert_one(connection: sa.Connection, row: dict[str, Any]) -> None:
-    """Update a row unless it has a later rating; insert a missing one. A concurrent insert makes `transact` retry."""
+    """Update a row unless it has a later rating; insert a missing one. A concurrent insert makes `transact` retry.
+
+    The usage counts the change in the same transaction.
+    """
+    counted = lock_counted(connection, row["stream_id"])
     mine = sa.and_(FEEDBACK.c.stream_id == row["stream_id"], FEEDBACK.c.person == row["person"])
     at, version = FEEDBACK.c.rated_at, FEEDBACK.c.version
     older = sa.or_(at < row["rated_at"], sa.and_(at == row["rated_at"], version < row["version"]))
-    if connection.execute(FEEDBACK.update().where(mine, older).values(row)).rowcount:
-        return
-    if connection.execute(sa.select(version).where(mine)).first() is None:
+    before = connection.execute(sa.select(FEEDBACK.c.rating).where(mine)).first()
+    if before is None:
         connection.execute(FEEDBACK.insert().values(row))
+    elif not connection.execute(FEEDBACK.update().where(mine, older).values(row)).rowcount:
+        return
+    add_rating(connection, counted, before.rating if before else None, row["rating"])
 
 
 def _delete(connection: sa.Connection, before: datetime) -> int:

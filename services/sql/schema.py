@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator
 
 #: The newest migration. Revisions are numbers of four digits, in order.
-HEAD = "0001"
+HEAD = "0002"
 #: The table with the database's revision, in one row.
 VERSION_TABLE = "laibao_schema"
+
+#: Bytes of a `Name`.
+NAME_BYTES = 255
 
 _MYSQL = ("mysql", "mariadb")
 _ascii = {"charset": "ascii", "collation": "ascii_bin"}
@@ -41,6 +45,31 @@ class Exact(TypeDecorator[str]):
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
         return None if value is None else value.decode()
+
+
+class Name(Exact):
+    """A name compared byte for byte, cut to `NAME_BYTES` of UTF-8, so that it fits into a key."""
+
+    impl = sa.LargeBinary().with_variant(mysql.VARBINARY(NAME_BYTES), *_MYSQL)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        if value is None:
+            return None
+        return value.encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore").encode()
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact amount with nine decimal places; SQLite has a whole number of billionths."""
+
+    impl = sa.BigInteger().with_variant(mysql.DECIMAL(24, 9), *_MYSQL)
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name != "sqlite" else int(value.scaleb(9))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return value if value is None or dialect.name != "sqlite" else Decimal(value).scaleb(-9)
 
 
 class Words(TypeDecorator[str]):

@@ -29,6 +29,7 @@ from tools import settings as settings_tool
 ROOT = Path(__file__).parents[2]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
+PRIVACY, PRIVACY_ZH = ROOT / "docs" / "privacy.md", ROOT / "docs" / "privacy.zh-CN.md"
 REDIS = ROOT / "docs" / "redis.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -74,7 +75,7 @@ def test_the_documents_of_all_settings_are_up_to_date(path: str) -> None:
     assert [name.lower() for name in names][-len(Settings.model_fields) :] == list(Settings.model_fields)
 
 
-@pytest.mark.parametrize(("page", "translation"), [(README, README_ZH)])
+@pytest.mark.parametrize(("page", "translation"), [(README, README_ZH), (PRIVACY, PRIVACY_ZH)])
 def test_a_translation_has_the_same_structure(page: Path, translation: Path) -> None:
     """Both have the same levels of headings, code blocks and links, and as many rows and list items."""
 

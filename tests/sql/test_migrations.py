@@ -41,7 +41,11 @@ TIMEOUT = 60.0
 ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "zhangsan", "dify", "m1", "c1")
 #: Checksums of the printed statements of each migration. A database that has a migration never runs it again, so a
 #: change of one that was released is a further migration.
-RELEASED = {"mysql": {"0001": 0xDD6DD589}, "sqlite": {"0001": 0xF10D272F}}
+RELEASED = {
+    "mysql": {"0001": 0xDD6DD589, "0002": 0x355F12D5},
+    "sqlite": {"0001": 0xF10D272F, "0002": 0xCA977B02},
+}
+REVISIONS = list(RELEASED["mysql"])
 
 Sql = Callable[[str], Any]
 
@@ -167,7 +171,7 @@ def test_of_processes_that_start_at_once_one_migrates(sql_url: str) -> None:
             one.stdin.flush()
         printed = [one.communicate(timeout=TIMEOUT)[0] for one in started]
 
-    assert sorted(printed) == ["['0001']\n", "[]\n", "[]\n"]
+    assert sorted(printed) == [f"{REVISIONS}\n", "[]\n", "[]\n"]
 
 
 @pytest.mark.scenario
@@ -179,7 +183,7 @@ def test_a_migration_that_was_killed_is_completed(sql_url: str) -> None:
 
     with closing(Migrator(sql_url)) as migrator:
         assert migrator.revision() == ""
-        assert migrator.run(10.0) == [HEAD]
+        assert migrator.run(10.0) == REVISIONS
 
     assert differences(sql_url) == []
 
@@ -192,7 +196,7 @@ def test_tables_that_exist_are_taken_over(sql_url: str, sql: Sql) -> None:
     sql(f"DROP TABLE {VERSION_TABLE}")
 
     with closing(Migrator(sql_url)) as migrator:
-        assert migrator.run(10.0) == [HEAD]
+        assert migrator.run(10.0) == REVISIONS
 
     assert sql("SELECT stream_id FROM laibao_feedback") == [("s1",)]
 
@@ -341,7 +345,7 @@ def test_the_tool_prints_where_the_database_is(tmp_path: Path, capsys: pytest.Ca
     settings["DATABASE_PATH"] = str(path)
     assert run("status") == (1, f"behind: no tables, this version has {HEAD}\n")
     assert not path.exists()
-    assert run("up") == (0, f"migrated {HEAD}\nhead\n")
+    assert run("up") == (0, "".join(f"migrated {one}\n" for one in REVISIONS) + "head\n")
     assert run("up", "--json") == (0, f'{{"state": "head", "revision": "{HEAD}", "head": "{HEAD}"}}\n')
     assert run("status") == run() == (0, "head\n")
     engine = sa.create_engine(f"sqlite:///{path}", isolation_level="AUTOCOMMIT")

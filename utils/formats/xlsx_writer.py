@@ -20,7 +20,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 MAX_CELL = 32_767
 
 #: A text is never a formula; a time, without a time zone, is a date of Excel.
-Cell = str | int | datetime
+Cell = str | int | float | datetime
 
 _CUT = "…"
 #: The day that Excel counts from, and the maximum characters of a sheet's name.
@@ -129,7 +129,7 @@ def _columns(widths: Sequence[int]) -> str:
 def _cell(value: Cell, style: int) -> str:
     if isinstance(value, datetime):
         return f'<c s="{_TIME_STYLE}"><v>{(value - _DAY_0) / timedelta(days=1):.9f}</v></c>'
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return f'<c s="{style}"><v>{value}</v></c>'
     if not value:
         return "<c/>"

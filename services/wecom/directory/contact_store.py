@@ -70,6 +70,12 @@ class ContactStore:
         sealed, *set_flags = self._runner.run([Call(None, command) for command in commands])
         return Known(self._opened(sealed or ""), *(bool(flag) for flag in set_flags))
 
+    def contacts(self, userids: Sequence[str]) -> dict[str, Contact]:
+        """Return the contacts of those people who have one."""
+        sealed = self._runner.run([Call(None, ("GET", self._key(userid))) for userid in userids])
+        opened = {userid: self._opened(one or "") for userid, one in zip(userids, sealed, strict=True)}
+        return {userid: contact for userid, contact in opened.items() if contact}
+
     def claim(self, userid: str) -> bool:
         """Take the person's one look-up of this hour; False if it was taken already."""
         call = Call(None, ("SET", f"{self._key(userid)}:asked"), ("1", "NX", "EX", ASKED_SECONDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -82,6 +82,14 @@ class Directory:
             return self._find(userid) if userid else Contact()
         except StoreUnavailable:
             return Contact()
+
+    def known(self, userids: Sequence[str]) -> dict[str, Contact]:
+        """Return the stored contacts of those people who have one, in one round trip. Begins no look-up.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._store.contacts(userids)
 
     def close(self) -> None:
         """Close the pooled connections."""

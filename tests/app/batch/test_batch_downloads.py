@@ -15,13 +15,14 @@ import pytest
 from openpyxl.utils import get_column_letter
 from openpyxl.utils.escape import unescape
 
-from channels.batch.downloads import COLUMNS, PIECE, csv_lines, download
+from channels.batch.downloads import COLUMNS, PIECE, download, table_rows
 from channels.batch.workbook import WIDTHS, Reader
 from config.texts import ZH
 from services.batches.records import BatchOptions, Given, Item, Task
 from services.errors import StoreUnavailable
 from tests.support.batches.counter import TASKS, Counter, data_of, refused
 from tests.support.batches.twin import START
+from utils.formats.csv_writer import csv_lines
 from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import workbook_pieces
 
@@ -369,4 +370,4 @@ def test_an_outage_before_a_download_is_an_error() -> None:
 
 
 def test_an_empty_csv_has_its_columns() -> None:
-    assert "".join(csv_lines([])) == "\ufeff" + ",".join(f'"{name}"' for name in COLUMNS) + "\r\n"
+    assert "".join(csv_lines(table_rows([]))) == "\ufeff" + ",".join(f'"{name}"' for name in COLUMNS) + "\r\n"

@@ -70,10 +70,11 @@ def test_settings_are_json(capsys: Printed) -> None:
 
 def test_statements_are_json(capsys: Printed) -> None:
     """Each is an object on a line, in the order in which they are printed as SQL without the option."""
-    ((revision, statements),) = printed("sqlite")
+    made = list(printed("sqlite"))
 
     assert run("migrate", "sql", "sqlite", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows == [{"revision": revision, "statement": statement} for statement in statements]
+    assert rows == [{"revision": revision, "statement": one} for revision, statements in made for one in statements]
     assert run("migrate", "sql", "sqlite") == 0
-    assert capsys.readouterr().out == f"-- {revision}\n" + "".join(f"{statement};\n\n" for statement in statements)
+    shown = (f"-- {revision}\n" + "".join(f"{one};\n\n" for one in statements) for revision, statements in made)
+    assert capsys.readouterr().out == "".join(shown)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS
-from services.answers.answer import Answerer, Backend
+from services.answers.answer import Answerer, Backend, Places
 from services.answers.askers import Askers
 from services.answers.extras import AnswerExtras
 from services.answers.forms.conversation_forms import AnswerForms
@@ -55,6 +55,7 @@ from services.streams.access import Access
 from services.streams.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
+from services.usage.ended_store import EndedStore
 from tests.support.servers.processes import FakeClock
 from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
@@ -117,8 +118,11 @@ class Replica:
             backends={"default": Backend(self.provider, corp="acme")},
             channels=Channels(CHANNELS, {}),
             askers=Askers(self.auth, Callers("none"), {}, NameStore(runner)),
-            intake=intake_without_files(runner),
-            queue=ConversationQueue(self.conversations, self.streams, sleep=self._sleep, clock=self.clock),
+            places=Places(
+                ConversationQueue(self.conversations, self.streams, sleep=self._sleep, clock=self.clock),
+                intake_without_files(runner),
+                EndedStore(runner, queues=False),
+            ),
             memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.1),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
             extras=AnswerExtras(),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from channels.registry import CHANNELS, WECOM
-from services.answers.answer import Answerer, Backend
+from services.answers.answer import Answerer, Backend, Places
 from services.answers.askers import MOST_SPEAKER, Askers, speaker_of
 from services.answers.extras import AnswerExtras
 from services.answers.forms.conversation_forms import AnswerForms
@@ -30,6 +30,7 @@ from services.streams.answer_events import Asking
 from services.streams.manager import attempt_of
 from services.streams.records import NewStream
 from services.streams.store import StreamStore
+from services.usage.ended_store import EndedStore
 from tests.redis.streams.test_answer import ScriptedProvider
 from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
@@ -84,8 +85,11 @@ class Group:
             backends={"default": Backend(self.provider, shared_groups=shared)},
             channels=Channels(CHANNELS, {}),
             askers=Askers(self.auth, Callers("none"), {"default": self._find}, self.names),
-            intake=intake_without_files(runner),
-            queue=ConversationQueue(self.conversations, StreamStore(runner)),
+            places=Places(
+                ConversationQueue(self.conversations, StreamStore(runner)),
+                intake_without_files(runner),
+                EndedStore(runner, queues=False),
+            ),
             memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=5.0),
             forms=AnswerForms(FormStore(runner, Access({}), clock=time.time), KEYS),
             extras=AnswerExtras(),

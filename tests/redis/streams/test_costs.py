@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -70,8 +71,8 @@ APPENDS_FRAME = 1000
 #: Maximal bytes of memory for a running stream beside its text.
 STREAM_MEMORY = 6 * 1024
 #: Scripts that run independently of callbacks: the sweep for streams without an owner, the renewal of sockets, and the
-#: look for ratings to deliver.
-BACKGROUND = {"lapsed", "sockets_renew", "feedback_claim"}
+#: looks for ratings to deliver and for answers to count.
+BACKGROUND = {"lapsed", "sockets_renew", "feedback_claim", "usage_claim"}
 
 
 @pytest.fixture
@@ -261,6 +262,25 @@ def test_a_question_costs_a_fixed_number_of_round_trips(relay: CountingRelay, de
     assert set(before[1:-1]) == {("append",)}
     assert len(before[1:-1]) <= WRITES_BEFORE
     assert relay.names[len(before) - 1 :] == AFTER
+
+
+def test_with_a_database_the_end_is_queued_in_the_same_round_trip(
+    relay: CountingRelay, talker: Talker, tmp_path: Path
+) -> None:
+    """One call more, of a few hundred bytes: it is counted and logged from there."""
+    desk = Desk(relay.url, talker, lease=1000.0, variables={"WECHAT_BOTS": "", "DATABASE_PATH": str(tmp_path / "l.db")})
+    desk.runner.load()
+    relay.forget()
+    answered(relay, desk, talker)
+    relay.forget()
+    desk.asks(msgid="m2")
+    talker.lets_go()
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+    asked, *_, release = relay.trips
+
+    assert asked.names == ASKING
+    assert release.names == (*RELEASE[:-1], "usage_add", RELEASE[-1])
+    desk.close()
 
 
 def test_open_forms_cost_their_conversation_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:

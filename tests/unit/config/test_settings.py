@@ -158,6 +158,10 @@ class TestRefusals:
             ("SEARCH_PROVIDER", "google", "serper, the name of an installed provider"),
             ("RATE_LIMIT_USER", "20", "a rate like 20/minute"),
             ("MOCK_MODE", "ture", "true or false"),
+            ("QUESTION_LOG", "all", "'off', 'meta' or 'full'"),
+            ("QUESTION_LOG_HOUR", "24", "at most 23"),
+            ("REPORT_TZ", "Asia/Shangai", "a time zone that this machine knows"),
+            ("REPORT_TZ", "../etc/passwd", "a time zone that this machine knows"),
         ],
     )
     def test_a_wrong_value_is_named(self, name: str, value: str, expected: str) -> None:

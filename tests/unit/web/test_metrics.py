@@ -47,6 +47,10 @@ NAMES = {
     "wechatlaibao_feedback_refused_total": ("counter", {"reason"}),
     "wechatlaibao_feedback_delivered_total": ("counter", {"target", "outcome"}),
     "wechatlaibao_feedback_kept": ("gauge", set()),
+    "wechatlaibao_usage_streams_total": ("counter", {"outcome"}),
+    "wechatlaibao_usage_waiting": ("gauge", set()),
+    "wechatlaibao_rules_broken": ("gauge", {"setting"}),
+    "wechatlaibao_words_total": ("counter", {"action", "place", "bot"}),
     "wechatlaibao_schema_behind": ("gauge", set()),
     "wechatlaibao_feedback_waiting": ("gauge", set()),
     "wechatlaibao_file_bytes": ("gauge", set()),
@@ -118,7 +122,7 @@ def test_gauges_are_dropped_with_their_process() -> None:
     """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 19
+    assert len(gauges) == 21
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 

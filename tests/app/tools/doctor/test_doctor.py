@@ -84,12 +84,12 @@ def test_a_working_deployment_has_no_failures(
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
     assert status == 0
     assert [line[:29].split(maxsplit=1)[1].strip() for line in lines[:-1]] == [
-        *("settings", "HTTP and sockets", "batches", "SECRET_KEY"),
+        *("settings", "HTTP and sockets", "batches", "question log", "SECRET_KEY"),
         *("redis", "redis version", "redis memory", "redis persistence", "redis scripts", "redis clock"),
         *("users", "dify default", "dify default chat", "dify default inputs", "dify default clock"),
         "callback default",
     ]
-    assert lines[-1] == "16 checks: 11 ok, 3 off, 2 to look at, 0 failed"
+    assert lines[-1] == "17 checks: 11 ok, 4 off, 2 to look at, 0 failed"
 
 
 def test_faults_give_exit_status_1_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_json_has_every_finding(redis_url: str, capsys: pytest.CaptureFixture[st
 
 
 def test_what_is_off_is_said_with_the_setting_that_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """The least settings leave out HTTP, batches and administration; with four more lines nothing is off."""
+    """The least settings leave out HTTP, batches and administration; with the settings for them nothing is off."""
     least = settings_for(NO_REDIS, ADMIN_TOKEN="", PORT=str(free_port()))
     more = {"API_KEYS": "fake", "SECRET_KEY": "not-a-real-secret-1", "ADMIN_TOKEN": "fake-admin-token"}
 
@@ -132,8 +132,10 @@ def test_what_is_off_is_said_with_the_setting_that_brings_it(capsys: pytest.Capt
     doctor.main([], load=lambda: settings_of({**least, **more, "DATABASE_PATH": "/nonexistent/laibao.db"}))
     assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("off ")]
 
-    assert len(off) == 4
-    for line, setting in zip(off, ("API_KEYS", "DATABASE_PATH", "SECRET_KEY", "ADMIN_TOKEN"), strict=True):
+    assert len(off) == 5
+    for line, setting in zip(
+        off, ("API_KEYS", "DATABASE_PATH", "DATABASE_PATH", "SECRET_KEY", "ADMIN_TOKEN"), strict=True
+    ):
         assert setting in line.partition("-> ")[2]
 
 

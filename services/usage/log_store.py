@@ -1,0 +1,126 @@
+"""Reads the question log, newest first or oldest first, in pages: a log of any length needs the memory of one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.sql.database import SqlDatabase
+from services.usage.tables import LOG, RATINGS
+
+#: Rows of one page; words can make a row 64 KiB.
+PAGE = 500
+#: Seconds for the reply to one page.
+READ_SECONDS = 60.0
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which questions; "" and None are all."""
+
+    since: datetime | None = None
+    #: Exclusive.
+    until: datetime | None = None
+    bot: str = ""
+    channel: str = ""
+    #: A checked person (`records.Dimensions.person`).
+    person: str = ""
+    #: The main department.
+    department: str = ""
+    outcome: str = ""
+    #: like or dislike: somebody's last rating of the answer; none: nobody has rated it.
+    rating: str = ""
+    #: Text in the question or the answer, in any case.
+    words: str = ""
+
+    @property
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """The conditions on rows of the log."""
+        equal = [(name, getattr(self, name)) for name in ("bot", "channel", "person", "department", "outcome")]
+        made = [LOG.c[name] == value for name, value in equal if value]
+        made += [LOG.c.time >= self.since] if self.since else []
+        made += [LOG.c.time < self.until] if self.until else []
+        made += [_rated(self.rating)] if self.rating else []
+        if self.words:
+            columns = (sa.func.lower(LOG.c.question), sa.func.lower(LOG.c.answer))
+            found = (column.contains(self.words.lower(), autoescape=True) for column in columns)
+            made += [LOG.c.has_words == 1, sa.or_(*found)]
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class SaidOf:
+    """The last rating of an answer that nobody withdrew."""
+
+    rating: str | None = None
+    #: WeCom's numbers of reasons, and the person's words.
+    reasons: tuple[int, ...] = ()
+    comment: str | None = None
+
+
+class SqlLogStore:
+    """Reads one database's log. Every method raises `StoreUnavailable` while the database is away."""
+
+    def __init__(self, url: str) -> None:
+        self._database = SqlDatabase(url, pool_size=1, read_timeout=READ_SECONDS)
+
+    def rows(self, chosen: LogFilter = LogFilter(), *, oldest_first: bool = False) -> Iterator[tuple[Row, SaidOf]]:
+        """Yield the questions with their ratings, by time and stream id. Rows that come meanwhile may be missing."""
+        last: Row | None = None
+        while page := self._page(chosen.clauses, last, oldest_first):
+            ratings = self._ratings([row["stream_id"] for row in page])
+            yield from ((row, ratings.get(row["stream_id"], SaidOf())) for row in page)
+            if len(page) < PAGE:
+                return
+            last = page[-1]
+
+    def row(self, stream_id: str) -> tuple[Row, SaidOf] | None:
+        """Return one question; None if the log does not have it."""
+        found = self._read(sa.select(LOG).where(LOG.c.stream_id == stream_id))
+        return (found[0], self._ratings([stream_id]).get(stream_id, SaidOf())) if found else None
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _page(self, clauses: Sequence[sa.ColumnElement[bool]], last: Row | None, oldest_first: bool) -> list[Row]:
+        key = (LOG.c.time, LOG.c.stream_id)
+        order = key if oldest_first else tuple(column.desc() for column in key)
+        after = [_after(last, oldest_first)] if last else []
+        return self._read(sa.select(LOG).where(*clauses, *after).order_by(*order).limit(PAGE))
+
+    def _ratings(self, stream_ids: Sequence[str]) -> dict[str, SaidOf]:
+        chosen = sa.select(RATINGS).where(RATINGS.c.stream_id.in_(stream_ids), RATINGS.c.rating.is_not(None))
+        found = self._read(chosen.order_by(RATINGS.c.rated_at, RATINGS.c.person))
+        # The last one of an answer wins.
+        return {row["stream_id"]: _said(row) for row in found}
+
+    def _read(self, asked: sa.Select[Any]) -> list[Row]:
+        def read(connection: sa.Connection) -> list[Row]:
+            return [dict(row._mapping) for row in connection.execute(asked)]
+
+        return self._database.read(read)
+
+
+def _said(row: Row) -> SaidOf:
+    reasons = tuple(int(number) for number in (row["reasons"] or "").split(",") if number)
+    return SaidOf(row["rating"], reasons, row["content"])
+
+
+def _after(last: Row, oldest_first: bool) -> sa.ColumnElement[bool]:
+    """Return the condition of the rows after one. MariaDB uses an index for `time` alone, not for a pair."""
+    time, stream_id = LOG.c.time, LOG.c.stream_id
+    if oldest_first:
+        return sa.and_(time >= last["time"], sa.or_(time > last["time"], stream_id > last["stream_id"]))
+    return sa.and_(time <= last["time"], sa.or_(time < last["time"], stream_id < last["stream_id"]))
+
+
+def _rated(rating: str) -> sa.ColumnElement[bool]:
+    if rating == "none":
+        return sa.not_(sa.exists().where(RATINGS.c.stream_id == LOG.c.stream_id, RATINGS.c.rating.is_not(None)))
+    return sa.exists().where(RATINGS.c.stream_id == LOG.c.stream_id, RATINGS.c.rating == rating)

@@ -1,0 +1,96 @@
+"""Reads the daily sums, added up by any of their dimensions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.sql.database import SqlDatabase
+from services.usage.tables import DAILY, SUMS
+
+#: What sums can be made by, and chosen by.
+BY = ("month", "day", "bot", "provider", "model", "channel", "department", "person", "outcome")
+CHOSEN_BY = ("bot", "provider", "model", "channel", "department", "person")
+#: Seconds for the reply to one query.
+READ_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Total:
+    """The sums of one group. Tokens and prices are those of the questions for which they are known."""
+
+    questions: int = 0
+    answers: int = 0
+    cancelled: int = 0
+    #: By the error's code.
+    failures: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    likes: int = 0
+    dislikes: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    #: Questions whose tokens, and whose price, the provider did not report.
+    unknown_tokens: int = 0
+    unknown_prices: int = 0
+    #: By currency, without the questions that cost nothing.
+    prices: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    seconds: float = 0.0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add the sums of one outcome and currency."""
+        questions = int(row["questions"])
+        for name in ("questions", "likes", "dislikes", "tokens", "prompt_tokens", "completion_tokens"):
+            setattr(self, name, getattr(self, name) + int(row[name]))
+        self.unknown_tokens += int(row["unknown_tokens"])
+        self.unknown_prices += int(row["unknown_prices"])
+        self.seconds += float(row["seconds"])
+        if row["price"]:
+            self.prices[row["currency"]] += row["price"]
+        match row["outcome"]:
+            case "completed":
+                self.answers += questions
+            case "cancelled":
+                self.cancelled += questions
+            case code:
+                self.failures[code] += questions
+
+
+class SqlSumsStore:
+    """Reads one database's sums. Every method raises `StoreUnavailable` while the database is away."""
+
+    def __init__(self, url: str) -> None:
+        self._database = SqlDatabase(url, pool_size=1, read_timeout=READ_SECONDS)
+
+    def totals(
+        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str] = {}
+    ) -> list[tuple[tuple[Any, ...], Total]]:
+        """Return the sums of the days from `since` to `until`, both included, by the values of the dimensions `by`."""
+        columns = list(dict.fromkeys("day" if name == "month" else name for name in by))
+        grouped = list(dict.fromkeys((*columns, "outcome", "currency")))
+        asked = (
+            sa.select(*(DAILY.c[name] for name in grouped), *(sa.func.sum(DAILY.c[name]).label(name) for name in SUMS))
+            .where(DAILY.c.day.between(since, until), *(DAILY.c[name] == value for name, value in chosen.items()))
+            .group_by(*(DAILY.c[name] for name in grouped))
+        )
+        rows = self._database.read(lambda connection: [dict(row._mapping) for row in connection.execute(asked)])
+        return _folded(rows, by)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _folded(rows: Iterable[Mapping[str, Any]], by: Sequence[str]) -> list[tuple[tuple[Any, ...], Total]]:
+    totals: defaultdict[tuple[Any, ...], Total] = defaultdict(Total)
+    for row in rows:
+        totals[tuple(_value(row, name) for name in by)].add(row)
+    return sorted(totals.items(), key=lambda item: item[0])
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    return str(row["day"])[:7] if name == "month" else str(row[name])

@@ -1,0 +1,1 @@
+"""The parts of `python -m tools.log` and `python -m tools.usage`."""
