@@ -36,7 +36,7 @@ SQL_PASSWORD = "sql-password-not-real"
 REDIS_PASSWORD = "redis-password-not-real"
 #: Events that must be in the logs, so that the search covers the lines of every failure.
 EVENTS = (
-    *("unknown_user", "auth_refused", "auth_unavailable", "provider_error", "provider_truncated", "bad_signature"),
+    *("unknown_user", "auth_refused", "store_refused", "provider_error", "provider_truncated", "bad_signature"),
     *("http question", "batch task taken"),
 )
 
