@@ -253,6 +253,6 @@ def test_the_end_of_an_answer_is_visible_on_a_phone(page: Page, place: Place) ->
     page.keyboard.press("Enter")
 
     expect(page.locator(place.finished)).to_be_visible(timeout=TIMEOUT)
-    end = page.locator(f"{place.finished} :is(.note, .text)").locator("visible=true").last
+    end = page.locator(f"{place.finished} :is(.actions, .text)").locator("visible=true").last
     expect(end).to_be_in_viewport()
     expect(page.locator(place.send)).to_be_in_viewport()
