@@ -108,6 +108,7 @@ def question_of(name: str, number: int, turn: int, script: str = "") -> str:
 
 
 def userid(place: int) -> str:
+    """Return one of the users; each channel has its own from a place on."""
     return f"user{place:03}"
 
 
@@ -148,7 +149,7 @@ def wecom(world: World, number: int, turn: int) -> Seen:
     """A text, and polls; every third question comes from another person, so that people are authenticated anew."""
     question = question_of("wecom", number, turn)
     seen = Seen(question, render_frame(world.dify.expected_answer(question), growing=False))
-    with person_of(world, number * 10 + turn // 3 % 10) as person:
+    with person_of(world, (number * 10 + turn // 3 % 10) % 800) as person:
         return polled(world, person, seen)[0]
 
 
@@ -158,7 +159,7 @@ def late(world: World, number: int, turn: int) -> Seen:
     question = question_of("late", number, 2 * turn, "slow")
     answer = world.dify.expected_answer(question)
     seen = Seen(question, render_frame(answer, growing=False))
-    with person_of(world, 200 + number, LATE) as person:
+    with person_of(world, 800 + number, LATE) as person:
         seen, bubble = polled(world, person, seen)
         if bubble is None or seen.end != "frame_ended_late":
             return seen
@@ -189,7 +190,7 @@ def form(world: World, number: int, turn: int) -> Seen:
     """A question that asks back, and the choice, which is sent again when it was not stored."""
     question = question_of("form", number, turn, "form")
     seen = Seen(question, render_frame(rest(question, "同意"), growing=False))
-    with person_of(world, 210 + number) as person:
+    with person_of(world, 840 + number) as person:
         asked, bubble = polled(world, person, Seen(question, ""))
         if bubble is None or LEAD.split("**")[0] not in bubble.content:
             return asked
@@ -205,7 +206,7 @@ def rating(world: World, number: int, turn: int) -> Seen:
     """A question, and a thumb below its answer, which reaches Dify."""
     question = question_of("rating", number, turn)
     seen = Seen(question, render_frame(world.dify.expected_answer(question), growing=False))
-    with person_of(world, 220 + number) as person:
+    with person_of(world, 880 + number) as person:
         seen, bubble = polled(world, person, seen)
         if bubble is None or seen.end != "completed":
             return seen
@@ -217,7 +218,7 @@ def long_connection(world: World, number: int, turn: int) -> Seen:
     """A text to the bot with the long connection; WeCom drops it where nobody is subscribed."""
     question = question_of("long", number, turn)
     seen = Seen(question, render_frame(world.dify.expected_answer(question), growing=False))
-    person = world.wecom.user(userid(230 + number))
+    person = world.wecom.user(userid(920 + number))
     asked = person.asks(question)
     if asked.dropped:
         return seen.ends("dropped")
@@ -406,7 +407,7 @@ def push(world: World, number: int, turn: int) -> Seen:
     """A message to a person of the bot with the long connection."""
     key = f"push-{number}-{turn}"
     text = f"{key}：三点开会"
-    seen, person = Seen(text, text), world.wecom.user(userid(240 + number * 10 + turn % 10))
+    seen, person = Seen(text, text), world.wecom.user(userid(1000 + number * 10 + turn % 10))
     # WeCom delivers only into chats in which somebody has written.
     person.chat.written = True
     seen.times = lambda: max(1, [one.content for one in person.chat.messages].count(text))

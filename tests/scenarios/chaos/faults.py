@@ -236,7 +236,7 @@ def recovery(world: World) -> float:
 
 
 def _accepts(world: World, member: Replica) -> bool:
-    with wecom_user([member.url], userid(300 + next(world.probes) % 100)) as probe:
+    with wecom_user([member.url], userid(1300 + next(world.probes) % 100)) as probe:
         try:
             return not probe.says("营业时间？").finish
         except (CallbackFailed, RuleBroken):

@@ -30,7 +30,7 @@ PATIENCE = 200.0
 #: Seconds between two pieces of an answer, of which there are about thirty, and of a slow one.
 PACE, SLOW_PACE = 0.15, 0.3
 #: Users of the auth API, and the seconds for which their tokens are valid: people are looked up again and again.
-USERS, TOKEN_SECONDS = 400, 8.0
+USERS, TOKEN_SECONDS = 1400, 8.0
 #: The bots besides the default one: its frames end before its slow answers; the other one has a long connection.
 LATE, LONG = "late", "long"
 #: Seconds after which the frames of `LATE` end.
