@@ -105,7 +105,8 @@ class UserInfo:
     department: str = ""
 
     def to_json(self) -> str:
-        return _write_json(asdict(self))
+        """Return the documented JSON object; it has a department only where there is one."""
+        return _write_json({name: value for name, value in asdict(self).items() if value or name != "department"})
 
 
 @dataclass(frozen=True, slots=True)

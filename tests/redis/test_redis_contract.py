@@ -37,6 +37,7 @@ from services.sockets.store import OpenSocket, SocketStore
 from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, leave_call, stream_keys
+from services.usage.ended_store import EndedStore, StoredStream
 from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
@@ -390,9 +391,23 @@ def open_answers(runner: ScriptRunner) -> None:
     assert store.open("hr", fence) == ([], 0)
 
 
+def ended_streams(runner: ScriptRunner) -> None:
+    """Queue, claim, read and settle ended streams; a full queue counts what it drops."""
+    streams, ended = store_at(runner, 0.0), EndedStore(runner, queues=True, most_waiting=1, now="5")
+    streams.open(new("s1"))
+    runner.run([*ended.add_calls("s1"), *ended.add_calls("s2")])
+    claimed = ended.claim(9)
+    assert (claimed.waiting, claimed.dropped, len(claimed.entries)) == (1, 1, 1)
+    stored, gone = ended.read(["s1", "s2"], text_bytes=10)
+    assert isinstance(stored, StoredStream)
+    assert (stored.status, gone) == ("processing", None)
+    ended.settle(claimed.entries)
+    assert ended.claim(9).waiting == 0
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
-    pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns,
+    pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns, ended_streams,
 ]  # fmt: skip
 
 
