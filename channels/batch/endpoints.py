@@ -344,11 +344,11 @@ class BatchEndpoints:
 def _of_visitor(client: Caller) -> Caller:
     """Return an anonymous caller as the browser that it names, if it does; other callers unchanged."""
     visitor = request.headers.get("X-Visitor")
-    if visitor is None or client.principal != ANONYMOUS:
+    if visitor is None:
         return client
     if not VISITOR.fullmatch(visitor):
         raise _wrong("X-Visitor", "22 to 64 letters, digits, '_' and '-' are taken")
-    return client.on_behalf_of(f"visitor-{fingerprint(visitor)}")
+    return client.on_behalf_of(f"visitor-{fingerprint(visitor)}") if client.principal == ANONYMOUS else client
 
 
 def _key() -> str:

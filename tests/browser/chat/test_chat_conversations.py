@@ -284,8 +284,11 @@ def test_a_conversation_has_an_address_and_keeps_its_draft(visitor: Visitor) -> 
     expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间？第一个")
     expect(field).to_have_value("第一个的草稿")
     assert page.url == first
+    # The browser warns of a socket that is closed before it is open.
+    visitor.is_connected()
     page.go_forward()
     expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间？第二个")
+    visitor.is_connected()
 
     other = another_tab(visitor)
     other.page.goto(first)
