@@ -165,8 +165,9 @@ def test_what_is_given_beside_a_text_comes_back(shelf: Shelf) -> None:
 def test_a_submission_costs_a_fixed_number_of_round_trips(shelf: Shelf) -> None:
     """Whatever is given beside its texts, which come in portions of 500, each a transaction of three statements.
 
-    The first one of a database inserts the gate, and a key is looked for twice.
+    The first one of a database inserts the gate as well. A key is looked for twice.
     """
+    shelf.submits(1)
     given = [Given(f"A-{n}", {"备注": "x"}, {"role": "x"}) for n in range(500)]
     rich: dict[str, Any] = {"given": given, "priority": "high", "webhook_url": "https://example.com/"}
 
@@ -177,7 +178,7 @@ def test_a_submission_costs_a_fixed_number_of_round_trips(shelf: Shelf) -> None:
         shelf.count(lambda: shelf.submits(501)),
     ]
 
-    assert counted == [22, 19, 19, 22]
+    assert counted == [21, 19, 19, 22]
 
 
 def test_items_are_read_by_their_status(shelf: Shelf) -> None:
