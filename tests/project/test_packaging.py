@@ -20,7 +20,7 @@ CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
 FAST = "requirements-fast.txt"
 PINS = (*CHOSEN, FAST, "constraints.txt")
 #: The product in the image; the rest of demo/ and the tests have other requirements.
-RUNS = ("app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools")
+RUNS = ("app.py", "gunicorn.conf.py", "bootstrap", "config", "server", "channels", "services", "utils", "tools")
 
 
 def lines(name: str) -> list[str]:
@@ -123,20 +123,25 @@ LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock")
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
     """Return version and hashes of each package of a lock file."""
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).strip())
-    found = (re.match(r"(\S+)==(\S+) \\\n", entry) for entry in entries)
+    found = (re.match(r"([^\s[]+)\S*==(\S+) \\\n", entry) for entry in entries)
     hashes = [re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries]
     return {canonicalize_name(f[1]): (f[2], h) for f, h in zip(found, hashes, strict=True) if f}
 
 
+def wanted(*names: str) -> Iterator[Requirement]:
+    """Yield what the files and all that they install require; a package may come more than once."""
+    waiting = list(requirements(*names).values())
+    seen: set[str] = set()
+    while waiting:
+        yield (requirement := waiting.pop())
+        if str(requirement) not in seen:
+            seen.add(str(requirement))
+            waiting += dependencies(requirement)
+
+
 def closure(*names: str) -> set[str]:
     """Return the packages that the files install, with all dependencies."""
-    waiting = list(requirements(*names).values())
-    seen: set[str] = {canonicalize_name(requirement.name) for requirement in waiting}
-    while waiting:
-        fresh = {canonicalize_name(r.name): r for r in dependencies(waiting.pop())}
-        waiting += [requirement for name, requirement in fresh.items() if name not in seen]
-        seen |= fresh.keys()
-    return seen
+    return {canonicalize_name(requirement.name) for requirement in wanted(*names)}
 
 
 @pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[1], (FAST,)), (LOCKS[2], CHOSEN)])
@@ -149,6 +154,15 @@ def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, .
     assert found.keys() == expected
     assert {name: version for name, (version, _) in found.items()} == {name: pinned[name] for name in found}
     assert [name for name, (_, hashes) in found.items() if not hashes] == []
+
+
+@pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[2], CHOSEN)])
+def test_a_lock_pins_a_package_with_the_extras_that_others_require(lock: str, files: tuple[str, ...]) -> None:
+    """`a[b]` is pinned as `a[b]`: with hashes, pip takes `a==1` for no pin of it once there is a newer version."""
+    text = (ROOT / lock).read_text()
+
+    required = {f"{canonicalize_name(r.name)}[{','.join(sorted(r.extras))}]" for r in wanted(*files) if r.extras}
+    assert [name for name in sorted(required) if f"\n{name}==" not in text] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS)
