@@ -10,9 +10,10 @@ from services.errors import AuthError
 from services.http.retries import attempts
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Question, UserInfo
-from services.rules.access import AccessRules, Visitor
+from services.rules.access import AccessRules
 from services.rules.departments import Departments
 from services.rules.rules_file import RulesFile
+from services.rules.visitors import Visitor
 from utils.deadline import Deadline
 
 #: Returns a person's entry in the company's directory by userid. Returns within a bounded time and never raises.

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from services.errors import AuthError
-from services.rules.access import AccessRules, Visitor
+from services.rules.access import AccessRules
 from services.rules.departments import parse_departments
+from services.rules.visitors import Visitor
 
 COMPANY = """
 - {allow: true}
