@@ -24,7 +24,7 @@ from services.identity.guesses import MOST as GUESSES
 from services.models import UserInfo
 from services.ops.metrics_files import FRESH_SECONDS
 from services.streams.store import stream_keys
-from tests.scenarios.stage.silent_clients import SilentClients, allow_files, script_of, usual_wait
+from tests.scenarios.stage.silent_clients import UNBLOCKED, SilentClients, allow_files, script_of, usual_wait
 from tests.scenarios.stage.unread import ANSWER, MIB, get, handshake, peak, post, served, settled_peak, unread
 from tests.support.forgery import FORGED, a_text, callback, echo, raw_callback
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
@@ -166,7 +166,7 @@ def server_connections(replica: Replica) -> int:
 
 
 def test_slow_readers_of_one_address_do_not_block_other_clients(limited: Replica) -> None:
-    """With 700 connections that request a script and read nothing, callbacks and probes take less than a second.
+    """With 700 connections that request a script and read nothing, callbacks and probes are answered.
 
     Pages are served to other addresses. After 30 s the connections are closed, and the address is served again.
     """
@@ -181,7 +181,7 @@ def test_slow_readers_of_one_address_do_not_block_other_clients(limited: Replica
         wait_until(lambda: server_connections(limited) < idle + 50, 40)
         again = requests.get(f"{limited.url}/docs", timeout=30)
 
-    assert longest < 1.0
+    assert longest < UNBLOCKED
     assert 250 < held <= 400
     assert (refused.status_code, refused.json()["code"], other, again.status_code) == (429, 20000, 200, 200)
     assert "Traceback" not in limited.log
@@ -195,7 +195,7 @@ def test_slow_readers_of_many_addresses_leave_room_for_callbacks(limited: Replic
         longest = usual_wait(limited)
         full = requests.get(f"{limited.url}/docs", timeout=30)
 
-    assert longest < 1.0
+    assert longest < UNBLOCKED
     assert (full.status_code, full.headers["Connection"], full.headers["Retry-After"]) == (503, "close", "5")
 
 
@@ -207,7 +207,7 @@ def test_idle_connections_do_not_block_other_clients(limited: Replica, sent: str
         longest = usual_wait(limited, settle=GIVEN_UP)
         page, _ = server_reply(PAGE, limited.port, source="127.0.0.2")
 
-    assert (longest < 1.0, page) == (True, 200)
+    assert (longest < UNBLOCKED, page) == (True, 200)
 
 
 def test_incomplete_callbacks_do_not_block_complete_ones(limited: Replica) -> None:
@@ -221,7 +221,7 @@ def test_incomplete_callbacks_do_not_block_complete_ones(limited: Replica) -> No
         clients.hold(350, half)
         longest = usual_wait(limited, settle=GIVEN_UP)
 
-    assert longest < 1.0
+    assert longest < UNBLOCKED
 
 
 def test_connections_are_counted_by_the_forwarded_address(redis_server: RedisServer, tmp_path: Path) -> None:
