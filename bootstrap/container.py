@@ -83,7 +83,7 @@ from services.usage.ended_store import EndedStore
 from services.usage.writer import UsageCleaner, UsageWriter
 from services.wecom.late_answers import LateAnswers
 from services.wecom.long_connection.lease_store import LeaseStore
-from services.wecom.response_service import ResponseService
+from services.wecom.markdown_service import MarkdownService
 from utils.running_time import running_time
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Container:
         self._opened(self.files.fetcher)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         self.frames = make_frames(settings, self.texts, self.files.offers)
-        self.responses = self._opened(ResponseService(settings.wechat_response_hosts))
+        self.responses = self._opened(MarkdownService(settings.wechat_response_hosts))
         self.long_stores = make_long_stores(settings, self.runner, self.keys)
         self.leases = LeaseStore(self.runner)
 

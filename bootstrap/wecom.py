@@ -12,7 +12,6 @@ from channels.wecom.link_socket import open_socket
 from channels.wecom.long_connection import LongConnectionInbox
 from channels.wecom.messages import WeComMessages
 from services.streams.access import Access
-from services.wecom.group_robot_service import GroupRobotService
 from services.wecom.handoff import HandoffManager
 from services.wecom.long_connection.answers import AnswerSender, DeliveryServices
 from services.wecom.long_connection.link import LinkHandlers
@@ -36,9 +35,8 @@ def wecom_messages(container: Container) -> WeComMessages:
 def bot_commands(container: Container) -> dict[str, BotCommands]:
     """Return the commands of each bot, and attach the thread that posts to group robots to the container."""
     bots = container.settings.bots
-    urls = {name: bot.handoff_webhook.get_secret_value() for name, bot in bots.items() if bot.handoff_webhook}
-    robots = {name: GroupRobotService(url) for name, url in urls.items()}
-    handoffs = HandoffManager(robots, read=container.streams.read, texts=container.texts)
+    robots = {name: bot.handoff_webhook.get_secret_value() for name, bot in bots.items() if bot.handoff_webhook}
+    handoffs = HandoffManager(robots, post=container.responses.post, read=container.streams.read, texts=container.texts)
     container.attach(handoffs)
     return {
         name: BotCommands(bot.bot_name or name, bot.commands, container.gateway, handoffs, container.texts)

@@ -11,17 +11,18 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from config.texts import Texts
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
-from services.wecom.group_robot_service import MOST_BYTES, RobotRefused
+from services.wecom.markdown_service import MessageRefused
 from utils.stream_utils import clip_utf8, render_frame
 
 log = logging.getLogger(__name__)
 
+#: Bytes of UTF-8 of the longest message that a robot accepts.
+MOST_BYTES = 4096
 #: The most queued messages of one replica; more are dropped and counted.
 MOST_WAITING = 100
 #: Bytes of the question, and of the person with name and chat, in a message; the answer gets the rest.
@@ -30,12 +31,6 @@ QUESTION_BYTES, PERSON_BYTES = 1200, 300
 _CUT = "…"
 #: Seconds for which a leaving replica continues to post.
 STOP_SECONDS = 5.0
-
-
-class Robot(Protocol):
-    def post(self, content: str) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +52,18 @@ class HandoffManager:
 
     def __init__(
         self,
-        robots: Mapping[str, Robot],
+        robots: Mapping[str, str],
         *,
+        post: Callable[[str, str], None],
         read: Callable[[str], Snapshot | None],
         texts: Texts,
     ) -> None:
-        """`robots` has the group robot of each bot that has one; `read` returns the snapshot of a stream."""
+        """`robots` has the address of the group robot of each bot that has one, to which `post` sends a message.
+
+        `read` returns the snapshot of a stream.
+        """
         self._robots = robots
+        self._send = post
         self._read = read
         self._texts = texts
         self._waiting: queue.Queue[Handoff | None] = queue.Queue(MOST_WAITING)
@@ -99,8 +99,6 @@ class HandoffManager:
             self._thread.join(STOP_SECONDS)
         if lost := self._waiting.qsize():
             log.warning("handoffs lost", extra={"count": lost})
-        for robot in self._robots.values():
-            robot.close()
 
     def _wake(self) -> None:
         try:
@@ -117,9 +115,9 @@ class HandoffManager:
 
     def _post(self, handoff: Handoff) -> None:
         try:
-            self._robots[handoff.bot].post(message(self._texts, handoff, self._answer(handoff)))
+            self._send(self._robots[handoff.bot], message(self._texts, handoff, self._answer(handoff)))
             self._note(handoff, "posted")
-        except RobotRefused as exc:
+        except MessageRefused as exc:
             self._note(handoff, "refused", str(exc))
         except ProviderError as exc:
             self._note(handoff, "failed", str(exc))

@@ -23,7 +23,7 @@ from services.streams.owned_stream import OwnedStream
 from services.streams.records import Appended
 from services.streams.store import StreamStore
 from services.wecom.frames import EndedAnswer, WeComFrames, ended
-from services.wecom.response_service import ResponseService
+from services.wecom.markdown_service import MarkdownService
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class LateAnswers:
         streams: StreamStore,
         access: Access,
         frames: WeComFrames,
-        responses: ResponseService,
+        responses: MarkdownService,
         *,
         files: FileStore,
         offers: FileOffers,

@@ -5,36 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from config.texts import Texts
-from demo.mocks.group_robot import KEY, MockGroupRobot
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
-from services.wecom.group_robot_service import MOST_BYTES, GroupRobotService, RobotRefused
-from services.wecom.handoff import MOST_WAITING, Handoff, HandoffManager, message
-from tests.support.servers.processes import free_port, wait_until
-from tests.support.servers.raw_server import RawServer, dripping
+from services.wecom.handoff import MOST_BYTES, MOST_WAITING, Handoff, HandoffManager, message
+from services.wecom.markdown_service import MessageRefused
+from tests.support.servers.processes import wait_until
 
 HANDOFF = Handoff("default", "zhangsan", "", "m1", "张三", "年假怎么申请", "s1")
 ANSWER = Snapshot("s1", "completed", text="<think>秘</think>五天。")
-
-
-@pytest.fixture
-def robot() -> Iterator[MockGroupRobot]:
-    with MockGroupRobot() as robot:
-        yield robot
-
-
-@pytest.fixture
-def service(robot: MockGroupRobot) -> Iterator[GroupRobotService]:
-    service = GroupRobotService(robot.url, timeout=10.0)
-    yield service
-    service.close()
 
 
 def counted(outcome: str) -> float:
@@ -79,60 +63,6 @@ def test_words_mention_nobody() -> None:
     assert "<\u200b@all> 快" in shown
 
 
-def test_the_robot_gets_markdown(robot: MockGroupRobot, service: GroupRobotService) -> None:
-    """The mock accepts nothing else."""
-    service.post("**您好**")
-
-    assert (robot.messages, robot.requests) == (["**您好**"], 1)
-
-
-@pytest.mark.parametrize(("errcode", "status", "cause"), [(93000, 200, "errcode 93000"), (0, 500, "HTTP 500")])
-def test_a_refused_message_is_not_sent_again(
-    errcode: int, status: int, cause: str, robot: MockGroupRobot, service: GroupRobotService
-) -> None:
-    """The robot may have shown it all the same."""
-    robot.errcode, robot.status = errcode, status
-
-    with pytest.raises(RobotRefused, match=cause):
-        service.post("一")
-
-    assert robot.requests == 1
-
-
-@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b"garbage\r\n\r\n"])
-def test_a_message_without_a_proper_reply_is_not_sent_again(reply: bytes) -> None:
-    """It may have arrived. The error has neither the address nor its key."""
-    with RawServer(reply) as server:
-        service = GroupRobotService(f"{server.url}/send?key={KEY}", timeout=10.0)
-        with pytest.raises(ProviderError) as caught:
-            service.post("一")
-        service.close()
-
-    assert len(server.heads) == 1
-    assert KEY not in f"{caught.value!r}{caught.value.__cause__!r}"
-
-
-def test_a_robot_that_cannot_be_reached_fails() -> None:
-    """No connection could be made, so trying again is safe; after three tries it ends."""
-    service = GroupRobotService(f"http://127.0.0.1:{free_port()}/send?key={KEY}")
-
-    with pytest.raises(ProviderError) as caught:
-        service.post("一")
-
-    assert caught.value.code == "provider_unreachable"
-
-
-def test_a_robot_whose_reply_comes_byte_by_byte_is_given_up() -> None:
-    """Each byte comes in time for a socket's timeout; the limit for the whole exchange ends it."""
-    with dripping() as (port, given_up):
-        service = GroupRobotService(f"http://127.0.0.1:{port}/send?key={KEY}", timeout=0.2)
-        with pytest.raises(ProviderError):
-            service.post("一")
-        in_time = not given_up.is_set()
-
-    assert in_time
-
-
 class Robot:
     """A robot that waits for the test."""
 
@@ -142,15 +72,12 @@ class Robot:
         self.tried = threading.Event()
         self.go_on = threading.Event()
 
-    def post(self, content: str) -> None:
+    def post(self, url: str, content: str) -> None:
         self.tried.set()
         assert self.go_on.wait(30.0)
         if self.error:
             raise self.error
         self.posted.append(content)
-
-    def close(self) -> None:
-        self.go_on.set()
 
 
 def manager(robot: Robot, error: Exception | None = None) -> HandoffManager:
@@ -159,14 +86,14 @@ def manager(robot: Robot, error: Exception | None = None) -> HandoffManager:
             raise error
         return ANSWER if stream_id == "s1" else None
 
-    return HandoffManager({"default": robot}, read=read, texts=Texts())
+    return HandoffManager({"default": "https://robot"}, post=robot.post, read=read, texts=Texts())
 
 
 @pytest.mark.parametrize(
     ("error", "outcome", "level"),
     [
         (None, "posted", logging.INFO),
-        (RobotRefused("errcode 93000"), "refused", logging.WARNING),
+        (MessageRefused("errcode 93000"), "refused", logging.WARNING),
         (ProviderError("no connection", code="provider_unreachable"), "failed", logging.WARNING),
         (LookupError("a bug"), "failed", logging.ERROR),
     ],
@@ -241,7 +168,7 @@ def test_a_leaving_replica_logs_what_it_did_not_post(
 
 def test_without_a_robot_nothing_runs() -> None:
     """A bot without one is not served."""
-    handoffs = HandoffManager({}, read=lambda stream_id: None, texts=Texts())
+    handoffs = HandoffManager({}, post=Robot().post, read=lambda stream_id: None, texts=Texts())
     handoffs.start()
 
     assert not handoffs.serves("default")

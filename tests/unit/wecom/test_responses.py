@@ -1,4 +1,4 @@
-"""A late message leaves once for a listed host, and the simulator's side checks it."""
+"""A message leaves once, for a listed host or a group's robot, and the simulator's side checks it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from demo.mocks.group_robot import MockGroupRobot
 from demo.wecom.responses import ResponseServer
 from services.errors import ProviderError
-from services.wecom.group_robot_service import GroupRobotService
-from services.wecom.response_service import WECOM_HOST, ResponseService
+from services.wecom.markdown_service import WECOM_HOST, MarkdownService, MessageRefused
 from tests.support.servers.processes import free_port
 from tests.support.servers.raw_server import RawServer, dripping
 from utils.deadline import Deadline
@@ -24,8 +24,8 @@ def server() -> Iterator[ResponseServer]:
 
 
 @pytest.fixture
-def service() -> Iterator[ResponseService]:
-    service = ResponseService(("127.0.0.1",), backoff=0.0)
+def service() -> Iterator[MarkdownService]:
+    service = MarkdownService(("127.0.0.1",), backoff=0.0)
     yield service
     service.close()
 
@@ -53,10 +53,10 @@ def service() -> Iterator[ResponseService]:
 )
 def test_only_listed_hosts_are_allowed(url: str, hosts: tuple[str, ...], allowed: bool) -> None:
     """WeCom's own host takes https, its port and its path only; any other that is listed takes all of them."""
-    assert ResponseService(hosts).allows(url) is allowed
+    assert MarkdownService(hosts).allows(url) is allowed
 
 
-def test_a_message_follows_the_documented_rules(server: ResponseServer, service: ResponseService) -> None:
+def test_a_message_follows_the_documented_rules(server: ResponseServer, service: MarkdownService) -> None:
     """It is JSON with msgtype markdown, on one POST."""
     service.post(server.url_for("once"), "**十天**")
 
@@ -64,19 +64,16 @@ def test_a_message_follows_the_documented_rules(server: ResponseServer, service:
     assert (post.content, post.broken) == ("**十天**", ())
 
 
-def test_each_message_has_a_connection_of_its_own(service: ResponseService) -> None:
+def test_each_message_has_a_connection_of_its_own(service: MarkdownService) -> None:
     """This server never closes: a kept connection would be used again, and could break under the next message."""
     with RawServer(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"errcode":0}', hang=True) as server:
-        robot = GroupRobotService(server.url)
         for _ in range(2):
             service.post(server.url, "十天")
-            robot.post("十天")
-        robot.close()
 
-    assert len(server.heads) == 4
+    assert len(server.heads) == 2
 
 
-class UntilItListens(ResponseService):
+class UntilItListens(MarkdownService):
     """Starts the server after the first attempt has failed."""
 
     def __init__(self, port: int) -> None:
@@ -105,7 +102,7 @@ def test_an_attempt_that_could_not_connect_is_repeated() -> None:
     server.close()
 
 
-def test_the_error_of_a_server_that_never_listens_has_no_address(service: ResponseService) -> None:
+def test_the_error_of_a_server_that_never_listens_has_no_address(service: MarkdownService) -> None:
     """The error names neither the address nor its code."""
     with pytest.raises(ProviderError) as caught:
         service.post(f"http://127.0.0.1:{free_port()}/?response_code=secret", "十天")
@@ -113,15 +110,31 @@ def test_the_error_of_a_server_that_never_listens_has_no_address(service: Respon
     assert "secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
-def test_a_message_that_left_is_not_sent_again(service: ResponseService) -> None:
-    """The server takes the request and hangs up without a reply: whether it counts is unknown, so no other follows."""
-    with RawServer(b"") as server, pytest.raises(ProviderError) as caught:
-        service.post(f"{server.url}/?response_code=x", "十天")
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b"garbage\r\n\r\n"])
+def test_a_message_that_left_is_not_sent_again(service: MarkdownService, reply: bytes) -> None:
+    """Without a proper reply it is unknown whether the message counts, so no other follows. No error has the code."""
+    with RawServer(reply) as server, pytest.raises(ProviderError) as caught:
+        service.post(f"{server.url}/?response_code=secret", "十天")
 
     assert (len(server.heads), caught.value.unsent) == (1, False)
+    assert "secret" not in f"{caught.value!r}{caught.value.__cause__!r}"
 
 
-def test_a_handshake_that_fails_is_repeated(service: ResponseService) -> None:
+@pytest.mark.parametrize(("errcode", "status", "cause"), [(93000, 200, "errcode 93000"), (0, 500, "HTTP 500")])
+def test_a_robot_that_refuses_is_not_sent_the_message_again(
+    service: MarkdownService, errcode: int, status: int, cause: str
+) -> None:
+    """The robot gets Markdown, and may have shown it all the same."""
+    with MockGroupRobot() as robot:
+        service.post(robot.url, "**您好**")
+        robot.errcode, robot.status = errcode, status
+        with pytest.raises(MessageRefused, match=cause):
+            service.post(robot.url, "一")
+
+        assert (robot.messages[0], robot.requests) == ("**您好**", 2)
+
+
+def test_a_handshake_that_fails_is_repeated(service: MarkdownService) -> None:
     """TLS failed before the request: nothing has left."""
     with RawServer(b"this is not TLS") as server, pytest.raises(ProviderError) as caught:
         service.post(f"{server.url.replace('http:', 'https:')}/?response_code=x", "十天")
@@ -131,7 +144,7 @@ def test_a_handshake_that_fails_is_repeated(service: ResponseService) -> None:
 
 def test_a_silent_server_is_given_up() -> None:
     """The whole message has a time limit, and is not repeated after it."""
-    service = ResponseService(("127.0.0.1",), total_seconds=0.2)
+    service = MarkdownService(("127.0.0.1",), total_seconds=0.2)
     with RawServer(b"", hang=True) as server, pytest.raises(ProviderError):
         service.post(server.url, "十天")
 
@@ -140,7 +153,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 def test_a_reply_that_comes_byte_by_byte_is_given_up() -> None:
     """Each byte comes in time for a socket's timeout; the limit for the whole message ends it."""
-    service = ResponseService(("127.0.0.1",), total_seconds=0.2)
+    service = MarkdownService(("127.0.0.1",), total_seconds=0.2)
     with dripping() as (port, given_up):
         with pytest.raises(ProviderError):
             service.post(f"http://127.0.0.1:{port}/?response_code=x", "十天")
@@ -149,7 +162,7 @@ def test_a_reply_that_comes_byte_by_byte_is_given_up() -> None:
     assert in_time
 
 
-def test_redirects_are_not_followed(service: ResponseService, server: ResponseServer) -> None:
+def test_redirects_are_not_followed(service: MarkdownService, server: ResponseServer) -> None:
     """A redirect is a failure: the text would go to a host that nobody listed."""
     with ResponseServer() as other:
         server.status, server.location = 307, other.url_for("elsewhere")

@@ -1,4 +1,8 @@
-"""Posts a message to WeCom's `response_url`, once. The address is a credential: it is in no log line and no error."""
+"""Posts Markdown to WeCom, each message once: to a message's `response_url`, and to the robot of a group.
+
+POST {"msgtype": "markdown", "markdown": {"content": …}}; success is {"errcode": 0}. Either address is a credential: it
+is in no log line and no error.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from services.http.service import HTTPReply, HTTPService
 from utils.deadline import Deadline
 from utils.origins import is_host_of
 
-#: WeCom's own host, which accepts https and this path only, listed or not.
+#: WeCom's own host, which accepts https and this path only for a `response_url`, listed or not.
 WECOM_HOST, WECOM_PATH = "qyapi.weixin.qq.com", "/cgi-bin/aibot/response"
 #: Seconds for a message with its retries, for one connection, and for the reply.
 TOTAL_SECONDS, CONNECT_SECONDS, REPLY_SECONDS = 20.0, 5.0, 10.0
@@ -23,24 +27,26 @@ RETRIES, BACKOFF = 3, 1.0
 MOST_REPLY = 4096
 
 
-class ResponseService:
-    """Sends late messages to the hosts that the settings list."""
+class MessageRefused(ProviderError):
+    """The reply is no success; the text has its errcode or the HTTP status, not its `errmsg`, which may quote the
+    address.
+    """
+
+
+class MarkdownService:
+    """Posts messages. Thread-safe."""
 
     def __init__(
-        self,
-        hosts: Collection[str],
-        *,
-        total_seconds: float = TOTAL_SECONDS,
-        backoff: float = BACKOFF,
+        self, hosts: Collection[str] = (), *, total_seconds: float = TOTAL_SECONDS, backoff: float = BACKOFF
     ) -> None:
-        """`hosts` are names, or ".name" for all subdomains; `total_seconds` is a message's timeout with retries."""
+        """`hosts` may get answers: names, or ".name" for all subdomains. A message has `total_seconds` with retries."""
         self._hosts = hosts
         self._total_seconds = total_seconds
         self._backoff = backoff
         self._http = HTTPService(pool_size=1, connect_timeout=CONNECT_SECONDS, keeps_connections=False)
 
     def allows(self, url: str) -> bool:
-        """Return whether a message may be posted there: a listed host, and for WeCom's own https and its path."""
+        """Return whether an answer may be posted there: a listed host, and for WeCom's own https and its path."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -56,7 +62,8 @@ class ResponseService:
         """Post a Markdown message; again only if no byte of the request can have left.
 
         Raises:
-            ProviderError: the message was not sent, or it is not known whether it arrived; the text has the cause.
+            MessageRefused: the reply is an error, or not WeCom's.
+            ProviderError: the message was not sent, or no reply came.
         """
         deadline = Deadline(self._total_seconds)
         for attempt in attempts(deadline, retries=RETRIES, backoff=self._backoff, may_retry=is_unsent):
@@ -74,14 +81,12 @@ class ResponseService:
 
 
 def _check(exchange: HTTPReply) -> None:
-    """Raise ProviderError unless WeCom accepted the message; its `errmsg` is not kept, it may quote the address."""
     if exchange.status != 200:
-        raise ProviderError(f"HTTP {exchange.status}", http_status=exchange.status)
+        raise MessageRefused(f"HTTP {exchange.status}", http_status=exchange.status)
     body = exchange.read_all(limit=MOST_REPLY, timeout=REPLY_SECONDS)
     try:
-        reply = json.loads(body)
-        errcode = int(reply["errcode"])
-    except (ValueError, KeyError, TypeError, OverflowError):
-        raise ProviderError("a reply without errcode") from None
+        errcode = int(json.loads(body)["errcode"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise MessageRefused("a reply without errcode") from None
     if errcode:
-        raise ProviderError(f"errcode {errcode}")
+        raise MessageRefused(f"errcode {errcode}")
