@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from demo.mocks.dify.answers import is_chinese
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.plays import MODERATED, NODES
 from demo.mocks.dify.scripts import CLOSINGS
-from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify, expected_answer
+from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify
 from demo.mocks.dify.wire import Run
 from tests.support.servers.processes import wait_until
 
@@ -179,24 +178,6 @@ def test_the_wire_is_dify_to_the_byte(dify: MockDify) -> None:
     assert {"event", "conversation_id", "message_id", "created_at", "task_id"} <= set(events(reply.content)[0])
 
 
-def test_an_answer_is_the_expected_one(dify: MockDify) -> None:
-    """The pieces add up to the expected answer; a blocking one is whole; the inputs are in that to 我是谁."""
-    pieces = [event["answer"] for event in events(post(dify, body("年假怎么申请？")).content) if "answer" in event]
-    assert "".join(pieces) == dify.expected_answer("年假怎么申请？") == expected_answer("年假怎么申请？")
-    assert 20 <= len(pieces) <= 40
-
-    blocking = post(dify, body("我是谁", inputs={"name": "张三", "department": ""}, response_mode="blocking")).json()
-    assert "- name：张三\n- department：" in blocking["answer"]
-    assert blocking["metadata"]["usage"]["total_tokens"] == 431
-    conversation = {"conversation_id": blocking["conversation_id"], "user": "u1"}
-    (row,) = get(dify, "messages", **conversation).json()["data"]
-    assert (row["id"], row["answer"]) == (blocking["message_id"], blocking["answer"])
-
-    dify.default = "error"
-    assert b'"event":"error"' in post(dify, body("年假")).content
-    assert b"message_end" in post(dify, body("[[chat]] 年假")).content
-
-
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
@@ -232,18 +213,6 @@ def test_a_request_without_the_key_is_unauthorized(dify: MockDify, authorization
     assert reply.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
-def test_a_conversation_belongs_to_its_user(dify: MockDify) -> None:
-    """Only its user can continue it; for other users, and after it is forgotten, it does not exist."""
-    first = events(post(dify, body()).content)[0]["conversation_id"]
-
-    assert events(post(dify, body(conversation_id=first)).content)[0]["conversation_id"] == first
-    for stranger in (body(conversation_id=first, user="u2"), body(conversation_id=UNKNOWN_ID)):
-        reply = post(dify, stranger)
-        assert (reply.status_code, reply.json()["message"]) == (404, "Conversation Not Exists.")
-    dify.forget_conversations()
-    assert post(dify, body(conversation_id=first)).status_code == 404
-
-
 @pytest.mark.parametrize("name", ["silent", "no-headers", "ping-only", "drip-bytes", "drip-events"])
 def test_every_script_ends_at_its_limit(dify: MockDify, name: str) -> None:
     """After `limit` seconds the mock ends the stream."""
@@ -253,22 +222,6 @@ def test_every_script_ends_at_its_limit(dify: MockDify, name: str) -> None:
         received(post(dify, body(f"[[{name}]]"), stream=True))
 
     wait_until(lambda: dify.open_streams == 0)
-
-
-def test_streams_end_with_their_client_and_with_the_mock() -> None:
-    """A closed connection is detected, as by Dify; closing the mock cuts its streams and releases its port."""
-    dify = MockDify().start()
-    with post(dify, body("[[silent]]"), stream=True):
-        wait_until(lambda: dify.open_streams == 1)
-    wait_until(lambda: (dify.open_streams, dify.open_connections) == (0, 0))
-    assert dify.peak_connections == dify.accepted_connections == 1
-
-    with post(dify, body("[[silent]]"), stream=True) as response:
-        dify.close()
-        with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            _ = response.content
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(dify.base_url.rsplit(":")[-1])), timeout=5.0)
 
 
 def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
@@ -288,21 +241,6 @@ def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
     assert rest[-2]["data"]["status"] == "stopped"
     assert history(dify, run)["data"][0]["answer"] == ""
     assert post(dify, {}, f"chat-messages/{task}/stop").status_code == 400
-
-
-def test_the_history_is_the_latest_rows_oldest_first(dify: MockDify) -> None:
-    """As many rows as the limit, with usage and price of each turn, and whether there are more."""
-    first = saved_run(dify, "一")
-    for query in ("二", "三"):
-        saved_run(dify, query, conversation_id=first.conversation_id)
-
-    page, latest = history(dify, first), history(dify, first, limit=2)
-    assert [row["query"] for row in page["data"]] == ["一", "二", "三"]
-    assert [row["query"] for row in latest["data"]] == ["二", "三"]
-    assert (latest["limit"], latest["has_more"], page["has_more"]) == (2, True, False)
-    assert latest["data"][0]["parent_message_id"] == first.message_id
-    assert latest["data"][1]["answer"] == dify.expected_answer("三")
-    assert (latest["data"][1]["answer_tokens"], latest["data"][1]["total_price"]) == (19, "0.00043")
 
 
 @pytest.mark.parametrize(
@@ -405,22 +343,6 @@ def test_a_run_whose_client_has_left(
 
     wait_until(lambda: bool(history(dify, run)["data"][0]["answer"]) == is_saved)
     assert result(dify, run)["status"] == status
-
-
-def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
-    """By kind and with their parameters; during an outage all of them fail. Messages may fail to be saved."""
-    dify.saves = False
-    with running(dify, "一") as run:
-        wait_until(lambda: run.status == "succeeded")
-    assert history(dify, run)["data"][0]["answer"] == ""
-    dify.outage = ERROR_REPLIES["502-html"]
-
-    replies = [get(dify, f"workflows/run/{run.run_id}") for _ in range(2)]
-
-    assert [reply.status_code for reply in replies] == [502, 502]
-    assert dify.looked_up() == {"messages": 1, "run": 2}
-    assert dify.look_ups[0].query["conversation_id"] == run.conversation_id
-    assert dify.look_ups[0].authorization == "Bearer app-fake"
 
 
 def test_the_mock_runs_as_a_program() -> None:

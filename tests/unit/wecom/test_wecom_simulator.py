@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import request
 
 from config.texts import LOCALES
 from demo.wecom.bubble import product_placeholders
@@ -53,30 +52,6 @@ def test_a_text_callback_has_every_documented_field(callback: StubCallback, user
     }
 
 
-def test_the_bubble_grows_until_it_finishes_and_keeps_its_history(callback: StubCallback, user: WeComUser) -> None:
-    """The user polls until finish, and the bubble keeps every frame with its time."""
-    callback.grows("thinking", "年", "年假", "年假十天")
-
-    bubble = user.says("年假")
-    answer = user.sees_finish(bubble, timeout=30, every=0.01)
-
-    assert answer == bubble.content == "年假十天"
-    assert [one.content for one in bubble.frames] == ["thinking", "年", "年假", "年假十天"]
-    assert [one.finish for one in bubble.frames] == [False, False, False, True]
-    assert bubble.last.size == 12
-    assert bubble.frames[0].at <= bubble.last.at
-
-
-def test_a_poll_names_the_stream_and_carries_no_response_url(callback: StubCallback, user: WeComUser) -> None:
-    """A refresh has the stream id of the callback's reply, and no response_url."""
-    user.polls(user.says("hello"))
-
-    refresh = callback.messages[1]
-    assert refresh["msgtype"] == "stream"
-    assert refresh["stream"] == {"id": "s1"}
-    assert "response_url" not in refresh
-
-
 def test_a_replacement_that_is_expected_may_shrink_the_text(callback: StubCallback, user: WeComUser) -> None:
     """One expected replacement is allowed, a second one is not."""
     callback.grows("a long beginning", "short", "short and more")
@@ -94,17 +69,6 @@ def test_the_products_own_placeholders_may_be_longer_than_the_answer(callback: S
         callback.grows(placeholder, "x", "xy")
         with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
             assert user.sees_finish(user.says("hello"), every=0.01) == "xy"
-
-
-def test_an_empty_reply_to_a_poll_keeps_the_bubble(callback: StubCallback, user: WeComUser) -> None:
-    """The bubble stays the same, and polling continues."""
-    bubble = user.says("hello")
-    callback.reply = lambda message: None
-
-    shown = user.polls(bubble)
-
-    assert shown.empty
-    assert (shown.content, shown.finish, shown.stream_id) == ("…", False, "s1")
 
 
 @pytest.mark.parametrize(
@@ -185,16 +149,3 @@ def test_the_url_is_verified_byte_for_byte(callback: StubCallback, user: WeComUs
     callback.envelope = lambda answer: {"plain": f'"{answer["plain"]}"'}
     with pytest.raises(RuleBroken, match="byte for byte"):
         user.verifies_url()
-
-
-def test_several_addresses_are_used_in_turn(callback: StubCallback) -> None:
-    """Requests alternate between the replicas."""
-    urls = [f"{callback.url}?replica={number}" for number in (1, 2)]
-    callback.reply = lambda message: frame(request.args["replica"], finish=False)
-
-    with WeComUser(urls, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
-        bubble = user.says("hello")
-        for _ in range(3):
-            user.polls(bubble)
-
-    assert [one.content for one in bubble.frames] == ["1", "2", "1", "2"]

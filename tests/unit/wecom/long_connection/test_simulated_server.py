@@ -13,7 +13,7 @@ from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
 from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server
-from tests.support.long_connection.raw_bot import CHUNK, RawBot, UploadRefused
+from tests.support.long_connection.raw_bot import RawBot, UploadRefused
 from tests.support.pictures import PDF, png
 from tests.support.servers.processes import FakeClock
 
@@ -46,24 +46,6 @@ def markdown(content: str, **members: Any) -> dict[str, Any]:
     return {"msgtype": "markdown", "markdown": {"content": content}, **members}
 
 
-def test_person_sees_the_bubble_grow(wecom: LongConnectionServer, bot: RawBot, alice: LongConnectionUser) -> None:
-    """Frames of one stream replace the content of one bubble; the last one ends it."""
-    asked = alice.asks("你好")
-    callback = bot.next_callback()
-
-    assert callback["cmd"] == "aibot_msg_callback"
-    assert callback["body"]["text"] == {"content": "你好"}
-    assert callback["body"]["from"] == {"userid": "alice"}
-    req_id = callback["headers"]["req_id"]
-    assert bot.streams(req_id, "你") == {"headers": {"req_id": req_id}, "errcode": 0, "errmsg": "ok"}
-    assert bot.streams(req_id, "你好", finish=True)["errcode"] == 0
-
-    assert alice.sees_finish(asked.bubbles[0]) == "你好"
-    assert [frame.content for frame in asked.bubbles[0].frames] == ["你", "你好"]
-    assert alice.chat.texts == ["你好"]
-    assert wecom.broken == []
-
-
 def test_message_without_subscriber_is_dropped(wecom: LongConnectionServer, alice: LongConnectionUser) -> None:
     """A message that nobody is subscribed for is lost and counted; it does not come later."""
     lost = alice.asks("one")
@@ -72,40 +54,6 @@ def test_message_without_subscriber_is_dropped(wecom: LongConnectionServer, alic
 
         assert bot.next_callback()["body"]["text"] == {"content": "two"}
     assert wecom.dropped == [lost]
-
-
-def test_newer_connection_evicts_the_older(wecom: LongConnectionServer, bot: RawBot, alice: LongConnectionUser) -> None:
-    """The older connection gets `disconnected_event` and is closed; messages go to the newer one."""
-    with RawBot(wecom.url, BOT_ID, SECRET) as newer:
-        event = bot.next_callback()
-        asked = alice.asks("who")
-
-        assert event["cmd"] == "aibot_event_callback"
-        assert event["body"]["event"] == {"eventtype": "disconnected_event"}
-        assert newer.next_req_id() == asked.req_id
-        assert bot.closed.wait(30)
-        assert wecom.bots[BOT_ID].evictions == 1
-        assert wecom.subscribed(BOT_ID) == 2
-
-
-def test_subscribe_needs_the_secret(wecom: LongConnectionServer) -> None:
-    """A wrong Secret or BotID is 853000; the connection stays open, and its frames are refused as not subscribed."""
-    with RawBot(wecom.url) as bot:
-        assert bot.request("aibot_subscribe", {"bot_id": BOT_ID, "secret": "wrong"})["errcode"] == 853000
-        assert bot.request("aibot_subscribe", {"bot_id": "other", "secret": SECRET})["errcode"] == 853000
-        assert bot.streams("R1", "x")["errcode"] == 846609
-        assert bot.request("ping")["errcode"] == 0
-
-
-def test_evicted_connection_is_closed_later() -> None:
-    """Until then its frames are refused as not subscribed; a message is dropped until somebody subscribes."""
-    with bot_server(evicted_seconds=3600.0) as wecom, RawBot(wecom.url, BOT_ID, SECRET) as bot:
-        wecom.evict(BOT_ID)
-        lost = wecom.user("alice").asks("anybody?")
-
-        assert bot.next_callback()["body"]["event"]["eventtype"] == "disconnected_event"
-        assert bot.streams("R1", "x")["errcode"] == 846609
-        assert (wecom.dropped, wecom.bots[BOT_ID].evictions) == ([lost], 1)
 
 
 def test_silent_connection_is_dropped() -> None:
@@ -126,26 +74,6 @@ def test_commands_that_nobody_may_send_break_a_rule(bot: RawBot, wecom: LongConn
         "aibot_respond_msg: aibot_respond_msg with an unknown req_id",
         "aibot_subscribe: too many subscriptions",
     ]
-
-
-def test_faults_keep_frames_or_their_acks_away(
-    bot: RawBot, wecom: LongConnectionServer, alice: LongConnectionUser
-) -> None:
-    """A refused or lost frame has no effect; one after which the connection closes has, unknown to its client."""
-    asked = alice.asks("hello")
-    req_id = bot.next_req_id()
-    refused = wecom.faults.add(Fault("aibot_respond_msg", errcode=6000, times=1))
-    assert bot.streams(req_id, "one")["errcode"] == 6000
-    lost = wecom.faults.add(Fault("aibot_respond_msg", lost=True, times=1))
-    bot.send("aibot_respond_msg", {"msgtype": "stream", "stream": {"id": "s1", "content": "two"}}, req_id)
-    assert bot.request("ping")["errcode"] == 0
-    assert (refused.met, lost.met, alice.chat.shown) == (1, 1, [])
-
-    wecom.faults.add(Fault("aibot_respond_msg", closes=True))
-    bot.send("aibot_respond_msg", {"msgtype": "stream", "stream": {"id": "s1", "content": "x"}}, req_id)
-
-    assert bot.closed.wait(30)
-    assert asked.content == "x"
 
 
 def test_all_frames_of_an_answer_have_one_stream_that_ends_once(
@@ -223,21 +151,6 @@ def test_chat_takes_thirty_messages_a_minute(
     clock.advance(60)
     assert bot.request("aibot_send_msg", push)["errcode"] == 0
     assert ["more than 30 messages a minute" in rule for rule in wecom.broken] == [True]
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_file_is_uploaded_in_chunks_and_sent(bot: RawBot, alice: LongConnectionUser, first: int) -> None:
-    """Chunks may come in any order, and count from 0 or 1; the message names the media_id."""
-    content = PDF + b"\0" * (2 * CHUNK)
-    alice.asks("the report?")
-    req_id = bot.next_req_id()
-
-    media = {"msgtype": "file", "file": {"media_id": bot.uploads("file", content, first=first)}}
-    assert bot.request("aibot_respond_msg", media, req_id)["errcode"] == 0
-
-    file = alice.chat.messages[0].file
-    assert file is not None
-    assert (file.name, file.content) == ("a.bin", content)
 
 
 @pytest.mark.parametrize(
