@@ -62,10 +62,12 @@ class LaneEngine:
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
         notices = Rounds("batch-notice", self._notice, pause=NOTICE_SECONDS)
         self._rounds = (self._sweeps, *((self._renewals, watches, notices) if self._works else ()))
+        self._started = False
 
     def start(self, idle: Callable[[], None]) -> None:
         """Start the threads; the database, its tables or Redis may become available later."""
         self._idle = idle
+        self._started = True
         metrics.BATCH_LANES_MAX.set(self._lanes.lanes)
         for rounds in self._rounds:
             rounds.start()
@@ -83,7 +85,7 @@ class LaneEngine:
             rounds.stop()
         for rounds in self._rounds:
             rounds.join(STOP_SECONDS)
-        if self._works:
+        if self._works and self._started:
             # All lanes are released by now, unless a thread hangs; this also removes the process from the workers.
             with suppress(StoreUnavailable):
                 self._worker.renew()

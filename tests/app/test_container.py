@@ -56,6 +56,22 @@ def test_nothing_connects_before_it_is_used() -> None:
     built.close()
 
 
+@pytest.mark.parametrize("secret", ["", "obviously-fake-secret-key-of-32-bytes-x"])
+def test_a_replica_that_never_started_writes_nothing(
+    redis_url: str, stored: redis.Redis, tmp_path: Path, secret: str
+) -> None:
+    """Closing it leaves Redis as it was, also with a database and without a key of its own."""
+    url = migrated(f"sqlite:///{tmp_path / 'own.db'}")
+    replica = container(
+        redis_url, DATABASE_PATH=url.removeprefix("sqlite:///"), SECRET_KEY=secret, WECHAT_TOKEN="",
+        WECHAT_ENCODING_AES_KEY="", API_KEYS="obviously-fake-key",
+    )  # fmt: skip
+
+    replica.close()
+
+    assert stored.keys("*") == []
+
+
 def test_a_replica_is_ready_from_its_start_to_its_drain(redis_url: str) -> None:
     """`ready` is false before `start` and after `close`."""
     replica = container(redis_url)

@@ -66,12 +66,13 @@ def received(reply: requests.Response, until: bytes = b"") -> bytes:
 
 
 @contextmanager
-def running(dify: MockDify, query: str, **fields: Any) -> Iterator[Run]:
-    """Ask a question and yield its run once it has started; the client is connected inside the block."""
+def running(dify: MockDify, query: str, *, until: str = "workflow_started", **fields: Any) -> Iterator[Run]:
+    """Ask a question and yield its run once this event has come; the client is connected inside the block."""
     with post(dify, body(query, **fields), stream=True) as reply:
         # Kept until the end of the block: an iterator that is garbage collected closes the connection.
         lines = reply.iter_lines(chunk_size=1)
-        run = dify.runs.find(next(json.loads(line[6:])["task_id"] for line in lines if line.startswith(b"data: ")))
+        received = (json.loads(line[6:]) for line in lines if line.startswith(b"data: "))
+        run = dify.runs.find(next(event["task_id"] for event in received if event["event"] == until))
         assert run is not None
         yield run
 
@@ -304,10 +305,10 @@ def test_a_row_has_the_status_of_its_run(dify: MockDify, script: str, status: st
 def test_a_listener_gets_pings_and_the_end_of_the_run(dify: MockDify) -> None:
     """Earlier events are not repeated. A finished run has one event; other apps and old versions have none."""
     dify.delay = ENDLESS
-    with running(dify, "年假") as run:
+    with running(dify, "年假", until="message") as run:
         address = f"{dify.base_url}/v1/workflow/{run.run_id}/events"
         with requests.get(address, params={"user": "u1"}, headers=HEADERS, stream=True, timeout=20.0) as listener:
-            wait_until(lambda: dify.open_listeners == 1)
+            wait_until(lambda: run.live.heard)
             dify.stop(run.task_id, "u1")
             wire = received(listener)
     wait_until(lambda: dify.open_listeners == 0)
