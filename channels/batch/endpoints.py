@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -37,7 +37,8 @@ from channels.web.multipart import MULTIPART, form_body
 from channels.web.rest import MAX_ERRORS, Operation, ProgramChecker, RestError, body, caller, envelope, params
 from config.texts import Texts
 from services import metrics
-from services.batches.records import BatchOptions, Given, Item, ItemStatus, QueueStatus, Task, TaskStatus
+from services.batches.manager import BatchManager
+from services.batches.records import Given
 from services.errors import BatchUnknown
 from services.identity.callers import ANONYMOUS, Caller, fingerprint, owner_of
 from utils.stream_utils import is_longer
@@ -138,54 +139,12 @@ OPERATIONS = (
 )
 
 
-class TaskManager(Protocol):
-    """The manager of batches, as it is used here.
-
-    Tasks of other owners raise `BatchUnknown`; every method may raise `StoreUnavailable`.
-    """
-
-    def submit(
-        self,
-        *,
-        owner: str,
-        name: str,
-        texts: Sequence[str],
-        given: Sequence[Given] = (),
-        credential: str = "",
-        description: str = "",
-        options: BatchOptions | None = None,
-        key: str = "",
-    ) -> tuple[Task, bool]: ...
-
-    def get(self, task_id: str, owner: str) -> Task: ...
-
-    def list(
-        self, owner: str, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
-    ) -> tuple[list[Task], int]: ...
-
-    def rows(
-        self, task_id: str, owner: str, *, first: int = 0, limit: int | None = None, status: ItemStatus | None = None
-    ) -> Iterator[Item]: ...
-
-    def cancel(self, task_id: str, owner: str) -> Task: ...
-
-    def pause(self, task_id: str, owner: str) -> Task: ...
-
-    def resume(self, task_id: str, owner: str) -> Task: ...
-
-    def retry(self, task_id: str, owner: str, *, credential: str = "") -> Task: ...
-
-    def purge(self, task_id: str, owner: str) -> None: ...
-
-    def status(self) -> QueueStatus: ...
-
-
 class BatchEndpoints:
     """The addresses of the batch API and their views."""
 
     def __init__(
         self,
-        batches: TaskManager | None,
+        batches: BatchManager | None,
         callers: ProgramChecker,
         limiter: QuestionLimiter,
         *,
@@ -299,7 +258,7 @@ class BatchEndpoints:
         batches, _ = self._enter()
         return envelope(processor_json(batches.status(), self._max_bytes))
 
-    def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
+    def _enter(self, task_id: str = "") -> tuple[BatchManager, Caller]:
         """Return the manager and the caller; raise early for a malformed task id."""
         client = _of_visitor(caller(self._callers, request))
         if self._batches is None:
@@ -309,7 +268,7 @@ class BatchEndpoints:
         return self._batches, client
 
     def _submission(self, client: Caller) -> tuple[dict[str, Any], int]:
-        """Return the arguments of `TaskManager.submit`, and the number of formulas without a value."""
+        """Return the arguments of `BatchManager.submit`, and the number of formulas without a value."""
         sent: Submission | FileSubmission
         if request.mimetype == MULTIPART:
             form = form_body(self._max_bytes)

@@ -23,7 +23,7 @@ from services.streams.access import Access
 log = logging.getLogger(__name__)
 
 #: Ratings that one process keeps while Redis is away; a further one is lost, logged and counted.
-MOST_KEPT = 1000
+MAX_KEPT_RATINGS = 1000
 #: Seconds between two attempts to queue them, until a look while there are none, and for the last attempt of a leaving
 #: process.
 PAUSE, IDLE, STOP_SECONDS = 1.0, 3600.0, 3.0
@@ -88,7 +88,7 @@ class FeedbackInbox:
     ) -> Outcome:
         """Take a reader's rating of an answer; `running` tells whether an answer that goes on may be rated.
 
-        `keep`: the rating comes only once. While Redis is away it is "kept", up to `MOST_KEPT` of them.
+        `keep`: the rating comes only once. While Redis is away it is "kept", up to `MAX_KEPT_RATINGS` of them.
 
         Raises:
             StoreUnavailable: Redis is away; the rating may have been taken.
@@ -120,7 +120,7 @@ class FeedbackInbox:
 
     def _keep(self, given: _Given, *, first: bool = False) -> bool:
         with self._lock:
-            if len(self._kept) >= MOST_KEPT and not first:
+            if len(self._kept) >= MAX_KEPT_RATINGS and not first:
                 return False
             self._kept.appendleft(given) if first else self._kept.append(given)
             metrics.FEEDBACK_KEPT.set(len(self._kept))

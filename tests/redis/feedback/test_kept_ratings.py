@@ -109,7 +109,7 @@ def test_kept_ratings_are_bounded_and_counted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One beyond the limit is lost; so are those that a leaving process could not queue."""
-    monkeypatch.setattr(inbox_module, "MOST_KEPT", 2)
+    monkeypatch.setattr(inbox_module, "MAX_KEPT_RATINGS", 2)
     before = refused()
     with desk.redis.refusing():
         desk.inbox.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -14,6 +14,7 @@ from channels.batch.endpoints import BatchEndpoints
 from channels.web.bodies import UploadSlots
 from channels.web.errors import register_rest_errors
 from config.texts import Texts
+from services.batches.manager import BatchManager
 from services.identity.callers import CallerMode, Callers
 from tests.support.batches.twin import BatchesTwin
 from utils.markdown.blocks import render_markdown
@@ -80,7 +81,7 @@ def client_of(
     register_rest_errors(app, texts)
     callers = Callers(mode, api_keys=(KEY, OTHER_KEY))
     endpoints = BatchEndpoints(
-        batches,
+        cast("BatchManager | None", batches),
         callers,
         limiter,
         texts=texts,
