@@ -70,8 +70,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     )
     guesses = Guesses()
     callers = GuardedCallers(container.callers, guesses)
-    token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    administrators = Administrators(token, guesses, settings.ops_port)
+    record = container.admin_store.record if container.admin_store else None
+    administrators = Administrators(container.admin_tokens, guesses, settings.ops_port, record)
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(
         ops_blueprint(

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from bootstrap.batches import batches_mode, make_batch_store, make_batches
 from bootstrap.factories import (
+    make_admin_store,
+    make_admin_tokens,
     make_auth,
     make_backends,
     make_callers,
@@ -159,6 +161,8 @@ class Container:
         self.feedback_inbox, self.feedback = self._feedback()
         self._opened(self.feedback)
         self._opened(self.feedback_inbox)
+        self.admin_store = self._opened(make_admin_store(settings))
+        self.admin_tokens = make_admin_tokens(settings, self.admin_store)
         self.usage_store = self._opened(make_usage_store(settings))
         self.usage, self.usage_cleaner = self._usage()
         self.socket_store = make_socket_store(self.runner, self.keys)
@@ -321,7 +325,7 @@ class Container:
 
     def _usage(self) -> tuple[UsageWriter | None, UsageCleaner | None]:
         """Return what counts ended streams and deletes old rows; None without a database."""
-        if self.usage_store is None:
+        if self.usage_store is None or self.admin_store is None:
             return None, None
         parts = make_usage(
             self.settings,
@@ -331,6 +335,7 @@ class Container:
             self.channels,
             self.directories,
             self.rules,
+            self.admin_store,
         )
         return self._opened(parts[0]), self._opened(parts[1])
 
@@ -344,7 +349,14 @@ class Container:
             self.settings,
             self.runner,
             self.providers,
-            stores=(self.migrator, self.users, self.batch_store, self.feedback_store, self.usage_store),
+            stores=(
+                self.migrator,
+                self.users,
+                self.batch_store,
+                self.feedback_store,
+                self.usage_store,
+                self.admin_store,
+            ),
             auth=self.auth,
             batches=self.batches,
             batch_redis=self.runner_of_batches if self.settings.batch_redis_url else None,

@@ -7,13 +7,15 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pydantic import SecretStr
 
 from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
+from services.admin.sql_store import AdminStore
+from services.admin.tokens import AdminTokens, GivenToken, Role
 from services.answers.answer import Backend
 from services.answers.extras import AnswerExtras
 from services.channels import Channels
@@ -278,6 +280,15 @@ def make_feedback(
     return FeedbackInbox(ratings, access, wake=delivery.wake, log_content=settings.log_content), delivery
 
 
+def make_admin_store(settings: Settings) -> AdminStore | None:
+    return AdminStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+
+
+def make_admin_tokens(settings: Settings, stored: AdminStore | None) -> AdminTokens:
+    given = (GivenToken(name, cast(Role, role), token) for name, role, token in settings.administrators)
+    return AdminTokens(given, stored)
+
+
 def make_usage_store(settings: Settings) -> SqlUsageStore | None:
     return SqlUsageStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
 
@@ -290,13 +301,15 @@ def make_usage(
     channels: Channels,
     directories: Mapping[str, Directory],
     rules: RulesFiles,
+    audit: AdminStore,
 ) -> tuple[UsageWriter, UsageCleaner]:
     """Return what counts ended streams, and what deletes old rows of the log."""
     maker = EntryMaker(channels, settings.report_zone, settings.question_log, settings.question_log_bytes)
     kept = Retention(settings.question_log_days, settings.question_words_days, settings.question_log_hour)
     contacts = {bot: directory.known for bot, directory in directories.items()}
     departments = rules.open("DEPARTMENTS_FILE", settings.departments_file, parse_departments)
-    cleaner = UsageCleaner(sql, LockStore(runner), kept=kept, zone=settings.report_zone)
+    also = [(audit.delete_audit, settings.audit_days)]
+    cleaner = UsageCleaner(sql, LockStore(runner), kept=kept, zone=settings.report_zone, also=also)
     return UsageWriter(ended, sql, maker, contacts=contacts, departments=departments), cleaner
 
 

@@ -100,6 +100,9 @@ Tokens = Annotated[tuple[Token, ...], BeforeValidator(_list)]
 ApiKey = Annotated[SecretStr, AfterValidator(values.api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
 AdminToken = Annotated[Token, AfterValidator(values.admin_token)]
+NamedAdminTokens = Annotated[
+    tuple[Annotated[Token, AfterValidator(values.named_admin_token)], ...], BeforeValidator(_list)
+]
 SecretKeys = Annotated[tuple[Annotated[Token, AfterValidator(values.secret_key)], ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(values.aes_key)], ...], BeforeValidator(_list)]
 

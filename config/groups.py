@@ -27,6 +27,7 @@ from config.fields import (
     LeaseSeconds,
     LogLevel,
     Lower,
+    NamedAdminTokens,
     Names,
     Origin,
     Origins,
@@ -97,9 +98,16 @@ class ServerSettings(Group):
     )
     admin_token: AdminToken | None = setting(
         None,
-        "token of administrators, and of readers of /metrics on PORT, at least 8 characters; "
-        "empty: these addresses are off",
-        "管理接口的令牌，也用于在 PORT 上读取 /metrics，至少 8 个字符；空：关闭这些地址",
+        "token of one administrator with every right, at least 8 characters; "
+        "empty, and no ADMIN_TOKENS: the administrators' addresses, and /metrics on PORT, are off",
+        "拥有全部权限的管理员令牌，至少 8 个字符；与 ADMIN_TOKENS 均为空：关闭管理接口和 PORT 上的 /metrics",
+    )
+    admin_tokens: NamedAdminTokens = setting(
+        (),
+        "tokens of more administrators, a list of NAME:ROLE:TOKEN with the role viewer, operator or admin; TOKEN has "
+        "at least 8 characters, or is a digest that tools.admin prints",
+        "更多管理员的令牌，NAME:ROLE:TOKEN 的列表，ROLE 为 viewer、operator 或 admin；TOKEN 至少 8 个字符，"
+        "或填 tools.admin 输出的摘要",
     )
     api_keys: Tokens = setting(
         (),
@@ -722,6 +730,7 @@ class UsageSettings(Group):
         "bytes of a question and of an answer in the log; the rest is cut off",
         "日志中每个问题和每个回答的最大字节数，超出部分截去",
     )
+    audit_days: Count = setting(365, "days a row of the administrators' audit is kept", "管理操作审计记录的保留天数")
     question_log_hour: Annotated[int, Field(ge=0, le=23)] = setting(
         3,
         "hour of the day, in REPORT_TZ, at which these days are over",

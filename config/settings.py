@@ -128,6 +128,13 @@ class Settings(
         """Whether access to sockets is configured; the gateway may then run without a WeCom bot."""
         return bool(self.api_keys) or self.websocket_auth != "key"
 
+    @property
+    def administrators(self) -> tuple[tuple[str, str, str], ...]:
+        """Name, role and token of each administrator; the one of `ADMIN_TOKEN` has its name and every right."""
+        named = (tuple(entry.get_secret_value().split(":", 2)) for entry in self.admin_tokens)
+        one = [("ADMIN_TOKEN", "admin", self.admin_token.get_secret_value())] if self.admin_token else []
+        return (*one, *((name, role, token) for name, role, token in named))
+
     @cached_property
     def texts_overrides(self) -> Mapping[str, str]:
         """The validated sentences of `TEXTS_FILE`; empty if it is not set."""
@@ -139,7 +146,8 @@ class Settings(
         holders: list[Group] = [self, *(bot.provider for bot in self.bots.values()), *self.bots.values()]
         fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
         keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
-        return tuple({*keys, *(text for value in fields for text in _secret_texts(value))} - {""})
+        tokens = (token for *_, token in self.administrators)
+        return tuple({*keys, *tokens, *(text for value in fields for text in _secret_texts(value))} - {""})
 
 
 def load_settings(env: Mapping[str, str] | None = None, env_file: str | None = ".env") -> Settings:

@@ -144,8 +144,8 @@ def _off(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "SECRET_KEY", "off", text, "set SECRET_KEY to a long random text; what is sealed already stays readable"
         )
-    if not settings.admin_token:
-        text = "no ADMIN_TOKEN: administrators' addresses, and /metrics without an OPS_PORT, are 404"
+    if not settings.administrators:
+        text = "no ADMIN_TOKEN or ADMIN_TOKENS: administrators' addresses, and /metrics without an OPS_PORT, are 404"
         yield Finding("administration", "off", text, "set ADMIN_TOKEN to a long random text")
 
 

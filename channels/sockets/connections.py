@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal, Protocol
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
-from channels.web.guarded import Administrators
+from channels.web.guarded import Administrators, AdminRefused
 from channels.web.rest import STORE_CODE, Operation, RestModel, envelope
 from services.errors import StoreUnavailable
 
@@ -43,18 +43,18 @@ OPERATIONS = (
     Operation(
         "GET",
         "/api/ws/connections",
-        "List connections (administrators)",
+        "List connections",
         "administration",
-        answers={200: Connections, 404: None},
-        auth="admin",
+        answers={200: Connections},
+        auth="viewer",
     ),
     Operation(
         "POST",
         "/api/ws/disconnect/{client_id}",
-        "Close a client's connections (administrators)",
+        "Close a client's connections",
         "administration",
-        answers={200: Disconnected, 404: None},
-        auth="admin",
+        answers={200: Disconnected},
+        auth="operator",
     ),
 )
 
@@ -71,13 +71,8 @@ def connections_blueprint(sockets: Connected, administrators: Administrators) ->
     """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, for administrators only."""
     routes = Blueprint("connections", __name__)
 
-    @routes.before_request
-    def check() -> Response | None:
-        refused = administrators.refusal()
-        if refused is None:
-            return None
-        if refused.status == 401:
-            log.warning("administrator refused", extra={"path": request.path})
+    @routes.errorhandler(AdminRefused)
+    def refuse(refused: AdminRefused) -> Response:
         return envelope(status=refused.status, headers=refused.headers)
 
     @routes.errorhandler(StoreUnavailable)
@@ -87,11 +82,13 @@ def connections_blueprint(sockets: Connected, administrators: Administrators) ->
 
     @routes.get("/api/ws/connections")
     def connections() -> Response:
+        administrators.check("viewer")
         found = sockets.connections()
         return envelope({"count": len(found), "connections": found})
 
     @routes.post("/api/ws/disconnect/<client_id>")
     def disconnect(client_id: str) -> Response:
+        administrators.record(administrators.check("operator"), "socket.disconnect", client_id)
         count = sockets.disconnect(client_id)
         if not count:
             return envelope(status=404)

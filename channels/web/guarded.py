@@ -1,18 +1,21 @@
-"""Checks callers' credentials and the administrators' token, and limits wrong ones per address."""
+"""Checks callers' credentials and administrators' tokens, and limits wrong ones per address."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from math import ceil
-from typing import NamedTuple
 
 from flask import request
 
 from channels.web.rest import is_for_operators
-from services.errors import AddressBlocked, AuthError
+from services.admin.sql_store import Act
+from services.admin.tokens import Administrator, AdminTokens, Role
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller, Callers
 from services.identity.guesses import Guesses
+
+log = logging.getLogger(__name__)
 
 
 class GuardedCallers:
@@ -51,38 +54,75 @@ class GuardedCallers:
         return caller
 
 
-class AdminRefusal(NamedTuple):
-    """The status and headers of the reply to a request that is not an administrator's."""
+class AdminRefused(Exception):
+    """The reply to a request that is not an administrator's, or of one whose role is too low (403)."""
 
-    status: int
-    headers: dict[str, str]
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers or {}
 
 
 class Administrators:
-    """Checks `ADMIN_TOKEN` in `Authorization: Bearer`; with an `ops_port`, requests on other ports get 404."""
+    """Checks administrators' tokens in `Authorization: Bearer`, and keeps the audit of what they do.
 
-    def __init__(self, token: str | None, guesses: Guesses, ops_port: int | None) -> None:
-        self._token = (token or "").encode()
+    Without a token in the settings, and on other ports than `ops_port` where there is one, everybody gets 404.
+    """
+
+    def __init__(
+        self, tokens: AdminTokens, guesses: Guesses, ops_port: int | None, record: Callable[[Act], None] | None = None
+    ) -> None:
+        """`record` stores a row of the audit; None without SQL, where only the log has it."""
+        self._tokens = tokens
         self._guesses = guesses
         self._ops_port = ops_port
+        self._record = record
 
-    def refusal(self) -> AdminRefusal | None:
-        """Check the Flask request; return None if it is an administrator's, else how to refuse it."""
-        if not self._token or not is_for_operators(self._ops_port):
-            return AdminRefusal(404, {})
+    def check(self, role: Role) -> Administrator:
+        """Return the administrator of the Flask request, who has at least this role.
+
+        Raises:
+            AdminRefused: 404, 401, 429 after too many wrong tokens, 403 for a lower role, or 503 while the database is
+                away that would know the token.
+        """
+        if not self._tokens or not is_for_operators(self._ops_port):
+            raise AdminRefused(404)
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            return _UNAUTHORIZED
-        address, shown = request.remote_addr or "", shown.strip()
+            raise _unauthorized()
+        found = self._of_token(request.remote_addr or "", shown.strip())
+        if not found.may(role):
+            log.warning("administrator refused", extra={"path": request.path, "admin": found.name, "role": found.role})
+            raise AdminRefused(403)
+        return found
+
+    def record(self, who: Administrator, action: str, object: str, **change: str | None) -> None:
+        """Write what an administrator is about to do into audit and log; `change` has `before` and `after`.
+
+        Raises:
+            StoreUnavailable: the database is away; nothing may be done then.
+        """
+        act = Act(who.name, who.role, request.remote_addr or "", action, object, **change)
+        if self._record:
+            self._record(act)
+        about = {"admin": act.name, "role": act.role, "address": act.address, "action": action, "object": object}
+        log.info("administration", extra=about)
+
+    def _of_token(self, address: str, shown: str) -> Administrator:
         try:
             self._guesses.check(address, "admin", shown)
+            found = self._tokens.find(shown)
         except AddressBlocked as blocked:
-            return AdminRefusal(429, {"Retry-After": str(ceil(blocked.seconds))})
-        if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token):
-            self._guesses.succeeded(address, shown)
-            return None
-        self._guesses.failed(address, "admin", shown)
-        return _UNAUTHORIZED
+            raise AdminRefused(429, {"Retry-After": str(ceil(blocked.seconds))}) from blocked
+        except StoreUnavailable as exc:
+            raise AdminRefused(503, {"Retry-After": "5"}) from exc
+        if found is None:
+            self._guesses.failed(address, "admin", shown)
+            raise _unauthorized()
+        self._guesses.succeeded(address, shown)
+        return found
 
 
-_UNAUTHORIZED = AdminRefusal(401, {"WWW-Authenticate": "Bearer"})
+def _unauthorized() -> AdminRefused:
+    log.warning("administrator refused", extra={"path": request.path})
+    return AdminRefused(401, {"WWW-Authenticate": "Bearer"})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel
 
-from channels.web.guarded import Administrators
+from channels.web.guarded import Administrators, AdminRefused
 from channels.web.rest import Operation, RestModel, is_for_operators
 from services.ops.health import Health
 
@@ -88,8 +88,8 @@ OPERATIONS = (
         "/metrics",
         "Metrics for Prometheus",
         TAG,
-        answers={200: None, 401: None, 404: None, 429: None},
-        auth="admin",
+        answers={200: None},
+        auth="viewer",
         media={200: "text/plain"},
         bare=True,
         description="On `OPS_PORT` no token is needed. With `OPS_PORT` set, `PORT` answers 404.",
@@ -111,7 +111,7 @@ def ops_blueprint(
 
     `readiness` is "ready"; "not ready" while starting or draining; "migrating" while the start waits for the SQL
     tables. It does not depend on Redis. With an `ops_port`, health details and metrics are served on that port only;
-    without one, metrics require the administrators' token.
+    without one, metrics require a viewer's token.
     """
     routes = Blueprint("ops", __name__)
 
@@ -131,13 +131,16 @@ def ops_blueprint(
 
     @routes.get("/metrics")
     def scrape() -> Response:
-        refused = None if ops_port and is_for_operators(ops_port) else administrators.refusal()
-        if refused:
-            reply = jsonify({"code": HTTPStatus(refused.status).name.lower()})
-            reply.status_code = refused.status
-            reply.headers.update(refused.headers)
-            return reply
+        if not (ops_port and is_for_operators(ops_port)):
+            administrators.check("viewer")
         return Response(metrics(), content_type=METRICS_TYPE)
+
+    @routes.errorhandler(AdminRefused)
+    def refuse(refused: AdminRefused) -> Response:
+        reply = jsonify({"code": HTTPStatus(refused.status).name.lower()})
+        reply.status_code = refused.status
+        reply.headers.update(refused.headers)
+        return reply
 
     return routes
 

@@ -23,6 +23,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from channels.web.json_shape import JsonShape
 from config.texts import Texts
 from services import metrics
+from services.admin.tokens import Role
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from utils.formats.json_slices import is_sliced, json_pieces
@@ -103,8 +104,8 @@ class Operation:
     query: type[BaseModel] | None = None
     #: The model of `data` by HTTP status; None means null, and for an error the data common to all errors.
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
-    #: "key": by WEBSOCKET_AUTH. "api_key": one of API_KEYS in every mode.
-    auth: Literal["key", "api_key", "admin", "none"] = "key"
+    #: "key": by WEBSOCKET_AUTH. "api_key": one of API_KEYS in every mode. A role: an administrator who has it.
+    auth: Literal["key", "api_key", "none"] | Role = "key"
     description: str = ""
     #: Media types of an answer besides JSON, by status, such as "text/csv"; JSON is listed too if there is a model.
     media: Mapping[int, str | tuple[str, ...]] = field(default_factory=dict)

@@ -40,8 +40,11 @@ SECRET_KEY_LENGTH = 16
 _TYPESET = "，、“”‘’＂＇"
 
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
-#: Minimum length of ADMIN_TOKEN in characters; a shorter one can be guessed.
+#: Minimum length of an administrator's token in characters; a shorter one can be guessed.
 SHORTEST_TOKEN = 8
+#: An entry of ADMIN_TOKENS; what stands before the digest, where a token is not given itself.
+_ADMIN = re.compile(r"([A-Za-z0-9._-]{1,64}):(viewer|operator|admin):(.*)", re.DOTALL)
+HASHED = "sha256:"
 
 #: SQL comments, and the start of a query that only reads.
 _SQL_COMMENT = re.compile(r"--[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -81,6 +84,18 @@ def admin_token(token: SecretStr) -> SecretStr:
     if (length := len(token.get_secret_value())) < SHORTEST_TOKEN:
         raise ValueError(f"at least {SHORTEST_TOKEN} characters, got {length}")
     return token
+
+
+def named_admin_token(entry: SecretStr) -> SecretStr:
+    found = _ADMIN.fullmatch(entry.get_secret_value())
+    if not found:
+        raise ValueError("NAME:viewer:TOKEN, NAME:operator:TOKEN or NAME:admin:TOKEN, NAME of letters, digits and ._-")
+    if found[3].startswith(HASHED):
+        if not re.fullmatch(r"[0-9a-f]{64}", found[3].removeprefix(HASHED)):
+            raise ValueError(f"after {HASHED} the 64 hexadecimal digits that tools.admin prints")
+    else:
+        admin_token(SecretStr(found[3]))
+    return entry
 
 
 def api_key(key: SecretStr) -> SecretStr:

@@ -22,7 +22,7 @@ WINDOW = 60.0
 #: Addresses kept, and right credentials with their addresses. Beyond that, the oldest one is dropped.
 ADDRESSES = 10_000
 
-#: "admin" is ADMIN_TOKEN, "caller" the credential of a REST or socket client.
+#: "admin" is an administrator's token, "caller" the credential of a REST or socket client.
 CredentialKind = Literal["admin", "caller"]
 
 

@@ -217,7 +217,10 @@ class UsageWriter:
 
 
 class UsageCleaner:
-    """Deletes what is older than it is to be kept, in bounded transactions, on one replica at a time."""
+    """Deletes what is older than it is to be kept, in bounded transactions, on one replica at a time.
+
+    `also` are other tables' deletions, each with its days: it deletes some rows before a time, and returns how many.
+    """
 
     def __init__(
         self,
@@ -226,12 +229,14 @@ class UsageCleaner:
         *,
         kept: Retention,
         zone: ZoneInfo,
+        also: Sequence[tuple[Callable[[datetime], int], int]] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._sql = sql
         self._locks = locks
         self._kept = kept
         self._zone = zone
+        self._also = also
         self._clock = clock
         self._begun = self._closing = False
         self._rounds = Rounds("usage-clean", self.work, pause=CLEAN_SECONDS)
@@ -267,11 +272,13 @@ class UsageCleaner:
             return
         try:
             last = last_hour(datetime.fromtimestamp(self._clock(), self._zone), self._kept.hour)
-            for work in (
+            works: Sequence[Callable[[], int]] = (
                 partial(self._sql.forget_words, last - timedelta(days=self._kept.words_days)),
                 partial(self._sql.delete_log, last - timedelta(days=self._kept.days)),
                 self._sql.delete_streams,
-            ):
+                *(partial(delete, last - timedelta(days=days)) for delete, days in self._also),
+            )
+            for work in works:
                 self._repeat(work, token)
         finally:
             with suppress(StoreUnavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from werkzeug.test import TestResponse
 from channels.sockets.connections import connections_blueprint
 from channels.web.guarded import Administrators
 from channels.web.rest import CODES, envelope
+from services.admin.sql_store import Act
+from services.admin.tokens import AdminTokens, GivenToken, Role
 from services.errors import StoreUnavailable
 from services.identity.guesses import Guesses
+from tests.support.admins import one_admin
 from tests.support.servers.processes import FakeClock
 
 TOKEN = "obviously-fake-admin-token"
@@ -52,10 +56,13 @@ def client_of(
     *,
     ops_port: int | None = None,
     clock: FakeClock | None = None,
+    tokens: AdminTokens | None = None,
+    record: Callable[[Act], None] | None = None,
 ) -> FlaskClient:
     app = Flask(__name__)
     guesses = Guesses(most=3, clock=clock or FakeClock())
-    app.register_blueprint(connections_blueprint(sockets, Administrators(admin_token, guesses, ops_port)))
+    administrators = Administrators(tokens or one_admin(admin_token), guesses, ops_port, record)
+    app.register_blueprint(connections_blueprint(sockets, administrators))
     return app.test_client()
 
 
@@ -185,8 +192,40 @@ def test_closing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         disconnect_client(client_of(FakeSockets()), Authorization=f"Bearer {TOKEN}")
 
-    (line,) = [record for record in caplog.records if record.levelname == "INFO"]
+    (line,) = [record for record in caplog.records if record.message == "sockets disconnected"]
     assert (vars(line)["client_id"], vars(line)["sockets"]) == ("client-a", 2)
+
+
+def test_what_an_administrator_does_is_audited_before_it_is_done() -> None:
+    """The row names who, from where, what and which object; if it cannot be written, nothing is done."""
+    written: list[Act] = []
+    sockets = FakeSockets()
+    client = client_of(sockets, record=written.append)
+
+    disconnect_client(client, Authorization=f"Bearer {TOKEN}")
+
+    assert written == [Act("ADMIN_TOKEN", "admin", "127.0.0.1", "socket.disconnect", "client-a")]
+
+    def away(_act: Act) -> None:
+        raise StoreUnavailable("SQL: 10.0.0.7:3306")
+
+    refused = disconnect_client(client_of(sockets, record=away), "client-b", Authorization=f"Bearer {TOKEN}")
+    assert (refused.status_code, sockets.disconnected) == (503, ["client-a"])
+
+
+@pytest.mark.parametrize(("role", "closes"), [("viewer", False), ("operator", True), ("admin", True)])
+def test_each_role_may_what_is_its_own(role: Role, closes: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A viewer lists the sockets, and only a higher role closes them."""
+    sockets = FakeSockets()
+    tokens = AdminTokens([GivenToken("wang", role, TOKEN)])
+    client = client_of(sockets, tokens=tokens)
+
+    replies = [get(client, Authorization=f"Bearer {TOKEN}") for get in (get_connections, disconnect_client)]
+
+    assert [reply.status_code for reply in replies] == [200, 200 if closes else 403]
+    assert sockets.disconnected == ["client-a"] * closes
+    refusals = [vars(record) for record in caplog.records if record.message == "administrator refused"]
+    assert [(one["admin"], one["role"]) for one in refusals] == [("wang", role)] * (not closes)
 
 
 @pytest.mark.parametrize(

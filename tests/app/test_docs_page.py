@@ -24,6 +24,7 @@ from channels.web.pages.pages import HTML
 from config.texts import Texts
 from services.identity.guesses import Guesses
 from services.ops.health import Health
+from tests.support.admins import one_admin
 from tests.support.replicas import AppServer
 
 
@@ -34,7 +35,7 @@ def client() -> FlaskClient:
     app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr", texts=Texts("en")))
     health = Health(rag=("mock", lambda: True), dependencies={})
     parts: dict[str, Any] = {"health": health, "readiness": lambda: "ready", "metrics": lambda: b"", "ops_port": None}
-    parts["administrators"] = Administrators(None, Guesses(), None)
+    parts["administrators"] = Administrators(one_admin(None), Guesses(), None)
     app.register_blueprint(ops_blueprint(name="x", version="1", **parts))
     register_rest_errors(app, Texts("en"))
     compress_answers(app)

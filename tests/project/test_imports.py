@@ -22,7 +22,7 @@ FLOORS = {
     "app": 8, "gunicorn.conf": 8, "server": 8, "bootstrap": 8, "tools": 8, "demo": 8, "bench": 8,
     "channels": 7,
     "services.batches": 6, "services.realtime": 6, "services.wecom": 6,
-    "services.answers": 5, "services.feedback": 5, "services.usage": 5,
+    "services.answers": 5, "services.feedback": 5, "services.usage": 5, "services.admin": 4,
     "services.streams": 4, "services.identity": 4, "services.providers": 4,
     "services.files": 4, "services.sockets": 4, "services.ops": 4,
     "services.conversations": 4,

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from channels.web.openapi.models import COMPONENT, JSON, JsonObject, Models, identifier, path_names
 from channels.web.openapi.reasons import REASONS
 from channels.web.rest import CODES, Operation, enveloped
+from services.admin.tokens import ROLES
 
 _BY_TYPE: Mapping[str, Any] = {"string": "…", "integer": 1, "number": 0.5, "boolean": True, "null": None}
 _BY_FORMAT = {"date-time": "2026-01-05T09:30:00Z", "uuid": "3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"}
@@ -86,6 +87,7 @@ def responses(operation: Operation, models: Models) -> JsonObject:
         *(OF_BODY if operation.body or operation.multipart else ()),
         *(OF_QUERY if operation.query else ()),
         *(OF_KEY if operation.auth != "none" else ()),
+        *((403, 404) if operation.auth in ROLES else ()),
     )
     answers = {**dict.fromkeys(implied), **operation.answers}
     described = {str(status): _response(operation, status, models) for status in sorted(answers)}

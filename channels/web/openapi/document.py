@@ -9,11 +9,12 @@ from channels.web.openapi.answers import links_of, responses, shared_errors, sha
 from channels.web.openapi.models import JSON, JsonObject, Models, identifier, path_names
 from channels.web.openapi.reasons import reasons_text
 from channels.web.rest import CODES, Operation
+from services.admin.tokens import ROLES
 
 _SECURITY: Mapping[str, list[JsonObject]] = {
     "key": [{"bearer": []}, {"apiKey": []}],
     "api_key": [{"bearer": []}, {"apiKey": []}],
-    "admin": [{"administrator": []}],
+    **{role: [{"administrator": [role]}] for role in ROLES},
     "none": [],
 }
 #: The groups of addresses in the order in which pages show them: what most programs use comes first.
@@ -35,7 +36,11 @@ _SCHEMES: Mapping[str, JsonObject] = {
         "name": "X-API-Key",
         "description": "The same as a header.",
     },
-    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. If it is not set, these addresses answer 404."},
+    "administrator": {
+        **_BEARER,
+        "description": "An administrator's token, with the role that an operation names or a higher one: "
+        f"{', '.join(ROLES)}. If neither `ADMIN_TOKEN` nor `ADMIN_TOKENS` is set, these addresses answer 404.",
+    },
 }
 
 

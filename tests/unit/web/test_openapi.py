@@ -214,7 +214,7 @@ def test_the_credentials_of_an_operation_are_documented(open_to_all: bool) -> No
 
     things = spec["paths"]["/api/things"]
     assert things["get"]["security"] == ([{}, *keys] if open_to_all else keys)
-    assert things["delete"]["security"] == [{"administrator": []}]
+    assert things["delete"]["security"] == [{"administrator": ["admin"]}]
     assert spec["paths"]["/state"]["get"]["security"] == []
 
 

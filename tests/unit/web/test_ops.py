@@ -18,6 +18,7 @@ from channels.web.guarded import Administrators
 from channels.web.ops import ops_blueprint
 from services.identity.guesses import Guesses
 from services.ops.health import Health
+from tests.support.admins import one_admin
 from tests.support.servers.processes import free_port
 
 
@@ -34,7 +35,7 @@ class Replica:
                 health=self.health,
                 readiness=lambda: self.readiness,
                 metrics=lambda: b"counted 1\n",
-                administrators=Administrators(admin_token, Guesses(most=2), ops_port),
+                administrators=Administrators(one_admin(admin_token), Guesses(most=2), ops_port),
                 ops_port=ops_port,
             )
         )
