@@ -30,6 +30,7 @@ from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.pages import index_blueprint, pages_blueprint
 from channels.web.rest import RestError
+from config.apps import provider_name
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
@@ -66,8 +67,13 @@ def upload_slots(settings: Settings, reason: str, message: str) -> UploadSlots:
 
 
 def askable_bots(container: Container) -> dict[str, frozenset[str]]:
-    """Return the bots that programs may ask, with the options that the provider of each takes."""
-    return {bot: container.providers[bot].takes_options for bot in api_bots(container.settings)}
+    """Return the bots that programs may ask, with the options that the provider of each takes, and every app too.
+
+    The app of a question is not known when its options are checked.
+    """
+    providers, settings = container.providers, container.settings
+    apps = [providers[provider_name("", app)].takes_options for app in settings.app_providers]
+    return {bot: providers[bot].takes_options.intersection(*apps) for bot in api_bots(settings)}
 
 
 def register_sockets(

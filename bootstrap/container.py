@@ -260,6 +260,7 @@ class Container:
 
     def _answerer(self) -> Answerer:
         directories = {name: one.find for name, one in self.directories.items()}
+        parse_access = partial(AccessRules.parse, apps=self.settings.app_providers)
         return Answerer(
             backends=make_backends(self.settings, self.providers, self.words),
             channels=self.channels,
@@ -268,7 +269,7 @@ class Container:
                 self.callers,
                 directories,
                 self.names,
-                access=self.rules.open("ACCESS_FILE", self.settings.access_file, AccessRules.parse),
+                access=self.rules.open("ACCESS_FILE", self.settings.access_file, parse_access),
                 departments=self.rules.open("DEPARTMENTS_FILE", self.settings.departments_file, parse_departments),
             ),
             places=Places(

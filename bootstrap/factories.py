@@ -7,10 +7,12 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, cast
 
 from pydantic import SecretStr
 
+from config.apps import provider_name
 from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
@@ -133,7 +135,7 @@ def make_collector(
         access,
         channels,
         budget=budget,
-        roots={bot: provider.files_root for bot, provider in providers.items()},
+        roots={name: provider.files_root for name, provider in providers.items()},
         limits=CollectionLimits(settings.media_max_bytes, settings.stream_ttl),
         expiry=files.links.expiry,
     )
@@ -341,13 +343,19 @@ def make_words(settings: Settings, files: RulesFiles) -> dict[str, BotWords]:
 
 
 def make_providers(settings: Settings, texts: Texts, words: Mapping[str, BotWords]) -> dict[str, BaseRAGProvider]:
-    """Return the provider of each bot; the default bot's also serves the channels without bots."""
+    """Return the provider of each bot, and those of `APPS`, by `provider_name`.
+
+    The default bot's also serves the channels without bots. Those of `APPS` mask no words: every bot may use them.
+    """
     asked = {DEFAULT_BOT: settings.provider} | {name: bot.provider for name, bot in settings.bots.items()}
-    pool_size = settings.http_pool_size
-    built = {
-        name: build_provider(provider, bot=name, pool_size=pool_size, texts=texts) for name, provider in asked.items()
-    }
-    return {name: MaskedProvider(one, words[name]) if name in words else one for name, one in built.items()}
+    made = partial(build_provider, pool_size=settings.http_pool_size, texts=texts)
+    owns = {name: _masked(made(provider, bot=name), words.get(name)) for name, provider in asked.items()}
+    apps = settings.app_providers.items()
+    return owns | {provider_name("", app): made(provider, bot=app) for app, provider in apps}
+
+
+def _masked(provider: BaseRAGProvider, words: BotWords | None) -> BaseRAGProvider:
+    return MaskedProvider(provider, words) if words else provider
 
 
 def make_directories(settings: Settings, runner: ScriptRunner, keys: Keys) -> dict[str, Directory]:
@@ -378,11 +386,13 @@ def _directory(place: tuple[str, str, str], runner: ScriptRunner, keys: Keys) ->
 def make_backends(
     settings: Settings, providers: Mapping[str, BaseRAGProvider], words: Mapping[str, BotWords]
 ) -> dict[str, Backend]:
-    backends = {DEFAULT_BOT: Backend(providers[DEFAULT_BOT], words=words.get(DEFAULT_BOT))}
-    return backends | {
-        name: Backend(providers[name], bot.corp, bot.group_conversation == "shared", name, words.get(name))
-        for name, bot in settings.bots.items()
-    }
+    def backend(name: str, corp: str = "", *, shared: bool = False) -> Backend:
+        apps = {app: _masked(providers[provider_name("", app)], words.get(name)) for app in settings.app_providers}
+        return Backend(providers[name], corp, shared, name, words.get(name), apps)
+
+    named = settings.bots.items()
+    bots = {name: backend(name, bot.corp, shared=bot.group_conversation == "shared") for name, bot in named}
+    return {DEFAULT_BOT: backend(DEFAULT_BOT), **bots}
 
 
 def _revealed(secret: SecretStr | None) -> str:

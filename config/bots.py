@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
-from config.environment import did_you_mean
+from config.apps import entry_problems, given_fields, named_provider
 from config.fields import Group
-from config.groups import MOCK_SWITCHES, ProviderSettings, WeComSettings
+from config.groups import ProviderSettings, WeComSettings
 from config.problems import Problem, validated
 
 DEFAULT_BOT = "default"
@@ -23,8 +22,6 @@ DIRECTORY = ("wecom_corp_id", "wecom_contact_secret", "wecom_api_url")
 
 #: Seconds after which an answer's frame is ended by default: WeCom gives it up after 360 and 600.
 ANSWER_SECONDS = {"callback": 330, "websocket": 570}
-
-_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class BotSettings(Group):
@@ -90,8 +87,8 @@ def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provide
     own = {key.lower(): value for key, value in given.items() if key not in BOT_FIELDS}
     return bot_settings(
         name,
-        validated(WeComSettings, {**_inherited_wecom(wecom, given), **_only(WeComSettings, own)}, where),
-        validated(ProviderSettings, {**_inherited_provider(provider, own), **_only(ProviderSettings, own)}, where),
+        validated(WeComSettings, {**_inherited_wecom(wecom, given), **given_fields(WeComSettings, own)}, where),
+        named_provider(where, own, provider),
         corp=str(given.get("corp", "")),
         api=given.get("api", False),
     )
@@ -99,22 +96,10 @@ def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provide
 
 def name_problems(name: str, given: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a problem if the bot's name is invalid, and one for each unknown variable of the bot."""
-    if not _NAME.fullmatch(name) or name == DEFAULT_BOT:
-        yield Problem("WECHAT_BOTS", name, f"bot names of a-z, 0-9, _ and -, other than {DEFAULT_BOT}")
-    known = [
-        *BOT_FIELDS,
-        *(field.upper() for group in (WeComSettings, ProviderSettings) for field in group.model_fields),
-    ]
-    for key in given:
-        if key not in known:
-            meant = did_you_mean(key, known)
-            yield Problem("WECHAT_BOTS", f"{name}.{key}", f"WECHAT_* and provider variables, corp or api{meant}")
+    groups, expected = (WeComSettings, ProviderSettings), "WECHAT_* and provider variables, corp or api"
+    yield from entry_problems("WECHAT_BOTS", "bot", name, given, groups, expected, BOT_FIELDS)
     if not isinstance(given.get("api", False), bool):
         yield Problem("WECHAT_BOTS", f"{name}.api", "true or false")
-
-
-def _only(group: type[Group], own: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: own[field] for field in group.model_fields if own.get(field) not in (None, "")}
 
 
 def _inherited_wecom(wecom: WeComSettings, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,15 +110,4 @@ def _inherited_wecom(wecom: WeComSettings, given: Mapping[str, Any]) -> dict[str
     if given.get("corp") or any(given.get(field.upper()) for field in DIRECTORY):
         for field in DIRECTORY:
             del inherited[field]
-    return inherited
-
-
-def _inherited_provider(provider: ProviderSettings, own: Mapping[str, Any]) -> dict[str, Any]:
-    inherited = {field: getattr(provider, field) for field in ProviderSettings.model_fields}
-    # Both variables set the same URL, so a bot that sets either must inherit neither.
-    if "dify_base_url" in own or "dify_api_url" in own:
-        del inherited["dify_base_url"], inherited["dify_api_url"]
-    if inherited["rag_provider"] == "mock" and own.keys() & set(MOCK_SWITCHES):
-        for name in ("rag_provider", *MOCK_SWITCHES):
-            del inherited[name]
     return inherited

@@ -381,6 +381,11 @@ class AuthSettings(Group):
         "YAML file that says who may ask, read again when it changes (docs/rules.md); empty: all who are authenticated",
         "规定谁可以提问的 YAML 文件，修改后自动生效（见 docs/rules.md）；空：通过认证的人都可以",
     )
+    apps: Bots = setting(
+        Secret({}),
+        'JSON {"hr-app": {"DIFY_API_KEY": "…"}}: apps that rules of ACCESS_FILE choose by use (docs/rules.md)',
+        'JSON {"hr-app": {"DIFY_API_KEY": "…"}}：可由 ACCESS_FILE 的规则用 use 选择的应用（见 docs/rules.md）',
+    )
     departments_file: str | None = setting(
         None,
         "CSV file with userid and department of people, before those of WeCom's directory and of the user table; read "

@@ -62,6 +62,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is empty and there is no bot, so {sealed}"
     if settings.auth_service_url and settings.auth_mode != "external":
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
+    if settings.app_providers and not settings.access_file:
+        yield "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app"
     for bot in settings.bots.values():
         if bot.timestamp_window > settings.stream_ttl:
             yield (
@@ -200,6 +202,8 @@ def _bots(settings: Settings) -> Iterator[Problem]:
         yield from _bot(bot, settings.stream_ttl, "" if bot.name == "default" else f"WECHAT_BOTS: {bot.name}.")
         if bot.name != "default":
             yield from _provider(bot.provider, settings.auth_mode, f"WECHAT_BOTS: {bot.name}.")
+    for name, provider in settings.app_providers.items():
+        yield from _provider(provider, settings.auth_mode, f"APPS: {name}.")
 
 
 def _subscribed_twice(settings: Settings) -> Iterator[Problem]:

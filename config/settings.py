@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config import rules
 from config.addresses import on_cluster, redis_address, sql_address
+from config.apps import app_problems, named_app
 from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
 from config.environment import read_environment, unknown_names
 from config.fields import Group
@@ -123,6 +124,11 @@ class Settings(
             bots[name] = named_bot(name, given, wecom, self.provider)
         return MappingProxyType(bots)
 
+    @cached_property
+    def app_providers(self) -> Mapping[str, ProviderSettings]:
+        """The provider settings of each app of `APPS`."""
+        return {name: named_app(name, given, self.provider) for name, given in self.apps.get_secret_value().items()}
+
     @property
     def sockets_chosen(self) -> bool:
         """Whether access to sockets is configured; the gateway may then run without a WeCom bot."""
@@ -143,7 +149,8 @@ class Settings(
     @cached_property
     def secrets(self) -> tuple[str, ...]:
         """Every configured secret, for masking in logs."""
-        holders: list[Group] = [self, *(bot.provider for bot in self.bots.values()), *self.bots.values()]
+        providers = (*(bot.provider for bot in self.bots.values()), *self.app_providers.values())
+        holders: list[Group] = [self, *providers, *self.bots.values()]
         fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
         keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
         tokens = (token for *_, token in self.administrators)
@@ -178,6 +185,8 @@ def _check(settings: Settings) -> None:
 def _misnamed(settings: Settings) -> Iterator[Problem]:
     for name, given in settings.wechat_bots.get_secret_value().items():
         yield from name_problems(name, given)
+    for name, given in settings.apps.get_secret_value().items():
+        yield from app_problems(name, given)
 
 
 def _part(settings: Settings, group: type[Group]) -> dict[str, Any]:

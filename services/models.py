@@ -312,3 +312,5 @@ class Attempt:
     form: str = field(default="", repr=False)
     #: The name of the last owner; "" for a stream without an earlier one.
     owner: str = ""
+    #: The app that was chosen; "" if none was yet.
+    app: str = ""

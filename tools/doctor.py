@@ -18,7 +18,11 @@ from dataclasses import asdict
 from functools import partial
 
 from bootstrap.container import Container
+from bootstrap.probes import clock_window
+from config.apps import provider_name
+from config.bots import BotSettings
 from config.errors import SettingsError
+from config.groups import ProviderSettings
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
 from services.batches.archive import writable
@@ -98,9 +102,9 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
     for name, bot in settings.bots.items():
         if bot.wecom_corp_id:
             yield f"directory {name}", partial(check_directory, name, bot, options.userid)
-    for name, bot in settings.bots.items():
-        if bot.provider.rag_provider == "dify":
-            yield f"dify {name}", partial(check_dify, name, bot, container.providers[name])
+    for name, provider, bots in _providers(settings):
+        if provider.rag_provider == "dify":
+            yield f"dify {name}", partial(check_dify, name, provider, container.providers[name], clock_window(bots))
     url = options.url or f"http://127.0.0.1:{settings.port}/wechat/callback"
     for name, address in callback_urls(url, settings.bots).items():
         yield f"callback {name}", partial(check_callback, name, settings.bots[name], address)
@@ -112,8 +116,16 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
             )
 
 
+def _providers(settings: Settings) -> Iterator[tuple[str, ProviderSettings, Sequence[BotSettings]]]:
+    """Yield the name and the settings of each provider, with the bots that may ask it."""
+    for name, bot in settings.bots.items():
+        yield name, bot.provider, (bot,)
+    for name, provider in settings.app_providers.items():
+        yield provider_name("", name), provider, tuple(settings.bots.values())
+
+
 def _settings(settings: Settings) -> Iterator[Finding]:
-    who = ", ".join(f"{name} by {bot.provider.rag_provider}" for name, bot in settings.bots.items())
+    who = ", ".join(f"{name} by {provider.rag_provider}" for name, provider, _ in _providers(settings))
     yield Finding("settings", "ok", f"bots: {who}; auth: {settings.auth_mode}; workers: {settings.workers}")
     if settings.log_dir:
         yield _folder("logs", "LOG_DIR", settings.log_dir, "the start stops")

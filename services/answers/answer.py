@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from config.apps import OWN_APP
 from services import metrics
 from services.answers.askers import Askers, speaker_of
 from services.answers.extras import AnswerExtras, QuestionContext
@@ -24,7 +25,7 @@ from services.models import Asker, Attempt, Identity, ProviderIds, Query, Questi
 from services.providers.base import BaseRAGProvider
 from services.redis.store import Call
 from services.rules.words import BotWords
-from services.streams.answer_events import AnswerEvent, Asking, Resumed, anew
+from services.streams.answer_events import AnswerEvent, AppChosen, Asking, Resumed, anew
 from services.streams.owned_stream import LEAVING
 from services.streams.store import leave_call
 from services.usage.ended_store import EndedStore
@@ -44,6 +45,16 @@ class Backend:
     bot: str = "default"
     #: The words that its questions must not have; None where no file names any.
     words: BotWords | None = None
+    #: The providers of other apps by name, which the company's rules may choose instead.
+    apps: Mapping[str, BaseRAGProvider] = field(default_factory=dict)
+
+    def at(self, app: str) -> Backend:
+        """Return the same with the provider of an app; "" is the bot's own.
+
+        Raises:
+            KeyError: there is no such app.
+        """
+        return self if app in ("", OWN_APP) else replace(self, provider=self.apps[app])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class Places:
 
 
 class QueueEntry(NamedTuple):
-    """A question's stream, the key of the conversation whose queue it is in ("" for none), and its forms."""
+    """A question's stream, the key of its app's conversation ("" for none), and its forms."""
 
     key: str
     stream_id: str
@@ -89,22 +100,36 @@ class Answerer:
         self._extras = extras
 
     def conversation(self, question: Question) -> str:
-        """Return the key of the conversation a question belongs to, "" for none."""
-        backend, channel = self._backends[question.bot], self._channels.of(question)
+        """Return the key of a question's conversation with the bot's own app, "" for none.
+
+        The question waits in its queue, whichever app answers: that is known only when the person is.
+        """
+        return self._key(self._backends[question.bot], question)
+
+    def conversations(self, question: Question) -> list[str]:
+        """Return the keys of the question's conversations with all apps of its bot; none for an independent one."""
+        backend = self._backends[question.bot]
+        keys = (self._key(backend.at(app), question) for app in (OWN_APP, *backend.apps))
+        return list(dict.fromkeys(filter(None, keys)))
+
+    def _key(self, backend: Backend, question: Question) -> str:
+        """Return the key of the question's conversation with an app, "" for none."""
+        channel = self._channels.of(question)
         if channel.is_independent(question):
             return ""
         bot, shared = channel.key_bot(question), backend.shared_groups
         return self._stores.conversations.key(backend.provider.app, question, bot=bot, shared=shared)
 
-    def knows(self, question: Question) -> bool:
-        """Tell whether this replica has the question's channel and bot, so that it can answer it."""
-        return question.channel in self._channels and question.bot in self._backends
+    def knows(self, question: Question, app: str = "") -> bool:
+        """Tell whether this replica has the question's channel, bot and app, so that it can answer it."""
+        backend = self._backends.get(question.bot) if question.channel in self._channels else None
+        return backend is not None and app in ("", OWN_APP, *backend.apps)
 
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
         """Return the calls that leave the user's slots and the conversation's queue, and note the answer for ratings.
 
         They also remove the files that came with the question, and queue the stream for the log and the usage. `key` is
-        the conversation's key, where the caller has it already.
+        the queue's key, where the caller has it already.
         """
         ended = self._ended.add_calls(stream_id)
         if not self.knows(question):
@@ -131,21 +156,21 @@ class Answerer:
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
-        asked = QuestionContext(question, self._channels.of(question), self._backends[question.bot].provider)
-        yield from self._extras.added(
-            self._events(question, stream_id, deadline, attempt, turn), asked, deadline, attempt
-        )
+        channel = self._channels.of(question)
+        backend, identity, asker = yield from self._admitted(question, channel, deadline, attempt)
+        query = _query(question, identity, channel, asker)
+        events = self._events(backend, question, query, stream_id, deadline, attempt, turn)
+        asked = QuestionContext(question, channel, backend.provider, query)
+        yield from self._extras.added(events, asked, deadline, attempt)
 
-    def _events(
-        self,
-        question: Question,
-        stream_id: str,
-        deadline: Deadline,
-        attempt: Attempt | None,
-        turn: Memory | None,
-    ) -> Iterator[AnswerEvent]:
-        """Yield the events of `answer` without extras."""
-        backend, channel = self._backends[question.bot], self._channels.of(question)
+    def _admitted(
+        self, question: Question, channel: Channel, deadline: Deadline, attempt: Attempt | None
+    ) -> Generator[AnswerEvent, None, tuple[Backend, Identity, Asker]]:
+        """Authenticate the person, check the question, and choose its app; a chosen app stays under later rules.
+
+        Return the app's backend and who asks.
+        """
+        backend = self._backends[question.bot]
         if backend.words and may_ask(attempt):
             backend.words.check(_asked_texts(question))
         begun = attempt is not None and attempt.asks > 0
@@ -154,18 +179,44 @@ class Answerer:
         # Before the wait for the conversation's turn: a look-up in the directory takes no time of it then, and files'
         # addresses are valid for minutes.
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
-        if not (attempt and attempt.asks):
-            self._askers.admit(question, identity, channel, asker)
-        query = _query(question, identity, channel, asker)
+        app = attempt.app if attempt else ""
+        if not begun:
+            judged = self._askers.admit(question, identity, channel, asker)
+            if backend.apps and not app:
+                app = self._app_of_form(backend, question) or judged
+                yield AppChosen(app)
+        return backend.at(app), identity, asker
+
+    def _app_of_form(self, backend: Backend, question: Question) -> str:
+        """Return the app whose form was clicked, also under rules that choose another one now; "" for no click."""
+        if not question.choice:
+            return ""
+        keys = {app: self._key(backend.at(app), question) for app in (OWN_APP, *backend.apps)}
+        return next((app for app, key in keys.items() if key and self._forms.has(question, key)), "")
+
+    def _events(
+        self,
+        backend: Backend,
+        question: Question,
+        query: Query,
+        stream_id: str,
+        deadline: Deadline,
+        attempt: Attempt | None,
+        turn: Memory | None,
+    ) -> Iterator[AnswerEvent]:
+        """Yield the events of `answer` after the app was chosen, without extras."""
         if question.media and may_ask(attempt):
             query = yield from self._intake.take_in(question, backend.provider, query, deadline)
-        key = self.conversation(question)
-        if key and turn is None:
-            turn = yield from self.queue.wait(key, stream_id, deadline, begun=begun)
+        begun = attempt is not None and attempt.asks > 0
+        queue, key = self.conversation(question), self._key(backend, question)
+        if queue and turn is None:
+            turn = yield from self.queue.wait(queue, stream_id, deadline, begun=begun)
+        if key != queue:
+            turn = self.queue.memory(key)
         forms = self._forms.of(question, stream_id, key)
         entry = QueueEntry(key, stream_id, forms)
         if question.chat and backend.shared_groups:
-            query = _spoken(query, attempt.speaker if attempt and attempt.asks else speaker_of(asker))
+            query = _spoken(query, attempt.speaker if attempt and attempt.asks else speaker_of(query.asker))
         rest = forms.continued(backend.provider, query, deadline, attempt, any_open=bool(turn and turn.forms))
         if rest:
             yield from rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from config.apps import OWN_APP
 from services.channels import Channel
 from services.errors import AuthError
 from services.http.retries import attempts
@@ -105,17 +106,18 @@ class Askers:
             question.msgid,
         )
 
-    def admit(self, question: Question, identity: Identity, channel: Channel, asker: Asker) -> None:
-        """Check that the person may ask, by the rules of the company.
+    def admit(self, question: Question, identity: Identity, channel: Channel, asker: Asker) -> str:
+        """Check that the person may ask, by the rules of the company; return the app that answers.
 
         Raises:
             AuthError: `not_allowed`.
         """
-        if self._access:
-            record = identity.user.user_code if identity.user else ""
-            person = asker.userid if channel.authenticates == "directory" else record
-            departments = asker.department.split(SEPARATOR) if asker.department else ()
-            self._access.rules.check(Visitor(question.bot, channel.name, person, departments))
+        if not self._access:
+            return OWN_APP
+        record = identity.user.user_code if identity.user else ""
+        person = asker.userid if channel.authenticates == "directory" else record
+        departments = asker.department.split(SEPARATOR) if asker.department else ()
+        return self._access.rules.check(Visitor(question.bot, channel.name, person, departments))
 
     def _filed(self, question: Question, contact: Contact, channel: Channel) -> str:
         """Return the departments that the company's file has of a person; "" for none."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from services import metrics
 from services.channels import Channel
 from services.errors import ProviderError
-from services.models import Attempt, Delta, Identity, Mocked, ProviderIds, Query, Question, Replacement, Step
+from services.models import Attempt, Delta, Mocked, ProviderIds, Query, Question, Replacement, Step
 from services.providers.base import BaseRAGProvider, Opening
 from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from utils.deadline import Deadline
@@ -94,11 +94,12 @@ class StepNotes:
 
 @dataclass(frozen=True, slots=True)
 class QuestionContext:
-    """A question, where it came through, and the provider that answers it."""
+    """A question, where it came through, the provider that answers it, and what that is asked."""
 
     question: Question
     channel: Channel
     provider: BaseRAGProvider
+    query: Query
 
 
 class AnswerExtras:
@@ -163,22 +164,18 @@ class AnswerExtras:
 
         An answer that failed, that the built-in mock gave, or that ends with a form to be answered has none.
         """
-        identity, unfit = Identity("none"), False
+        unfit = False
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, ProviderIds):
                     ids = event
                 elif isinstance(event, Asking):
                     ids = event.ids
-                elif isinstance(event, Identity):
-                    identity = event
                 unfit = unfit or isinstance(event, Mocked | AskedBack)
                 yield event
         if unfit:
             return
-        user = identity.user.user_code if identity.user else asked.channel.end_user(asked.question)
-        query = Query(asked.question.text, user, identity=identity, channel=asked.channel.name)
-        if lines := suggested_lines(asked.provider, query, ids, deadline, self._seconds):
+        if lines := suggested_lines(asked.provider, asked.query, ids, deadline, self._seconds):
             yield Suggested(lines)
 
 

@@ -198,9 +198,9 @@ class Gateway:
             return self._refusals.too_large(question, stream_id)
         # The text of a form's choice is no command.
         is_command = question.text.strip() in self._channels.rules(question).resets and not question.choice
-        if is_command and (key := self._answerer.conversation(question)):
+        if is_command and (keys := self._answerer.conversations(question)):
             # In the pipeline that opens the stream with the sentence about it.
-            resets = self._answerer.queue.reset_calls(key, stream_id)
+            resets = [call for key in keys for call in self._answerer.queue.reset_calls(key, stream_id)]
             return self._refusals.open(question, stream_id, "reset_done", *resets, error=False)
         if code := self._manager.reserve():
             return self._refusals.no_room(question, stream_id, code, *self.commands.note_calls(question, stream_id))

@@ -48,6 +48,10 @@ class ConversationQueue:
         former = {one: replies[one] for one in self._conversations.former_calls(key)}
         return QueuePosition.from_replies(replies["turns"], former)
 
+    def memory(self, key: str) -> Memory:
+        """Return the memory of a conversation in whose queue the question is not: that of another app."""
+        return through_outage(lambda: self._conversations.load(key))
+
     def reset_calls(self, key: str, stream_id: str) -> list[Call]:
         """Return the calls that begin the conversation anew; see `ConversationStore.reset_calls`."""
         return self._conversations.reset_calls(key, stream_id)

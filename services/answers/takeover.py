@@ -134,7 +134,7 @@ class TakeoverManager:
             fields, chunks = through_outage(lambda: self._store.load(stream_id))
             new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
             question = _question(fields.get("question", ""))
-            known = self._answerer.knows(question)
+            known = self._answerer.knows(question, fields.get("app", ""))
             after = self._answerer.leave_calls(question, stream_id)
         except Exception:
             # The stream's lease lapses in turn, unless the stream has expired.
@@ -157,7 +157,7 @@ class TakeoverManager:
 def _ending(stream: NewStream, taken: Takeover, *, known: bool) -> str | None:
     """Return the code that a taken stream ends with at once, "" for a whole answer; None where it is continued.
 
-    A question of a bot or channel that this replica lacks (`known` is False) ends as interrupted.
+    A question of a bot, channel or app that this replica lacks (`known` is False) ends as interrupted.
     """
     if is_whole(stream):
         return ""

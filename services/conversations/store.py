@@ -6,15 +6,16 @@
     {dify_conversation:…}:reset_by                            list of the stream ids of the last reset commands
     {dify_conversation:…}:forms                               open forms, see forms/form_store.py; a reset deletes them
 
-`app` names the provider's app, `chat` the group or a client's session. The last three parts are keyed hashes, so that
-the keys do not show which users talk in which chats. After a change of secrets, the first question that finds nothing
-under the present name copies the values under the name of a former secret. The copied keys stay where they are, for
-replicas that have only the former secret.
+`app` names the provider's app, `chat` the group or a client's session. A question waits in the queue of the bot's own
+app, whichever app answers it. The last three parts are keyed hashes, so that the keys do not show which users talk in
+which chats. After a change of secrets, the first question that finds nothing under the present name copies the values
+under the name of a former secret. The copied keys stay where they are, for replicas that have only the former secret.
 """
 
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -140,10 +141,12 @@ class ConversationStore:
         self._runner.run([self.leave_call(key, stream_id)])
 
     def load(self, key: str) -> Memory:
-        former = self.former_calls(key)
-        (known, *found) = self._runner.run([_memory_call(key), *former.values()])
+        """Return the conversation's memory; its provider's id lives on from now."""
+        former, life = self.former_calls(key), Call(None, ("PEXPIRE", key), (math.ceil(self._ttl * 1000),))
+        calls = [_memory_call(key), Call(None, ("EXISTS", forms_key(key))), life, *former.values()]
+        known, forms, _, *found = self._runner.run(calls)
         carried = "" if any(known) else _first(dict(zip(former, found, strict=True)))
-        return _memory(known)._replace(former=carried)
+        return _memory(known)._replace(former=carried, forms=forms == 1)
 
     def carry_over(self, key: str, former: str) -> Memory:
         """Copy the values under a former key, unless the conversation was used meanwhile; return its memory.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from config.apps import provider_name
 from config.errors import LaibaoError
 from config.texts import Texts
 from services import metrics
@@ -69,7 +70,7 @@ class FeedbackDelivery:
         give_up: float = GIVE_UP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the provider of each bot; without `sql` ratings go to the provider only.
+        """Take the providers by `provider_name`; without `sql` ratings go to the provider only.
 
         `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
         is the seconds after which an undelivered rating is given up.
@@ -149,7 +150,8 @@ class FeedbackDelivery:
 
     def _sent(self, stream_id: str, answer: RatedAnswer, ratings: Ratings, over: bool) -> bool:
         """Send the provider the answer's rating; return whether there is nothing more to do."""
-        provider = self._providers.get(answer.bot)
+        name = provider_name(answer.bot, answer.app)
+        provider = self._providers.get(name)
         if provider is None or not provider.takes_ratings or provider.name != answer.provider or answer.mock:
             return True
         if not answer.message_id:
@@ -162,7 +164,7 @@ class FeedbackDelivery:
             token = self._token(answer) if provider.sends_user_tokens else ""
             provider.rate(answer.message_id, answer.user, rating.kind, words, token=token)
 
-        return self._done("provider", f"provider:{answer.bot}", stream_id, send, over)
+        return self._done("provider", f"provider:{name}", stream_id, send, over)
 
     def _done(self, target: Receiver, party: str, stream_id: str, deliver: Callable[[], None], over: bool) -> bool:
         """Deliver; return False where it has to be tried again."""

@@ -67,16 +67,18 @@ class RatedAnswer:
     conversation_id: str = ""
     #: Whether the built-in mock answered instead of the provider.
     mock: bool = False
+    #: The app that was chosen, "" for the bot's own.
+    app: str = ""
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> RatedAnswer:
         """Take the reply of lua/feedback_note.lua."""
-        asked, status, access, asker, user_info, provider, message_id, conversation_id, mock = reply
+        asked, status, access, asker, user_info, provider, message_id, conversation_id, mock, app = reply
         known = json.loads(asker) if asker else {}
         name = known.get("user", "")
         user = (json.loads(user_info).get("user_code") if user_info else "") or name
         asked_by = (known.get("bot", ""), known.get("channel", ""), user, name)
-        return cls(asked == 1, status, access, *asked_by, provider, message_id, conversation_id, mock == "1")
+        return cls(asked == 1, status, access, *asked_by, provider, message_id, conversation_id, mock == "1", app)
 
 
 @dataclass(frozen=True, slots=True)

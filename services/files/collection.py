@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from config.apps import provider_name
 from services import metrics
 from services.attachments import AnswerFile
 from services.channels import Channels
@@ -325,7 +326,7 @@ class FileCollector:
         limits: CollectionLimits,
         expiry: Callable[[float], int],
     ) -> None:
-        """`roots` are by bot the addresses of the providers that serve `/files/`, "" for others.
+        """`roots` are by `provider_name` the addresses of the providers that serve `/files/`, "" for others.
 
         `expiry` returns the end of a link that works for a number of seconds from now.
         """
@@ -345,10 +346,15 @@ class FileCollector:
         return AnswerCollection(
             stream,
             self._store,
-            partial(self._reader.read, root=self._roots.get(question.bot, "")),
+            partial(self._read, question.bot, stream),
             attached=AttachedFiles(self._access, question, stream),
             counted=AnswerBytes(self._budget, question, stream, ttl=self._limits.ttl),
             sources=partial(sources_of, signed_only=keeps == "signed"),
             limits=self._limits,
             expiry=self._expiry,
         )
+
+    def _read(self, bot: str, stream: OwnedStream, source: Source, room: Room, deadline: Deadline) -> FileContent:
+        # The app is chosen after the collection was made.
+        root = self._roots.get(provider_name(bot, stream.field("app")), "")
+        return self._reader.read(source, room, deadline, root=root)

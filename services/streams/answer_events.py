@@ -33,6 +33,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class AppChosen:
+    """The app that answers, by the name that a rule has of it; the next write stores it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Asking:
     """The provider is about to be asked; the receiver must store this before it continues."""
 
@@ -119,7 +126,9 @@ class Uploaded:
     files: tuple[str, ...]
 
 
-AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed | Uploaded | AskedBack | StepNote | Suggested
+AnswerEvent = (
+    ProviderEvent | Identity | AppChosen | Waiting | Asking | Resumed | Uploaded | AskedBack | StepNote | Suggested
+)
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:

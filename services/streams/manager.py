@@ -256,9 +256,9 @@ def attempt_of(stream: NewStream) -> Attempt:
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
-    speaker, form = fields.get("speaker", ""), fields.get("form", "")
+    speaker, form, app = (fields.get(name, "") for name in ("speaker", "form", "app"))
     return Attempt(
-        int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form
+        int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form, app=app
     )
 
 

@@ -28,6 +28,7 @@ from services.models import (
 from services.streams.answer_events import (
     AnswerEvent,
     AnswerFiles,
+    AppChosen,
     AskedBack,
     Asking,
     LateDelivery,
@@ -159,6 +160,7 @@ class Producer:
         outcome = outcome or "completed"
         seconds = self._stream.owned_seconds
         ids = {**self._stream.about, "channel": self._question.channel}
+        ids |= {"app": app} if (app := self._stream.field("app")) else {}
         figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **self._cost}
         cause = {"cause": self._cause} if self._cause else {}
         log.log(self._level(outcome), "stream", extra={**ids, **figures, **cause}, exc_info=self._unexpected)
@@ -229,6 +231,9 @@ class Producer:
             case Identity():
                 user_info = event.user.to_json() if event.user else ""
                 stream.set(auth_state=event.state, user_info=user_info, token=fingerprint(event.token))
+            case AppChosen(name):
+                # Nothing depends on it before the first upload or request, and both are stored first.
+                stream.mention(app=name)
             case Asking():
                 self._note_asking(event)
             case Uploaded(files):

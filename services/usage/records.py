@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from config.apps import OWN_APP
 from services.channels import Channels
 from services.identity.callers import USER
 from services.metrics import currency_label
@@ -32,6 +33,7 @@ class Dimensions(NamedTuple):
     #: The day of the question in REPORT_TZ.
     day: date
     bot: str
+    #: Its name; with `:` and the app's, where a rule chose one of `APPS`.
     provider: str
     model: str
     channel: str
@@ -100,7 +102,7 @@ class EntryMaker:
         dimensions = Dimensions(
             asked.astimezone(self.zone).date(),
             question.bot,
-            "mock" if fields["mock"] == "1" else fields["provider"],
+            _provider(fields),
             _model(fields["told"]) or question.model,
             question.channel,
             (contact.department or user.get("department", "")).split(", ")[0],
@@ -154,6 +156,13 @@ def _clicked(question: Question) -> Click:
     if question.choice:
         return "form"
     return "suggestion" if question.card else ""
+
+
+def _provider(fields: Mapping[str, str]) -> str:
+    if fields["mock"] == "1":
+        return "mock"
+    app = fields["app"] if fields["app"] != OWN_APP else ""
+    return ":".join(filter(None, (fields["provider"], app)))
 
 
 def _model(told: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import redis
 import requests
 
+from bootstrap.blueprints import askable_bots
 from bootstrap.container import Container
 from bootstrap.factories import sql_pools, user_tokens
 from config.settings import load_settings
@@ -249,6 +250,23 @@ def test_health_says_why_a_bot_is_not_subscribed(redis_url: str, fields: dict[st
     assert (report["status"], report["dependencies"]["long_connection:default"]) == ("degraded", word)
     for each in (replica, held):
         each.close()
+
+
+def test_health_and_options_count_every_app(redis_url: str, tmp_path: Path) -> None:
+    """One that is away is reported, and programs may give the options that all of them take."""
+    rules = tmp_path / "access.yaml"
+    rules.write_text("- {allow: true, channel: wecom, use: hr-app}", "utf-8")
+    openai = {"RAG_PROVIDER": "openai", "OPENAI_API_KEY": "sk-fake", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
+    with MockDify() as dify:
+        own = dify_settings(dify.base_url)
+        apps = [json.dumps({"hr-app": one}) for one in (own, openai)]
+        replicas = [container(redis_url, **own, APPS=each, ACCESS_FILE=str(rules)) for each in apps]
+        reports = [replica.health.report()["services"]["rag"] for replica in replicas]
+
+    assert reports == [True, False]
+    assert [set(askable_bots(replica)["default"]) for replica in replicas] == [{"inputs"}, set()]
+    for replica in replicas:
+        replica.close()
 
 
 def test_health_reports_broken_dependencies_that_answer(redis_server: RedisServer, tmp_path: Path) -> None:

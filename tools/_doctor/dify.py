@@ -1,4 +1,4 @@
-"""Checks a bot's Dify app: address, key, mode, and required inputs."""
+"""Checks a Dify app: address, key, mode, and required inputs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 
-from bootstrap.probes import clock_window
-from config.bots import BotSettings
+from config.groups import ProviderSettings
 from services.errors import ProviderError
 from services.providers.base import BaseRAGProvider
 from services.providers.client.limits import ClientLimits
@@ -26,15 +25,14 @@ _REMEDIES = {
 _UNREACHABLE = "see that DIFY_BASE_URL resolves and is open from here (in a container 127.0.0.1 is the container)"
 
 
-def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterator[Finding]:
-    """Yield the findings on the bot's app. Costs no tokens."""
+def check_dify(name: str, settings: ProviderSettings, provider: BaseRAGProvider, window: float) -> Iterator[Finding]:
+    """Yield the findings on the app of a bot or of `APPS`; `window` is as `judge_clock` takes it. Costs no tokens."""
     check = f"dify {name}"
-    settings = bot.provider
     per_user = settings.dify_auth_mode == "user_token"
     service = DifyService(
         DifyUrls.build(settings.dify_base_url, settings.dify_chat_endpoint), limits=ClientLimits(pool_size=1)
     )
-    code = settings.dify_api_keys[0] if settings.dify_api_keys else name
+    code = settings.dify_api_keys[0] if settings.dify_api_keys else name.removeprefix("app:")
     authorization = " ".join(filter(None, (settings.dify_auth_prefix, code)))
     with closing(service):
         try:
@@ -46,7 +44,7 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
         yield _chat(f"{check} chat", service, authorization, per_user=per_user)
     yield from _inputs(f"{check} inputs", provider)
     if service.clock_skew is not None:
-        yield judge_clock(f"{check} clock", "Dify", service.clock_skew, clock_window([bot]))
+        yield judge_clock(f"{check} clock", "Dify", service.clock_skew, window)
 
 
 def _chat(check: str, service: DifyService, authorization: str, *, per_user: bool) -> Finding:

@@ -38,6 +38,15 @@ class AnswerForms:
         """Return the forms for one question of the conversation `key`, "" for none."""
         return ConversationForms(self._store, FormQuestion(question, stream_id, key), texts=self._texts)
 
+    def has(self, question: Question, key: str) -> bool:
+        """Tell whether the conversation `key` has the form that was clicked.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        kept = through_outage(lambda: self._store.look(key, question))
+        return words.clicked(question.choice, question.inputs, kept) is not None
+
 
 class ConversationForms:
     """The forms for one question. Without a conversation (`key` is "") forms are shown but not stored."""

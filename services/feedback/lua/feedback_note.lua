@@ -1,8 +1,10 @@
 -- Note the facts of an answer that a rating needs, as its stream's hash has them now; return the note. Safe to run again.
 -- KEYS: 1 stream hash, 2 the note, a hash that outlives the stream. ARGV: seconds the note lives
--- Reply: {1, status, access, asker, user_info, provider, message_id, conversation_id, mock}, the same with 0 first for a
---        stream whose question was not sent to a provider, or false
-local names = {'status', 'access', 'asker', 'user_info', 'provider', 'message_id', 'conversation_id', 'mock'}
+-- Reply: {1, status, access, asker, user_info, provider, message_id, conversation_id, mock, app}, the same with 0 first for
+--        a stream whose question was not sent to a provider, or false
+local names = {
+  'status', 'access', 'asker', 'user_info', 'provider', 'message_id', 'conversation_id', 'mock', 'app',
+}
 local function reply(mark, fields, first)
   local made = {mark}
   for i = 1, #names do made[i + 1] = fields[first + i - 1] or '' end

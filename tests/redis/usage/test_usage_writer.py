@@ -103,6 +103,15 @@ def test_an_ended_stream_is_a_row(replica: Replica) -> None:
     assert replica.waiting() == 0
 
 
+@pytest.mark.parametrize(("app", "provider"), [("", "dify"), ("default", "dify"), ("hr-app", "dify:hr-app")])
+def test_a_row_names_the_app_that_a_rule_chose(replica: Replica, app: str, provider: str) -> None:
+    replica.ends(app=app)
+
+    replica.writer.work()
+
+    assert [row["provider"] for row in rows(replica.url)] == [provider]
+
+
 @pytest.mark.every_redis
 def test_a_full_queue_drops_with_a_number(runner: ScriptRunner, replica: Replica) -> None:
     """The answer's end is not kept waiting, the number is logged and counted once, and the rest is written."""

@@ -21,13 +21,14 @@ from services.answers.extras import (
 from services.answers.provider_run import with_forms
 from services.errors import ProviderError
 from services.forms import PendingForm
-from services.models import Attempt, Delta, Identity, Mocked, ProviderIds, Query, Question, Step, UserInfo
+from services.models import Attempt, Delta, Mocked, ProviderIds, Query, Question, Step
 from services.providers.mock import MockProvider
 from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan")
+QUERY = Query("年假?", "zhangsan")
 IDS = ProviderIds("c1", "m1", "t1")
 
 
@@ -58,7 +59,7 @@ def added(
 ) -> list[AnswerEvent]:
     """Return an answer's events with the extras of a bot that wants all of them."""
     wanted = extras or AnswerExtras(progress={"default"}, suggestions={"default"})
-    asked = QuestionContext(QUESTION, changes.get("channel", WECOM), provider or Suggesting())
+    asked = QuestionContext(QUESTION, changes.get("channel", WECOM), provider or Suggesting(), QUERY)
     return list(wanted.added((event for event in events), asked, deadline or Deadline(60.0), attempt))
 
 
@@ -122,14 +123,11 @@ def test_a_question_that_is_asked_again_has_no_step_yet() -> None:
 def test_suggestions_are_asked_for_as_the_person_who_asked() -> None:
     """With the ids of the answer, also where an earlier owner learned them."""
     known, attempt = Suggesting(), Suggesting()
-    identity = Identity("cached", UserInfo("E01"), token="fake-token")
 
-    added([identity, ProviderIds("c1", "", "t1"), IDS, Delta("五天")], provider=known)
-    added([Identity("none"), Delta("五天")], provider=attempt, attempt=Attempt(1, IDS, ""))
+    added([ProviderIds("c1", "", "t1"), IDS, Delta("五天")], provider=known)
+    added([Delta("五天")], provider=attempt, attempt=Attempt(1, IDS, ""))
 
-    (query, ids), (unknown, former) = known.seen[0], attempt.seen[0]
-    assert (query.user, query.identity, ids) == ("E01", identity, IDS)
-    assert (unknown.user, former) == ("zhangsan", IDS)
+    assert known.seen == attempt.seen == [(QUERY, IDS)]
 
 
 def test_suggestions_are_a_few_short_plain_lines() -> None:
@@ -162,7 +160,7 @@ def test_a_failed_or_mocked_answer_has_no_suggestions() -> None:
     with pytest.raises(ProviderError):
         list(
             AnswerExtras(suggestions={"default"}).added(
-                failing(), QuestionContext(QUESTION, WECOM, failed), Deadline(60.0), None
+                failing(), QuestionContext(QUESTION, WECOM, failed, QUERY), Deadline(60.0), None
             )
         )
 
@@ -208,7 +206,7 @@ def test_an_answers_end_is_delayed_for_a_short_time_only() -> None:
         stopped.abort("cancelled")
 
     assert added([IDS], extras=short, provider=Slow()) == [IDS]
-    assert list(long.added(aborting(), QuestionContext(QUESTION, WECOM, Slow()), stopped, None)) == [IDS]
+    assert list(long.added(aborting(), QuestionContext(QUESTION, WECOM, Slow(), QUERY), stopped, None)) == [IDS]
 
 
 def test_closing_the_events_closes_the_answer() -> None:
@@ -224,7 +222,7 @@ def test_closing_the_events_closes_the_answer() -> None:
 
     provider = Suggesting()
     wanted = AnswerExtras(progress={"default"}, suggestions={"default"})
-    events = wanted.added(answer(), QuestionContext(QUESTION, WECOM, provider), Deadline(60.0), None)
+    events = wanted.added(answer(), QuestionContext(QUESTION, WECOM, provider, QUERY), Deadline(60.0), None)
     next(events)
     events.close()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Bots: each has its own keys, may override the provider, and inherits the other settings of the default bot."""
+"""Bots and apps: each may override the provider, and inherits the other settings of the default bot."""
 
 from __future__ import annotations
 
@@ -125,6 +125,36 @@ def test_a_mock_switch_of_a_bot_counts_for_this_bot_only() -> None:
 def test_an_error_in_a_bot_names_the_bot_and_the_variable(name: str, own: dict[str, Any], line: str) -> None:
     """The error's line begins with the bot's name and the variable."""
     assert re.match(line, refusal(WECHAT_BOTS=bots(**{name: own})))
+
+
+def test_an_app_inherits_the_provider_it_does_not_override() -> None:
+    """Its secrets are masked as any; another address leaves none of the inherited one."""
+    apps = bots(**{"hr-app": {"DIFY_API_KEY": "app-fake-hr"}, "it": {"DIFY_API_URL": "https://it.example"}})
+
+    found = settings(APPS=apps, DIFY_USER="员工", DIFY_BASE_URL="https://dify.example")
+
+    told = {name: (app.dify_api_keys, app.dify_base_url, app.dify_user) for name, app in found.app_providers.items()}
+    assert told == {
+        "hr-app": (("app-fake-hr",), "https://dify.example", "员工"),
+        "it": (("app-not-a-real-key",), "https://it.example", "员工"),
+    }
+    assert "app-fake-hr" in found.secrets
+    assert "app-fake-hr" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "line"),
+    [
+        ("HR", {}, "APPS='HR' is wrong: expected app names"),
+        ("default", {}, "APPS='default' is wrong: expected app names"),
+        ("hr", {"WECHAT_TOKEN": "x"}, r"APPS='hr.WECHAT_TOKEN' is wrong: expected provider variables"),
+        ("hr", {"DIFY_API_KY": "x"}, r"APPS='hr.DIFY_API_KY' is wrong.*did you mean DIFY_API_KEY\?$"),
+        ("hr", {"DIFY_TIMEOUT": 0}, "APPS: hr.DIFY_TIMEOUT='0' is wrong: expected more than 0"),
+        ("hr", {"RAG_PROVIDER": "openai"}, "APPS: hr.OPENAI_API_KEY is missing"),
+    ],
+)
+def test_an_error_in_an_app_names_the_app_and_the_variable(name: str, own: dict[str, Any], line: str) -> None:
+    assert re.match(line, refusal(APPS=bots(**{name: own})))
 
 
 def test_bots_of_one_company_share_its_directory() -> None:

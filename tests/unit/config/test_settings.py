@@ -393,11 +393,13 @@ class TestForms:
 
     def test_a_setting_without_effect_warns(self) -> None:
         """A value that another setting makes ineffective does not stop the start."""
-        found = settings(REDIS_URL="redis://a.example", AUTH_SERVICE_URL="https://auth.example")
+        app = '{"hr-app": {"RAG_PROVIDER": "mock"}}'
+        found = settings(REDIS_URL="redis://a.example", AUTH_SERVICE_URL="https://auth.example", APPS=app)
 
         assert found.warnings == (
             "REDIS_HOST has no effect, because REDIS_URL is set",
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
+            "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app",
         )
 
     def test_a_stream_ttl_below_the_replay_window_warns(self) -> None:

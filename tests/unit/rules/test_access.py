@@ -63,11 +63,23 @@ def test_whom_no_rule_matches_may_not_ask(nobody: str) -> None:
         ("- {allow: true, person: [[a]]}", "in rule 1 person 1: a valid string"),
         ("- {allow: true, say: 长" + "长" * 500 + "}", "in rule 1 say: String should have at most 500 characters"),
         ("- {allow: true\n- b: [", "YAML, which line 2 is not"),
+        ("- {allow: true}\n- {allow: true, use: hr}", "in rule 2 use: default, or an app of APPS (hr-app, it-app)"),
     ],
 )
 def test_a_wrong_file_is_described(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)):
-        AccessRules.parse(text)
+        AccessRules.parse(text, ["hr-app", "it-app"])
+
+
+def test_the_rule_that_counts_names_the_app() -> None:
+    """The last match counts whole: without `use` the bot's own app answers, whatever an earlier rule says."""
+    rules = AccessRules.parse(
+        "- {allow: true, use: hr-app}\n- {person: lisi, allow: true}\n- {bot: it, allow: true, use: default}",
+        ["hr-app"],
+    )
+
+    visitors = [Visitor("default", "wecom", "zhangsan"), Visitor("default", "wecom", "lisi"), Visitor("it", "http")]
+    assert [rules.check(visitor) for visitor in visitors] == ["hr-app", "default", "default"]
 
 
 def test_departments_are_read_by_the_names_of_columns() -> None:

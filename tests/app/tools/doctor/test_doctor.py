@@ -517,8 +517,22 @@ def test_an_unreachable_auth_api_is_explained(external: dict[str, str], tmp_path
 
 def app(base_url: str, **changes: str) -> list[Finding]:
     env = settings_for(NO_REDIS, **dify_settings(base_url, **changes))
-    bot = settings_of(env).bots["default"]
-    return examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
+    provider = settings_of(env).provider
+    return examine(lambda container: check_dify("default", provider, container.providers["default"], 600.0), env)
+
+
+def test_each_app_of_the_rules_is_checked(dify: MockDify, tmp_path: Path) -> None:
+    """As the app of a bot is."""
+    rules = tmp_path / "access.yaml"
+    rules.write_text("- {allow: true, use: it-app}", "utf-8")
+    with MockDify(api_key="app-another") as other:
+        apps = json.dumps({"it-app": {"DIFY_BASE_URL": dify.base_url}, "hr-app": {"DIFY_BASE_URL": other.base_url}})
+        env = settings_for(NO_REDIS, **dify_settings(dify.base_url, APPS=apps, ACCESS_FILE=str(rules)))
+        found = {each.check: each for each in doctor.diagnose(doctor._options([]), lambda: settings_of(env))}
+
+    assert "bots: default by dify, app:it-app by dify, app:hr-app by dify;" in found["settings"].text
+    assert [found[f"dify {name}"].outcome for name in ("default", "app:it-app", "app:hr-app")] == ["ok", "ok", "failed"]
+    assert "DIFY_API_KEY" in found["dify app:hr-app"].remedy
 
 
 def test_a_good_app_is_named(dify: MockDify) -> None:
@@ -591,12 +605,9 @@ def test_a_dify_with_user_tokens_is_only_a_warning(dify: MockDify) -> None:
     """In mode user_token the doctor has no user's token, so a 401 is only a warning."""
     dify.api_key = "another"
     env = settings_for(NO_REDIS, **dify_settings(dify.base_url))
-    bot = settings_of(env).bots["default"]
-    patched = bot.model_copy(
-        update={"provider": bot.provider.model_copy(update={"dify_auth_mode": "user_token", "dify_api_key": ()})}
-    )
+    patched = settings_of(env).provider.model_copy(update={"dify_auth_mode": "user_token", "dify_api_key": ()})
 
-    found = examine(lambda container: check_dify("default", patched, container.providers["default"]), env)
+    found = examine(lambda container: check_dify("default", patched, container.providers["default"], 600.0), env)
 
     assert only(found, "warning").remedy == "ask a question"
 
@@ -649,8 +660,8 @@ def test_an_unpublished_app_is_found_by_its_parameters() -> None:
     bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     with MockDify() as answers, RawServer(bad_request) as refuses:
         env = settings_for(NO_REDIS, **dify_settings(refuses.url))
-        bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).bots["default"]
-        found = examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
+        asked = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).provider
+        found = examine(lambda container: check_dify("default", asked, container.providers["default"], 600.0), env)
 
     assert only(found, "failed").remedy == "publish the app in Dify"
 
