@@ -26,7 +26,7 @@ from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.usage.log_store import LogFilter, Row, SaidOf, SqlLogStore
 from tools._log import output
-from tools._log.forget import KINDS, NOT_REACHED, forget
+from tools._log.forget import KINDS, forget
 from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from tools._log.times import moment, now_in
 from tools._pipes import until_nobody_reads
@@ -187,14 +187,14 @@ def _gaps(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _forget(settings: Settings, options: argparse.Namespace) -> None:
-    counts = forget(settings, options.person, delete=options.yes)
+    counts, not_reached = forget(settings, options.person, delete=options.yes)
     if options.json:
-        print(output.as_json({"person": options.person, "deleted": options.yes, **counts, "not_reached": NOT_REACHED}))
+        print(output.as_json({"person": options.person, "deleted": options.yes, **counts, "not_reached": not_reached}))
         return
     for kind in KINDS:
         print(f"{kind:<16} {counts[kind]}")
     print("deleted" if options.yes else "nothing was deleted: the same with --yes deletes it")
-    for what in NOT_REACHED:
+    for what in not_reached:
         print(f"not reached: {what}")
 
 

@@ -90,10 +90,15 @@ class SessionStore:
         known, session, found = record.split(" ")
         return ClaimedSession(session, found == "1", known == digest)
 
+    def prefix(self, principal: str) -> str:
+        """Return the beginning of all keys of a principal."""
+        return f"dify_turns:{{{self._hashed(principal)}}}:"
+
     def _session_key(self, talk: Talk) -> str:
         return self._key(talk.principal, "session", json.dumps([talk.bot, talk.messages]))
 
     def _key(self, principal: str, kind: str, name: str) -> str:
-        secret = keys_of(self._secret)[0]
-        owner, hashed = (hmac.digest(secret, text.encode(), "sha256").hex()[:32] for text in (principal, name))
-        return f"dify_turns:{{{owner}}}:{kind}:{hashed}"
+        return f"{self.prefix(principal)}{kind}:{self._hashed(name)}"
+
+    def _hashed(self, text: str) -> str:
+        return hmac.digest(keys_of(self._secret)[0], text.encode(), "sha256").hex()[:32]

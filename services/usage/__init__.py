@@ -2,7 +2,7 @@
 
     ended_store.py   in Redis: the streams that have ended and are not counted yet
     records.py       what is kept of a stream: an entry of the log with its dimensions and counts
-    tables.py        the tables, and their column types
+    tables.py        the tables, and their column types; sums are kept three times, for queries over years
     sql_store.py     writes entries and sums in one transaction, corrects sums by ratings, deletes what is old
     writer.py        two threads of each replica: one works off the queue, one deletes
     log_store.py     reads the log, page by page

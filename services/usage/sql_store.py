@@ -21,7 +21,7 @@ from sqlalchemy.dialects import mysql, sqlite
 
 from services.sql.database import SqlDatabase
 from services.usage.records import Counts, Dimensions, Entry
-from services.usage.tables import DAILY, KEY, LOG, RATINGS, STREAMS, SUMS
+from services.usage.tables import DAILY, DAYS, KEY, LOG, MONTHS, RATINGS, STREAMS, SUMS, sums_key
 
 #: Rows deleted or changed in one transaction.
 AT_ONCE = 500
@@ -111,8 +111,10 @@ def add_rating(connection: sa.Connection, counted: sa.Row[Any], before: str | No
     if counted.day is None or before == after:
         return
     changed = {RATED[kind]: step for kind, step in ((before, -1), (after, 1)) if kind in RATED}
-    key = sa.and_(*(DAILY.c[name] == getattr(counted, name) for name in KEY))
-    connection.execute(DAILY.update().where(key).values({name: DAILY.c[name] + step for name, step in changed.items()}))
+    for table in (DAILY, DAYS, MONTHS):
+        mine = [table.c[name] == value for name, value in sums_key(table, counted._asdict()).items()]
+        added = {name: table.c[name] + step for name, step in changed.items()}
+        connection.execute(table.update().where(*mine).values(added))
 
 
 def _save(connection: sa.Connection, entries: Sequence[Entry], log: bool, now: datetime) -> int:
@@ -123,7 +125,9 @@ def _save(connection: sa.Connection, entries: Sequence[Entry], log: bool, now: d
         return 0
     rated = [entry.stream_id for entry in fresh if entry.stream_id in known]
     _mark(connection, fresh, rated, now)
-    _add(connection, _sums(fresh, _ratings(connection, rated)))
+    sums = _sums(fresh, _ratings(connection, rated))
+    for table in (DAILY, DAYS, MONTHS):
+        _add(connection, table, sums)
     if log:
         rows = [_log_row(entry) for entry in fresh]
         connection.execute(_ignoring_known(connection, LOG), rows)
@@ -171,16 +175,22 @@ def _sums(entries: Sequence[Entry], ratings: Mapping[tuple[str, str], int]) -> d
     return sums
 
 
-def _add(connection: sa.Connection, sums: Mapping[Dimensions, Sums]) -> None:
+def _add(connection: sa.Connection, table: sa.Table, sums: Mapping[Dimensions, Sums]) -> None:
     """Add to the sums, in the order of their keys, so that concurrent transactions seldom wait for each other."""
-    rows = [{**key._asdict(), **sums[key]} for key in sorted(sums)]
+    totals: dict[tuple[Any, ...], Sums] = {}
+    for dimensions, added in sums.items():
+        key = sums_key(table, dimensions._asdict())
+        total = totals.setdefault(tuple(key.values()), {**key, **dict.fromkeys(SUMS, 0)})
+        for name in SUMS:
+            total[name] += added[name]
+    rows = [totals[key] for key in sorted(totals)]
     if connection.dialect.name == "sqlite":
-        insert = sqlite.insert(DAILY)
-        added = {name: DAILY.c[name] + insert.excluded[name] for name in SUMS}
-        connection.execute(insert.on_conflict_do_update(index_elements=KEY, set_=added), rows)
+        insert = sqlite.insert(table)
+        grown = {name: table.c[name] + insert.excluded[name] for name in SUMS}
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key.columns, set_=grown), rows)
     else:
-        upsert = mysql.insert(DAILY)
-        summed = {name: DAILY.c[name] + upsert.inserted[name] for name in SUMS}
+        upsert = mysql.insert(table)
+        summed = {name: table.c[name] + upsert.inserted[name] for name in SUMS}
         connection.execute(upsert.on_duplicate_key_update(summed), rows)
 
 
@@ -207,15 +217,19 @@ def _forget_words(connection: sa.Connection, before: datetime) -> int:
 
 
 def _forget_usage(connection: sa.Connection, person: str, delete: bool) -> int:
-    mine = DAILY.c.person == person
-    rows = connection.execute(sa.select(DAILY).where(mine).with_for_update()).all()
-    if rows and delete:
-        nobody = [Dimensions(*(getattr(row, name) for name in KEY))._replace(person="") for row in rows]
-        for key, row in zip(nobody, rows, strict=True):
-            _add(connection, {key: {name: getattr(row, name) for name in SUMS}})
-        connection.execute(DAILY.delete().where(mine))
+    number = 0
+    for table in (MONTHS, DAILY):
+        mine = table.c.person == person
+        rows = connection.execute(sa.select(table).where(mine).with_for_update()).all()
+        number = len(rows)
+        if rows and delete:
+            keys = [Dimensions(*(getattr(row, name) for name in KEY))._replace(person="") for row in rows]
+            sums = [{name: getattr(row, name) for name in SUMS} for row in rows]
+            _add(connection, table, dict(zip(keys, sums, strict=True)))
+            connection.execute(table.delete().where(mine))
+    if number and delete:
         connection.execute(STREAMS.update().where(STREAMS.c.person == person).values(person=""))
-    return len(rows)
+    return number
 
 
 def _delete(connection: sa.Connection, table: sa.Table, old: sa.ColumnElement[bool]) -> int:

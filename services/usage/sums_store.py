@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.sql.database import SqlDatabase
-from services.usage.tables import DAILY, SUMS
+from services.usage.tables import DAILY, DAYS, MONTHS, SUMS
 
 #: What sums can be made by, and chosen by.
 BY = ("month", "day", "bot", "provider", "model", "channel", "department", "person", "outcome")
@@ -73,16 +73,46 @@ class SqlSumsStore:
         """Return the sums of the days from `since` to `until`, both included, by the values of the dimensions `by`."""
         columns = list(dict.fromkeys("day" if name == "month" else name for name in by))
         grouped = list(dict.fromkeys((*columns, "outcome", "currency")))
-        asked = (
-            sa.select(*(DAILY.c[name] for name in grouped), *(sa.func.sum(DAILY.c[name]).label(name) for name in SUMS))
-            .where(DAILY.c.day.between(since, until), *(DAILY.c[name] == value for name, value in chosen.items()))
-            .group_by(*(DAILY.c[name] for name in grouped))
-        )
-        rows = self._database.read(lambda connection: [dict(row._mapping) for row in connection.execute(asked)])
+        rows: list[Mapping[str, Any]] = []
+        for table, first, last in _parts(since, until, {*by, *chosen}):
+            rows += self._rows(table, first, last, grouped, chosen)
         return _folded(rows, by)
+
+    def _rows(
+        self, table: sa.Table, first: date, last: date, grouped: Sequence[str], chosen: Mapping[str, str]
+    ) -> list[Mapping[str, Any]]:
+        asked = (
+            sa.select(*(table.c[name] for name in grouped), *(sa.func.sum(table.c[name]).label(name) for name in SUMS))
+            .where(table.c.day.between(first, last), *(table.c[name] == value for name, value in chosen.items()))
+            .group_by(*(table.c[name] for name in grouped))
+        )
+        return self._database.read(lambda connection: [dict(row._mapping) for row in connection.execute(asked)])
 
     def close(self) -> None:
         self._database.close()
+
+
+def _parts(since: date, until: date, dimensions: Collection[str]) -> Iterator[tuple[sa.Table, date, date]]:
+    """Yield the tables with the days of each, from the smallest tables that have the dimensions.
+
+    Sums of persons are those of whole months and of the days before and after these.
+    """
+    if "person" not in dimensions:
+        yield DAYS, since, until
+        return
+    months = since if since.day == 1 else _next_month(since)
+    days = (until + timedelta(days=1)).replace(day=1)
+    if "day" in dimensions or months >= days:
+        yield DAILY, since, until
+        return
+    yield MONTHS, months, days - timedelta(days=1)
+    for first, last in ((since, months - timedelta(days=1)), (days, until)):
+        if first <= last:
+            yield DAILY, first, last
+
+
+def _next_month(day: date) -> date:
+    return (day.replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
 def _folded(rows: Iterable[Mapping[str, Any]], by: Sequence[str]) -> list[tuple[tuple[Any, ...], Total]]:

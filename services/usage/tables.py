@@ -2,6 +2,8 @@
 
     laibao_question_log     one row per question, by its stream; deleted after QUESTION_LOG_DAYS
     laibao_usage_daily      sums by day and dimensions (`records.Dimensions`); never deleted
+    laibao_usage_days       the same without the person, so that sums of a year are a few thousand rows
+    laibao_usage_months     the same by month, with the person; its day is the month's first
     laibao_usage_streams    one row per counted stream, with the sum that it was added to; as long as it can be rated
 
 A row of `laibao_usage_streams` without a day was written by a rating that came before its stream was counted.
@@ -9,6 +11,7 @@ A row of `laibao_usage_streams` without a day was written by a rating that came 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,14 +71,22 @@ SUMS = (
 _key_types: dict[str, Any] = {"day": sa.Date(), "channel": WORD, "currency": WORD}
 _sum_types: dict[str, Any] = {"price": Money(), "seconds": sa.Double()}
 
-DAILY = table(
-    "laibao_usage_daily",
-    METADATA,
-    *(required(name, _key_types.get(name, Name()), primary_key=True) for name in KEY),
-    *(required(name, _sum_types.get(name, BIG)) for name in SUMS),
-    # In the order of its key, as InnoDB keeps it: sums of days are read three times as fast.
-    sqlite_with_rowid=False,
-)
+
+def _sums(name: str, key: Iterable[str], *indexes: sa.Index) -> sa.Table:
+    return table(
+        name,
+        METADATA,
+        *(required(part, _key_types.get(part, Name()), primary_key=True) for part in key),
+        *(required(part, _sum_types.get(part, BIG)) for part in SUMS),
+        *indexes,
+        # In the order of its key, as InnoDB keeps it: sums of days are read three times as fast.
+        sqlite_with_rowid=False,
+    )
+
+
+DAILY = _sums("laibao_usage_daily", KEY, sa.Index("laibao_usage_daily_person", "person", "day"))
+DAYS = _sums("laibao_usage_days", (name for name in KEY if name != "person"))
+MONTHS = _sums("laibao_usage_months", KEY)
 STREAMS = table(
     "laibao_usage_streams",
     METADATA,
@@ -90,3 +101,9 @@ RATINGS = sa.table(
     *(sa.column("stream_id", WORD), sa.column("person", WORD), sa.column("rating", WORD)),
     *(sa.column("content", Words), sa.column("reasons", WORD), sa.column("rated_at", Utc)),
 )
+
+
+def sums_key(sums: sa.Table, dimensions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the key of the row that dimensions have in a table of sums."""
+    key = {column.name: dimensions[column.name] for column in sums.primary_key}
+    return {**key, "day": key["day"].replace(day=1)} if sums is MONTHS else key

@@ -11,6 +11,7 @@ import textwrap
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ from services.feedback.sql_store import FEEDBACK, SqlFeedbackStore
 from services.sql.migrations.steps import add_column
 from services.sql.migrator import FOLDER, Migrator, printed
 from services.sql.schema import HEAD, METADATA, VERSION_TABLE
+from services.usage.sql_store import SqlUsageStore
+from services.usage.tables import DAYS, MONTHS
 from tests.support.replicas import settings_for
 from tests.support.schema import migrated, migrating
 from tests.support.servers.processes import MariaServer, wait_until
+from tests.support.usage import entry, rows
 from tools.migrate import main
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +46,8 @@ ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "zhangsan", "
 #: Checksums of the printed statements of each migration. A database that has a migration never runs it again, so a
 #: change of one that was released is a further migration.
 RELEASED = {
-    "mysql": {"0001": 0xDD6DD589, "0002": 0x355F12D5, "0003": 0x77E98B03},
-    "sqlite": {"0001": 0xF10D272F, "0002": 0xCA977B02, "0003": 0x4C5CE9D3},
+    "mysql": {"0001": 0xDD6DD589, "0002": 0x355F12D5, "0003": 0x77E98B03, "0004": 0xB674400C},
+    "sqlite": {"0001": 0xF10D272F, "0002": 0xCA977B02, "0003": 0x4C5CE9D3, "0004": 0x9FDA9EDC},
 }
 REVISIONS = list(RELEASED["mysql"])
 
@@ -201,6 +205,27 @@ def test_tables_that_exist_are_taken_over(sql_url: str, sql: Sql) -> None:
     assert sql("SELECT stream_id FROM laibao_feedback") == [("s1",)]
 
 
+def test_sums_that_exist_are_added_up(sql_url: str, sql: Sql) -> None:
+    """By day without the person, and by month; once, however often the migration is repeated."""
+    migrated(sql_url)
+    with closing(SqlUsageStore(sql_url)) as store:
+        days = (date(2026, 1, 31), date(2026, 2, 1), date(2026, 2, 28))
+        store.save([entry(f"{day}{who}", day=day, person=who) for day in days for who in ("a", "b")], log=False)
+    expected = [rows(sql_url, DAYS), rows(sql_url, MONTHS)]
+    for name in ("days", "months"):
+        sql(f"DROP TABLE laibao_usage_{name}")
+
+    for _ in range(2):
+        sql(f"UPDATE {VERSION_TABLE} SET version_num = '0003'")
+        migrated(sql_url)
+
+    assert [rows(sql_url, DAYS), rows(sql_url, MONTHS)] == expected
+    assert [(str(row["day"]), row["questions"]) for row in expected[0]] == [(str(day), 2) for day in days]
+    assert [(str(row["day"]), row["person"], row["questions"]) for row in expected[1]] == [
+        *(("2026-01-01", "a", 1), ("2026-01-01", "b", 1), ("2026-02-01", "a", 2), ("2026-02-01", "b", 2))
+    ]
+
+
 def test_another_table_of_that_name_is_refused(sql_url: str, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
     """It is named with the columns that it lacks; the start goes on, and the log and the health report say why."""
     sql("CREATE TABLE laibao_feedback (stream_id INT, person INT)")
@@ -272,8 +297,13 @@ def test_printed_statements_are_enough_and_may_run_twice(
     assert main(["sql", "sqlite" if sql_url.startswith("sqlite") else "mysql"]) == 0
     lines = re.sub(r"^-- .*\n", "", capsys.readouterr().out, flags=re.MULTILINE)
 
-    for statement in 2 * lines.split(";\n\n")[:-1]:
+    statements = lines.split(";\n\n")[:-1]
+    for statement in statements:
         sql(statement)
+    for statement in statements:
+        # MySQL has no IF NOT EXISTS for it.
+        if not statement.startswith(("CREATE INDEX", "CREATE UNIQUE INDEX")):
+            sql(statement)
 
     assert sql(f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
     assert differences(sql_url) == []

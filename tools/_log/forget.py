@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import redis
@@ -16,6 +17,8 @@ import redis
 from bootstrap.container import Container
 from config.errors import SettingsError
 from config.settings import Settings
+from services.batches.store import SqlBatchStore
+from services.errors import BatchFinished, BatchUnknown
 from services.feedback.sql_store import SqlFeedbackStore
 from services.identity.callers import USER
 from services.models import Question
@@ -27,20 +30,24 @@ from services.usage.sql_store import SqlUsageStore
 from utils.keyring import keys_of
 
 #: What is counted, in the order of the report.
-KINDS = ("rows", "usage", "ratings", "streams", "files", "conversations", "histories", "tokens", "names")
+KINDS = ("rows", "usage", "ratings", "streams", "files", "conversations", "histories", "tokens", "names", "batches")
 #: What no run of this tool reaches.
 NOT_REACHED = (
     "the provider's own log and its conversations (delete them there, such as in Dify's console)",
-    "log lines and their files (LOG_DIR), metrics, and files in BATCH_STORAGE_PATH",
-    "backups of SQL and Redis",
+    "log lines and their files (LOG_DIR), files that were exported, and backups of SQL and Redis",
+    "the company's own lists: WeCom's directory, the user table, DEPARTMENTS_FILE, ACCESS_FILE",
+    "messages that have left: WeCom's chats, HANDOFF_WEBHOOK, callback_url of batches, traces",
     "questions of programs under a name of the program's own (the log has them as caller, not as person)",
     "words in a group's conversation that all its members share (/reset there deletes it)",
     "pushes to the person and files of questions: encrypted in Redis, they expire within a day and within STREAM_TTL",
+    "counts of rate limits and uploads in Redis: under hashed names, they expire with their window, an hour at most",
 )
 #: The beginnings of keys of tokens and of refused authentications.
 TOKENS = ("authorization:wechatid:", "authorization.wechatid.", "authorization:denied:")
 #: Keys read or deleted in one pipeline, and seconds to wait for running answers to end and to be logged.
 AT_ONCE, WAIT_SECONDS = 200, 10.0
+#: Seconds after which no worker opens a stream for an item of a batch that was cancelled.
+ITEM_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -53,6 +60,8 @@ class Person:
     #: Fingerprints in ratings, and hashes in the keys of conversations.
     fingerprints: set[str] = field(default_factory=set)
     hashes: set[str] = field(default_factory=set)
+    #: Beginnings of the keys of conversations that clients of the OpenAI endpoint go on with.
+    turns: tuple[str, ...] = ()
     streams: set[str] = field(default_factory=set)
 
     @property
@@ -70,6 +79,8 @@ class PersonEraser:
         self._access = Access(container.keys.streams())
         self.person = Person(userid, {userid, f"{USER}{userid}"})
         self.counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+        #: What this run does not reach.
+        self.not_reached = list(NOT_REACHED)
 
     def run(self, settings: Settings, *, delete: bool) -> None:
         """Count what there is, and `delete` it.
@@ -77,6 +88,10 @@ class PersonEraser:
         Raises:
             StoreUnavailable: Redis or SQL is away; a further run continues.
         """
+        url = settings.sql_url.get_secret_value() if settings.sql_url else ""
+        if url:
+            # First, so that no further item of theirs is asked.
+            self._clear_batches(settings, url, delete=delete)
         with redis_errors():
             self._find_names()
             self._find_streams()
@@ -84,8 +99,8 @@ class PersonEraser:
                 self._end_streams()
             for server in self._servers:
                 self._sweep(server, delete=delete)
-        if settings.sql_url:
-            self._clear_sql(settings.sql_url.get_secret_value(), delete=delete)
+        if url:
+            self._clear_sql(url, delete=delete)
 
     def _find_names(self) -> None:
         """Find the encrypted userids of the person, then all names under which keys and rows are stored."""
@@ -105,6 +120,7 @@ class PersonEraser:
                     for principal in self.person.principals:
                         name = f"{bot}/{principal}"
                         self.person.hashes.add(hmac.digest(secret, name.encode(), "sha256").hex()[:24])
+        self.person.turns = tuple(self._container.sessions.prefix(one) for one in self.person.principals)
 
     def _find_streams(self) -> None:
         for server in self._servers:
@@ -153,6 +169,10 @@ class PersonEraser:
             is_mine = not person.hashes.isdisjoint(key.split(":"))
             kind = "histories" if key.endswith(":history") else "-" if key.startswith("{") else "conversations"
             return kind if is_mine else ""
+        if key.startswith("{dify_long_connection:") and "}:answer:" in key:
+            return "-" if key.rpartition(":")[2] in person.streams else ""
+        if key.startswith("dify_turns:"):
+            return "-" if key.startswith(person.turns) else ""
         head, _, rest = key.partition(":")
         if head in ("dify_contact", "dify_user_name", "dify_user") and rest:
             name = rest.split(":", 1)[1].removesuffix(":asked") if ":" in rest else ""
@@ -165,7 +185,15 @@ class PersonEraser:
         return ""
 
     def _notes(self, server: redis.Redis, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield the notes for ratings of the person's answers, and the validity keys of the person's tokens."""
+        """Yield the keys of the person that only their values show.
+
+        The notes for ratings of the person's answers, those for commands about the last question, and the keys that
+        make the person's tokens valid.
+        """
+        asked = [key for key in keys if key.startswith("{dify_asked:") and key.endswith("}:streams")]
+        for key, found in zip(asked, _piped(server, [("LRANGE", key, "0", "-1") for key in asked]), strict=True):
+            if not self.person.streams.isdisjoint(found if isinstance(found, list) else ()):
+                yield from ((key, "-"), (key.replace("}:streams", "}:last"), "-"))
         notes = [key for key in keys if key.startswith("{dify_stream:") and key.endswith("}:answer")]
         for key, asker in zip(notes, _piped(server, [("HGET", key, "asker") for key in notes]), strict=True):
             if _member(asker, "user") in self.person.principals:
@@ -184,6 +212,24 @@ class PersonEraser:
                 if delete:
                     server.hdel(key, *fields)
 
+    def _clear_batches(self, settings: Settings, url: str, *, delete: bool) -> None:
+        """Cancel and remove the batches that the person has submitted with a token."""
+        owner, running = f"{USER}{self.person.userid}", 0
+        with closing(SqlBatchStore(url)) as store:
+            tasks, pages = list[str](), count(1)
+            while found := store.list(owner, page=next(pages), size=AT_ONCE)[0]:
+                tasks += [task.task_id for task in found]
+            for task_id in tasks if delete else ():
+                with suppress(BatchFinished, BatchUnknown):
+                    running += len(store.cancel(task_id, owner)[1])
+                with suppress(BatchUnknown):
+                    store.purge(task_id, owner)
+        self.counts["batches"] += len(tasks)
+        if tasks and settings.batch_storage_path:
+            names = ", ".join(f"{task_id}.jsonl" for task_id in tasks)
+            self.not_reached.append(f"files in BATCH_STORAGE_PATH: {names}")
+        time.sleep(ITEM_SECONDS if running else 0.0)
+
     def _clear_sql(self, url: str, *, delete: bool) -> None:
         with closing(SqlUsageStore(url)) as usage, closing(SqlFeedbackStore(url)) as ratings:
             self.counts["rows"] += usage.forget_log(self.person.userid, delete=delete)
@@ -191,8 +237,8 @@ class PersonEraser:
             self.counts["ratings"] += ratings.forget(sorted(self.person.fingerprints), delete=delete)
 
 
-def forget(settings: Settings, userid: str, *, delete: bool) -> Counter[str]:
-    """Count what there is of a person, and `delete` it.
+def forget(settings: Settings, userid: str, *, delete: bool) -> tuple[Counter[str], list[str]]:
+    """Count what there is of a person, and `delete` it; return the counts, and what was not reached.
 
     Raises:
         SettingsError: the name is empty.
@@ -203,7 +249,7 @@ def forget(settings: Settings, userid: str, *, delete: bool) -> Counter[str]:
     with closing(Container(settings)) as container:
         eraser = PersonEraser(container, userid)
         eraser.run(settings, delete=delete)
-        return eraser.counts
+        return eraser.counts, eraser.not_reached
 
 
 def _pages(keys: Iterable[Any]) -> Iterator[list[str]]:

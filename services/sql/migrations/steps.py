@@ -1,6 +1,6 @@
 """The steps of migrations. Each can be run again: it passes over what is there already.
 
-Printed as SQL they cannot look; there only MySQL's `ADD COLUMN` has no "if not exists".
+Printed as SQL they cannot look; there MySQL's `ADD COLUMN` and `CREATE INDEX` have no "if not exists".
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ def add_column(op: Operations, table: str, column: sa.Column[Any]) -> None:
     """Add a column to the end of a table; it may be NULL or has a server default."""
     if column.name not in _columns(op, table):
         op.add_column(table, column)
+
+
+def create_index(op: Operations, index: sa.Index) -> None:
+    """Create an index of a table that was made without it."""
+    context = op.get_context()
+    table = str(index.table.name)  # type: ignore[union-attr]
+    known = () if context.as_sql else sa.inspect(op.get_bind()).get_indexes(table)
+    if index.name not in {each["name"] for each in known}:
+        op.execute(CreateIndex(index, if_not_exists=context.dialect.name == "sqlite"))
 
 
 def statements(table: sa.Table, kind: str) -> list[str]:

@@ -14,12 +14,14 @@ import redis
 
 from config.settings import Settings
 from services.conversations.history_store import history_key
+from services.conversations.session_store import Talk
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import FEEDBACK, SqlFeedbackStore
 from services.models import Question, UserInfo
 from services.redis.store import Call
 from services.streams.access import Access
 from services.usage.sql_store import SqlUsageStore
+from tests.support.batches.shelf import Shelf
 from tests.support.schema import migrated
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import Desk, SlowProvider
@@ -57,45 +59,76 @@ def asks(desk: Desk, person: str) -> str:
     for name in (f"authorization:wechatid:{person}", f"authorization.wechatid.{person}"):
         container.runner.run([Call(None, ("SET", name), (f"token of {person}",))])
     container.runner.run([Call(None, ("SET", f"authorization:token:token of {person}"), (UserInfo(person).to_json(),))])
+    container.sessions.keep(Talk("default", f"user:{person}", (("user", "a"),)), "session")
+    container.sessions.claim(f"user:{person}", "k1", "digest", talk=None, new="session")
     fingerprint = Access(desk.keys).person(question)
     with closing(SqlFeedbackStore(url_of(desk))) as ratings:
         ratings.save(stream_id, ANSWER, [(fingerprint, 1, Rating("like", "gut", at=5))])
     return stream_id
 
 
-def names(client: redis.Redis, person: str) -> list[str]:
-    """Return the keys that name a person, "" for all; without those that any start makes."""
+def names(client: redis.Redis) -> list[str]:
+    """Return all keys without those that any start makes."""
     keys = map(str, client.scan_iter("*"))
-    return sorted(key for key in keys if person in key and not key.startswith(("{dify_batch}", "dify_secret")))
+    return sorted(key for key in keys if not key.startswith(("{dify_batch}", "dify_secret", "{dify_log}")))
 
 
 def test_a_person_is_forgotten(desk: Desk, capsys: pytest.CaptureFixture[str], stored: redis.Redis) -> None:
-    """Rows, streams, files, conversations, histories, ratings, names and tokens; the other person's stay."""
+    """Rows, streams, files, conversations, histories, ratings, names and tokens.
+
+    What Redis has afterwards is what it had before the person came, when another one had asked.
+    """
     settings: Settings = desk.container.settings
     url = url_of(desk)
-    stream_id, other = asks(desk, "zhangsan"), asks(desk, "zhangsan2")
+    other = asks(desk, "zhangsan2")
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+    without = names(stored)
+    stream_id = asks(desk, "zhangsan")
     desk.container.usage.start()  # type: ignore[union-attr]
     wait_until(lambda: len(rows(url)) == 2 and desk.manager.running == 0, timeout=30.0)
-    before = names(stored, "")
+    before = names(stored)
 
     assert log.main(["forget", "zhangsan", "--json"], load=lambda: settings) == 0
     counted = json.loads(capsys.readouterr().out)
-    assert names(stored, "") == before
+    assert names(stored) == before
     assert log.main(["forget", "zhangsan", "--yes", "--json"], load=lambda: settings) == 0
     deleted = json.loads(capsys.readouterr().out)
 
     kinds = {"rows": 1, "usage": 1, "ratings": 1, "streams": 1, "files": 1, "conversations": 1, "histories": 1}
     assert {name: deleted[name] for name in kinds} == {name: counted[name] for name in kinds} == kinds
     assert (deleted["tokens"], deleted["names"], deleted["deleted"]) == (2, 1, True)
-    assert [name for name in names(stored, "zhangsan") if "zhangsan2" not in name] == []
-    assert not stored.exists(f"dify_stream:{stream_id}", f"{{dify_stream:{stream_id}}}:text")
-    assert stored.exists(f"dify_stream:{other}", "authorization:token:token of zhangsan2") == 2
+    assert names(stored) == without
+    assert stream_id not in str(without)
     assert [row["person"] for row in rows(url)] == ["zhangsan2"]
     assert [row["stream_id"] for row in rows(url, FEEDBACK)] == [other]
     assert total(url, "questions", "likes") == (2, 2)
     assert log.main(["forget", "zhangsan", "--yes", "--json"], load=lambda: settings) == 0
     again = json.loads(capsys.readouterr().out)
     assert [again[name] for name in kinds] == [0] * len(kinds)
+
+
+def test_a_persons_batches_are_removed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that has ended and one whose item is being asked; those of a program and of another person stay."""
+    settings: Settings = desk.container.settings
+    settings = settings.model_copy(update={"batch_storage_path": "/srv/batches"})
+    with Shelf(url_of(desk)) as shelf:
+        owners = ("user:lisi", "user:lisi", "user:lisi2", "key:0a1b/lisi")
+        tasks = [shelf.submits(1, owner=owner) for owner in owners]
+        shelf.store.complete(shelf.claims(0), content="答")
+        running = shelf.claims(1)
+
+        assert log.main(["forget", "lisi", "--json"], load=lambda: settings) == 0
+        counted = json.loads(capsys.readouterr().out)
+        assert shelf.finds(tasks[1].task_id)
+        assert log.main(["forget", "lisi", "--yes", "--json"], load=lambda: settings) == 0
+        deleted = json.loads(capsys.readouterr().out)
+
+        assert counted["batches"] == deleted["batches"] == 2
+        assert [bool(shelf.finds(task.task_id)) for task in tasks] == [False, False, True, True]
+        assert [shelf.store.rows(task.task_id) for task in tasks[:2]] == [[], []]
+        assert not shelf.store.complete(running, content="答")
+    (line,) = [what for what in deleted["not_reached"] if "BATCH_STORAGE_PATH" in what]
+    assert all(f"{task.task_id}.jsonl" in line for task in tasks[:2])
 
 
 def test_a_running_answer_is_ended_first(desk: Desk, capsys: pytest.CaptureFixture[str], stored: redis.Redis) -> None:
