@@ -32,10 +32,10 @@ from utils.markdown.elements.thinking import TOKEN as THINKING
 from utils.markdown.html import COUNTERS, render_html, render_plain, top_level
 
 #: Characters, lines, and characters that may be marks, of the part of a text that is rendered as Markdown; the rest is
-#: shown as plain text. A rendering blocks all other greenlets of the process: up to 25 µs for a line and 20 µs for a
+#: shown as plain text. A rendering blocks all other greenlets of the process: up to 25 µs for a line and 30 µs for a
 #: mark.
 MOST = 64 * 1024
-MOST_LINES, MOST_MARKS = 3_000, 6_000
+MOST_LINES, MOST_MARKS = 2_500, 4_500
 #: Characters of one block of plain text.
 PLAIN = 8 * 1024
 #: Up to this many characters, an open block is rendered with each piece.
