@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -112,11 +112,6 @@ def table(rows: Sequence[StreamRow]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     for line in (head, *cells):
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
-def as_json(rows: Iterable[StreamRow]) -> str:
-    """Return the rows as one JSON array."""
-    return json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=2)
 
 
 def duration(seconds: float) -> str:

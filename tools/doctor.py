@@ -9,7 +9,6 @@ Exit status: 0 no check failed (there may be warnings), 1 a check failed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections import Counter
@@ -35,6 +34,7 @@ from tools._doctor.long_connection import check_long_connection
 from tools._doctor.redis import check_batch_redis, check_redis
 from tools._doctor.sql import check_sql
 from tools._doctor.users import check_auth_api, check_users
+from tools._page import as_json, printable
 from tools._pipes import until_nobody_reads
 
 
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
     for finding in diagnose(options, load):
         found.append(finding)
         if not options.json:
-            print(finding, flush=True)
+            print(printable(str(finding)), flush=True)
     failed = [finding for finding in found if finding.outcome == "failed"]
     if options.json:
-        print(json.dumps({"ok": not failed, "findings": [asdict(f) for f in found]}, ensure_ascii=False, indent=2))
+        print(as_json({"ok": not failed, "findings": [asdict(f) for f in found]}, indent=2))
     else:
         counts = Counter(finding.outcome for finding in found)
         summary = f"{counts['ok']} ok, {counts['off']} off, {counts['warning']} to look at, {counts['failed']} failed"

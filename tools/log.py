@@ -29,6 +29,7 @@ from tools._log import output
 from tools._log.forget import KINDS, forget
 from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from tools._log.times import moment, now_in
+from tools._page import printable_field
 from tools._pipes import until_nobody_reads
 
 #: The members of a question's JSON object in their order; the columns of CSV and XLSX.
@@ -171,7 +172,7 @@ def _show(settings: Settings, options: argparse.Namespace) -> None:
         return
     for name, value in row.items():
         if value is not None:
-            print(f"{name:<20} {value}")
+            print(f"{name:<20} {printable_field(str(value))}")
 
 
 def _gaps(settings: Settings, options: argparse.Namespace) -> None:

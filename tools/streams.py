@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,9 @@ from config.errors import LaibaoError
 from config.settings import Settings, load_settings
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.store import StreamStore
+from tools._page import as_json, printable_field
 from tools._pipes import until_nobody_reads
-from tools._streams_list import STATUSES, StreamRow, as_json, rows_of, table
+from tools._streams_list import STATUSES, StreamRow, rows_of, table
 
 #: Fields that are never shown: credentials and fingerprints of credentials.
 HIDDEN = ("token", "reply")
@@ -76,7 +78,7 @@ def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
         raise LaibaoError(f"no stream {options.id}: it never was, or its life (STREAM_TTL) is over")
     shown = {name: value for name, value in document.items() if name not in HIDDEN}
     if options.json:
-        yield json.dumps({name: _value(name, value) for name, value in shown.items()}, ensure_ascii=False, indent=2)
+        yield as_json({name: _value(name, value) for name, value in shown.items()}, indent=2)
     else:
         yield from _described(options.id, shown)
 
@@ -108,21 +110,21 @@ def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
     question = json.loads(document.get("question") or "{}")
     for name in ("channel", "bot", "principal", "chat"):
         if question.get(name):
-            yield f"{name:<16} {question[name]}"
+            yield f"{name:<16} {printable_field(question[name])}"
     for name, value in sorted(document.items()):
         if name not in ("messages", "question") and value != "":
-            yield f"{name:<16} {value}"
+            yield f"{name:<16} {printable_field(str(value))}"
     for index, message in enumerate(document["messages"]):
         marks = [name.removeprefix("is_") for name in ("is_error", "is_final") if message.get(name)]
         head = " ".join([f"#{index}", message["timestamp"], "read" if message["read"] else "unread", *marks])
-        yield f"{head}: {message['content']}"
+        yield f"{head}: {printable_field(message['content'])}"
 
 
 def _list(client: redis.Redis, options: argparse.Namespace, settings: Settings) -> Iterator[str]:
     rows = [row for server in servers(client) for row in rows_of(server, lease=settings.stream_lease)]
     wanted = sorted(filter(partial(_is_wanted, options), rows), key=lambda row: row.created_time, reverse=True)
     if options.json:
-        yield as_json(wanted[: options.limit])
+        yield as_json([asdict(row) for row in wanted[: options.limit]], indent=2)
         return
     yield from table(wanted[: options.limit])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tools import _page
+from tools._page import printable
 from utils.formats.csv_writer import Cell, csv_lines
 from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import workbook_pieces
@@ -63,7 +64,7 @@ def _pieces(rows: Iterable[Row], form: str, names: Sequence[str]) -> Iterator[by
 
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_number).encode("utf-8", "replace").decode()
+    return _page.as_json(value, default=_number).encode("utf-8", "replace").decode()
 
 
 def table(rows: Iterable[Row], names: Sequence[str]) -> Iterator[str]:
@@ -92,7 +93,7 @@ def _cell(value: Any) -> Cell:
         return float(value)
     if value is None:
         return ""
-    return harmless(value if isinstance(value, str) else as_json(value))
+    return harmless(printable(value) if isinstance(value, str) else as_json(value))
 
 
 def _number(value: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -139,6 +140,50 @@ def test_one_question_is_shown(found: Callable[[], Settings], capsys: pytest.Cap
 
     assert log.main(["show", "s9"], load=found) == 1
     assert "s9" in capsys.readouterr().err
+
+
+#: What would clear a terminal (in seven bits and in eight), hide text, turn its direction, or imitate another field.
+HOSTILE = "年假\x1b[2J\x9b2J\x7f\x08\r\u202e\u2066\u2028?\nrating               like\n=1+1"
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def hostile(found: Callable[[], Settings], sql_url: str) -> Callable[[], Settings]:
+    """The same with a question whose person, name and words are hostile."""
+    people = {"name": HOSTILE, "department": HOSTILE[:60], "person": HOSTILE[:60]}
+    words = {**WORDS, "question": HOSTILE, "answer": f"抱歉{HOSTILE}"}
+    store = SqlUsageStore(sql_url)
+    store.save([entry("bad", time=NOW, day=NOW.date(), **words, **people)], log=True)
+    store.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --json", "list --csv", "show bad", "show bad --json", "export", "gaps", "gaps --json"]
+)
+def test_no_words_control_the_terminal(
+    hostile: Callable[[], Settings], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Neither those of questions nor those of names."""
+    assert log.main(command.split(), load=hostile) == 0
+    out = capsys.readouterr().out
+
+    assert "年假" in out
+    assert not CONTROLS.search(out.replace("\r\n", "\n"))
+
+
+def test_json_has_control_codes_escaped(hostile: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """A program reads the words as they were."""
+    log.main(["show", "bad", "--json"], load=hostile)
+
+    assert json.loads(capsys.readouterr().out)["question"] == HOSTILE
+
+
+def test_no_words_imitate_a_field(hostile: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """Further lines of a text are indented."""
+    log.main(["show", "bad"], load=hostile)
+
+    assert "rating" not in [line.partition(" ")[0] for line in capsys.readouterr().out.split("\n")]
 
 
 def test_a_table_is_for_reading(found: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:

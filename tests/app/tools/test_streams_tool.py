@@ -93,6 +93,25 @@ def test_show_marks_error_chunks_and_unread_chunks(
     assert "unread error final: 没有看到问题内容" in capsys.readouterr().out
 
 
+def test_no_words_control_the_terminal(
+    app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control codes are replaced, in JSON escaped; a further line of a text looks like no field."""
+    hostile = "[[echo]]\x1b[2J\x9b2J\u202e\nstatus           cancelled"
+    stream_id = answered(app_server, hostile)
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(f"dify_stream:{stream_id}", "content", hostile)
+
+    run(redis_url, "show", stream_id)
+    printed = capsys.readouterr().out
+    run(redis_url, "show", stream_id, "--json")
+    document = capsys.readouterr().out
+
+    assert not {*"\x1b\x9b\u202e"} & {*printed, *document}
+    assert "\nstatus           cancelled" not in printed
+    assert json.loads(document)["content"] == hostile
+
+
 def test_an_unknown_stream_is_one_line(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing on standard output, one line on standard error, exit status 1."""
     assert run(redis_url, "show", "no-such-stream") == 1
