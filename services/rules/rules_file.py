@@ -75,6 +75,8 @@ class RulesFile(Generic[T]):
             return self._parse(content.decode("utf-8-sig"))
         except UnicodeDecodeError as exc:
             raise ValueError(f"UTF-8, which byte {exc.start} is not") from exc
+        except RecursionError as exc:
+            raise ValueError("a file that is nested less deeply") from exc
 
     def _state(self) -> tuple[int, ...]:
         """Return what changes with the file; a folder that Kubernetes mounts exchanges the file as a whole."""

@@ -6,6 +6,7 @@ matches everybody. `access.py` and `quotas.py` add their own members.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -15,15 +16,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 #: Matches whoever has no known department.
 UNKNOWN = "unknown"
 MOST_RULES = 10_000
+#: YAML's tag of a boolean.
+_BOOL = "tag:yaml.org,2002:bool"
 
 
 def _listed(value: Any) -> Any:
-    """Return one name as a list of one; YAML reads an id of digits as a number."""
-    values = value if isinstance(value, list) else [value]
-    return tuple(str(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in values)
+    """Return one name as a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
+#: A list that has lost its last name is refused: it would match everybody.
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), BeforeValidator(_listed)]
 
 
 class Visitor(NamedTuple):
@@ -38,7 +41,7 @@ class Visitor(NamedTuple):
 
 
 class VisitorRule(BaseModel):
-    """One rule; a member without names matches everybody."""
+    """One rule; a member that it does not have matches everybody."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,10 +79,24 @@ def parse_rules(kind: type[R], text: str) -> Sequence[R]:
         raise ValueError(where + error["msg"].removeprefix("Input should be ")) from exc
 
 
+class _Loader(yaml.BaseLoader):
+    """Reads every scalar but true and false as the text that was written: the userid 00123 is no number."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a member twice", problem_mark=node.start_mark)
+        return mapping
+
+
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|false|True|False|TRUE|FALSE)\Z"), [*"tfTF"])
+_Loader.add_constructor(_BOOL, lambda _, node: node.value.lower() == "true")
+
+
 def _read(text: str) -> Any:
     """Return what a YAML file has; an empty one has no rules."""
     try:
-        rules = yaml.safe_load(text) or []
+        rules = yaml.load(text, _Loader) or []  # nosec B506 - makes texts, booleans, lists and mappings
     except yaml.YAMLError as exc:
         mark: Any = getattr(exc, "problem_mark", None)
         where = f", which line {mark.line + 1} is not" if mark else ""

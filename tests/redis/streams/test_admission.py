@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from services.feedback.records import Rating
+from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
 
 RULES = """
@@ -68,3 +70,24 @@ def test_a_change_is_in_force_without_a_restart(desk: Desk, access: Path) -> Non
     access.write_text("- {allow: false, say: 今天休息}", "utf-8")
     desk.container.rules.look()
     assert desk.sees_end(desk.asks(msgid="m2").stream_id).note == "今天休息"
+
+
+def test_withdrawn_access_lets_a_begun_answer_end(desk: Desk, provider: SlowProvider, access: Path) -> None:
+    """The next question is refused, and a refusal cannot be rated; the earlier answer can."""
+    provider.go_on.clear()
+    begun = desk.asks().stream_id
+    wait_until(lambda: len(provider.asked) == 1)
+
+    access.write_text("- {allow: false}", "utf-8")
+    desk.container.rules.look()
+    provider.go_on.set()
+    ended = desk.sees_end(begun)
+    refused = desk.sees_end(desk.asks(msgid="m2").stream_id)
+
+    assert (ended.text, refused.error_code, len(provider.asked)) == ("答：年假?", "not_allowed", 1)
+    inbox = desk.container.feedback_inbox
+    outcomes = [
+        inbox.rate(stream_id, Rating("like"), bot="default", principal="zhangsan")
+        for stream_id in (begun, refused.stream_id)
+    ]
+    assert outcomes == ["taken", "no_answer"]

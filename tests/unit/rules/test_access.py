@@ -64,6 +64,10 @@ def test_whom_no_rule_matches_may_not_ask(nobody: str) -> None:
         ("- {allow: true, say: 长" + "长" * 500 + "}", "in rule 1 say: String should have at most 500 characters"),
         ("- {allow: true\n- b: [", "YAML, which line 2 is not"),
         ("- {allow: true}\n- {allow: true, use: hr}", "in rule 2 use: default, or an app of APPS (hr-app, it-app)"),
+        ("- {allow: true}\n- {allow: true, allow: false}", "YAML, which line 2 is not"),
+        ("- {allow: true, person: []}", "in rule 1 person: Tuple should have at least 1 item"),
+        ("- {allow: 'true'}", "in rule 1 allow: a valid boolean"),
+        ("- {allow: true, person: !!int ''}", "in rule 1 person 1: String should have at least 1 character"),
     ],
 )
 def test_a_wrong_file_is_described(text: str, expected: str) -> None:
@@ -82,6 +86,15 @@ def test_the_rule_that_counts_names_the_app() -> None:
     assert [rules.check(visitor) for visitor in visitors] == ["hr-app", "default", "default"]
 
 
+@pytest.mark.parametrize("userid", ["00123", "0x1F", "1_000", "12:30", "1.50", "yes", "trueman", "null", "2026-11-24"])
+def test_a_name_is_the_text_that_is_written(userid: str) -> None:
+    """YAML would read some as numbers, which no person has: a rule that refuses would refuse nobody."""
+    rules = AccessRules.parse(f"- {{allow: true}}\n- {{person: [{userid}], allow: false}}")
+
+    with pytest.raises(AuthError):
+        rules.check(Visitor("default", "wecom", userid))
+
+
 def test_departments_are_read_by_the_names_of_columns() -> None:
     """A person of several departments has several lines."""
     text = "name,department,userid\r\n张三,研发部,zhangsan\r\n张三,外包,zhangsan\r\n李四,人事部,lisi\r\n"
@@ -96,6 +109,9 @@ def test_departments_are_read_by_the_names_of_columns() -> None:
         ("userid,dept\na,b\n", "CSV whose head has department"),
         ("userid,department\na,研发部\nb,\n", "in line 3 a userid and a department"),
         ("userid,department\na\n", "in line 2 a userid and a department"),
+        ('userid,department\na,"研发部\nb,外包\nc,外包\n', "CSV, which line 4 is not"),
+        (f"userid,department\na,{'x' * 200_000}\n", "CSV, which line 2 is not"),
+        ('userid,department\n"a"b,外包\n', "CSV, which line 2 is not"),
     ],
 )
 def test_a_wrong_file_of_departments_is_described(text: str, expected: str) -> None:

@@ -10,7 +10,9 @@ import pytest
 from config.errors import SettingsError
 from services import metrics
 from services.rules import rules_file
+from services.rules.access import AccessRules
 from services.rules.rules_file import RulesFile, RulesFiles
+from services.rules.visitors import Visitor
 
 
 def parsed(text: str) -> int:
@@ -87,3 +89,17 @@ def test_bots_share_a_file(path: Path) -> None:
     files = RulesFiles()
 
     assert files.open("N_FILE", str(path), parsed) is files.open("N_FILE", str(path), parsed)
+
+
+def test_a_file_that_is_nested_too_deep_is_broken(path: Path) -> None:
+    """The rules in force stay, and the problem is reported."""
+    path.write_text("- {allow: true}", "utf-8")
+    files = RulesFiles()
+    file = files.open("N_FILE", str(path), AccessRules.parse)
+    assert file
+
+    path.write_text("- " + "[" * 20_000, "utf-8")
+    files.look()
+
+    assert files.problems == ["N_FILE: expected a file that is nested less deeply"]
+    file.rules.check(Visitor("default", "wecom"))

@@ -57,6 +57,7 @@ def test_a_sign_is_no_anchor_where_it_is_escaped_or_in_a_class(expression: str) 
     [
         ("请介绍机密项目", [2]),
         ("机 密\u3000项\u200b目", [2]),
+        ("机\x00密\x9b项\ufff9目", [2]),
         ("ＴＰ－１２３４ 是什么", [3]),
         ("竞品和机密项目", [2, 8]),
         ("密码本", []),
