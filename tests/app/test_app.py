@@ -105,15 +105,6 @@ def test_the_client_address_comes_only_from_a_trusted_proxy(redis_url: str, prox
     app.extensions["wechatlaibao"].close()
 
 
-def test_an_unknown_setting_is_logged_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An unknown variable with a prefix of the product is logged as a warning and does not stop the start."""
-    app = create_app(load_settings(settings_for(redis_url, DIFY_BASE_ULR="x"), None))
-
-    warnings = [vars(record)["warning"] for record in caplog.records if record.message == "settings"]
-    assert any("DIFY_BASE_ULR" in warning for warning in warnings)
-    app.extensions["wechatlaibao"].close()
-
-
 def test_the_realtime_socket_hides_no_other_address(app_server: AppServer) -> None:
     """`WS_PATH` is refused for each path that the application already serves."""
     own = Settings.model_fields["ws_path"].default

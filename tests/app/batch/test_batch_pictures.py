@@ -52,24 +52,6 @@ def rendered(server: AppServer, *answers: str) -> list[str]:
     return [result["html"] for result in results]
 
 
-def test_a_picture_of_another_host_is_shown_by_the_gateway(server: AppServer) -> None:
-    """It is fetched when it is shown; one whose address may not be fetched stays a link. Thinking is hidden."""
-    with RawServer(ok(png())) as host:
-        allowed, refused = f"{host.url}/a.png?b=1&c=2", host.url.replace("127.0.0.1", "localhost")
-        (html,) = rendered(server, f"<think>geheim</think>看![房子]({allowed})和![墙]({refused})")
-        fetched_before = list(host.heads)
-        (address, link, words), (other, refused_link, _) = PICTURE.findall(html)
-        shown, missing = (requests.get(server.url + one, timeout=30) for one in (link, refused_link))
-
-    assert fetched_before == []
-    assert (address, other, words) == (allowed.replace("&", "&amp;"), refused, "房子")
-    assert (shown.status_code, shown.content) == (200, png())
-    assert shown.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
-    assert missing.status_code == 404
-    assert len(host.heads) == 1
-    assert "geheim" not in html
-
-
 def test_no_picture_runs_a_script(server: AppServer) -> None:
     """Only the gateway's own links become pictures, with words and nothing else."""
     with RawServer(ok(png())) as host:

@@ -66,29 +66,3 @@ def test_answers_of_a_workbook_come_from_any_replica(app_servers: tuple[AppServe
     rows = list(csv.DictReader(io.StringIO(sheet, newline="")))
     assert [row["text"] for row in rows] == ["年假有几天？", "How?", "'@all 怎么报销？", "两行\n文字"]
     assert [row["content"] for row in rows] == [result["content"] for result in results]
-
-
-def test_a_task_is_listed_and_stopped_at_any_replica(app_servers: tuple[AppServer, AppServer]) -> None:
-    """Paused at one replica, listed and cancelled at the other; the end is final on both."""
-    one, other = app_servers
-    body = {"name": "FAQ", "texts": ["How?"] * 1000, "options": {"max_concurrent": 1}}
-    headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "order-1"}
-
-    sent = [requests.post(f"{at.url}/api/batch/tasks", json=body, headers=headers, timeout=30) for at in app_servers]
-    path = f"/tasks/{sent[0].json()['data']['task_id']}"
-    paused = ask(one, "POST", f"{path}/pause")
-    listed = ask(other, "GET", "/tasks?status=paused").json()["data"]
-    cancelled = ask(other, "DELETE", path)
-
-    assert [reply.status_code for reply in sent] == [201, 200]
-    assert sent[0].json()["data"]["task_id"] == sent[1].json()["data"]["task_id"]
-    assert (paused.status_code, listed["total"]) == (200, 1)
-    assert cancelled.json()["data"]["status"] == "cancelled"
-    assert ask(one, "POST", f"{path}/resume").status_code == 409
-
-    def shown() -> tuple[bool, int, int]:
-        state = ask(one, "GET", "/status").json()["data"]
-        return state["is_running"], state["max_concurrent"], state["queue"]["available_slots"]
-
-    # A worker registers itself a moment after the start, and again when a busy machine let its lease lapse.
-    wait_until(lambda: shown() == (True, 5, 1000))

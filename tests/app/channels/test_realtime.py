@@ -199,24 +199,6 @@ def test_heartbeats_name_the_current_session(client: Client) -> None:
     assert (before, client.socket.heartbeat) == ({"session_id": "c1"}, {"session_id": "s2"})
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", '{"type": "ping", "timestamp": Infinity}', "[" * 50_000, "1" * 5_000])
-def test_invalid_json_gets_an_error(client: Client, text: str) -> None:
-    """R17: also JSON that Python's parser accepts beyond the standard, and JSON that it fails on."""
-    client.endpoint.received(text)
-
-    assert client.seen[2:] == ["INVALID_JSON"]
-
-
-def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
-    """The rest of the stream comes with the indexes it would have had."""
-    client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2})
-    client.gateway[1].tells(update(2, "。", first=2), end(3, first=3))
-
-    client.sees("querying_rag", "。", "final", "idle")
-    assert client.gateway.followed == [("stream1", 2, "default", "user:E1001")]
-    assert [(f["stream_index"], f["cursor"]) for f in client.socket.sent if f["type"] == "answer"] == [(2, 3), (3, 3)]
-
-
 def test_an_answer_as_html_has_one_frame_for_the_news(client: Client) -> None:
     """A whole answer is not rendered chunk by chunk: the frame has the cursor after the last chunk."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2, "render": "html"})

@@ -330,19 +330,6 @@ def test_a_channel_that_fails_releases_its_slot(
     assert [(error.name.partition(".")[0], bool(error.exc_info)) for error in errors] == [("channels", True)]
 
 
-def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
-    """The older one is closed at once with 4409; the newer one works and is listed."""
-    with stage.open() as older:
-        older.sees()
-        with stage.open() as newer:
-            newer.sees()
-
-            assert older.end().code == 4409
-            wait_until(lambda: stage.sockets.count == 1)
-            assert newer.asks("still here") == {"echo": "still here"}
-            wait_until(lambda: [one["client_id"] for one in stage.sockets.connections()] == ["client-a"])
-
-
 def test_a_client_id_is_no_identity(stage: Stage) -> None:
     """Another channel, another key, or no credential with the same client id closes no socket."""
     with (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -39,8 +38,6 @@ from utils.limited_log import LimitedLog
 from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
-#: The provider sends some text, then only pings, or nothing at all: for answers that must not change during a test.
-PAUSES = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
 
 
@@ -111,21 +108,6 @@ def test_the_last_poll_may_be_repeated(user: WeComUser, dify: MockDify) -> None:
 
     assert {(frame.finish, frame.content, frame.empty) for frame in again} == {(True, bubble.content, False)}
     assert len(dify.requests) == 1
-
-
-def test_concurrent_polls_show_the_same(user: WeComUser) -> None:
-    """Twenty overlapping polls get the same reply."""
-    bubble = user.says(PAUSES)
-    text = sees_text(user, bubble).content
-    poll = {"msgtype": "stream", "stream": {"id": bubble.stream_id}}
-
-    with ThreadPoolExecutor(10) as pool:
-        replies = list(pool.map(lambda _: user.sends(poll), range(20)))
-
-    assert {json.dumps(reply, sort_keys=True) for reply in replies if reply} == {
-        json.dumps(frame(bubble.stream_id, text, finish=False), sort_keys=True)
-    }
-    assert None not in replies
 
 
 def test_a_second_question_shows_that_it_is_queued(user: WeComUser, dify: MockDify) -> None:
@@ -386,19 +368,6 @@ def test_a_message_without_text_gets_a_sentence(app_server: AppServer, dify: Moc
     assert dify.requests == []
 
 
-def test_a_reset_command_starts_a_new_conversation(user: WeComUser, dify: MockDify) -> None:
-    """The command is answered at once; the next question starts a conversation without the earlier ones."""
-    for question in ("营业时间", "报销"):
-        sees_finish(user, user.says(question))
-
-    reset = user.says(" 新对话 ")
-    sees_finish(user, user.says(QUESTION))
-
-    assert (reset.finish, reset.content) == (True, ZH["reset_done"])
-    named = [request.body.get("conversation_id") for request in dify.requests]
-    assert [bool(conversation) for conversation in named] == [False, True, False]
-
-
 def test_an_unknown_stream_is_finished_with_a_sentence(
     values: dict[str, str], stored: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -493,20 +462,6 @@ def test_the_default_bot_has_a_name_too(app_server: AppServer) -> None:
     with app_server.user(bot="default") as user:
         assert user.verifies_url()
         assert user.enters() == ZH["welcome"]
-
-
-def test_a_redelivered_message_finds_its_stream(user: WeComUser, dify: MockDify) -> None:
-    """A redelivery during the answer shows the same stream with the text so far."""
-    first = user.says(PAUSES, "m-1")
-    text = sees_text(user, first).content
-    again = user.says(PAUSES, "m-1")
-    done = user.says(QUESTION, "m-2")
-    assert (again.stream_id, again.finish, again.content) == (first.stream_id, False, text)
-    assert done.content == ZH["queued"]
-
-    user.sends({"msgtype": "text", "text": {"content": PAUSES}, "msgid": "m-1"})
-
-    assert len(dify.asked(PAUSES)) == 1
 
 
 @pytest.mark.parametrize(

@@ -94,23 +94,6 @@ def test_the_first_frame_waits_for_no_directory(values: dict[str, str], wecom: M
     assert wecom.calls["gettoken"] == 1
 
 
-def test_each_turn_of_a_shared_group_names_its_speaker(
-    values: dict[str, str], dify: MockDify, stored: redis.Redis
-) -> None:
-    """Each question of a group's two people says who asks it; the stream knows it, for a replica that takes it over."""
-    values["WECHAT_GROUP_CONVERSATION"] = "shared"
-    with AppServer(**values) as server, server.user("zhangsan", "wr1") as one, server.user("lisi", "wr1") as other:
-        ask_until_known(one, dify, "张三")
-        ask_until_known(other, dify, "李四")
-        bubble = one.says(QUESTION)
-        one.sees_finish(bubble, every=0.05)
-
-    last = {request.body["user"]: request.body for request in dify.requests}
-    assert last["zhangsan"]["query"] == f"张三: {QUESTION}"
-    assert last["lisi"]["query"] == f"李四: {QUESTION}"
-    assert stored.hget(f"dify_stream:{bubble.stream_id}", "speaker") == "张三"
-
-
 def test_whoami_and_human_know_the_directorys_name(values: dict[str, str], dify: MockDify) -> None:
     """Without a user table the name is known after a first question, and the group reads it."""
     with (

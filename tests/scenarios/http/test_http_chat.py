@@ -93,20 +93,6 @@ def test_a_question_sent_again_finds_its_stream_elsewhere(steady: Pair, dify: Mo
     assert len(dify.asked(question)) == 1
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_another_question_under_a_used_id_is_refused_elsewhere(steady: Pair, dify: MockDify, stream: bool) -> None:
-    """Another question under a used id gets 409 and is not asked; the first question keeps its answer."""
-    question, id = f"年假怎么申请？ {stream}", f"conflict {stream}"
-    first = whole(program.asks(steady[0].url, question, id=id))
-
-    refused = program.asks(steady[1].url, "病假怎么申请？ conflict", id=id, stream=stream)
-
-    assert (refused.status_code, refused.json()["code"]) == (409, 20000)
-    assert refused.json()["data"] == {"reason": "id_conflict"}
-    assert dify.asked("病假怎么申请？ conflict") == []
-    assert whole(program.asks(steady[1].url, question, id=id)) == first
-
-
 @pytest.mark.parametrize("manner", ["stream", "wait"])
 def test_a_disconnected_client_frees_its_slot(steady: Pair, manner: str) -> None:
     """A disconnect frees the slot before the next comment would be sent, also while the answer is silent."""
@@ -120,13 +106,6 @@ def test_a_disconnected_client_frees_its_slot(steady: Pair, manner: str) -> None
 
     # Much less than the time after which a comment would be sent.
     wait_until(lambda: waiting(steady[0]) == 0, 12.0)
-
-
-def test_an_unknown_stream_is_404(steady: Pair) -> None:
-    """The 404 comes after the time an owner may need to restore a stream that Redis lost."""
-    reply = program.gets(steady[0].url, "0" * 32, Accept="text/event-stream")
-
-    assert (reply.status_code, reply.json()["data"]["reason"]) == (404, "stream_unknown")
 
 
 def test_slow_readers_get_the_whole_answer(redis_url: str, tmp_path: Path) -> None:

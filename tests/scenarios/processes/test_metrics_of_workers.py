@@ -163,22 +163,6 @@ def with_ops_port(redis_url: str, folder: Path, **changes: str) -> Iterator[tupl
         yield replica, f"http://127.0.0.1:{port}"
 
 
-def test_operations_are_on_their_own_port_only(redis_url: str, tmp_path: Path) -> None:
-    """With OPS_PORT, the public port shows no metrics and no details, whatever the headers say."""
-    with with_ops_port(redis_url, tmp_path, TRUSTED_PROXIES="1") as (replica, ops):
-        host = ops.removeprefix("http://")
-        forged = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
-        for headers in ({}, forged):
-            assert requests.get(f"{replica.url}/metrics", headers=headers, timeout=30).status_code == 404
-            assert requests.get(f"{replica.url}/health", headers=headers, timeout=30).json() == {"status": "healthy"}
-
-        assert shown(ops)[RUNNING] == 0
-        assert requests.get(f"{ops}/health", timeout=30).json()["dependencies"]["redis"] == "ok"
-        for url in (replica.url, ops):
-            assert requests.get(f"{url}/healthz", timeout=30).ok
-            assert requests.get(f"{url}/readyz", timeout=30).ok
-
-
 def test_a_drain_is_served_and_scraped_to_its_end(redis_url: str, tmp_path: Path) -> None:
     """During a drain both ports are not ready; polls and scrapes are served until the last answer is whole."""
     with MockDify(delay=0.05, limit=120.0) as dify:

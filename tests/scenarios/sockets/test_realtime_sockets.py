@@ -79,68 +79,6 @@ def asked_of(dify: MockDify, text: str) -> list[dict[str, Any]]:
     return [dict(request.body) for request in dify.requests if text in request.body["query"]]
 
 
-def test_a_whole_session(speaks: Speaks, dify: MockDify) -> None:
-    """A session from greeting to close contains every client message, and each is answered as documented."""
-    question = "报销要多久？"
-    with speaks(0) as visitor:
-        say(visitor, "我昨天出差回来。", session_id="whole", timestamp=7)
-        visitor.says({"type": "asr_chunk", "text": "报销"})
-        say(visitor, question)
-        answered = until_idle(visitor)
-        visitor.says({"type": "keepalive"})
-        control(visitor, "pause")
-        say(visitor, "病假呢？")
-        control(visitor, "resume")
-        control(visitor, "instant_query")
-        instant = until_idle(visitor)
-        control(visitor, "stop")
-        visitor.until({"stage": "idle"})
-        control(visitor, "stop", close=True)
-        code = visitor.until_closed()
-
-    words = [word for word in stages(answered) if word.islower()]
-    assert words[:8] == ["ack", "listening", "ack", "waiting_for_question", "ack", "ack", "analyzing", "querying_rag"]
-    assert answered[2]["timestamp"] == 7
-    assert {frame["session_id"] for frame in answered[2:]} == {"whole"}
-    assert text_of(answered) == dify.expected_answer("我昨天出差回来。" + question)
-    assert stages(instant)[:8] == ["ack", "ack", "paused", "ack", "paused", "ack", "listening", "ack"]
-    assert stages(instant)[8:10] == ["instant_query", "querying_rag"]
-    assert (instant[8]["question"], text_of(instant)) == (question, dify.expected_answer(question))
-    assert (stages(visitor.frames)[-1], code) == ("closed", 1000)
-    assert asked_of(dify, "病假呢") == []
-
-
-def test_a_pause_in_mid_answer_is_acknowledged_at_once(speaks: Speaks, dify: MockDify) -> None:
-    """A pause in mid-answer is acknowledged between the answer's pieces; the answer continues to its end."""
-    with speaks(0) as visitor:
-        say(visitor, SLOW)
-        visitor.until({"type": "answer"})
-        control(visitor, "pause")
-        visitor.until({"stage": "paused"})
-        rest = until_idle(visitor)
-        visitor.until({"stage": "paused"})
-
-    assert [frame["final"] for frame in rest if frame["type"] == "answer"][:1] == [False]
-    assert text_of(visitor.frames) == dify.expected_answer(SLOW)
-
-
-def test_a_question_spoken_during_an_answer_is_answered_next(speaks: Speaks, dify: MockDify) -> None:
-    """A question during an answer is queued and answered next, in the same conversation."""
-    with speaks(0) as visitor:
-        say(visitor, SLOW, session_id="next")
-        visitor.until({"type": "answer"})
-        say(visitor, "报销流程是什么？")
-        first = until_idle(visitor)
-        second = until_idle(visitor)
-
-    assert "queued" in stages(first)
-    assert stages(second)[:2] == ["analyzing", "querying_rag"]
-    assert text_of(second) == dify.expected_answer("报销流程是什么？")
-    asked = [request.body for request in dify.requests if request.body["user"] == "ws-user-next"]
-    assert [body["query"] for body in asked] == [SLOW, "报销流程是什么？"]
-    assert asked[1]["conversation_id"]
-
-
 def test_an_answer_as_html_outlives_its_replica(
     speaks: Speaks, env: dict[str, str], dify: MockDify, tmp_path: Path
 ) -> None:
@@ -236,17 +174,3 @@ def test_a_page_that_navigates_away_does_not_stop_the_answer(speaks: Speaks, dif
 
     assert text_of(frames) == dify.expected_answer(SLOW)
     assert "ws-user-comes-back" not in [who for _, who in dify.stops]
-
-
-def test_a_failure_of_the_provider_ends_in_idle(speaks: Speaks) -> None:
-    """An error has a code and no text of the provider; the next question is answered."""
-    with speaks(0) as visitor:
-        say(visitor, "几天？[[error-after-text]]")
-        failed = until_idle(visitor)
-        say(visitor, "几天？")
-        answered = until_idle(visitor)
-
-    error = next(frame for frame in failed if frame["type"] == "error")
-    assert (error["code"], stages(failed)[-2:]) == ("RAG_ERROR", [f"final {error['detail']}", "idle"])
-    assert "http" not in error["message"]
-    assert stages(answered)[-2:] == ["final", "idle"]

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.support.replicas import Replica, replicas, settings_for
-from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.servers.processes import wait_until
 from tests.support.sockets.chat_room import WIDE, ChatSocket
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -61,17 +61,6 @@ def test_an_administrator_lists_and_closes_clients_of_any_replica(pair: tuple[Re
     wait_until(lambda: connected(other) == [], WIDE)
 
 
-def test_each_new_socket_of_a_client_id_closes_the_older_one(pair: tuple[Replica, Replica]) -> None:
-    """Each new socket of a client id closes the older one with 4409, on whichever worker it is."""
-    sockets = [ChatSocket(pair[i % 2].url, "phone", key=KEY) for i in range(6)]
-
-    assert [socket.close_code() for socket in sockets[:-1]] == [4409] * 5
-
-    wait_until(lambda: connected(pair[0]) == ["phone"], WIDE)
-    sockets[-1].asks("还在吗？")
-    sockets[-1].leaves()
-
-
 def test_clients_of_a_killed_replica_leave_the_list(pair: tuple[Replica, Replica]) -> None:
     """A killed replica's clients disappear from the list within seconds, although nothing unregisters them."""
     one, other = pair
@@ -100,21 +89,3 @@ def test_clients_of_a_terminated_replica_reconnect_to_the_other(pair: tuple[Repl
     for person in (back, stays):
         person.asks("还在吗？")
         person.leaves()
-
-
-def test_a_restart_of_redis_closes_no_socket(tmp_path: Path) -> None:
-    """During an outage of Redis the list answers 503 and sockets stay open; afterwards all clients are listed again."""
-    with RedisServer() as redis:
-        env = settings_for(redis.url(), API_KEYS=KEY, ADMIN_TOKEN=ADMIN)
-        with replicas(1, env, tmp_path) as (replica,):
-            people = [ChatSocket(replica.url, f"phone-{i}", key=KEY) for i in range(3)]
-
-            redis.kill()
-            assert administrator(replica, "GET", "connections") == (503, None)
-            redis.start()
-
-            wait_until(lambda: administrator(replica, "GET", "connections")[0] == 200, WIDE)
-            wait_until(lambda: connected(replica) == ["phone-0", "phone-1", "phone-2"], WIDE)
-            for person in people:
-                person.asks("还在吗？")
-                person.leaves()

@@ -241,17 +241,3 @@ def test_a_rejected_handshake_has_status_and_reason(url: str, options: dict[str,
     body = json.loads(refused.value.response.body or b"")
     assert refused.value.response.status_code == status
     assert body.keys() == {"code", "message", "data"}
-
-
-def test_a_key_in_the_query_string_is_ignored(url: str) -> None:
-    """A key in the query string is ignored: the server asks for one."""
-    with visit(url, "chat", client_id=f"c?token={KEY}&key={KEY}") as visitor:
-        assert visitor.hears() == {"type": "auth_required"}
-
-
-def test_a_silent_client_gets_heartbeats_then_4408(url: str) -> None:
-    """The server sends heartbeats, which do not count as activity, and then closes with 4408."""
-    with visit(url, "chat", key=KEY, lively=False) as visitor:
-        assert visitor.until_closed() == 4408
-
-    assert "chat.server.heartbeat" in visitor.seen

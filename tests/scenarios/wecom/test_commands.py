@@ -10,10 +10,8 @@ import pytest
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.mocks.group_robot import MockGroupRobot
-from tests.scenarios.stage.people import stored
 from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
-from utils.stream_utils import render_frame
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -22,34 +20,6 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 def redis() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
-
-
-def test_stop_on_another_replica_ends_the_bubble_and_the_run_at_dify(redis: RedisServer, tmp_path: Path) -> None:
-    """The bubble ends with the cancelled sentence on both replicas, and Dify gets one stop."""
-    with MockDify() as dify:
-        env = settings_for(redis.url(), **dify_settings(dify.base_url))
-        with (
-            replicas(2, env, tmp_path) as (one, other),
-            wecom_user([one.url]) as here,
-            wecom_user([other.url]) as there,
-        ):
-            bubble = here.says("年假怎么申请 [[pings-after-text]]")
-            wait_until(lambda: here.polls(bubble).content != ZH["thinking"], timeout=30.0)
-            shown = bubble.content
-
-            stopped = there.says("/stop", "stop-1")
-            ended = there.polls(bubble)
-            wait_until(lambda: len(dify.stops) == 1, timeout=30.0)
-            later = here.says("报销要什么材料")
-            again = there.says("/stop", "stop-1")
-            answer = here.sees_finish(later, every=0.1)
-
-            assert [frame.content for frame in (stopped.last, again.last)] == [ZH["stop_done"]] * 2
-            assert (ended.finish, ended.content) == (True, f"{shown}\n\n{ZH['cancelled']}")
-            assert here.polls(bubble).content == ended.content
-            assert answer == render_frame(dify.expected_answer("报销要什么材料"), growing=False)
-        assert stored(redis, bubble.stream_id).fields["status"] == "cancelled"
-        assert len(dify.stops) == 1
 
 
 def test_retry_and_human_survive_the_replica_that_answered(redis: RedisServer, tmp_path: Path) -> None:

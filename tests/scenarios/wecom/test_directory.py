@@ -83,21 +83,6 @@ def test_two_replicas_fetch_one_token_and_look_each_person_up_once(
     assert (wecom.calls["gettoken"], wecom.calls["user/get"]) == (1, 12)
 
 
-@pytest.mark.parametrize("fault", ["hang", "error"])
-def test_without_its_directory_every_question_is_answered(
-    fault: str, env: dict[str, str], wecom: MockContacts, dify: MockDify, tmp_path: Path
-) -> None:
-    """A directory that hangs or fails costs no answer; the people are asked for with their userid alone."""
-    wecom.faults["*"] = fault  # type: ignore[assignment]
-    with replicas(2, env, tmp_path) as (one, other):
-        bubbles = at_once([partial(ask, [one.url, other.url], PEOPLE[n].userid, QUESTION) for n in range(6)])
-        again = ask([other.url, one.url], PEOPLE[0].userid, QUESTION)
-
-    assert {bubble.content for bubble in (*bubbles, again)} == {answer(dify)}
-    assert [request.body["inputs"] for request in dify.requests] == [{"name": "", "department": ""}] * 7
-    assert wecom.calls["user/get"] == 0
-
-
 @pytest.mark.full
 @pytest.mark.timeout(180)
 def test_a_replica_killed_while_it_renews_the_token_costs_no_name(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -129,21 +128,6 @@ def test_a_completed_item_keeps_all_parts_of_its_answer(shelf: Shelf, clock: Fak
     assert (item.usage, item.started_at, item.completed_at) == ({"total_tokens": 7}, at(clock, -2.5), at(clock))
     assert (waiting.status, waiting.attempts, waiting.content, waiting.started_at) == ("pending", 0, "", None)
     assert shelf.store.get(task.task_id).percentage == 50.0
-
-
-def test_a_failed_item_keeps_its_partial_answer(shelf: Shelf) -> None:
-    """Text, usage, metadata and sources are stored beside the error; without them they are empty."""
-    task = shelf.submits(2)
-    partial: dict[str, Any] = {"content": "半句", "usage": {"total_tokens": 7}, "metadata": {"provider": "openai"}}
-
-    shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **partial)
-    shelf.store.fail(shelf.claims(), "provider_error", "出错了")
-
-    first, second = shelf.store.rows(task.task_id)
-    assert (first.status, first.content, first.usage) == ("failed", "半句", {"total_tokens": 7})
-    assert (first.metadata, first.sources) == ({"provider": "openai"}, (typed("手册"),))
-    assert first.error == {"code": "provider_filtered", "message": "停了"}
-    assert (second.content, second.usage, second.metadata, second.sources) == ("", {}, {}, ())
 
 
 def test_a_wait_does_not_count_as_an_attempt(shelf: Shelf) -> None:

@@ -18,7 +18,7 @@ from services.batches.lanes_store import SUSPECTS
 from services.batches.manager import DIGESTED_AT_ONCE, digest_of
 from services.batches.records import BatchOptions, Given, Order, Task
 from services.batches.store import SqlBatchStore
-from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
+from services.errors import BatchConflict, BatchFinished, StoreUnavailable
 from services.redis.store import Call, servers
 from services.streams.store import stream_keys
 from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
@@ -233,17 +233,6 @@ def test_the_same_key_is_the_same_task(opened: Open) -> None:
     assert first.task_id == again.task_id
     after = metrics.REGISTRY.get_sample_value("wechatlaibao_batch_refused_total", {"code": "batch_conflict"})
     assert after == before + len(changed)
-
-
-def test_a_task_is_unknown_to_other_owners(opened: Open) -> None:
-    """Reading and changing another owner's task raises `BatchUnknown`."""
-    with opened() as desk:
-        task_id = desk.submits(["一"])
-        batches = desk.batches
-        for ask in (batches.get, batches.rows, batches.cancel, batches.pause, batches.resume):
-            with pytest.raises(BatchUnknown):
-                ask(task_id, "key:another")
-        assert batches.list("key:another") == ([], 0)
 
 
 def test_status_counts_workers_items_and_tasks(opened: Open, provider: ScriptedProvider) -> None:

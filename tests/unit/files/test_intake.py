@@ -18,7 +18,6 @@ from services.models import Query, Question
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.provider import DifyProvider
 from services.providers.mock import MockProvider
-from services.providers.wrapper import ProviderWrapper
 from services.streams.access import Access
 from services.streams.answer_events import Uploaded
 from services.wecom.callback import MediaKeys, key_name
@@ -110,16 +109,6 @@ def test_files_within_the_question_are_bounded_together(store: MediaStore, monke
     half = png() + bytes(5000)
 
     assert code_of(question(store.put(half, KEY), store.put(half + b"x", KEY)), openai) == "media_too_large"
-
-
-def test_a_wrapper_takes_what_the_wrapped_provider_takes(store: MediaStore, provider: DifyProvider) -> None:
-    """Search and the mock that answers for a failing provider change nothing."""
-
-    class Wrapped(ProviderWrapper):
-        def stream_query(self, query: Query, deadline: Deadline):  # type: ignore[no-untyped-def]
-            return self._wrapped.stream_query(query, deadline)
-
-    assert len(taken(question(store.put(png(1), KEY)), Wrapped(provider))[0]) == 1
 
 
 def test_a_provider_without_files_fetches_nothing(store: MediaStore) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from demo.wecom.media_store import VALID_SECONDS, MediaStore, StoreFaults, encrypt_media
 from services.attachments import Media, MediaFile, MediaKind, media_from_json, media_to_json
-from services.errors import AnswerError, FetchError
+from services.errors import AnswerError
 from services.files.intake import MediaFetcher
 from services.files.sent_store import SentFileStore
 from services.http.addresses import AddressRules
@@ -188,14 +188,6 @@ def test_a_file_of_the_web_is_taken_as_it_is(service: MediaFetcher) -> None:
         with pytest.raises(AnswerError) as caught:
             taken(content)
         assert caught.value.code == code
-
-
-def test_a_refused_address_is_an_error(service: MediaFetcher) -> None:
-    """The address of a message is written by who sent the message."""
-    with pytest.raises(FetchError) as caught:
-        fetched(service, "http://169.254.169.254/latest/meta-data")
-
-    assert caught.value.code == "media_not_allowed"
 
 
 def test_files_are_written_and_read() -> None:

@@ -135,14 +135,6 @@ def test_another_error_400_does_not_drop_stream_options(make: Make, server: Mock
     assert ask(provider, "年假").usage == Usage(31, 21, 10)
 
 
-@pytest.mark.parametrize("name", ["normal", "choices-null", "usage-everywhere", "whole", "length"])
-def test_tokens_are_emitted_once(make: Make, name: str) -> None:
-    """The usage is read wherever the server puts it, also if the answer ends with an error."""
-    answer = ask(make(), f"[[{name}]]")
-
-    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
-
-
 @pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
 def test_a_broken_answer_has_its_usage(make: Make, name: str) -> None:
     """The usage and the model that came before the error are emitted once, and an open <think> is closed."""

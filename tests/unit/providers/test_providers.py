@@ -37,24 +37,6 @@ class Parrot(BaseRAGProvider):
         return True
 
 
-def test_a_query_collects_the_stream() -> None:
-    """The content, ids, sources and usage of a whole answer."""
-    result = Parrot().query(Query("?", "u"), Deadline(60.0))
-
-    assert result.content == "新的"
-    assert result.metadata == {"provider": "parrot", "conversation_id": "c", "message_id": "m"}
-    assert (list(result.sources), result.usage["tokens"], result.usage["price"]) == ([{"title": "FAQ"}], 7, "0.1")
-
-
-def test_optional_methods_do_nothing() -> None:
-    """The default methods to cancel, to close and to check inputs do nothing."""
-    provider = Parrot()
-
-    provider.cancel(ProviderIds(), "u")
-    provider.close()
-    assert provider.missing_inputs() == []
-
-
 @pytest.mark.parametrize(
     "provider",
     [Parrot(), MockProvider(), dify_provider(base_url="https://dify.example", api_keys=["app-fake"])],

@@ -69,44 +69,6 @@ def browser(callback: StubCallback, modes: list[str], responses: ResponseServer)
         browser.http.close()
 
 
-def test_a_question_shows_a_bubble_that_grows_with_each_poll(
-    callback: StubCallback, browser: Browser, modes: list[str]
-) -> None:
-    """The reply to send has the first frame and a key; each poll with the key returns the next frame.
-
-    The chosen user asks, after the mock Dify was set to the mode.
-    """
-    callback.grows("thinking", "**年假**", "**年假**十天")
-
-    sent = browser.send("年假", user="lisi", mode="silent").json()
-    grown = browser.post("/poll", bubble=sent["bubble"]).json()["frame"]
-    last = browser.post("/poll", bubble=sent["bubble"]).json()["frame"]
-
-    assert sent["frame"]["html"] == "<p>thinking</p>\n"
-    assert (grown["html"], grown["finish"], grown["bytes"]) == ("<p><strong>年假</strong></p>\n", False, 10)
-    assert (last["html"], last["finish"]) == ("<p><strong>年假</strong>十天</p>\n", True)
-    assert (callback.messages[0]["text"]["content"], callback.messages[0]["from"]) == ("年假", {"userid": "lisi"})
-    assert modes == ["silent"]
-
-
-def test_a_message_after_the_bubbles_end_is_shown_with_the_rules_it_breaks(
-    callback: StubCallback, browser: Browser
-) -> None:
-    """It is posted to the address of the question; the second one breaks a rule."""
-    key = browser.send("年假").json()["bubble"]
-    before = browser.post("/late", bubble=key).json()["messages"]
-    for _ in range(2):
-        body = {"msgtype": "markdown", "markdown": {"content": "**十天**"}}
-        browser.http.post(callback.messages[0]["response_url"], json=body, timeout=10)
-
-    first, second = browser.post("/late", bubble=key).json()["messages"]
-
-    assert before == []
-    assert first == {"html": "<p><strong>十天</strong></p>\n", "bytes": 10, "broken": [], "file": None, "card": None}
-    assert second["broken"] == ["the address was used before"]
-    assert browser.post("/late", bubble="unknown").json() == {"messages": []}
-
-
 @pytest.mark.parametrize(
     ("kind", "words", "msgtype"),
     [
@@ -142,18 +104,6 @@ def test_a_failed_question_is_reported_by_its_kind(callback: StubCallback, brows
     assert broken == {"error": "rule_broken", "detail": "the stream has no id"}
     assert (refused.status_code, refused.json()["error"], refused.json()["status"]) == (502, "refused", 403)
     assert browser.send().json()["error"] == "unreachable"
-
-
-def test_a_frame_that_breaks_a_rule_is_shown_with_the_rule(callback: StubCallback, browser: Browser) -> None:
-    """A bubble that can be shown keeps growing; its frame names the rules that it breaks."""
-    callback.grows("thinking", "年" * 6827, "short")
-
-    sent = browser.send().json()
-    polls = [browser.post("/poll", bubble=sent["bubble"]).json()["frame"] for _ in range(2)]
-
-    assert sent["frame"]["broken"] == []
-    assert polls[0]["broken"] == ["a frame of more than 20480 bytes: 20481"]
-    assert (polls[1]["broken"], polls[1]["finish"]) == (["the text shrank from 20481 to 5 bytes"], True)
 
 
 @pytest.mark.parametrize(
@@ -205,25 +155,6 @@ def test_the_page_loads_files_from_its_own_server_only(browser: Browser) -> None
         assert "https://" not in reply.text
     assert browser.get("/shared/page.html").status_code == 404
     assert browser.get("/shared/..%2fpages.py").status_code == 404
-
-
-def test_thumbs_are_sent_for_bubbles_that_have_them(callback: StubCallback, browser: Browser) -> None:
-    """Only a first frame with a `feedback.id` gives thumbs; each press is an event with words and reasons."""
-    plain = browser.send().json()
-    rated = {**frame("…", finish=False)["stream"], "feedback": {"id": "fb-1"}}
-    callback.reply = lambda message: None if message["msgtype"] == "event" else {"msgtype": "stream", "stream": rated}
-    sent = browser.send().json()
-    rating = {"rating": "inaccurate", "content": "more", "reasons": [2]}
-    pressed = browser.post("/rate", bubble=sent["bubble"], **rating)
-
-    assert (plain["rateable"], sent["rateable"]) == (False, True)
-    assert pressed.json() == {"rating": "inaccurate"}
-    event = callback.messages[-1]["event"]["feedback_event"]
-    assert event == {"id": "fb-1", "type": 2, "content": "more", "inaccurate_reason_list": [2]}
-    assert browser.post("/rate", bubble=plain["bubble"], **rating).json()["error"] == "rule_broken"
-    assert browser.post("/rate", bubble="gone", **rating).status_code == 404
-    for wrong in ({"rating": "good"}, {**rating, "reasons": "2"}, {**rating, "content": 5}):
-        assert browser.post("/rate", bubble=sent["bubble"], **wrong).status_code == 400
 
 
 CARD = {

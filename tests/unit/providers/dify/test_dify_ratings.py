@@ -71,19 +71,6 @@ def test_an_error_reply_is_raised_without_words(provider: BaseRAGProvider, dify:
     assert "机密" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"mock_fallback": True}, {"search_provider": "serper", "serper_api_key": "not-a-real-key"}]
-)
-def test_wrapped_providers_take_ratings(dify: MockDify, changes: dict[str, object]) -> None:
-    """With a search before it, and with the mock behind it."""
-    with closing(provider_of(dify)) as plain, closing(provider_of(dify, **changes)) as wrapped:
-        message_id = answered(plain)
-        wrapped.rate(message_id, "u1", "like", "")
-
-        assert wrapped.takes_ratings
-    assert dify.ratings == [(message_id, "like", "")]
-
-
 def test_a_patched_dify_gets_the_users_token(dify: MockDify) -> None:
     """After the bot's code, as with a question; without a token the code goes alone."""
     seen: list[str] = []

@@ -166,17 +166,6 @@ def test_retries_end_with_the_deadline(make: Make, dify: MockDify) -> None:
     assert len(dify.requests) == 1
 
 
-def test_an_abort_ends_the_pause_before_a_retry(make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture) -> None:
-    """A cancelled question is not sent again."""
-    deadline = Deadline(600.0)
-    when(lambda: "asking again" in caplog.text, lambda: deadline.abort("cancelled"))
-
-    error = error_of(make(backoff=100.0), "[[500-unknown]]", deadline=deadline)
-
-    assert error.code == "interrupted"
-    assert len(dify.requests) == 1
-
-
 def test_a_refused_connection_is_unreachable_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection is retried as often as a 5xx, and the log does not contain the address."""
     url = f"http://127.0.0.1:{free_port()}"
@@ -285,17 +274,6 @@ def test_an_abort_interrupts_a_blocked_read_over_tls(
 
     assert error.code == "interrupted"
     assert len(server.heads) == 1
-
-
-def test_an_abort_after_the_end_leaves_the_connection_open(make: Make, dify: MockDify) -> None:
-    """The connection is back in the pool: a late abort by its earlier user does not close it for the next one."""
-    service, deadline = make(), Deadline(600.0)
-    with service.chat_messages(question("[[chat]]"), authorization=KEY, deadline=deadline) as stream:
-        assert len(list(stream)) > 1
-        deadline.abort("cancelled")
-        assert ask(service, "[[chat]]")[-1] == "message_end"
-
-    assert dify.accepted_connections == 1
 
 
 def test_max_concurrent_limits_the_questions_in_flight(make: Make, dify: MockDify) -> None:

@@ -10,7 +10,6 @@ from services.errors import ProviderError
 from services.models import ProviderIds, Query
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.suggestions import WITHOUT_SECONDS, SuggestedQuestions
-from services.providers.mock import MockFallback, MockProvider
 from tests.support.servers.processes import FakeClock
 from tests.unit.providers.dify.conftest import Make
 from utils.deadline import Deadline
@@ -104,9 +103,3 @@ def test_wrong_values_are_left_out(dify: MockDify, provider: DifyProvider) -> No
     dify.suggested = ("病假呢", 5, None, "")  # type: ignore[assignment]
 
     assert suggested(provider, ask(provider)) == ["病假呢"]
-
-
-def test_wrapped_providers_suggest_too(provider: DifyProvider) -> None:
-    """The search and the mock's fallback pass it on; the mock has none."""
-    assert MockFallback(provider, MockProvider()).suggest == provider.suggest
-    assert MockProvider().suggest is None
