@@ -46,6 +46,8 @@ class Driver(ABC):
     #: Scripts that every mock has: an endless answer, and an error reply to a wrong key.
     drip, unauthorized = "drip", "401"
 
+    #: The mock service.
+    far: MockDify | MockAnswering
     #: A script whose stream breaks off although the service keeps the answer; "" if the provider recovers none.
     lost = ""
 
@@ -123,7 +125,7 @@ class DifyDriver(Driver):
     failures: Mapping[str, str] = {**breaks, **reported, **ends}
 
     def __init__(self, folder: Path) -> None:
-        self.far = MockDify(ping_every=0.02, slow=0.001).start()
+        self.far: MockDify = MockDify(ping_every=0.02, slow=0.001).start()
 
     def provider(self, *, timeout: float = TIMEOUT, grace: float = TIMEOUT) -> BaseRAGProvider:
         return self._at(self.far.base_url, timeout=timeout, end_grace=grace, failure_grace=grace, linger=grace)

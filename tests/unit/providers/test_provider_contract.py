@@ -179,6 +179,8 @@ def test_a_server_that_is_down_is_unhealthy_and_unreachable(driver: Driver) -> N
 def test_an_abort_wakes_a_reader_that_waits(driver: Driver) -> None:
     """An abort by another thread ends a read from a server that sends nothing, and closes the connection."""
     deadline = Deadline(600.0)
+    # Longer than a test may take: the server's end of the stream would end the read, too.
+    driver.far.limit = 600.0
     when(lambda: driver.open_streams, lambda: deadline.abort("cancelled"))
 
     assert ask(driver.provider(timeout=600.0), "[[silent]]", deadline=deadline).code == "interrupted"

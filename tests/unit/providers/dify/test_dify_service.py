@@ -247,16 +247,6 @@ def test_a_slow_caller_is_not_silence(make: Make) -> None:
         assert [event["event"] for event in events][-1] == "workflow_finished"
 
 
-@pytest.mark.parametrize("script", ["no-headers", "silent-close-delimited", "ping-only", "drip-events"])
-def test_an_abort_interrupts_a_blocked_read(make: Make, dify: MockDify, script: str) -> None:
-    """An abort by another thread ends a read that would last for minutes, and closes the connection to Dify."""
-    deadline = Deadline(600.0)
-    when(lambda: dify.open_streams, lambda: deadline.abort("cancelled"))
-
-    assert error_of(make(timeout=600.0), f"[[{script}]]", deadline=deadline).code == "interrupted"
-    wait_until(lambda: dify.open_streams == 0)
-
-
 @pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked\r\n\r\n", b"Connection: close\r\n\r\n"])
 def test_an_abort_interrupts_a_blocked_read_over_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: bytes
