@@ -10,6 +10,10 @@ conversation's `CONVERSATION_TTL` starts anew with each question; its id is writ
 answer up as after a takeover, and does not ask again. A provider's id, the answer's cost and its sources are stored
 beside the text.
 
+**Apps.** Which app answers is known when the person is: `Answerer._admitted` chooses it by the rules, and the stream's
+field `app` keeps it for every later owner. The question waits in the queue of the bot's own app (`conversation`), and
+its memory and forms are those of the app that answers (`_key`).
+
 **Commands.** `commands.py` stops answers, asks the last question again and hands it over, for WeCom's users. A question
 is noted in its person's list of the chat (`asked_store.py`) in the round trip that opens its stream, so a command knows
 the earlier ones, also when it is delivered again.

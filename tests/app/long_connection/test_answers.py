@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from demo.wecom.long_connection.user import LongConnectionUser
 from services import metrics
+from services.providers.mock import mock_answer
 from services.streams.records import Snapshot
 from services.wecom.long_connection import answers
 from services.wecom.long_connection.lease_store import bot_key
@@ -62,6 +65,20 @@ def test_commands_work_as_in_callbacks(alice: LongConnectionUser) -> None:
 
     assert alice.sees_finish(bubble) == ZH["reset_done"]
     assert len(bubble.frames) == 1
+
+
+def test_a_rule_chooses_the_app(wecom: LongConnectionServer, dify: MockDify, redis_url: str, tmp_path: Path) -> None:
+    """As over callbacks; the bot's own app would give another answer."""
+    rules = tmp_path / "access.yaml"
+    rules.write_text("- {allow: true}\n- {person: zhangsan, allow: true, use: hr-app}\n", "utf-8")
+    own = {"APPS": json.dumps({"hr-app": dify_settings(dify.base_url)}), "ACCESS_FILE": str(rules)}
+    with AppServer(redis_url, **websocket_settings(wecom), DRAIN_SECONDS="0", **own):
+        wecom.wait_until(lambda: wecom.subscribed(BOT_ID) > 0)
+        zhangsan, lisi = wecom.user("zhangsan"), wecom.user("lisi")
+
+        shown = [user.sees_finish(user.says(QUESTION)) for user in (zhangsan, lisi)]
+
+    assert shown == [whole(QUESTION), render_frame(mock_answer(QUESTION), growing=False)]
 
 
 def test_a_redelivered_message_is_answered_once(alice: LongConnectionUser, dify: MockDify) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,3 +268,14 @@ def test_the_sources_are_sealed(server: AppServer, person: WeComUser, redis_serv
 
     assert fields["attached"]
     assert "9d1c" not in str(fields)
+
+
+def test_an_app_of_the_rules_serves_its_own_files(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """A relative address is one of the app that answers; the bot's own app, the built-in mock, serves none."""
+    rules = tmp_path / "access.yaml"
+    rules.write_text("- {allow: true, use: hr-app}", "utf-8")
+    apps = json.dumps({"hr-app": dify_settings(dify.base_url)})
+    with AppServer(redis_url, APPS=apps, ACCESS_FILE=str(rules)) as server, server.user() as person:
+        bubble = answered(person, f"![房子]({signed('photo')})")
+
+    assert [image(picture).size for picture in bubble.last.pictures] == [(480, 300)]

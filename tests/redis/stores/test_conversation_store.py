@@ -56,6 +56,17 @@ def test_a_conversation_expires_after_its_last_use(store: ConversationStore, red
     assert 0 < redis_client.pttl(key) <= 100_000
 
 
+def test_a_conversation_lives_on_from_each_look(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """The question in whose queue it is not uses it too: that of another app."""
+    key = store.key("app", QUESTION)
+    store.remember(key, Memory("c1", "0"))
+    redis_client.pexpire(key, 5_000)
+
+    store.load(key)
+
+    assert 5_000 < redis_client.pttl(key) <= 100_000
+
+
 def test_an_empty_id_deletes_the_conversation(store: ConversationStore) -> None:
     """Nothing is loaded after it."""
     key = store.key("app", QUESTION)

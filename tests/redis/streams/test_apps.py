@@ -346,6 +346,13 @@ def test_a_form_is_answered_at_the_app_that_asks(company: Company) -> None:
     assert (company.hr.own_forms.submitted, company.own.own_forms.submitted) == (["yes"], [])
 
 
+def test_words_answer_a_form_of_the_persons_app(company: Company) -> None:
+    company.hr.asks_back = True
+    company.asks("请假")
+
+    assert company.asks("1", at=company.there).text == "已批准"
+
+
 def test_an_unknown_form_is_gone_at_every_app(company: Company) -> None:
     assert company.asks("好", choice=clicked_choice("0" * 24, 0)).error_code == "form_gone"
 

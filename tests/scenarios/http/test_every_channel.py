@@ -1,10 +1,12 @@
-"""The same question through every endpoint gets the same answer, with every provider."""
+"""The same question through every endpoint gets the same answer, with every provider and from an app of the rules."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis
@@ -56,7 +58,15 @@ def _mock(stack: ExitStack) -> Answering:
     return {"RAG_PROVIDER": "mock"}, mock_answer
 
 
-PROVIDERS = {"dify": _dify, "openai": _openai, "context": _context, "custom": _custom, "mock": _mock}
+def _app(stack: ExitStack) -> Answering:
+    """The bot's own app is the built-in mock, and a rule chooses another one."""
+    settings, expected = _dify(stack)
+    rules = Path(stack.enter_context(TemporaryDirectory())) / "access.yaml"
+    rules.write_text("- {allow: true, use: hr-app}\n", "utf-8")
+    return {"RAG_PROVIDER": "mock", "APPS": json.dumps({"hr-app": settings}), "ACCESS_FILE": str(rules)}, expected
+
+
+PROVIDERS = {"dify": _dify, "openai": _openai, "context": _context, "custom": _custom, "mock": _mock, "app": _app}
 
 
 @pytest.fixture(params=sorted(PROVIDERS))
