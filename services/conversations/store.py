@@ -90,7 +90,7 @@ class ConversationStore:
         #: Streams in one queue at most, the running one included.
         self._queue = queue
         self._queue_ttl = queue_ttl
-        # A question's key is made three times, and most of its parts are common to many questions.
+        # A question's key is made several times, and most of its parts are common to many questions.
         self._hidden = lru_cache(1024)(_hide)
 
     def key(self, app: str, question: Question, *, bot: str = "", shared: bool = False) -> ConversationKey:
