@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bootstrap.blueprints import (
     file_uploads,
+    register_admin,
     register_batches,
     register_docs,
     register_http_chat,
@@ -87,6 +88,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     pushes = subscribe_bots(container, messages)
     uploads = file_uploads(container)
     register_sockets(app, container, callers, administrators, uploads)
+    register_admin(app, container, administrators)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)
     register_pushes(app, container, callers, pushes)

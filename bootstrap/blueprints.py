@@ -8,6 +8,7 @@ from functools import partial
 from flask import Flask
 
 from bootstrap.container import Container
+from channels.admin.endpoints import admin_blueprint
 from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
@@ -39,6 +40,7 @@ from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
+from services.streams.listing import RunningStreams
 from services.wecom.long_connection.pushes import PushInbox, PushSender
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
@@ -126,6 +128,18 @@ def register_sockets(
     )
     app.register_blueprint(pages_blueprint(texts=texts, app_name=settings.app_name, ws_path=settings.ws_path))
     app.register_blueprint(connections_blueprint(sockets, administrators))
+
+
+def register_admin(app: Flask, container: Container, administrators: Administrators) -> None:
+    """Register the administrators' API."""
+    blueprint = admin_blueprint(
+        administrators,
+        running=RunningStreams(container.runner, lease=container.settings.stream_lease),
+        streams=container.streams,
+        cancel=container.gateway.cancel_any,
+        audit=container.admin_store,
+    )
+    app.register_blueprint(blueprint)
 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileUploads) -> None:

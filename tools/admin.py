@@ -3,7 +3,8 @@
     python -m tools.admin token create NAME viewer|operator|admin [--setting]
     python -m tools.admin token list
     python -m tools.admin token revoke NAME
-    python -m tools.admin audit [--since TIME] [--until TIME] [--name NAME] [--action ACTION] [--limit N]
+    python -m tools.admin audit [--since TIME] [--until TIME] [--name NAME] [--action ACTION]
+                                 [--object OBJECT] [--limit N]
 
 A created token is printed once; the database keeps its digest, and every replica accepts it at once. A revoked one is
 refused within five seconds. --setting stores nothing and prints an entry of ADMIN_TOKENS instead, with the digest. The
@@ -26,7 +27,7 @@ from typing import Any
 from config.checks.values import HASHED
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
-from services.admin.sql_store import Act, AdminStore
+from services.admin.sql_store import Act, AdminStore, AuditFilter
 from services.admin.tokens import ROLES, digest_of, new_token
 from tools._log import output
 from tools._log.times import moment, now_in
@@ -75,6 +76,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     audit.add_argument("--until", default="", metavar="TIME")
     audit.add_argument("--name", default="", help="only what this one did")
     audit.add_argument("--action", default="", help="only this, such as socket.disconnect")
+    audit.add_argument("--object", default="", help="only what was done to this, such as a stream's id")
     audit.add_argument("--limit", type=int, default=SHOWN, metavar="N", help=f"rows ({SHOWN}); 0 is all")
     output.add_formats(audit)
     return parser.parse_args(argv)
@@ -120,7 +122,7 @@ def _audit(store: AdminStore, settings: Settings, options: argparse.Namespace) -
         until = moment(options.until, now, end=True) if options.until else None
     except ValueError as exc:
         raise SettingsError(f"--since or --until: {exc}") from exc
-    rows = store.audit(since, until, name=options.name, action=options.action)
+    rows = store.audit(AuditFilter(since, until, options.name, options.action, options.object))
     found = ({"time": row.time, **row.act._asdict()} for row in rows)
     names = ("time", *Act._fields)
     output.write(

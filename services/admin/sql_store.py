@@ -7,10 +7,10 @@ laibao_audit          one row per change, export and look at words, in their ord
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -81,6 +81,26 @@ class Audited(NamedTuple):
     act: Act
 
 
+class AuditFilter(NamedTuple):
+    """Which rows of the audit; "" and None are all. `until` is exclusive."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    name: str = ""
+    action: str = ""
+    object: str = ""
+
+    @property
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """The conditions on rows of the audit."""
+        made = [AUDIT.c[name] == value for name, value in self._asdict().items() if value and isinstance(value, str)]
+        made += [AUDIT.c.time >= self.since] if self.since else []
+        return [*made, AUDIT.c.time < self.until] if self.until else made
+
+
+EVERY = AuditFilter()
+
+
 class AdminStore:
     """Owns the tables above. Every method raises `StoreUnavailable` while the database is away."""
 
@@ -118,18 +138,19 @@ class AdminStore:
         """Add a row to the audit."""
         self._database.transact(partial(_record, act=act, now=self._now()))
 
-    def audit(
-        self, since: datetime | None = None, until: datetime | None = None, *, name: str = "", action: str = ""
-    ) -> Iterator[Audited]:
-        """Yield the rows of a time, the newest first; `name` and `action` choose."""
-        chosen = [AUDIT.c.time >= since] if since else []
-        chosen += [AUDIT.c.time < until] if until else []
-        chosen += [AUDIT.c.name == name] if name else []
-        chosen += [AUDIT.c.action == action] if action else []
+    def audit(self, chosen: AuditFilter = EVERY) -> Iterator[Audited]:
+        """Yield the rows, the newest first."""
         last: int | None = None
-        while rows := self._page(chosen, last):
-            yield from (Audited(row.id, row.time, Act._make(row[2:])) for row in rows)
+        while rows := self.audit_page(chosen, last):
+            yield from rows
             last = rows[-1].id
+
+    def audit_page(self, chosen: AuditFilter, last: int | None = None, most: int = AT_ONCE) -> list[Audited]:
+        """Return the newest rows; with `last`, the id of the last row of a page, those of the next page."""
+        older = [AUDIT.c.id < last] if last is not None else []
+        page = sa.select(AUDIT).where(*chosen.clauses, *older).order_by(AUDIT.c.id.desc()).limit(most)
+        rows = self._database.read(lambda connection: connection.execute(page).all())
+        return [Audited(row.id, row.time, Act._make(row[2:])) for row in rows]
 
     def delete_audit(self, before: datetime) -> int:
         """Delete some rows of the audit that are older; return how many."""
@@ -137,11 +158,6 @@ class AdminStore:
 
     def close(self) -> None:
         self._database.close()
-
-    def _page(self, chosen: Sequence[sa.ColumnElement[bool]], last: int | None) -> Sequence[sa.Row[Any]]:
-        older = [AUDIT.c.id < last] if last is not None else []
-        page = sa.select(AUDIT).where(*chosen, *older).order_by(AUDIT.c.id.desc()).limit(AT_ONCE)
-        return self._database.read(lambda connection: connection.execute(page).all())
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -162,6 +162,10 @@ class Gateway:
         snapshot = self._streams.read(stream_id) or self._manager.known(stream_id)
         if not snapshot or not self._access.allows(snapshot.access, bot, principal, chat):
             return ""
+        return self.cancel_any(stream_id)
+
+    def cancel_any(self, stream_id: str) -> str:
+        """End a running stream for an administrator, as `cancel` does for its reader."""
         status = self._streams.cancel(stream_id)
         if status == "processing" and (owned := self._manager.owned(stream_id)):
             owned.touch()

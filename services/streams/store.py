@@ -315,5 +315,10 @@ def running_key(stream_id: str) -> str:
     return _shard_key(zlib.crc32(stream_id.encode()) % RUNNING_SHARDS)
 
 
+def running_keys() -> list[str]:
+    """Return the keys of the index of running streams."""
+    return [_shard_key(shard) for shard in range(RUNNING_SHARDS)]
+
+
 def _shard_key(shard: int) -> str:
     return f"dify_streams:running:{shard}"

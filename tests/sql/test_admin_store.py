@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from services.admin.sql_store import AT_ONCE, Act, AdminStore
+from services.admin.sql_store import AT_ONCE, Act, AdminStore, AuditFilter
 from services.admin.tokens import Administrator
 from tests.support.batches.shelf import at_once
 from tests.support.schema import migrated
@@ -68,9 +68,9 @@ def test_the_audit_has_every_act_newest_first(store: AdminStore, clock: FakeCloc
     assert (newest.time, newest.act) == (AT + timedelta(seconds=60), BY)
     assert [row.act.object for row in rest] == [f"s{number}" for number in reversed(range(AT_ONCE + 1))]
     assert rest[0].act[:4] == ("王", "operator", "2001:db8::1", "stream.cancel")
-    assert [row.act.object for row in store.audit(name="root")] == ["wang"]
-    assert len(list(store.audit(AT, AT + timedelta(seconds=60), action="stream.cancel"))) == AT_ONCE + 1
-    assert list(store.audit(until=AT)) == []
+    assert [row.act.object for row in store.audit(AuditFilter(name="root"))] == ["wang"]
+    assert len(list(store.audit(AuditFilter(AT, AT + timedelta(seconds=60), action="stream.cancel")))) == AT_ONCE + 1
+    assert list(store.audit(AuditFilter(until=AT))) == []
 
 
 def test_an_old_audit_is_deleted_in_bounded_steps(store: AdminStore, clock: FakeClock) -> None:

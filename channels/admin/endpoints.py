@@ -1,0 +1,247 @@
+"""The administrators' API: answers in progress on all replicas, and the audit. Who may what is by role."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Protocol
+
+from flask import Blueprint, Response
+from pydantic import AwareDatetime, BeforeValidator, Field
+
+from channels.web.guarded import Administrators, AdminRefused
+from channels.web.rest import STORE_CODE, Operation, RestError, RestModel, envelope, params
+from services.admin.sql_store import Audited, AuditFilter
+from services.errors import StoreUnavailable
+from services.streams.listing import StreamRow
+from services.streams.records import Chunk
+
+log = logging.getLogger(__name__)
+
+
+def _is_text(value: Any) -> Any:
+    """Refuse numbers, which pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and "-" not in value:
+        raise ValueError("a time with its zone, such as 2026-11-24T08:00:00+08:00")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+#: Rows of one reply at most, and by default.
+MOST, USUAL = 500, 100
+
+
+class LiveAsked(RestModel):
+    """Which answers in progress."""
+
+    limit: int = Field(USUAL, ge=1, le=MOST, description="Answers at most, the newest first.")
+
+
+class LiveStream(RestModel):
+    """An answer in progress, without its words."""
+
+    stream_id: str
+    person: str = Field(description="WeCom's userid, `key:<fingerprint>`, or `user:<user_code>`.")
+    channel: str
+    bot: str
+    created_time: str
+    age_seconds: float
+    bytes: int = Field(description="Bytes of text so far.")
+    state: str = Field(examples=["being answered"], description="In words.")
+    owner: str = Field(description="The replica that writes it.")
+    silent_seconds: float = Field(description="Since the owner's last sign of life; 0 while its lease is valid.")
+    takeovers: int
+
+
+class Live(RestModel):
+    """The answers in progress on all replicas."""
+
+    total: int
+    streams: list[LiveStream]
+
+
+class LiveText(RestModel):
+    """The words of an answer in progress, or of one that has ended but not expired."""
+
+    stream_id: str
+    status: Literal["processing", "completed", "error", "cancelled"]
+    question: str
+    text: str = Field(description="The whole text so far.")
+
+
+class LiveCancelled(RestModel):
+    """An answer that an administrator cancelled."""
+
+    stream_id: str
+    was: str = Field(examples=["processing"], description="Its status before; only `processing` is changed.")
+
+
+class AuditAsked(RestModel):
+    """Which rows of the audit."""
+
+    since: Time | None = Field(None, description="With a time zone, such as 2026-11-24T08:00:00+08:00.")
+    until: Time | None = Field(None, description="Exclusive.")
+    name: str = Field("", description="Only what this administrator did.")
+    action: str = Field("", description="Only this, such as `stream.cancel`.")
+    object: str = Field("", description="Only what was done to this, such as a stream's id.")
+    cursor: int | None = Field(None, description="`next` of the page before.")
+    limit: int = Field(USUAL, ge=1, le=MOST)
+
+
+class AuditRow(RestModel):
+    """What an administrator did."""
+
+    id: int
+    time: str
+    name: str
+    role: str
+    address: str = Field(description="Left empty by tools.")
+    action: str = Field(examples=["stream.cancel"])
+    object: str
+    before: str | None
+    after: str | None
+
+
+class AuditPage(RestModel):
+    """Rows of the audit, the newest first."""
+
+    rows: list[AuditRow]
+    next: int | None = Field(description="The `cursor` of the next page; null at the end.")
+
+
+TAG = "administration"
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/admin/live",
+        "Answers in progress",
+        TAG,
+        query=LiveAsked,
+        answers={200: Live},
+        auth="viewer",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/live/{stream_id}",
+        "The text of an answer in progress",
+        TAG,
+        answers={200: LiveText},
+        auth="admin",
+        description="It has words of people: each look is audited as `stream.read`.",
+    ),
+    Operation(
+        "POST",
+        "/api/admin/live/{stream_id}/cancel",
+        "Cancel an answer",
+        TAG,
+        answers={200: LiveCancelled},
+        auth="operator",
+        description="Its reader sees it as cancelled, and the provider's run is stopped. Audited as `stream.cancel`.",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/audit",
+        "What administrators did",
+        TAG,
+        query=AuditAsked,
+        answers={200: AuditPage, 422: None},
+        auth="admin",
+        description="The same as `python -m tools.admin audit`. Without a database there is none: 404.",
+    ),
+)
+
+
+class Running(Protocol):
+    """The answers in progress, as `RunningStreams` lists them."""
+
+    def rows(self, most: int) -> tuple[list[StreamRow], int]: ...
+
+
+class Streams(Protocol):
+    """The streams in Redis, as `StreamStore` loads them."""
+
+    def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]: ...
+
+
+class Audit(Protocol):
+    """The audit, as `AdminStore` has it."""
+
+    def audit_page(self, chosen: AuditFilter, last: int | None, most: int) -> list[Audited]: ...
+
+
+def admin_blueprint(
+    administrators: Administrators,
+    *,
+    running: Running,
+    streams: Streams,
+    cancel: Callable[[str], str],
+    audit: Audit | None,
+) -> Blueprint:
+    """Return the addresses below /api/admin/.
+
+    `cancel` ends a running stream, and returns the status before, "" for an unknown one. `audit` is None without a
+    database.
+    """
+    routes = Blueprint("admin", __name__)
+
+    @routes.errorhandler(AdminRefused)
+    def refuse(refused: AdminRefused) -> Response:
+        return envelope(status=refused.status, headers=refused.headers)
+
+    @routes.errorhandler(StoreUnavailable)
+    def away(error: StoreUnavailable) -> Response:
+        log.warning("request failed", extra={"code": error.code, "cause": str(error)})
+        return envelope(status=503, code=STORE_CODE, headers={"Retry-After": "5"})
+
+    @routes.get("/api/admin/live")
+    def live() -> Response:
+        administrators.check("viewer")
+        rows, total = running.rows(params(LiveAsked).limit)
+        return envelope({"total": total, "streams": [_live(row) for row in rows]})
+
+    @routes.get("/api/admin/live/<stream_id>")
+    def text(stream_id: str) -> Response:
+        administrators.record(administrators.check("admin"), "stream.read", stream_id)
+        fields, chunks = streams.load(stream_id)
+        if not fields:
+            raise RestError(404, reason="stream_unknown")
+        said = "".join(chunk.content for chunk in chunks[int(fields["start"]) :] if not chunk.is_error)
+        return envelope(
+            {"stream_id": stream_id, "status": fields["status"], "question": fields["content"], "text": said}
+        )
+
+    @routes.post("/api/admin/live/<stream_id>/cancel")
+    def end(stream_id: str) -> Response:
+        administrators.record(administrators.check("operator"), "stream.cancel", stream_id)
+        if not (was := cancel(stream_id)):
+            raise RestError(404, reason="stream_unknown")
+        return envelope({"stream_id": stream_id, "was": was})
+
+    @routes.get("/api/admin/audit")
+    def acts() -> Response:
+        administrators.check("admin")
+        asked = params(AuditAsked)
+        if audit is None:
+            raise RestError(404)
+        chosen = AuditFilter(asked.since, asked.until, asked.name, asked.action, asked.object)
+        found = audit.audit_page(chosen, asked.cursor, asked.limit)
+        following = found[-1].id if len(found) == asked.limit else None
+        return envelope({"rows": [_act(row) for row in found], "next": following})
+
+    return routes
+
+
+def _live(row: StreamRow) -> dict[str, Any]:
+    given = asdict(row)
+    named = {"stream_id": row.stream, "age_seconds": row.age, "silent_seconds": row.silent}
+    return {name: named.get(name, given.get(name)) for name in LiveStream.model_fields}
+
+
+def _act(row: Audited) -> dict[str, Any]:
+    return {"id": row.id, "time": _iso(row.time), **row.act._asdict()}
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

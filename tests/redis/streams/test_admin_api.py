@@ -1,0 +1,174 @@
+"""The administrators' API over streams: answers of every replica are listed, read and cancelled, by role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from channels.admin.endpoints import Audit, admin_blueprint
+from channels.web.errors import register_rest_errors
+from channels.web.guarded import Administrators
+from services.admin.sql_store import Act, Audited, AuditFilter
+from services.admin.tokens import AdminTokens, GivenToken, Role
+from services.identity.guesses import Guesses
+from services.streams.listing import PER_SHARD, RunningStreams
+from services.streams.store import RUNNING_SHARDS
+from tests.support.servers.processes import wait_until
+from tests.support.streams.desk import Desk, SlowProvider
+
+ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+class Office:
+    """Two replicas on one Redis; administrators of each role use the API of the second, and the first one answers."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.provider = SlowProvider()
+        self.owner, self.other = Desk(redis_url, self.provider), Desk(redis_url, self.provider)
+        self.acts: list[Act] = []
+        self.client = self.serve(None)
+
+    def serve(self, audit: Audit | None) -> FlaskClient:
+        """Serve the API of the second replica."""
+        tokens = AdminTokens(GivenToken(f"{role}-name", role, f"fake-token-of-{role}") for role in ROLES)
+        container = self.other.container
+        blueprint = admin_blueprint(
+            Administrators(tokens, Guesses(), None, self.acts.append),
+            running=RunningStreams(container.runner, lease=12.0),
+            streams=container.streams,
+            cancel=container.gateway.cancel_any,
+            audit=audit,
+        )
+        app = Flask("admin")
+        app.register_blueprint(blueprint)
+        register_rest_errors(app, container.texts, {})
+        self.client = app.test_client()
+        return self.client
+
+    def as_role(self, role: str, method: str, path: str) -> tuple[int, Any]:
+        """Send a request as the administrator of a role; return the status and the data."""
+        headers = {"Authorization": f"Bearer fake-token-of-{role}"} if role else {}
+        reply = self.client.open(f"/api/admin/{path}", method=method, headers=headers)
+        return reply.status_code, reply.get_json()["data"]
+
+    def close(self) -> None:
+        self.provider.go_on.set()
+        self.owner.close()
+        self.other.close()
+
+
+@pytest.fixture
+def office(redis_url: str) -> Iterator[Office]:
+    office = Office(redis_url)
+    yield office
+    office.close()
+
+
+def test_answers_of_every_replica_are_listed_without_words(office: Office) -> None:
+    """An answer leaves the list when it ends."""
+    streams = [office.owner.asks(f"机密{number}", msgid=f"m{number}").stream_id for number in range(3)]
+
+    status, data = office.as_role("viewer", "GET", "live")
+
+    assert (status, data["total"]) == (200, 3)
+    assert {row["stream_id"] for row in data["streams"]} == set(streams)
+    assert {(row["person"], row["channel"], row["bot"]) for row in data["streams"]} == {
+        ("zhangsan", "wecom", "default")
+    }
+    assert "机密" not in str(data)
+    assert len(office.as_role("viewer", "GET", "live?limit=2")[1]["streams"]) == 2
+
+    office.provider.go_on.set()
+    wait_until(lambda: office.as_role("viewer", "GET", "live")[1] == {"total": 0, "streams": []})
+
+
+def test_an_operator_cancels_an_answer_of_another_replica(office: Office) -> None:
+    """Its owner ends it; the audit has who did it, and an unknown stream is a 404."""
+    stream_id = office.owner.asks().stream_id
+
+    status, data = office.as_role("operator", "POST", f"live/{stream_id}/cancel")
+
+    assert (status, data) == (200, {"stream_id": stream_id, "was": "processing"})
+    assert office.owner.sees_end(stream_id).status == "cancelled"
+    assert office.acts == [Act("operator-name", "operator", "127.0.0.1", "stream.cancel", stream_id)]
+    assert office.as_role("operator", "POST", f"live/{stream_id}/cancel")[1]["was"] == "cancelled"
+    assert office.as_role("operator", "POST", "live/unknown/cancel") == (404, {"reason": "stream_unknown"})
+
+
+def test_each_look_at_words_is_in_the_audit(office: Office) -> None:
+    """An admin sees question and text of a stream, which stays unread for its reader."""
+    stream_id = office.owner.asks("年假?").stream_id
+    office.provider.go_on.set()
+    office.owner.sees_end(stream_id)
+
+    status, data = office.as_role("admin", "GET", f"live/{stream_id}")
+
+    assert (status, data["question"], data["status"]) == (200, "年假?", "completed")
+    assert data["text"].startswith("答：年假?")
+    assert [act.action for act in office.acts] == ["stream.read"]
+    assert office.as_role("admin", "GET", "live/unknown")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "least"),
+    [
+        ("GET", "live", "viewer"),
+        ("GET", "live/s1", "admin"),
+        ("POST", "live/s1/cancel", "operator"),
+        ("GET", "audit", "admin"),
+    ],
+)
+def test_the_server_refuses_what_a_role_may_not(office: Office, method: str, path: str, least: Role) -> None:
+    """401 without a token, 403 below the role; nothing is done, and nothing comes into the audit."""
+    below = ROLES[: ROLES.index(least)]
+
+    assert office.as_role("", method, path)[0] == 401
+    assert [office.as_role(role, method, path)[0] for role in below] == [403] * len(below)
+    assert office.acts == []
+    assert office.as_role(least, method, path)[0] in (200, 404)
+
+
+class PagedAudit:
+    """An audit of three rows."""
+
+    def __init__(self) -> None:
+        self.asked: list[AuditFilter] = []
+
+    def audit_page(self, chosen: AuditFilter, last: int | None, most: int) -> list[Audited]:
+        self.asked.append(chosen)
+        ids = [number for number in (3, 2, 1) if last is None or number < last]
+        return [
+            Audited(number, NOW, Act("wang", "operator", "", "stream.cancel", f"s{number}")) for number in ids[:most]
+        ]
+
+
+def test_the_audit_is_read_in_pages(office: Office) -> None:
+    """Newest first; `next` leads on, and is null at the end. A wrong parameter is named."""
+    audit = PagedAudit()
+    office.serve(audit)
+
+    first = office.as_role("admin", "GET", "audit?limit=2&object=s1&since=2026-11-24T08:00:00%2B08:00")[1]
+    last = office.as_role("admin", "GET", f"audit?limit=2&cursor={first['next']}")[1]
+
+    assert [row["object"] for row in (*first["rows"], *last["rows"])] == ["s3", "s2", "s1"]
+    assert (first["rows"][0]["time"], last["next"]) == ("2026-11-24T08:00:00.000Z", None)
+    assert audit.asked[0] == AuditFilter(datetime(2026, 11, 24, tzinfo=UTC), object="s1")
+    assert office.as_role("admin", "GET", "audit?since=yesterday")[0] == 422
+
+
+def test_a_list_of_thousands_is_a_bounded_sample(office: Office) -> None:
+    """The number of commands does not grow with the number of answers."""
+    for shard in range(RUNNING_SHARDS):
+        members = {f"gone-{shard}-{number}": 1.0 for number in range(PER_SHARD + 10)}
+        office.other.client.zadd(f"dify_streams:running:{shard}", members)
+    running = RunningStreams(office.other.runner, lease=12.0)
+
+    rows, total = running.rows(100)
+
+    assert (rows, total) == ([], RUNNING_SHARDS * (PER_SHARD + 10))
