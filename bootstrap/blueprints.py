@@ -48,7 +48,7 @@ from utils.questions.detection import detect
 
 
 def register_pushes(app: Flask, container: Container, callers: GuardedCallers, sender: PushSender) -> None:
-    """Register `/api/push`; bots in callback mode cannot send what it takes."""
+    """Register `/api/push`; it refuses pushes to bots in callback mode, which cannot send them."""
     stores = container.long_stores
     bots = {name: bot.mode == "websocket" for name, bot in container.settings.bots.items()}
     inbox = PushInbox(stores.pushes, stores.allowance, stores.keys, bots=bots, wake=sender.wake)

@@ -93,7 +93,7 @@ def without_partial_tag(text: str) -> str:
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
-    """Yield the tags that are not code. Within thinking there is no code; after any tag its name tells what follows."""
+    """Yield the tags that are not code. Code is not recognised within thinking."""
     position, thinking = 0, False
     tag, fence, code = TAG.search(text), opening_fence(text, 0), _CodeInLines(text)
     while tag:

@@ -150,7 +150,7 @@ class Socket:
         finally:
             self._wire.lose()
             if self._mask:
-                # A client's connection belongs to nobody else.
+                # A client made the connection; on a server gunicorn closes it.
                 self._sock.close()
 
     def _begin_close(self, code: int, reason: str) -> bool:
@@ -189,7 +189,7 @@ class Socket:
         if self.closing:
             if now >= self._wire.end:
                 self._wire.lose()
-            # Once both have closed, only a thread that is still writing keeps the connection, and it wakes nobody.
+            # Once both have closed, only a thread that still writes keeps the connection; it does not wake this one.
             return min(BUSY_SECONDS if self._both_closed else math.inf, self._wire.end - now)
         if now >= self._next_beat:
             self._next_beat = now + self._times.heartbeat_interval

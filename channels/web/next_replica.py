@@ -13,7 +13,7 @@ from flask import Request
 
 #: The header by which nginx says that it has such a location.
 OFFER = "X-Laibao-Next"
-#: nginx sends the request there, and this reply to nobody.
+#: nginx sends the request to this location, and drops the reply that has the header.
 NEXT: Mapping[str, str] = MappingProxyType({"X-Accel-Redirect": "@next_replica"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 #: Items of a cancelled task that are stopped before `cancel` returns; their workers' watch stops the others.
 STOPPED_AT_ONCE = 50
-#: Texts, with what is given beside each, after whose digest other requests are served: up to 100 µs for one of them.
+#: Texts of a submission whose digest is computed before other requests are served: up to 100 µs for each text.
 DIGESTED_AT_ONCE = 100
 
 

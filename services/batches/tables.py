@@ -105,5 +105,5 @@ GATES = table("laibao_batch_gates", METADATA, required("name", WORD, primary_key
 
 
 def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:
-    """Make MySQL read the items by the index of their status, whatever its optimizer prefers."""
+    """Make MySQL read the items by the index of their status, also where its optimizer prefers another one."""
     return asked.with_hint(ITEMS, "FORCE INDEX (laibao_batch_items_next)")

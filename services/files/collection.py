@@ -144,7 +144,7 @@ class AnswerCollection:
         if named <= self._noticed:
             return
         self._noticed |= named
-        # Only the complete text shows what is code. An address at its end may be incomplete.
+        # Whether an address is in code depends on the text before it. One at the end may be incomplete.
         text = self._stream.text
         self._want(self._sources(text[: settled_size(text)], ()))
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT = 2.0
 
 
-#: Tells whether a request that failed with this error may be sent again.
+#: Returns whether a request that failed with this error may be sent again.
 MayRetry = Callable[[BaseException], bool]
 
 

@@ -116,8 +116,8 @@ class StreamManager:
     ) -> None:
         """Answer the question in a new thread; the caller has reserved a slot.
 
-        `answer` replaces the handlers' events for this question; `waiting` tells that earlier questions of the
-        conversation come first; `after` is sent when the stream has ended.
+        `answer` replaces the handlers' events for this question; `waiting` is true while earlier questions of
+        the conversation come first; `after` is sent when the stream has ended.
         """
         stream = self._own(new, question, self._store.max_seconds)
         if waiting:

@@ -203,7 +203,7 @@ class WeComFrames:
         return self._footnotes(bot, shown)
 
     def _worded(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot without its card's block and with words for its pictures, cut before what is incomplete."""
+        """Return a snapshot without its card's block, with words for its pictures, and without an incomplete end."""
         cut = _may_continue(snapshot)
         snapshot = without_block(snapshot, cut=cut)
         text = self._in_words(snapshot.text, cut=cut)

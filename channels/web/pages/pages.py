@@ -149,7 +149,7 @@ def _sockets(host: str) -> str:
 
 
 def _part(name: str) -> Markup:
-    """Return a file of the pages unescaped, for inclusion in a page, without what is for readers of the source."""
+    """Return a file of the pages unescaped, for inclusion in a page, without the comments for readers of the source."""
     return Markup(_FOR_READERS.sub("", (HTML / name).read_text("utf-8")))
 
 

@@ -25,7 +25,7 @@ def forms_of(events: Iterable[Mapping[str, Any]], ids: ProviderIds, said: str) -
     """Return the forms of a pause; () unless each of them can be answered in words.
 
     `events` are the payloads (`data`) of `human_input_required`, or the reasons of `workflow_paused`, which repeat
-    them; `said` is the run's answer so far.
+    them; `said` is the run's text so far.
     """
     by_token: dict[str, PendingForm] = {}
     first = 1

@@ -326,7 +326,7 @@ class DifyService:
 
         Raises:
             ProviderError: 412 for a form that was submitted before or has expired, 404 for an unknown one, 400 for an
-                answer that Dify does not take. `unsent` tells that it cannot have left.
+                answer that Dify does not take. `unsent` is true if no byte of it can have left.
         """
         url = self.urls.form(token)
         self._call("POST", url, authorization, deadline=deadline, http=self._unshared, json=body)

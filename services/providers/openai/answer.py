@@ -115,8 +115,8 @@ class OpenAIAnswer:
         self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
         self._cite([_citation(each) for piece in (delta, message) for each in mappings(piece.get("annotations"))])
         yield from self._add(*_words_of(delta))
-        thought, said = _words_of(message)
-        yield from self._take_message(thought, said, complete=complete, closing=complete or bool(reason))
+        thought, words = _words_of(message)
+        yield from self._take_message(thought, words, complete=complete, closing=complete or bool(reason))
         if reason:
             self._finish_reason = reason
             self.state = "done" if self.state == "done" else "finishing"
@@ -128,7 +128,7 @@ class OpenAIAnswer:
         if len(known) > len(self.usage.sources):
             self.usage = replace(self.usage, sources=tuple(known.values())[:_MOST_CITED])
 
-    def _take_message(self, thought: str, said: str, *, complete: bool, closing: bool) -> Iterator[ProviderEvent]:
+    def _take_message(self, thought: str, words: str, *, complete: bool, closing: bool) -> Iterator[ProviderEvent]:
         """Append the part of a message that is not in the text so far.
 
         A server that does not stream sends the answer as one message, MiniMax repeats it at the end, others send a
@@ -137,27 +137,27 @@ class OpenAIAnswer:
         if thought and not self._words:
             more = _addition("".join(self._thoughts), thought, closing=closing)
             yield from self._add(thought if more is None else more, "")
-        more = _addition("".join(self._words), said, closing=closing)
+        more = _addition("".join(self._words), words, closing=closing)
         if more is None and complete:
-            yield self._begin_anew(said)
+            yield self._begin_anew(words)
         else:
-            yield from self._add("", said if more is None else more)
+            yield from self._add("", words if more is None else more)
 
-    def _add(self, thought: str, said: str) -> Iterator[ProviderEvent]:
+    def _add(self, thought: str, words: str) -> Iterator[ProviderEvent]:
         if thought:
             opening = "" if self._thinking else "<think>"
             self._thinking = True
             self._thoughts.append(thought)
             yield Delta(opening + thought)
-        if said:
+        if words:
             yield from self._stop_thinking()
-            self._words.append(said)
-            yield Delta(said)
+            self._words.append(words)
+            yield Delta(words)
 
-    def _begin_anew(self, said: str) -> Replacement:
-        self._thinking, self._words = False, [said]
+    def _begin_anew(self, words: str) -> Replacement:
+        self._thinking, self._words = False, [words]
         thoughts = "".join(self._thoughts)
-        return Replacement(f"<think>{thoughts}</think>{said}" if thoughts else said)
+        return Replacement(f"<think>{thoughts}</think>{words}" if thoughts else words)
 
     def _stop_thinking(self) -> Iterator[ProviderEvent]:
         if self._thinking:
@@ -175,9 +175,9 @@ def _words_of(piece: Mapping[str, Any]) -> tuple[str, str]:
     """Return the thoughts and the answer text of a delta or message."""
     content = piece.get("content")
     thought = text(piece.get("reasoning_content")) or text(piece.get("reasoning")) or _parts(content, "thinking")
-    said = _parts(content, "text") if isinstance(content, list) else text(content)
+    words = _parts(content, "text") if isinstance(content, list) else text(content)
     # `refusal` is the model's own text to the user, in the place of an answer.
-    return thought, said or text(piece.get("refusal"))
+    return thought, words or text(piece.get("refusal"))
 
 
 def _parts(content: Any, kind: str) -> str:

@@ -98,7 +98,7 @@ class AnswerSender:
         self._access = access
         self._frame_seconds = frame_seconds
         self._lock = threading.Lock()
-        # Answers with a thread: one at most each, because the thread of a former link may still record what it sent.
+        # Answers that have a thread: no second one starts while that of a former link still records its last frame.
         self._sending: set[tuple[str, str]] = set()
         # By bot, answers that were replaced by a sentence because Redis did not reply. It may have recorded them.
         self._refused: Mapping[str, deque[str]] = defaultdict(lambda: deque(maxlen=MOST_OPEN))

@@ -62,7 +62,7 @@ def _end(text: str, start: int, closing: str, limit: int) -> int:
 
 
 def _is_formula(text: str, start: int, end: int) -> bool:
-    """Return whether what is between single dollars is a formula rather than words between two amounts."""
+    """Return whether the text between two single dollars is a formula rather than words between two amounts."""
     latex, before, after = text[start:end], text[start - 2 : start - 1], text[end + 1 : end + 2]
     if latex[0].isspace() or latex[-1].isspace() or (after.isalnum() and after.isascii()) or after == "$":
         return False

@@ -19,7 +19,7 @@ from markdown_it.token import Token
 
 #: Characters of a bare link at most, after its host; a longer one is cut there.
 MOST_LINK = 2000
-#: Characters of a host at most, as in DNS; what is longer is no link.
+#: Characters of a host at most, as in DNS; an address with a longer one is no link.
 MOST_HOST = 253
 
 _CJK = re.compile(
