@@ -84,15 +84,8 @@ class Fetcher:
 
     def _once(self, target: Target, deadline: Deadline, max_bytes: int) -> Fetched | str:
         """Return the file, or the address of a redirect."""
-        routes = self._http.routes(target)
-        for route in routes[:-1]:
-            try:
-                return self._get(route, target, deadline, max_bytes)
-            except ProviderError as exc:
-                if not exc.unsent:
-                    raise TransientError(str(exc)) from exc
         try:
-            return self._get(routes[-1], target, deadline, max_bytes)
+            return self._http.reach(target, lambda route: self._get(route, target, deadline, max_bytes))
         except ProviderError as exc:
             raise TransientError(str(exc), retry_after=exc.retry_after) from exc
 

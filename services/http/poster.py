@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.errors import ProviderError
 from services.http.addresses import AddressRules
 from services.http.connections import RequestRoute
 from services.http.fetcher import CONNECT_SECONDS
@@ -36,22 +35,15 @@ class Poster:
         """
         target = self._rules.allowed(url)
         deadline = Deadline(timeout)
-        *others, last = self._http.routes(target)
-        for route in others:
-            try:
-                return self._post(target.url, route, body, headers, deadline)
-            except ProviderError as exc:
-                if not exc.unsent:
-                    raise
-        return self._post(target.url, last, body, headers, deadline)
+
+        def send(route: RequestRoute) -> int:
+            left, sent = max(0.001, deadline.remaining()), ("application/json", body)
+            with self._http.exchange(
+                "POST", target.url, deadline=deadline, timeout=left, headers=headers, body=sent, route=route
+            ) as reply:
+                return reply.status
+
+        return self._http.reach(target, send)
 
     def close(self) -> None:
         self._http.close()
-
-    def _post(self, url: str, route: RequestRoute, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> int:
-        timeout = max(0.001, deadline.remaining())
-        sent = ("application/json", body)
-        with self._http.exchange(
-            "POST", url, deadline=deadline, timeout=timeout, headers=headers, body=sent, route=route
-        ) as reply:
-            return reply.status

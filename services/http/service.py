@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from requests.utils import default_headers
@@ -28,6 +28,8 @@ from services.http.certificates import is_untrusted, tls_failure
 from services.http.connections import IDLE_SECONDS, Lease, Pools, RequestRoute
 from utils.deadline import Deadline
 from utils.formats.http_dates import retry_after
+
+T = TypeVar("T")
 
 #: Seconds: a request that fails this close to the deadline, or after it, has reached the deadline.
 _SAME_INSTANT = 0.05
@@ -191,18 +193,20 @@ class HTTPService:
         finally:
             lease.give_back(reusable=False)
 
-    def route(self, url: str, target: str) -> RequestRoute:
-        """Return the route to `url` whose path and query are sent as `target`, not normalized."""
-        return self._pools.exact(url, target)
+    def reach(self, target: Target, send: Callable[[RequestRoute], T]) -> T:
+        """Return the result of `send` for the first of the target's checked addresses that can be reached.
 
-    def pinned_route(self, url: str, target: str, address: str) -> RequestRoute:
-        """Return the route to an https `url` that connects to the IP `address` and checks the host's certificate."""
-        return self._pools.pinned(url, target, address)
-
-    def routes(self, target: Target) -> list[RequestRoute]:
-        """Return the ways to a target: one for each checked address, or the one of its name."""
-        pinned = [self.pinned_route(target.url, target.path, address) for address in target.addresses]
-        return pinned or [self.route(target.url, target.path)]
+        A target without addresses is reached by its name. An error of `send` after a byte has left is raised at once.
+        """
+        pinned = [self._pools.pinned(target.url, target.path, address) for address in target.addresses]
+        *others, last = pinned or [self._pools.exact(target.url, target.path)]
+        for route in others:
+            try:
+                return send(route)
+            except ProviderError as exc:
+                if not exc.unsent:
+                    raise
+        return send(last)
 
     def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> HTTPReply:
         """Send a request, and return its reply as soon as the head has been read."""

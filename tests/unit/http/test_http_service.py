@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,8 @@ from urllib3.util.connection import is_connection_dropped
 
 from demo.mocks.auth import MockAuth
 from services.errors import ProviderError
-from services.http.connections import Lease, _Pool
+from services.http.addresses import Target
+from services.http.connections import Lease, RequestRoute, _Pool
 from services.http.service import HTTPReply, HTTPService, TransientError
 from tests.support.servers.processes import FakeClock, free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, received, self_signed
@@ -541,3 +542,23 @@ def test_a_proxy_gets_its_credentials_and_a_tunnel_for_tls(monkeypatch: pytest.M
     credentials = b"Proxy-Authorization: Basic bWU6c2UgY3JldA==\r\n"
     assert credentials in plain
     assert credentials in tunnel
+
+
+@pytest.mark.parametrize(("unsent", "tried"), [(True, ["192.0.2.1", "192.0.2.2"]), (False, ["192.0.2.1"])])
+def test_the_next_address_is_tried_where_nothing_has_left(unsent: bool, tried: list[str]) -> None:
+    """Each checked address of a host in turn; after a byte has left, the error is the result."""
+    hosts: list[str] = []
+
+    def send(route: RequestRoute) -> str:
+        hosts.append(route.pool.host)
+        if len(hosts) > 1:
+            return "reached"
+        error = ProviderError("no connection")
+        error.unsent = unsent
+        raise error
+
+    with nullcontext() if unsent else pytest.raises(ProviderError):
+        target = Target("https", "a.example", 443, "/x", ("192.0.2.1", "192.0.2.2"))
+        assert HTTPService().reach(target, send) == "reached"
+
+    assert hosts == tried
