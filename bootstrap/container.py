@@ -36,6 +36,7 @@ from bootstrap.factories import (
     make_media,
     make_migrator,
     make_providers,
+    make_quotas,
     make_sessions,
     make_socket_store,
     make_streams,
@@ -273,7 +274,10 @@ class Container:
                 departments=self.rules.open("DEPARTMENTS_FILE", self.settings.departments_file, parse_departments),
             ),
             places=Places(
-                ConversationQueue(self.conversations, self.streams), MediaIntake(self.media, self._access), self.ended
+                ConversationQueue(self.conversations, self.streams),
+                make_quotas(self.settings, self.runner, self.keys, self.rules, self.texts),
+                MediaIntake(self.media, self._access),
+                self.ended,
             ),
             memory=MemoryStores(self.conversations, make_history(self.settings, self.runner)),
             forms=AnswerForms(FormStore(self.runner, self._access, clock=time.time), self.texts),
@@ -289,7 +293,7 @@ class Container:
         return StreamManager(
             self.streams,
             make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
-            AnswerHandlers(self.answerer.answer, collector.of, late),
+            AnswerHandlers(self.answerer.answer, collector.of, late, self.answerer.quotas.settle_calls),
             texts=self.texts,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             replica=socket.gethostname(),

@@ -20,6 +20,7 @@ from services.admin.sql_store import AdminStore
 from services.admin.tokens import AdminTokens, GivenToken, Role
 from services.answers.answer import Backend
 from services.answers.extras import AnswerExtras
+from services.answers.quotas import QuestionQuotas
 from services.channels import Channels
 from services.conversations.history_store import HistoryStore
 from services.conversations.session_store import SessionStore
@@ -53,6 +54,8 @@ from services.providers.words import MaskedProvider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.rules.departments import parse_departments
+from services.rules.quota_store import QuotaStore
+from services.rules.quotas import QuotaRules
 from services.rules.rules_file import RulesFiles
 from services.rules.words import BotWords, WordRules
 from services.sockets.store import SocketStore
@@ -329,6 +332,19 @@ class LongStores(NamedTuple):
 def make_long_stores(settings: Settings, runner: ScriptRunner, keys: Keys) -> LongStores:
     rings, answers = keys.streams(), OpenAnswersStore(runner, ttl=settings.stream_ttl)
     return LongStores(answers, PushStore(runner, rings), AllowanceStore(runner, rings), UploadStore(runner), rings)
+
+
+def make_quotas(
+    settings: Settings, runner: ScriptRunner, keys: Keys, files: RulesFiles, texts: Texts
+) -> QuestionQuotas:
+    """Return the quotas of questions.
+
+    Raises:
+        SettingsError: the file is missing or broken.
+    """
+    file = files.open("QUOTAS_FILE", settings.quotas_file, QuotaRules.parse)
+    store = QuotaStore(runner, secret=keys.names(), stream_ttl=settings.stream_ttl)
+    return QuestionQuotas(file, store, texts, settings.report_zone)
 
 
 def make_words(settings: Settings, files: RulesFiles) -> dict[str, BotWords]:

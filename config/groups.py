@@ -111,8 +111,8 @@ class ServerSettings(Group):
     )
     api_keys: Tokens = setting(
         (),
-        "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list",
-        "程序和页面使用的密钥，用于 REST；WEBSOCKET_AUTH=key 时也用于 WebSocket；列表",
+        "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list of KEY or NAME=KEY",
+        "程序和页面使用的密钥，用于 REST；WEBSOCKET_AUTH=key 时也用于 WebSocket；列表，每项为 KEY 或 NAME=KEY",
     )
     public_origins: Origins = setting(
         (),
@@ -228,10 +228,11 @@ class WeComSettings(Group):
     )
     wechat_commands: Commands = setting(
         BUILT_IN,
-        "JSON: what a user types -> reset, stop, retry, help, whoami or human; or a command -> a list of such words, "
-        "[] for none; a command that is not named keeps its words; {}: no commands",
-        "JSON：用户输入的文字 -> reset（开始新对话）、stop（停止）、retry（重答）、help（帮助）、whoami（账号）或 "
-        "human（转人工）；也可写命令 -> 文字的列表，[] 关闭该命令；未提到的命令保留默认文字；{} 关闭全部",
+        "JSON: what a user types -> reset, stop, retry, help, whoami, quota or human; or a command -> a list of such "
+        "words, [] for none; a command that is not named keeps its words; {}: no commands",
+        "JSON：用户输入的文字 -> reset（开始新对话）、stop（停止）、retry（重答）、help（帮助）、whoami（账号）、"
+        "quota（额度）或 human（转人工）；也可写命令 -> 文字的列表，[] 关闭该命令；未提到的命令保留默认文字；"
+        "{} 关闭全部",
     )
     handoff_webhook: SecretUrl | None = setting(
         None,
@@ -385,6 +386,13 @@ class AuthSettings(Group):
         Secret({}),
         'JSON {"hr-app": {"DIFY_API_KEY": "…"}}: apps that rules of ACCESS_FILE choose by use (docs/rules.md)',
         'JSON {"hr-app": {"DIFY_API_KEY": "…"}}：可由 ACCESS_FILE 的规则用 use 选择的应用（见 docs/rules.md）',
+    )
+    quotas_file: str | None = setting(
+        None,
+        "YAML file with limits of questions and tokens for persons, departments, chats, bots and API keys, read again "
+        "when it changes (docs/rules.md); empty: none",
+        "限定人员、部门、群、机器人和 API 密钥的提问次数和 token 用量的 YAML 文件，修改后自动生效（见 docs/rules.md）；"
+        "空：不限",
     )
     departments_file: str | None = setting(
         None,
@@ -743,8 +751,8 @@ class UsageSettings(Group):
     )
     report_tz: str = setting(
         "Asia/Shanghai",
-        "time zone of the days in usage and log, such as Asia/Shanghai",
-        "用量和日志按天统计所用的时区，如 Asia/Shanghai",
+        "time zone of the days in usage, log and quotas, such as Asia/Shanghai",
+        "用量、日志和额度按天统计所用的时区，如 Asia/Shanghai",
     )
 
 

@@ -17,6 +17,7 @@ LaibaoError                     code, status
 ├── LinkLost, AckMissing        a frame of the long connection has no acknowledgement (long_connection/protocol.py)
 ├── ConnectFailed               no connection to another party (http/tunnel.py)
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts/)
+    ├── QuotaUsed               a limit of QUOTAS_FILE is reached
     ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
     ├── FetchError              a file cannot be fetched: its size, its age, its address, or a failure
     └── ProviderError           the answer provider failed
@@ -150,6 +151,31 @@ class AnswerError(LaibaoError):
     code = "answer_failed"
     status = 502
 
+    #: What the user sees instead of the code's sentence; "" for that.
+    sentence = ""
+    #: Seconds after which the question may be asked again; 0.0 if unknown.
+    retry_after = 0.0
+    #: The limit that is reached: name, amount, seconds of its period, and the time at which it is new; "" for none.
+    limit = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a stream that tell this to readers."""
+        later = f"{self.retry_after:g}" if self.retry_after else ""
+        told = {"refusal": self.sentence, "retry_after": later, "limit": self.limit}
+        return {name: value for name, value in told.items() if value}
+
+
+class QuotaUsed(AnswerError):
+    """A limit of QUOTAS_FILE is reached; the sentence says which one, and when it is new."""
+
+    code = "quota_used"
+    status = 429
+
+    def __init__(self, *, sentence: str, retry_after: float, limit: str) -> None:
+        super().__init__()
+        self.sentence, self.retry_after, self.limit = sentence, retry_after, limit
+
 
 class AuthError(AnswerError):
     """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`, `credential_lost`, or
@@ -161,7 +187,6 @@ class AuthError(AnswerError):
 
     def __init__(self, message: str = "", *, code: str = "", sentence: str = "") -> None:
         super().__init__(message, code=code)
-        #: What the user sees instead of the code's sentence; "" for that.
         self.sentence = sentence
 
 

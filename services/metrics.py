@@ -105,6 +105,11 @@ WORDS = _counter(
     "Rules of WORDS_FILE that questions and answers met; each rule once a text.",
     ["bot", "action", "place"],
 )
+QUOTA_REFUSALS = _counter(
+    "wechatlaibao_quota_refusals_total",
+    "Questions refused by a limit of QUOTAS_FILE, by what the limit is for and what it counts.",
+    ["kind", "counts"],
+)
 RULES_BROKEN = _largest(
     "wechatlaibao_rules_broken",
     "1 while a changed file of rules cannot be read, so that its last good rules stay in force.",

@@ -310,6 +310,8 @@ class Attempt:
     speaker: str = ""
     #: The form that the question answered, sealed; "" if it is no answer to a form.
     form: str = field(default="", repr=False)
+    #: What the stream has taken of quotas.
+    quotas: str = ""
     #: The name of the last owner; "" for a stream without an earlier one.
     owner: str = ""
     #: The app that was chosen; "" if none was yet.

@@ -72,10 +72,12 @@ def answered(
     return {**data, "mock": True} if full.mock else data
 
 
-def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
+def refusal(
+    code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, limit: str = "", **data: object
+) -> RestError:
     """Return the error reply of a code; `sentence` defaults to the text of the code.
 
-    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
+    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none; `limit` is as of `AnswerError.limit`.
     """
     seconds = ceil(retry_after)
     return RestError(
@@ -84,7 +86,7 @@ def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float =
         code=CODES.get(code, 0),
         reason=code,
         data={**data, "retry_after": seconds} if seconds else data,
-        headers={"Cache-Control": "no-store", **retry_headers(code, retry_after)},
+        headers={"Cache-Control": "no-store", **retry_headers(code, retry_after, limit)},
     )
 
 
@@ -101,7 +103,8 @@ def failed(
     code = "cancelled" if full.status == "cancelled" else full.error_code or "answer_failed"
     data: dict[str, object] = {"stream_id": stream_id, **text_members(full, thinking, most)}
     cost = {"usage": full.usage.known} if full.usage.known else {}
-    return refusal(code, texts, sentence=sentence, retry_after=full.retry_after, **data, **cost)
+    later, limit = full.retry_after, full.limit
+    return refusal(code, texts, sentence=sentence, retry_after=later, limit=limit, **data, **cost)
 
 
 class EventStream:

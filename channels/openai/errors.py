@@ -20,6 +20,7 @@ CODES = {
     "auth_required": "invalid_api_key",
     "auth_failed": "invalid_api_key",
     "rate_limited": "rate_limit_exceeded",
+    "quota_used": "insufficient_quota",
     "question_too_large": "context_length_exceeded",
     "forbidden_words": "content_filter",
     "invalid_fields": "invalid_value",
@@ -42,12 +43,14 @@ STATUS = {
 _STEP = re.compile(r"[a-z_]+|[0-9]+")
 
 
-def openai_refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0) -> RestError:
+def openai_refusal(
+    code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, limit: str = ""
+) -> RestError:
     """Return the error of a code; `sentence` defaults to the text of the code.
 
-    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
+    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none; `limit` is as of `AnswerError.limit`.
     """
-    headers = {"Cache-Control": "no-store", **retry_headers(code, retry_after)}
+    headers = {"Cache-Control": "no-store", **retry_headers(code, retry_after, limit)}
     return RestError(status_of_code(code), sentence or texts.error(code), reason=code, headers=headers)
 
 

@@ -29,7 +29,7 @@ def failure(end: Ended, texts: Texts) -> RestError:
     """Return the error of an answer that failed or was cancelled."""
     full = end.full
     code = "cancelled" if full.status == "cancelled" else full.error_code or "answer_failed"
-    return openai_refusal(code, texts, sentence=end.sentence, retry_after=full.retry_after)
+    return openai_refusal(code, texts, sentence=end.sentence, retry_after=full.retry_after, limit=full.limit)
 
 
 def cited_sources(full: FullAnswer, length: int) -> list[dict[str, Any]]:

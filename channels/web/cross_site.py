@@ -25,7 +25,10 @@ REST = ("/api/", "/v1/")
 ANY_HOST = ("/wechat/callback", "/healthz", "/readyz")
 #: Methods and reply headers that pages of other origins may use, and the seconds for which a browser caches them.
 METHODS = "GET, HEAD, POST, DELETE"
-EXPOSED = f"{REQUEST_ID}, {TRACEPARENT}, Retry-After, WWW-Authenticate, Content-Disposition, Location"
+EXPOSED = (
+    f"{REQUEST_ID}, {TRACEPARENT}, Retry-After, WWW-Authenticate, Content-Disposition, Location, RateLimit, "
+    "RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+)
 MAX_AGE = "600"
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
 #: Maximum characters of a refused origin or host in the log.

@@ -7,6 +7,7 @@ format for all errors below its addresses, also for those of the framework.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from math import ceil
 from types import MappingProxyType
@@ -49,6 +50,7 @@ OF_REASON = {
     "user_full": 429,
     "address_blocked": 429,
     "turns_full": 429,
+    "quota_used": 429,
     "draining": 503,
     "cancelled": 409,
     "id_conflict": 409,
@@ -142,11 +144,22 @@ def status_of(error: LaibaoError) -> int:
     return OF_REASON.get(error.code, error.status)
 
 
-def retry_headers(code: str, retry_after: float = 0.0) -> dict[str, str]:
-    """Return the header Retry-After of an error's reply, if it has one.
+def retry_headers(code: str, retry_after: float = 0.0, limit: str = "") -> dict[str, str]:
+    """Return the header Retry-After of an error's reply, if it has one, and those of the `limit` that is reached.
 
-    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
+    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none; `limit` is as of `AnswerError.limit`.
     """
+    if limit:
+        name, most, window, new_at = limit.split()
+        left = str(max(1, ceil(float(new_at) - time.time())))
+        return {
+            "Retry-After": left,
+            "X-RateLimit-Limit": most,
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": new_at,
+            "RateLimit-Policy": f'"{name}";q={most};w={window}',
+            "RateLimit": f'"{name}";r=0;t={left}',
+        }
     seconds = ceil(retry_after) or (
         RATE_RETRY_AFTER if code == "rate_limited" else ANSWER_RETRY_AFTER.get(status_of_code(code))
     )

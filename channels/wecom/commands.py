@@ -57,6 +57,8 @@ class BotCommands:
                 return self._commands.retry(command, reply=reply)
             case "whoami":
                 return self._whoami(command)
+            case "quota":
+                return self._quota(command)
             case "human":
                 return self._human(command)
         return self._commands.tell(command, self._texts.get("help", commands=self._list()))
@@ -77,6 +79,13 @@ class BotCommands:
         return self._commands.tell(
             command, self._texts.get("whoami", userid=command.principal, name=shown, bot=self._bot_name)
         )
+
+    def _quota(self, command: Question) -> Snapshot:
+        try:
+            left = self._gateway.quotas_left(command)
+        except StoreUnavailable:
+            left = ""  # as of `_whoami`
+        return self._commands.tell(command, left)
 
     def _human(self, command: Question) -> Snapshot:
         """Answer, and queue a message for the bot's group robot, if it has one; not for a redelivery."""

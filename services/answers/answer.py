@@ -14,6 +14,7 @@ from services.answers.extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.answers.queue import ConversationQueue
+from services.answers.quotas import Opening, QuestionQuotas
 from services.channels import Channel, Channels
 from services.conversations.earlier import read, with_earlier
 from services.conversations.memory import ConversationMemory, MemoryStores
@@ -62,6 +63,7 @@ class Places:
     """What a question takes up until its answer's end, and where its end is noted."""
 
     queue: ConversationQueue
+    quotas: QuestionQuotas
     #: Has the files that came with questions.
     intake: MediaIntake
     ended: EndedStore
@@ -94,7 +96,7 @@ class Answerer:
         self._channels = channels
         self._askers = askers
         self._intake, self._ended = places.intake, places.ended
-        self.queue = places.queue
+        self.queue, self.quotas = places.queue, places.quotas
         self._stores = memory
         self._forms = forms
         self._extras = extras
@@ -119,6 +121,20 @@ class Answerer:
             return ""
         bot, shared = channel.key_bot(question), backend.shared_groups
         return self._stores.conversations.key(backend.provider.app, question, bot=bot, shared=shared)
+
+    def opening_quotas(self, question: Question, stream_id: str) -> Opening:
+        """Return what the question's stream takes of quotas while it is opened."""
+        visitor, known = self._askers.stranger(question, self._channels.of(question))
+        return self.quotas.opening(visitor, stream_id, departments_known=known)
+
+    def quotas_left(self, question: Question) -> str:
+        """Return what is left to the person who asks, as Markdown.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        visitor, known = self._askers.stranger(question, self._channels.of(question))
+        return self.quotas.told(visitor, departments_known=known)
 
     def knows(self, question: Question, app: str = "") -> bool:
         """Tell whether this replica has the question's channel, bot and app, so that it can answer it."""
@@ -147,26 +163,36 @@ class Answerer:
         attempt: Attempt | None = None,
         *,
         turn: Memory | None = None,
+        quotas: str = "",
     ) -> Iterator[AnswerEvent]:
         """Yield the events of an answer, up to the provider's last. Closing the iterator cancels the run there.
 
         With `attempt` the work of earlier owners is continued: their answer is looked up, or asked for once more. The
-        conversation's memory is `turn`, where the stream heads its queue already; None waits for the turn.
+        conversation's memory is `turn`, where the stream heads its queue already; None waits for the turn. `quotas` is
+        what the stream has taken of them.
 
         Raises:
             AnswerError: the answer failed; its code selects the sentence for the user.
         """
         channel = self._channels.of(question)
-        backend, identity, asker = yield from self._admitted(question, channel, deadline, attempt)
+        backend, identity, asker = yield from self._admitted(question, channel, stream_id, deadline, attempt, quotas)
         query = _query(question, identity, channel, asker)
         events = self._events(backend, question, query, stream_id, deadline, attempt, turn)
         asked = QuestionContext(question, channel, backend.provider, query)
         yield from self._extras.added(events, asked, deadline, attempt)
 
     def _admitted(
-        self, question: Question, channel: Channel, deadline: Deadline, attempt: Attempt | None
+        self,
+        question: Question,
+        channel: Channel,
+        stream_id: str,
+        deadline: Deadline,
+        attempt: Attempt | None,
+        quotas: str,
     ) -> Generator[AnswerEvent, None, tuple[Backend, Identity, Asker]]:
-        """Authenticate the person, check the question, and choose its app; a chosen app stays under later rules.
+        """Authenticate the person, check the question, and choose its app, and take the rest of its quotas.
+
+        A chosen app stays under later rules.
 
         Return the app's backend and who asks.
         """
@@ -181,7 +207,10 @@ class Answerer:
         asker = self._askers.asker(question, identity, channel, _user(question, identity, channel))
         app = attempt.app if attempt else ""
         if not begun:
-            judged = self._askers.admit(question, identity, channel, asker)
+            visitor = self._askers.visitor(question, channel, asker)
+            judged = self._askers.admit(visitor)
+            taken = attempt.quotas if attempt else quotas
+            yield from self.quotas.reserve(visitor, stream_id, taken, confirm=attempt is not None)
             if backend.apps and not app:
                 app = self._app_of_form(backend, question) or judged
                 yield AppChosen(app)

@@ -9,6 +9,7 @@ from config.apps import OWN_APP
 from services.channels import Channel
 from services.errors import AuthError
 from services.http.retries import attempts
+from services.identity.callers import USER
 from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Question, UserInfo
 from services.rules.access import AccessRules
@@ -38,6 +39,8 @@ class CallerAuthenticator(Protocol):
     """Checks the credentials of clients, as `services.identity.callers.Callers` does."""
 
     def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity: ...
+
+    def key_name(self, principal: str) -> str: ...
 
 
 class Askers:
@@ -106,22 +109,35 @@ class Askers:
             question.msgid,
         )
 
-    def admit(self, question: Question, identity: Identity, channel: Channel, asker: Asker) -> str:
+    def visitor(self, question: Question, channel: Channel, asker: Asker) -> Visitor:
+        """Return the person who asks, as rules see it."""
+        visitor, _ = self.stranger(question, channel)
+        person = asker.userid if _listed(channel) else visitor.person
+        return visitor._replace(
+            person=person, departments=asker.department.split(SEPARATOR) if asker.department else ()
+        )
+
+    def admit(self, visitor: Visitor) -> str:
         """Check that the person may ask, by the rules of the company; return the app that answers.
 
         Raises:
             AuthError: `not_allowed`.
         """
-        if not self._access:
-            return OWN_APP
-        record = identity.user.user_code if identity.user else ""
-        person = asker.userid if channel.authenticates == "directory" else record
-        departments = asker.department.split(SEPARATOR) if asker.department else ()
-        return self._access.rules.check(Visitor(question.bot, channel.name, person, departments))
+        return self._access.rules.check(visitor) if self._access else OWN_APP
+
+    def stranger(self, question: Question, channel: Channel) -> tuple[Visitor, bool]:
+        """Return who asks, as far as the question tells, and whether the departments are known, without waiting."""
+        is_user = question.principal.startswith(USER)
+        person = question.principal.removeprefix(USER) if is_user or _listed(channel) else ""
+        filed = self._filed(question, Contact(), channel)
+        departments = tuple(filed.split(SEPARATOR)) if filed else ()
+        key = "" if person else self._callers.key_name(question.principal)
+        visitor = Visitor(question.bot, channel.name, person, departments, question.chat, key)
+        return visitor, bool(filed) or not person
 
     def _filed(self, question: Question, contact: Contact, channel: Channel) -> str:
         """Return the departments that the company's file has of a person; "" for none."""
-        if not self._departments or channel.authenticates != "directory":
+        if not self._departments or not _listed(channel):
             return ""
         known = self._departments.rules
         return SEPARATOR.join(known.get(contact.userid) or known.get(question.principal) or ())
@@ -129,6 +145,11 @@ class Askers:
     def _contact(self, question: Question, channel: Channel) -> Contact:
         find = self._directories.get(question.bot) if channel.authenticates == "directory" else None
         return find(question.principal) if find else Contact()
+
+
+def _listed(channel: Channel) -> bool:
+    """Tell whether the principals of a channel are userids of a directory."""
+    return channel.authenticates == "directory"
 
 
 def _is_away(error: BaseException) -> bool:

@@ -109,6 +109,14 @@ class Gateway:
         """Return whether a late message may be sent to this address."""
         return self._replies.allows(address)
 
+    def quotas_left(self, question: Question) -> str:
+        """Return what is left of quotas to the person who asks, as Markdown.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._answerer.quotas_left(question)
+
     def person(self, question: Question) -> str:
         """Return the log's name of the user: a fingerprint, or the id itself under `LOG_CONTENT`."""
         try:
@@ -226,12 +234,14 @@ class Gateway:
         key = self._answerer.conversation(question)
         fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
         fields |= {"late": "1"} if self.can_reply_to(reply) else {}
+        quotas = self._answerer.opening_quotas(question, stream_id)
+        fields |= {"quotas": quotas.field} if quotas.places else {}
         # WeCom does not poll the answer to a click: its late message carries all of it.
         frame_seconds = 0.0 if question.card else rules.frame_seconds
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:
-            calls = self._enter_calls(question, rules, stream_id, key)
+            calls = {**self._enter_calls(question, rules, stream_id, key), **quotas.calls}
             notes = self._streams.running_calls([stream_id])
             ours, snapshot, replies = self._streams.open(
                 new, *calls.values(), hints=notes, retry_seconds=rules.open_timeout
@@ -239,13 +249,19 @@ class Gateway:
         except StoreUnavailable as exc:
             # A client that resends its id finds the stream later: a takeover answers it. Any other stream has to end.
             if not (rules.resends and question.msgid):
-                self._refusals.end_later(new, exc.code, leave)
+                self._refusals.end_later(new, exc.code, (*leave, *quotas.free_calls()))
             raise
         known = dict(zip(calls, replies, strict=True))
         slot, position = known.get("slots", 2), self._answerer.queue.position(key, stream_id, known)
         if ours:
-            leave = leave if slot else (*leave, *self.commands.forget_calls(question, stream_id))
-            return self._produce(new, question, snapshot, slot, position, leave)
+            if error := AnswerError(code="user_full") if slot == 0 else quotas.refusal(known):
+                forget = self.commands.forget_calls(question, stream_id)
+                return self._refusals.end(new, question, error, (*leave, *forget, *quotas.free_calls())), False
+            return self._produce(new, question, snapshot, position, leave)
+        if quotas.takes(known):
+            # The period has changed since the stream was opened, or the rules have.
+            taken = self._streams.fields(stream_id, "quotas")["quotas"]
+            self._streams.write([], *quotas.free_calls(taken))
         # A redelivery may have entered again for a running stream; that stream's end leaves for both.
         if snapshot.status != "processing" and (slot == 1 or position.entered):
             self._streams.write([], *leave)
@@ -256,17 +272,14 @@ class Gateway:
         new: NewStream,
         question: Question,
         snapshot: Snapshot,
-        slot: int,
         position: QueuePosition,
         leave: Sequence[Call],
     ) -> tuple[Snapshot, bool]:
-        """Start the producer of a stream that was opened just now, unless all of the user's slots are taken."""
-        if slot == 0:
-            self._refusals.end(new, "user_full", leave)
-            return refused(new.stream_id, "user_full"), False
+        """Start the producer of a stream that was opened just now."""
         # The producer refuses a question whose queue is full: streams in the queue may have lost their owners.
         waiting = position.position != 0
-        answer = partial(self._answerer.answer, turn=None if waiting else position.memory)
+        turn, quotas = None if waiting else position.memory, new.fields.get("quotas", "")
+        answer = partial(self._answerer.answer, turn=turn, quotas=quotas)
         self._manager.produce(new, question, answer=answer, waiting=waiting, after=leave)
         return replace(snapshot, waiting=waiting, is_answer=True), True
 

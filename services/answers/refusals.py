@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from config.texts import Texts
 from services import metrics
 from services.channels import Channels
-from services.errors import StoreUnavailable
+from services.errors import AnswerError, StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
@@ -97,12 +97,15 @@ class QuestionRefusals:
             return self.open(replace(question, text=question.text[:KEPT]), stream_id, "question_too_large")
         return refused(stream_id, "question_too_large")
 
-    def end(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
-        """End an opened stream with the code's sentence and send the calls `leave`; later where Redis is away.
+    def end(self, new: NewStream, question: Question, error: AnswerError, leave: Sequence[Call]) -> Snapshot:
+        """End an opened stream with the error's sentence and send the calls `leave`; return its snapshot.
 
-        Without an end the stream would be taken over, and its question asked.
+        Where Redis is away this is done later: without an end the stream would be taken over, and its question asked. A
+        client that may ask again under the same id can do so after `retry_after`.
         """
-        ending = self._ending(new, code)
+        ending = self._ending(new, error)
+        if error.retry_after and not self._channels.rules(question).keeps_refusals:
+            leave = (*leave, *self._store.expire_calls(new.stream_id, error.retry_after))
         try:
             (reply,) = self._store.write([ending], *leave)
             lost = isinstance(reply, StoreUnavailable)
@@ -110,10 +113,13 @@ class QuestionRefusals:
             lost = True
         if lost:
             self._manager.end_later(ending, leave)
+        shown = refused(new.stream_id, error.code)
+        # A stream with a sentence of its own is followed to its end.
+        return replace(shown, access=new.fields["access"], note=error.sentence, length=1) if error.sentence else shown
 
     def end_later(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
         """End a stream whose opening Redis may have carried out without a reply, as soon as Redis answers again."""
-        self._manager.end_later(self._ending(new, code), leave)
+        self._manager.end_later(self._ending(new, AnswerError(code=code)), leave)
 
     def fields(self, question: Question) -> dict[str, str]:
         """Return the documented fields of a new stream; the others are written when their values become known."""
@@ -163,9 +169,9 @@ class QuestionRefusals:
         same = asked.text in (question.text, kept)
         return same and asked.options == question.options
 
-    def _ending(self, new: NewStream, code: str) -> Write:
-        fields = {"status": "error", "error_code": code, "dify_finished": "1"}
-        chunk = final_chunk(self._texts.get(code), error=True)
+    def _ending(self, new: NewStream, error: AnswerError) -> Write:
+        fields = {"status": "error", "error_code": error.code, "dify_finished": "1", **error.fields}
+        chunk = final_chunk(error.sentence or self._texts.get(error.code), error=True)
         return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
+from services.answers.quotas import SETTLED_BY
 from services.conversations.memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question
@@ -119,8 +120,12 @@ class TakeoverManager:
 
         While its owner may be sending a late message, the stream stays there.
         """
-        question = _question(self._store.question(stream_id))
-        after = self._answerer.leave_calls(question, stream_id)
+        fields = self._store.fields(stream_id, "question", *SETTLED_BY)
+        question = _question(fields["question"])
+        after = [
+            *self._answerer.leave_calls(question, stream_id),
+            *self._answerer.quotas.settle_calls(stream_id, fields.get),
+        ]
         claim, owner = self._store.look_at_claim(stream_id)
         if claim == "lost":
             metrics.LATE_ANSWERS.labels("lost").inc()

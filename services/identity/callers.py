@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,10 @@ CallerMode = Literal["key", "token", "none"]
 ANONYMOUS = "anonymous"
 #: The beginning of a user's principal. The rest may have any character.
 USER = "user:"
+#: The beginning of an API key's principal.
+KEY = "key:"
+#: An API key with a name before it. The padding of base64 is none.
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,63})=([^=].*)", re.DOTALL)
 #: Characters of the longest credential that is checked; a header holds no more.
 MAX_SECRET = 8192
 #: Seconds attempts are repeated during an outage of Redis, as in every producer, and seconds between two of them.
@@ -55,8 +60,8 @@ class Callers:
     """Check credentials in one of three modes. Thread-safe.
 
     Mode key accepts one of `api_keys`, and no caller if there are none; mode token accepts users' tokens that are valid
-    in `tokens`; mode none accepts everybody. `key` seals users' tokens with 32-byte keys that are shared by all
-    replicas and not stored in Redis.
+    in `tokens`; mode none accepts everybody. An API key may have a name before it, `name=KEY`. `key` seals users'
+    tokens with 32-byte keys that are shared by all replicas and not stored in Redis.
     """
 
     def __init__(
@@ -69,7 +74,9 @@ class Callers:
         outage: float = OUTAGE_SECONDS,
     ) -> None:
         self.mode = mode
-        self._api_keys = {_key_principal(one): one.encode() for one in api_keys if one}
+        named = [_named(one) for one in api_keys if one]
+        self._api_keys = {_key_principal(one): one.encode() for _, one in named}
+        self._key_names = {_key_principal(one): name for name, one in named if name}
         self._tokens = tokens
         self._key = key
         self._outage = outage
@@ -78,6 +85,11 @@ class Callers:
     def open(self) -> bool:
         """Whether no credential is required."""
         return self.mode == "none"
+
+    def key_name(self, principal: str) -> str:
+        """Return the name of the principal's API key, its fingerprint where it has none; "" for other principals."""
+        owner = owner_of(principal)
+        return self._key_names.get(owner) or (owner.removeprefix(KEY) if owner.startswith(KEY) else "")
 
     def anonymous(self) -> Caller:
         """Return the caller of a request without a credential.
@@ -191,8 +203,14 @@ def end_user_of(question: Question) -> str:
     return "" if question.principal.startswith(USER) else question.principal.partition("/")[2]
 
 
+def _named(key: str) -> tuple[str, str]:
+    """Return the name of an API key, "" for none, and the key."""
+    found = _NAMED.fullmatch(key)
+    return (found[1], found[2]) if found else ("", key)
+
+
 def _key_principal(key: str) -> str:
-    return f"key:{fingerprint(key)}"
+    return f"{KEY}{fingerprint(key)}"
 
 
 def _user_principal(cached: Cached) -> str:

@@ -38,6 +38,10 @@ class Visitor(NamedTuple):
     person: str = ""
     #: The names of the person's departments.
     departments: Sequence[str] = ()
+    #: The group's chatid; "" in a single chat.
+    chat: str = ""
+    #: The name of an API key, or its fingerprint; "" for people and for anonymous callers.
+    key: str = ""
 
 
 class VisitorRule(BaseModel):
@@ -50,11 +54,12 @@ class VisitorRule(BaseModel):
     bot: Names = ()
     channel: Names = ()
 
-    def matches(self, visitor: Visitor) -> bool:
+    def matches(self, visitor: Visitor, *, any_department: bool = False) -> bool:
+        """Tell whether the rule is about this visitor; with `any_department` whether it may be."""
         departments = visitor.departments or (UNKNOWN,)
         return (
             (not self.person or visitor.person in self.person)
-            and (not self.department or any(one in self.department for one in departments))
+            and (any_department or not self.department or any(one in self.department for one in departments))
             and (not self.bot or visitor.bot in self.bot)
             and (not self.channel or visitor.channel in self.channel)
         )

@@ -126,8 +126,26 @@ class Uploaded:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The quotas of the question have changed; the receiver must store this before it continues."""
+
+    #: The stream's field `quotas`.
+    quotas: str
+
+
 AnswerEvent = (
-    ProviderEvent | Identity | AppChosen | Waiting | Asking | Resumed | Uploaded | AskedBack | StepNote | Suggested
+    ProviderEvent
+    | Identity
+    | AppChosen
+    | Reserved
+    | Waiting
+    | Asking
+    | Resumed
+    | Uploaded
+    | AskedBack
+    | StepNote
+    | Suggested
 )
 
 

@@ -95,6 +95,8 @@ class FullAnswer:
     choices: str = ""
     #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
     retry_after: float = 0.0
+    #: The limit that refused the question, as of `AnswerError.limit`.
+    limit: str = ""
     #: A long text, read from Redis; None if it is short.
     long: LongText | None = None
     #: Seconds until the stream's record expires.

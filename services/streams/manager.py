@@ -237,7 +237,8 @@ class StreamManager:
                 # In one step: the sweep does the same for a killed owner, as long as the index has the stream. There it
                 # also finds a late message whose owner was killed.
                 ended = () if stream.late else self._store.ended_calls([stream.stream_id])
-                self._store.write([], *after, *ended)
+                settled = self._handlers.settled(stream.stream_id, stream.field)
+                self._store.write([], *after, *settled, *ended)
         except StoreUnavailable:
             log.warning("places not given back; they lapse", extra={"stream_id": stream.stream_id})
         except Exception:
@@ -256,10 +257,9 @@ def attempt_of(stream: NewStream) -> Attempt:
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
     asked_at = float(fields.get("asked_at") or 0.0)
-    speaker, form, app = (fields.get(name, "") for name in ("speaker", "form", "app"))
-    return Attempt(
-        int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at, speaker=speaker, form=form, app=app
-    )
+    speaker, form, app, quotas = (fields.get(name, "") for name in ("speaker", "form", "app", "quotas"))
+    attempt = Attempt(int(fields["asks"]), ids, stream.text, sources, resets, asked_at=asked_at)
+    return replace(attempt, speaker=speaker, form=form, app=app, quotas=quotas)
 
 
 def is_whole(stream: NewStream) -> bool:

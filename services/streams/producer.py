@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from config.texts import Texts
 from services import metrics
 from services.attachments import Attached
-from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
+from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
 from services.metrics import currency_label
 from services.models import (
     Attempt,
@@ -25,6 +25,7 @@ from services.models import (
     Replacement,
     Usage,
 )
+from services.redis.store import Call
 from services.streams.answer_events import (
     AnswerEvent,
     AnswerFiles,
@@ -32,6 +33,7 @@ from services.streams.answer_events import (
     AskedBack,
     Asking,
     LateDelivery,
+    Reserved,
     Resumed,
     StepNote,
     Suggested,
@@ -50,7 +52,7 @@ log = logging.getLogger(__name__)
 
 #: Outcomes logged at WARNING, because an administrator cannot mend them: user or words not allowed, or too many
 #: questions.
-OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full", "forbidden_words")
+OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full", "forbidden_words", "quota_used")
 
 Answer = Callable[[Question, str, Deadline, Attempt | None], Iterator[AnswerEvent]]
 
@@ -65,6 +67,8 @@ class AnswerHandlers:
     files: Callable[[Question, OwnedStream], AnswerFiles | None]
     #: Sends late messages in the producers' threads, so that a drain waits for them and slots bound them.
     late: LateDelivery
+    #: Returns the calls that settle what an ended stream has taken, by its id and a reader of its fields.
+    settled: Callable[[str, Callable[[str], str]], Sequence[Call]]
 
 
 class Producer:
@@ -195,11 +199,8 @@ class Producer:
         stream, self._cause = self._stream, str(error)
         if isinstance(error, AuthError):
             stream.set(auth_state=error.code)
-            self._sentence = error.sentence
-            if error.sentence:
-                stream.set(refusal=error.sentence)
-        if isinstance(error, ProviderError) and error.retry_after:
-            stream.set(retry_after=f"{error.retry_after:g}")
+        self._sentence = error.sentence
+        stream.set(**error.fields)
         if stream.deadline.over and not stream.deadline.aborted:
             return "answer_timeout"
         log.warning("answer error", extra={"stream_id": stream.stream_id, "code": error.code, "cause": str(error)})
@@ -236,6 +237,9 @@ class Producer:
                 stream.mention(app=name)
             case Asking():
                 self._note_asking(event)
+            case Reserved(quotas):
+                stream.set(quotas=quotas)
+                stream.wait_stored()
             case Uploaded(files):
                 self._note_upload(files)
             case Resumed():

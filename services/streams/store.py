@@ -4,7 +4,7 @@
         content token user_info status conversation_id dify_finished created_time
         v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
         and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
-        speaker form step suggested choices refusal
+        speaker form step suggested choices refusal quotas limit
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -18,7 +18,8 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 `files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 `form` is the sealed form that the question answers: its run goes on in this stream. `step` and `suggested` are plain
 words beside the text, `refusal` is the sentence of a refusal that has one of its own, `choices` has the choices of the
-form that the answer asks (JSON, for buttons).
+form that the answer asks (JSON, for buttons). `quotas` names what the question has taken of quotas, `limit` the limit
+that refused it (services/answers/quotas.py).
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class StreamStore:
     def full_answer(self, stream_id: str) -> FullAnswer | None:
         """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
-        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested", "choices")
+        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested", "choices", "limit")
         fields = ("status", "sources", "mock", "usage", "retry_after", "files", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
         calls.append(Call(None, ("PTTL", keys.hash)))
@@ -263,7 +264,12 @@ class StreamStore:
 
     def question(self, stream_id: str) -> str:
         """Return a stream's question as stored JSON, "" if there is no such stream."""
-        return self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "question"))])[0] or ""
+        return self.fields(stream_id, "question")["question"]
+
+    def fields(self, stream_id: str, *names: str) -> dict[str, str]:
+        """Return fields of a stream's hash, "" for those that are not there."""
+        (values,) = self._runner.run([Call(None, ("HMGET", stream_keys(stream_id).hash), names)])
+        return {name: value or "" for name, value in zip(names, values, strict=True)}
 
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
         """Return a stream's fields and all its chunks, empty if there is no such stream."""
@@ -271,6 +277,11 @@ class StreamStore:
         calls = [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
         fields, raw = self._runner.run(calls)
         return fields, [Chunk.read(chunk) for chunk in raw]
+
+    def expire_calls(self, stream_id: str, seconds: float) -> list[Call]:
+        """Return the calls that make a stream expire in `seconds`; none if they are more than its life."""
+        keys = stream_keys(stream_id) if seconds < self.ttl else ()
+        return [Call(None, ("PEXPIRE", key), (math.ceil(seconds * 1000),)) for key in keys]
 
     def remove(self, stream_ids: Sequence[str]) -> None:
         """Remove those of the streams that have ended, before their time."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -33,6 +34,8 @@ from services.models import Exchange, Question, UserInfo
 from services.redis.calls import all_scripts
 from services.redis.lock_store import LockStore
 from services.redis.store import Call, ScriptRunner, connect
+from services.rules.quota_store import QuotaStore, Used
+from services.rules.quotas import Counter, period
 from services.sockets.store import OpenSocket, SocketStore
 from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
@@ -405,9 +408,22 @@ def ended_streams(runner: ScriptRunner) -> None:
     assert ended.claim(9).waiting == 0
 
 
+def quotas(runner: ScriptRunner) -> None:
+    """Take and settle a question in counters of several nodes; a full one refuses."""
+    store = QuotaStore(runner, secret=b"s", stream_ttl=1800.0, now=str(NOW))
+    for one in STREAMS:
+        place = store.place(Counter("person", one, "day", questions=1), period("day", NOW, ZoneInfo("Asia/Shanghai")))
+        takes = [store.take_call(place, stream_id) for stream_id in ("s1", "s1", "s2")]
+        assert store.run([*takes, store.settle_call(place.key, "s1", asked=True, tokens=7)]) == [
+            *([1, 1, 0], [2, 1, 0], [0, 1, 0], 1)
+        ]
+        assert store.used([place]) == [Used(1, 7, 1, None, 0)]
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
     pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns, ended_streams,
+    quotas,
 ]  # fmt: skip
 
 

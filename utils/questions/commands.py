@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
-CommandName = Literal["reset", "stop", "retry", "help", "whoami", "human"]
+CommandName = Literal["reset", "stop", "retry", "help", "whoami", "quota", "human"]
 NAMES: tuple[str, ...] = get_args(CommandName)
 
 BUILT_IN: Mapping[str, str] = {
@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, str] = {
     "/retry": "retry", "重试": "retry",
     "/help": "help", "帮助": "help",
     "/whoami": "whoami",
+    "/quota": "quota", "额度": "quota",
     "/human": "human", "转人工": "human",
 }  # fmt: skip
 #: Characters of the longest word; a longer text is a question without being compared.

@@ -114,9 +114,20 @@ def _with_example(schema: JsonObject, models: Models) -> JsonObject:
     return {"schema": schema, "example": example_of(schema, models.schemas)}
 
 
+#: Headers with `quota_used`.
+QUOTA_HEADERS = {
+    "X-RateLimit-Limit": "Of `quota_used`: the limit that is reached.",
+    "X-RateLimit-Remaining": "Of `quota_used`: 0.",
+    "X-RateLimit-Reset": "Of `quota_used`: when the limit is new, in seconds since 1970.",
+    "RateLimit-Policy": "Of `quota_used`: the limit (`q`), and the seconds of its period (`w`).",
+    "RateLimit": "Of `quota_used`: what is left (`r`, 0), and the seconds until the limit is new (`t`).",
+}
+
+
 def _headers(status: str) -> JsonObject:
     """Return the headers of a response with this status, as references to `shared_headers`."""
     names = ["X-Request-Id", "traceparent", *(["Retry-After"] if status in ("429", "503") else [])]
+    names += QUOTA_HEADERS if status == "429" else {}
     names += ["WWW-Authenticate"] if status == "401" else []
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
@@ -127,6 +138,7 @@ def shared_headers() -> dict[str, JsonObject]:
         "X-Request-Id": "The request's own id, or a new one; it is in the log.",
         "traceparent": "The request's own W3C traceparent, if it was well-formed.",
         "Retry-After": "Seconds after which to ask again.",
+        **QUOTA_HEADERS,
         "WWW-Authenticate": "Bearer.",
     }
     return {name: {"description": what, "schema": _TEXT} for name, what in described.items()}

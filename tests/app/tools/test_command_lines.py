@@ -18,6 +18,7 @@ TOOLS = {
     "doctor": [],
     "migrate": ["sql"],
     "push": ["--to", "zhangsan", "一"],
+    "quota": ["show"],
     "settings": [],
     "streams": ["list"],
     "wecom": ["一"],
@@ -47,7 +48,8 @@ def test_an_unknown_option_is_wrong_usage(name: str, capsys: Printed) -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_help_names_the_option_for_json(name: str, capsys: Printed) -> None:
     """Every tool, or each of its commands that prints something, has `--json`."""
-    command = TOOLS[name] if name == "admin" else [word for word in TOOLS[name][:1] if word in ("sql", "list")]
+    printing = [word for word in TOOLS[name][:1] if word in ("sql", "list", "show")]
+    command = TOOLS[name] if name == "admin" else printing
 
     assert run(name, *command, "--help") == 0
 

@@ -32,6 +32,7 @@ from services.streams.records import NewStream
 from services.streams.store import StreamStore
 from services.usage.ended_store import EndedStore
 from tests.redis.streams.test_answer import ScriptedProvider
+from tests.support.quotas import no_quotas
 from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
@@ -87,6 +88,7 @@ class Group:
             askers=Askers(self.auth, Callers("none"), {"default": self._find}, self.names),
             places=Places(
                 ConversationQueue(self.conversations, StreamStore(runner)),
+                no_quotas(runner),
                 intake_without_files(runner),
                 EndedStore(runner, queues=False),
             ),

@@ -283,6 +283,31 @@ def test_with_a_database_the_end_is_queued_in_the_same_round_trip(
     desk.close()
 
 
+def test_quotas_are_taken_and_settled_in_the_same_round_trips(
+    relay: CountingRelay, talker: Talker, tmp_path: Path
+) -> None:
+    """Two calls more, one for each quota, where no department is needed; a poll costs what it did."""
+    rules = tmp_path / "quotas.yaml"
+    rules.write_text("- {questions: 50/day, tokens: 9000/day}\n- {total: true, questions: 999/month}", "utf-8")
+    desk = Desk(relay.url, talker, lease=1000.0, variables={"WECHAT_BOTS": "", "QUOTAS_FILE": str(rules)})
+    desk.runner.load()
+    relay.forget()
+    stream_id = answered(relay, desk, talker)
+    relay.forget()
+    desk.reads(stream_id)
+    polled = list(relay.trips)
+    desk.asks(msgid="m2")
+    talker.lets_go()
+    wait_until(lambda: desk.manager.running == 0, timeout=30.0)
+    _, asked, *_, release = relay.trips
+
+    assert [(trip.names, trip.sent) for trip in polled] == [(("read",), POLL_SENT)]
+    assert asked.names == (*ASKING[:-2], "quota_take", "quota_take", *ASKING[-2:])
+    assert release.names == (*RELEASE[:-1], "quota_settle", "quota_settle", RELEASE[-1])
+    assert sum("quota_take" in trip.names for trip in relay.trips) == 1
+    desk.close()
+
+
 def test_open_forms_cost_their_conversation_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
     """The callback costs what it does without; only the producer looks whether the words are a choice."""
     talker.forms = NoForms()
@@ -330,7 +355,7 @@ def test_an_http_question_is_compared_only_when_it_is_repeated(
     again = desk.asks(channel="http", principal=CALLER.principal)
 
     assert again.status == "completed"
-    assert (asked, relay.names) == (("open", "running"), [("open", "running"), ("HGET",)])
+    assert (asked, relay.names) == (("open", "running"), [("open", "running"), ("HMGET",)])
 
 
 def test_1000_deltas_while_redis_is_busy_are_two_writes(

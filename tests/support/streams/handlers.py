@@ -26,7 +26,7 @@ class NoLateMessages:
 
 def answers_of(events: Answer) -> AnswerHandlers:
     """Return handlers whose answers are the `events`."""
-    return AnswerHandlers(events, lambda question, stream: None, NoLateMessages())
+    return AnswerHandlers(events, lambda question, stream: None, NoLateMessages(), lambda stream_id, field: [])
 
 
 def intake_without_files(runner: ScriptRunner) -> MediaIntake:

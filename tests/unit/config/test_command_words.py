@@ -59,12 +59,12 @@ def test_a_bot_has_words_of_its_own_or_inherits_all() -> None:
     ("given", "expected"),
     [
         ('["/stop"]', "a JSON object of words and commands"),
-        ('{"dance": ["/x"]}', "lists of words for reset, stop, retry, help, whoami, human only"),
+        ('{"dance": ["/x"]}', "lists of words for reset, stop, retry, help, whoami, quota, human only"),
         ('{"/x": "reset", "stop": ["/x"]}', "words that are texts, each one once"),
         ('{"/x": "reset", "stop": ["/X "]}', "words of 1 to 64 characters, each one once"),
         ('{"stop": [3]}', "words that are texts, each one once"),
         ('{"stop": [" "]}', "words of 1 to 64 characters, each one once"),
-        ('{"/x": 3}', "'reset', 'stop', 'retry', 'help', 'whoami' or 'human'"),
+        ('{"/x": 3}', "'reset', 'stop', 'retry', 'help', 'whoami', 'quota' or 'human'"),
         (json.dumps({"x" * 65: "reset"}), "words of 1 to 64 characters, each one once"),
     ],
 )
