@@ -1,6 +1,6 @@
 """The mock Dify's answers: a small company handbook in Markdown, and a general answer to any other question.
 
-A question without Chinese characters gets them in English.
+An English question gets them in English.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ TOPICS = {
         {"text": "报销", "key": "报销需要哪些材料", "style": 1},
     ],
 }
-_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+TOPICS_EN = {
+    "card_type": "button_interaction",
+    "main_title": {"title": "Asked often", "desc": "One click asks"},
+    "horizontal_content_list": [{"keyname": "Department", "value": "Human resources"}],
+    "button_list": [
+        {"text": "Leave", "key": "How do I ask for annual leave?"},
+        {"text": "Expenses", "key": "What does an expense claim need?", "style": 1},
+    ],
+}
+_CHINESE, _LATIN = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[A-Za-z]")
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 
 _ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
@@ -122,16 +131,17 @@ This is a mock answer for the demo; your own Dify app will answer from your know
 
 def whole_handbook(question: str) -> str:
     """Return an answer of some 28 kB, larger than a frame of WeCom: all chapters, each with a table and code."""
-    return _chapters(60)
+    return _chapters(60, question)
 
 
 def whole_library(question: str) -> str:
     """Return an answer of some 57 kB, larger than a frame and a late message of WeCom together."""
-    return _chapters(120)
+    return _chapters(120, question)
 
 
-def _chapters(count: int) -> str:
-    return "\n\n".join(_CHAPTER.replace("{n}", f"{number}") for number in range(1, count + 1))
+def _chapters(count: int, question: str) -> str:
+    chapter = _CHAPTER if is_chinese(question) else _CHAPTER_EN
+    return "\n\n".join(chapter.replace("{n}", f"{number}") for number in range(1, count + 1))
 
 
 _CHAPTER = """## 第 {n} 章
@@ -148,10 +158,34 @@ def chapter_{n}(days: int) -> str:
     return "直属主管" if days <= 3 else "部门负责人"
 ```"""
 
+#: As long as a Chinese chapter, in bytes.
+_CHAPTER_EN = """## Chapter {n}
+
+Leave, sickness, journeys and expenses are requested in the OA. From this chapter on paper is no longer taken; for an
+exception ask the HR desk, extension 8001.
+
+| Subject | Where | When |
+|---|---|---|
+| Annual leave | People → Leave → New request | three working days before |
+| Expenses | Finance → Expenses → New | within 30 days |
+
+```python
+def chapter_{n}(days: int) -> str:
+    return "your manager" if days <= 3 else "the head of your department"
+```"""
+
 
 def drawings(question: str) -> str:
     """Return an answer with pictures and a file behind signed addresses, one of a format that WeCom does not take."""
     house, photo, report = signed("house.webp"), signed("photo"), signed("report.pdf")
+    if not is_chinese(question):
+        return f"""Here is your house:
+
+![A house]({house})
+
+A photo by day: ![A photo]({photo})
+
+The whole story is in the [annual report]({report})."""
     return f"""画好了，这是一座房子：
 
 ![房子]({house})
@@ -163,7 +197,7 @@ def drawings(question: str) -> str:
 
 def formatted(question: str) -> str:
     """Return an answer with thinking, a citation, a table, tasks, a formula and code."""
-    return _FORMATTED
+    return _FORMATTED if is_chinese(question) else _FORMATTED_EN
 
 
 _FORMATTED = r"""<think>
@@ -192,16 +226,39 @@ def days(years: int) -> int:
     return 10 if years >= 10 else 5  # 天
 ```"""
 
+_FORMATTED_EN = r"""<think>
+The rules first, then the days by years of service.
+</think>
+
+## Days of annual leave
+
+**Note:** not during probation; they count after one year of service [1].
+All of it is at https://example.com/leave .
+
+| Years of service | Days |
+|:--|--:|
+| 1–9 | 5 |
+| 10–19<br>(with interruptions) | 10 |
+
+- [x] Probation is over
+- [ ] Asked three working days before
+
+In the first year they are counted by months:
+
+$$\text{days} = 5 \times \frac{\text{months left}}{12}$$
+
+```python
+def days(years: int) -> int:
+    return 10 if years >= 10 else 5  # days
+```"""
+
 
 def with_card(question: str) -> str:
     """Return an answer with a template card of the app's own."""
-    return f"""您想了解哪一项？
-
-```wecom-card
-{json.dumps(TOPICS, ensure_ascii=False, indent=2)}
-```
-
-也可以直接输入问题。"""
+    topics, before, after = TOPICS, "您想了解哪一项？", "也可以直接输入问题。"
+    if not is_chinese(question):
+        topics, before, after = TOPICS_EN, "What would you like to know?", "You can also type a question."
+    return f"{before}\n\n```wecom-card\n{json.dumps(topics, ensure_ascii=False, indent=2)}\n```\n\n{after}"
 
 
 def echo(question: str) -> str:
@@ -225,7 +282,9 @@ def answer_to(question: str) -> str:
 
 
 def is_chinese(text: str) -> bool:
-    return bool(_CHINESE.search(text))
+    """Return whether a text, without its marker, has a Chinese character, or no letter that could be English."""
+    plain = _MARKER.sub("", text)
+    return bool(_CHINESE.search(plain)) or not _LATIN.search(plain)
 
 
 def with_inputs(answer: str, inputs: Mapping[str, Any]) -> str:

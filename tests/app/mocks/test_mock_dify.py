@@ -142,6 +142,25 @@ def test_an_english_question_is_answered_in_english(dify: MockDify) -> None:
         assert [is_chinese(text) for text in shown] == [not english] * len(shown)
 
 
+# The error and the silence have no text.
+@pytest.mark.parametrize("name", sorted({*CHOICES} - {"error", "silent"}))
+def test_every_choice_of_the_demo_follows_the_questions_language(dify: MockDify, name: str) -> None:
+    """No Chinese reaches the reader of an English question, whatever Dify is told to do; a marker is no language."""
+    for question in (f"How do I ask for annual leave? [[{name}]]", f"年假怎么申请 [[{name}]]", f"[[{name}]]"):
+        reply = post(dify, body(question), stream=True)
+        shown = "".join(_words(event) for event in events(received(reply, until=b"workflow_paused")))
+
+        assert bool(re.search("[一-龥]", shown)) == ("How" not in question), shown[:200]
+
+
+def _words(event: dict[str, Any]) -> str:
+    """Return the part of an event that a reader sees: text, the nodes' titles, a form and the sources."""
+    data = event.get("data", {})
+    form = [data.get("form_content"), data.get("actions")]
+    words = [event.get("answer"), data.get("title"), data.get("node_title"), form, event.get("metadata")]
+    return json.dumps(words, ensure_ascii=False)
+
+
 def test_there_is_a_script_for_every_closing_choice_and_error(dify: MockDify) -> None:
     """An error's script is named by its status and code; its reply has them, in Dify's envelope or a proxy's HTML."""
     assert CLOSINGS.keys() == CLOSING_TABLE.keys()

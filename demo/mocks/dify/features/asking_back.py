@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from demo.mocks.dify.answers import answer_to
+from demo.mocks.dify.answers import answer_to, is_chinese
 from demo.mocks.dify.features.forms import MockForm, RunPause
 from demo.mocks.dify.wire import PING, Gap, Run, Step, pieces
 
 LEAD = "这笔报销共 **5,000 元**，超过了直属主管的额度。"
 ASKS = "要怎么处理？"
 ACTIONS = (("approve", "同意"), ("reject", "驳回"), ("finance", "转交财务"))
+#: The transcripts' texts in runs of English questions.
+ENGLISH = {
+    LEAD: "This claim is **¥5,000**, more than your manager may sign.",
+    ASKS: "What shall happen with it?",
+    "人工审核": "Review",
+    "同意": "Approve",
+    "驳回": "Reject",
+    "转交财务": "Pass on to Finance",
+    "真的吗？": "Are you sure?",
+    "是": "Yes",
+    "否": "No",
+    "抄送给谁？": "Who gets a copy?",
+    "主管": "Your manager",
+}
 COMMENT = {"type": "paragraph", "output_variable_name": "comment", "default": {"type": "constant", "value": ""}}
 PRIORITY = {
     "type": "select",
@@ -26,8 +41,22 @@ BY_MAIL = ""
 
 def rest(question: str, title: str, inputs: Mapping[str, Any] | None = None) -> str:
     """Return the answer after a choice with this title."""
-    given = "".join(f"{name}：{value}\n\n" for name, value in (inputs or {}).items())
-    return f"您选择了“{title}”。\n\n{given}{answer_to(question)}"
+    chinese = is_chinese(question)
+    given = "".join(f"{name}{'：' if chinese else ': '}{value}\n\n" for name, value in (inputs or {}).items())
+    chosen = f"您选择了“{title}”。" if chinese else f"You chose “{title}”."
+    return f"{chosen}\n\n{given}{answer_to(question)}"
+
+
+def in_language(run: Run, text: str) -> str:
+    return text if is_chinese(run.query) else ENGLISH.get(text, text)
+
+
+def translated(run: Run, form: MockForm) -> MockForm:
+    """Return a form in the language of the run's question; what is not its text stays."""
+    content, *output = form.content.split("{{#", 1)
+    words = "{{#".join([in_language(run, content), *output])
+    actions = tuple((name, in_language(run, title)) for name, title in form.actions)
+    return replace(form, content=words, actions=actions, node_title=in_language(run, form.node_title))
 
 
 def form(run: Run) -> Iterator[Step]:
@@ -68,7 +97,7 @@ def form_without_words(run: Run) -> Iterator[Step]:
     """Ask before any text."""
     yield PING
     yield run.workflow_started()
-    asked = [MockForm(ASKS, ACTIONS)]
+    asked = [translated(run, MockForm(ASKS, ACTIONS))]
     yield RunPause(asked)
     yield from _finished(run, "", asked)
 
@@ -77,20 +106,24 @@ def _asked(run: Run, *pauses: list[MockForm]) -> Iterator[Step]:
     yield PING
     yield run.workflow_started()
     said = ""
-    for number, forms in enumerate(pauses):
-        lead = LEAD if number == 0 else f"\n\n第 {number + 1} 问。"
+    asked = [[translated(run, form) for form in forms] for forms in pauses]
+    for number, forms in enumerate(asked):
+        further = f"第 {number + 1} 问。" if is_chinese(run.query) else f"Question {number + 1}."
+        lead = in_language(run, LEAD) if number == 0 else f"\n\n{further}"
         said += lead
         for text in pieces(lead, 3):
             yield run.piece(text)
             yield Gap(run.delay)
         run.saved = said
         yield RunPause(forms)
-    yield from _finished(run, said, pauses[-1])
+    yield from _finished(run, said, asked[-1])
 
 
 def _finished(run: Run, said: str, forms: list[MockForm]) -> Iterator[Step]:
     """Play the answer after the last pause. The message goes on: its answer begins with what was said before."""
-    titles = "、".join(dict(each.actions)[each.submitted[0]] for each in forms if each.submitted)
+    titles = ("、" if is_chinese(run.query) else ", ").join(
+        dict(each.actions)[each.submitted[0]] for each in forms if each.submitted
+    )
     inputs = {name: value for each in forms if each.submitted for name, value in each.submitted[1].items()}
     text = rest(run.query, titles, inputs)
     run.answer = run.final = said + text

@@ -34,6 +34,7 @@ class MockForm:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     form_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     node_id: str = "hi"
+    node_title: str = "人工审核"
     #: The action and the inputs that were submitted; None before.
     submitted: tuple[str, Mapping[str, Any]] | None = None
 
@@ -49,7 +50,7 @@ class MockForm:
         return {
             "form_id": self.form_id,
             "node_id": self.node_id,
-            "node_title": "人工审核",
+            "node_title": self.node_title,
             "form_content": self.content,
             "inputs": list(self.inputs),
             "actions": [{"id": name, "title": title, "button_style": "default"} for name, title in self.actions],
@@ -70,7 +71,7 @@ class MockForm:
         assert self.submitted
         action, inputs = self.submitted
         text = {"action_id": action, "action_text": dict(self.actions)[action], "submitted_data": dict(inputs)}
-        return {"node_id": self.node_id, "node_title": "人工审核", "rendered_content": self.content, **text}
+        return {"node_id": self.node_id, "node_title": self.node_title, "rendered_content": self.content, **text}
 
     def defaults(self) -> dict[str, str]:
         return {each["output_variable_name"]: "" for each in self.inputs}
