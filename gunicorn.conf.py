@@ -45,16 +45,18 @@ accesslog = None
 
 
 def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
-    """Check at the first start that the addresses can be bound.
+    """Check at the first start that files of rules and providers can be used, and that the addresses can be bound.
 
     No other hook knows gunicorn's command line options (`--bind`) and runs before the first log line. On a reload,
     when `old` is the previous number of workers, the listeners exist already.
     """
-    if old is not None or arbiter.cfg.reuse_port or startup.inherits_listeners(os.environ):
+    if old is not None:
         return
     names = {settings.ops_port: "OPS_PORT", settings.port: "PORT"}
     try:
-        startup.check_addresses(arbiter.cfg.address, names, host=settings.host)
+        reloads.check_first_build(settings)
+        if not arbiter.cfg.reuse_port and not startup.inherits_listeners(os.environ):
+            startup.check_addresses(arbiter.cfg.address, names, host=settings.host)
     except SettingsError as exc:
         sys.exit(f"wechatlaibao: {exc}")
 

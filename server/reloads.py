@@ -11,6 +11,7 @@ import signal
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from config.errors import SettingsError
+from config.plugins import RAG_PROVIDERS, SEARCH_PROVIDERS
 from config.problems import Invalid, Problem
 from config.settings import Settings
 from server.startup import load_checked
@@ -59,6 +60,21 @@ def guard(arbiter: Arbiter) -> None:
         reload()
 
     arbiter.handle_hup = handle_hup
+
+
+def check_first_build(settings: Settings) -> None:
+    """Build the parts of a replica before the start where a file of rules or another package may be wrong.
+
+    All else is checked by the settings alone, and a build takes a second.
+
+    Raises:
+        SettingsError: they cannot be built.
+    """
+    bots = settings.bots.values()
+    files = [settings.access_file, settings.departments_file, settings.words_file, *(bot.words_file for bot in bots)]
+    providers = {name for bot in bots for name in (bot.provider.rag_provider, bot.provider.search_provider) if name}
+    if any(files) or providers - {*RAG_PROVIDERS, *SEARCH_PROVIDERS}:
+        _check_build(settings)
 
 
 def _check_addresses(old: Settings, new: Settings) -> None:

@@ -39,6 +39,10 @@ WRONG = {
     "ADMIN_TOKEN": {"ADMIN_TOKEN": "1234567"},
     "STREAM_MAX_BYTES": {"STREAM_MAX_BYTES": "20479"},
     "STREAM_LEASE": {"STREAM_LEASE": "1"},
+    "ACCESS_FILE": {"ACCESS_FILE": "/etc/hostname"},
+    "WORDS_FILE": {"WORDS_FILE": "/nope/words.txt"},
+    "DEPARTMENTS_FILE": {"DEPARTMENTS_FILE": "/etc/hostname"},
+    "RAG_PROVIDER ": {"RAG_PROVIDER": "json:Nobody"},
 }
 #: Commands that are executed anew, without the fork server.
 COMMANDS = {"gunicorn": ("-m", "gunicorn"), "app.py": (str(ROOT / "app.py"),)}
@@ -69,7 +73,7 @@ def check_refused(name: str, command: tuple[str, ...], folder: Path) -> None:
 
     (line,) = printed.splitlines()
     assert status == 1
-    assert line.startswith(f"wechatlaibao: {name.strip()}=")
+    assert line.startswith((f"wechatlaibao: {name.strip()}=", f"wechatlaibao: {name.strip()}: "))
     assert "not-real" not in line
 
 
