@@ -24,6 +24,10 @@ KEYS = {"key", "api_key", "apikey", "token", "access_token", "auth", "authorizat
 LOCAL_PORT = Settings.model_fields["port"].default
 #: How help shows the default of --url.
 LOCAL = "HOST and PORT of .env"
+#: What to do where no service is, where it wants a key, and where it refuses the one that was given.
+NOT_THERE = "start the service there, or give its address in LAIBAO_URL or --url"
+NO_KEY = "set LAIBAO_KEY, or give --key - and the key on standard input"
+OTHER_KEY = "LAIBAO_KEY or --key must be one of the service's API_KEYS"
 INTERRUPTED = 130
 WRONG_USAGE = 2
 

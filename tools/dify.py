@@ -41,8 +41,8 @@ CLOUD = "https://api.dify.ai/v1"
 HELLO = "你好"
 STATUS = "Exit status: 0 answered, 1 not, 2 wrong usage or no key, 130 interrupted."
 MISSING_KEY = (
-    "no API key: set DIFY_API_KEY to the app's key (in Dify: the app's page API Access, app-...), "
-    "or give --api-key - and the key on standard input"
+    "no API key: set DIFY_API_KEY in the environment to the app's key (in Dify: the app's page API Access, app-...; "
+    ".env is not read), or give --api-key - and the key on standard input"
 )
 SEEN_KEY = (
     "warning: a key on the command line is seen by everybody on this machine and kept in the shell's history; "

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.usage.log_store import LogFilter, Row, SaidOf, SqlLogStore
@@ -31,6 +32,7 @@ from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from tools._log.times import moment, now_in
 from tools._page import printable_field
 from tools._pipes import until_nobody_reads
+from tools._remedies import told
 
 #: The members of a question's JSON object in their order; the columns of CSV and XLSX.
 NAMES = (
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
         settings = load()
         return int(options.run(settings, options) or 0)
     except (LaibaoError, OSError) as exc:
-        print(exc, file=sys.stderr)
+        print(told(exc), file=sys.stderr)
         return 1
 
 
@@ -93,13 +95,13 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", default="", metavar="TIME", help="the same; a day is included")
     for name, what in (
         ("bot", "name of the bot"),
-        ("channel", "wecom, chat, realtime, http, openai or batch"),
         ("person", "WeCom's userid"),
         ("department", "name of the main department"),
         ("outcome", "completed, cancelled, or an error's code"),
         ("words", "text in the question or the answer"),
     ):
         parser.add_argument(f"--{name}", default="", help=what)
+    parser.add_argument("--channel", default="", choices=[one.name for one in CHANNELS], help="how the question came")
     parser.add_argument("--rating", default="", choices=("like", "dislike", "none"), help="rating of the answer")
 
 

@@ -23,6 +23,7 @@ from config.settings import Settings, load_settings
 from services.sql.migrator import Migrator, printed, state_of
 from services.sql.schema import HEAD
 from tools._pipes import until_nobody_reads
+from tools._remedies import told
 
 #: Seconds for which `up` waits for another process that migrates.
 WAIT_SECONDS = 600.0
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
             exists = not settings.database_path or Path(settings.database_path).is_file()
             return _status(migrator.revision() if exists else "", as_json=options.json)
     except LaibaoError as exc:
-        print(exc, file=sys.stderr)
+        print(told(exc), file=sys.stderr)
         return 1
 
 

@@ -29,6 +29,7 @@ from services.streams.listing import StreamRow
 from services.streams.store import StreamStore
 from tools._page import as_json, printable_field
 from tools._pipes import until_nobody_reads
+from tools._remedies import told
 from tools._streams_list import STATUSES, rows_of, table
 
 #: Fields that are never shown: credentials and fingerprints of credentials.
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
             for line in options.run(client, options, settings):
                 print(line)
     except LaibaoError as exc:
-        print(exc, file=sys.stderr)
+        print(told(exc), file=sys.stderr)
         return 1
     return 0
 

@@ -18,12 +18,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.usage.sums_store import BY, CHOSEN_BY, SqlSumsStore, Total
 from tools._log import output
 from tools._log.times import moment, now_in
 from tools._pipes import until_nobody_reads
+from tools._remedies import told
 
 #: Days without --since, today included.
 DAYS = 30
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
         names = (*by, *(NAMES if options.form else SHORT))
         output.write(rows, options.form or "", output=options.output, names=names)
     except (LaibaoError, OSError) as exc:
-        print(exc, file=sys.stderr)
+        print(told(exc), file=sys.stderr)
         return 1
     return 0
 
@@ -57,7 +59,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--since", default="", metavar="DAY", help=f"first day, or a span (7d); default {DAYS} days")
     parser.add_argument("--until", default="", metavar="DAY", help="last day")
     for name in CHOSEN_BY:
-        parser.add_argument(f"--{name}", default=None, help=f"only of this {name}")
+        known = [one.name for one in CHANNELS] if name == "channel" else None
+        parser.add_argument(f"--{name}", default=None, choices=known, help=f"only of this {name}")
     output.add_formats(parser)
     return parser.parse_args(argv)
 

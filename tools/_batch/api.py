@@ -19,6 +19,7 @@ from requests.exceptions import (
 )
 
 from services.http.certificates import tls_failure
+from tools._command import NO_KEY, NOT_THERE, OTHER_KEY
 
 #: Seconds to connect, and to wait for a reply: the server may need long to read a large workbook.
 TIMEOUT = (5.0, 90.0)
@@ -94,8 +95,8 @@ class Api:
             return reply
         with closing(reply):
             error = _error(reply)
-            if isinstance(error, Locked) and not self._key:
-                raise Locked(f"{error}; set LAIBAO_KEY, or give --key - and the key on standard input")
+            if isinstance(error, Locked):
+                raise Locked(f"{error}; {OTHER_KEY if self._key else NO_KEY}")
             raise error
 
     @contextmanager
@@ -120,7 +121,7 @@ class Api:
         """Return the error of a connection that could not be made: an outage only if the service has answered."""
         if self._answered:
             return Away(words)
-        return Failed(f"{words}: start the service there, or give its address in LAIBAO_URL or --url")
+        return Failed(f"{words}: {NOT_THERE}")
 
 
 def _error(reply: requests.Response) -> Failed:

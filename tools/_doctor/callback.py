@@ -15,7 +15,8 @@ import requests
 
 from config.bots import BotSettings
 from services.wecom.crypto import WXBizJsonMsgCrypt
-from tools._doctor.checks import Finding, explained
+from tools._doctor.checks import Finding
+from tools._remedies import explained
 
 #: Seconds WeCom waits for the echo when an administrator saves the callback address.
 LIMIT = 1.0

@@ -77,8 +77,3 @@ def _collect(name: str, look: Look, found: list[Finding]) -> None:
         found.append(Finding(name, "failed", str(exc)))
     except Exception as exc:
         found.append(Finding(name, "failed", f"unexpected: {type(exc).__name__}: {exc}"))
-
-
-def explained(text: str, remedies: Iterable[tuple[str, str]], otherwise: str = "") -> str:
-    """Return the first remedy whose key is in the text, ignoring case, else `otherwise`."""
-    return next((remedy for key, remedy in remedies if key.lower() in text.lower()), otherwise)

@@ -11,7 +11,8 @@ from services.errors import ProviderError
 from services.providers.base import BaseRAGProvider
 from services.providers.client.limits import ClientLimits
 from services.providers.dify.service import DifyService, DifyUrls
-from tools._doctor.checks import TLS, Finding, explained, judge_clock
+from tools._doctor.checks import TLS, Finding, judge_clock
+from tools._remedies import explained
 
 #: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")

@@ -16,7 +16,8 @@ from services.errors import StoreUnavailable
 from services.redis.store import Call, ScriptRunner, redis_errors, servers
 from services.streams.records import born_finished
 from services.streams.store import stream_keys
-from tools._doctor.checks import Finding, explained, judge_clock
+from tools._doctor.checks import Finding, judge_clock
+from tools._remedies import REDIS, explained
 
 #: The oldest major version the product is tested with.
 OLDEST = 6
@@ -24,26 +25,6 @@ WORDS = "doctor 来宝"
 #: The part of Redis's maxmemory that files may take, as its denominator: they need a third more than their bytes.
 FILES_PART = 3
 
-_AWAY = (
-    ("certificate verify", "name the authority's file in REDIS_URL: rediss://…?ssl_ca_certs=/path/ca.pem"),
-    ("[SSL", "see that this port speaks TLS, or begin REDIS_URL with redis://"),
-    ("no sentinel", "see that REDIS_URL names the Sentinels, their service and, if they want one, ?sentinel_password="),
-    ("cluster support disabled", "this is no Cluster: begin REDIS_URL with redis://"),
-    ("ResponseError SELECT", "this is a node of a Cluster: begin REDIS_URL with redis+cluster://"),
-    ("password", "set REDIS_PASSWORD (or the one in REDIS_URL) to what Redis expects"),
-    ("authentication", "set REDIS_PASSWORD (or the one in REDIS_URL) to what Redis expects"),
-    (
-        "connection refused",
-        "start Redis, or correct REDIS_HOST and REDIS_PORT (in a container 127.0.0.1 is the container itself)",
-    ),
-    ("name or service", "correct REDIS_HOST: the name does not resolve from here"),
-    ("name resolution", "correct REDIS_HOST: the name does not resolve from here"),
-    ("timeout", "see that Redis is not hung and that no firewall is between (REDIS_HOST, REDIS_PORT)"),
-    ("ResponseError DB", "set REDIS_DB to a database this Redis has (0 always exists)"),
-    ("NoPermission", "give the user the rights of `+@all ~*`, or of the commands the message names"),
-    ("loading", "Redis still reads its data from disk: wait a moment"),
-    ("max number of clients", "raise Redis's maxclients: each process may open REDIS_POOL_SIZE connections"),
-)
 _BATCHES = (
     ("ResponseError DB", "end BATCH_REDIS_URL with a database this Redis has (/0 always exists)"),
     ("password", "put the password that Redis expects into BATCH_REDIS_URL"),
@@ -65,7 +46,7 @@ def check_redis(container: Container) -> Iterator[Finding]:
     try:
         container.runner.ping()
     except StoreUnavailable as exc:
-        yield Finding("redis", "failed", str(exc), explained(str(exc), _AWAY, "see REDIS_URL or REDIS_HOST"))
+        yield Finding("redis", "failed", str(exc), explained(str(exc), REDIS, "see REDIS_URL or REDIS_HOST"))
         return
     yield Finding("redis", "ok", "answers")
     yield from _servers(container.redis, _kind(container), container.settings.files_max_bytes)

@@ -14,19 +14,9 @@ from services.errors import StoreUnavailable
 from services.sql.database import SqlDatabase
 from services.sql.migrator import Migrator, remedy, state_of
 from services.sql.schema import HEAD
-from tools._doctor.checks import Finding, explained
+from tools._doctor.checks import Finding
+from tools._remedies import SQL, cause, explained
 
-#: Remedies of a failed connection, by MySQL's error numbers.
-CONNECTING = (
-    ("1045", "correct MYSQL_USER and MYSQL_PASSWORD, and let the user log in from this host"),
-    ("1698", "let MYSQL_USER log in with a password"),
-    ("1130", "let MYSQL_USER log in from this host"),
-    ("1044", "give MYSQL_USER its rights in MYSQL_DATABASE"),
-    ("1049", "correct MYSQL_DATABASE: there is no such database"),
-    ("2003", "start MySQL, or correct MYSQL_HOST (MYSQL_READ_HOST) and MYSQL_PORT"),
-    ("2006", "see that MySQL is not hung, and its log"),
-    ("2013", "see that MySQL is not hung, and its log"),
-)
 #: Rights on existing tables.
 ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 #: Rights that a migration needs beside those.
@@ -46,18 +36,12 @@ def check_sql(settings: Settings, url: str) -> Iterator[Finding]:
             grants = database.read(lambda connection: _grants(connection, database.kind))
         except StoreUnavailable as exc:
             text = cause(exc)
-            yield Finding("sql", "failed", text, explained(text, CONNECTING, "see the settings of SQL"))
+            yield Finding("sql", "failed", text, explained(text, SQL, "see the settings of SQL"))
             return
         yield Finding("sql", "ok", "answers")
         rights = granted(grants, settings.mysql_database)
         with closing(Migrator(url)) as migrator:
             yield _tables(migrator.revision(), rights)
-
-
-def cause(exc: StoreUnavailable) -> str:
-    """Return the error and the database's own message, which names the table or the host."""
-    words = getattr(getattr(exc.__cause__, "orig", None), "args", ())
-    return f"{exc} ({words[-1]})" if words else str(exc)
 
 
 def _grants(connection: sa.Connection, kind: str) -> list[str]:

@@ -13,14 +13,14 @@ from config.errors import SettingsError
 from config.settings import Settings
 from services.errors import AuthError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
-from tools._doctor.checks import TLS, Finding, explained
-from tools._doctor.sql import CONNECTING, cause
+from tools._doctor.checks import TLS, Finding
+from tools._remedies import SQL, cause, explained
 
 #: An id that no user has. A query that finds a user with it ignores the id.
 NOBODY = "doctor-nobody-4f1c9e"
 
 _SQL = (
-    *CONNECTING,
+    *SQL,
     ("1142", "give MYSQL_USER the right to SELECT from the tables of AUTH_USER_QUERY"),
     ("1146", "correct the table in AUTH_USER_QUERY"),
     ("no such table", "correct the table in AUTH_USER_QUERY"),

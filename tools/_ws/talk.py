@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.sync.client import ClientConnection, connect
 
 from services.http.certificates import tls_context, tls_failure
+from tools._command import NOT_THERE, OTHER_KEY
 from tools._ws.frames import AnswerLog, Frame, Pattern, ScriptStep, Seen, frame_of
 
 #: Seconds without a frame after which a session ends, unless an answer is unfinished.
@@ -55,7 +56,8 @@ def connected(url: str, key: str) -> ClientConnection:
             ssl=tls_context(f"https{url[3:]}") if url.startswith("wss:") else None,
         )
     except InvalidStatus as exc:
-        raise NotConnected(f"refused: {_reason(exc)}") from exc
+        other = f"; {OTHER_KEY}" if exc.response.status_code == 401 else ""
+        raise NotConnected(f"refused: {_reason(exc)}{other}") from exc
     except ssl.SSLError as exc:
         raise NotConnected(f"no safe connection to {host}: {tls_failure(exc) or exc}") from exc
     except (WebSocketException, EOFError, ValueError) as exc:
@@ -63,7 +65,7 @@ def connected(url: str, key: str) -> ClientConnection:
     except TimeoutError as exc:
         raise NotConnected(f"{host} does not answer") from exc
     except OSError as exc:
-        raise NotConnected(f"cannot connect to {host}: {exc.strerror or exc}") from exc
+        raise NotConnected(f"cannot connect to {host}: {exc.strerror or exc}; {NOT_THERE}") from exc
 
 
 def _reason(exc: InvalidStatus) -> str:
@@ -218,7 +220,11 @@ class SocketTalk:
         if self._plan.expected and not self._expected:
             return self._judged()
         if end["code"] == NOT_AUTHENTICATED:
-            reason = "the key is wrong, or no longer valid" if self._plan.key else "no key was given: set LAIBAO_KEY"
+            reason = (
+                f"the key is wrong, or no longer valid; {OTHER_KEY}"
+                if self._plan.key
+                else "no key was given: set LAIBAO_KEY"
+            )
             raise NotConnected(f"refused: {reason}")
         wrong = [] if end["code"] == 1000 or self._plan.expected else [f"closed with {end['code']}"]
         return wrong + self._judged()

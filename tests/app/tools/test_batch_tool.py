@@ -289,6 +289,7 @@ def test_a_key_is_read_from_standard_input_or_the_environment(
 
     printed = capsys.readouterr()
     assert "(HTTP 401)" in printed.err
+    assert "API_KEYS" in printed.err
     assert "wrong-key-9" not in printed.out + printed.err
 
 

@@ -309,7 +309,7 @@ def test_a_missing_key_is_reported_with_its_variable(
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
 
     assert run("-q", "一") == run("-q", "一", "--api-key", "-") == 2
-    assert "no API key: set DIFY_API_KEY to the app's key" in capsys.readouterr().err
+    assert "no API key: set DIFY_API_KEY in the environment" in capsys.readouterr().err
     assert dify.accepted_connections == 0
 
 

@@ -128,4 +128,5 @@ def test_no_key_is_not_a_wrong_key() -> None:
         with pytest.raises(Locked) as wrong:
             Api(server.url, "fake-key").ask("GET", "/status")
 
-    assert "LAIBAO_KEY" not in str(wrong.value)
+    assert "set LAIBAO_KEY" not in str(wrong.value)
+    assert "API_KEYS" in str(wrong.value)

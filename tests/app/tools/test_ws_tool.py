@@ -370,7 +370,9 @@ def test_a_rejected_handshake_is_printed(capsys: Captured) -> None:
     endpoint.http_reply = Response(401, "Unauthorized", Headers({"Content-Length": str(len(body))}), body)
 
     assert run(endpoint, "--key", KEY, "--send", "q") == 3
-    assert "refused: HTTP 401, The key is wrong (code 401)" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "refused: HTTP 401, The key is wrong (code 401)" in refusal
+    assert "API_KEYS" in refusal
 
 
 def test_a_failed_connection_is_one_line(capsys: Captured) -> None:
@@ -380,9 +382,11 @@ def test_a_failed_connection_is_one_line(capsys: Captured) -> None:
     assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q") == 3
     assert capsys.readouterr().err == "refused: no key was given: set LAIBAO_KEY\n"
     assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q", "--key", KEY) == 3
-    assert capsys.readouterr().err == "refused: the key is wrong, or no longer valid\n"
+    assert capsys.readouterr().err.startswith("refused: the key is wrong, or no longer valid; LAIBAO_KEY")
     assert status_of("--url", f"ws://127.0.0.1:{port}", "--send", "q") == 3
-    assert capsys.readouterr().err.startswith(f"cannot connect to 127.0.0.1:{port}")
+    absent = capsys.readouterr().err
+    assert absent.startswith(f"cannot connect to 127.0.0.1:{port}")
+    assert "LAIBAO_URL" in absent
     with RawServer(b"220 mail\r\n") as server:
         assert status_of("--url", server.url.replace("http", "ws"), "--send", "q") == 3
     assert "opens no WebSocket there" in capsys.readouterr().err
