@@ -110,7 +110,6 @@ def test_departments_are_read_by_the_names_of_columns() -> None:
         ("userid,department\na,研发部\nb,\n", "in line 3 a userid and a department"),
         ("userid,department\na\n", "in line 2 a userid and a department"),
         ('userid,department\na,"研发部\nb,外包\nc,外包\n', "CSV, which line 4 is not"),
-        (f"userid,department\na,{'x' * 200_000}\n", "CSV, which line 2 is not"),
         ('userid,department\n"a"b,外包\n', "CSV, which line 2 is not"),
     ],
 )
