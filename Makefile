@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-random chaos fuzz check-dify check-ws batch-run bench lint format venv clients clean
+.PHONY: help demo test test-all test-random chaos evening fuzz check-dify check-ws batch-run bench lint format venv clients clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -78,6 +78,9 @@ test-random: $(VENV)/dev.stamp ## the quick suite with a new seed: other values,
 
 chaos: $(VENV)/dev.stamp ## every channel in use for five minutes while replicas and the servers around them fail, and what it cost; CHAOS_ARGS="--faults freeze" chooses
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
+
+evening: $(VENV)/dev.stamp ## five minutes of 500 people while replicas are killed and SQL is away, and whether log, usage and provider agree; EVENING_ARGS="--people 50"
+	@exec $(VENV)/bin/python -m tests.scenarios.evening $(EVENING_ARGS)
 
 fuzz: $(VENV)/dev.stamp ## send mutated requests, frames and provider streams to a replica, and print what broke; N=1000000 is how many, SEED=2 draws others; FUZZ_ARGS="--set WEBSOCKET_AUTH=none"
 	@exec $(VENV)/bin/python -m tests.scenarios.fuzz --inputs $(or $(N),100000) --seed $(or $(SEED),1) $(FUZZ_ARGS)

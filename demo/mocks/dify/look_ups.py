@@ -20,7 +20,7 @@ from demo.mocks.dify.error_replies import (
     NOT_A_WORKFLOW,
     MockErrorReply,
 )
-from demo.mocks.dify.wire import SOURCE, USAGE, Feedback, Run
+from demo.mocks.dify.wire import SOURCE, Feedback, Run
 
 if TYPE_CHECKING:
     from demo.mocks.dify.server import MockDify
@@ -128,12 +128,12 @@ def _cost(run: Run) -> Mapping[str, Any]:
         nothing = {"message_tokens": 0, "answer_tokens": 0, "total_tokens": 0}
         return nothing | {"provider_response_latency": 0.0, "total_price": None, "currency": "USD"}
     return {
-        "message_tokens": USAGE["prompt_tokens"],
-        "answer_tokens": USAGE["completion_tokens"],
-        "total_tokens": USAGE["total_tokens"],
-        "provider_response_latency": USAGE["latency"],
-        "total_price": USAGE["total_price"],
-        "currency": USAGE["currency"],
+        "message_tokens": run.usage["prompt_tokens"],
+        "answer_tokens": run.usage["completion_tokens"],
+        "total_tokens": run.usage["total_tokens"],
+        "provider_response_latency": run.usage["latency"],
+        "total_price": run.usage["total_price"],
+        "currency": run.usage["currency"],
     }
 
 
@@ -170,7 +170,7 @@ def run_result(dify: MockDify, run_id: str) -> MockErrorReply | dict[str, Any]:
         "outputs": json.dumps(outputs, ensure_ascii=False) if dify.outputs == "string" and outputs else outputs,
         "error": None,
         "total_steps": 4,
-        "total_tokens": 0 if working else USAGE["total_tokens"],
+        "total_tokens": 0 if working else run.usage["total_tokens"],
         "created_at": run.created_at,
         "finished_at": None if working else int(time.time()),
         "elapsed_time": 12.3,

@@ -49,6 +49,11 @@ class Runs:
         if not turns:
             del self._conversations[run.conversation_id]
 
+    def all(self) -> list[Run]:
+        """Return all of them, oldest first."""
+        with self._lock:
+            return [run for _, run in self._in_order]
+
     def find(self, name: str, user: str = "") -> Run | None:
         """Return the run with this task, run or message id; with a user, only if it is the user's own."""
         with self._lock:

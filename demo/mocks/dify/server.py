@@ -28,7 +28,7 @@ from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
-from demo.mocks.dify.wire import Run, Step
+from demo.mocks.dify.wire import USAGE, Run, Step
 from demo.mocks.http import HttpMock
 
 __all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer"]
@@ -68,6 +68,8 @@ class MockDify(HttpMock):
     #: Whether runs have event streams, as since Dify 1.13.
     events: bool = True
     outputs: Outputs = "object"
+    #: Returns the tokens and the price that a question's run reports.
+    costs: Callable[[str], Mapping[str, Any]] = lambda question: USAGE
     #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
     #: The questions suggested after every answer, None for an app without that feature, and the seconds they take.
@@ -205,6 +207,7 @@ class MockDify(HttpMock):
             final=about + with_inputs(script.answer(body["query"]), body["inputs"]) if answers else "",
             in_thoughts=script.in_thoughts,
             saves=self.saves,
+            usage=self.costs(body["query"]),
             delay=self.delay,
             ping_every=self.ping_every,
             slow=self.slow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,6 +107,8 @@ class Run:
     in_thoughts: bool = False
     #: Whether the message can be saved.
     saves: bool = True
+    #: The tokens and the price that the run reports.
+    usage: Mapping[str, Any] = field(default_factory=lambda: USAGE)
     #: Seconds between two pieces of an answer, between pings, and between the pieces of a slow one.
     delay: float = 0.0
     ping_every: float = 10.0
@@ -199,8 +201,8 @@ class Run:
     def message_end(self, metadata: Any = METADATA) -> bytes:
         """Save the message and return the event. Dify saves the message before it sends the event, too."""
         self.save()
-        if metadata is METADATA and not is_chinese(self.query):
-            metadata = METADATA_EN
+        if metadata is METADATA:
+            metadata = {**(METADATA if is_chinese(self.query) else METADATA_EN), "usage": self.usage}
         return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
 
     def file(self, name: str) -> bytes:
@@ -219,8 +221,9 @@ class Run:
     def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:
         """Set the run's status and outputs, and return the event."""
         self.status, self.outputs = status, outputs
-        outcome = {"status": status, "outputs": outputs, "error": error, "elapsed_time": 12.3, "total_tokens": 431}
-        return self.workflow("workflow_finished", id=self.run_id, workflow_id="w1", **outcome, total_steps=4, files=[])
+        outcome = {"status": status, "outputs": outputs, "error": error, "elapsed_time": 12.3}
+        rest: dict[str, Any] = {"total_tokens": self.usage["total_tokens"], "total_steps": 4, "files": []}
+        return self.workflow("workflow_finished", id=self.run_id, workflow_id="w1", **outcome, **rest)
 
 
 def frame(payload: Any, *, ascii_only: bool = False) -> bytes:

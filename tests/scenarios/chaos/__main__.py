@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from typing import NoReturn, get_args
 import pytest
 
 from demo.mocks.dify.runs import AfterDisconnect
-from tests.scenarios.chaos.channels import CHANNELS, Seen, ratings_lost
+from tests.scenarios.chaos.channels import CHANNELS, Channel, Seen, ratings_lost
 from tests.scenarios.chaos.faults import FAULTS, recovery
 from tests.scenarios.chaos.report import Report, verdict
 from tests.scenarios.chaos.world import PATIENCE, World, world
@@ -39,15 +39,19 @@ BREATH = 2.0
 class Crowd:
     """People and programs that ask one question after the other until a time."""
 
-    def __init__(self, here: World, report: Report, channels: Collection[str], people: float) -> None:
-        """`people` multiplies the numbers of `CHANNELS`."""
+    def __init__(
+        self, here: World, report: Report, channels: Mapping[str, Channel], people: float, *, pause: float = 0.0
+    ) -> None:
+        """`people` multiplies the numbers of the channels; each of them waits for `pause` seconds in the mean."""
         self._here = here
         self._report = report
+        self._channels = channels
+        self._pause = pause
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._ask, args=(channel, number), daemon=True)
             for channel in channels
-            for number in range(max(1, round(CHANNELS[channel].people * people)))
+            for number in range(max(1, round(channels[channel].people * people)))
         ]
 
     def begin(self, seconds: float) -> None:
@@ -67,8 +71,11 @@ class Crowd:
     def _ask(self, channel: str, number: int) -> None:
         threading.current_thread().name = f"{channel}-{number}"
         for turn in count():
+            self._wait()
+            if turn and time.monotonic() > self._end:
+                return
             try:
-                seen = CHANNELS[channel].use(self._here, number, turn)
+                seen = self._channels[channel].use(self._here, number, turn)
             except Exception as exc:  # a client that ends unnoticed would hide what it met
                 where = traceback.extract_tb(exc.__traceback__)[-1]
                 self._report.broken.append(f"{channel}-{number}-{turn}: {type(exc).__name__}: {exc} ({where})")
@@ -78,8 +85,10 @@ class Crowd:
                 self._report.seen.setdefault(channel, []).extend(seen)
             if "whole" not in map(verdict, seen):
                 time.sleep(BREATH)
-            if time.monotonic() > self._end:
-                return
+
+    def _wait(self) -> None:
+        """Wait for a random time, at most until people stop asking."""
+        time.sleep(max(0.0, min(random.uniform(0, 2 * self._pause), self._end - time.monotonic())))
 
 
 def inject(here: World, report: Report, names: Sequence[str], options: argparse.Namespace) -> None:
@@ -102,7 +111,7 @@ def run(options: argparse.Namespace, folder: Path) -> Report:
     """Run the chaos and return what was seen."""
     report, dice = Report(), random.Random(options.seed)
     with world(options.replicas, folder, dice, lease=options.lease, fate=options.after_disconnect) as here:
-        crowd = Crowd(here, report, options.channels, options.people)
+        crowd = Crowd(here, report, {name: CHANNELS[name] for name in options.channels}, options.people)
         crowd.begin(options.seconds)
         inject(here, report, options.faults, options)
         crowd.wait_end()

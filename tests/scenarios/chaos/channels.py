@@ -22,7 +22,7 @@ from demo.mocks.dify.features.asking_back import LEAD, rest
 from demo.wecom.bubble import SHRUNK
 from demo.wecom.feedback import rates
 from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
-from tests.scenarios.chaos.world import KEY, LATE, LONG, PATIENCE, World
+from tests.scenarios.chaos.world import LATE, LONG, PATIENCE, World
 from tests.scenarios.stage.chaos_record import stall
 from tests.scenarios.stage.people import stored
 from tests.scenarios.stage.whole_bot import MARK, is_whole
@@ -44,7 +44,6 @@ SHRINKS = 50
 ITEMS = 12
 #: Codes with which a request is repeated as it is: nothing was asked.
 AGAIN = ("store_unavailable", "service_unavailable", "draining", "http_full", "replica_full", "bodies_full")
-HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 @dataclass
@@ -240,7 +239,7 @@ def chat_socket(world: World, number: int, turn: int) -> Seen:
     question = question_of("chat", number, turn)
     seen, known = Seen(question, world.dify.expected_answer(question)), {"stream_id": "", "cursor": 0}
     for url in world.tries():
-        with suppress(OSError, WebSocketException, TimeoutError), _socket(url, "chat", f"phone-{number}") as frames:
+        with suppress(OSError, WebSocketException, TimeoutError), _socket(world, number, url, "chat") as frames:
             if known["stream_id"]:
                 frames.send({"type": "resume", **known})
             else:
@@ -265,7 +264,7 @@ def realtime(world: World, number: int, turn: int) -> Seen:
     seen, known = Seen(question, world.dify.expected_answer(question)), {"stream_id": "", "cursor": 0}
     for url in world.tries():
         spoken = False
-        with suppress(OSError, WebSocketException, TimeoutError), _socket(url, "realtime") as frames:
+        with suppress(OSError, WebSocketException, TimeoutError), _socket(world, number, url, "realtime") as frames:
             if known["stream_id"]:
                 frames.send({"type": "resume", **known, "session_id": session})
             else:
@@ -300,10 +299,10 @@ class _Frames:
 
 
 @contextmanager
-def _socket(url: str, endpoint: str, client: str = "") -> Iterator[_Frames]:
-    address = url.replace("http", "ws", 1) + PATHS[endpoint] + (f"/{client}" if client else "")
+def _socket(world: World, number: int, url: str, endpoint: str) -> Iterator[_Frames]:
+    address = url.replace("http", "ws", 1) + PATHS[endpoint] + (f"/phone-{number}" if endpoint == "chat" else "")
     options: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size": 2**24, "close_timeout": 1}
-    with connected(address, additional_headers=HEADERS, open_timeout=SILENCE, **options) as connection:
+    with connected(address, additional_headers=world.headers(number), open_timeout=SILENCE, **options) as connection:
         try:
             yield _Frames(connection)
         except TimeoutError:
@@ -328,9 +327,9 @@ def rest_api(world: World, number: int, turn: int) -> Seen:
     body = {"query": question, "id": f"{number}-{turn}", "stream": True}
     for url in world.tries():
         with suppress(requests.RequestException, OSError), requests.Session() as http:
-            options: dict[str, Any] = {"headers": HEADERS, "stream": True, "timeout": SILENCE}
+            options: dict[str, Any] = {"headers": world.headers(number), "stream": True, "timeout": SILENCE}
             if stream_id:
-                options["headers"] = {**HEADERS, "Accept": "text/event-stream", "Last-Event-ID": last}
+                options["headers"] |= {"Accept": "text/event-stream", "Last-Event-ID": last}
                 reply = http.get(f"{url}/api/chat/{stream_id}", **options)
             else:
                 reply = http.post(f"{url}/api/chat", json=body, **options)
@@ -359,7 +358,7 @@ def openai(world: World, number: int, turn: int) -> Seen:
     """A client of /v1/chat/completions: the same request again with its key."""
     question = question_of("v1", number, turn)
     seen = Seen(question, world.dify.expected_answer(question))
-    headers = {**HEADERS, "Idempotency-Key": f"{number}-{turn}"}
+    headers = {**world.headers(number), "Idempotency-Key": f"{number}-{turn}"}
     body = {"model": "default", "messages": [{"role": "user", "content": question}], "stream": True}
     for url in world.tries():
         answer = StreamedAnswer()
@@ -382,19 +381,21 @@ def openai(world: World, number: int, turn: int) -> Seen:
     return seen
 
 
-def batch(world: World, number: int, turn: int) -> list[Seen]:
-    """A task of some questions, submitted until it is taken, and looked at until it ends."""
+def batch(world: World, number: int, turn: int, **options: Any) -> list[Seen]:
+    """A task of some questions with these options, submitted until it is taken, and looked at until it ends."""
     questions = [question_of(f"batch-{item}", number, turn) for item in range(ITEMS)]
     seen = [Seen(question, world.dify.expected_answer(question)) for question in questions]
-    tasks, key = "api/batch/tasks", {**HEADERS, "Idempotency-Key": f"batch-{number}-{turn}"}
-    task = _replied(world, "POST", tasks, 201, headers=key, json={"name": "chaos", "texts": questions})
+    tasks, headers = "api/batch/tasks", world.headers(number)
+    key = {**headers, "Idempotency-Key": f"batch-{number}-{turn}"}
+    body = {"name": "chaos", "texts": questions, "options": options}
+    task = _replied(world, "POST", tasks, 201, headers=key, json=body)
     if task is None:
         return seen
     for _ in world.tries():
-        state = _replied(world, "GET", f"{tasks}/{task['task_id']}", 200, headers=HEADERS)
+        state = _replied(world, "GET", f"{tasks}/{task['task_id']}", 200, headers=headers)
         if state and state["status"] in ("completed", "failed", "cancelled"):
             break
-    found = _replied(world, "GET", f"{tasks}/{task['task_id']}/results?size=100", 200, headers=HEADERS)
+    found = _replied(world, "GET", f"{tasks}/{task['task_id']}/results?size=100", 200, headers=headers)
     for one, result in itertools.zip_longest(seen, found["results"] if found else ()):
         if result and result["status"] == "completed":
             one.text, one.end = result["content"], "completed"
@@ -412,9 +413,10 @@ def push(world: World, number: int, turn: int) -> Seen:
     person.chat.written = True
     seen.times = lambda: max(1, [one.content for one in person.chat.messages].count(text))
     body = {"userid": person.userid, "bot": LONG, "markdown": text}
-    taken = _replied(world, "POST", "api/push", 202, json=body, headers={**HEADERS, "Idempotency-Key": key})
+    headers = world.headers(number)
+    taken = _replied(world, "POST", "api/push", 202, json=body, headers={**headers, "Idempotency-Key": key})
     for _ in world.tries(1.0) if taken else ():
-        state = (_replied(world, "GET", f"api/push/{(taken or {})['id']}", 200, headers=HEADERS) or {}).get("state")
+        state = (_replied(world, "GET", f"api/push/{(taken or {})['id']}", 200, headers=headers) or {}).get("state")
         if state in ("sent", "failed", "unknown", "expired"):
             shown = text in [one.content for one in person.chat.messages]
             return seen.ends("completed" if state == "sent" else f"push {state}", text if shown else "")

@@ -87,6 +87,8 @@ class World:
     wecom: LongConnectionServer
     replicas: GatedFleet
     dice: random.Random
+    #: The credentials of the clients of sockets and REST, by their numbers; the key for the others.
+    tokens: Mapping[int, str] = field(default_factory=dict)
     #: The clients give up at this time.
     end: float = float("inf")
     #: The number of the next freeze, and of the next probe.
@@ -96,6 +98,10 @@ class World:
     def url(self) -> str:
         """Return the address of a member that runs, as a load balancer chooses one."""
         return random.choice(self.replicas.alive or self.replicas.members).url
+
+    def headers(self, number: int) -> dict[str, str]:
+        """Return the credentials of a client of sockets and REST."""
+        return {"Authorization": f"Bearer {self.tokens.get(number, KEY)}"}
 
     def tries(self, pause: float = 0.5) -> Iterator[str]:
         """Yield addresses, one for each try of a client that waits `pause` seconds in between, until it gives up."""
@@ -115,10 +121,20 @@ class World:
 
 @contextmanager
 def world(
-    count: int, folder: Path, dice: random.Random, *, lease: float = 6.0, fate: AfterDisconnect = "runs on"
+    count: int,
+    folder: Path,
+    dice: random.Random,
+    *,
+    lease: float = 6.0,
+    fate: AfterDisconnect = "runs on",
+    token_seconds: float | None = TOKEN_SECONDS,
+    settings: Mapping[str, str] = {},
 ) -> Iterator[World]:
-    """Run `count` replicas and the servers; `fate` is that of Dify's runs whose reader is gone."""
-    users = [replace(user, expires_in=TOKEN_SECONDS) for user in people(USERS)]
+    """Run `count` replicas and the servers; `fate` is that of Dify's runs whose reader is gone.
+
+    `settings` are the replicas' beside those that all of this needs.
+    """
+    users = [replace(user, expires_in=token_seconds) for user in people(USERS)]
     with ExitStack() as stack:
         redis, maria = stack.enter_context(DurableRedis()), stack.enter_context(MariaServer())
         auth = stack.enter_context(MockAuth(users))
@@ -131,7 +147,7 @@ def world(
             **company_settings(maria, "chaos", auth),
             **_usage(wecom),
             STREAM_LEASE=f"{lease:g}",
-        )
+        ) | dict(settings)
         fleet = GatedFleet(env, folder, redis)
         stack.callback(fleet.close)
         fleet.start(count)
