@@ -82,7 +82,7 @@ chaos: $(VENV)/dev.stamp ## every channel in use for five minutes while replicas
 evening: $(VENV)/dev.stamp ## five minutes of 500 people while replicas are killed and SQL is away, and whether log, usage and provider agree; EVENING_ARGS="--people 50"
 	@exec $(VENV)/bin/python -m tests.scenarios.evening $(EVENING_ARGS)
 
-fuzz: $(VENV)/dev.stamp ## send mutated requests, frames and provider streams to a replica, and print what broke; N=1000000 is how many, SEED=2 draws others; FUZZ_ARGS="--set WEBSOCKET_AUTH=none"
+fuzz: $(VENV)/dev.stamp ## send mutated requests, frames and provider streams to a replica, and print what broke; N=1000000 is how many, SEED=2 draws others; FUZZ_ARGS="--set WEBSOCKET_AUTH=token"
 	@exec $(VENV)/bin/python -m tests.scenarios.fuzz --inputs $(or $(N),100000) --seed $(or $(SEED),1) $(FUZZ_ARGS)
 
 check-dify: $(VENV)/demo.stamp ## ask the Dify app of DIFY_BASE_URL= DIFY_API_KEY=: stream, blocking, two turns, list; CHECK_ARGS="--timeout 120"

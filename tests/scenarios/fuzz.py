@@ -37,10 +37,11 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
 from config.errors import LaibaoError
+from demo.mocks.auth import DEMO_USER_QUERY, DemoUser, MockAuth, create_demo_users
 from demo.mocks.custom.server import MockCustom
 from demo.mocks.dify.server import MockDify
 from demo.mocks.openai.server import MockOpenAI
-from services.models import Query
+from services.models import Query, UserInfo
 from services.providers.base import BaseRAGProvider
 from tests.scenarios.stage.mutations import NASTY, mutated_bytes, mutated_json
 from tests.support.forgery import callback
@@ -50,14 +51,17 @@ from tests.support.servers.processes import RedisServer
 from tests.support.servers.raw_server import received
 from utils.deadline import Deadline
 
-KEY = "obviously-fake-key-of-fuzz"
+KEY, TOKEN = "obviously-fake-key-of-fuzz", "obviously-fake-token-of-fuzz"
+#: By WEBSOCKET_AUTH, the credentials of requests; sockets have the last one. "" is none.
+CREDENTIALS: Mapping[str, Sequence[str]] = {"key": (KEY,), "token": (KEY, TOKEN), "none": (KEY, "")}
 BOT_ID, SECRET = "aibFUZZ", "obviously-fake-secret"
-#: Inputs of one piece of work, and pieces at the same time; a socket is closed after 500 messages within a second.
-BATCH, THREADS = 250, 12
+#: Inputs of one piece of work, and pieces at the same time: most of them wait for answers. A socket is closed after 500
+#: messages within a second.
+BATCH, THREADS = 100, 48
 #: Seconds until a reply counts as missing.
 TIMEOUT = 60.0
 #: Batches, or a twentieth of all, after which the worker's memory is measured first.
-WARMING = 80
+WARMING = 200
 #: Bytes by which the worker may grow after that.
 GROWTH = 64 * 1024 * 1024
 #: Breaches that are printed.
@@ -226,7 +230,8 @@ def _exchanged(sock: socket.socket, made: Request) -> tuple[int | str, bool]:
 class Requests:
     """Makes requests of every documented operation, and of what has no JSON body."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], credentials: Sequence[str]) -> None:
+        self._credentials = credentials
         self._operations = [
             (method.upper(), path, described)
             for path, methods in document["paths"].items()
@@ -279,9 +284,10 @@ class Requests:
         return made._replace(raw=mutated_bytes(made.encoded(close=True), rng) or b"\r\n")
 
     def _headers(self, rng: random.Random, path: str) -> dict[str, str]:
-        credential = ADMIN_TOKEN if path.startswith(("/api/ws", "/api/admin", "/metrics")) else KEY
-        address = f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}"
-        headers = {"Authorization": f"Bearer {credential}", "X-Forwarded-For": address}
+        is_of_admin = path.startswith(("/api/ws", "/api/admin", "/metrics"))
+        credential = ADMIN_TOKEN if is_of_admin else rng.choice(self._credentials)
+        headers = {"X-Forwarded-For": f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}"}
+        headers |= {"Authorization": f"Bearer {credential}"} if credential else {"X-Visitor": _word(rng)}
         return {**headers, "X-Request-Id": _word(rng)} if rng.random() < 0.1 else headers
 
 
@@ -325,9 +331,10 @@ class SocketTarget(Target):
 
     share = 12
 
-    def __init__(self, endpoint: str, path: str, seed: int, tally: Tally, port: int) -> None:
+    def __init__(self, endpoint: str, path: str, credential: str, seed: int, tally: Tally, port: int) -> None:
         super().__init__(seed, tally)
         self.name = f"socket {endpoint}"
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
         self._url = f"ws://127.0.0.1:{port}{path}"
         self._frames = documented_frames(endpoint)
 
@@ -339,7 +346,7 @@ class SocketTarget(Target):
     def _sent(self, numbers: list[int]) -> int:
         """Send frames until the server closes; return how many were sent."""
         sent, frame, code = 0, b"", 0
-        with connect(self._url, additional_headers={"X-API-Key": KEY}, compression=None, max_size=None) as client:
+        with connect(self._url, additional_headers=self._headers, compression=None, max_size=None) as client:
             reader = threading.Thread(target=_drained, args=(client,), daemon=True)
             reader.start()
             with suppress(ConnectionClosed):
@@ -536,6 +543,15 @@ def work(targets: list[Target], inputs: int) -> Iterator[tuple[Target, range]]:
 
 
 @contextmanager
+def directory(database: str) -> Iterator[dict[str, str]]:
+    """Run an auth API with four of five people; yield the settings of a replica that asks it for their tokens."""
+    people = [DemoUser(f"u{number}", f"E{number}", f"员工{number}") for number in range(400)]
+    create_demo_users(f"sqlite:///{database}", people)
+    with MockAuth(people) as auth:
+        yield {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "AUTH_USER_QUERY": DEMO_USER_QUERY}
+
+
+@contextmanager
 def stage(seed: int, tally: Tally, folder: Path, settings: Sequence[str]) -> Iterator[tuple[Replica, list[Target]]]:
     """Run a replica with `settings`, "NAME=value", over those of `SETTINGS`; yield it with all targets."""
     with ExitStack() as stack:
@@ -546,8 +562,13 @@ def stage(seed: int, tally: Tally, folder: Path, settings: Sequence[str]) -> Ite
         bots = json.dumps({"link": {f"WECHAT_{name}": value for name, value in own.items()}})
         env = settings_for(redis.url(), DATABASE_PATH=str(folder / "fuzz.db"), WECHAT_BOTS=bots, **SETTINGS)
         env |= dict(setting.split("=", 1) for setting in settings)
+        if env.get("WEBSOCKET_AUTH") == "token":
+            env |= stack.enter_context(directory(env["DATABASE_PATH"]))
         (replica,) = stack.enter_context(replicas(1, env, folder))
-        made = Requests(requests.get(f"{replica.url}/openapi.json", timeout=TIMEOUT).json())
+        with redis.client() as stored:
+            stored.set(f"authorization:token:{TOKEN}", UserInfo("E1001", "张三").to_json())
+        credentials = CREDENTIALS[env.get("WEBSOCKET_AUTH", "key")]
+        made = Requests(requests.get(f"{replica.url}/openapi.json", timeout=TIMEOUT).json(), credentials)
         of_http = {"callback": (30, callback_request), "rest": (20, made.rest), "events": (5, made.events)}
         of_http |= {"v1": (10, made.completions), "raw": (10, made.raw)}
         providers = provider_targets(seed, tally)
@@ -557,8 +578,8 @@ def stage(seed: int, tally: Tally, folder: Path, settings: Sequence[str]) -> Ite
             replica,
             [
                 *(HttpTarget(name, share, seed, tally, replica.port, make) for name, (share, make) in of_http.items()),
-                SocketTarget("chat", "/ws/chat", seed, tally, replica.port),
-                SocketTarget("realtime", "/ws/realtime-asr", seed, tally, replica.port),
+                SocketTarget("chat", "/ws/chat", credentials[-1], seed, tally, replica.port),
+                SocketTarget("realtime", "/ws/realtime-asr", credentials[-1], seed, tally, replica.port),
                 link,
                 *providers,
             ],
