@@ -202,27 +202,6 @@ def test_callbacks_recover_after_an_outage_of_redis(
         assert len(lines(caplog, "redis is away")) == 2
 
 
-def test_an_outage_is_logged_once_not_per_poll(
-    own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    """During an outage there is one line per callback and a single error line with the cause."""
-    with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
-        bubble = user.says(QUESTION)
-        user.sees_finish(bubble, every=0.05)
-        # Any command can be the first to fail, not only a poll.
-        caplog.clear()
-        own_redis.stop()
-
-        assert [polls(user, bubble) for _ in range(20)] == [None] * 20
-
-        loud = [r for r in caplog.records if r.levelno > logging.INFO and r.name.startswith(("services.redis", "chan"))]
-        assert [(r.levelname, r.message) for r in loud] == [("ERROR", "redis is away")]
-        told = [vars(record) for record in lines(caplog, "callback")]
-        assert {line["outcome"] for line in told} == {"store_unavailable"}
-        assert all("redis" in line["cause"] for line in told)
-        own_redis.start()
-
-
 def test_a_frozen_redis_delays_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
     """Questions and polls get a reply within 2 s, where the machine lets one of three attempts; later all works."""
     with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:

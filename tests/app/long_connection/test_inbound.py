@@ -16,7 +16,6 @@ from demo.wecom.media_store import StoreFaults
 from tests.support.pictures import PDF, png
 from tests.support.replicas import AppServer
 from tests.support.servers.processes import wait_until
-from utils.stream_utils import render_frame
 
 QUESTION = "这张图里是什么"
 
@@ -58,20 +57,6 @@ def test_a_click_on_a_card_continues_the_run(alice: LongConnectionUser, wecom: L
     assert "同意" in answer.content
     assert len(alice.chat.messages) == 2
     assert wecom.broken == []
-
-
-def test_suggestions_are_buttons(alice: LongConnectionUser, dify: MockDify) -> None:
-    """A click asks the question; its answer comes as a message."""
-    dify.suggested = ("病假呢",)
-    bubble = alice.says("年假怎么申请")
-    assert "病假呢" not in alice.sees_finish(bubble)
-    alice.sees_messages(1)
-    card = alice.chat.messages[0].card
-    assert card
-
-    alice.clicks(card, "病假呢")
-
-    assert alice.sees_messages(2)[1].startswith(render_frame(dify.expected_answer("病假呢"), growing=False))
 
 
 def test_an_apps_card_is_a_message_and_in_a_group_its_words(

@@ -204,22 +204,6 @@ def test_a_form_before_any_text(user: WeComUser) -> None:
     assert answers(user, "1") == continued(question, "同意")
 
 
-def test_a_run_that_goes_on_late_and_unheard_is_shown_whole(user: WeComUser, dify: MockDify) -> None:
-    """Dify's worker begins after the submission, or the beginning of its text is missed: no text is lost."""
-    dify.resume_after = 0.5
-    asked(user)
-
-    assert answers(user, "1") == continued(ASK, "同意")
-
-
-def test_a_run_without_events_is_looked_up(user: WeComUser, dify: MockDify) -> None:
-    """Dify's event stream fails after the submission."""
-    asked(user)
-    dify.after_submit = lambda: setattr(dify, "events", False)
-
-    assert answers(user, "1") == continued(ASK, "同意")
-
-
 def test_the_conversation_stays_the_same(user: WeComUser, dify: MockDify) -> None:
     """A question after the choice is asked in the conversation of the form."""
     asked(user)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
 import requests
 
-from channels.wecom.callbacks import MAX_BODY
 from demo.wecom.simulator import Callback, CallbackFailed
 from tests.support.forgery import FORGED, a_text, callback, good
 from tests.support.replicas import AppServer
-from tests.support.servers.processes import wait_until
 
 REFUSED = {"code": "callback_refused"}
 
@@ -94,60 +89,6 @@ def test_a_callback_of_another_bot_is_refused(redis_url: str, caplog: pytest.Log
         with pytest.raises(CallbackFailed, match="400"):
             user.says("?")
         assert check_of(caplog) == "bad_ciphertext"
-
-
-def raw_post(app_server: AppServer, head: str, body: bytes = b"") -> tuple[int, Any]:
-    """Send a raw request in one go; return status and JSON."""
-    query = "&".join(f"{name}={value}" for name, value in good().params.items())
-    start = f"POST /wechat/callback?{query} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
-    with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
-        sock.sendall(start.encode() + body)
-        reply = b"".join(iter(lambda: sock.recv(65536), b""))
-    head_part, _, text = reply.partition(b"\r\n\r\n")
-    return int(head_part.split()[1]), json.loads(text)
-
-
-@pytest.mark.parametrize(
-    ("head", "body", "check"),
-    [
-        (f"Content-Length: {2 * MAX_BODY}", b"", "body_too_large"),
-        (f"Content-Length: {MAX_BODY + 1}", b" " * (MAX_BODY + 1), "body_too_large"),
-        ("Transfer-Encoding: chunked", b"%x\r\n" % (MAX_BODY + 1) + b" " * (MAX_BODY + 1) + b"\r\n", "body_too_large"),
-        ("Transfer-Encoding: chunked", b"no number\r\n", "broken_body"),
-    ],
-    ids=["announced", "sent", "in chunks", "broken chunks"],
-)
-def test_a_body_that_is_too_large_or_broken_is_refused(
-    app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, head: str, body: bytes, check: str
-) -> None:
-    """A body with a too large Content-Length is rejected without being read."""
-    before = redis_calls(stored)
-    caplog.clear()
-
-    assert raw_post(app_server, head, body) == (400, REFUSED)
-
-    assert check_of(caplog) == check
-    assert redis_calls(stored) == before
-
-
-def test_the_largest_body_is_read(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A body of exactly MAX_BODY is read and fails the next check, its JSON."""
-    caplog.clear()
-
-    status, body = raw_post(app_server, f"Content-Length: {MAX_BODY}", b" " * MAX_BODY)
-
-    assert (status, body, check_of(caplog)) == (400, REFUSED, "bad_json")
-
-
-def test_an_incomplete_body_is_rejected(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that disconnects in the middle of its body is logged as a broken body."""
-    caplog.clear()
-    with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
-        sock.sendall(b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        sock.shutdown(socket.SHUT_WR)
-        wait_until(lambda: caplog.records, timeout=30.0)
-
-    assert check_of(caplog) == "broken_body"
 
 
 def test_an_unchanged_callback_passes_the_same_checks(app_server: AppServer) -> None:

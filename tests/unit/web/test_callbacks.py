@@ -15,9 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.wecom.callbacks import MAX_BODY, CallbackEndpoint
+from server.requests import BodyBroken
 from services.errors import CallbackRefused
 
-TOO_MUCH = io.BytesIO(b" " * (MAX_BODY + 1))
+
+class Broken(io.BytesIO):
+    """A body that ends within a chunk, or whose client has gone."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise BodyBroken
+
+
+#: A body without a length, which the server ends.
+IN_CHUNKS = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+
+
+def spaces(size: int) -> io.BytesIO:
+    return io.BytesIO(b" " * size)
 
 
 class Channel:
@@ -126,10 +140,13 @@ def test_plain_arguments_are_read_like_escaped_ones() -> None:
 @pytest.mark.parametrize(
     ("environ", "check"),
     [
-        ({"CONTENT_LENGTH": str(MAX_BODY + 2)}, "body_too_large"),
+        ({"CONTENT_LENGTH": str(MAX_BODY + 2), "wsgi.input": Broken()}, "body_too_large"),
+        ({"CONTENT_LENGTH": str(MAX_BODY + 1), "wsgi.input": spaces(MAX_BODY + 1)}, "body_too_large"),
         ({"CONTENT_LENGTH": "9"}, "broken_body"),
-        ({"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": TOO_MUCH}, "body_too_large"),
+        ({**IN_CHUNKS, "wsgi.input": spaces(MAX_BODY + 1)}, "body_too_large"),
+        ({**IN_CHUNKS, "wsgi.input": Broken()}, "broken_body"),
     ],
+    ids=["announced, and not read", "sent", "incomplete", "in chunks", "broken chunks"],
 )
 def test_an_incomplete_or_too_large_body_is_rejected(environ: dict[str, Any], check: str) -> None:
     """The announced length or the body is too large, or the body is cut short."""
@@ -141,6 +158,15 @@ def test_an_incomplete_or_too_large_body_is_rejected(environ: dict[str, Any], ch
 
     assert (status, json.loads(reply)) == ("400 Bad Request", {"code": "callback_refused"})
     assert (refused, channel.received) == ([check], [])
+
+
+def test_the_largest_body_is_read() -> None:
+    """A body of exactly `MAX_BODY` is passed to the channel."""
+    channel = Channel()
+
+    post(endpoint_of(channel), "/wechat/callback", body=b" " * MAX_BODY)
+
+    assert [len(body) for _, _, body in channel.received] == [MAX_BODY]
 
 
 def test_a_body_without_a_length_is_read_as_empty() -> None:
