@@ -41,6 +41,7 @@ from config.settings import Settings, load_settings
 from server import reloads
 from server.connection_slots import ConnectionLimits
 from services import metrics
+from services.admin.sessions import AdminSessions
 from services.channels import Channel
 from services.errors import CallbackRefused
 from services.identity.guesses import Guesses
@@ -72,7 +73,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     guesses = Guesses()
     callers = GuardedCallers(container.callers, guesses)
     record = container.admin_store.record if container.admin_store else None
-    administrators = Administrators(container.admin_tokens, guesses, settings.ops_port, record)
+    sessions = AdminSessions(container.admin_tokens, container.keys.sessions())
+    administrators = Administrators(container.admin_tokens, guesses, settings.ops_port, record, sessions)
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(
         ops_blueprint(

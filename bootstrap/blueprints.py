@@ -138,6 +138,7 @@ def register_admin(app: Flask, container: Container, administrators: Administrat
         streams=container.streams,
         cancel=container.gateway.cancel_any,
         audit=container.admin_store,
+        secure=(container.settings.public_url or "").startswith("https://"),
     )
     app.register_blueprint(blueprint)
 

@@ -8,13 +8,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol
 
-from flask import Blueprint, Response
-from pydantic import AwareDatetime, BeforeValidator, Field
+from flask import Blueprint, Response, request
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from channels.web.guarded import Administrators, AdminRefused
-from channels.web.rest import STORE_CODE, Operation, RestError, RestModel, envelope, params
+from channels.web.guarded import COOKIE, Administrators, AdminRefused
+from channels.web.rest import STORE_CODE, Operation, RestError, RestModel, body, envelope, params
+from services.admin.sessions import LIFE_SECONDS, Session
 from services.admin.sql_store import Audited, AuditFilter
+from services.admin.tokens import Role
 from services.errors import StoreUnavailable
+from services.identity.callers import MAX_SECRET
 from services.streams.listing import StreamRow
 from services.streams.records import Chunk
 
@@ -29,8 +32,27 @@ def _is_text(value: Any) -> Any:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+#: Bytes of the body with a token.
+MAX_BODY = 16 * 1024
 #: Rows of one reply at most, and by default.
 MOST, USUAL = 500, 100
+
+
+class Token(RestModel):
+    """An administrator's token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"token": "not-a-real-token"}]})
+
+    token: str = Field(min_length=1, max_length=MAX_SECRET)
+
+
+class SessionShown(RestModel):
+    """Who is signed in, and how to change something with the cookie alone."""
+
+    name: str
+    role: Role
+    csrf_token: str = Field(description="Send it as `X-CSRF-Token` with every request but GET.")
+    expires_at: str
 
 
 class LiveAsked(RestModel):
@@ -114,6 +136,18 @@ class AuditPage(RestModel):
 TAG = "administration"
 OPERATIONS = (
     Operation(
+        "POST",
+        "/api/admin/session",
+        "Sign in: a cookie for a token",
+        TAG,
+        body=Token,
+        answers={200: SessionShown, 401: None, 404: None, 429: None},
+        auth="none",
+        description="The cookie ends after 12 hours, and when its token is revoked.",
+    ),
+    Operation("GET", "/api/admin/session", "Who is signed in", TAG, answers={200: SessionShown}, auth="viewer"),
+    Operation("DELETE", "/api/admin/session", "Sign out", TAG, auth="none"),
+    Operation(
         "GET",
         "/api/admin/live",
         "Answers in progress",
@@ -178,22 +212,48 @@ def admin_blueprint(
     streams: Streams,
     cancel: Callable[[str], str],
     audit: Audit | None,
+    secure: bool = False,
 ) -> Blueprint:
     """Return the addresses below /api/admin/.
 
     `cancel` ends a running stream, and returns the status before, "" for an unknown one. `audit` is None without a
-    database.
+    database. `secure` is whether browsers come by https, whatever the last proxy speaks.
     """
     routes = Blueprint("admin", __name__)
 
     @routes.errorhandler(AdminRefused)
     def refuse(refused: AdminRefused) -> Response:
-        return envelope(status=refused.status, headers=refused.headers)
+        data = {"reason": refused.reason} if refused.reason else None
+        return envelope(data, status=refused.status, headers=refused.headers)
 
     @routes.errorhandler(StoreUnavailable)
     def away(error: StoreUnavailable) -> Response:
         log.warning("request failed", extra={"code": error.code, "cause": str(error)})
         return envelope(status=503, code=STORE_CODE, headers={"Retry-After": "5"})
+
+    @routes.post("/api/admin/session")
+    def sign_in() -> Response:
+        session = administrators.open_session(body(Token, max_bytes=MAX_BODY).token)
+        reply = envelope(_session(session))
+        reply.set_cookie(
+            COOKIE,
+            session.cookie,
+            max_age=int(LIFE_SECONDS),
+            secure=secure or request.is_secure,
+            httponly=True,
+            samesite="Strict",
+        )
+        return reply
+
+    @routes.get("/api/admin/session")
+    def signed_in() -> Response:
+        return envelope(_session(administrators.session()))
+
+    @routes.delete("/api/admin/session")
+    def sign_out() -> Response:
+        reply = envelope()
+        reply.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+        return reply
 
     @routes.get("/api/admin/live")
     def live() -> Response:
@@ -231,6 +291,11 @@ def admin_blueprint(
         return envelope({"rows": [_act(row) for row in found], "next": following})
 
     return routes
+
+
+def _session(session: Session) -> dict[str, Any]:
+    expires = _iso(datetime.fromtimestamp(session.expires, UTC))
+    return {**session.who._asdict(), "csrf_token": session.csrf, "expires_at": expires}
 
 
 def _live(row: StreamRow) -> dict[str, Any]:

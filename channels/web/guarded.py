@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable, Mapping
 from math import ceil
@@ -9,6 +10,7 @@ from math import ceil
 from flask import request
 
 from channels.web.rest import is_for_operators
+from services.admin.sessions import AdminSessions, Session
 from services.admin.sql_store import Act
 from services.admin.tokens import Administrator, AdminTokens, Role
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
@@ -16,6 +18,9 @@ from services.identity.callers import Caller, Callers
 from services.identity.guesses import Guesses
 
 log = logging.getLogger(__name__)
+
+#: The cookie of an administrator's session.
+COOKIE = "laibao_admin"
 
 
 class GuardedCallers:
@@ -57,43 +62,66 @@ class GuardedCallers:
 class AdminRefused(Exception):
     """The reply to a request that is not an administrator's, or of one whose role is too low (403)."""
 
-    def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
         self.status = status
         self.headers = headers or {}
+        #: A stable word for `data.reason`, "" where the status says it.
+        self.reason = reason
 
 
 class Administrators:
-    """Checks administrators' tokens in `Authorization: Bearer`, and keeps the audit of what they do.
+    """Checks administrators, by a token in `Authorization: Bearer` or a session, and keeps the audit of what they do.
 
     Without a token in the settings, and on other ports than `ops_port` where there is one, everybody gets 404.
     """
 
     def __init__(
-        self, tokens: AdminTokens, guesses: Guesses, ops_port: int | None, record: Callable[[Act], None] | None = None
+        self,
+        tokens: AdminTokens,
+        guesses: Guesses,
+        ops_port: int | None,
+        record: Callable[[Act], None] | None = None,
+        sessions: AdminSessions | None = None,
     ) -> None:
         """`record` stores a row of the audit; None without SQL, where only the log has it."""
         self._tokens = tokens
         self._guesses = guesses
         self._ops_port = ops_port
         self._record = record
+        self._sessions = sessions
 
     def check(self, role: Role) -> Administrator:
         """Return the administrator of the Flask request, who has at least this role.
 
         Raises:
-            AdminRefused: 404, 401, 429 after too many wrong tokens, 403 for a lower role, or 503 while the database is
-                away that would know the token.
+            AdminRefused: 404, 401, 429 after too many wrong tokens, 403 for a lower role or a request of a session
+                that changes something without its `X-CSRF-Token`, or 503 while the database is away that would know
+                the token.
         """
-        if not self._tokens or not is_for_operators(self._ops_port):
-            raise AdminRefused(404)
-        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise _unauthorized()
-        found = self._of_token(request.remote_addr or "", shown.strip())
+        found = self._of_session() if "Authorization" not in request.headers else self._of_bearer()
         if not found.may(role):
             log.warning("administrator refused", extra={"path": request.path, "admin": found.name, "role": found.role})
             raise AdminRefused(403)
+        return found
+
+    def open_session(self, token: str) -> Session:
+        """Open a session for a token that was sent in the Flask request. Raises as `check` does."""
+        who = self._of_token(token.strip())
+        if self._sessions is None:
+            raise AdminRefused(404)
+        log.info("administrator session", extra={"admin": who.name, "role": who.role, "address": _address()})
+        return self._sessions.open(who, token.strip())
+
+    def session(self) -> Session:
+        """Return the session of the Flask request. Raises as `check` does."""
+        self._exist()
+        try:
+            found = self._sessions.find(request.cookies.get(COOKIE, "")) if self._sessions else None
+        except StoreUnavailable as exc:
+            raise _later() from exc
+        if found is None:
+            raise _unauthorized()
         return found
 
     def record(self, who: Administrator, action: str, object: str, **change: str | None) -> None:
@@ -102,20 +130,41 @@ class Administrators:
         Raises:
             StoreUnavailable: the database is away; nothing may be done then.
         """
-        act = Act(who.name, who.role, request.remote_addr or "", action, object, **change)
+        act = Act(who.name, who.role, _address(), action, object, **change)
         if self._record:
             self._record(act)
         about = {"admin": act.name, "role": act.role, "address": act.address, "action": action, "object": object}
         log.info("administration", extra=about)
 
-    def _of_token(self, address: str, shown: str) -> Administrator:
+    def _exist(self) -> None:
+        """Refuse every request where there are no administrators, and on other ports than theirs."""
+        if not self._tokens or not is_for_operators(self._ops_port):
+            raise AdminRefused(404)
+
+    def _of_session(self) -> Administrator:
+        session = self.session()
+        shown = request.headers.get("X-CSRF-Token", "")
+        if request.method not in ("GET", "HEAD") and not hmac.compare_digest(shown.encode(), session.csrf.encode()):
+            raise AdminRefused(403, "csrf_token")
+        return session.who
+
+    def _of_bearer(self) -> Administrator:
+        self._exist()
+        scheme, _, shown = request.headers["Authorization"].partition(" ")
+        if scheme.lower() != "bearer":
+            raise _unauthorized()
+        return self._of_token(shown.strip())
+
+    def _of_token(self, shown: str) -> Administrator:
+        self._exist()
+        address = _address()
         try:
             self._guesses.check(address, "admin", shown)
             found = self._tokens.find(shown)
         except AddressBlocked as blocked:
-            raise AdminRefused(429, {"Retry-After": str(ceil(blocked.seconds))}) from blocked
+            raise AdminRefused(429, blocked.code, {"Retry-After": str(ceil(blocked.seconds))}) from blocked
         except StoreUnavailable as exc:
-            raise AdminRefused(503, {"Retry-After": "5"}) from exc
+            raise _later() from exc
         if found is None:
             self._guesses.failed(address, "admin", shown)
             raise _unauthorized()
@@ -123,6 +172,14 @@ class Administrators:
         return found
 
 
+def _address() -> str:
+    return request.remote_addr or ""
+
+
+def _later() -> AdminRefused:
+    return AdminRefused(503, "store_unavailable", {"Retry-After": "5"})
+
+
 def _unauthorized() -> AdminRefused:
     log.warning("administrator refused", extra={"path": request.path})
-    return AdminRefused(401, {"WWW-Authenticate": "Bearer"})
+    return AdminRefused(401, headers={"WWW-Authenticate": "Bearer"})

@@ -29,7 +29,8 @@ class Keys:
         self._settings = settings
         self._secret_keys = [key.get_secret_value().encode() for key in settings.secret_key]
         self._own = own
-        #: Seals users' tokens if there is neither SECRET_KEY nor a bot. No other process can open them.
+        #: Seals users' tokens and administrators' sessions if there is neither SECRET_KEY nor a bot. No other process
+        #: can open them.
         self._of_this_process = os.urandom(32)
 
     def streams(self) -> dict[str, Keyring]:
@@ -58,6 +59,10 @@ class Keys:
     def tokens(self) -> Keyring:
         """Return the keys that seal users' tokens: never one that is stored in Redis."""
         return _fixed(*(self._safe("callers") or [self._of_this_process]))
+
+    def sessions(self) -> Keyring:
+        """Return the keys that seal administrators' sessions: never one that is stored in Redis."""
+        return _fixed(*(self._safe("sessions") or [self._of_this_process]))
 
     def contacts(self) -> Keyring:
         """Return the keys that seal entries of WeCom's directory and its access token: never one stored in Redis."""

@@ -13,12 +13,13 @@ from flask.testing import FlaskClient
 from channels.admin.endpoints import Audit, admin_blueprint
 from channels.web.errors import register_rest_errors
 from channels.web.guarded import Administrators
+from services.admin.sessions import LIFE_SECONDS, AdminSessions
 from services.admin.sql_store import Act, Audited, AuditFilter
-from services.admin.tokens import AdminTokens, GivenToken, Role
+from services.admin.tokens import Administrator, AdminTokens, GivenToken, Role
 from services.identity.guesses import Guesses
 from services.streams.listing import PER_SHARD, RunningStreams
 from services.streams.store import RUNNING_SHARDS
-from tests.support.servers.processes import wait_until
+from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk, SlowProvider
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
@@ -32,6 +33,7 @@ class Office:
         self.provider = SlowProvider()
         self.owner, self.other = Desk(redis_url, self.provider), Desk(redis_url, self.provider)
         self.acts: list[Act] = []
+        self.clock = FakeClock()
         self.client = self.serve(None)
 
     def serve(self, audit: Audit | None) -> FlaskClient:
@@ -39,7 +41,9 @@ class Office:
         tokens = AdminTokens(GivenToken(f"{role}-name", role, f"fake-token-of-{role}") for role in ROLES)
         container = self.other.container
         blueprint = admin_blueprint(
-            Administrators(tokens, Guesses(), None, self.acts.append),
+            Administrators(
+                tokens, Guesses(most=4), None, self.acts.append, AdminSessions(tokens, b"k" * 32, clock=self.clock)
+            ),
             running=RunningStreams(container.runner, lease=12.0),
             streams=container.streams,
             cancel=container.gateway.cancel_any,
@@ -172,3 +176,66 @@ def test_a_list_of_thousands_is_a_bounded_sample(office: Office) -> None:
     rows, total = running.rows(100)
 
     assert (rows, total) == ([], RUNNING_SHARDS * (PER_SHARD + 10))
+
+
+def signs_in(office: Office, role: str) -> dict[str, Any]:
+    reply = office.client.post("/api/admin/session", json={"token": f"fake-token-of-{role}"})
+    assert reply.status_code == 200
+    data: dict[str, Any] = reply.get_json()["data"]
+    return data
+
+
+def test_a_session_stands_for_its_token(office: Office) -> None:
+    """The cookie is for the server alone, has no token in it, and ends after twelve hours."""
+    reply = office.client.post("/api/admin/session", json={"token": "fake-token-of-viewer"})
+    cookie = reply.headers["Set-Cookie"]
+
+    assert reply.get_json()["data"]["name"] == "viewer-name"
+    assert ("HttpOnly" in cookie, "SameSite=Strict" in cookie, "fake-token" in cookie) == (True, True, False)
+    assert office.as_role("", "GET", "session")[1] == reply.get_json()["data"]
+    assert [office.as_role("", "GET", path)[0] for path in ("live", "audit")] == [200, 403]
+
+    office.clock.advance(LIFE_SECONDS)
+    assert office.as_role("", "GET", "live")[0] == 401
+
+
+def test_a_change_by_cookie_needs_the_csrf_token(office: Office) -> None:
+    """Another site's page may make a browser send the cookie, but cannot read the token."""
+    stream_id = office.owner.asks().stream_id
+    shown = signs_in(office, "operator")["csrf_token"]
+    path = f"/api/admin/live/{stream_id}/cancel"
+
+    refused = [office.client.post(path, headers=headers) for headers in ({}, {"X-CSRF-Token": shown[:-1] + "x"})]
+    assert [(reply.status_code, reply.get_json()["data"]) for reply in refused] == [(403, {"reason": "csrf_token"})] * 2
+    assert office.acts == []
+
+    assert office.client.post(path, headers={"X-CSRF-Token": shown}).status_code == 200
+    assert [(act.name, act.action) for act in office.acts] == [("operator-name", "stream.cancel")]
+
+
+def test_a_session_ends_by_signing_out_or_with_its_token(office: Office) -> None:
+    """A changed cookie is none, and a wrong token opens none; too many of them are refused."""
+    signs_in(office, "viewer")
+    assert office.client.delete("/api/admin/session").status_code == 200
+    assert office.as_role("", "GET", "live")[0] == 401
+
+    signs_in(office, "viewer")
+    cookie = office.client.get_cookie("laibao_admin")
+    assert cookie
+    for wrong in (cookie.value[:-4] + "AAAA", "x", "é", "A" * 2_000, ""):
+        office.client.set_cookie("laibao_admin", wrong)
+        assert office.as_role("", "GET", "live")[0] == 401
+
+    wrong_tokens = [office.client.post("/api/admin/session", json={"token": f"wrong-{n}"}) for n in range(5)]
+    assert [reply.status_code for reply in wrong_tokens] == [401] * 4 + [429]
+
+
+def test_a_revoked_token_ends_its_sessions() -> None:
+    """A session is looked up by its token's digest at each request."""
+    given = [GivenToken("wang", "admin", "fake-token-of-wang")]
+    before, after = (AdminSessions(AdminTokens(tokens), b"k" * 32) for tokens in (given, []))
+
+    session = before.open(Administrator("wang", "admin"), "fake-token-of-wang")
+
+    assert before.find(session.cookie) == session
+    assert after.find(session.cookie) is None
