@@ -45,6 +45,8 @@ class Question:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     #: The provider's ids of uploaded files as "<type>:<id>"; an id without a type is a "custom" file.
     files: tuple[str, ...] = ()
+    #: The names of the message's files that were taken in, for the log; a later version's owners know them too.
+    file_names: tuple[str, ...] = ()
     #: The files of the message that have to be fetched, as sealed JSON; "" for none. Those uploaded are in `files`.
     media: str = field(default="", repr=False)
     #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
@@ -88,10 +90,11 @@ class Question:
         """
         written = json.loads(text)
         known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
-        words = [value for name, value in known.items() if name not in ("inputs", "files", "temperature")]
+        words = [value for name, value in known.items() if name not in ("inputs", "files", "file_names", "temperature")]
         if not all(isinstance(word, str) for word in words):
             raise TypeError("a question's words are strings")
-        return cls(**{**known, "files": tuple(written.get("files", ()))})
+        lists = {name: tuple(written.get(name, ())) for name in ("files", "file_names")}
+        return cls(**{**known, **lists})
 
 
 @dataclass(frozen=True, slots=True)

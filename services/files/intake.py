@@ -37,6 +37,8 @@ TOTAL_SECONDS = 120.0
 MOST_AT_ONCE = 4
 #: Bytes of all files of one question that a provider takes within the question.
 INLINE_BYTES = 20 * 1024 * 1024
+#: Characters of a file's name that are kept.
+LONGEST_NAME = 255
 
 #: Returns the function that decrypts a file of a message to a bot. Both may raise AnswerError (`media_undecryptable`).
 Decryptor = Callable[[str, Media], Callable[[bytes], bytes]]
@@ -110,7 +112,7 @@ class MediaIntake:
     def take_in(
         self, question: Question, provider: BaseRAGProvider, query: Query, deadline: Deadline
     ) -> Generator[Uploaded, None, Query]:
-        """Yield each upload; return the query with the question's files.
+        """Yield each upload, or at last the files within the question; return the query with the question's files.
 
         The caller stores an upload before it continues. Files whose upload the question has are not fetched again.
 
@@ -120,15 +122,19 @@ class MediaIntake:
         if not provider.takes_files:
             raise AnswerError("the provider takes no files", code="media_unsupported")
         files, inline = list(question.files), list[MediaFile]()
+        names = list(question.file_names[: len(files)])
         with ended_within(deadline, self._total_seconds) as bounded:
             for media in self._listed(question)[len(files) :]:
-                taken = self._taken(question, media, provider, query, bounded, deadline)
-                if isinstance(taken, str):
+                file, taken = self._taken(question, media, provider, query, bounded, deadline)
+                names.append(file.name[:LONGEST_NAME])
+                if taken:
                     files.append(taken)
-                    yield Uploaded(tuple(files))
+                    yield Uploaded(tuple(files), tuple(names))
                 else:
-                    inline.append(taken)
+                    inline.append(file)
                     _check_size(inline)
+        if inline:
+            yield Uploaded(tuple(files), tuple(names))
         return replace(query, files=tuple(files), media=tuple(inline))
 
     def leave_calls(self, question: Question) -> tuple[Call, ...]:
@@ -152,22 +158,22 @@ class MediaIntake:
         query: Query,
         bounded: Deadline,
         deadline: Deadline,
-    ) -> str | MediaFile:
-        """Return the id of an uploaded file, or a file for the question itself."""
+    ) -> tuple[MediaFile, str]:
+        """Return a file, and its id where it was uploaded; "" for a file within the question."""
         try:
             with self._slots.held(bounded) as free:
                 if not free:
                     raise FetchError("too many files at once")
                 file = self._source.fetch(question.bot, media, bounded)
                 provider.check_file(file)
-                taken = provider.upload(file, query, bounded) if provider.takes_files == "upload" else file
+                taken = provider.upload(file, query, bounded) if provider.takes_files == "upload" else ""
         except AnswerError as exc:
             late = bounded.over and not deadline.aborted
             error = FetchError("the time for the files is over") if late and isinstance(exc, ProviderError) else exc
             metrics.MEDIA.labels(media.kind, error.code).inc()
             raise error from None
         metrics.MEDIA.labels(media.kind, "taken").inc()
-        return taken
+        return file, taken
 
 
 def _check_size(inline: list[MediaFile]) -> None:

@@ -120,10 +120,11 @@ class Suggested:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file of the question was uploaded; the receiver must store this before it continues."""
+    """Files of the question were taken in; the receiver must store a new id before it continues."""
 
-    #: The provider's ids of all files so far, as in `Question.files`.
+    #: The provider's ids of all files so far, as in `Question.files`; none of files within the question.
     files: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,8 +240,8 @@ class Producer:
             case Reserved(quotas):
                 stream.set(quotas=quotas)
                 stream.wait_stored()
-            case Uploaded(files):
-                self._note_upload(files)
+            case Uploaded(files, names):
+                self._note_upload(files, names)
             case Resumed():
                 self._note_recovery(event)
             case Usage():
@@ -261,11 +261,13 @@ class Producer:
         if self._files:
             self._files.grew(text)
 
-    def _note_upload(self, files: tuple[str, ...]) -> None:
+    def _note_upload(self, files: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Store the ids of uploaded files with the question, so that another owner does not upload them again."""
-        self._question = replace(self._question, files=files)
+        is_new = files != self._question.files
+        self._question = replace(self._question, files=files, file_names=names)
         self._stream.set(question=self._question.to_json())
-        self._stream.wait_stored()
+        if is_new:
+            self._stream.wait_stored()
 
     def _note_asking(self, asking: Asking) -> None:
         """Store the count of requests before the provider is asked, so that a crash cannot exceed the limit."""

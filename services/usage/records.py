@@ -140,7 +140,12 @@ class EntryMaker:
         if self.mode != "full":
             return {"question": None, "answer": None, "files": None, "has_words": 0}
         words = (_cut(question.text, self.limit), _cut(stream.text, self.limit))
-        return {"question": words[0], "answer": words[1], "files": list(question.files), "has_words": 1}
+        return {
+            "question": words[0],
+            "answer": words[1],
+            "files": list(question.file_names or question.files),
+            "has_words": 1,
+        }
 
 
 def ended_question(stream: StoredStream) -> Question:

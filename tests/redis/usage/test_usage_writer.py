@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tests.support.usage import rows, total
 NOW = 1_700_000_000.0
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 USAGE = {"total_tokens": 30, "prompt_tokens": 20, "completion_tokens": 10, "total_price": "0.001", "currency": "USD"}
+ASKED = Question("年假有几天？", "wecom", "default", "zhangsan")
 
 
 class Replica:
@@ -54,7 +56,7 @@ class Replica:
 
     def ends(self, stream_id: str = "s1", *, queued: bool = True, question: Any = None, **fields: str) -> None:
         """Store a stream that has ended a moment ago, and queue it."""
-        asked = question or Question("年假有几天？", "wecom", "default", "zhangsan")
+        asked = question or ASKED
         made = datetime.fromtimestamp(NOW, UTC).isoformat(timespec="milliseconds")
         given = {
             **{"question": asked.to_json(), "created_time": made, "asks": "1", "provider": "dify"},
@@ -110,6 +112,16 @@ def test_a_row_names_the_app_that_a_rule_chose(replica: Replica, app: str, provi
     replica.writer.work()
 
     assert [row["provider"] for row in rows(replica.url)] == [provider]
+
+
+def test_files_have_their_names(replica: Replica) -> None:
+    """Of those that a program named by the provider's ids there are only these."""
+    replica.ends("s1", question=replace(ASKED, files=("document:1",), file_names=("报告.pdf",)))
+    replica.ends("s2", question=replace(ASKED, files=("document:1",)))
+
+    replica.writer.work()
+
+    assert [row["files"] for row in rows(replica.url)] == [["报告.pdf"], ["document:1"]]
 
 
 @pytest.mark.every_redis

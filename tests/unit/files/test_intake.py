@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -49,24 +50,24 @@ def intake(**bounds: float) -> MediaIntake:
     return MediaIntake(source, ACCESS, **bounds)  # type: ignore[arg-type]
 
 
-def question(*urls: str, files: tuple[str, ...] = ()) -> Question:
+def question(*urls: str, files: tuple[str, ...] = (), names: tuple[str, ...] = ()) -> Question:
     media = [Media("image", url, key_name(KEY)) for url in urls]
-    asked = Question("年假", "wecom", "default", "u", files=files)
-    return Question("年假", "wecom", "default", "u", files=files, media=ACCESS.sealed(asked, media_to_json(media)))
+    asked = Question("年假", "wecom", "default", "u", files=files, file_names=names)
+    return replace(asked, media=ACCESS.sealed(asked, media_to_json(media)))
 
 
 def taken(
     asked: Question, provider: BaseRAGProvider, made: MediaIntake | None = None, deadline: Deadline | None = None
-) -> tuple[list[tuple[str, ...]], Query]:
+) -> tuple[list[Uploaded], Query]:
     """Return the uploads as they are told, and the query."""
     steps = (made or intake()).take_in(asked, provider, QUERY, deadline or Deadline(60.0))
-    told: list[tuple[str, ...]] = []
+    told: list[Uploaded] = []
     while True:
         try:
             step: Uploaded = next(steps)
         except StopIteration as end:
             return told, end.value
-        told.append(step.files)
+        told.append(step)
 
 
 def code_of(asked: Question, provider: BaseRAGProvider, made: MediaIntake | None = None) -> str:
@@ -80,26 +81,28 @@ def test_each_upload_is_told_with_those_before_it(store: MediaStore, dify: MockD
     told, query = taken(question(store.put(png(1), KEY), store.put(png(2), KEY)), provider)
 
     first, second = (f"image:{upload.id}" for upload in dify.uploads)
-    assert told == [(first,), (first, second)]
+    assert told == [Uploaded((first,), ("image.png",)), Uploaded((first, second), ("image.png",) * 2)]
     assert (query.files, query.media) == ((first, second), ())
 
 
 def test_stored_uploads_are_not_fetched_again(store: MediaStore, dify: MockDify, provider: DifyProvider) -> None:
     """A replica that took the question over uploads the rest; with all of them it does nothing."""
     expired = store.put(png(1), KEY, faults=StoreFaults(expired=True))
-    told, query = taken(question(expired, store.put(png(2), KEY), files=("image:1",)), provider)
+    told, query = taken(question(expired, store.put(png(2), KEY), files=("image:1",), names=("报告.png",)), provider)
     again = taken(question(expired, expired, files=("image:1", "image:2")), provider)
 
     assert query.files == ("image:1", f"image:{dify.uploads[0].id}")
+    assert told[0].names == ("报告.png", "image.png")
     assert (len(told), len(dify.uploads), again[0], again[1].files) == (1, 1, [], ("image:1", "image:2"))
 
 
 def test_files_within_the_question_are_kept_until_it_is_asked(store: MediaStore) -> None:
-    """Nothing is told, because there is no id to store."""
+    """Only their names are told, because there is no id to store."""
     openai = openai_provider(base_url="http://127.0.0.1:9", api_key="sk", model="m")
     told, query = taken(question(store.put(png(1), KEY)), openai)
 
-    assert (told, query.files, [file.name for file in query.media]) == ([], (), ["image.png"])
+    assert (told, query.files) == ([Uploaded((), ("image.png",))], ())
+    assert [file.name for file in query.media] == ["image.png"]
 
 
 def test_files_within_the_question_are_bounded_together(store: MediaStore, monkeypatch: pytest.MonkeyPatch) -> None:
