@@ -24,8 +24,9 @@ QUEUE, DROPPED = "{dify_log}:queue", "{dify_log}:dropped"
 MOST_WAITING = 100_000
 #: Seconds that the keys live without another stream.
 KEPT_SECONDS = 86_400
-#: Seconds for which claimed entries are no other replica's: longer than one transaction with all its waits.
-LEASE = 45.0
+#: Seconds for which claimed entries are no other replica's: the rows of a killed replica come that much later. A
+#: transaction may take longer, because the stream's row in SQL decides who counts it.
+LEASE = 10.0
 #: The fields of a stream's hash that are read, after those that lua/usage_read.lua names itself.
 FIELDS = (
     *("error_code", "question", "user_info", "created_time", "provider", "message_id", "conversation_id"),

@@ -37,7 +37,7 @@ Sums = dict[str, Any]
 class SqlUsageStore:
     """Owns the tables. Every method raises `StoreUnavailable` while the database is away.
 
-    Timeouts are short: a transaction must end before the claim on its streams lapses.
+    Timeouts are short: a thread that waits for SQL keeps its claim on streams, and rows shall not come late.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -230,6 +232,55 @@ def test_sums_of_days_and_people(
 
     (row,) = lines(capsys.readouterr().out)
     assert (row["questions"], row["tokens"], row["price"]) == expected
+
+
+#: By name, questions a minute before and after midnight in Shanghai, where the day is eight hours ahead of UTC.
+MIDNIGHTS = {
+    "a": "2026-01-31T23:59:00+08:00",
+    "b": "2026-02-01T00:01:00+08:00",
+    "c": "2028-02-28T23:59:00+08:00",
+    "d": "2028-02-29T00:01:00+08:00",
+    "e": "2028-02-29T23:59:00+08:00",
+    "f": "2028-03-01T00:01:00+08:00",
+}
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        ("2026-01-31", "2026-01-31", "a"),
+        ("2026-02-01", "2026-02-01", "b"),
+        ("2026-01-01", "2026-02-28", "a b"),
+        ("2028-02-01", "2028-02-28", "c"),
+        ("2028-02-29", "2028-02-29", "d e"),
+        ("2028-02-29", "2028-03-01", "d e f"),
+        ("2028-03-01", "2028-03-31", "f"),
+    ],
+)
+def test_log_and_usage_have_the_same_days(
+    since: str,
+    until: str,
+    expected: str,
+    found: Callable[[], Settings],
+    sql_url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A day, a month's end and a leap day begin at midnight in Shanghai, by day, month and person."""
+    asked = {name: datetime.fromisoformat(time) for name, time in MIDNIGHTS.items()}
+    with closing(SqlUsageStore(sql_url)) as store:
+        store.save([entry(name, time=time, day=time.date(), bot="clock") for name, time in asked.items()], log=True)
+    span = ["--since", since, "--until", until, "--bot", "clock", "--json"]
+
+    def run(main: Any, *argv: str) -> list[dict[str, Any]]:
+        assert main([*argv, *span], load=found) == 0
+        return list(lines(capsys.readouterr().out))
+
+    names = expected.split()
+    assert sorted(row["stream_id"] for row in run(log.main, "list")) == names
+    for by, length in (("day", 10), ("month", 7)):
+        sums = {row[by]: row["questions"] for row in run(usage.main, "--by", by)}
+        assert sums == Counter(MIDNIGHTS[name][:length] for name in names)
+    assert [row["questions"] for row in run(usage.main, "--by", "person")] == [len(names)]
 
 
 def test_usage_as_csv(found: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -125,7 +126,9 @@ def test_files_have_their_names(replica: Replica) -> None:
 
 
 @pytest.mark.every_redis
-def test_a_full_queue_drops_with_a_number(runner: ScriptRunner, replica: Replica) -> None:
+def test_a_full_queue_drops_with_a_number(
+    runner: ScriptRunner, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
     """The answer's end is not kept waiting, the number is logged and counted once, and the rest is written."""
     replica.ended = EndedStore(runner, queues=True, most_waiting=2, now=str(NOW))
     for n in range(5):
@@ -136,6 +139,8 @@ def test_a_full_queue_drops_with_a_number(runner: ScriptRunner, replica: Replica
     replica.writer.work()
 
     assert counted("dropped") - before == 3
+    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (line.message, vars(line)["count"]) == ("questions not logged: the queue was full", 3)
     assert len(rows(replica.url)) == 2
     assert runner.run([Call(None, ("EXISTS", DROPPED))]) == [0]
 
@@ -185,30 +190,38 @@ def test_an_entry_that_cannot_be_read_keeps_no_other_back(replica: Replica) -> N
     assert (replica.waiting(), counted("lost") - before) == (0, 2)
 
 
-def test_while_sql_is_away_streams_wait(runner: ScriptRunner, tmp_path: Path) -> None:
-    """The attempts get rarer; rows follow when it is back, and none is lost or counted twice."""
-    away = Replica(runner, f"sqlite:///{tmp_path / 'missing' / 'log.db'}")
-    away.ends("s1")
-    before = counted("lost")
+def test_while_sql_is_away_streams_wait(runner: ScriptRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For ten minutes: attempts get rarer, answers end all the time, and one line says so.
 
-    pauses = []
-    for _ in range(8):
+    Rows follow when it is back, and none is lost or counted twice.
+    """
+    away = Replica(runner, f"sqlite:///{tmp_path / 'missing' / 'log.db'}")
+    before, began = counted("lost"), away.clock.now
+
+    pauses, ended = [], 0
+    while away.clock.now - began < 600:
+        away.at(away.clock.now - began)
+        away.ends(f"s{ended:03}")
+        ended += 1
         away.writer.work()
         pauses.append(away.writer.work())
         away.clock.advance(pauses[-1] + 0.001)
-    assert (pauses[0], pauses[-1], away.waiting()) == (1.0, 15.0, 1)
+    assert (pauses[0], pauses[-1], away.waiting()) == (1.0, 15.0, ended)
+    assert [record.message for record in caplog.records] == ["questions wait to be logged"]
 
     (tmp_path / "missing").mkdir()
     migrated(away.url)
+    away.at(away.clock.now - began)
     away.writer.work()
 
-    assert [row["stream_id"] for row in rows(away.url)] == ["s1"]
-    assert (away.waiting(), counted("lost") - before) == (0, 0)
+    assert [row["stream_id"] for row in rows(away.url)] == [f"s{n:03}" for n in range(ended)]
+    assert (away.waiting(), counted("lost") - before, total(away.url, "questions")) == (0, 0, (ended,))
     away.sql.close()
 
 
 def test_a_killed_replicas_claim_lapses(replica: Replica) -> None:
-    """Its entries are due again after the lease, for any replica."""
+    """Its entries are due again after the lease, for any replica, within 15 s."""
+    assert LEASE + PAUSE < 15
     replica.ends()
     assert len(replica.ended.claim(10).entries) == 1
 

@@ -1,8 +1,11 @@
-"""Rows and sums agree with the provider's own count, over a replica that is killed while SQL is away."""
+"""Rows and sums agree with the provider's own count over kills and an outage of SQL, and come in time."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import requests
 
 from config.settings import load_settings
 from demo.mocks.dify.server import MockDify
+from services.usage.ended_store import QUEUE
 from services.usage.tables import DAILY
 from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
@@ -21,6 +25,8 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 TIMEOUT = 90.0
 PEOPLE = 8
+#: How much later than promised a row may come here.
+MARGIN = 2.5
 KEY = "not-a-real-key-of-programs"
 
 
@@ -65,3 +71,55 @@ def test_counts_agree_over_a_kill_and_an_outage_of_sql(
         sums = {row["channel"]: row["questions"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
         assert sums == {"wecom": PEOPLE, "http": 1}
         assert {row["channel"] for row in rows(url, DAILY)} == {"wecom", "http"}
+
+
+def test_rows_of_ended_answers_come_in_time(redis_url: str, tmp_path: Path) -> None:
+    """At most 5 s after an answer's end. Asserted with a wide margin, because the machine may be busy."""
+    with MockDify(delay=0.1) as dify:
+        database = tmp_path / "log.db"
+        env = settings_for(redis_url, **dify_settings(dify.base_url), DATABASE_PATH=str(database))
+        with replicas(2, env, tmp_path) as both:
+            seconds = []
+            for n in range(6):
+                person = wecom_user([both[n % 2].url], f"user{n}")
+                bubble = person.says("报销流程")
+                person.sees_finish(bubble, TIMEOUT, every=0.05)
+                ended = time.monotonic()
+                wait_until(lambda n=n: len(rows(f"sqlite:///{database}")) == n + 1, TIMEOUT)  # type: ignore[misc]
+                seconds.append(time.monotonic() - ended)
+
+    assert max(seconds) < 5 * MARGIN, seconds
+
+
+def test_what_a_killed_replica_had_claimed_comes_in_time(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """At most 15 s after the kill (-9), which comes while the replica waits for SQL with rows that it has claimed."""
+    with MariaServer() as sql, MockDify() as dify:
+        url = sql.fresh_database("questions")
+        mysql = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(sql.port), "MYSQL_DATABASE": "questions"}
+        env = settings_for(redis_url, **dify_settings(dify.base_url), **mysql, MYSQL_USER="root")
+        with replicas(2, env, tmp_path) as (killed, other), redis_server.client() as client:
+            os.killpg(other.process.pid, signal.SIGSTOP)
+            sql.pause()
+            people = [wecom_user([killed.url], f"user{n}") for n in range(PEOPLE)]
+            bubbles = [person.says("报销流程") for person in people]
+            for person, bubble in zip(people, bubbles, strict=True):
+                person.sees_finish(bubble, TIMEOUT, every=0.05)
+
+            def claimed() -> bool:
+                now = client.time()[0]
+                entries = client.zrange(QUEUE, 0, -1, withscores=True)
+                return len(entries) == PEOPLE and all(due > now + 2 for _, due in entries)
+
+            wait_until(claimed, TIMEOUT)
+            killed.kill()
+            begun = time.monotonic()
+            sql.resume()
+            os.killpg(other.process.pid, signal.SIGCONT)
+            wait_until(lambda: len(rows(url)) == PEOPLE, TIMEOUT)
+            seconds = time.monotonic() - begun
+
+        assert {row["stream_id"] for row in rows(url)} == {bubble.stream_id for bubble in bubbles}
+        assert total(url, "questions") == (PEOPLE,)
+    assert seconds < 15 * MARGIN
