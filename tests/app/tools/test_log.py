@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,6 +21,7 @@ import pytest
 from config.settings import Settings
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import SqlFeedbackStore
+from services.usage.log_store import PAGE
 from services.usage.sql_store import SqlUsageStore
 from tests.support.schema import migrated
 from tests.support.settings_values import settings
@@ -131,6 +133,34 @@ def test_files_are_streamed_and_harmless(
     assert workbook[0] == list(table[0]) == list(log.NAMES)
     assert [row[0] for row in workbook[1:]] == [row["stream_id"] for row in table]
     assert (workbook[-1][8], workbook[-1][16]) == (2.5, "'=1+1")
+
+
+@pytest.mark.full
+def test_an_export_of_any_length_needs_the_memory_of_a_page(
+    found: Callable[[], Settings], sql_url: str, tmp_path: Path
+) -> None:
+    """Five times the rows take no more of it, in every form."""
+
+    def peaks(rows: int) -> list[int]:
+        with closing(SqlUsageStore(sql_url)) as store:
+            for first in range(0, rows, PAGE):
+                some = [entry(f"{rows}-{n}", bot=f"b{rows}", **WORDS) for n in range(first, first + PAGE)]
+                store.save(some, log=True)
+        return [peak(form, rows) for form in ("csv", "json", "xlsx")]
+
+    def peak(form: str, rows: int) -> int:
+        tracemalloc.start()
+        argv = ["export", f"--{form}", "--bot", f"b{rows}", "--output", str(tmp_path / f"{form}.{rows}")]
+        assert log.main(argv, load=found) == 0
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peaks(PAGE)
+    few, many = peaks(2 * PAGE), peaks(10 * PAGE)
+
+    assert max(large / small for small, large in zip(few, many, strict=True)) < 1.5, (few, many)
+    assert len((tmp_path / f"json.{10 * PAGE}").read_text("utf-8").splitlines()) == 10 * PAGE
 
 
 def test_one_question_is_shown(found: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:

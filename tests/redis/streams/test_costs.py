@@ -410,6 +410,33 @@ def test_a_callback_is_one_round_trip(relay: CountingRelay, server: redis.Redis)
     assert bubble.finish
 
 
+def test_log_usage_and_rules_cost_callbacks_and_polls_nothing(
+    relay: CountingRelay, server: redis.Redis, tmp_path: Path
+) -> None:
+    """A question and its polls send the same calls and bytes with all of them on; the end sends one call more."""
+    for name, text in (("access", "- {allow: true}"), ("words", "mask 密码本"), ("departments", "userid,department\n")):
+        (tmp_path / name).write_text(text, "utf-8")
+    files = {f"{name.upper()}_FILE": str(tmp_path / name) for name in ("access", "words", "departments")}
+    all_on = {"DATABASE_PATH": str(tmp_path / "log.db"), "QUESTION_LOG": "full", **files}
+    sent, ends = [], []
+    for variables in ({}, all_on):
+        server.flushall()
+        with AppServer(relay.url, STREAM_LEASE="300", **variables) as app_server, app_server.user() as user:
+            relay.forget()
+            bubble = user.says("年假怎么申请", msgid="m1")
+            wait_until(lambda one=app_server: one.container.manager.running == 0)  # type: ignore[misc]
+            asked = [trip for trip in relay.trips if trip.names == ASKING]
+            ends += [names for names in foreground(relay) if set(RELEASE) <= set(names)]
+            relay.forget()
+            user.polls(bubble)
+            polled = [trip for trip in relay.trips if "read" in trip.names]
+            sent.append([(trip.names, trip.sent) for trip in (*asked, *polled)])
+
+    assert sent[0] == sent[1]
+    assert [names for names, _ in sent[0]] == [ASKING, ("read",)]
+    assert ends == [RELEASE, (*RELEASE[:-1], "usage_add", RELEASE[-1])]
+
+
 def test_a_card_costs_a_poll_nothing_and_a_click_one_round_trip(relay: CountingRelay) -> None:
     """A click is asked as a message is."""
     with MockDify() as dify, ResponseServer() as responses:
