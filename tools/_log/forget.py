@@ -35,12 +35,13 @@ KINDS = ("rows", "usage", "ratings", "streams", "files", "conversations", "histo
 NOT_REACHED = (
     "the provider's own log and its conversations (delete them there, such as in Dify's console)",
     "log lines and their files (LOG_DIR), files that were exported, and backups of SQL and Redis",
-    "the company's own lists: WeCom's directory, the user table, DEPARTMENTS_FILE, ACCESS_FILE",
+    "the company's own lists: WeCom's directory, the user table, files of rules and departments",
     "messages that have left: WeCom's chats, HANDOFF_WEBHOOK, callback_url of batches, traces",
     "questions of programs under a name of the program's own (the log has them as caller, not as person)",
     "words in a group's conversation that all its members share (/reset there deletes it)",
     "pushes to the person and files of questions: encrypted in Redis, they expire within a day and within STREAM_TTL",
-    "counts of rate limits and uploads in Redis: under hashed names, they expire with their window, an hour at most",
+    "counts of rate limits, uploads and quotas in Redis: under hashed names, they expire with their hour, day or month",
+    "the audit of administrators, where an act names the person (AUDIT_DAYS)",
 )
 #: The beginnings of keys of tokens and of refused authentications.
 TOKENS = ("authorization:wechatid:", "authorization.wechatid.", "authorization:denied:")
