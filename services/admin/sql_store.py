@@ -105,14 +105,12 @@ class AdminStore:
     """Owns the tables above. Every method raises `StoreUnavailable` while the database is away."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = SqlDatabase(
-            url, pool_size=2, pool_timeout=2.0, connect_timeout=3.0, read_timeout=5.0, writes=True
-        )
+        self._database = SqlDatabase(url, pool_size=2, writes=True)
         self._clock = clock
 
     def check(self) -> None:
         """Check that the database answers."""
-        self._database.read(lambda connection: connection.scalar(sa.select(1)))
+        self._database.check()
 
     def find(self, digest: str) -> Administrator | None:
         """Return the administrator of a token that is not revoked."""

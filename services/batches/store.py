@@ -123,7 +123,7 @@ class SqlBatchStore:
 
     def check(self) -> None:
         """Check that the database answers."""
-        self._database.read(lambda connection: connection.scalar(sa.select(1)))
+        self._database.check()
 
     def close(self) -> None:
         """Close the idle connections."""

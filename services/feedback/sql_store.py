@@ -52,14 +52,12 @@ class SqlFeedbackStore:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = SqlDatabase(
-            url, pool_size=1, pool_timeout=2.0, connect_timeout=3.0, read_timeout=5.0, writes=True
-        )
+        self._database = SqlDatabase(url, pool_size=1, writes=True)
         self._clock = clock
 
     def check(self) -> None:
         """Check that the database answers."""
-        self._database.read(lambda connection: connection.scalar(sa.select(1)))
+        self._database.check()
 
     def save(self, stream_id: str, answer: RatedAnswer, ratings: Sequence[tuple[str, int, Rating]]) -> None:
         """Store the ratings of one answer in one transaction: of each its person, its version and itself.

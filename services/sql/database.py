@@ -117,6 +117,10 @@ class SqlDatabase:
         with self._write_lock():
             return _retrying(lambda: self._commit(work))
 
+    def check(self) -> None:
+        """Check that the database answers. Raises as `connected` does."""
+        self.read(lambda connection: connection.scalar(sa.select(1)))
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """Hold one of the pool's slots."""

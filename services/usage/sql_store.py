@@ -41,14 +41,12 @@ class SqlUsageStore:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = SqlDatabase(
-            url, pool_size=2, pool_timeout=2.0, connect_timeout=3.0, read_timeout=5.0, writes=True
-        )
+        self._database = SqlDatabase(url, pool_size=2, writes=True)
         self._clock = clock
 
     def check(self) -> None:
         """Check that the database answers."""
-        self._database.read(lambda connection: connection.scalar(sa.select(1)))
+        self._database.check()
 
     def save(self, entries: Sequence[Entry], *, log: bool) -> int:
         """Count the streams that were not counted, and with `log` add their entries; return how many they were."""
