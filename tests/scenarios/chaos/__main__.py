@@ -7,6 +7,7 @@ asked for one a third time.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -100,7 +101,7 @@ def inject(here: World, report: Report, names: Sequence[str], options: argparse.
             deck = here.dice.sample(names, len(names))
         name = deck.pop()
         fault = FAULTS[name]
-        seconds = here.dice.uniform(fault.least, fault.most)
+        seconds = here.dice.uniform(fault.least, max(fault.least, min(fault.most, options.longest)))
         say(f"{time.monotonic() - began:5.0f} s  {name}" + (f" for {seconds:.0f} s" if seconds else ""))
         fault.inject(here, seconds)
         report.faults.setdefault(name, []).append(recovery(here))
@@ -142,6 +143,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="for how long people ask and faults are injected")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(2)), help="of order, time and victims")
     parser.add_argument("--every", type=float, default=7.0, metavar="SECONDS", help="from one fault's end to the next")
+    parser.add_argument("--longest", type=float, default=math.inf, metavar="SECONDS", help="of one fault, if it can be")
     parser.add_argument("--people", type=float, default=1.0, metavar="TIMES", help="so many times the usual people")
     parser.add_argument("--faults", **one_of(FAULTS))  # type: ignore[arg-type]
     parser.add_argument("--channels", **one_of(CHANNELS))  # type: ignore[arg-type]

@@ -61,7 +61,8 @@ def test_sixty_conversations_outlive_every_replica(
 def test_a_little_chaos_breaks_no_invariant(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """One person or program on every channel, while Dify's connections are cut and Redis is stopped and killed."""
     faults = ("dify-cut", "redis-pause", "redis-restart")
-    report = run(arguments(["--seconds", "8", "--every", "1", "--people", "0.1", "--faults", *faults]), tmp_path)
+    short = ["--seconds", "7", "--every", "1", "--longest", "2", "--people", "0.1", "--replicas", "2"]
+    report = run(arguments([*short, "--faults", *faults]), tmp_path)
 
     record_property("chaos", str(report))
     assert (report.breaches, report.broken) == ([], [])
