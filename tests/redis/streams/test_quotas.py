@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from services.answers.quotas import Quota
-from services.models import Usage
+from services.errors import QuotaUsed
+from services.models import Question, Usage
 from services.rules.visitors import Visitor
-from tests.support.servers.processes import wait_until
+from services.usage.tables import DAILY
+from tests.support.schema import migrated
+from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
+from tests.support.usage import rows
 
 PEOPLE = "userid,department\nzhangsan,研发部\n"
 RULES = """
@@ -222,6 +228,85 @@ def test_a_stream_of_an_earlier_period_is_settled_there(desk: Desk, provider: Sl
     assert quotas(desk, ZHANGSAN)["person", "day", "questions"] == (0, 0)
     quota._clock = lambda: midnight - 1
     assert quotas(desk, ZHANGSAN)["person", "day", "questions"] == (1, 0)
+
+
+def test_a_new_owner_takes_what_its_stream_may_lack(desk: Desk, rules: Path) -> None:
+    """The first one was lost before it knew whether there was room."""
+    rules.write_text("- {total: true, questions: 1/day}", "utf-8")
+    desk.container.rules.look()
+    quota, lisi = desk.container.answerer.quotas, Visitor("default", "wecom", "lisi")
+    taken = quota.opening(lisi, "s1", departments_known=True).field
+
+    assert list(quota.reserve(lisi, "s1", taken, confirm=True)) == []
+    assert list(quota.reserve(lisi, "s2", taken, confirm=False)) == []
+    with pytest.raises(QuotaUsed):
+        list(quota.reserve(lisi, "s2", taken, confirm=True))
+
+
+def test_what_is_not_needed_any_more_is_freed(desk: Desk) -> None:
+    """The directory knows the person of an encrypted userid: the rules about the real one count."""
+    quota, known = desk.container.answerer.quotas, Visitor("default", "wecom", "zhangsan", ["研发部"])
+    opening = quota.opening(Visitor("default", "wecom", "woEncrypted"), "s1", departments_known=True)
+    desk.runner.run(list(opening.calls.values()))
+
+    (reserved,) = quota.reserve(known, "s1", opening.field, confirm=False)
+
+    assert reserved.quotas.startswith(f"{opening.field} ")
+    assert quotas(desk, known)["person", "day", "questions"] == (1, 1)
+    assert quotas(desk, Visitor("default", "wecom", "woEncrypted"))["person", "day", "questions"] == (0, 0)
+
+
+def test_an_outage_of_redis_counts_nothing(provider: SlowProvider, rules: Path) -> None:
+    """The question gets the sentence that it gets without quotas; Redis may open its stream when it is back."""
+    rules.write_text("- {questions: 9/day}", "utf-8")
+    with RedisServer() as redis:
+        desk = Desk(redis.url(), provider, variables={"QUOTAS_FILE": str(rules)})
+        try:
+            assert asks(desk, "m1") == ""
+            redis.pause()
+            assert asks(desk, "m2") == "store_unavailable"
+            redis.resume()
+            wait_until(
+                lambda: desk.streams.standing(desk.gateway._access.stream_id(_question("m2")))[0] in ("", "error")
+            )
+            assert asks(desk, "m3") == ""
+            settled(desk)
+            assert quotas(desk, Visitor("default", "wecom", "zhangsan"))["person", "day", "questions"] == (2, 0)
+        finally:
+            desk.close()
+
+
+def _question(msgid: str) -> Question:
+    return Question("年假?", "wecom", "default", "zhangsan", msgid=msgid)
+
+
+@pytest.mark.parametrize("mode", ["off", "full"])
+def test_the_log_changes_nothing_in_quotas_and_they_nothing_in_usage(
+    mode: str, redis_url: str, provider: SlowProvider, rules: Path, tmp_path: Path
+) -> None:
+    """Also where all of its tables are emptied. Refused questions are in usage as others are."""
+    provider.usage = Usage(total_tokens=60, prompt_tokens=50, completion_tokens=10)
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    rules.write_text("- {questions: 2/day, tokens: 1000/day}", "utf-8")
+    own = {"QUOTAS_FILE": str(rules), "DATABASE_PATH": str(tmp_path / "log.db"), "QUESTION_LOG": mode}
+    desk = Desk(redis_url, provider, variables=own)
+    try:
+        migrated(url)
+        assert desk.container.usage
+        assert [asks(desk, f"m{number}") for number in range(2)] == ["", ""]
+        settled(desk)
+        desk.container.usage.work()
+        connection = sqlite3.connect(tmp_path / "log.db")
+        with closing(connection), connection:
+            for table in ("laibao_question_log", "laibao_usage_daily", "laibao_usage_streams"):
+                connection.execute(f"DELETE FROM {table}")
+        assert asks(desk, "m3") == "quota_used"
+        used = quotas(desk, Visitor("default", "wecom", "zhangsan"))
+        assert (used["person", "day", "questions"], used["person", "day", "tokens"]) == ((2, 0), (120, 0))
+        wait_until(lambda: desk.container.usage and desk.container.usage.work() and rows(url, DAILY))
+        assert [(row["outcome"], row["questions"]) for row in rows(url, DAILY)] == [("quota_used", 1)]
+    finally:
+        desk.close()
 
 
 @pytest.mark.full
