@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -84,6 +85,17 @@ def test_the_rule_that_counts_names_the_app() -> None:
 
     visitors = [Visitor("default", "wecom", "zhangsan"), Visitor("default", "wecom", "lisi"), Visitor("it", "http")]
     assert [rules.check(visitor) for visitor in visitors] == ["hr-app", "default", "default"]
+
+
+def test_a_long_file_serves_others_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 rules take a second of CPU time."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    AccessRules.parse("\n".join(f"- {{person: user{number}, allow: true}}" for number in range(1000)))
+
+    assert len(pauses) >= 5
+    assert not any(pauses)
 
 
 @pytest.mark.parametrize("userid", ["00123", "0x1F", "1_000", "12:30", "1.50", "yes", "trueman", "null", "2026-11-24"])
