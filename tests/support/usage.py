@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.usage.records import Counts, Dimensions, Entry
-from services.usage.tables import DAILY, LOG
+from services.usage.tables import DAILY, DAYS, LOG, MONTHS
 
 AT = datetime(2026, 1, 31, 15, 59, tzinfo=UTC)
 DAY = date(2026, 1, 31)
@@ -48,6 +48,8 @@ def rows(url: str, table: sa.Table = LOG) -> list[dict[str, Any]]:
 
 
 def total(url: str, *names: str) -> tuple[Any, ...]:
-    """Return the sums of all days."""
-    found = rows(url, DAILY)
-    return tuple(sum(row[name] for row in found) for name in names)
+    """Return the sums of all days, which the sums without persons and those of months equal."""
+    found = [[row[name] for row in rows(url, table) for name in names] for table in (DAILY, DAYS, MONTHS)]
+    daily, *others = (tuple(sum(values[n :: len(names)]) for n in range(len(names))) for values in found)
+    assert others == [daily, daily]
+    return daily

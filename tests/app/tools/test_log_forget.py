@@ -21,6 +21,7 @@ from services.models import Question, UserInfo
 from services.redis.store import Call
 from services.streams.access import Access
 from services.usage.sql_store import SqlUsageStore
+from services.usage.tables import DAILY, MONTHS
 from tests.support.batches.shelf import Shelf
 from tests.support.schema import migrated
 from tests.support.servers.processes import wait_until
@@ -56,6 +57,7 @@ def asks(desk: Desk, person: str) -> str:
     key = container.answerer.conversation(question)
     container.runner.run([Call(None, ("RPUSH", history_key(key)), ("1 {}",))])
     container.runner.run([Call(None, ("SET", f"{{dify_stream:{stream_id}}}:file:p0"), ("x",))])
+    container.runner.run([Call(None, ("HSET", f"{{dify_long_connection:default}}:answer:{stream_id}"), ("finish", ""))])
     for name in (f"authorization:wechatid:{person}", f"authorization.wechatid.{person}"):
         container.runner.run([Call(None, ("SET", name), (f"token of {person}",))])
     container.runner.run([Call(None, ("SET", f"authorization:token:token of {person}"), (UserInfo(person).to_json(),))])
@@ -169,3 +171,4 @@ def test_the_sums_of_a_person_become_nobodys(sql_url: str) -> None:
         ratings.save("s1", ANSWER, [("p1", 1, Rating("like", at=5))])
         assert store.forget_usage("zhangsan", delete=True) == 0
     assert total(sql_url, "questions", "tokens", "likes") == (4, 120, 1)
+    assert {row["person"] for table in (DAILY, MONTHS) for row in rows(sql_url, table)} == {"", "x"}
