@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -13,10 +14,12 @@ import requests
 from config.settings import Settings, load_settings
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
+from services.identity.callers import Callers
+from services.models import Question
 from tests.support.openai_program import OpenAIProgram, user
 from tests.support.replicas import AppServer, dify_settings, settings_for
 from tests.support.servers.processes import wait_until
-from tools import quota
+from tools import doctor, quota
 
 KEY, REPORTS = "obviously-fake-api-key", "another-fake-api-key=="
 RULES = """
@@ -94,6 +97,47 @@ def test_a_person_sees_what_is_left(app_server: AppServer, dify: MockDify) -> No
     assert after.startswith("- 您的额度还剩 0（每天 3 次提问），")
     assert "（每月 100000 个 token），" in after
     assert len(dify.requests) == 3
+
+
+def test_an_item_of_a_batch_fails_with_the_limit(values: dict[str, str], tmp_path: Path) -> None:
+    """It is not asked again by itself: a day may be long."""
+    with AppServer(**values, DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
+        address, headers = f"{app_server.url}/api/batch/tasks", {"X-API-Key": REPORTS}
+        body = {"name": "FAQ", "texts": ["年假？", "病假？"]}
+        submitted = requests.post(address, json=body, headers=headers, timeout=30.0).json()["data"]
+        task = f"{address}/{submitted['task_id']}"
+
+        def results() -> list[dict[str, Any]]:
+            found = requests.get(f"{task}/results", headers=headers, timeout=30.0).json()["data"]["results"]
+            return found if len(found) == 2 and {one["status"] for one in found} <= {"completed", "failed"} else []
+
+        found = wait_until(results, 60.0)
+
+    assert sorted(one["error"]["code"] if one["error"] else "" for one in found) == ["", "quota_used"]
+
+
+def test_a_chat_client_reads_the_sentence(app_server: AppServer) -> None:
+    """As every channel that follows the stream of its question."""
+    asks(app_server, REPORTS, "m1")
+    principal = Callers("key", api_keys=[REPORTS]).check(REPORTS).principal
+    asked = app_server.container.gateway.ask(Question("病假？", "chat", "default", principal, msgid="m2"))
+    following = app_server.container.gateway.follow(asked.stream_id, bot="default", principal=principal)
+
+    update = wait_until(lambda: following.next(1.0))
+
+    assert update
+    assert (update.ended, update.sentence.startswith("此密钥的额度已用完（每天 1 次提问）")) == (True, True)
+
+
+def test_a_broken_file_is_reported(app_server: AppServer, rules: Path, load: Callable[[], Settings]) -> None:
+    """By /health while the last good rules stay in force, and by the doctor."""
+    rules.write_text("- {questions: 5}", "utf-8")
+    app_server.container.rules.look()
+
+    health = requests.get(f"{app_server.url}/health", timeout=30.0).json()
+    assert "QUOTAS_FILE: expected in rule 1 questions" in health["dependencies"]["rules"]
+    (finding,) = doctor.diagnose(doctor._options([]), load)
+    assert (finding.outcome, "QUOTAS_FILE" in finding.text) == ("failed", True)
 
 
 def test_nobody_without_a_file_has_quotas(redis_url: str) -> None:
