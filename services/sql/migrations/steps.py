@@ -1,6 +1,6 @@
 """The steps of migrations. Each can be run again: it passes over what is there already.
 
-Printed as SQL they cannot look; there MySQL's `ADD COLUMN` and `CREATE INDEX` have no "if not exists".
+Printed as SQL they cannot look; there MySQL's `ADD COLUMN` has no "if not exists".
 """
 
 from __future__ import annotations
@@ -42,9 +42,19 @@ def create_index(op: Operations, index: sa.Index) -> None:
     """Create an index of a table that was made without it."""
     context = op.get_context()
     table = str(index.table.name)  # type: ignore[union-attr]
+    is_sqlite = context.dialect.name == "sqlite"
+    statement = CreateIndex(index, if_not_exists=is_sqlite)
+    if context.as_sql and not is_sqlite:
+        # MySQL has no CREATE INDEX IF NOT EXISTS.
+        made = str(statement.compile(dialect=mysql.dialect()))
+        here = f"table_schema = DATABASE() AND table_name = '{table}' AND index_name = '{index.name}'"
+        missing = f"SELECT IF(COUNT(*) = 0, '{made}', 'DO 0') FROM information_schema.statistics WHERE {here}"  # nosec B608
+        for line in (f"SET @step = ({missing})", "PREPARE step FROM @step", "EXECUTE step", "DEALLOCATE PREPARE step"):
+            op.execute(line)
+        return
     known = () if context.as_sql else sa.inspect(op.get_bind()).get_indexes(table)
     if index.name not in {each["name"] for each in known}:
-        op.execute(CreateIndex(index, if_not_exists=context.dialect.name == "sqlite"))
+        op.execute(statement)
 
 
 def statements(table: sa.Table, kind: str) -> list[str]:
