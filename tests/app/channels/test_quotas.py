@@ -94,8 +94,8 @@ def test_a_person_sees_what_is_left(app_server: AppServer, dify: MockDify) -> No
 
     assert before == f"- {ZH['quota_later']}"
     assert [text.startswith("您的额度已用完（每天 3 次提问），") for text in answers] == [False, False, False, True]
-    assert after.startswith("- 您的额度还剩 0（每天 3 次提问），")
-    assert "（每月 100000 个 token），" in after
+    assert after.startswith("- 您的额度（每天 3 次提问）还剩 0，")
+    assert "（每月 100000 个 token）还剩 " in after
     assert len(dify.requests) == 3
 
 
