@@ -167,6 +167,10 @@ def _names_html() -> bool:
     return any(media == "text/html" and quality > 0 for media, quality in request.accept_mimetypes)
 
 
+#: Codes that may come with the sentence of a rule, which has no translation: found by the built-in sentence alone.
+_OF_RULES = ("not_allowed",)
+
+
 class Sentences(TypedDict):
     """The data with which a page shows the server's sentences in the language that the server does not use."""
 
@@ -174,6 +178,8 @@ class Sentences(TypedDict):
     codes: dict[str, str]
     #: Pairs of templates: the server's, and the one in the other language.
     templates: list[tuple[str, str]]
+    #: What the realtime socket puts around the sentence of a failed answer; pages show the sentence alone.
+    around: str
 
 
 def other_sentences(texts: Texts) -> Sentences:
@@ -182,11 +188,12 @@ def other_sentences(texts: Texts) -> Sentences:
     A sentence of TEXTS_FILE with fewer placeholders than the built-in one has no translation.
     """
     other = LOCALES["en" if texts.locale == "zh" else "zh"]
-    codes = {code: sentence for code, sentence in other.items() if not _GAP.search(sentence)}
+    codes = {code: said for code, said in other.items() if code not in _OF_RULES and not _GAP.search(said)}
     # A code that the server does not know has the sentence of FALLBACK.
     named = [(texts.template(code), other[code]) for code in other if code not in codes or code == FALLBACK]
     pairs = [*named, *_about_requests(texts.locale)]
-    return {"codes": codes, "templates": [(own, shown) for own, shown in pairs if _gaps(shown) <= _gaps(own)]}
+    templates = [(own, shown) for own, shown in pairs if _gaps(shown) <= _gaps(own)]
+    return {"codes": codes, "templates": templates, "around": texts.template("rag_error")}
 
 
 def _about_requests(locale: str) -> Iterator[tuple[str, str]]:

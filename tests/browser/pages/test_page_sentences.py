@@ -32,8 +32,10 @@ def filled(template: str) -> str:
 
 
 def errors(locale: str) -> Iterator[tuple[Told, str]]:
-    """Yield every error of a server, with its sentence in the other language."""
+    """Yield every error of a server, with its sentence in the other language; `rag_error` is only around others."""
     for code, sentence in LOCALES[locale].items():
+        if code == "rag_error":
+            continue
         yield {"code": code.upper(), "content": filled(sentence)}, filled(LOCALES[OTHER[locale]][code])
     for english, chinese in ZH_REQUESTS.items():
         said, shown = (chinese, english) if locale == "zh" else (english, chinese)
@@ -66,7 +68,10 @@ def test_every_sentence_of_the_server_follows_the_language(bare_page: Page, loca
     ({"code": "RAG_ERROR", "detail": "PROVIDER_BUSY", "message": "x"}, EN["provider_busy"]),
     ({"code": "ITS_OWN", "content": ZH[FALLBACK]}, EN[FALLBACK]),
     ({"code": "RAG_ERROR", "detail": "ITS_OWN", "message": ZH["rag_error"].format(sentence=ZH[FALLBACK])},
-     EN["rag_error"].format(sentence=EN[FALLBACK])),
+     EN[FALLBACK]),
+    ({"code": "NOT_ALLOWED", "content": ZH["not_allowed"]}, EN["not_allowed"]),
+    ({"code": "RAG_ERROR", "detail": "NOT_ALLOWED", "message": ZH["rag_error"].format(sentence="请打 8001")},
+     "请打 8001"),
     ({"reason": "row_too_long", "message": "第 3 行除问题外超过 9 字节。"},
      "Row 3 has more than 9 bytes beside its question."),
     ({"code": "MESSAGE_TOO_LONG", "content": "最长 9，谢谢。"}, EN["message_too_long"].format(limit=9)),

@@ -101,10 +101,12 @@ function relabel() {
  * Return the sentence of an error in the page's language: of a frame of a socket (`code`, `detail`, `content` or
  * `message`) or of a REST answer (`reason`, `message`). The server's sentence is in the server's language; the other
  * one is found by its code, or by its template if it has gaps. Without a code there is no sentence for people: "".
+ * What the realtime socket puts around a sentence is left out.
  */
 function sentenceOf(error) {
   const codes = [error.detail, error.code, error.reason].filter((code) => code && typeof code === "string");
-  const sentence = (codes.length && (error.content ?? error.message)) || "";
+  const said = (codes.length && (error.content ?? error.message)) || "";
+  const sentence = valuesIn(said, SENTENCES.around)?.sentence ?? said;
   if (!sentence || preferences.locale === document.documentElement.dataset.locale) return sentence;
   const known = codes.map((code) => SENTENCES.codes[code.toLowerCase()]).find(Boolean);
   return known ?? translated(sentence);
