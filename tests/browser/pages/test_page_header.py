@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from config.texts import EN, ZH
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import TIMEOUT, Watch, tab
+from tests.browser.stage import PHONE, TIMEOUT, Watch, tab
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
@@ -245,3 +245,21 @@ def test_a_button_that_appears_after_a_switch_is_in_the_new_language(chromium: B
 
         expect(page.locator(".turn .note")).to_contain_text("Ask again", timeout=TIMEOUT)
         watch.assert_clean()
+
+
+@pytest.mark.parametrize("language", ["zh-CN", "en-US"])
+def test_on_a_phone_the_header_has_one_line_above_its_links(
+    language: str, chromium: Browser, open_replica: Replica
+) -> None:
+    """The product's own name, state and choices are beside each other while the page is connected."""
+    with tab(chromium, open_replica.url, size=PHONE, language=language) as (page, _):
+        for path in PATHS:
+            page.goto(open_replica.url + path)
+            is_open(page)
+            page.locator(".brand span").evaluate("(one) => (one.textContent = 'WechatLaibao')")
+
+            brand, choices = (page.locator(part).bounding_box() for part in (".brand", ".choices"))
+
+            assert brand
+            assert choices
+            assert abs(brand["y"] + brand["height"] / 2 - choices["y"] - choices["height"] / 2) < 4

@@ -24,6 +24,8 @@ const { showHtml } = (() => {
     enlargePictures(place);
     // What scrolls sideways is reached by the keyboard.
     for (const wide of place.querySelectorAll("pre, table")) wide.tabIndex = 0;
+    // Lists, quotes and tables have the direction of their first letter; CSS does it for paragraphs.
+    for (const part of place.querySelectorAll("ul, ol, blockquote, table")) part.dir = "auto";
     relabel(place);
   }
 
