@@ -9,6 +9,7 @@ from flask import Flask
 
 from bootstrap.container import Container
 from channels.admin.endpoints import admin_blueprint
+from channels.admin.reports import Reports, reports_blueprint
 from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
@@ -141,6 +142,9 @@ def register_admin(app: Flask, container: Container, administrators: Administrat
         secure=(container.settings.public_url or "").startswith("https://"),
     )
     app.register_blueprint(blueprint)
+    log, sums = container.reports or (None, None)
+    reports = Reports(administrators, log, sums, container.settings.report_zone)
+    app.register_blueprint(reports_blueprint(reports))
 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileUploads) -> None:

@@ -37,6 +37,7 @@ from bootstrap.factories import (
     make_migrator,
     make_providers,
     make_quotas,
+    make_reports,
     make_sessions,
     make_socket_store,
     make_streams,
@@ -163,6 +164,9 @@ class Container:
         self._opened(self.feedback)
         self._opened(self.feedback_inbox)
         self.admin_store = self._opened(make_admin_store(settings))
+        self.reports = make_reports(settings)
+        for store in self.reports or ():
+            self._opened(store)
         self.admin_tokens = make_admin_tokens(settings, self.admin_store)
         self.usage_store = self._opened(make_usage_store(settings))
         self.usage, self.usage_cleaner = self._usage()

@@ -63,8 +63,10 @@ from services.sql.migrator import Migrator
 from services.streams.access import Access
 from services.streams.store import StreamStore
 from services.usage.ended_store import EndedStore
+from services.usage.log_store import SqlLogStore
 from services.usage.records import EntryMaker
 from services.usage.sql_store import SqlUsageStore
+from services.usage.sums_store import SqlSumsStore
 from services.usage.writer import Retention, UsageCleaner, UsageWriter
 from services.wecom.callback import MediaKeys, WechatService
 from services.wecom.directory.access_token_store import AccessTokenStore, TokenAccess
@@ -292,6 +294,21 @@ def make_admin_store(settings: Settings) -> AdminStore | None:
 def make_admin_tokens(settings: Settings, stored: AdminStore | None) -> AdminTokens:
     given = (GivenToken(name, cast(Role, role), token) for name, role, token in settings.administrators)
     return AdminTokens(given, stored)
+
+
+#: Seconds for a query of an administrator's page or program: one that takes longer has to ask for less.
+REPORT_SECONDS = 10.0
+
+
+def make_reports(settings: Settings) -> tuple[SqlLogStore, SqlSumsStore] | None:
+    """Return what reads log and usage for administrators; None without a database."""
+    if settings.sql_url is None:
+        return None
+    url = settings.sql_url.get_secret_value()
+    return (
+        SqlLogStore(url, pool_size=2, read_timeout=REPORT_SECONDS),
+        SqlSumsStore(url, pool_size=2, read_timeout=REPORT_SECONDS),
+    )
 
 
 def make_usage_store(settings: Settings) -> SqlUsageStore | None:

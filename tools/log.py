@@ -20,12 +20,11 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
-from services.usage.log_store import LogFilter, Row, SaidOf, SqlLogStore
+from services.usage.log_store import NAMES, LogFilter, SqlLogStore, documented
 from tools._log import output
 from tools._log.forget import KINDS, forget
 from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
@@ -34,14 +33,6 @@ from tools._page import printable_field
 from tools._pipes import until_nobody_reads
 from tools._remedies import told
 
-#: The members of a question's JSON object in their order; the columns of CSV and XLSX.
-NAMES = (
-    *("stream_id", "time", "channel", "bot", "person", "name", "department", "outcome", "seconds"),
-    *("first_text_seconds", "tokens", "price", "currency", "provider", "rating", "question", "answer"),
-    *("prompt_tokens", "completion_tokens", "model", "bytes", "sources", "rating_reasons", "rating_comment", "clicked"),
-    *("chat_kind", "caller", "message_id", "conversation_id", "task_id", "run_id", "replica", "takeovers", "asks"),
-    "files",
-)
 #: The columns of the table.
 SHORT = ("time", "channel", "bot", "person", "department", "outcome", "seconds", "tokens", "rating", "question")
 #: Rows of the table, unless --limit says otherwise.
@@ -129,19 +120,6 @@ def opened(settings: Settings) -> SqlLogStore:
     if settings.sql_url is None:
         raise SettingsError("there is no question log without a database: set MYSQL_HOST or DATABASE_PATH")
     return SqlLogStore(settings.sql_url.get_secret_value())
-
-
-def documented(row: Row, said: SaidOf, zone: ZoneInfo) -> dict[str, Any]:
-    """Return a question's JSON object: every name of `NAMES`, null where it is unknown."""
-    given = {
-        **row,
-        "time": row["time"].astimezone(zone).isoformat(timespec="milliseconds"),
-        "rating": said.rating,
-        "rating_reasons": list(said.reasons) or None,
-        "rating_comment": said.comment,
-        "files": (row["files"] or []) if row["has_words"] else None,
-    }
-    return {name: None if given[name] == "" and name not in ("question", "answer") else given[name] for name in NAMES}
 
 
 def _rows(settings: Settings, options: argparse.Namespace, *, oldest_first: bool = False) -> Iterator[dict[str, Any]]:

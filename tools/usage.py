@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import date, timedelta
-from decimal import Decimal
 from typing import Any
 
 from channels.registry import CHANNELS
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
         settings = load()
         by = _by(options.by)
         totals = _totals(settings, options, by)
-        rows = [{**dict(zip(by, _group(key), strict=True)), **documented(total)} for key, total in totals]
+        rows = [{**dict(zip(by, _group(key), strict=True)), **total.documented()} for key, total in totals]
         names = (*by, *(NAMES if options.form else SHORT))
         output.write(rows, options.form or "", output=options.output, names=names)
     except (LaibaoError, OSError) as exc:
@@ -91,36 +90,6 @@ def _days(settings: Settings, options: argparse.Namespace) -> tuple[date, date]:
     except ValueError as exc:
         raise SettingsError(f"--since or --until: {exc}") from exc
     return since, until
-
-
-def documented(total: Total) -> dict[str, Any]:
-    """Return the sums as the members of a JSON object."""
-    is_known = total.unknown_tokens < total.questions
-    return {
-        "questions": total.questions,
-        "answers": total.answers,
-        "failures": sum(total.failures.values()),
-        "cancelled": total.cancelled,
-        "tokens": total.tokens if is_known or not total.questions else None,
-        **dict(zip(("price", "currency"), _price(total), strict=True)),
-        "likes": total.likes,
-        "dislikes": total.dislikes,
-        "seconds": round(total.seconds, 3),
-        "unknown_tokens": total.unknown_tokens,
-        "unknown_prices": total.unknown_prices,
-        "prompt_tokens": total.prompt_tokens if is_known else None,
-        "completion_tokens": total.completion_tokens if is_known else None,
-        "prices": dict(sorted(total.prices.items())),
-        "failures_by_code": dict(sorted(total.failures.items())),
-    }
-
-
-def _price(total: Total) -> tuple[Decimal | int | None, str | None]:
-    """Return the price and its currency; nothing where it is unknown, and where there are several currencies."""
-    if len(total.prices) == 1:
-        ((currency, price),) = total.prices.items()
-        return price, currency or None
-    return (0 if not total.prices and total.unknown_prices < total.questions else None), None
 
 
 def _group(key: Sequence[str]) -> list[str | None]:

@@ -1,5 +1,6 @@
 """The administrators' API, below /api/admin/.
 
-`endpoints.py` checks the role by `channels/web/guarded.py`, writes what changes something or shows words into the
-audit, and answers from the stores; a new address is an `Operation` and a view there.
+`endpoints.py` has sessions, answers in progress and the audit, `reports.py` the question log and the usage. A view
+checks the role by `channels/web/guarded.py`, writes what changes something or shows words into the audit, and answers
+from the stores; a new address is an `Operation` and a view.
 """

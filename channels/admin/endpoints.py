@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,17 +10,14 @@ from typing import Annotated, Any, Literal, Protocol
 from flask import Blueprint, Response, request
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from channels.web.guarded import COOKIE, Administrators, AdminRefused
-from channels.web.rest import STORE_CODE, Operation, RestError, RestModel, body, envelope, params
+from channels.web.guarded import COOKIE, Administrators, admin_errors
+from channels.web.rest import Operation, RestError, RestModel, body, envelope, params
 from services.admin.sessions import LIFE_SECONDS, Session
 from services.admin.sql_store import Audited, AuditFilter
 from services.admin.tokens import Role
-from services.errors import StoreUnavailable
 from services.identity.callers import MAX_SECRET
 from services.streams.listing import StreamRow
 from services.streams.records import Chunk
-
-log = logging.getLogger(__name__)
 
 
 def _is_text(value: Any) -> Any:
@@ -221,15 +217,7 @@ def admin_blueprint(
     """
     routes = Blueprint("admin", __name__)
 
-    @routes.errorhandler(AdminRefused)
-    def refuse(refused: AdminRefused) -> Response:
-        data = {"reason": refused.reason} if refused.reason else None
-        return envelope(data, status=refused.status, headers=refused.headers)
-
-    @routes.errorhandler(StoreUnavailable)
-    def away(error: StoreUnavailable) -> Response:
-        log.warning("request failed", extra={"code": error.code, "cause": str(error)})
-        return envelope(status=503, code=STORE_CODE, headers={"Retry-After": "5"})
+    admin_errors(routes)
 
     @routes.post("/api/admin/session")
     def sign_in() -> Response:

@@ -7,9 +7,8 @@ from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
 
-from channels.web.guarded import Administrators, AdminRefused
-from channels.web.rest import STORE_CODE, Operation, RestModel, envelope
-from services.errors import StoreUnavailable
+from channels.web.guarded import Administrators, admin_errors
+from channels.web.rest import Operation, RestModel, envelope
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +70,7 @@ def connections_blueprint(sockets: Connected, administrators: Administrators) ->
     """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, for administrators only."""
     routes = Blueprint("connections", __name__)
 
-    @routes.errorhandler(AdminRefused)
-    def refuse(refused: AdminRefused) -> Response:
-        return envelope(status=refused.status, headers=refused.headers)
-
-    @routes.errorhandler(StoreUnavailable)
-    def away(error: StoreUnavailable) -> Response:
-        log.warning("request failed", extra={"code": error.code, "cause": str(error)})
-        return envelope(status=503, code=STORE_CODE)
+    admin_errors(routes)
 
     @routes.get("/api/ws/connections")
     def connections() -> Response:

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 from math import ceil
 
-from flask import request
+from flask import Blueprint, Response, request
 
-from channels.web.rest import is_for_operators
+from channels.web.rest import STORE_CODE, envelope, is_for_operators
 from services.admin.sessions import AdminSessions, Session
 from services.admin.sql_store import Act
 from services.admin.tokens import Administrator, AdminTokens, Role
@@ -183,3 +183,17 @@ def _later() -> AdminRefused:
 def _unauthorized() -> AdminRefused:
     log.warning("administrator refused", extra={"path": request.path})
     return AdminRefused(401, headers={"WWW-Authenticate": "Bearer"})
+
+
+def admin_errors(routes: Blueprint) -> None:
+    """Answer refused administrators, and outages of Redis and the database."""
+
+    @routes.errorhandler(AdminRefused)
+    def refuse(refused: AdminRefused) -> Response:
+        data = {"reason": refused.reason} if refused.reason else None
+        return envelope(data, status=refused.status, headers=refused.headers)
+
+    @routes.errorhandler(StoreUnavailable)
+    def away(error: StoreUnavailable) -> Response:
+        log.warning("request failed", extra={"code": error.code, "cause": str(error)})
+        return envelope(status=503, code=STORE_CODE, headers={"Retry-After": "5"})

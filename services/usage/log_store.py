@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
@@ -18,6 +19,14 @@ PAGE = 500
 READ_SECONDS = 60.0
 
 Row = Mapping[str, Any]
+#: The members of a documented question in their order.
+NAMES = (
+    *("stream_id", "time", "channel", "bot", "person", "name", "department", "outcome", "seconds"),
+    *("first_text_seconds", "tokens", "price", "currency", "provider", "rating", "question", "answer"),
+    *("prompt_tokens", "completion_tokens", "model", "bytes", "sources", "rating_reasons", "rating_comment", "clicked"),
+    *("chat_kind", "caller", "message_id", "conversation_id", "task_id", "run_id", "replica", "takeovers", "asks"),
+    "files",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +73,30 @@ class SaidOf:
     comment: str | None = None
 
 
+class Place(NamedTuple):
+    """Where a page ends: the question after which the next one begins."""
+
+    time: datetime
+    stream_id: str
+
+
 class SqlLogStore:
     """Reads one database's log. Every method raises `StoreUnavailable` while the database is away."""
 
-    def __init__(self, url: str) -> None:
-        self._database = SqlDatabase(url, pool_size=1, read_timeout=READ_SECONDS)
+    def __init__(self, url: str, *, pool_size: int = 1, read_timeout: float = READ_SECONDS) -> None:
+        self._database = SqlDatabase(url, pool_size=pool_size, read_timeout=read_timeout)
 
-    def rows(self, chosen: LogFilter = LogFilter(), *, oldest_first: bool = False) -> Iterator[tuple[Row, SaidOf]]:
+    def rows(
+        self, chosen: LogFilter = LogFilter(), *, oldest_first: bool = False, after: Place | None = None
+    ) -> Iterator[tuple[Row, SaidOf]]:
         """Yield the questions with their ratings, by time and stream id. Rows that come meanwhile may be missing."""
-        last: Row | None = None
+        last = after
         while page := self._page(chosen.clauses, last, oldest_first):
             ratings = self._ratings([row["stream_id"] for row in page])
             yield from ((row, ratings.get(row["stream_id"], SaidOf())) for row in page)
             if len(page) < PAGE:
                 return
-            last = page[-1]
+            last = Place(page[-1]["time"], page[-1]["stream_id"])
 
     def row(self, stream_id: str) -> tuple[Row, SaidOf] | None:
         """Return one question; None if the log does not have it."""
@@ -88,7 +106,7 @@ class SqlLogStore:
     def close(self) -> None:
         self._database.close()
 
-    def _page(self, clauses: Sequence[sa.ColumnElement[bool]], last: Row | None, oldest_first: bool) -> list[Row]:
+    def _page(self, clauses: Sequence[sa.ColumnElement[bool]], last: Place | None, oldest_first: bool) -> list[Row]:
         key = (LOG.c.time, LOG.c.stream_id)
         order = key if oldest_first else tuple(column.desc() for column in key)
         after = [_after(last, oldest_first)] if last else []
@@ -107,17 +125,30 @@ class SqlLogStore:
         return self._database.read(read)
 
 
+def documented(row: Row, said: SaidOf, zone: ZoneInfo) -> dict[str, Any]:
+    """Return a question's JSON object: every name of `NAMES`, null where it is unknown."""
+    given = {
+        **row,
+        "time": row["time"].astimezone(zone).isoformat(timespec="milliseconds"),
+        "rating": said.rating,
+        "rating_reasons": list(said.reasons) or None,
+        "rating_comment": said.comment,
+        "files": (row["files"] or []) if row["has_words"] else None,
+    }
+    return {name: None if given[name] == "" and name not in ("question", "answer") else given[name] for name in NAMES}
+
+
 def _said(row: Row) -> SaidOf:
     reasons = tuple(int(number) for number in (row["reasons"] or "").split(",") if number)
     return SaidOf(row["rating"], reasons, row["content"])
 
 
-def _after(last: Row, oldest_first: bool) -> sa.ColumnElement[bool]:
+def _after(last: Place, oldest_first: bool) -> sa.ColumnElement[bool]:
     """Return the condition of the rows after one. MariaDB uses an index for `time` alone, not for a pair."""
     time, stream_id = LOG.c.time, LOG.c.stream_id
     if oldest_first:
-        return sa.and_(time >= last["time"], sa.or_(time > last["time"], stream_id > last["stream_id"]))
-    return sa.and_(time <= last["time"], sa.or_(time < last["time"], stream_id < last["stream_id"]))
+        return sa.and_(time >= last.time, sa.or_(time > last.time, stream_id > last.stream_id))
+    return sa.and_(time <= last.time, sa.or_(time < last.time, stream_id < last.stream_id))
 
 
 def _rated(rating: str) -> sa.ColumnElement[bool]:

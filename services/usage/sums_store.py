@@ -60,12 +60,42 @@ class Total:
             case code:
                 self.failures[code] += questions
 
+    def documented(self) -> dict[str, Any]:
+        """Return the sums by their documented names; None for what is not known."""
+        is_known = self.unknown_tokens < self.questions
+        price, currency = self._price()
+        return {
+            "questions": self.questions,
+            "answers": self.answers,
+            "failures": sum(self.failures.values()),
+            "cancelled": self.cancelled,
+            "tokens": self.tokens if is_known or not self.questions else None,
+            "price": price,
+            "currency": currency,
+            "likes": self.likes,
+            "dislikes": self.dislikes,
+            "seconds": round(self.seconds, 3),
+            "unknown_tokens": self.unknown_tokens,
+            "unknown_prices": self.unknown_prices,
+            "prompt_tokens": self.prompt_tokens if is_known else None,
+            "completion_tokens": self.completion_tokens if is_known else None,
+            "prices": dict(sorted(self.prices.items())),
+            "failures_by_code": dict(sorted(self.failures.items())),
+        }
+
+    def _price(self) -> tuple[Decimal | int | None, str | None]:
+        """Return the price and its currency; nothing where it is unknown, and where there are several currencies."""
+        if len(self.prices) == 1:
+            ((currency, price),) = self.prices.items()
+            return price, currency or None
+        return (0 if not self.prices and self.unknown_prices < self.questions else None), None
+
 
 class SqlSumsStore:
     """Reads one database's sums. Every method raises `StoreUnavailable` while the database is away."""
 
-    def __init__(self, url: str) -> None:
-        self._database = SqlDatabase(url, pool_size=1, read_timeout=READ_SECONDS)
+    def __init__(self, url: str, *, pool_size: int = 1, read_timeout: float = READ_SECONDS) -> None:
+        self._database = SqlDatabase(url, pool_size=pool_size, read_timeout=read_timeout)
 
     def totals(
         self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str] = {}

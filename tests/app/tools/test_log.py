@@ -21,7 +21,7 @@ import pytest
 from config.settings import Settings
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import SqlFeedbackStore
-from services.usage.log_store import PAGE
+from services.usage.log_store import NAMES, PAGE
 from services.usage.sql_store import SqlUsageStore
 from tests.support.schema import migrated
 from tests.support.settings_values import settings
@@ -130,7 +130,7 @@ def test_files_are_streamed_and_harmless(
     workbook = [list(row) for row in sheet.iter_rows(values_only=True)]
     assert [row["stream_id"] for row in table] == ["s5", "s4", "s3", "s2", "s1"]
     assert (table[-1]["answer"], table[-1]["seconds"], table[2]["tokens"]) == ("'=1+1", "2.5", "")
-    assert workbook[0] == list(table[0]) == list(log.NAMES)
+    assert workbook[0] == list(table[0]) == list(NAMES)
     assert [row[0] for row in workbook[1:]] == [row["stream_id"] for row in table]
     assert (workbook[-1][8], workbook[-1][16]) == (2.5, "'=1+1")
 

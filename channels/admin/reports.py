@@ -1,0 +1,263 @@
+"""The question log and the usage for administrators: the same rows as `tools.log` and `tools.usage` print."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from channels.admin.endpoints import MOST, TAG, USUAL, Time
+from channels.web.guarded import Administrators, admin_errors
+from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
+from services.usage.log_store import LogFilter, Place, Row, SaidOf
+from services.usage.log_store import documented as documented_question
+from services.usage.sums_store import BY, CHOSEN_BY, Total
+
+S = TypeVar("S")
+
+#: The members of a question that have people's words, which only the role `admin` sees.
+WORDS = ("question", "answer", "files", "rating_comment")
+#: Days of usage without `since`, today included.
+DAYS = 30
+_ONE_OF = f"({'|'.join(BY)})"
+
+
+class _Chosen(RestModel):
+    """Which questions."""
+
+    since: Time | None = Field(None, description="With a time zone, such as 2026-11-24T08:00:00+08:00.")
+    until: Time | None = Field(None, description="Exclusive.")
+    bot: str = ""
+    channel: str = ""
+    person: str = Field("", description="WeCom's userid, or the user_code of a token.")
+    department: str = Field("", description="The main department.")
+    outcome: str = Field("", description="`completed`, `cancelled`, or an error's code.")
+    rating: Literal["", "like", "dislike", "none"] = ""
+
+
+class QuestionsAsked(_Chosen):
+    """Which questions of the log."""
+
+    words: str = Field("", max_length=200, description="Text in the question or the answer; for the role `admin`.")
+    with_words: bool = Field(False, description="With question and answer; for the role `admin`.")
+    cursor: str = Field("", description="`next` of the page before.")
+    limit: int = Field(USUAL, ge=1, le=MOST)
+
+
+class QuestionAsked(RestModel):
+    """How one question is shown."""
+
+    with_words: bool = Field(False, description="With question and answer; for the role `admin`.")
+
+
+class LoggedQuestion(BaseModel):
+    """A question of the log; its other members are those of `tools.log list --json`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stream_id: str
+    time: str
+    channel: str
+    outcome: str
+    person: str | None = None
+    question: str | None = None
+    answer: str | None = None
+
+
+class QuestionPage(RestModel):
+    """Questions of the log, the newest first."""
+
+    questions: list[LoggedQuestion]
+    next: str | None = Field(description="The `cursor` of the next page; null at the end.")
+
+
+class UsageAsked(RestModel):
+    """Which sums."""
+
+    by: str = Field(
+        "",
+        pattern=rf"^({_ONE_OF}(,{_ONE_OF})*)?$",
+        description=f"Comma-separated, of {', '.join(BY)}; without it there is one sum.",
+        examples=["day,department"],
+    )
+    since: date | None = Field(None, description=f"The first day in `REPORT_TZ`; without it {DAYS} days.")
+    until: date | None = Field(None, description="The last day.")
+    bot: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    channel: str | None = None
+    department: str | None = None
+    person: str | None = None
+
+
+class UsageRow(BaseModel):
+    """A sum, with the values of `by`; its members are those of `tools.usage --json`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    questions: int
+    answers: int
+    failures: int
+
+
+class Usage(RestModel):
+    """Sums of questions, tokens and prices."""
+
+    since: date
+    until: date
+    rows: list[UsageRow]
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/admin/questions",
+        "The question log",
+        TAG,
+        query=QuestionsAsked,
+        answers={200: QuestionPage},
+        auth="viewer",
+        description="Words of people come on demand, for the role `admin`, and each such page is audited as "
+        "`questions.read`. Without a database there is no log: 404.",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/questions/{stream_id}",
+        "One question of the log",
+        TAG,
+        query=QuestionAsked,
+        answers={200: LoggedQuestion},
+        auth="viewer",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/usage",
+        "Sums of questions, tokens and prices",
+        TAG,
+        query=UsageAsked,
+        answers={200: Usage},
+        auth="viewer",
+        description="Days are those of `REPORT_TZ`. null is a sum of which nothing is known. Without a database: 404.",
+    ),
+)
+
+
+class Log(Protocol):
+    """The question log, as `SqlLogStore` reads it."""
+
+    def rows(self, chosen: LogFilter, *, after: Place | None) -> Iterator[tuple[Row, SaidOf]]: ...
+
+    def row(self, stream_id: str) -> tuple[Row, SaidOf] | None: ...
+
+
+class Sums(Protocol):
+    """The daily sums, as `SqlSumsStore` reads them."""
+
+    def totals(
+        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str]
+    ) -> list[tuple[tuple[Any, ...], Total]]: ...
+
+
+class Reports:
+    """The views of log and usage."""
+
+    def __init__(self, administrators: Administrators, log: Log | None, sums: Sums | None, zone: ZoneInfo) -> None:
+        self._administrators = administrators
+        self._log = log
+        self._sums = sums
+        self._zone = zone
+
+    def questions(self) -> Response:
+        who = self._administrators.check("viewer")
+        asked = params(QuestionsAsked)
+        shows = asked.with_words or asked.words
+        if shows:
+            who = self._administrators.check("admin")
+        log = _stored(self._log)
+        after = _place(asked.cursor) if asked.cursor else None
+        chosen = LogFilter(**asked.model_dump(exclude={"with_words", "cursor", "limit"}))
+        if shows:
+            self._administrators.record(who, "questions.read", request.query_string.decode("ascii", "replace"))
+        found = list(islice(log.rows(chosen, after=after), asked.limit))
+        following = _cursor(found[-1][0]) if len(found) == asked.limit else None
+        rows = [self._shown(*each, with_words=asked.with_words) for each in found]
+        return envelope({"questions": rows, "next": following})
+
+    def question(self, stream_id: str) -> Response:
+        who = self._administrators.check("viewer")
+        asked = params(QuestionAsked)
+        if asked.with_words:
+            who = self._administrators.check("admin")
+            self._administrators.record(who, "question.read", stream_id)
+        if (found := _stored(self._log).row(stream_id)) is None:
+            raise RestError(404, reason="stream_unknown")
+        return envelope(self._shown(*found, with_words=asked.with_words))
+
+    def usage(self) -> Response:
+        self._administrators.check("viewer")
+        asked = params(UsageAsked)
+        today = datetime.now(self._zone).date()
+        since, until = asked.since or today - timedelta(days=DAYS - 1), asked.until or today
+        chosen = {name: value for name in CHOSEN_BY if (value := getattr(asked, name)) is not None}
+        by = list(dict.fromkeys(asked.by.split(","))) if asked.by else []
+        totals = _stored(self._sums).totals(since, until, by=by, chosen=chosen)
+        rows = [
+            {**{name: value or None for name, value in zip(by, key, strict=True)}, **total.documented()}
+            for key, total in totals
+        ]
+        return envelope(_plain({"since": since, "until": until, "rows": rows}))
+
+    def _shown(self, row: Row, said: SaidOf, *, with_words: bool) -> Any:
+        shown = documented_question(row, said, self._zone)
+        return _plain(shown if with_words else {**shown, **dict.fromkeys(WORDS)})
+
+
+def reports_blueprint(reports: Reports) -> Blueprint:
+    """Return the addresses of log and usage."""
+    routes = Blueprint("admin_reports", __name__)
+    admin_errors(routes)
+    routes.add_url_rule("/api/admin/questions", "questions", reports.questions)
+    routes.add_url_rule("/api/admin/questions/<stream_id>", "question", reports.question)
+    routes.add_url_rule("/api/admin/usage", "usage", reports.usage)
+    return routes
+
+
+def _stored(store: S | None) -> S:
+    """Return the store; without a database there is none."""
+    if store is None:
+        raise RestError(404)
+    return store
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of JSON: exact amounts become numbers, days texts."""
+    match value:
+        case dict():
+            return {name: _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case Decimal():
+            return float(value)
+        case date():
+            return value.isoformat()
+    return value
+
+
+def _cursor(row: Row) -> str:
+    written = f"{row['time'].isoformat()} {row['stream_id']}"
+    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> Place:
+    try:
+        time, stream_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
+        return Place(datetime.fromisoformat(time).astimezone(UTC), stream_id)
+    except (ValueError, OverflowError) as exc:
+        raise wrong_field("cursor", "is not the `next` of a page") from exc

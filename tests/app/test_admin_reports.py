@@ -1,0 +1,167 @@
+"""The administrators' API of log and usage: the rows of the tools, words on demand and by role, pages by cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from flask import Flask
+
+from channels.admin.reports import Reports, reports_blueprint
+from channels.web.errors import register_rest_errors
+from channels.web.guarded import Administrators
+from config.texts import Texts
+from services.admin.sql_store import Act
+from services.admin.tokens import ROLES, AdminTokens, GivenToken
+from services.identity.guesses import Guesses
+from services.usage.log_store import NAMES, SqlLogStore
+from services.usage.sql_store import SqlUsageStore
+from services.usage.sums_store import SqlSumsStore
+from tests.support.schema import migrated
+from tests.support.usage import AT, DAY, entry
+
+WORDS = {"question": "年假几天？", "answer": "五天", "has_words": 1}
+
+
+class Company:
+    """Five questions of two persons in an SQLite file, and administrators of each role."""
+
+    def __init__(self, folder: Path, closes: ExitStack, *, sql: bool = True) -> None:
+        self.acts: list[Act] = []
+        log = sums = None
+        if sql:
+            url = migrated(f"sqlite:///{folder}/reports.db")
+            store, log, sums = SqlUsageStore(url), SqlLogStore(url), SqlSumsStore(url)
+            for each in (store, log, sums):
+                closes.callback(each.close)
+            asked = [
+                entry(f"s{number}", time=AT + timedelta(minutes=number // 2), person=person, **WORDS)
+                for number, person in enumerate(("wang", "li", "wang", "li"))
+            ]
+            failed = entry("s4", time=AT + timedelta(hours=1), outcome="provider_timeout", tokens=None, price=None)
+            store.save([*asked, failed], log=True)
+        tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
+        administrators = Administrators(tokens, Guesses(), None, self.acts.append)
+        app = Flask("admin")
+        app.register_blueprint(reports_blueprint(Reports(administrators, log, sums, ZoneInfo("Asia/Shanghai"))))
+        register_rest_errors(app, Texts(), {})
+        self._client = app.test_client()
+
+    def gets(self, path: str, role: str = "viewer") -> tuple[int, Any]:
+        """Return the status and the data of an address below /api/admin/."""
+        reply = self._client.get(f"/api/admin/{path}", headers={"Authorization": f"Bearer fake-token-of-{role}"})
+        return reply.status_code, reply.get_json()["data"]
+
+
+@pytest.fixture
+def closes() -> Iterator[ExitStack]:
+    with ExitStack() as closes:
+        yield closes
+
+
+@pytest.fixture
+def company(tmp_path: Path, closes: ExitStack) -> Company:
+    return Company(tmp_path, closes)
+
+
+def test_questions_come_in_pages_newest_first(company: Company) -> None:
+    """Questions of the same moment are neither lost nor repeated at a page's end."""
+    found: list[str] = []
+    cursor = ""
+    while True:
+        status, data = company.gets(f"questions?limit=2&cursor={cursor}")
+        assert status == 200
+        found += [row["stream_id"] for row in data["questions"]]
+        if not (cursor := data["next"]):
+            break
+
+    assert found == ["s4", "s3", "s2", "s1", "s0"]
+
+
+def test_a_viewer_sees_figures_without_words(company: Company) -> None:
+    """A row has every member of the tool's, words as null."""
+    row = company.gets("questions/s0")[1]
+
+    assert tuple(row) == NAMES
+    assert (row["person"], row["tokens"], row["price"], row["seconds"]) == ("wang", 30, 0.001, 2.5)
+    assert {row[name] for name in ("question", "answer", "rating_comment")} == {None}
+    assert row["time"] == "2026-01-31T23:59:00.000+08:00"
+    assert company.acts == []
+
+
+@pytest.mark.parametrize("path", ["questions?with_words=true", "questions?words=年假", "questions/s0?with_words=true"])
+def test_words_are_for_the_role_admin_and_audited(company: Company, path: str) -> None:
+    """Searching in words reveals them too."""
+    assert [company.gets(path, role)[0] for role in ("viewer", "operator")] == [403, 403]
+    assert company.acts == []
+
+    status, data = company.gets(path, "admin")
+
+    assert status == 200
+    (act,) = company.acts
+    assert (act.name, act.action) == ("admin", "question.read" if "s0" in path else "questions.read")
+    if "with_words" in path:
+        shown = data if "s0" in path else data["questions"][-1]
+        assert (shown["question"], shown["answer"]) == ("年假几天？", "五天")
+    else:
+        assert len(data["questions"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("query", "streams"),
+    [
+        ("person=li", ["s3", "s1"]),
+        ("outcome=provider_timeout", ["s4"]),
+        ("since=2026-02-01T00:00:00%2B08:00", ["s4", "s3", "s2"]),
+        ("until=2026-01-31T16:00:00Z&person=wang", ["s0"]),
+        ("rating=like", []),
+    ],
+)
+def test_questions_are_chosen_as_the_tool_does(company: Company, query: str, streams: list[str]) -> None:
+    """Several filters together choose what fits all of them."""
+    assert [row["stream_id"] for row in company.gets(f"questions?{query}")[1]["questions"]] == streams
+
+
+def test_usage_has_the_sums_of_the_tool(company: Company) -> None:
+    """By any dimensions; what no provider reported is null, not 0."""
+    status, data = company.gets(f"usage?by=person,outcome&since={DAY}&until={DAY}")
+
+    assert (status, data["since"]) == (200, DAY.isoformat())
+    rows = {(row["person"], row["outcome"]): row for row in data["rows"]}
+    assert rows.keys() == {("li", "completed"), ("wang", "completed"), ("zhangsan", "provider_timeout")}
+    assert (rows["li", "completed"]["questions"], rows["li", "completed"]["tokens"]) == (2, 60)
+    assert Decimal(str(rows["li", "completed"]["price"])) == Decimal("0.002")
+    failed = rows["zhangsan", "provider_timeout"]
+    assert (failed["failures"], failed["failures_by_code"]) == (1, {"provider_timeout": 1})
+    assert (failed["tokens"], failed["price"]) == (None, None)
+    assert company.gets("usage?by=day,day&person=li&since=2026-01-01&until=2026-01-31")[1]["rows"][0]["questions"] == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["questions?cursor=x", "questions?limit=501", "questions?since=yesterday", "usage?by=day,name", "usage?since=1"],
+)
+def test_a_wrong_parameter_is_named(company: Company, path: str) -> None:
+    """The error has the parameter's name."""
+    status, data = company.gets(path)
+
+    assert (status, data["reason"]) == (422, "invalid_fields")
+    assert data["errors"][0]["field"] in path
+
+
+def test_an_unknown_question_is_a_404(company: Company) -> None:
+    """Its reason is that of every unknown stream."""
+    assert company.gets("questions/s9") == (404, {"reason": "stream_unknown"})
+
+
+def test_without_a_database_there_is_neither(tmp_path: Path, closes: ExitStack) -> None:
+    """404, as for addresses that do not exist."""
+    company = Company(tmp_path, closes, sql=False)
+
+    assert [company.gets(path)[0] for path in ("questions", "questions/s1", "usage")] == [404] * 3
