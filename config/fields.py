@@ -6,6 +6,7 @@ The text of each `ValueError` completes the sentence "NAME='value' is wrong: exp
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -97,6 +98,8 @@ Origin = Annotated[str, AfterValidator(urls.origin)]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_names)]
 Token = Annotated[SecretStr, AfterValidator(values.typed_secret)]
 Tokens = Annotated[tuple[Token, ...], BeforeValidator(_list)]
+#: An API key with a name before it. The padding of base64 is none.
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,63})=([^=].*)", re.DOTALL)
 ApiKey = Annotated[SecretStr, AfterValidator(values.api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
 AdminToken = Annotated[Token, AfterValidator(values.admin_token)]
@@ -135,3 +138,9 @@ UserQuery = Annotated[str, AfterValidator(values.user_query)]
 
 Lower = BeforeValidator(_lower)
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+
+
+def named_key(entry: str) -> tuple[str, str]:
+    """Return the name of an entry of `API_KEYS`, "" for none, and its key."""
+    found = _NAMED.fullmatch(entry)
+    return (found[1], found[2]) if found else ("", entry)

@@ -20,7 +20,7 @@ from config.addresses import on_cluster, redis_address, sql_address
 from config.apps import app_problems, named_app
 from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
 from config.environment import read_environment, unknown_names
-from config.fields import Group
+from config.fields import Group, named_key
 from config.groups import (
     AuthSettings,
     BatchSettings,
@@ -153,7 +153,8 @@ class Settings(
         holders: list[Group] = [self, *providers, *self.bots.values()]
         fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
         keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
-        tokens = (token for *_, token in self.administrators)
+        tokens = [token for *_, token in self.administrators]
+        tokens += [named_key(key.get_secret_value())[1] for key in self.api_keys]
         return tuple({*keys, *tokens, *(text for value in fields for text in _secret_texts(value))} - {""})
 
 

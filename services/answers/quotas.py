@@ -147,16 +147,17 @@ class QuestionQuotas:
 
     def refusal(self, taken: Sequence[tuple[Place, Any]]) -> QuotaUsed | None:
         """Return the error where a place refused the question: that of the limit which is new at the latest."""
-        full = [_full(place, reply) for place, reply in taken if reply[0] == REFUSED]
+        full = [(_full(place, reply), place.period) for place, reply in taken if reply[0] == REFUSED]
         if not full:
             return None
-        quota = max(full, key=lambda one: one.new_at)
+        quota, lasting = max(full, key=lambda one: one[1].end)
         metrics.QUOTA_REFUSALS.labels(quota.kind, quota.thing).inc()
-        now = self._clock()
-        seconds = max(1.0, quota.new_at - now)
-        window = round(period(quota.unit, now, self._zone).end - period(quota.unit, now, self._zone).begin)
-        limit = f"{quota.thing}-{quota.unit} {quota.limit} {window} {quota.new_at:.0f}"
-        return QuotaUsed(sentence=self._sentence("quota_spent", quota), retry_after=seconds, limit=limit)
+        window = f"{lasting.end - lasting.begin:.0f} {lasting.end:.0f}"
+        return QuotaUsed(
+            sentence=self._sentence("quota_spent", quota),
+            retry_after=max(1.0, lasting.end - self._clock()),
+            limit=f"{quota.thing}-{quota.unit} {quota.limit} {window}",
+        )
 
     def quotas(self, visitor: Visitor, *, departments_known: bool) -> list[Quota]:
         """Return a visitor's limits and what is used of them, in one round trip.

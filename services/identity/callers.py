@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Literal, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from config.fields import named_key
 from services.errors import AuthError, StoreUnavailable
 from services.identity.token_store import Cached, TokenStore
 from services.models import Identity, Question
@@ -25,8 +25,6 @@ ANONYMOUS = "anonymous"
 USER = "user:"
 #: The beginning of an API key's principal.
 KEY = "key:"
-#: An API key with a name before it. The padding of base64 is none.
-_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,63})=([^=].*)", re.DOTALL)
 #: Characters of the longest credential that is checked; a header holds no more.
 MAX_SECRET = 8192
 #: Seconds attempts are repeated during an outage of Redis, as in every producer, and seconds between two of them.
@@ -74,7 +72,7 @@ class Callers:
         outage: float = OUTAGE_SECONDS,
     ) -> None:
         self.mode = mode
-        named = [_named(one) for one in api_keys if one]
+        named = [named_key(one) for one in api_keys if one]
         self._api_keys = {_key_principal(one): one.encode() for _, one in named}
         self._key_names = {_key_principal(one): name for name, one in named if name}
         self._tokens = tokens
@@ -201,12 +199,6 @@ def owner_of(principal: str) -> str:
 def end_user_of(question: Question) -> str:
     """Return the end user that the principal of a `Caller.on_behalf_of` names, "" for none."""
     return "" if question.principal.startswith(USER) else question.principal.partition("/")[2]
-
-
-def _named(key: str) -> tuple[str, str]:
-    """Return the name of an API key, "" for none, and the key."""
-    found = _NAMED.fullmatch(key)
-    return (found[1], found[2]) if found else ("", key)
 
 
 def _key_principal(key: str) -> str:

@@ -456,6 +456,10 @@ class TestSecrets:
 
         assert "fake-held" not in str(caught.value)
 
+    def test_the_key_without_its_name_is_a_secret(self) -> None:
+        """What a client sends, and a log must not have, is the key alone."""
+        assert "fake-held-report" in settings(API_KEYS="reports=fake-held-report,fake-held-api").secrets
+
     def test_secrets_lists_every_secret(self) -> None:
         """`secrets`, which logging masks, has every configured secret, also a URL's password, and no other value."""
         known = settings(**self.HELD).secrets

@@ -71,6 +71,19 @@ def test_a_wrong_key_is_refused(shown: str) -> None:
     assert refusal_code(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
 
 
+def test_a_key_may_have_a_name() -> None:
+    """The name is no part of the key, whose principal is that of the key alone; base64's padding makes no name."""
+    plain, padded = "not-a-real-key=1", "bm90LWEtcmVhbC1rZXk="
+    named, unnamed = Callers("key", api_keys=(f"reports={plain}", padded)), Callers("key", api_keys=(padded, "x"))
+
+    caller = named.check(plain)
+    assert (refusal_code(named, f"reports={plain}"), caller.principal) == ("auth_failed", f"key:{fingerprint(plain)}")
+    assert named.key_name(caller.on_behalf_of("ann").principal) == "reports"
+    assert named.check(padded) == unnamed.check(padded)
+    assert unnamed.key_name(unnamed.check(padded).principal) == fingerprint(padded)
+    assert (named.key_name("anonymous/reports"), named.key_name("user:reports")) == ("", "")
+
+
 @pytest.mark.parametrize("keys", [(), ("",)])
 def test_without_keys_every_credential_is_refused(keys: tuple[str, ...]) -> None:
     """No key, or an empty one, does not open the endpoint."""
