@@ -79,7 +79,7 @@ test-random: $(VENV)/dev.stamp ## the quick suite with a new seed: other values,
 chaos: $(VENV)/dev.stamp ## every channel in use for five minutes while replicas and the servers around them fail, and what it cost; CHAOS_ARGS="--faults freeze" chooses
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
 
-evening: $(VENV)/dev.stamp ## five minutes of 500 people while replicas are killed and SQL is away, and whether log, usage and provider agree; EVENING_ARGS="--people 50"
+evening: $(VENV)/dev.stamp ## five minutes of 500 people while replicas are killed and SQL is away, and whether log, usage, quotas and provider agree; EVENING_ARGS="--people 50"
 	@exec $(VENV)/bin/python -m tests.scenarios.evening $(EVENING_ARGS)
 
 fuzz: $(VENV)/dev.stamp ## send mutated requests, frames and provider streams to a replica, and print what broke; N=1000000 is how many, SEED=2 draws others; FUZZ_ARGS="--set WEBSOCKET_AUTH=token"

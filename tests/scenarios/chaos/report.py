@@ -16,7 +16,7 @@ from tests.support.servers.processes import RedisServer
 #: Sentences instead of an answer, and what is sent at most once: the person asks again.
 REFUSALS = (
     *("store_unavailable", "service_unavailable", "draining", "auth_unavailable"),
-    *("replica_full", "turns_full", "user_full"),
+    *("replica_full", "turns_full", "user_full", "quota_used"),
     *("provider_unreachable", "dropped", "unheard", "push unknown", "late message lost"),
 )
 #: What is a breach of an invariant.

@@ -40,7 +40,8 @@ class Fleet:
 
     def __init__(self, env: Mapping[str, str], folder: Path, *, timeout: float = TIMEOUT) -> None:
         """A callback that no member takes is sent again for `timeout` seconds."""
-        self._env = env
+        #: The settings of each replica.
+        self.env = env
         self._folder = folder
         self.timeout = timeout
         self._lock = threading.Lock()
@@ -54,7 +55,7 @@ class Fleet:
         with self._lock:
             if self._over:
                 raise FleetOver
-            replica = self.launch(self._env)
+            replica = self.launch(self.env)
             self.everyone.append(replica)
             return replica
 
