@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,14 +21,14 @@ from services.streams.listing import StreamRow
 from services.streams.records import Chunk
 
 
-def _is_text(value: Any) -> Any:
+def is_date(value: Any) -> Any:
     """Refuse numbers, which pydantic would take for seconds since 1970."""
-    if isinstance(value, str) and "-" not in value:
-        raise ValueError("a time with its zone, such as 2026-11-24T08:00:00+08:00")
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("a date, such as 2026-11-24, or a time with its zone, such as 2026-11-24T08:00:00+08:00")
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+Time = Annotated[AwareDatetime, BeforeValidator(is_date)]
 #: Bytes of the body with a token.
 MAX_BODY = 16 * 1024
 #: Rows of one reply at most, and by default.
@@ -142,7 +143,7 @@ OPERATIONS = (
         description="The cookie ends after 12 hours, and when its token is revoked.",
     ),
     Operation("GET", "/api/admin/session", "Who is signed in", TAG, answers={200: SessionShown}, auth="viewer"),
-    Operation("DELETE", "/api/admin/session", "Sign out", TAG, auth="none"),
+    Operation("DELETE", "/api/admin/session", "Sign out", TAG, answers={204: None}, auth="none"),
     Operation(
         "GET",
         "/api/admin/live",
@@ -239,7 +240,7 @@ def admin_blueprint(
 
     @routes.delete("/api/admin/session")
     def sign_out() -> Response:
-        reply = envelope()
+        reply = Response(status=204)
         reply.delete_cookie(COOKIE, httponly=True, samesite="Strict")
         return reply
 

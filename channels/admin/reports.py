@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from channels.admin.endpoints import MOST, TAG, USUAL, Time
+from channels.admin.endpoints import MOST, TAG, USUAL, Time, is_date
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
 from services.usage.log_store import LogFilter, Place, Row, SaidOf
@@ -27,6 +27,9 @@ WORDS = ("question", "answer", "files", "rating_comment")
 #: Days of usage without `since`, today included.
 DAYS = 30
 _ONE_OF = f"({'|'.join(BY)})"
+
+
+Day = Annotated[date, BeforeValidator(is_date)]
 
 
 class _Chosen(RestModel):
@@ -87,8 +90,8 @@ class UsageAsked(RestModel):
         description=f"Comma-separated, of {', '.join(BY)}; without it there is one sum.",
         examples=["day,department"],
     )
-    since: date | None = Field(None, description=f"The first day in `REPORT_TZ`; without it {DAYS} days.")
-    until: date | None = Field(None, description="The last day.")
+    since: Day | None = Field(None, description=f"The first day in `REPORT_TZ`; without it {DAYS} days.")
+    until: Day | None = Field(None, description="The last day.")
     bot: str | None = None
     provider: str | None = None
     model: str | None = None
