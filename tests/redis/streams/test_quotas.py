@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,13 @@ def rules(tmp_path: Path) -> Path:
     return path
 
 
+def still(desk: Desk) -> Desk:
+    """Let the calendar of a replica stand still, so that no test runs over midnight."""
+    now = time.time()
+    desk.container.answerer.quotas._clock = lambda: now
+    return desk
+
+
 @pytest.fixture
 def desks(redis_url: str, provider: SlowProvider, rules: Path, tmp_path: Path) -> Iterator[list[Desk]]:
     """Two replicas."""
@@ -56,7 +65,8 @@ def desks(redis_url: str, provider: SlowProvider, rules: Path, tmp_path: Path) -
     people.write_text(PEOPLE, "utf-8")
     texts.write_text(json.dumps(SENTENCES), "utf-8")
     files = {"QUOTAS_FILE": str(rules), "DEPARTMENTS_FILE": str(people), "TEXTS_FILE": str(texts)}
-    made = [Desk(redis_url, provider, max_streams=2000, slots=2000, lease=2.0, variables=files) for _ in range(2)]
+    own: Any = {"max_streams": 2000, "slots": 2000, "lease": 2.0, "variables": files}
+    made = [still(Desk(redis_url, provider, **own)) for _ in range(2)]
     yield made
     for desk in made:
         desk.close()
@@ -172,7 +182,7 @@ def test_questions_that_are_refused_for_another_reason_are_not_counted(
     access.write_text("- {allow: true}\n- {person: lisi, allow: false}", "utf-8")
     provider.go_on.clear()
     files = {"QUOTAS_FILE": str(rules), "ACCESS_FILE": str(access)}
-    desk = Desk(redis_url, provider, slots=1, variables=files)
+    desk = still(Desk(redis_url, provider, slots=1, variables=files))
     try:
         first, second = desk.asks(msgid="m1"), desk.asks(msgid="m2")
         assert (first.status, second.error_code, held(desk)) == ("processing", "user_full", 1)
@@ -260,7 +270,7 @@ def test_an_outage_of_redis_counts_nothing(provider: SlowProvider, rules: Path) 
     """The question gets the sentence that it gets without quotas; Redis may open its stream when it is back."""
     rules.write_text("- {questions: 9/day}", "utf-8")
     with RedisServer() as redis:
-        desk = Desk(redis.url(), provider, variables={"QUOTAS_FILE": str(rules)})
+        desk = still(Desk(redis.url(), provider, variables={"QUOTAS_FILE": str(rules)}))
         try:
             assert asks(desk, "m1") == ""
             redis.pause()
@@ -289,7 +299,7 @@ def test_the_log_changes_nothing_in_quotas_and_they_nothing_in_usage(
     url = f"sqlite:///{tmp_path / 'log.db'}"
     rules.write_text("- {questions: 2/day, tokens: 1000/day}", "utf-8")
     own = {"QUOTAS_FILE": str(rules), "DATABASE_PATH": str(tmp_path / "log.db"), "QUESTION_LOG": mode}
-    desk = Desk(redis_url, provider, variables=own)
+    desk = still(Desk(redis_url, provider, variables=own))
     try:
         migrated(url)
         assert desk.container.usage
@@ -309,6 +319,29 @@ def test_the_log_changes_nothing_in_quotas_and_they_nothing_in_usage(
         desk.close()
 
 
+@pytest.mark.every_redis
+def test_a_limit_holds_on_every_redis(any_redis_url: str, provider: SlowProvider, rules: Path) -> None:
+    """On a Cluster the counters of a question and its stream are on several nodes."""
+    rules.write_text(
+        "- {questions: 2/day}\n- {chat: any, questions: 5/day}\n- {total: true, questions: 9/month}", "utf-8"
+    )
+    desk = still(Desk(any_redis_url, provider, variables={"QUOTAS_FILE": str(rules)}))
+    try:
+        people = ("lisi", "lisi", "wangwu", "wangwu", "zhaoliu", "qianqi")
+        codes = [asks(desk, f"m{at}", principal=one, chat="wr1") for at, one in enumerate(people)]
+        assert codes == ["", "", "", "", "", "quota_used"]
+        assert asks(desk, "n1", principal="lisi") == "quota_used"
+        lisi = Visitor("default", "wecom", "lisi", chat="wr1")
+        wait_until(lambda: not any(running for _, running in quotas(desk, lisi).values()))
+        assert quotas(desk, lisi) == {
+            ("person", "day", "questions"): (2, 0),
+            ("chat", "day", "questions"): (5, 0),
+            ("total", "month", "questions"): (5, 0),
+        }
+    finally:
+        desk.close()
+
+
 @pytest.mark.full
 def test_a_thousand_streams_leave_nothing_reserved(redis_url: str, provider: SlowProvider, rules: Path) -> None:
     """Some end, some are cancelled, some lose their owner and are taken over; each that was asked is counted once."""
@@ -319,7 +352,7 @@ def test_a_thousand_streams_leave_nothing_reserved(redis_url: str, provider: Slo
     )
     provider.usage, dice = Usage(total_tokens=1, prompt_tokens=1), random.Random(7)
     files = {"QUOTAS_FILE": str(rules)}
-    desks = [Desk(redis_url, provider, max_streams=2000, lease=2.0, variables=files) for _ in range(5)]
+    desks = [still(Desk(redis_url, provider, max_streams=2000, lease=2.0, variables=files)) for _ in range(5)]
     survivor, asked = desks[0], list[str]()
     try:
         for number, lost in enumerate(desks[1:]):
