@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from config.texts import Texts
@@ -13,3 +14,8 @@ from services.rules.quota_store import QuotaStore
 def no_quotas(runner: ScriptRunner) -> QuestionQuotas:
     """Return quotas without rules."""
     return QuestionQuotas(None, QuotaStore(runner, secret=b"s", stream_ttl=100.0), Texts(), ZoneInfo("UTC"))
+
+
+def noon_zone() -> str:
+    """Return a value of `REPORT_TZ` by which it is noon, so that no day and no month ends during a test."""
+    return f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"

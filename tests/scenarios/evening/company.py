@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.scenarios.chaos.channels import (
     userid,
 )
 from tests.scenarios.chaos.world import KEY, USERS, World
+from tests.support.quotas import noon_zone
 from tests.support.sockets.event_reader import events
 from utils.stream_utils import render_frame
 
@@ -181,8 +181,6 @@ def settings(folder: Path, log: str, people: int) -> dict[str, str]:
     quotas.write_text(LIMITS.format(key=PROGRAM, programs=people // 3, raters=", ".join(map(userid, RATERS))), "utf-8")
     names = ", ".join(f"'{name}'" for name in DEPARTMENTS)
     department = f"ELT(1 + MOD(CAST(SUBSTRING(userid, 5) AS UNSIGNED), {len(DEPARTMENTS)}), {names}) AS department"
-    # It is noon there: no day, and no month, ends meanwhile.
-    zone = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
     columns = f"user_code, password, user_name, {department}"
     return {
         "API_KEYS": f"{PROGRAM}={KEY}",
@@ -192,7 +190,7 @@ def settings(folder: Path, log: str, people: int) -> dict[str, str]:
         "DEPARTMENTS_FILE": str(path),
         "QUESTION_LOG": log,
         "QUOTAS_FILE": str(quotas),
-        "REPORT_TZ": zone,
+        "REPORT_TZ": noon_zone(),
         "WEBSOCKET_AUTH": "token",
     }
 

@@ -14,6 +14,7 @@ import requests
 from config.settings import load_settings
 from demo.mocks.dify.server import MockDify
 from services.usage.tables import DAILY
+from tests.support.quotas import noon_zone
 from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.usage import rows
@@ -48,7 +49,7 @@ def test_limits_hold_and_nothing_stays_reserved(
     rules.write_text(RULES, "utf-8")
     with MockDify(delay=0.3, after_disconnect="runs on") as dify:
         own = {"API_KEYS": f"reports={KEY}", "STREAM_LEASE": "3", "QUESTION_LOG": "off", "RATE_LIMIT_USER": "off"}
-        own |= {"QUOTAS_FILE": str(rules), "DATABASE_PATH": str(database)}
+        own |= {"QUOTAS_FILE": str(rules), "DATABASE_PATH": str(database), "REPORT_TZ": noon_zone()}
         env = settings_for(redis_url, **dify_settings(dify.base_url), **own)
         with replicas(3, env, tmp_path) as (killed, *others), redis_server.client() as client:
             places = (killed, *others)
