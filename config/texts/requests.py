@@ -96,6 +96,10 @@ ZH_REQUESTS: Mapping[str, str] = {
     "is empty": "为空",
     "is longer than {most} bytes": "超过 {most} 字节",
     "was given more than once": "出现了多次",
+    "is not the `next` of a page": "不是某一页的 `next`",
+    "Value error, a date, such as 2026-11-24, or a time with its zone, such as 2026-11-24T08:00:00+08:00": (
+        "应为日期，如 2026-11-24，或带时区的时间，如 2026-11-24T08:00:00+08:00"
+    ),
     "One file is needed, under this name": "需要一个以此为名的文件",
     "has no name": "没有名称",
     "has more than {values} values, or more than {members} in an object": (

@@ -25,6 +25,7 @@ from services.models import Question
 from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.schema import migrated
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, wait_until
+from utils.running_time import running_time
 
 QUESTION = Question("年假怎么申请", "wecom", "default", "zhangsan", msgid="m-1")
 OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
@@ -388,6 +389,8 @@ def test_idle_connections_close_before_answers_end_and_busy_ones_after(redis_url
 
 def test_a_part_that_fails_to_close_stops_no_other(redis_url: str) -> None:
     """All other parts are closed, and the error is raised at the end."""
+    # The first use in a process starts the clock's thread, which never ends.
+    running_time()
     before = set(threading.enumerate())
     built = container(redis_url)
     calls: list[str] = []

@@ -164,7 +164,7 @@ def test_the_tool_shows_what_is_used(
     assert {name: row[name] for name in ("kind", "counts", "limit", "period", "used", "left")} == {
         **{"kind": "key", "counts": "questions", "limit": 1, "period": "day", "used": 1, "left": 0},
     }
-    assert row["new"].endswith("T00:00:00+08:00")
+    assert "T00:00:00" in row["new"]
     wait_until(lambda: app_server.container.manager.running == 0)
     assert quota.main(["show", "lisi", "--department", "研发部", "--chat", "wr1"], load=load) == 0
     table = capsys.readouterr().out
