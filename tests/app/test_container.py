@@ -389,8 +389,8 @@ def test_idle_connections_close_before_answers_end_and_busy_ones_after(redis_url
 
 def test_a_part_that_fails_to_close_stops_no_other(redis_url: str) -> None:
     """All other parts are closed, and the error is raised at the end."""
-    # The first use in a process starts the clock's thread, which never ends.
-    running_time()
+    # The first replica of a process starts the thread of its clock, which never ends.
+    running_time.start()
     before = set(threading.enumerate())
     built = container(redis_url)
     calls: list[str] = []
