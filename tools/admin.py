@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,15 @@ def _audit(store: AdminStore, settings: Settings, options: argparse.Namespace) -
 
 
 def _act(action: str, object: str, after: str | None = None) -> Act:
-    return Act(f"tools.admin ({getpass.getuser()})", "admin", "", action, object, None, after)
+    return Act(f"tools.admin ({_user()})", "admin", "", action, object, None, after)
+
+
+def _user() -> str:
+    """Return the name of the machine's user, or its number: a container may run as one that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _local(rows: Iterator[dict[str, Any]], settings: Settings) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_what_the_tool_did_is_in_the_audit(tool: Tool) -> None:
         printed.split("\n")[0]
     ]
     assert tool.runs("audit", "--since", "yesterday")[:2] == (1, "")
+
+
+def test_a_user_without_a_name_is_a_number(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as any user."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999)
+
+    tool.runs("token", "create", "wang", "viewer")
+
+    assert json.loads(tool.runs("audit", "--json")[1])["name"] == "tools.admin (3999999)"
 
 
 def test_the_list_has_every_token(tool: Tool) -> None:
