@@ -143,6 +143,8 @@ class Desk:
         if isinstance(self._provider, SlowProvider):
             self._provider.go_on.set()
         if self._dead:
+            # Its producers end without a write: they are told to leave, and nothing sends what they say.
+            self.manager.drain(0.0)
             self.readers.close()
             self.client.close()
             self.container.redis_of_flusher.close()
