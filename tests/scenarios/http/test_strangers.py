@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -67,13 +68,19 @@ def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory,
             API_KEYS=f"{ANN},{BEN}",
             RATE_LIMIT_IP="off",
             RATE_LIMIT_USER="off",
+            TRUSTED_PROXIES="1",
         )
         with replicas(1, env, folder) as (replica,):
             yield replica
 
 
+#: Each request comes from another address: one that sends many wrong credentials is blocked.
+ADDRESSES = (f"203.0.113.{number}" for number in cycle(range(1, 255)))
+
+
 def sends(replica: Replica, who: Headers, method: str, path: str, **options: Any) -> requests.Response:
-    return requests.request(method, replica.url + path, headers=who, timeout=60, **options)
+    headers = {**who, "X-Forwarded-For": next(ADDRESSES)}
+    return requests.request(method, replica.url + path, headers=headers, timeout=60, **options)
 
 
 def data(reply: requests.Response) -> Any:
