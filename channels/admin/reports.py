@@ -187,7 +187,9 @@ class Reports:
         after = _place(asked.cursor) if asked.cursor else None
         chosen = LogFilter(**asked.model_dump(exclude={"with_words", "cursor", "limit"}))
         if shows:
-            self._administrators.record(who, "questions.read", request.query_string.decode("ascii", "replace"))
+            # The search has people's names and words: it is in the audit, and not in the log.
+            search = request.query_string.decode("ascii", "replace")
+            self._administrators.record(who, "questions.read", "", after=search)
         found = list(islice(log.rows(chosen, after=after), asked.limit))
         following = _cursor(found[-1][0]) if len(found) == asked.limit else None
         rows = [self._shown(*each, with_words=asked.with_words) for each in found]

@@ -125,7 +125,9 @@ class Administrators:
         return found
 
     def record(self, who: Administrator, action: str, object: str, **change: str | None) -> None:
-        """Write what an administrator is about to do into audit and log; `change` has `before` and `after`.
+        """Write what an administrator is about to do into audit and log.
+
+        `change` has `before` and `after`, which may have people's words: only the audit gets them.
 
         Raises:
             StoreUnavailable: the database is away; nothing may be done then.
@@ -164,6 +166,8 @@ class Administrators:
         except AddressBlocked as blocked:
             raise AdminRefused(429, blocked.code, {"Retry-After": str(ceil(blocked.seconds))}) from blocked
         except StoreUnavailable as exc:
+            # It is none of the settings' tokens: an outage must not let anybody guess those without a limit.
+            self._guesses.failed(address, "admin", shown)
             raise _later() from exc
         if found is None:
             self._guesses.failed(address, "admin", shown)

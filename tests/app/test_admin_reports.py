@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -96,15 +97,22 @@ def test_a_viewer_sees_figures_without_words(company: Company) -> None:
 
 
 @pytest.mark.parametrize("path", ["questions?with_words=true", "questions?words=年假", "questions/s0?with_words=true"])
-def test_words_are_for_the_role_admin_and_audited(company: Company, path: str) -> None:
-    """Searching in words reveals them too."""
+def test_words_are_for_the_role_admin_and_audited(
+    company: Company, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Searching in words reveals them too; the search is in the audit, and not in the log."""
+    caplog.set_level(logging.INFO)
     assert [company.gets(path, role)[0] for role in ("viewer", "operator")] == [403, 403]
     assert company.acts == []
 
     status, data = company.gets(path, "admin")
 
     assert status == 200
+    assert "年假" not in caplog.text
+    assert not [record for record in caplog.records if "%E5" in str(vars(record)) or "年假" in str(vars(record))]
     (act,) = company.acts
+    assert act.object == ("s0" if "s0" in path else "")
+    assert (act.after is None) == ("s0" in path)
     assert (act.name, act.action) == ("admin", "question.read" if "s0" in path else "questions.read")
     if "with_words" in path:
         shown = data if "s0" in path else data["questions"][-1]

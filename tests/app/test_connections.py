@@ -246,3 +246,20 @@ def test_the_table_has_the_documented_codes() -> None:
     documented = (200, 400, 401, 403, 404, 405, 500, 503, 504, 10000, 20000, 30000, 40000, 90000)
 
     assert tuple(CODES) == documented
+
+
+class AwayTokens:
+    """Stored tokens while the database is away."""
+
+    def find(self, digest: str) -> None:
+        raise StoreUnavailable("SQL: 10.0.0.7:3306")
+
+
+def test_an_outage_of_the_database_does_not_free_guesses() -> None:
+    """A token that only the database may know gets 503, and counts as a wrong one; so guesses end with 429."""
+    tokens = AdminTokens([GivenToken("wang", "viewer", TOKEN)], AwayTokens())
+    client = client_of(FakeSockets(), tokens=tokens)
+
+    replies = [get_connections(client, Authorization=f"Bearer wrong-{number}") for number in range(4)]
+
+    assert [reply.status_code for reply in replies] == [503, 503, 503, 429]
