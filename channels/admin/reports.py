@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from channels.admin.endpoints import MOST, TAG, USUAL, Time, is_date
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
-from services.usage.log_store import LogFilter, Place, Row, SaidOf
+from services.usage.log_store import LogFilter, LogPlace, Row, SaidOf
 from services.usage.log_store import documented as documented_question
 from services.usage.sums_store import BY, CHOSEN_BY, Total
 
@@ -110,7 +110,7 @@ class UsageRow(BaseModel):
     failures: int
 
 
-class Usage(RestModel):
+class UsageReport(RestModel):
     """Sums of questions, tokens and prices."""
 
     since: date
@@ -145,7 +145,7 @@ OPERATIONS = (
         "Sums of questions, tokens and prices",
         TAG,
         query=UsageAsked,
-        answers={200: Usage},
+        answers={200: UsageReport},
         auth="viewer",
         description="Days are those of `REPORT_TZ`. null is a sum of which nothing is known. Without a database: 404.",
     ),
@@ -155,7 +155,7 @@ OPERATIONS = (
 class Log(Protocol):
     """The question log, as `SqlLogStore` reads it."""
 
-    def rows(self, chosen: LogFilter, *, after: Place | None) -> Iterator[tuple[Row, SaidOf]]: ...
+    def rows(self, chosen: LogFilter, *, after: LogPlace | None) -> Iterator[tuple[Row, SaidOf]]: ...
 
     def row(self, stream_id: str) -> tuple[Row, SaidOf] | None: ...
 
@@ -260,9 +260,9 @@ def _cursor(row: Row) -> str:
     return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
 
 
-def _place(cursor: str) -> Place:
+def _place(cursor: str) -> LogPlace:
     try:
         time, stream_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        return Place(datetime.fromisoformat(time).astimezone(UTC), stream_id)
+        return LogPlace(datetime.fromisoformat(time).astimezone(UTC), stream_id)
     except (ValueError, OverflowError) as exc:
         raise wrong_field("cursor", "is not the `next` of a page") from exc

@@ -14,7 +14,7 @@ from services.answers.extras import AnswerExtras, QuestionContext
 from services.answers.forms.conversation_forms import AnswerForms, ConversationForms
 from services.answers.provider_run import ProviderRun, looked_up, may_ask
 from services.answers.queue import ConversationQueue
-from services.answers.quotas import Opening, QuestionQuotas
+from services.answers.quotas import OpeningQuotas, QuestionQuotas
 from services.channels import Channel, Channels
 from services.conversations.earlier import read, with_earlier
 from services.conversations.memory import ConversationMemory, MemoryStores
@@ -122,7 +122,7 @@ class Answerer:
         bot, shared = channel.key_bot(question), backend.shared_groups
         return self._stores.conversations.key(backend.provider.app, question, bot=bot, shared=shared)
 
-    def opening_quotas(self, question: Question, stream_id: str) -> Opening:
+    def opening_quotas(self, question: Question, stream_id: str) -> OpeningQuotas:
         """Return what the question's stream takes of quotas while it is opened."""
         visitor, known = self._askers.stranger(question, self._channels.of(question))
         return self.quotas.opening(visitor, stream_id, departments_known=known)

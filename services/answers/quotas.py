@@ -50,7 +50,7 @@ class Quota(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpeningQuotas:
     """The quotas that a stream takes while it is opened."""
 
     quotas: QuestionQuotas
@@ -99,12 +99,12 @@ class QuestionQuotas:
         self._zone = zone
         self._clock = clock
 
-    def opening(self, visitor: Visitor, stream_id: str, *, departments_known: bool) -> Opening:
+    def opening(self, visitor: Visitor, stream_id: str, *, departments_known: bool) -> OpeningQuotas:
         """Return what a stream takes while it is opened: all that does not depend on unknown departments."""
         if not self._file:
-            return Opening(self, stream_id)
+            return OpeningQuotas(self, stream_id)
         needed = self._file.rules.needed(visitor, departments_known=departments_known)
-        return Opening(self, stream_id, self._places(needed))
+        return OpeningQuotas(self, stream_id, self._places(needed))
 
     def reserve(self, visitor: Visitor, stream_id: str, taken: str, *, confirm: bool) -> Iterator[Reserved]:
         """Take what a known visitor's question needs and free the rest; `taken` is the stream's field `quotas`.

@@ -73,7 +73,7 @@ class SaidOf:
     comment: str | None = None
 
 
-class Place(NamedTuple):
+class LogPlace(NamedTuple):
     """Where a page ends: the question after which the next one begins."""
 
     time: datetime
@@ -87,7 +87,7 @@ class SqlLogStore:
         self._database = SqlDatabase(url, pool_size=pool_size, read_timeout=read_timeout)
 
     def rows(
-        self, chosen: LogFilter = LogFilter(), *, oldest_first: bool = False, after: Place | None = None
+        self, chosen: LogFilter = LogFilter(), *, oldest_first: bool = False, after: LogPlace | None = None
     ) -> Iterator[tuple[Row, SaidOf]]:
         """Yield the questions with their ratings, by time and stream id. Rows that come meanwhile may be missing."""
         last = after
@@ -96,7 +96,7 @@ class SqlLogStore:
             yield from ((row, ratings.get(row["stream_id"], SaidOf())) for row in page)
             if len(page) < PAGE:
                 return
-            last = Place(page[-1]["time"], page[-1]["stream_id"])
+            last = LogPlace(page[-1]["time"], page[-1]["stream_id"])
 
     def row(self, stream_id: str) -> tuple[Row, SaidOf] | None:
         """Return one question; None if the log does not have it."""
@@ -106,7 +106,7 @@ class SqlLogStore:
     def close(self) -> None:
         self._database.close()
 
-    def _page(self, clauses: Sequence[sa.ColumnElement[bool]], last: Place | None, oldest_first: bool) -> list[Row]:
+    def _page(self, clauses: Sequence[sa.ColumnElement[bool]], last: LogPlace | None, oldest_first: bool) -> list[Row]:
         key = (LOG.c.time, LOG.c.stream_id)
         order = key if oldest_first else tuple(column.desc() for column in key)
         after = [_after(last, oldest_first)] if last else []
@@ -143,7 +143,7 @@ def _said(row: Row) -> SaidOf:
     return SaidOf(row["rating"], reasons, row["content"])
 
 
-def _after(last: Place, oldest_first: bool) -> sa.ColumnElement[bool]:
+def _after(last: LogPlace, oldest_first: bool) -> sa.ColumnElement[bool]:
     """Return the condition of the rows after one. MariaDB uses an index for `time` alone, not for a pair."""
     time, stream_id = LOG.c.time, LOG.c.stream_id
     if oldest_first:
