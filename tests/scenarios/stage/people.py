@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from demo.mocks.auth import DEMO_USER_QUERY, DemoUser, MockAuth, create_demo_users
 from demo.wecom.simulator import Bubble, CallbackFailed, WeComUser
-from services.streams.store import stream_keys
+from services.streams.store import running_keys, stream_keys
 from tests.support.replicas import wecom_user
-from tests.support.servers.processes import MariaServer, RedisServer
+from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
 T = TypeVar("T")
 
@@ -63,6 +63,13 @@ def stored(server: RedisServer, stream_id: str) -> Stored:
     entries = [json.loads(chunk) for chunk in chunks[int(fields.get("start", 0)) :]]
     list_text = "".join(entry["content"] for entry in entries if not entry.get("is_error"))
     return Stored(fields, text or b"", list_text.encode())
+
+
+def empty(server: RedisServer) -> None:
+    """Remove all keys once no answer is in progress: its owner would write it again."""
+    with server.client() as client:
+        wait_until(lambda: not client.exists(*running_keys()), TIMEOUT)
+        client.flushall()
 
 
 def people(count: int) -> list[DemoUser]:

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
-from tests.scenarios.stage.people import at_once, stored
+from tests.scenarios.stage.people import at_once, empty, stored
 from tests.support.openai_program import OpenAIProgram, StreamedAnswer, error_of, read
 from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
@@ -43,18 +43,18 @@ class Chat:
     @property
     def text(self) -> str:
         """The text received so far."""
-        return self.kept + self._socket.text(self._stream_id)
+        return self.kept + self._socket.text(self.stream_id)
 
     @property
     def resets(self) -> int:
-        return len(self._socket.of(self._stream_id, "reset"))
+        return len(self._socket.of(self.stream_id, "reset"))
 
     def asks(self, url: str) -> None:
         self._socket = ChatSocket(url, "phone", key=KEY)
-        self._stream_id = self._socket.asks(self.question, id="q1")
+        self.stream_id = self._socket.asks(self.question, id="q1")
 
     def sees_text(self) -> None:
-        self._socket.sees_text(self._stream_id, 1)
+        self._socket.sees_text(self.stream_id, 1)
 
     def is_cut(self) -> None:
         """Lose the connection, if it is not lost yet."""
@@ -64,19 +64,19 @@ class Chat:
 
     def resumes(self, url: str) -> None:
         """Go on at a replica."""
-        cursor, self.kept = self._socket.cursor(self._stream_id), self.text
+        cursor, self.kept = self._socket.cursor(self.stream_id), self.text
         self._socket = ChatSocket(url, "phone", key=KEY)
-        self._socket.says(type="resume", stream_id=self._stream_id, cursor=cursor)
+        self._socket.says(type="resume", stream_id=self.stream_id, cursor=cursor)
 
     def sees_end(self, status: str = "completed") -> None:
         """Wait until the answer is whole; fail if it ends in any other way."""
-        (whole,) = [frame for frame in self._socket.sees_end(self._stream_id) if frame["type"] == "chat"]
+        (whole,) = [frame for frame in self._socket.sees_end(self.stream_id) if frame["type"] == "chat"]
         assert (whole["status"], whole["content"]) == (status, self.text)
         assert self._socket.unknown() == []
 
     def cancels(self, url: str) -> None:
         """Cancel the answer, at another replica if this kind of client can; check the end that it gets."""
-        ChatSocket(url, "laptop", key=KEY).says(type="stop", stream_id=self._stream_id)
+        ChatSocket(url, "laptop", key=KEY).says(type="stop", stream_id=self.stream_id)
         self.sees_end("cancelled")
 
     def sees_drain(self) -> None:
@@ -107,6 +107,10 @@ class Realtime:
     @property
     def resets(self) -> int:
         return sum(frame["type"] == "reset" for frame in self._visitor.frames)
+
+    @property
+    def stream_id(self) -> str:
+        return next(str(frame["stream_id"]) for frame in self._visitor.frames if frame["type"] == "answer")
 
     def asks(self, url: str) -> None:
         self._visitor = self._stack.enter_context(visit(url, "realtime", key=KEY))
@@ -155,6 +159,10 @@ class Events:
     def resets(self) -> int:
         return len(self._reader.named("reset"))
 
+    @property
+    def stream_id(self) -> str:
+        return self._reader.stream_id
+
     def asks(self, url: str) -> None:
         self._reader = program.reads(url, self.question, id="q1")
 
@@ -195,6 +203,10 @@ class OpenAI:
     @property
     def text(self) -> str:
         return self._answer.content
+
+    @property
+    def stream_id(self) -> str:
+        return str(self._answer.chunks[0]["id"]).removeprefix("chatcmpl-")
 
     def asks(self, url: str) -> None:
         self._answer = StreamedAnswer()
@@ -252,9 +264,8 @@ def dify(servers: Servers) -> Iterator[MockDify]:
 
 @pytest.fixture
 def redis(servers: Servers, dify: MockDify) -> RedisServer:
-    """The Redis, empty: while the mock Dify is idle, nothing writes."""
-    with servers[0].client() as client:
-        client.flushall()
+    """The Redis, without the earlier test's keys."""
+    empty(servers[0])
     return servers[0]
 
 
@@ -277,11 +288,8 @@ def test_answers_come_byte_for_byte(pair: Pair, dify: MockDify, redis: RedisServ
     client.asks(pair[0].url)
     client.sees_end()
 
-    with redis.client() as keys:
-        # SCAN may return a key twice.
-        (key,) = set(keys.scan_iter("dify_stream:*"))
     assert client.text == dify.expected_answer(question)
-    assert stored(redis, str(key).partition(":")[2]).text.decode() == client.text
+    assert stored(redis, client.stream_id).text.decode() == client.text
 
 
 @every_client

@@ -14,7 +14,7 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.chaos_record import Record, records_of, table
-from tests.scenarios.stage.people import TIMEOUT, ask
+from tests.scenarios.stage.people import TIMEOUT, ask, empty
 from tests.support.replicas import dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
@@ -77,8 +77,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(autouse=True)
 def _empty(stage: Stage) -> None:
     """Remove the previous test's keys."""
-    with stage.redis.client() as client:
-        client.flushall()
+    empty(stage.redis)
 
 
 def killed(redis: RedisServer) -> None:
