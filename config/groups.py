@@ -236,7 +236,7 @@ class WeComSettings(Group):
     )
     handoff_webhook: SecretUrl | None = setting(
         None,
-        "address of a WeCom group robot that is told of each `human` command, with its key; empty: nobody is told",
+        "address of a WeCom group robot to which each `human` command is posted, with its key; empty: to none",
         "企业微信群机器人的地址（含密钥），每次“转人工”时通知该群；为空则不通知",
     )
     wecom_corp_id: str = setting(

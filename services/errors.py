@@ -162,8 +162,8 @@ class AnswerError(LaibaoError):
     def fields(self) -> dict[str, str]:
         """The fields of a stream that tell this to readers."""
         later = f"{self.retry_after:g}" if self.retry_after else ""
-        told = {"refusal": self.sentence, "retry_after": later, "limit": self.limit}
-        return {name: value for name, value in told.items() if value}
+        known = {"refusal": self.sentence, "retry_after": later, "limit": self.limit}
+        return {name: value for name, value in known.items() if value}
 
 
 class QuotaUsed(AnswerError):

@@ -173,7 +173,7 @@ CALLBACKS_REFUSED = _counter(
 COMMANDS = _counter("wechatlaibao_commands_total", "Commands of WeCom users, without redeliveries.", ["command"])
 HANDOFFS = _counter(
     "wechatlaibao_handoffs_total",
-    "Messages to the group that is told of `human` commands, by outcome: posted, refused, failed, full.",
+    "Messages to the group that gets `human` commands, by outcome: posted, refused, failed, full.",
     ["outcome"],
 )
 FEEDBACK = _counter(

@@ -36,7 +36,7 @@ from tools._streams_list import STATUSES, rows_of, table
 HIDDEN = ("token", "reply")
 CREDENTIAL = "credential"
 #: The fields of the hash that contain JSON, and those that contain numbers.
-NESTED = ("question", "asker", "user_info", "usage", "sources", "told")
+NESTED = ("question", "asker", "user_info", "usage", "sources", "reported")
 NUMBERS = ("start", "read", "epoch", "asks", "takeovers", "resets", "lease", "suspect", "deadline", "frame_deadline")
 
 

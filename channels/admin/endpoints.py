@@ -256,9 +256,9 @@ def admin_blueprint(
         fields, chunks = streams.load(stream_id)
         if not fields:
             raise RestError(404, reason="stream_unknown")
-        said = "".join(chunk.content for chunk in chunks[int(fields["start"]) :] if not chunk.is_error)
+        words = "".join(chunk.content for chunk in chunks[int(fields["start"]) :] if not chunk.is_error)
         return envelope(
-            {"stream_id": stream_id, "status": fields["status"], "question": fields["content"], "text": said}
+            {"stream_id": stream_id, "status": fields["status"], "question": fields["content"], "text": words}
         )
 
     @routes.post("/api/admin/live/<stream_id>/cancel")

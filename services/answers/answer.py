@@ -134,7 +134,7 @@ class Answerer:
             StoreUnavailable: Redis is away.
         """
         visitor, known = self._askers.stranger(question, self._channels.of(question))
-        return self.quotas.told(visitor, departments_known=known)
+        return self.quotas.left_text(visitor, departments_known=known)
 
     def knows(self, question: Question, app: str = "") -> bool:
         """Tell whether this replica has the question's channel, bot and app, so that it can answer it."""

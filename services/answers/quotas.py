@@ -180,7 +180,7 @@ class QuestionQuotas:
             for quota in _quotas(place, used, None if at < len(needed) else (used.max_questions, used.max_tokens))
         ]
 
-    def told(self, visitor: Visitor, *, departments_known: bool) -> str:
+    def left_text(self, visitor: Visitor, *, departments_known: bool) -> str:
         """Return what is left to a person, as a Markdown list; raises `StoreUnavailable`."""
         found = self.quotas(visitor, departments_known=departments_known)
         lines = [f"- {self._sentence('quota_left', quota)}" for quota in found]

@@ -164,5 +164,5 @@ class FeedbackInbox:
         person = given.principal if self._log_content else self._person(given)
         about = {"stream_id": given.stream_id, "bot": given.bot, "person": person}
         lost = outcome == "full" or outcome in STORE_CODES
-        told = {"rating": name, "reasons": list(rating.reasons), "words": bool(rating.content), "outcome": outcome}
-        log.log(logging.WARNING if lost else logging.INFO, "feedback", extra={**about, **told})
+        fields = {"rating": name, "reasons": list(rating.reasons), "words": bool(rating.content), "outcome": outcome}
+        log.log(logging.WARNING if lost else logging.INFO, "feedback", extra={**about, **fields})

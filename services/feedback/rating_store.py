@@ -4,7 +4,7 @@
                                    stream's hash had them at its end; 7 days from then, or from the last rating
     {dify_feedback}:queue          sorted set of stream ids by the time they are due; at most 10,000
     {dify_feedback}:<id>           hash, by stream id: of each person the time and place (a:), the sealed rating (r:)
-                                   and the last event ids (e:); people, seq, saved, told, tries, since; 8 days from the
+                                   and the last event ids (e:); people, seq, saved, sent, tries, since; 8 days from the
                                    last rating
 
 People rate long after the answer's stream has expired. The step that frees what an ended stream held notes the answer

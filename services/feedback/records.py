@@ -107,7 +107,7 @@ class Ratings:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Ratings:
-        seq, saved, sent, tries = (int(fields.get(name, 0)) for name in ("seq", "saved", "told", "tries"))
+        seq, saved, sent, tries = (int(fields.get(name, 0)) for name in ("seq", "saved", "sent", "tries"))
         people = []
         for name, value in fields.items():
             if name.startswith("a:"):

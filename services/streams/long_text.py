@@ -88,7 +88,7 @@ class FullAnswer:
     message_id: str = ""
     conversation_id: str = ""
     #: The provider's other fields as JSON.
-    told: str = ""
+    reported: str = ""
     #: The questions that the app suggests after the answer, one per line.
     suggested: str = ""
     #: The choices of the form that the answer asks, as `OfferedChoices` in JSON; "" for none and for several.
@@ -144,5 +144,5 @@ class FullAnswer:
     def metadata(self) -> dict[str, Any]:
         """Return the provider, its ids and its other fields."""
         names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
-        told = json.loads(self.told) if self.told else {}
-        return {**told, **{name: value for name, value in names.items() if value}}
+        reported = json.loads(self.reported) if self.reported else {}
+        return {**reported, **{name: value for name, value in names.items() if value}}

@@ -247,7 +247,7 @@ class Producer:
             case Usage():
                 self._note_usage(event)
             case Metadata(fields):
-                stream.set(told=written_metadata(fields))
+                stream.set(reported=written_metadata(fields))
             case Attached(files):
                 if self._files:
                     self._files.attached(files)

@@ -3,7 +3,7 @@
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
         v question access asker auth_state error_code message_id task_id run_id asks reply late delivered files attached
-        and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
+        and, once they are known: waiting sources mock provider usage reported cited resets whole asked_at retry_after
         speaker form step suggested choices refusal quotas limit
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
@@ -13,7 +13,7 @@
 
 `access` has the fingerprints of the readers. `start` is the list index at which the present text begins. Times are
 seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
-`reply` is the sealed address for a late message, `late` is "1" where readers are told of it. `delivered` is its state:
+`reply` is the sealed address for a late message, `late` is "1" where readers learn of it. `delivered` is its state:
 "due" in the write that ends the stream, where lua/append.lua makes it "claimed …", then sent, refused, failed or lost.
 `files` is "1" where an answer has stored files, `attached` the sealed addresses of some of them (services/files).
 `form` is the sealed form that the question answers: its run goes on in this stream. `step` and `suggested` are plain
@@ -167,16 +167,16 @@ class StreamStore:
     def full_answer(self, stream_id: str) -> FullAnswer | None:
         """Return a stream's text, a long one to be read in slices, with its other fields; None if there is none."""
         keys = stream_keys(stream_id)
-        words = ("error_code", "provider", "message_id", "conversation_id", "told", "suggested", "choices", "limit")
+        words = ("error_code", "provider", "message_id", "conversation_id", "reported", "suggested", "choices", "limit")
         fields = ("status", "sources", "mock", "usage", "retry_after", "files", *words)
         calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
         calls.append(Call(None, ("PTTL", keys.hash)))
-        (status, sources, mock, usage, retry_after, files, *told), text, left_ms = self._runner.run(calls)
+        (status, sources, mock, usage, retry_after, files, *found), text, left_ms = self._runner.run(calls)
         if not status:
             return None
         begun = TextSlice(*text)
         # Words have the same name in the hash and in `FullAnswer`.
-        named: dict[str, Any] = {name: word or "" for name, word in zip(words, told, strict=True)}
+        named: dict[str, Any] = {name: word or "" for name, word in zip(words, found, strict=True)}
         is_short = begun.end == begun.size
         return FullAnswer(
             begun.text if is_short else "",

@@ -30,7 +30,7 @@ LEASE = 10.0
 #: The fields of a stream's hash that are read, after those that lua/usage_read.lua names itself.
 FIELDS = (
     *("error_code", "question", "user_info", "created_time", "provider", "message_id", "conversation_id"),
-    *("task_id", "run_id", "usage", "told", "asks", "takeovers", "owner", "mock", "app"),
+    *("task_id", "run_id", "usage", "reported", "asks", "takeovers", "owner", "mock", "app"),
 )
 
 

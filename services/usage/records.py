@@ -103,7 +103,7 @@ class EntryMaker:
             asked.astimezone(self.zone).date(),
             question.bot,
             _provider(fields),
-            _model(fields["told"]) or question.model,
+            _model(fields["reported"]) or question.model,
             question.channel,
             (contact.department or user.get("department", "")).split(", ")[0],
             person,
@@ -170,9 +170,9 @@ def _provider(fields: Mapping[str, str]) -> str:
     return ":".join(filter(None, (fields["provider"], app)))
 
 
-def _model(told: str) -> str:
+def _model(reported: str) -> str:
     """Return the model that the provider named, "" if it named none."""
-    written = json.loads(told) if told else {}
+    written = json.loads(reported) if reported else {}
     model = written.get("model") if isinstance(written, dict) else ""
     return model if isinstance(model, str) else ""
 

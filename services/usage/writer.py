@@ -47,7 +47,7 @@ STOP_SECONDS = 3.0
 #: Error numbers of a value that a column cannot have: MySQL's (too long, out of range, wrong) and SQLite's.
 REJECTED = (1406, 1264, 1265, 1366, 18, 20)
 
-#: Returns the contacts of those people whom a bot's directory has told before.
+#: Returns the contacts of those people whom a bot's directory has named before.
 KnownContacts = Callable[[Sequence[str]], Mapping[str, Contact]]
 
 
@@ -200,7 +200,7 @@ class UsageWriter:
         return replace(contact, department=", ".join(filed)) if filed else contact
 
     def _known_contacts(self, questions: Sequence[Question]) -> dict[tuple[str, str], Contact]:
-        """Return by bot and userid the people whom the directories have told: the questions had them looked up."""
+        """Return by bot and userid the people whom the directories have named: the questions had them looked up."""
         known: dict[tuple[str, str], Contact] = {}
         asked = [one for one in questions if self._maker.is_of_directory(one)]
         for bot, look in self._contacts.items():

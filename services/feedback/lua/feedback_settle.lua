@@ -4,18 +4,18 @@
 --       them, seconds until the next attempt
 -- Reply: 1 delivered, 0 still queued
 local now, done = clock(ARGV[1]), tonumber(ARGV[3])
-local h = redis.call('HMGET', KEYS[1], 'seq', 'saved', 'told')
+local h = redis.call('HMGET', KEYS[1], 'seq', 'saved', 'sent')
 if not h[1] then
   redis.call('ZREM', KEYS[2], ARGV[2])
   return 1
 end
-local seq, saved, told = tonumber(h[1]), tonumber(h[2] or '0'), tonumber(h[3] or '0')
+local seq, saved, sent = tonumber(h[1]), tonumber(h[2] or '0'), tonumber(h[3] or '0')
 if ARGV[4] == '1' then saved = math.max(saved, done) end
 -- Another worker sent later ratings while this one was slow: the provider may have the earlier ones. Send them again.
-local overtaken = ARGV[5] == '1' and told > done
-if overtaken then told = 0 elseif ARGV[5] == '1' then told = done end
-redis.call('HSET', KEYS[1], 'saved', saved, 'told', told)
-if saved >= seq and told >= seq then
+local overtaken = ARGV[5] == '1' and sent > done
+if overtaken then sent = 0 elseif ARGV[5] == '1' then sent = done end
+redis.call('HSET', KEYS[1], 'saved', saved, 'sent', sent)
+if saved >= seq and sent >= seq then
   redis.call('ZREM', KEYS[2], ARGV[2])
   return 1
 end

@@ -21,11 +21,11 @@ _WORDS = ("paragraph", "text_input", "text-input", "select")
 _PLACE = re.compile(r"\{\{#\$output\.([^#{}]+)#\}\}")
 
 
-def forms_of(events: Iterable[Mapping[str, Any]], ids: ProviderIds, said: str) -> tuple[PendingForm, ...]:
+def forms_of(events: Iterable[Mapping[str, Any]], ids: ProviderIds, answer: str) -> tuple[PendingForm, ...]:
     """Return the forms of a pause; () unless each of them can be answered in words.
 
     `events` are the payloads (`data`) of `human_input_required`, or the reasons of `workflow_paused`, which repeat
-    them; `said` is the run's text so far.
+    them; `answer` is the run's text so far.
     """
     by_token: dict[str, PendingForm] = {}
     first = 1
@@ -34,7 +34,7 @@ def forms_of(events: Iterable[Mapping[str, Any]], ids: ProviderIds, said: str) -
         if form is None:
             return ()
         if form.token not in by_token:
-            by_token[form.token] = after(said, replace(form, first=first))
+            by_token[form.token] = after(answer, replace(form, first=first))
             first += len(form.actions)
     return tuple(by_token.values()) if len(by_token) <= MAX_FORMS else ()
 
@@ -44,9 +44,9 @@ def is_form(reason: Mapping[str, Any]) -> bool:
     return text(reason.get("TYPE") or reason.get("type")) == "human_input_required"
 
 
-def after(said: str, form: PendingForm) -> PendingForm:
+def after(answer: str, form: PendingForm) -> PendingForm:
     """Return the form of a run that had given this answer before it paused."""
-    lead = said.strip()
+    lead = answer.strip()
     return replace(form, shown=len(lead), shown_digest=digest(lead))
 
 
@@ -92,8 +92,8 @@ def _input(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> FormInput:
     return FormInput(name, text(defaults.get(name)) or text(constant), tuple(filter(None, options)))
 
 
-def digest(said: str) -> str:
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+def digest(answer: str) -> str:
+    return hashlib.sha256(answer.encode()).hexdigest()[:32]
 
 
 def rest_of(form: PendingForm, complete: str) -> str:

@@ -92,7 +92,7 @@ def _filled(row: Mapping[str, Any]) -> bool:
 def _thoughts(value: Any) -> str:
     """Join the texts of an agent's steps: some runs end with an empty answer and have their text in the thoughts."""
     thoughts = sorted(mappings(value), key=lambda each: count(each.get("position")))
-    return "\n".join(said for each in thoughts if (said := text(each.get("thought"))))
+    return "\n".join(thought for each in thoughts if (thought := text(each.get("thought"))))
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:

@@ -60,16 +60,16 @@ def _answer(reply: Mapping[str, Any]) -> str:
 
 
 def _box(box: Mapping[str, Any]) -> str:
-    said = _line(box.get("answer"), MAX_SNIPPET) or _line(box.get("snippet"), MAX_SNIPPET)
+    content = _line(box.get("answer"), MAX_SNIPPET) or _line(box.get("snippet"), MAX_SNIPPET)
     title = _line(box.get("title"), MAX_TITLE)
-    return _labelled(title, said) if said else ""
+    return _labelled(title, content) if content else ""
 
 
 def _graph(reply: Mapping[str, Any]) -> str:
     graph = mapping(reply.get("knowledgeGraph"))
     title, kind = _line(graph.get("title"), MAX_TITLE), _line(graph.get("type"), MAX_TITLE)
-    said = _line(graph.get("description"), MAX_SNIPPET) or _facts(mapping(graph.get("attributes")))
-    return _labelled(f"{title} ({kind})" if title and kind else title, said) if said else ""
+    content = _line(graph.get("description"), MAX_SNIPPET) or _facts(mapping(graph.get("attributes")))
+    return _labelled(f"{title} ({kind})" if title and kind else title, content) if content else ""
 
 
 def _facts(attributes: Mapping[str, Any]) -> str:
@@ -77,8 +77,8 @@ def _facts(attributes: Mapping[str, Any]) -> str:
     return "; ".join(facts)
 
 
-def _labelled(title: str, said: str) -> str:
-    return f"{title}: {said}" if title and title != said else said
+def _labelled(title: str, content: str) -> str:
+    return f"{title}: {content}" if title and title != content else content
 
 
 def _address(result: Mapping[str, Any]) -> str:

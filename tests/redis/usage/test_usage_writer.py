@@ -94,7 +94,7 @@ def counted(outcome: str) -> float:
 @pytest.mark.every_redis
 def test_an_ended_stream_is_a_row(replica: Replica) -> None:
     """With name and main department, the provider's figures and ids, and the words, cut at a whole character."""
-    replica.ends(told='{"model": "qwen"}', run_id="r1")
+    replica.ends(reported='{"model": "qwen"}', run_id="r1")
 
     assert replica.writer.work() == PAUSE
 
