@@ -72,6 +72,23 @@ def test_a_reader_who_scrolls_up_stays_there(server: FakeServer) -> None:
     is_at_end(server.page)
 
 
+def test_a_picture_is_enlarged_before_it_has_loaded(server: FakeServer) -> None:
+    """A dialog that was opened sooner has the picture's size once it is there."""
+    held: list[Route] = []
+    server.page.route("**/files/**", lambda route: held.append(route))
+    turn, _ = asked(server)
+    server.says(delta("图", PICTURE, cursor=1))
+    server.until(lambda: held)
+    turn.get_by_role("button", name="屋顶").press("Enter")
+    expect(server.page.locator(".picture-dialog")).to_be_visible()
+
+    server.page.route("**/files/**", lambda route: route.fulfill(body=png(400, 300), content_type="image/png"))
+    for route in held:
+        route.fulfill(body=png(400, 300), content_type="image/png")
+
+    expect(server.page.locator(".picture-dialog img")).to_have_css("width", "800px")
+
+
 def test_a_picture_is_enlarged(server: FakeServer) -> None:
     """By click or keyboard, twice as large; Escape closes it and stops no answer. Another host's keeps its link."""
     server.page.route("**/files/**", lambda route: route.fulfill(body=png(400, 300), content_type="image/png"))

@@ -15,6 +15,8 @@ const { enlargeable, enlargePictures } = (() => {
   line.append(origin, close);
   dialog.append(shown, line);
   document.body.append(dialog);
+  // As large as the window allows, and a small picture at twice its size, which is known once it has loaded.
+  shown.addEventListener("load", () => { shown.style.width = `${2 * shown.naturalWidth}px`; });
   close.addEventListener("click", () => dialog.close());
   // The ground around the picture belongs to the dialog.
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
@@ -22,9 +24,8 @@ const { enlargeable, enlargePictures } = (() => {
   dialog.addEventListener("keydown", (event) => event.stopPropagation());
 
   function open(picture, address) {
+    shown.style.width = "";
     Object.assign(shown, { src: picture.src, alt: picture.alt });
-    // As large as the window allows, and a small picture at twice its size.
-    shown.style.width = `${2 * picture.naturalWidth}px`;
     origin.href = address;
     origin.textContent = label("origin");
     close.textContent = label("close");
