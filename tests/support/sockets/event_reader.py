@@ -51,6 +51,13 @@ def checked(event: Event) -> Event:
     return event
 
 
+class Received(NamedTuple):
+    """What a client has received of an answer: the text, and the id of the last event, to resume from."""
+
+    text: str
+    last: str
+
+
 class Reader:
     """A client that reads one answer's events as they arrive; `kept` is the text that an earlier reader received."""
 
@@ -58,14 +65,21 @@ class Reader:
         assert reply.status_code == 200, reply.text
         assert reply.headers["Content-Type"].startswith("text/event-stream")
         self.events: list[Event] = []
-        self.text = kept
-        #: The id of the last event, to resume from.
-        self.last = last
+        #: Replaced as one, so that another thread never gets the text of one event with the id of another.
+        self.received = Received(kept, last)
         self.comments = 0
         self.headers = reply.headers
         self._reply = reply
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+
+    @property
+    def text(self) -> str:
+        return self.received.text
+
+    @property
+    def last(self) -> str:
+        return self.received.last
 
     @property
     def stream_id(self) -> str:
@@ -114,11 +128,10 @@ class Reader:
             yield from (line.decode() for line in lines)
 
     def _take(self, event: Event) -> None:
+        text = "" if event.name == "reset" else self.text
         if event.name == "delta":
-            self.text += event.data["content"]
-        elif event.name == "reset":
-            self.text = ""
-        self.last = event.id
+            text += event.data["content"]
+        self.received = Received(text, event.id)
         self.events.append(event)
 
 
@@ -141,11 +154,12 @@ class Program:
         return Reader(requests.post(f"{url}/api/chat", json=body, **options))
 
     def comes_back(self, url: str, before: Reader) -> Reader:
-        """Resume an answer after the last event of an earlier reader."""
-        headers = {**self._headers, "Accept": "text/event-stream", "Last-Event-ID": before.last}
+        """Resume an answer after the last event of an earlier reader, which may be receiving more."""
+        text, last = before.received
+        headers = {**self._headers, "Accept": "text/event-stream", "Last-Event-ID": last}
         address = f"{url}/api/chat/{before.stream_id}"
         reply = requests.get(address, headers=headers, stream=True, timeout=WIDE * 2)
-        return Reader(reply, before.text, before.last)
+        return Reader(reply, text, last)
 
     def gets(self, url: str, stream_id: str, **headers: str) -> requests.Response:
         """Wait for an existing answer, and return the whole of it."""
