@@ -64,7 +64,9 @@ class Chat:
 
     def resumes(self, url: str) -> None:
         """Go on at a replica."""
-        cursor, self.kept = self._socket.cursor(self.stream_id), self.text
+        received = self._socket.copy()
+        cursor = received.cursor(self.stream_id)
+        self.kept += received.text(self.stream_id)
         self._socket = ChatSocket(url, "phone", key=KEY)
         self._socket.says(type="resume", stream_id=self.stream_id, cursor=cursor)
 

@@ -101,6 +101,12 @@ class Screen:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
 
+    def copy(self) -> Screen:
+        """Return the frames so far, so that text and cursor are of the same moment."""
+        copied = Screen()
+        copied.frames = list(self.frames)
+        return copied
+
     def of(self, stream_id: str, *types: str) -> list[Frame]:
         """Return a stream's frames, without the question's echo; only those of `types` if any are given."""
         named = [f for f in list(self.frames) if f.get("stream_id") == stream_id and f.get("role") != "user"]
