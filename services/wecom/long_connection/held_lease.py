@@ -60,7 +60,8 @@ class HeldLease:
             StoreUnavailable: Redis is away.
         """
         with self._calling:
-            if self._over:
+            # A renewal writes a lease again that Redis has lost: only its holder may.
+            if self._over or self.gone.is_set():
                 return False
             kept = self._store.renew(self.bot, self._token, self.fence, **self._fields)
         if not kept:

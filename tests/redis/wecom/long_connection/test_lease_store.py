@@ -197,8 +197,8 @@ class TestHeldLease:
         assert not lease.confirm()
         assert not store.look("hr").is_held
 
-    def test_it_is_gone_when_another_replica_has_it(self, runner: ScriptRunner) -> None:
-        """The renewal that is refused says so."""
+    def test_it_is_gone_when_another_replica_has_it(self, runner: ScriptRunner, redis_client: redis.Redis) -> None:
+        """The renewal that is refused says so, and a former holder writes no lease that Redis has lost."""
         store = LeaseStore(runner)
         lease = HeldLease(store, "hr", "a", store.take("hr", "a"))
         lease.start()
@@ -209,6 +209,10 @@ class TestHeldLease:
 
         assert not lease.confirm()
         assert lease.gone.is_set()
+
+        redis_client.delete("dify_long_connection:hr")
+        assert not lease.confirm()
+        assert not redis_client.exists("dify_long_connection:hr")
 
     def test_it_outlives_an_outage_of_redis(self) -> None:
         """The holder is told nothing while Redis is away, and renews once it answers."""
