@@ -19,6 +19,8 @@ const scrolling = (() => {
   function toEnd() {
     follows = true;
     box.scrollTop = box.scrollHeight;
+    // The reader may scroll up before the event of this scroll: one event then stands for both.
+    top = box.scrollTop;
     draw();
   }
 
