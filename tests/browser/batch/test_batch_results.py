@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from tests.browser.batch.batch_visitor import QUESTION, REFUSED, Enters, asks, saved, sees
 from tests.browser.stage import PHONE, TIMEOUT, screenshot
 from tests.support.pictures import png
+from tests.support.servers.processes import wait_until
 from tests.support.servers.raw_server import RawServer
 from tests.unit.http.test_fetcher import ok
 
@@ -98,6 +99,22 @@ def test_a_row_opens_to_the_whole_answer(enters: Enters) -> None:
         screenshot(page, "batch-row")
         page.locator(".open").nth(0).click()
         expect(first).to_be_hidden()
+
+
+def test_a_poll_does_not_stop_the_turn_of_a_page(enters: Enters) -> None:
+    """The results come although the page polls while they are on their way."""
+    held: list[Route] = []
+    with enters() as page:
+        asks(page, *[f"营业时间 {n}" for n in range(30)])
+        sees(page, "completed")
+        page.route("**/results?page=2&*", lambda route: held.append(route), times=1)
+        page.locator("#later").click()
+        wait_until(lambda: page.evaluate("0") or held, timeout=TIMEOUT / 1000)
+
+        page.evaluate("dispatchEvent(new Event('online'))")
+        held[0].continue_()
+
+        expect(page.locator("#place")).to_have_text("第 26–30 个，共 30 个")
 
 
 def test_pages_are_turned_by_keyboard(enters: Enters) -> None:

@@ -17,6 +17,8 @@ let openedAt = 0;
 let isNew = false;
 /** Number of the newest poll; replies of older ones are ignored. */
 let round = 0;
+/** Whether the wanted page of results was asked for and is not shown yet. */
+let resultsWanted = false;
 /** Whether the person was asked for a key since the last answer of the server. */
 let keyAsked = false;
 
@@ -78,6 +80,9 @@ async function lookOnce(mine) {
     if (mine !== round) return;
     await showTask(found, mine);
   }
+  // A newer poll may have overtaken the reply, or the request has failed.
+  if (resultsWanted) await showResults(mine);
+  if (mine !== round) return;
   if (performance.now() - listedAt < LIST_MS) return;
   const found = await api.tasks(taskList.size);
   if (mine !== round) return;
@@ -99,8 +104,11 @@ async function showTask(found, mine) {
 }
 
 async function showResults(mine) {
+  resultsWanted = true;
   const found = await api.results(taskId, resultTable.wanted());
-  if (mine === round) resultTable.fill(found);
+  if (mine !== round) return;
+  resultsWanted = false;
+  resultTable.fill(found);
 }
 
 /** Show another page of results, and go on polling. */
@@ -126,6 +134,7 @@ function openTask() {
   if (named !== taskId) {
     taskId = named;
     task = null;
+    resultsWanted = false;
     openedAt = performance.now();
     taskView.show(null);
     resultTable.begin(taskId);
