@@ -136,7 +136,7 @@ def test_the_list_is_grouped_by_date_and_keeps_some_on_top(server: FakeServer) -
     server.is_open(3)
     server.asks("年假？")
     server.receives(1)
-    server.passes(1)
+    server.has_stored()
     page.reload()
     server.is_open(4)
     shows({"置顶": ["7 days"], **dated, "近 7 天": ["2 days"]})
@@ -174,6 +174,7 @@ def test_a_conversation_has_500_questions(server: FakeServer) -> None:
 
     expect(page.locator("#notice")).to_contain_text("500")
     expect(page.locator(".turn .words").first).to_have_text("q2")
+    server.has_stored()
     page.reload()
     expect(page.locator(".turn")).to_have_count(500)
     expect(page.locator(".turn .words").last).to_have_text("one more")

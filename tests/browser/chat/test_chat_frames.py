@@ -28,6 +28,13 @@ Frame = dict[str, Any]
 
 #: The time of pages whose clock is stopped.
 STOPPED_AT = 1_800_000_000
+#: Resolves when what was written before is in the database: its transactions follow each other.
+STORED = """() => new Promise((done) => {
+  const request = indexedDB.open("wechatlaibao.chat", 1);
+  request.onsuccess = () => {
+    request.result.transaction(["chats", "turns"]).oncomplete = () => done(request.result.close());
+  };
+})"""
 #: The opening of an app that says nothing and takes no files.
 OPENING = {
     "opening": "",
@@ -82,6 +89,11 @@ class FakeServer:
 
     def passes(self, seconds: float) -> None:
         self.page.clock.run_for(round(seconds * 1000))
+
+    def has_stored(self) -> None:
+        """Let the page store what has changed, and wait until it has: a reload would stop it."""
+        self.passes(1)
+        self.page.evaluate(STORED)
 
     def cuts(self, code: int = 1006) -> None:
         """Close the latest socket, and wait until the page has noticed it."""

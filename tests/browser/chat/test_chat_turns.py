@@ -106,7 +106,7 @@ def test_a_regenerated_answer_keeps_its_versions(server: FakeServer) -> None:
     screenshot(page, "chat-versions")
     turn.get_by_role("button", name="上一个回答").click()
     expect(page.locator("#announcer")).to_have_text("第 2 个回答，共 3 个")
-    server.passes(1)
+    server.has_stored()
     page.reload()
     server.is_open(2)
     liked = turn.get_by_role("button", name="有帮助", exact=True)

@@ -64,6 +64,8 @@ def test_the_pages_lead_to_each_other_in_the_chosen_language_and_theme(
     """One click goes to the next page, which is marked; language and theme stay, also after a reload."""
     with tab(chromium, open_replica.url) as (page, watch):
         page.goto(open_replica.url + "/chat")
+        # The browser warns of a socket that is closed before it is open.
+        is_open(page)
         page.get_by_role("button", name="English").click()
         for _ in range(2):
             page.locator("#theme").click()
@@ -98,6 +100,8 @@ def test_a_theme_that_is_chosen_holds_against_the_system(chromium: Browser, open
             " window.firstTheme = document.documentElement.dataset.theme))"
             ".observe(document, { childList: true, subtree: true })"
         )
+        # The browser warns of a socket that is closed before it is open.
+        is_open(page)
         page.reload()
         assert page.evaluate("window.firstTheme") == "dark"
         watch.assert_clean()
