@@ -60,6 +60,27 @@ DATED = """async (days) => {
   db.close();
 }"""
 
+#: Give every conversation another title, and tell the page, as another tab does; wait until it can have read it.
+RENAMED = """async (title) => {
+  const db = await new Promise((done) => {
+    const request = indexedDB.open("wechatlaibao.chat", 1);
+    request.onsuccess = () => done(request.result);
+  });
+  const ended = (transaction) => new Promise((done) => (transaction.oncomplete = done));
+  const renaming = db.transaction(["chats", "turns"], "readwrite");
+  const chats = renaming.objectStore("chats");
+  chats.getAll().onsuccess = ({ target }) => target.result.forEach((chat) => chats.put({ ...chat, title }));
+  await ended(renaming);
+  const [heard, told] = [new BroadcastChannel("wechatlaibao.chat"), new BroadcastChannel("wechatlaibao.chat")];
+  await new Promise((done) => {
+    heard.onmessage = done;
+    told.postMessage({ changed: true });
+  });
+  // A transaction that writes waits for those that read before it.
+  for (let round = 0; round < 2; round++) await ended(db.transaction(["chats", "turns"], "readwrite"));
+  db.close();
+}"""
+
 #: Delete the database, as another page or a person does; it fails where an open tab blocks that.
 DELETED = """() => new Promise((done, failed) => {
   const request = indexedDB.deleteDatabase("wechatlaibao.chat");
@@ -144,6 +165,43 @@ def test_the_list_is_grouped_by_date_and_keeps_some_on_top(server: FakeServer) -
     expect(item.get_by_role("button", name="置顶")).to_have_attribute("aria-pressed", "true")
     item.get_by_role("button", name="置顶").click()
     shows({**dated, "今天": ["7 days", "0 days"], "近 7 天": ["2 days"]})
+
+
+def test_a_press_on_the_list_counts_although_it_is_drawn_again(server: FakeServer) -> None:
+    """Another tab changes the title between the two ends of a press; the list shows it right after."""
+    page = server.page
+    server.asks("年假？")
+    server.receives(1)
+    item = page.locator("#chats-list li")
+    expect(item).to_have_count(1)
+    server.has_stored()
+    item.get_by_role("button", name="操作").hover()
+    page.mouse.down()
+
+    page.evaluate(RENAMED, "病假")
+    page.mouse.up()
+
+    expect(item.get_by_role("button", name="重命名")).to_be_visible()
+    expect(item.locator(".chat-title")).to_have_text("病假")
+
+
+def test_a_press_that_ends_elsewhere_delays_a_drawing_only(server: FakeServer) -> None:
+    """What came meanwhile is shown with the next frame."""
+    page = server.page
+    server.asks("年假？")
+    server.receives(1)
+    item = page.locator("#chats-list li")
+    expect(item).to_have_count(1)
+    server.has_stored()
+    item.get_by_role("button", name="操作").hover()
+    page.mouse.down()
+    page.evaluate(RENAMED, "病假")
+    page.locator("#question").hover()
+    page.mouse.up()
+
+    server.passes(1)
+
+    expect(item.locator(".chat-title")).to_have_text("病假")
 
 
 def test_a_deleted_conversation_is_not_written_again(tabs: Tabs) -> None:

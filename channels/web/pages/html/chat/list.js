@@ -12,6 +12,9 @@ class ChatList {
   #typed = 0;
   #unfolded = "";
   #renamed = "";
+  /** Whether a pointer is down on the list, and whether a drawing was left out for it. */
+  #pressed = false;
+  #late = false;
 
   /** `on.open(id)`, `on.fresh()`, `on.exported(chat)` and `on.deleted(chat)`; `current()` is the id that is shown. */
   constructor(database, current, on) {
@@ -26,6 +29,8 @@ class ChatList {
     byId("chats-shade").addEventListener("click", () => this.close());
     for (const button of document.querySelectorAll(".fresh")) button.addEventListener("click", () => this.#begin());
     byId("chats-search").addEventListener("input", () => this.#search());
+    byId("chats-list").addEventListener("pointerdown", () => (this.#pressed = true));
+    for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => this.#release());
     this.box.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("keydown", (event) => this.#find(event));
     this.#place(false);
@@ -43,7 +48,9 @@ class ChatList {
     const drawing = ++this.#drawn;
     const words = byId("chats-search").value.trim();
     const [chats, found] = await Promise.all([this.database.chats(), words ? this.database.search(words) : null]);
-    if (drawing !== this.#drawn || this.#renamed) return;
+    // An item that is replaced while it is pressed gets no click.
+    this.#late = this.#pressed;
+    if (drawing !== this.#drawn || this.#renamed || this.#late) return;
     const shown = found ? chats.filter(({ id }) => found.has(id)) : chats;
     const focused = document.activeElement?.closest("#chats-list li")?.dataset.id;
     const within = document.activeElement?.className;
@@ -60,6 +67,13 @@ class ChatList {
     byId("room").inert = drawer && open;
     document.querySelector("header").inert = drawer && open;
     if (drawer && open) byId("chats-close").focus();
+  }
+
+  /** The click of a press comes before the next frame. */
+  #release() {
+    this.#pressed = false;
+    if (this.#late) requestAnimationFrame(() => this.draw());
+    this.#late = false;
   }
 
   #begin() {
