@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +137,26 @@ def _logging_restored() -> Iterator[None]:
             # Only where it changed: `setLevel` empties the caches of all loggers.
             logger.setLevel(level)
         logger.handlers[:], logger.propagate = handlers, propagate
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _earlier_threads(_logging_as_before_the_module: None) -> frozenset[threading.Thread]:
+    """The threads that earlier modules left, before this one's fixtures start any."""
+    return frozenset(threading.enumerate()) - {threading.current_thread()}
+
+
+@pytest.fixture
+def caplog(
+    caplog: pytest.LogCaptureFixture, _earlier_threads: frozenset[threading.Thread]
+) -> Iterator[pytest.LogCaptureFixture]:
+    """pytest's, without lines of threads that earlier modules left: a replica's last words may come late."""
+
+    def is_ours(_record: logging.LogRecord) -> bool:
+        return threading.current_thread() not in _earlier_threads
+
+    caplog.handler.addFilter(is_ours)
+    yield caplog
+    caplog.handler.removeFilter(is_ours)
 
 
 @pytest.fixture(scope="session")
