@@ -84,7 +84,9 @@ def parse_rules(kind: type[R], text: str) -> Sequence[R]:
         error = exc.errors(include_url=False)[0]
         place = [str(each + 1) if isinstance(each, int) else each for each in error["loc"]]
         where = f"in rule {' '.join(place)}: " if place else ""
-        raise ValueError(where + error["msg"].removeprefix("Input should be ")) from exc
+        # The caller begins its sentence with "expected", as the checks of the rules do.
+        wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, expected ")
+        raise ValueError(where + wanted) from exc
 
 
 class _Loader(yaml.BaseLoader):
