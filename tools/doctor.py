@@ -78,7 +78,8 @@ def diagnose(options: argparse.Namespace, load: Callable[[], Settings]) -> Itera
         settings = load()
         container = Container(settings)
     except (SettingsError, ValueError) as exc:
-        yield Finding("settings", "failed", str(exc), "correct it in the environment or in .env")
+        remedy = "correct the setting in the environment or in .env, or the file that it names"
+        yield Finding("settings", "failed", str(exc), remedy)
         return
     try:
         yield from _masked(_settings(settings), settings.secrets)

@@ -152,6 +152,18 @@ def test_a_wrong_setting_is_the_only_line(capsys: pytest.CaptureFixture[str]) ->
     assert last == "1 checks: 0 ok, 0 off, 0 to look at, 1 failed"
 
 
+def test_a_broken_file_of_rules_is_named_with_its_remedy(tmp_path: Path) -> None:
+    """The file is what has to be corrected; the setting that names it is right."""
+    rules = tmp_path / "quotas.yaml"
+    rules.write_text("- {questions: 5/week}", "utf-8")
+    env = settings_for(NO_REDIS, QUOTAS_FILE=str(rules))
+
+    (finding,) = doctor.diagnose(doctor._options([]), lambda: settings_of(env))
+
+    assert f"QUOTAS_FILE='{rules}' is wrong: expected in rule 1 questions: such as 50/day" in finding.text
+    assert "the file that it names" in finding.remedy
+
+
 def test_a_secret_in_an_error_message_is_masked(tmp_path: Path) -> None:
     """A secret in an error message of a server is printed as ***."""
     env = settings_for(NO_REDIS, AUTH_MODE="external", AUTH_SERVICE_URL="http://127.0.0.1:1/")
