@@ -12,7 +12,10 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from config.errors import SettingsError
+from config.problems import Invalid, Problem
 
+#: Ending of the variable that names a file with a setting's value.
+FILE = "_FILE"
 #: Prefixes of the product's variables; an unknown name with one of them is probably a typo.
 PREFIXES = (
     "WECHAT_", "DIFY_", "STREAM_", "REDIS_", "MYSQL_", "AUTH_", "BATCH_", "WEBSOCKET_", "LOG_", "RATE_LIMIT_",
@@ -35,6 +38,35 @@ def read_environment(env: Mapping[str, str], env_file: str | None) -> dict[str, 
     """
     pairs = [*_file_variables(env_file), *env.items()]
     return {name: value.strip() for name, value in pairs if value.strip() and not _is_service_variable(name, value)}
+
+
+def with_files(given: Mapping[str, str], known: Iterable[str]) -> dict[str, str]:
+    """Return the variables, with `NAME_FILE` of each known name replaced by `NAME` and that file's content.
+
+    Contents are stripped as values are, and an empty file counts as not set.
+
+    Raises:
+        Invalid: a file cannot be read, or both `NAME` and `NAME_FILE` are set.
+    """
+    made, problems = dict(given), []
+    for name in known:
+        path = made.pop(name + FILE, None)
+        if path is None:
+            continue
+        if name in made:
+            problems.append(Problem(name + FILE, path, f"nothing, because {name} is set: it is one or the other"))
+            continue
+        try:
+            content = Path(path).read_text(encoding="utf-8-sig").strip()
+        except (OSError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or "no UTF-8"
+            problems.append(Problem(name + FILE, path, f"a UTF-8 file that holds {name} ({reason})"))
+            continue
+        if content:
+            made[name] = content
+    if problems:
+        raise Invalid(problems)
+    return made
 
 
 def _file_variables(env_file: str | None) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from config import rules
 from config.addresses import on_cluster, redis_address, sql_address
 from config.apps import app_problems, named_app
 from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
-from config.environment import read_environment, unknown_names
+from config.environment import FILE, read_environment, unknown_names, with_files
 from config.fields import Group, named_key
 from config.groups import (
     AuthSettings,
@@ -161,17 +161,19 @@ class Settings(
 def load_settings(env: Mapping[str, str] | None = None, env_file: str | None = ".env") -> Settings:
     """Read and check the configuration: environment variables override those of the `.env` file, if it exists.
 
+    `NAME_FILE` names a file that holds the value of `NAME`.
     `env` replaces the process's environment; `env_file=None` reads no file.
 
     Raises:
         SettingsError: a value is missing or wrong; the message is one line with the variable, its value and the
             expected value.
     """
-    given = read_environment(os.environ if env is None else env, env_file)
     known = [field.upper() for field in Settings.model_fields]
+    given = with_files(read_environment(os.environ if env is None else env, env_file), known)
     settings = validated(Settings, {name.lower(): given[name] for name in known if name in given})
     _check(settings)
-    settings._warnings = (*unknown_names(given, known), *rules.warnings(settings))
+    names = [*known, *(name + FILE for name in known)]
+    settings._warnings = (*unknown_names(given, names), *rules.warnings(settings))
     return settings
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 
 from config.addresses import bracketed
-from config.environment import read_environment
+from config.environment import read_environment, with_files
 from config.errors import SettingsError
 from config.settings import Settings
 
@@ -120,7 +120,7 @@ def service_url(url: str) -> str:
 def local_url() -> str:
     """Return the address of the service with this folder's settings: HOST and PORT of the environment or `.env`."""
     with suppress(SettingsError):
-        given = read_environment(os.environ, ".env")
+        given = with_files(read_environment(os.environ, ".env"), ("HOST", "PORT"))
         host = given.get("HOST", "")
         reached = "127.0.0.1" if host in ("", "0.0.0.0", "::", "[::]") else bracketed(host.strip("[]"))
         return f"http://{reached}:{given.get('PORT', LOCAL_PORT)}"

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from bootstrap.container import Container
 from config import groups, rules
-from config.environment import read_environment
+from config.environment import FILE, read_environment
 from config.errors import SettingsError
 from config.problems import MASK, is_secret
 from config.settings import Settings, load_settings
@@ -36,6 +36,8 @@ HEAD = {
 
 Every setting, from the environment or `.env`; the environment wins, and an empty value counts as not set. `demo.env`
 has all of them in the same order. A wrong or missing value stops the start with one line that names the variable.
+Each may also be in a file: `ADMIN_TOKEN_FILE=/run/secrets/admin_token` sets `ADMIN_TOKEN` to that file's content, without
+white space around it. Both set, or a file that cannot be read, stops the start; an empty file counts as not set.
 Variables marked ◌ are checked and otherwise have no effect in this version.
 
 This page is made by `{COMMAND}`. [中文](settings.zh-CN.md)
@@ -43,7 +45,9 @@ This page is made by `{COMMAND}`. [中文](settings.zh-CN.md)
     "zh": f"""# 设置
 
 全部设置均来自环境变量或 `.env` 文件；环境变量优先，空值视为未设置。`demo.env` 按相同顺序列出全部变量。
-值错误或缺失时，启动会中止，并用一行提示指出相应的变量。标有 ◌ 的变量会被校验，但在当前版本中没有其他作用。
+值错误或缺失时，启动会中止，并用一行提示指出相应的变量。每项也可以写在文件里：
+`ADMIN_TOKEN_FILE=/run/secrets/admin_token` 表示 `ADMIN_TOKEN` 的值是该文件的内容，首尾空白会去掉。两者同时设置，
+或文件无法读取时，启动会中止；空文件视为未设置。标有 ◌ 的变量会被校验，但在当前版本中没有其他作用。
 
 本页由 `{COMMAND}` 生成。[English](settings.md)
 """,
@@ -59,7 +63,7 @@ COMMON_TITLE = {"en": "The fifteen that nearly every deployment sets", "zh": "�
 
 DEMO_HEAD = """\
 # Every setting with its default. Copy this file to .env, fill in the four lines marked FILL IN, and start.
-# An empty value counts as not set. The environment goes before this file.
+# An empty value counts as not set. The environment goes before this file. NAME_FILE=PATH reads NAME from a file.
 """
 #: The settings that a copy of `demo.env` has to fill in, with an example that is not accepted as a value.
 FILL_IN = {
@@ -148,7 +152,7 @@ def print_effective(*, as_json: bool) -> int:
 
 
 def effective() -> Iterator[dict[str, str]]:
-    """Yield `{name, value, from}` of each setting; `from` is environment, .env or default.
+    """Yield `{name, value, from}` of each setting; `from` is environment, .env, file or default.
 
     Raises:
         SettingsError: a value is missing or wrong.
@@ -158,6 +162,11 @@ def effective() -> Iterator[dict[str, str]]:
     for name in (name for section in SECTIONS for name in section.names):
         value = getattr(settings, name)
         source = next((source for source, names in given.items() if name.upper() in names), "default")
+        if any(name.upper() + FILE in names for names in given.values()):
+            # An empty file counts as not set.
+            source = (
+                "default" if value == Settings.model_fields[name].get_default(call_default_factory=True) else "file"
+            )
         # Of a secret only whether there is one; a default is no secret.
         masked = is_secret(Settings, name) and source != "default"
         yield {"name": name.upper(), "value": MASK if masked else written(value), "from": source}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from config.bots import DEFAULT_BOT, BotSettings
-from config.environment import read_environment
+from config.environment import read_environment, with_files
 from config.errors import SettingsError
 from config.problems import validated
 from config.settings import Settings
@@ -21,7 +21,7 @@ def bot_of(env: Mapping[str, str], name: str, env_file: str | None = ".env") -> 
     Raises:
         SettingsError: there is no such bot, or its keys are missing or wrong.
     """
-    given = read_environment(env, env_file)
+    given = with_files(read_environment(env, env_file), (field.upper() for field in Settings.model_fields))
     bots = validated(Settings, {key.lower(): value for key, value in given.items() if key.startswith("WECHAT_")}).bots
     bot = bots.get(name)
     if bot is None and name != DEFAULT_BOT:

@@ -82,6 +82,19 @@ def test_each_value_is_shown_with_its_source_and_no_secret(capsys: Printed, monk
     assert [one["name"] for one in shown] == [one["name"] for one in tool.described()]
 
 
+def test_a_value_from_a_file_is_shown_as_one(home: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its source is the file, a secret is masked, and an empty file leaves the default."""
+    for name, content in (("LOCALE", "en\n"), ("API_KEYS", "a-fake-key\n"), ("SECRET_KEY", "\n"), ("PORT", "5009\n")):
+        (home / name).write_text(content)
+        monkeypatch.setenv(f"{name}_FILE", str(home / name))
+
+    assert tool.main(["--effective"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert {"file         LOCALE=en", "file         API_KEYS=***", "default      SECRET_KEY="} <= set(lines)
+    assert local_url() == "http://127.0.0.1:5009"
+
+
 def test_a_wrong_setting_has_no_effective_values(home: Path, capsys: Printed) -> None:
     (home / ".env").write_text("PORT=x\n")
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from config.environment import available_cpus, read_environment
+from config.environment import available_cpus, read_environment, with_files
 from config.errors import SettingsError
-from tests.support.settings_values import settings
+from config.settings import Settings
+from tests.support.settings_values import LEAST, refusal, settings
+
+NAMES = [field.upper() for field in Settings.model_fields]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,64 @@ KUBERNETES = {
     "MYSQL_SERVICE_SERVICE_PORT": "3306",
     "MYSQL_PORT": "tcp://10.0.0.3:3306",
 }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_read_from_a_file(name: str, tmp_path: Path) -> None:
+    """`NAME_FILE` sets `NAME` to the file's content without its last line break; a file and a value are an error."""
+    file = tmp_path / "value"
+    file.write_bytes(b"the value\r\n")
+    named, gone, folder = {f"{name}_FILE": str(file)}, {f"{name}_FILE": str(tmp_path / "gone")}, {f"{name}_FILE": "/"}
+
+    assert f"{name}_FILE" not in NAMES
+    assert with_files(named, NAMES) == {name: "the value"}
+    assert refusal(**named, **{name: "other"}) == (
+        f"{name}_FILE={str(file)!r} is wrong: expected nothing, because {name} is set: it is one or the other"
+    ).replace(str(file), shortened(file))
+    for wrong, reason in ((gone, "No such file or directory"), (folder, "Is a directory")):
+        assert refusal(**{name: ""}, **wrong).endswith(f"is wrong: expected a UTF-8 file that holds {name} ({reason})")
+
+
+def shortened(path: Path) -> str:
+    """Return a path as error lines show it."""
+    return str(path) if len(str(path)) <= 80 else str(path)[:80] + "…"
+
+
+def test_files_work_like_values(tmp_path: Path) -> None:
+    """Lists, numbers and a byte order mark are read; an empty file and an empty path count as not set."""
+    keys, port, empty = tmp_path / "keys", tmp_path / "port", tmp_path / "empty"
+    keys.write_text("one-key,shop=other-key\n")
+    port.write_bytes("5005\n".encode("utf-8-sig"))
+    empty.write_text("\n")
+
+    found = settings(
+        API_KEYS_FILE=str(keys), PORT="", PORT_FILE=str(port), SECRET_KEY_FILE=str(empty), LOCALE="en", LOCALE_FILE=""
+    )
+
+    assert [key.get_secret_value() for key in found.api_keys] == ["one-key", "shop=other-key"]
+    assert (found.port, found.secret_key, found.locale, found.warnings) == (5005, (), "en", ())
+
+
+def test_wrong_files_stop_the_start_with_one_line(tmp_path: Path) -> None:
+    """The line names each of them, also one that is no text; a required setting's empty file leaves it missing."""
+    binary, empty = tmp_path / "b", tmp_path / "e"
+    binary.write_bytes(b"\xff\xfe\x00")
+    empty.touch()
+
+    assert refusal(ADMIN_TOKEN_FILE="/gone", API_KEYS_FILE=str(binary)) == (
+        "ADMIN_TOKEN_FILE='/gone' is wrong: expected a UTF-8 file that holds ADMIN_TOKEN (No such file or directory) "
+        "(also: API_KEYS_FILE)"
+    )
+    assert refusal(API_KEYS_FILE=str(binary)).endswith("a UTF-8 file that holds API_KEYS (no UTF-8)")
+    without = {**LEAST, "DIFY_API_KEY": "", "DIFY_API_KEY_FILE": str(empty)}
+    assert refusal(**without).startswith("DIFY_API_KEY is missing")
+
+
+def test_a_misspelt_name_of_a_file_warns() -> None:
+    """The name of a file is known for each setting, and for nothing else."""
+    assert settings(WECHAT_TOKN_FILE="/gone").warnings == (
+        "WECHAT_TOKN_FILE is not a setting and has no effect; did you mean WECHAT_TOKEN_FILE?",
+    )
 
 
 def test_kubernetes_service_variables_are_ignored() -> None:
