@@ -39,7 +39,8 @@ class BotSettings(Group):
     welcome: str = ""
     mode: str = "callback"
     bot_id: str = ""
-    bot_secret: SecretStr | None = None
+    #: The Secrets of the long connection; the first one subscribes.
+    secrets: tuple[str, ...] = Field((), repr=False)
     ws_url: str = ""
     ws_retry: float = 0
     ws_frame_seconds: float = 1
@@ -64,7 +65,7 @@ def bot_settings(
     name: str, wecom: WeComSettings, provider: ProviderSettings, *, corp: str = "", api: bool = False
 ) -> BotSettings:
     given = {field.removeprefix("wechat_"): getattr(wecom, field) for field in WeComSettings.model_fields}
-    tokens, aes_keys = given.pop("token"), given.pop("encoding_aes_key")
+    tokens, aes_keys, secrets = (given.pop(field) for field in ("token", "encoding_aes_key", "bot_secret"))
     given["answer_seconds"] = given["answer_seconds"] or ANSWER_SECONDS[wecom.wechat_mode]
     return BotSettings(
         name=name,
@@ -72,6 +73,7 @@ def bot_settings(
         api=api,
         tokens=tuple(token.get_secret_value() for token in tokens),
         aes_keys=tuple(key.get_secret_value() for key in aes_keys),
+        secrets=tuple(secret.get_secret_value() for secret in secrets),
         provider=provider,
         **given,
     )

@@ -169,8 +169,10 @@ class WeComSettings(Group):
         "the bot's own id; websocket mode needs it, callbacks of another bot are refused when it is set",
         "机器人的 id；websocket 模式必填，填写后其他机器人的回调会被拒绝",
     )
-    wechat_bot_secret: Token | None = setting(
-        None, "the Secret of the long connection, for websocket mode", "长连接的 Secret，用于 websocket 模式"
+    wechat_bot_secret: Tokens = setting(
+        (),
+        "the Secret of the long connection, for websocket mode; a list: the first subscribes, all find and open data",
+        "长连接的 Secret，用于 websocket 模式；可填列表：用第一个订阅，全部可用于查找和解密数据",
     )
     wechat_ws_url: WsUrl = setting(
         "wss://openws.work.weixin.qq.com",
@@ -424,7 +426,9 @@ class ProviderSettings(Group):
         "Bearer", "first word of Dify's Authorization header", "Dify 的 Authorization 头的第一个词"
     )
     dify_api_key: ApiKeys = setting(
-        (), "key of the Dify app; a list: the first is used", "Dify 应用的密钥；可填列表：使用第一个"
+        (),
+        "key of the Dify app; a list: the first is sent, the last names the app's conversations",
+        "Dify 应用的密钥；可填列表：发送第一个，最后一个用于命名该应用的对话",
     )
     dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
         "app_key",

@@ -220,7 +220,7 @@ def _bot(bot: BotSettings, stream_ttl: float, where: str) -> Iterator[Problem]:
     needed: dict[str, dict[str, object]] = {
         # An empty token in a list would accept signatures that anybody can make.
         "callback": {"WECHAT_TOKEN": bot.tokens and all(bot.tokens), "WECHAT_ENCODING_AES_KEY": bot.aes_keys},
-        "websocket": {"WECHAT_BOT_ID": bot.bot_id, "WECHAT_BOT_SECRET": bot.bot_secret},
+        "websocket": {"WECHAT_BOT_ID": bot.bot_id, "WECHAT_BOT_SECRET": bot.secrets and all(bot.secrets)},
     }
     for name, value in needed[bot.mode].items():
         if not value:

@@ -152,7 +152,7 @@ class Settings(
         providers = (*(bot.provider for bot in self.bots.values()), *self.app_providers.values())
         holders: list[Group] = [self, *providers, *self.bots.values()]
         fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
-        keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
+        keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys, *bot.secrets))
         tokens = [token for *_, token in self.administrators]
         tokens += [named_key(key.get_secret_value())[1] for key in self.api_keys]
         return tuple({*keys, *tokens, *(text for value in fields for text in _secret_texts(value))} - {""})

@@ -36,8 +36,9 @@ HEAD = {
 
 Every setting, from the environment or `.env`; the environment wins, and an empty value counts as not set. `demo.env`
 has all of them in the same order. A wrong or missing value stops the start with one line that names the variable.
-Each may also be in a file: `ADMIN_TOKEN_FILE=/run/secrets/admin_token` sets `ADMIN_TOKEN` to that file's content, without
-white space around it. Both set, or a file that cannot be read, stops the start; an empty file counts as not set.
+Each may also be in a file: `ADMIN_TOKEN_FILE=/run/secrets/admin_token` sets `ADMIN_TOKEN` to that file's content,
+without white space around it. Both set, or a file that cannot be read, stops the start; an empty file
+counts as not set.
 Variables marked ◌ are checked and otherwise have no effect in this version.
 
 This page is made by `{COMMAND}`. [中文](settings.zh-CN.md)

@@ -89,9 +89,8 @@ class Keys:
 
 
 def _of_bot(purpose: str, bot: BotSettings) -> list[bytes]:
-    """Derive keys of the bot's AES keys; of a bot without any, which is one of the long connection, of its Secret."""
-    secret = bot.bot_secret.get_secret_value().encode() if bot.bot_secret else b""
-    secrets = [decode_aes_key(key) for key in bot.aes_keys] or ([secret] if secret else [])
+    """Derive keys of the bot's AES keys; of a bot without any, which is one of the long connection, of its Secrets."""
+    secrets = [decode_aes_key(key) for key in bot.aes_keys] or [secret.encode() for secret in bot.secrets]
     return [derive(secret, purpose) for secret in secrets]
 
 

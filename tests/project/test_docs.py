@@ -100,7 +100,8 @@ def test_settings_marked_as_without_effect_are_not_read() -> None:
     bots = {setting for name in re.findall(r"\bbot\.(\w+)", code) for setting in (name, f"wechat_{name}")}
     assert not marked & (read | bots)
     # Read under another name: an alias, a bot's tokens, a template's groups.
-    indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}
+    indirect = {"wechat_token", "wechat_encoding_aes_key", "wechat_bot_secret", "dify_api_key", "dify_api_url"}
+    indirect |= {"mock_mode", "use_mock_rag"}
     assert set(Settings.model_fields) - marked - read - bots <= indirect
 
 

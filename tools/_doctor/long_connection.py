@@ -105,7 +105,7 @@ def _tried(check: str, bot: BotSettings, store: LeaseStore) -> Finding:
 
 
 def _subscribed(check: str, bot: BotSettings, fence: int) -> Finding:
-    secret = bot.bot_secret.get_secret_value() if bot.bot_secret else ""
+    secret = next(iter(bot.secrets), "")
     with _connected(bot, fence) as link:
         ack = link.request(SUBSCRIBE, {"bot_id": bot.bot_id, "secret": secret}, seconds=REPLY)
         if ack.errcode:

@@ -35,7 +35,8 @@ AuthMode = Literal["app_key", "user_token"]
 class DifyCredential:
     """The Authorization header of an app."""
 
-    #: The first key is used; in the mode `user_token` it is the bot code that precedes the user's token.
+    #: The first key is sent; in the mode `user_token` it is the bot code that precedes the user's token. The last key
+    #: names the app in Redis, so that a new first key of the same app keeps its conversations.
     api_keys: Sequence[str] = field(repr=False)
     mode: AuthMode = "app_key"
     prefix: str = "Bearer"
@@ -43,6 +44,10 @@ class DifyCredential:
     @property
     def code(self) -> str:
         return next((key for key in self.api_keys if key), "")
+
+    @property
+    def name(self) -> str:
+        return next((key for key in reversed(self.api_keys) if key), "")
 
     @property
     def own(self) -> str:
@@ -97,7 +102,7 @@ class DifyProvider(BaseRAGProvider):
         self.files_root = urls.root.removesuffix("/v1")
         self.suggest = SuggestedQuestions(self._service, authorization=credential.of_user, user=user).after
         self.forms = DifyForms(self._service, authorization=credential.of_user, user=user, timeouts=timeouts)
-        self.app = hashlib.sha256(f"{urls.root}\n{credential.code}".encode()).hexdigest()[:12]
+        self.app = hashlib.sha256(f"{urls.root}\n{credential.name}".encode()).hexdigest()[:12]
 
     def opening(self) -> Opening:
         return read_opening(self._service, self._credential.own)

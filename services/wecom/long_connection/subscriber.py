@@ -359,5 +359,4 @@ class LongConnections:
 
 
 def _address(bot: BotSettings) -> BotAddress:
-    secret = bot.bot_secret.get_secret_value() if bot.bot_secret else ""
-    return BotAddress(bot.name, bot.ws_url, bot.bot_id, secret, bot.ws_retry)
+    return BotAddress(bot.name, bot.ws_url, bot.bot_id, next(iter(bot.secrets), ""), bot.ws_retry)

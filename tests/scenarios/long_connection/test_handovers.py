@@ -18,12 +18,13 @@ from services.wecom.long_connection.lease_store import LEASE
 from services.wecom.long_connection.protocol import PING
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.subscribed_fleet import TIMEOUT, SubscribedFleet
-from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
-from tests.support.replicas import settings_for
+from tests.support.long_connection.bots import BOT_ID, SECRET, bot_server, websocket_settings
+from tests.support.replicas import Replica, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(240)]
 
+NEW_SECRET = "another-fake-secret-of-tests"
 #: Seconds between two messages.
 EVERY = 0.1
 
@@ -32,7 +33,7 @@ EVERY = 0.1
 def subscribed(folder: Path, count: int, **changes: str) -> Iterator[SubscribedFleet]:
     """Run so many replicas during the block: one worker is subscribed, and another one would take over."""
     with RedisServer() as server, server.client() as client, bot_server() as wecom:
-        settings = settings_for(server.url(), **websocket_settings(wecom), **changes)
+        settings = settings_for(server.url(), **websocket_settings(wecom, **changes))
         with fleet(count, settings, folder) as replicas:
             stage = SubscribedFleet(client, wecom, replicas)
             stage.wait_subscribed()
@@ -107,6 +108,30 @@ def test_a_reload_drops_no_message(tmp_path: Path) -> None:
             wait_until(lambda: not former & set(replica.workers), TIMEOUT)
 
         assert stage.subscriptions > 1
+        check_answered(stage, writers.sent)
+
+
+def reload(stage: SubscribedFleet, replica: Replica) -> None:
+    """Reload a replica with two workers, and wait until one of its new workers is subscribed."""
+    before, former = stage.subscriptions, set(replica.workers)
+    replica.signal(signal.SIGHUP)
+    wait_until(lambda: not former & set(replica.workers), TIMEOUT)
+    stage.wait_subscribed(before + 1)
+
+
+@pytest.mark.full
+def test_a_renewed_secret_drops_no_message(tmp_path: Path) -> None:
+    """WeCom's console renews the Secret, a reload puts it before the former one, and another one removes that."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    with subscribed(tmp_path, 1, WORKERS="2", WECHAT_BOT_SECRET="", WECHAT_BOT_SECRET_FILE=str(file)) as stage:
+        (replica,) = stage.replicas.members
+        with Writers(stage, 50) as writers:
+            stage.wecom.bots[BOT_ID].secret = NEW_SECRET
+            for secrets in (f"{NEW_SECRET},{SECRET}", NEW_SECRET):
+                file.write_text(secrets)
+                reload(stage, replica)
+
         check_answered(stage, writers.sent)
 
 

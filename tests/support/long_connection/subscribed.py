@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import SecretStr
-
 from channels.wecom.link_socket import open_socket
 from config.bots import BotSettings
 from demo.wecom.long_connection.server import LongConnectionServer
@@ -41,7 +39,7 @@ class SubscribedReplica:
         self.arrived: list[str] = []
         self.links: list[Link] = []
         bot = BotSettings(
-            name=BOT, mode="websocket", bot_id=BOT_ID, bot_secret=SecretStr(secret), ws_url=wecom.url, ws_retry=retry
+            name=BOT, mode="websocket", bot_id=BOT_ID, secrets=(secret,), ws_url=wecom.url, ws_retry=retry
         )
         handlers = LinkHandlers(on_message=self._note, on_event=self._note, serve=(self.links.append,))
         self.connections = LongConnections(

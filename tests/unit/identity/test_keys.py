@@ -64,6 +64,26 @@ def test_a_bot_without_an_aes_key_has_keys_of_its_secret() -> None:
     assert keys_of(streams["it"]) == keys_of(streams["default"]) == (derive_key(AES_KEY, "stream"),)
 
 
+def test_a_renewed_secret_of_a_bot_opens_what_the_former_one_sealed() -> None:
+    """WECHAT_BOT_SECRET is a list: the first makes the names and seals, all of them find and open."""
+
+    def keys(secrets: str) -> Keys:
+        own = {"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "aibHR", "WECHAT_BOT_SECRET": secrets}
+        given = {**own, "WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
+        return Keys(
+            load_settings(settings_for("redis://127.0.0.1:1", **given), None),
+            SecretStore(ScriptRunner(connect("redis://127.0.0.1:1", pool_size=1))),
+        )
+
+    (former,) = keys_of(keys("old-secret").conversations()["default"])
+    (new,) = keys_of(keys("new-secret").conversations()["default"])
+    assert list(keys_of(keys("new-secret,old-secret").conversations()["default"])) == [new, former]
+    assert list(keys_of(keys("new-secret,old-secret").tokens())) == [
+        *keys_of(keys("new-secret").tokens()),
+        *keys_of(keys("old-secret").tokens()),
+    ]
+
+
 @pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_conversation_survives_changes_of_bots_and_keys(
     redis_url: str, before: dict[str, str], after: dict[str, str]

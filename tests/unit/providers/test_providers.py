@@ -16,6 +16,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.mock import MockProvider
 from services.providers.registry import PROVIDERS, build_provider
 from tests.support.made_providers import dify_provider
+from tests.support.settings_values import settings
 from tests.support.texts import KEYS
 from utils.deadline import Deadline
 
@@ -35,6 +36,15 @@ class Parrot(BaseRAGProvider):
 
     def health_check(self) -> bool:
         return True
+
+
+def test_a_new_key_of_dify_keeps_the_name_of_its_app() -> None:
+    """The last key of DIFY_API_KEY names the app's conversations; the first is sent."""
+
+    def app(keys: str) -> str:
+        return build_provider(settings(DIFY_API_KEY=keys).provider, bot="default", pool_size=1, texts=KEYS).app
+
+    assert app("app-fake-new,app-fake-old") == app("app-fake-old") != app("app-fake-new")
 
 
 @pytest.mark.parametrize(
