@@ -91,7 +91,7 @@ def _name(text: str) -> str:
 
 def _create(store: AdminStore, settings: Settings, options: argparse.Namespace) -> int:
     token = new_token()
-    by = _act("token.create", options.name, options.role)
+    by = act_of("tools.admin", "token.create", options.name, options.role)
     if not store.create(options.name, options.role, digest_of(token), by=by):
         print(f"{options.name} has a token already: revoke it first", file=sys.stderr)
         return 1
@@ -102,7 +102,7 @@ def _create(store: AdminStore, settings: Settings, options: argparse.Namespace) 
 
 
 def _revoke(store: AdminStore, _settings: Settings, options: argparse.Namespace) -> int:
-    if not store.revoke(options.name, by=_act("token.revoke", options.name)):
+    if not store.revoke(options.name, by=act_of("tools.admin", "token.revoke", options.name)):
         print(f"{options.name} has no token: python -m tools.admin token list", file=sys.stderr)
         return 1
     _print(options, revoked=options.name)
@@ -132,8 +132,9 @@ def _audit(store: AdminStore, settings: Settings, options: argparse.Namespace) -
     return 0
 
 
-def _act(action: str, object: str, after: str | None = None) -> Act:
-    return Act(f"tools.admin ({_user()})", "admin", "", action, object, None, after)
+def act_of(tool: str, action: str, object: str, after: str | None = None) -> Act:
+    """Return the row of the audit for what this machine's user does with a tool."""
+    return Act(f"{tool} ({_user()})", "admin", "", action, object, None, after)
 
 
 def _user() -> str:

@@ -7,7 +7,8 @@
     forget PERSON      delete what the gateway has of a person, with --yes; without it, count it
 
 Questions are chosen by --since, --until (times of REPORT_TZ; a day is included), --bot, --channel, --person,
---department, --outcome (completed, cancelled, an error's code), --rating (like, dislike, none) and --words.
+--department, --outcome (completed, cancelled, an error's code), --rating (like, dislike, none) and --words. Each look
+and each export is a row of the administrators' audit first (`python -m tools.admin audit`).
 Exit status: 1 if the database or Redis is unreachable, or has no such question.
 """
 
@@ -20,10 +21,12 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
+from services.admin.sql_store import AdminStore
 from services.usage.log_store import NAMES, LogFilter, SqlLogStore, documented
 from tools._log import output
 from tools._log.forget import KINDS, forget
@@ -32,11 +35,14 @@ from tools._log.times import moment, now_in
 from tools._page import printable_field
 from tools._pipes import until_nobody_reads
 from tools._remedies import told
+from tools.admin import act_of
 
 #: The columns of the table.
 SHORT = ("time", "channel", "bot", "person", "department", "outcome", "seconds", "tokens", "rating", "question")
 #: Rows of the table, unless --limit says otherwise.
 TABLE_ROWS = 50
+#: The options that choose questions.
+FILTERS = ("since", "until", "bot", "channel", "person", "department", "outcome", "rating", "words")
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
@@ -129,7 +135,23 @@ def _rows(settings: Settings, options: argparse.Namespace, *, oldest_first: bool
             yield documented(row, said, zone)
 
 
+def _audit(settings: Settings, options: argparse.Namespace, action: str, object: str = "") -> None:
+    """Write into the audit whose words are about to be looked at: the log may have some, whatever QUESTION_LOG is now.
+
+    Raises:
+        SettingsError: --since or --until is no time.
+        StoreUnavailable: the database is away, and nothing may be shown.
+    """
+    if "since" in options:
+        chosen(options, now_in(settings.report_zone))
+    given = {name: value for name in FILTERS if (value := getattr(options, name, ""))}
+    if settings.sql_url is not None:
+        with closing(AdminStore(settings.sql_url.get_secret_value())) as store:
+            store.record(act_of("tools.log", action, object, urlencode(given) or None))
+
+
 def _list(settings: Settings, options: argparse.Namespace) -> None:
+    _audit(settings, options, "questions.read")
     is_table = options.form is None
     most = options.limit if options.limit is not None else TABLE_ROWS if is_table else 0
     rows = output.first(_rows(settings, options), most)
@@ -137,11 +159,13 @@ def _list(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _export(settings: Settings, options: argparse.Namespace) -> None:
+    _audit(settings, options, "questions.export")
     rows = _rows(settings, options, oldest_first=True)
     output.write(rows, options.form or "csv", output=options.output, names=NAMES)
 
 
 def _show(settings: Settings, options: argparse.Namespace) -> None:
+    _audit(settings, options, "question.read", options.id)
     with closing(opened(settings)) as store:
         found = store.row(options.id)
     if found is None:
@@ -158,6 +182,7 @@ def _show(settings: Settings, options: argparse.Namespace) -> None:
 def _gaps(settings: Settings, options: argparse.Namespace) -> None:
     phrases = Path(options.phrases).read_text("utf-8-sig").splitlines() if options.phrases else REFUSALS
     zone = settings.report_zone
+    _audit(settings, options, "questions.read")
     with closing(opened(settings)) as store:
         rows = store.rows(chosen(options, now_in(zone)), oldest_first=True)
         found = groups(found_gaps(rows, phrases))

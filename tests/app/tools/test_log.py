@@ -26,7 +26,7 @@ from services.usage.sql_store import SqlUsageStore
 from tests.support.schema import migrated
 from tests.support.settings_values import settings
 from tests.support.usage import entry
-from tools import log, usage
+from tools import admin, log, usage
 from tools._log.times import moment
 
 NOW = datetime.now(UTC)
@@ -172,6 +172,23 @@ def test_one_question_is_shown(found: Callable[[], Settings], capsys: pytest.Cap
 
     assert log.main(["show", "s9"], load=found) == 1
     assert "s9" in capsys.readouterr().err
+
+
+def test_each_look_at_words_is_in_the_audit(found: Callable[[], Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """A list, one question and an export: by whom, which question or filter, the newest first."""
+    for command in (["list", "--person", "zhangsan"], ["show", "s1"], ["show", "s9"], ["export", "--words", "年假"]):
+        log.main(command, load=found)
+    capsys.readouterr()
+
+    assert admin.main(["audit", "--json"], load=found) == 0
+    rows = list(lines(capsys.readouterr().out))
+    assert [(row["action"], row["object"], row["after"]) for row in rows] == [
+        ("questions.export", "", "words=%E5%B9%B4%E5%81%87"),
+        ("question.read", "s9", None),
+        ("question.read", "s1", None),
+        ("questions.read", "", "person=zhangsan"),
+    ]
+    assert all(row["name"].startswith("tools.log (") for row in rows)
 
 
 #: What would clear a terminal (in seven bits and in eight), hide text, turn its direction, or imitate another field.
