@@ -152,15 +152,16 @@ def test_a_wrong_setting_is_the_only_line(capsys: pytest.CaptureFixture[str]) ->
     assert last == "1 checks: 0 ok, 0 off, 0 to look at, 1 failed"
 
 
-def test_a_broken_file_of_rules_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_a_broken_file_of_rules_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is what has to be corrected; the setting that names it is right."""
-    rules = tmp_path / "quotas.yaml"
-    rules.write_text("- {questions: 5/week}", "utf-8")
-    env = settings_for(NO_REDIS, QUOTAS_FILE=str(rules))
+    (tmp_path / "quotas.yaml").write_text("- {questions: 5/week}", "utf-8")
+    # A long path would be cut in the message.
+    monkeypatch.chdir(tmp_path)
+    env = settings_for(NO_REDIS, QUOTAS_FILE="quotas.yaml")
 
     (finding,) = doctor.diagnose(doctor._options([]), lambda: settings_of(env))
 
-    assert f"QUOTAS_FILE='{rules}' is wrong: expected in rule 1 questions: such as 50/day" in finding.text
+    assert "QUOTAS_FILE='quotas.yaml' is wrong: expected in rule 1 questions: such as 50/day" in finding.text
     assert "the file that it names" in finding.remedy
 
 
