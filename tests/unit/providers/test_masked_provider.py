@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.attachments import AnswerFile, Attached, MediaFile
 from services.errors import AnswerError, StreamBroken
@@ -67,9 +69,9 @@ class Talking(BaseRAGProvider, BaseForms):
         return True
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> BotWords:
-    path = tmp_path / "words.txt"
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> BotWords:
+    path: Path = tmp_path_factory.mktemp("words") / "words.txt"
     path.write_text(f"mask {SECRET}\nrefuse 机密\nnote 竞品\n", "utf-8")
     return BotWords("default", RulesFile("WORDS_FILE", str(path), WordRules.parse))
 
@@ -106,6 +108,27 @@ def test_the_end_of_a_broken_answer_is_not_shown(words: BotWords) -> None:
     answer = ask(MaskedProvider(Talking(Delta("请看密码"), StreamBroken("cut")), words), "问")
 
     assert (answer.text, answer.code) == ("请看", StreamBroken.code)
+
+
+#: Short ones: the word is cut everywhere, and often.
+PIECES = st.lists(st.sampled_from([*SECRET, SECRET, SECRET[:2], SECRET[1:], "好", " \u200b"]), max_size=2).map("".join)
+
+
+# An example takes less than a millisecond.
+@settings(max_examples=500)
+@given(events=st.lists(st.builds(Delta, PIECES) | st.builds(Replacement, PIECES), max_size=12), rest=PIECES)
+def test_no_owner_shows_a_masked_word(words: BotWords, events: list[Delta | Replacement], rest: str) -> None:
+    """Any cut, replacement and break: no moment has the word, and what is looked up afterwards extends the text."""
+    whole = shown = ""
+    for event in events:
+        whole = event.text if isinstance(event, Replacement) else whole + event.text
+    provider = MaskedProvider(Talking(*events, StreamBroken("cut")), words)
+    for seen in ask(provider, "问").events:
+        if isinstance(seen, Delta | Replacement):
+            shown = seen.text if isinstance(seen, Replacement) else shown + seen.text
+            assert words.rules.masked(shown) == shown
+
+    assert words.rules.masked(whole + rest).startswith(shown)
 
 
 def test_what_is_beside_the_text_is_masked(words: BotWords) -> None:
