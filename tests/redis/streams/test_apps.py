@@ -393,7 +393,6 @@ def test_a_callback_costs_what_it_does_without_apps(
         finally:
             for desk in company.desks:
                 desk.close()
-        print(relay.names)
         own, hr = [names for names in relay.names if "open" in names]
 
     assert own == hr
