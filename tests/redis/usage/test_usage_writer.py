@@ -115,6 +115,17 @@ def test_a_row_names_the_app_that_a_rule_chose(replica: Replica, app: str, provi
     assert [row["provider"] for row in rows(replica.url)] == [provider]
 
 
+def test_answers_with_the_same_ids_of_the_provider_are_rows_of_their_own(replica: Replica) -> None:
+    """The key is the stream's id; some providers number their messages anew."""
+    for stream_id in ("s1", "s2"):
+        replica.ends(stream_id, conversation_id="c1", message_id="m1", task_id="t1", run_id="r1")
+
+    replica.writer.work()
+
+    assert [(row["stream_id"], row["message_id"]) for row in rows(replica.url)] == [("s1", "m1"), ("s2", "m1")]
+    assert total(replica.url, "questions", "tokens") == (2, 60)
+
+
 def test_files_have_their_names(replica: Replica) -> None:
     """Of those that a program named by the provider's ids there are only these."""
     replica.ends("s1", question=replace(ASKED, files=("document:1",), file_names=("报告.pdf",)))
@@ -125,12 +136,12 @@ def test_files_have_their_names(replica: Replica) -> None:
     assert [row["files"] for row in rows(replica.url)] == [["报告.pdf"], ["document:1"]]
 
 
-@pytest.mark.every_redis
 def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """Return the lines of the writer: threads of earlier tests may write others."""
     return [record for record in caplog.records if record.name == UsageWriter.__module__]
 
 
+@pytest.mark.every_redis
 def test_a_full_queue_drops_with_a_number(
     runner: ScriptRunner, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
