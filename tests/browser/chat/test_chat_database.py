@@ -236,3 +236,28 @@ def test_a_conversation_has_500_questions(server: FakeServer) -> None:
     page.reload()
     expect(page.locator(".turn")).to_have_count(500)
     expect(page.locator(".turn .words").last).to_have_text("one more")
+
+
+#: Hold the page's database back until `letGo()`.
+HELD = """
+const held = new Promise((done) => (globalThis.letGo = done));
+const { set, ...rest } = Object.getOwnPropertyDescriptor(IDBRequest.prototype, "onsuccess");
+Object.defineProperty(IDBRequest.prototype, "onsuccess", { ...rest, set(taken) {
+  set.call(this, this instanceof IDBOpenDBRequest ? () => held.then(taken) : taken);
+} });
+"""
+
+
+def test_a_question_that_is_asked_before_the_page_is_ready_is_shown(server: FakeServer) -> None:
+    """It belongs to the conversation that is shown once the database is open."""
+    server.page.add_init_script(HELD)
+    server.page.reload()
+    server.page.locator("#question").fill("年假？")
+    server.page.keyboard.press("Enter")
+    expect(server.page.locator("#question")).to_have_value("")
+
+    server.page.evaluate("letGo()")
+
+    expect(server.page.locator(".turn .mine")).to_contain_text("年假？")
+    server.until(lambda: [frame["content"] for frame in server.received[-1]] == ["年假？"])
+    expect(server.page.locator("#chats-list .chat-open")).to_have_attribute("aria-current", "true")

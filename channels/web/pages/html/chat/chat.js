@@ -159,6 +159,8 @@ async function ask(text, files = [], more = {}) {
   const words = text.trim();
   if (!words && !files.length) return;
   speech.hush();
+  // A question that is sent before the page is ready belongs to the conversation that is about to be shown.
+  if (!answers.chat.id) await firstShown;
   if (answers.paused) await openChat(answers.chat.id);
   answers.ask(words, byId("conversation").checked, files, more);
   scrolling.toEnd();
@@ -227,4 +229,4 @@ addEventListener("popstate", openAddress);
 addEventListener("pageshow", (event) => event.persisted && openChat(answers.chat.id));
 
 speakLanguage();
-database.open().then(openAddress);
+const firstShown = database.open().then(openAddress);
