@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     pushes = subscribe_bots(container, messages)
     uploads = file_uploads(container)
     register_sockets(app, container, callers, administrators, uploads)
-    register_admin(app, container, administrators)
+    register_admin(app, container, administrators, version=VERSION)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)
     register_pushes(app, container, callers, pushes)

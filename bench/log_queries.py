@@ -111,6 +111,8 @@ def log_queries(log: SqlLogStore) -> Iterator[tuple[str, Query]]:
     for name, chosen in kinds.items():
         for end, oldest_first in (("", False), (", oldest first", True)):
             yield f"log: {name}{end}", partial(listed, log, LogFilter(**chosen), oldest_first)
+    day = NOW - timedelta(days=1), NOW
+    yield "log: first texts of a day", lambda: log.first_texts(*day, 1_000)
     yield "log: one question", lambda: log.row("d080-stream-0000077")
 
 
@@ -121,6 +123,7 @@ def listed(log: SqlLogStore, chosen: LogFilter, oldest_first: bool) -> list[Any]
 def usage_queries(sums: SqlSumsStore) -> Iterator[tuple[str, Query]]:
     """Yield what `tools.usage` asks."""
     today = NOW.date()
+    yield "usage: people of a day", lambda: sums.people(today)
     for days in (30, 90, 365):
         totals = partial(sums.totals, today - timedelta(days=days - 1), today)
         for by in ("", "day", "department", "day,department", "month,bot", "provider,model", "outcome", "person"):

@@ -9,6 +9,7 @@ from flask import Flask
 
 from bootstrap.container import Container
 from channels.admin.endpoints import admin_blueprint
+from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
 from channels.admin.reports import Reports, reports_blueprint
 from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
@@ -131,11 +132,12 @@ def register_sockets(
     app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def register_admin(app: Flask, container: Container, administrators: Administrators) -> None:
+def register_admin(app: Flask, container: Container, administrators: Administrators, *, version: str) -> None:
     """Register the administrators' API."""
+    running = RunningStreams(container.runner, lease=container.settings.stream_lease)
     blueprint = admin_blueprint(
         administrators,
-        running=RunningStreams(container.runner, lease=container.settings.stream_lease),
+        running=running,
         streams=container.streams,
         cancel=container.gateway.cancel_any,
         audit=container.admin_store,
@@ -145,6 +147,18 @@ def register_admin(app: Flask, container: Container, administrators: Administrat
     log, sums = container.reports or (None, None)
     reports = Reports(administrators, log, sums, container.settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
+    manager = container.manager
+    parts = OverviewParts(
+        log,
+        sums,
+        container.settings.report_zone,
+        running,
+        replica=lambda: ThisReplica(manager.name, version, not container.ready),
+        look=container.health.look,
+        bots=[bot.name for bot in container.settings.bots.values() if bot.mode == "websocket"],
+        lease=container.leases.look,
+    )
+    app.register_blueprint(overview_blueprint(administrators, parts))
 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers, uploads: FileUploads) -> None:

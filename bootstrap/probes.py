@@ -9,7 +9,6 @@ from functools import partial
 from typing import Protocol
 
 from config.bots import DEFAULT_BOT, BotSettings
-from config.errors import LaibaoError
 from config.settings import Settings
 from services.batches.archive import writable
 from services.batches.manager import BatchManager
@@ -85,15 +84,16 @@ def _check_all(stores: Iterable[SqlStore]) -> None:
 
 
 def probe(check: Callable[[], None]) -> Probe:
-    """Return a probe that is True unless the check raises a `LaibaoError`; of a `StoreRefused` it returns the cause."""
+    """Return a probe that is True once the check returns, and of a `StoreRefused` returns the cause.
+
+    Any other error of the check goes on to `Health`, which keeps its cause for administrators.
+    """
 
     def run() -> bool | str:
         try:
             check()
         except StoreRefused as exc:
             return f"refused: {exc}"
-        except LaibaoError:
-            return False
         return True
 
     return run

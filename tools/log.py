@@ -27,6 +27,7 @@ from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.admin.sql_store import AdminStore
+from services.ops.remedies import told
 from services.usage.log_store import NAMES, LogFilter, SqlLogStore, documented
 from tools._log import output
 from tools._log.forget import KINDS, forget
@@ -34,7 +35,6 @@ from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from tools._log.times import moment, now_in
 from tools._page import printable_field
 from tools._pipes import until_nobody_reads
-from tools._remedies import told
 from tools.admin import act_of
 
 #: The columns of the table.

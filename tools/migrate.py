@@ -20,10 +20,10 @@ from pathlib import Path
 
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
+from services.ops.remedies import told
 from services.sql.migrator import Migrator, printed, state_of
 from services.sql.schema import HEAD
 from tools._pipes import until_nobody_reads
-from tools._remedies import told
 
 #: Seconds for which `up` waits for another process that migrates.
 WAIT_SECONDS = 600.0

@@ -24,12 +24,12 @@ import redis
 
 from config.errors import LaibaoError
 from config.settings import Settings, load_settings
+from services.ops.remedies import told
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.listing import StreamRow
 from services.streams.store import StreamStore
 from tools._page import as_json, printable_field
 from tools._pipes import until_nobody_reads
-from tools._remedies import told
 from tools._streams_list import STATUSES, rows_of, table
 
 #: Fields that are never shown: credentials and fingerprints of credentials.

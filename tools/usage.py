@@ -20,11 +20,11 @@ from typing import Any
 from channels.registry import CHANNELS
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
+from services.ops.remedies import told
 from services.usage.sums_store import BY, CHOSEN_BY, SqlSumsStore, Total
 from tools._log import output
 from tools._log.times import moment, now_in
 from tools._pipes import until_nobody_reads
-from tools._remedies import told
 
 #: Days without --since, today included.
 DAYS = 30

@@ -6,7 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from config.errors import LaibaoError
+from services.errors import StoreUnavailable
+from services.ops import remedies
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +19,18 @@ Probe = Callable[[], bool | str]
 #: Seconds a probe's result stays valid, and seconds a report waits for running probes.
 FRESH_SECONDS = 10.0
 WAIT_SECONDS = 2.0
+#: The probes whose causes are those of Redis or SQL.
+STORES = ("redis", "batch_redis", "sql", "batch_processing")
+
+
+class Problem(NamedTuple):
+    """A dependency that does not work."""
+
+    #: The probe's name.
+    name: str
+    #: What is wrong, with the database's or Redis's own words; "unavailable" where no more is known.
+    cause: str
+    remedy: str
 
 
 class Health:
@@ -39,11 +55,21 @@ class Health:
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
         self._results: dict[str, tuple[bool | str, float]] = {}
+        #: By probe, the error of the last run that failed.
+        self._causes: dict[str, str] = {}
         self._running: set[str] = set()
 
     def report(self) -> dict[str, Any]:
         """Return the body of /health. A probe without a result in time counts as failed."""
+        return self._report(self._refresh())
+
+    def look(self) -> tuple[dict[str, Any], list[Problem]]:
+        """Return the body of /health, and what is wrong with its remedies, for administrators only."""
         results = self._refresh()
+        problems = [self._problem(name, ok) for name, ok in results.items() if ok is not True]
+        return self._report(results), problems
+
+    def _report(self, results: Mapping[str, bool | str]) -> dict[str, Any]:
         services = {name: results.get(name) is True for name in self._services}
         word = "not configured" if self._search is None else _word(services["search"])
         return {
@@ -55,6 +81,10 @@ class Health:
             },
             "dependencies": {name: _word(ok) for name, ok in results.items() if name not in services},
         }
+
+    def _problem(self, name: str, ok: bool | str) -> Problem:
+        cause = ok if isinstance(ok, str) else self._causes.get(name, "")
+        return Problem(name, cause or "unavailable", _remedy(name, cause))
 
     def _refresh(self) -> dict[str, bool | str]:
         with self._changed:
@@ -68,13 +98,17 @@ class Health:
             return {n: False if n in late else self._results.get(n, (False, 0.0))[0] for n in self._probes}
 
     def _probe(self, name: str) -> None:
+        cause = ""
         try:
             ok: bool | str = self._probes[name]()
+        except LaibaoError as exc:
+            ok, cause = False, remedies.cause(exc) if isinstance(exc, StoreUnavailable) else str(exc)
         except Exception as exc:
             ok = False
             log.warning("probe failed", extra={"probe": name, "cause": type(exc).__name__})
         with self._changed:
             self._results[name] = (ok, self._clock())
+            self._causes[name] = cause
             self._running.discard(name)
             self._changed.notify_all()
 
@@ -90,3 +124,12 @@ def _word(ok: bool | str) -> str:
     if isinstance(ok, str):
         return ok
     return "ok" if ok else "unavailable"
+
+
+def _remedy(name: str, cause: str) -> str:
+    kind, _, bot = name.partition(":")
+    if kind == "clock":
+        return remedies.CLOCK
+    if kind == "long_connection" and "another program" in cause:
+        return remedies.EVICTED.format(bot=bot)
+    return remedies.remedy_of(cause.removeprefix("refused: ")) if kind in STORES else remedies.DOCTOR

@@ -81,7 +81,12 @@ class StreamManager:
 
     def new_owner(self) -> str:
         """Return an owner's name: the host, the process id, and a random part."""
-        return f"{self._replica}:{os.getpid()}:{secrets.token_hex(4)}"
+        return f"{self.name}:{secrets.token_hex(4)}"
+
+    @property
+    def name(self) -> str:
+        """The replica's name: the host and the process id."""
+        return f"{self._replica}:{os.getpid()}"
 
     def reserve(self) -> str:
         """Reserve a slot for one more stream; return "", or the code of the error if there is none."""

@@ -103,6 +103,13 @@ class SqlLogStore:
         found = self._read(sa.select(LOG).where(LOG.c.stream_id == stream_id))
         return (found[0], self._ratings([stream_id]).get(stream_id, SaidOf())) if found else None
 
+    def first_texts(self, since: datetime, until: datetime, most: int) -> list[float]:
+        """Return the seconds to the first text of the newest answers that have one, `most` at most, the least first."""
+        key = (LOG.c.time.desc(), LOG.c.stream_id.desc())
+        of_span = (LOG.c.time >= since, LOG.c.time < until, LOG.c.first_text_seconds.is_not(None))
+        asked = sa.select(LOG.c.first_text_seconds).where(*of_span).order_by(*key).limit(most)
+        return sorted(self._database.read(lambda connection: list(connection.scalars(asked))))
+
     def close(self) -> None:
         self._database.close()
 

@@ -108,6 +108,11 @@ class SqlSumsStore:
             rows += self._rows(table, first, last, grouped, chosen)
         return _folded(rows, by)
 
+    def people(self, day: date) -> int:
+        """Return how many known persons asked on a day."""
+        asked = sa.select(sa.func.count(DAILY.c.person.distinct())).where(DAILY.c.day == day, DAILY.c.person != "")
+        return self._database.read(lambda connection: connection.scalar(asked)) or 0
+
     def _rows(
         self, table: sa.Table, first: date, last: date, grouped: Sequence[str], chosen: Mapping[str, str]
     ) -> list[Mapping[str, Any]]:

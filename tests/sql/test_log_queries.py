@@ -71,6 +71,21 @@ def test_usage_reads_the_smallest_tables(engine: sa.Engine, sql_url: str) -> Non
     assert "laibao_usage_daily_person" in plans["usage: 365 days of a person by day"]
 
 
+def test_people_of_a_day_are_counted_by_the_sums_of_that_day(engine: sa.Engine, sql_url: str) -> None:
+    """The overview reads neither other days nor the log."""
+    fill(engine, 3650)
+    ((_, query),) = [each for each in queries(sql_url) if each[0] == "usage: people of a day"]
+
+    lines = plan(engine, query)
+
+    assert tables(str(lines)) == {"laibao_usage_daily"}
+    assert "laibao_question_log" not in str(lines)
+    if engine.dialect.name == "sqlite":
+        assert "SEARCH laibao_usage_daily" in str(lines)
+    else:
+        assert {line[3] for line in lines} <= {"ref", "range"}
+
+
 def tables(text: str) -> set[str]:
     return set(re.findall(r"laibao_usage_(?:days|months|daily)\b", text))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import urllib3
 
 from services.errors import ConversationGone, ProviderError
-from tools._remedies import explained
+from services.ops.remedies import explained
 
 if TYPE_CHECKING:
     from tools._dify.talk import DifyTalk

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import requests
 
 from config.bots import BotSettings
+from services.ops.remedies import explained
 from services.wecom.crypto import WXBizJsonMsgCrypt
 from tools._doctor.checks import Finding
-from tools._remedies import explained
 
 #: Seconds WeCom waits for the echo when an administrator saves the callback address.
 LIMIT = 1.0

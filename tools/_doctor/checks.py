@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config.errors import LaibaoError
+from services.ops.remedies import CLOCK
 
 FindingOutcome = Literal["ok", "off", "warning", "failed"]
 #: Seconds one check may take.
@@ -46,10 +47,7 @@ def judge_clock(check: str, whose: str, skew: float, window: float) -> Finding:
     if off <= CLOCK_SECONDS:
         return Finding(check, "ok", f"this machine's clock agrees with {whose}'s within {max(1, round(off))} s")
     text = f"this machine's clock is {off:.0f} s {'behind' if skew > 0 else 'ahead of'} {whose}'s"
-    remedy = (
-        "see which one is wrong (date -u), and let it be set over the network (timedatectl set-ntp true): "
-        f"callbacks that are more than {window:g} s off are refused (WECHAT_TIMESTAMP_WINDOW)"
-    )
+    remedy = f"{CLOCK}: callbacks that are more than {window:g} s off are refused (WECHAT_TIMESTAMP_WINDOW)"
     return Finding(check, "failed" if off > window else "warning", text, remedy)
 
 

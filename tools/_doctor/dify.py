@@ -8,11 +8,11 @@ from contextlib import closing
 
 from config.groups import ProviderSettings
 from services.errors import ProviderError
+from services.ops.remedies import explained
 from services.providers.base import BaseRAGProvider
 from services.providers.client.limits import ClientLimits
 from services.providers.dify.service import DifyService, DifyUrls
 from tools._doctor.checks import TLS, Finding, judge_clock
-from tools._remedies import explained
 
 #: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")

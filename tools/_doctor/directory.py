@@ -7,10 +7,10 @@ from contextlib import closing
 
 from config.bots import BotSettings
 from services.errors import ProviderError
+from services.ops.remedies import explained
 from services.wecom.directory.api_service import BAD_PERSON, ContactsApi, ContactsRefused
 from tools._doctor.checks import BOUND, TLS, Finding
 from tools._doctor.users import NOBODY
-from tools._remedies import explained
 from utils.deadline import Deadline
 
 _APPLICATION = "use the Secret of a self-built application (应用管理, 自建) whose visible range has the bot's users"

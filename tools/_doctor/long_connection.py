@@ -15,6 +15,7 @@ from channels.wecom.link_socket import open_socket
 from config.bots import BotSettings
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
+from services.ops.remedies import EVICTED
 from services.wecom.long_connection.held_lease import HeldLease
 from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
 from services.wecom.long_connection.link import Link
@@ -53,8 +54,7 @@ def _evicted(check: str, bot: BotSettings, state: LeaseState) -> Finding:
     text = f"another program runs this bot since {state.now - state.expires:.0f} s ago, so no replica subscribes it"
     if bot.ws_retry:
         text += f" until {bot.ws_retry:g} s have passed (WECHAT_WS_RETRY)"
-    remedy = f"stop that program, or renew the Secret in WeCom's console; then python -m tools.wecom resume {bot.name}"
-    return Finding(check, "failed", text, remedy)
+    return Finding(check, "failed", text, EVICTED.format(bot=bot.name))
 
 
 def _held(check: str, bot: BotSettings, state: LeaseState) -> Iterator[Finding]:

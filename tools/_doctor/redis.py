@@ -13,11 +13,11 @@ from bootstrap.container import Container
 from bootstrap.probes import clock_window
 from config.addresses import parse_redis_url
 from services.errors import StoreUnavailable
+from services.ops.remedies import REDIS, explained
 from services.redis.store import Call, ScriptRunner, redis_errors, servers
 from services.streams.records import born_finished
 from services.streams.store import stream_keys
 from tools._doctor.checks import Finding, judge_clock
-from tools._remedies import REDIS, explained
 
 #: The oldest major version the product is tested with.
 OLDEST = 6

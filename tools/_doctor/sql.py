@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from config.settings import Settings
 from services.errors import StoreUnavailable
+from services.ops.remedies import SQL, cause, explained
 from services.sql.database import SqlDatabase
 from services.sql.migrator import Migrator, remedy, state_of
 from services.sql.schema import HEAD
 from tools._doctor.checks import Finding
-from tools._remedies import SQL, cause, explained
 
 #: Rights on existing tables.
 ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")

@@ -13,8 +13,8 @@ from config.errors import SettingsError
 from config.settings import Settings
 from services.errors import AuthError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
+from services.ops.remedies import SQL, cause, explained
 from tools._doctor.checks import TLS, Finding
-from tools._remedies import SQL, cause, explained
 
 #: An id that no user has. A query that finds a user with it ignores the id.
 NOBODY = "doctor-nobody-4f1c9e"

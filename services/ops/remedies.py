@@ -1,4 +1,4 @@
-"""What to do about a failure of Redis or SQL: the doctor's remedies, for every tool."""
+"""What to do about what has failed: the doctor's remedies, for every tool and the administrators' page."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ REDIS = (
     ("loading", "Redis still reads its data from disk: wait a moment"),
     ("max number of clients", "raise Redis's maxclients: each process may open REDIS_POOL_SIZE connections"),
 )
+#: The remedy of clocks that differ.
+CLOCK = "see which one is wrong (date -u), and let it be set over the network (timedatectl set-ntp true)"
+#: The remedy of a bot that another program runs; `{bot}` is its name.
+EVICTED = "stop that program, or renew the Secret in WeCom's console; then python -m tools.wecom resume {bot}"
+#: The remedy of everything else.
+DOCTOR = "see `python -m tools.doctor`"
 #: The remedy of a tool that needs tables which are not there.
 _NO_TABLES = "start the gateway once, or run `python -m tools.migrate up`"
 
@@ -53,11 +59,15 @@ def cause(exc: StoreUnavailable) -> str:
     return f"{exc} ({words[-1]})" if words else str(exc)
 
 
+def remedy_of(text: str) -> str:
+    """Return what to do about a failure of SQL or Redis, by its `cause`."""
+    tables = (("1146", _NO_TABLES), ("no such table", _NO_TABLES))
+    return explained(text, (*tables, *SQL) if text.startswith("SQL") else REDIS, DOCTOR)
+
+
 def told(exc: Exception) -> str:
     """Return the text of a tool's error, with the remedy of one that Redis or SQL caused."""
     if not isinstance(exc, StoreUnavailable):
         return str(exc)
     text = cause(exc)
-    tables = (("1146", _NO_TABLES), ("no such table", _NO_TABLES))
-    remedy = explained(text, (*tables, *SQL) if text.startswith("SQL") else REDIS, "see `python -m tools.doctor`")
-    return f"{text} -> {remedy}"
+    return f"{text} -> {remedy_of(text)}"
