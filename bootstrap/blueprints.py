@@ -31,7 +31,7 @@ from channels.waiting.requests import WaitingQuestions, WaitingRequests
 from channels.web.bodies import UploadSlots
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.pages.docs import docs_blueprint
-from channels.web.pages.pages import index_blueprint, pages_blueprint
+from channels.web.pages.pages import admin_page_blueprint, index_blueprint, pages_blueprint
 from channels.web.rest import RestError
 from config.apps import provider_name
 from config.bots import DEFAULT_BOT
@@ -133,29 +133,31 @@ def register_sockets(
 
 
 def register_admin(app: Flask, container: Container, administrators: Administrators, *, version: str) -> None:
-    """Register the administrators' API."""
-    running = RunningStreams(container.runner, lease=container.settings.stream_lease)
+    """Register the administrators' API and page."""
+    settings = container.settings
+    app.register_blueprint(admin_page_blueprint(administrators, texts=container.texts, app_name=settings.app_name))
+    running = RunningStreams(container.runner, lease=settings.stream_lease)
     blueprint = admin_blueprint(
         administrators,
         running=running,
         streams=container.streams,
         cancel=container.gateway.cancel_any,
         audit=container.admin_store,
-        secure=(container.settings.public_url or "").startswith("https://"),
+        secure=(settings.public_url or "").startswith("https://"),
     )
     app.register_blueprint(blueprint)
     log, sums = container.reports or (None, None)
-    reports = Reports(administrators, log, sums, container.settings.report_zone)
+    reports = Reports(administrators, log, sums, settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
     manager = container.manager
     parts = OverviewParts(
         log,
         sums,
-        container.settings.report_zone,
+        settings.report_zone,
         running,
         replica=lambda: ThisReplica(manager.name, version, not container.ready),
         look=container.health.look,
-        bots=[bot.name for bot in container.settings.bots.values() if bot.mode == "websocket"],
+        bots=[bot.name for bot in settings.bots.values() if bot.mode == "websocket"],
         lease=container.leases.look,
     )
     app.register_blueprint(overview_blueprint(administrators, parts))

@@ -24,8 +24,8 @@ TTL_MARGIN = 60
 BODY_MARGIN = 1024 * 1024
 #: The product's other addresses, which `WS_PATH` must not hide: paths, and beginnings of paths.
 TAKEN_PATHS = (
-    "/", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz", "/realtime",
-    "/ws/chat",
+    "/", "/admin", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz",
+    "/realtime", "/ws/chat",
 )  # fmt: skip
 TAKEN_FOLDERS = ("/api/", "/docs/", "/files/", "/v1/", "/wechat/", "/ws/chat/")
 #: Seconds after which WeCom gives an answer's frame up, by the bot's mode.

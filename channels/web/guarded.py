@@ -124,6 +124,19 @@ class Administrators:
             raise _unauthorized()
         return found
 
+    def has_session(self) -> bool:
+        """Return whether the Flask request has a session, as far as is known while the database is away.
+
+        Raises:
+            AdminRefused: 404 where there are no administrators.
+        """
+        self._exist()
+        cookie = request.cookies.get(COOKIE, "")
+        try:
+            return bool(cookie and self._sessions and self._sessions.find(cookie))
+        except StoreUnavailable:
+            return True
+
     def record(self, who: Administrator, action: str, object: str, **change: str | None) -> None:
         """Write what an administrator is about to do into audit and log.
 

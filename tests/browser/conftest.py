@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from demo.mocks.dify.server import MockDify
 from tests.browser.stage import FLAGS, TIMEOUT
-from tests.support.replicas import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import VIEWER_TOKEN, Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 
 HERE = Path(__file__).parent
@@ -69,6 +69,7 @@ def open_replica(
     folder = tmp_path_factory.mktemp("pages")
     settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
     settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2", "DATABASE_PATH": str(folder / "laibao.db")}
+    settings["ADMIN_TOKENS"] = f"ann:viewer:{VIEWER_TOKEN}"
     env = settings_for(redis_server.url(3), **dify_settings(open_dify.base_url), **settings)
     with replicas(1, env, folder) as (replica,):
         yield replica

@@ -27,6 +27,7 @@ from tests.support.servers.processes import free_port, wait_until
 ROOT = Path(__file__).parents[2]
 TOKEN = "TESTTOKEN0123456789"
 ADMIN_TOKEN = "obviously-fake-admin-token-of-tests"
+VIEWER_TOKEN = "obviously-fake-viewer-token-of-tests"
 AES_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 
 

@@ -92,6 +92,7 @@ def addresses(realtime_path: str) -> tuple[ListedAddress, ...]:
         ListedAddress("GET", "/chat", "chatPage", opens=True),
         ListedAddress("GET", "/realtime", "realtimePage", opens=True),
         ListedAddress("GET", "/batch", "batchPage", opens=True),
+        ListedAddress("GET", "/admin", "adminPage", opens=True),
         ListedAddress("GET", "/docs", "docsPage"),
         ListedAddress("GET", "/docs/assets/<name>", "docsFiles"),
         ListedAddress("GET", "/docs/websocket.json", "socketSchema", opens=True),

@@ -1,4 +1,4 @@
-"""The start, chat, realtime and batch pages: each is one document with a content security policy by hashes.
+"""The pages for people and administrators: each is one document with a content security policy by hashes.
 
 A page is rendered once and is the same for everybody; its content comes later through its socket or REST. It also
 carries the server's sentences in the other language, for a reader who switches: a sentence without gaps by its code,
@@ -20,6 +20,7 @@ from typing import Literal, TypedDict
 from flask import Blueprint, Response, render_template, request
 from markupsafe import Markup
 
+from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestModel, envelope
 from config.texts import FALLBACK, LOCALES, Texts
 from config.texts.requests import ZH_REQUESTS
@@ -79,6 +80,27 @@ def pages_blueprint(*, texts: Texts, app_name: str, ws_path: str) -> Blueprint:
     routes.add_url_rule("/chat", "chat", page("chat/chat.html", CHAT_PATH))
     routes.add_url_rule("/realtime", "realtime", page("realtime/realtime.html", ws_path))
     routes.add_url_rule("/batch", "batch", page("batch/batch.html", ""))
+    return routes
+
+
+def admin_page_blueprint(administrators: Administrators, *, texts: Texts, app_name: str) -> Blueprint:
+    """Return GET /admin: a form for the token or, with a session, the administrators' views.
+
+    It is the same for everybody who is signed in: figures and words come from /api/admin/, which checks the role.
+    """
+    routes = Blueprint("admin_page", __name__, template_folder=str(HTML))
+    admin_errors(routes)
+
+    @cache
+    def rendered(signed_in: bool) -> RenderedPage:
+        return render_page("admin/admin.html", texts=texts, app_name=app_name, socket_path="", signed_in=signed_in)
+
+    @routes.get("/admin")
+    def admin() -> Response:
+        reply = page_reply(rendered(administrators.has_session()))
+        reply.vary.add("Cookie")
+        return reply
+
     return routes
 
 

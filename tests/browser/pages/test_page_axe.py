@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
-from tests.support.replicas import Replica
+from tests.support.replicas import ADMIN_TOKEN, Replica
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -81,6 +81,12 @@ def opens_the_key(page: Page) -> None:
     expect(page.locator("#key-input")).to_be_focused()
 
 
+def signs_in(page: Page) -> None:
+    page.locator("#token").fill(ADMIN_TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_attribute("data-state", "open")
+
+
 def removes(page: Page, css: str) -> None:
     """Remove what /docs repeats: axe would take a minute for all of it."""
     page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
@@ -112,10 +118,12 @@ VIEWS = [
     ("/chat", is_asked_back),
     ("/realtime", says_a_question),
     ("/batch", submits_questions),
+    ("/admin", signs_in),
 ]
 #: Each on a laptop and on a phone; /docs, which takes axe longer, on one of them.
 SIZED = [(*view, size) for size in (LAPTOP, PHONE) for view in VIEWS]
 SIZED += [("/chat", deletes_a_conversation, PHONE), ("/chat", reads_a_passage, LAPTOP)]
+SIZED += [("/admin", lambda page: None, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

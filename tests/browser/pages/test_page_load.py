@@ -20,6 +20,7 @@ MOST_BYTES = 56_000
     ("/chat", "#state[data-state=open]", MOST_REQUESTS, MOST_BYTES),
     ("/realtime", "#state[data-state=open]", MOST_REQUESTS, MOST_BYTES),
     ("/batch", "#state[data-state=open]", MOST_REQUESTS, MOST_BYTES),
+    ("/admin", "#token", MOST_REQUESTS, MOST_BYTES),
     # Swagger UI's script and style, and the document that it shows.
     ("/docs", ".opblock >> nth=0", 4, 500_000),
 ])  # fmt: skip

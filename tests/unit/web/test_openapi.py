@@ -22,7 +22,7 @@ from tests.support.servers.processes import RedisServer
 
 #: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
 NOT_REST = ("/wechat/", "/ws/", "/docs")
-PAGES = ("/chat", "/realtime", "/batch")
+PAGES = ("/chat", "/realtime", "/batch", "/admin")
 
 
 class Colour(StrEnum):

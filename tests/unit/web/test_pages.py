@@ -12,14 +12,22 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from channels.web.guarded import COOKIE, Administrators
 from channels.web.pages.docs import addresses, docs_blueprint
-from channels.web.pages.pages import HTML, finished, index_blueprint, pages_blueprint
+from channels.web.pages.pages import HTML, admin_page_blueprint, finished, index_blueprint, pages_blueprint
 from config.texts import Texts
+from services.admin.sessions import AdminSessions
+from services.admin.tokens import Administrator, AdminTokens, GivenToken
+from services.errors import StoreUnavailable
+from services.identity.guesses import Guesses
 
 ROOT = Path(__file__).parents[3]
 #: What browsers accept when a person opens an address.
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-PAGES = ("/chat", "/realtime", "/batch", "/")
+PAGES = ("/chat", "/realtime", "/batch", "/admin", "/")
+TOKEN = "fake-token-of-ann"
+ADMIN_TOKENS = AdminTokens([GivenToken("ann", "viewer", TOKEN)])
+SESSIONS = AdminSessions(ADMIN_TOKENS, b"k" * 32)
 
 
 def client_for(locale: str = "zh", app_name: str = "来宝") -> FlaskClient:
@@ -31,6 +39,8 @@ def client_for(locale: str = "zh", app_name: str = "来宝") -> FlaskClient:
     app.register_blueprint(
         docs_blueprint(name=app_name, version="1.2.3", realtime_path="/ws/words", texts=Texts(locale))
     )
+    administrators = Administrators(ADMIN_TOKENS, Guesses(), None, sessions=SESSIONS)
+    app.register_blueprint(admin_page_blueprint(administrators, texts=Texts(locale), app_name=app_name))
     client = app.test_client()
     client.environ_base["HTTP_ACCEPT"] = BROWSER
     return client
@@ -165,7 +175,7 @@ def test_each_page_has_its_place_in_the_header(client: FlaskClient, path: str) -
     found = elements(client.get(path).get_data(as_text=True))
 
     marked = [attrs["href"] for tag, attrs in found if tag == "a" and "aria-current" in attrs]
-    assert marked == ([path[1:]] if path != "/" else [])
+    assert marked == ([path[1:]] if path not in ("/", "/admin") else [])
     assert [attrs["href"] for tag, attrs in found if tag == "a"][:5] == ["./", "chat", "realtime", "batch", "docs"]
 
 
@@ -179,6 +189,52 @@ def test_a_page_is_sent_without_what_is_for_readers_of_its_sources(client: Flask
     assert [line for line in lines if line.strip() and line.startswith(("//", "/*", " "))] == []
     code = [line.strip() for line in script if not line.strip().startswith(("//", "/*", "*"))]
     assert set(code) <= set(lines)
+
+
+def test_the_administrators_page_asks_for_the_token_until_there_is_a_session(client: FlaskClient) -> None:
+    """A browser keeps the two apart; a cookie that nobody made is none."""
+    asks, shows = 'data-signed-in="no"', 'data-signed-in="yes"'
+    assert asks in client.get("/admin").get_data(as_text=True)
+    client.set_cookie(COOKIE, "not-a-session")
+    assert asks in client.get("/admin").get_data(as_text=True)
+
+    client.set_cookie(COOKIE, SESSIONS.open(Administrator("ann", "viewer"), TOKEN).cookie)
+    reply = client.get("/admin")
+
+    assert shows in reply.get_data(as_text=True)
+    assert "Cookie" in reply.vary
+
+
+class NoDatabase:
+    """Tokens of a database that is away."""
+
+    def find(self, digest: str) -> Administrator | None:
+        raise StoreUnavailable("SQL failed")
+
+
+def test_an_outage_of_the_database_signs_nobody_out() -> None:
+    """The page shows its views, whose requests say what is wrong."""
+    tokens = AdminTokens([GivenToken("ann", "viewer", TOKEN)], NoDatabase())
+    sessions = AdminSessions(tokens, b"k" * 32)
+    app = Flask("admin")
+    administrators = Administrators(tokens, Guesses(), None, sessions=sessions)
+    app.register_blueprint(admin_page_blueprint(administrators, texts=Texts(), app_name="来宝"))
+    client = app.test_client()
+    client.set_cookie(COOKIE, sessions.open(Administrator("li", "viewer"), "fake-token-of-li").cookie)
+
+    assert 'data-signed-in="yes"' in client.get("/admin").get_data(as_text=True)
+
+
+@pytest.mark.parametrize(("tokens", "ops_port"), [(AdminTokens([]), None), (ADMIN_TOKENS, 9090)])
+def test_there_is_no_administrators_page_without_administrators_and_on_the_public_port(
+    tokens: AdminTokens, ops_port: int | None
+) -> None:
+    """As their API: 404."""
+    app = Flask("admin")
+    administrators = Administrators(tokens, Guesses(), ops_port, sessions=SESSIONS)
+    app.register_blueprint(admin_page_blueprint(administrators, texts=Texts(), app_name="来宝"))
+
+    assert app.test_client().get("/admin").status_code == 404
 
 
 def test_every_icon_that_is_used_exists() -> None:
@@ -217,7 +273,7 @@ def words_of(path: str) -> list[dict[str, str]]:
     return [dict(re.findall(r'^    (\w+):\s+"(.*)",$', one, re.MULTILINE)) for one in found]
 
 
-@pytest.mark.parametrize("page", ["shared", "start", "docs", "chat", "batch", "realtime"])
+@pytest.mark.parametrize("page", ["shared", "start", "docs", "chat", "batch", "realtime", "admin"])
 def test_both_languages_have_the_same_texts(page: str) -> None:
     """Both languages of a page's texts have the same keys, and the same placeholders in each."""
     zh, en = words_of(page)
@@ -228,7 +284,7 @@ def test_both_languages_have_the_same_texts(page: str) -> None:
         assert set(re.findall(r"\{\w+\}", sentence)) == set(re.findall(r"\{\w+\}", en[key])), key
 
 
-@pytest.mark.parametrize("page", ["start", "docs", "chat", "batch", "realtime"])
+@pytest.mark.parametrize("page", ["start", "docs", "chat", "batch", "realtime", "admin"])
 def test_every_text_that_a_page_names_exists(page: str) -> None:
     """Markup and scripts name only keys that have a text."""
     known = {**words_of(page)[0], **words_of("shared")[0]}

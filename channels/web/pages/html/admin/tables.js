@@ -1,0 +1,46 @@
+// Tables, and formats of numbers and times in the page's language.
+
+const language = () => (preferences.locale === "zh" ? "zh-CN" : "en");
+
+const number = (value) => Number(value).toLocaleString(language());
+
+/** Set an element's text if it differs, so that a selection in it stays. */
+function put(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** Format a duration; null is unknown. */
+function duration(seconds) {
+  if (seconds === null) return "–";
+  if (seconds < 90) return word("seconds", { n: Number(seconds.toFixed(seconds < 1 ? 2 : seconds < 10 ? 1 : 0)) });
+  return word("minutes", { n: Math.round(seconds / 60) });
+}
+
+/** Format a number of bytes. */
+function sizeOf(bytes) {
+  return bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
+}
+
+/** Fill a table: `columns` are text keys, `rows` lists of texts; the first cell of a row is its heading. */
+function fillTable(table, columns, rows) {
+  const head = element("tr");
+  for (const key of columns) {
+    const cell = element("th", "", word(key));
+    cell.scope = "col";
+    head.append(cell);
+  }
+  const filledRows = rows.map((texts) => {
+    const row = element("tr");
+    row.append(...texts.map((text, place) => element(place ? "td" : "th", "", text)));
+    row.firstChild.scope = "row";
+    return row;
+  });
+  const parts = [element("thead"), element("tbody")];
+  parts[0].append(head);
+  parts[1].append(...filledRows);
+  // Nothing is touched while nothing has changed: a reader may be in the middle of it.
+  const made = parts.map((part) => part.textContent).join();
+  if (table.dataset.made === made) return;
+  table.dataset.made = made;
+  table.replaceChildren(...parts);
+}

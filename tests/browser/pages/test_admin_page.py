@@ -1,0 +1,122 @@
+"""The administrators' page in Chromium: the token, the day, the answers in progress, and what each role may."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page, expect
+
+from demo.mocks.dify.server import MockDify
+from tests.browser.stage import PHONE, screenshot, tab
+from tests.support.replicas import ADMIN_TOKEN, VIEWER_TOKEN, Replica
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
+
+QUESTION = "年假怎么申请？管理"
+
+
+@pytest.fixture
+def held_dify(open_dify: MockDify) -> Iterator[MockDify]:
+    """The mock Dify, whose answers wait after some pieces until the test ends."""
+    limit = open_dify.limit
+    open_dify.holds_at, open_dify.limit = 8, 600.0
+    yield open_dify
+    open_dify.holds_at, open_dify.limit = None, limit
+
+
+def asks(replica: Replica) -> str:
+    """Ask a question whose answer stays in progress; return its stream."""
+    body = {"query": QUESTION, "stream": True}
+    with requests.post(f"{replica.url}/api/chat", json=body, stream=True, timeout=60) as reply:
+        return str(re.findall(r'"stream_id":"(\w+)"', next(reply.iter_content(4096)).decode())[0])
+
+
+def signs_in(page: Page, replica: Replica, token: str = ADMIN_TOKEN) -> None:
+    page.goto(replica.url + "/admin")
+    page.locator("#token").fill(token)
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_attribute("data-state", "open")
+
+
+@pytest.mark.main_story
+def test_an_administrator_signs_in_and_cancels_an_answer(
+    chromium: Browser, open_replica: Replica, held_dify: MockDify
+) -> None:
+    """The day comes first; the answer in progress grows in its dialog, and leaves the list once it is cancelled."""
+    stream_id = asks(open_replica)
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica)
+        expect(page.locator("#figures dt")).not_to_have_count(0)
+        expect(page.locator("#replicas tbody tr")).not_to_have_count(0)
+
+        page.locator("#views a[data-view=live]").click()
+        row = page.locator(f"#streams tr[data-stream='{stream_id}']")
+        row.get_by_role("button", name="Watch").click()
+        expect(page.locator("#watch-question")).to_have_text(QUESTION)
+        expect(page.locator("#watch-text")).not_to_be_empty()
+        screenshot(page, "admin-watch")
+        page.locator("#watch-close").click()
+        screenshot(page, "admin-live")
+        row.get_by_role("button", name="Cancel").click()
+        screenshot(page, "admin-cancel")
+        page.locator("#confirm-yes").click()
+        expect(row).to_have_count(0)
+
+        # A reload keeps the session, and the view that the address names.
+        page.reload()
+        expect(page.locator("#live")).to_be_visible()
+        page.locator("#sign-out").click()
+        expect(page.locator("#token")).to_be_focused()
+        watch.assert_clean()
+
+
+def test_a_viewer_sees_no_button_that_the_server_would_refuse(
+    chromium: Browser, open_replica: Replica, held_dify: MockDify
+) -> None:
+    """The row is there without buttons; a wrong token opens nothing, and says so in the page's language."""
+    stream_id = asks(open_replica)
+    with tab(chromium, open_replica.url) as (page, watch):
+        page.goto(open_replica.url + "/admin#live")
+        page.locator("#token").fill("obviously-wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#sign-in-failed")).to_have_text("令牌无效，请检查后重试。")
+        page.locator("#token").fill(VIEWER_TOKEN)
+        page.keyboard.press("Enter")
+
+        row = page.locator(f"#streams tr[data-stream='{stream_id}']")
+        expect(row).to_be_visible()
+        expect(row.get_by_role("button")).to_have_count(0)
+        assert watch.foreign == []
+
+
+def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica: Replica) -> None:
+    """The figures that need a database are gone, and the page says why; a late recovery shows by itself."""
+    with tab(chromium, open_replica.url, size=PHONE) as (page, watch):
+        signs_in(page, open_replica)
+        overview = requests.get(
+            f"{open_replica.url}/api/admin/overview", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60
+        ).json()["data"]
+        wrong = {"name": "sql", "cause": "SQL failed: OperationalError 2003", "remedy": "start MySQL"}
+        bot = {"bot": "default", "holder": "pod-1:7", "subscribed": True, "stands_by": False}
+        changed = {
+            **overview,
+            **{"today": None, "last_week": None, "figures_missing": "store_unavailable"},
+            **{"problems": [wrong], "long_connections": [bot]},
+        }
+        reply = json.dumps({"code": 200, "message": "Success", "data": changed})
+        page.route("**/api/admin/overview", lambda route: route.fulfill(body=reply, content_type="application/json"))
+
+        expect(page.locator("#problems li")).to_contain_text("start MySQL")
+        expect(page.locator("#fine")).to_be_hidden()
+        expect(page.locator("#no-figures")).to_be_visible()
+        expect(page.locator("#connections tbody")).to_contain_text("pod-1:7")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        screenshot(page, "admin-problems-phone")
+
+        page.unroute("**/api/admin/overview")
+        expect(page.locator("#problems li")).to_have_count(0)
+        watch.assert_clean()
