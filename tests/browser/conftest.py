@@ -69,7 +69,7 @@ def open_replica(
     folder = tmp_path_factory.mktemp("pages")
     settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
     settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2", "DATABASE_PATH": str(folder / "laibao.db")}
-    settings["ADMIN_TOKENS"] = f"ann:viewer:{VIEWER_TOKEN}"
+    settings |= {"ADMIN_TOKENS": f"ann:viewer:{VIEWER_TOKEN}", "QUESTION_LOG": "full"}
     env = settings_for(redis_server.url(3), **dify_settings(open_dify.base_url), **settings)
     with replicas(1, env, folder) as (replica,):
         yield replica

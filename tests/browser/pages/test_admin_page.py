@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from demo.mocks.dify.server import MockDify
 from tests.browser.stage import PHONE, screenshot, tab
 from tests.support.replicas import ADMIN_TOKEN, VIEWER_TOKEN, Replica
+from tests.support.servers.processes import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -90,7 +91,55 @@ def test_a_viewer_sees_no_button_that_the_server_would_refuse(
         row = page.locator(f"#streams tr[data-stream='{stream_id}']")
         expect(row).to_be_visible()
         expect(row.get_by_role("button")).to_have_count(0)
+        page.locator("#views a[data-view=questions]").click()
+        expect(page.locator("#filter [name=person]")).to_be_visible()
+        expect(page.locator("#filter [name=words]")).to_be_hidden()
         assert watch.foreign == []
+
+
+def is_logged(replica: Replica, words: str) -> bool:
+    reply = requests.get(
+        f"{replica.url}/api/admin/questions",
+        params={"words": words},
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+        timeout=60,
+    )
+    return bool(reply.json()["data"]["questions"])
+
+
+def test_an_admin_finds_a_question_of_the_log_and_reads_it(chromium: Browser, open_replica: Replica) -> None:
+    """By its words; without them its figures alone come, page by page as they are asked for."""
+    question = "出差补贴标准？日志"
+    requests.post(f"{open_replica.url}/api/chat", json={"query": question}, timeout=60)
+    wait_until(lambda: is_logged(open_replica, question), timeout=120.0, every=0.5)
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=questions]").click()
+        expect(page.locator("#log tr")).not_to_have_count(0)
+        expect(page.locator("#log")).not_to_contain_text(question)
+
+        page.locator("#filter [name=words]").fill(question)
+        page.locator("#filter [name=with_words]").check()
+        page.keyboard.press("Enter")
+        expect(page.locator("#log tr")).to_have_count(1)
+        expect(page.locator("#log")).to_contain_text(question)
+        screenshot(page, "admin-questions")
+
+        page.locator("#log button").click()
+        expect(page.locator("#detail-list")).to_contain_text("completed")
+        expect(page.locator("#detail-list")).not_to_contain_text(question)
+        page.locator("#detail-words").click()
+        expect(page.locator("#detail-list")).to_contain_text(question)
+        screenshot(page, "admin-question")
+        page.locator("#detail-close").click()
+
+        page.locator("#filter [name=person]").fill("nobody")
+        page.keyboard.press("Enter")
+        expect(page.locator("#none-found")).to_be_visible()
+        page.locator("#sign-out").click()
+        expect(page.locator("#token")).to_be_visible()
+        expect(page.locator("#log tr")).to_have_count(0)
+        watch.assert_clean()
 
 
 def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica: Replica) -> None:

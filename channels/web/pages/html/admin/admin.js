@@ -5,7 +5,7 @@ const LOOK_MS = 5_000;
 /** Most seconds until the next try after failed ones. */
 const LONGEST = 30;
 const ROLES = ["viewer", "operator", "admin"];
-const VIEWS = { today, live };
+const VIEWS = { today, live, questions };
 
 let session = null;
 let failures = 0;
@@ -20,6 +20,7 @@ function refusalWords({ status, reason, seconds }) {
   if (status === 0) return word("broken");
   if (reason === "stream_unknown") return word("gone");
   if (status === 429) return word("blocked", { time: duration(seconds) });
+  if (status === 422) return word("wrongFilter");
   return word(`why_${status}`) ?? word("failedRequest");
 }
 
@@ -35,6 +36,8 @@ function showRefusal(refused) {
 function signedOut(why = "") {
   session = null;
   round += 1;
+  // What this person has seen is not left for the next one.
+  questions.begin({ refused: showRefusal });
   clearTimeout(timer);
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   byId("desk").hidden = byId("sign-out").hidden = byId("who").hidden = true;
@@ -49,9 +52,14 @@ function signedIn(found) {
   byId("sign-in").hidden = true;
   byId("desk").hidden = byId("sign-out").hidden = byId("who").hidden = byId("state").hidden = false;
   drawWho();
-  live.begin({ may: (role) => ROLES.indexOf(session?.role) >= ROLES.indexOf(role), refused: showRefusal });
+  for (const one of document.querySelectorAll("[data-role]")) one.hidden = !may(one.dataset.role);
+  live.begin({ may, refused: showRefusal });
+  questions.begin({ refused: showRefusal });
   openView();
 }
+
+/** Whether the person has a role; the server checks it again. */
+const may = (role) => ROLES.indexOf(session?.role) >= ROLES.indexOf(role);
 
 function drawWho() {
   if (session) put(byId("who"), word("pair", { name: session.name, value: word(`role_${session.role}`) }));

@@ -47,6 +47,12 @@ const { api, Refused } = (() => {
       overview: () => ask("GET", "overview"),
       live: () => ask("GET", "live?limit=500"),
       text: (id) => ask("GET", `live/${encodeURIComponent(id)}`),
+      /** One page of the log; a value "" is left out. */
+      questions(values) {
+        const given = Object.entries(values).filter(([, value]) => value !== "");
+        return ask("GET", `questions?${new URLSearchParams(given)}`);
+      },
+      question: (id, withWords) => ask("GET", `questions/${encodeURIComponent(id)}?with_words=${withWords}`),
       cancel: (id) => ask("POST", `live/${encodeURIComponent(id)}/cancel`),
     },
   };

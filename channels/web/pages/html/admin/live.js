@@ -90,7 +90,6 @@ const live = (() => {
 
   function watch(id) {
     watched = id;
-    for (const place of ["watch-question", "watch-text", "watch-state"]) put(byId(place), "");
     byId("watch").showModal();
     lookAtText();
   }
@@ -98,6 +97,7 @@ const live = (() => {
   byId("watch").addEventListener("close", () => {
     watched = "";
     clearTimeout(timer);
+    for (const place of ["watch-question", "watch-text", "watch-state"]) put(byId(place), "");
   });
   byId("watch-close").addEventListener("click", () => byId("watch").close());
 
