@@ -2,9 +2,10 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-random chaos evening fuzz check-dify check-ws batch-run bench lint format venv clients clean
+.PHONY: help demo test test-all test-random chaos evening fuzz check-dify check-ws batch-run bench lint format rules venv clients clean
 
 VENV := .venv
+RULE := k8s/monitoring/prometheusrule.yaml
 # Name another with `make PYTHON=/path/to/python3 demo`.
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --retries 2
@@ -106,6 +107,9 @@ lint: $(VENV)/dev.stamp ## ruff, its formatter, bandit, mypy --strict
 format: $(VENV)/dev.stamp ## put the code into its form
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+rules: ## write the PrometheusRule of k8s/monitoring from deploy/prometheus-rules.yaml
+	@{ sed '/^spec:/q' $(RULE); sed '/^#/d; s/^./  &/' deploy/prometheus-rules.yaml; } > $(RULE).new && mv $(RULE).new $(RULE)
 
 venv: $(VENV)/dev.stamp ## make the virtual environment, tests and checks included
 
