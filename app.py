@@ -22,9 +22,10 @@ from bootstrap.blueprints import (
     register_sockets,
 )
 from bootstrap.container import Container
-from bootstrap.wecom import subscribe_bots, wecom_messages
+from bootstrap.wecom import group_alerts, subscribe_bots, wecom_messages
 from channels.openai.errors import PREFIX, openai_error
 from channels.registry import CHANNELS
+from channels.web.alerts import alerts_blueprint
 from channels.web.bodies import BodyBudget, CountedBodies
 from channels.web.compression import compress_answers
 from channels.web.cross_site import keep_pages_out
@@ -87,6 +88,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
             ops_port=settings.ops_port,
         )
     )
+    tokens = [token.get_secret_value() for token in settings.alert_token]
+    app.register_blueprint(alerts_blueprint(group_alerts(container), tokens, guesses, settings.ops_port))
     pushes = subscribe_bots(container, messages)
     uploads = file_uploads(container)
     register_sockets(app, container, callers, administrators, uploads)

@@ -193,6 +193,10 @@ class Container:
         """Start and drain a set of connections together with this replica."""
         self._lifecycles.append(lifecycle)
 
+    def open(self, part: P) -> P:
+        """Close a part that was built outside together with this replica, and return it."""
+        return self._opened(part)
+
     def attach_handover(self, hand_over: Callable[[float], None]) -> None:
         """Call this when the replica closes, before it refuses questions, with the seconds that it may take."""
         self._handovers.append(hand_over)

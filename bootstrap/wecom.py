@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 
 from bootstrap.container import Container
 from bootstrap.factories import make_frames
@@ -12,6 +13,8 @@ from channels.wecom.link_socket import open_socket
 from channels.wecom.long_connection import LongConnectionInbox
 from channels.wecom.messages import WeComMessages
 from services.streams.access import Access
+from services.wecom.alert_store import AlertStore
+from services.wecom.alerts import POST_SECONDS, GroupAlerts
 from services.wecom.handoff import HandoffManager
 from services.wecom.long_connection.answers import AnswerSender, DeliveryServices
 from services.wecom.long_connection.link import LinkHandlers
@@ -19,6 +22,7 @@ from services.wecom.long_connection.pushes import PushSender
 from services.wecom.long_connection.subscriber import LongConnections
 from services.wecom.long_connection.uploads import Uploads
 from services.wecom.long_connection.view import AnswerUploads, AnswerView
+from services.wecom.markdown_service import MarkdownService
 
 
 def wecom_messages(container: Container) -> WeComMessages:
@@ -30,6 +34,17 @@ def wecom_messages(container: Container) -> WeComMessages:
         commands=bot_commands(container),
         feedback=container.feedback_inbox,
     )
+
+
+def group_alerts(container: Container) -> GroupAlerts | None:
+    """Return what posts alerts to the operators' group; None without `ALERT_WEBHOOK`."""
+    settings = container.settings
+    if settings.alert_webhook is None:
+        return None
+    robot = container.open(MarkdownService(total_seconds=POST_SECONDS))
+    post = partial(robot.post, settings.alert_webhook.get_secret_value())
+    store = AlertStore(container.runner, per_hour=settings.alert_max_per_hour)
+    return GroupAlerts(store, post, container.texts, severity=settings.alert_severity)
 
 
 def bot_commands(container: Container) -> dict[str, BotCommands]:

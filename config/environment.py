@@ -19,7 +19,7 @@ FILE = "_FILE"
 #: Prefixes of the product's variables; an unknown name with one of them is probably a typo.
 PREFIXES = (
     "WECHAT_", "DIFY_", "STREAM_", "REDIS_", "MYSQL_", "AUTH_", "BATCH_", "WEBSOCKET_", "LOG_", "RATE_LIMIT_",
-    "OPENAI_", "CONTEXT_", "CUSTOM_RAG_", "SERPER_", "HANDOFF_", "WECOM_", "WEB_", "WEBHOOK_", "BODIES_",
+    "OPENAI_", "CONTEXT_", "CUSTOM_RAG_", "SERPER_", "HANDOFF_", "ALERT_", "WECOM_", "WEB_", "WEBHOOK_", "BODIES_",
     "UPLOADS_", "MIGRATION_", "QUESTION_", "REPORT_",
 )  # fmt: skip
 #: Upper limit of the default number of workers. Beyond four processes, more pods scale better than a larger pod.

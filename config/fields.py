@@ -103,6 +103,7 @@ _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,63})=([^=].*)", re.DOTALL)
 ApiKey = Annotated[SecretStr, AfterValidator(values.api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
 AdminToken = Annotated[Token, AfterValidator(values.admin_token)]
+AdminTokens = Annotated[tuple[AdminToken, ...], BeforeValidator(_list)]
 NamedAdminTokens = Annotated[
     tuple[Annotated[Token, AfterValidator(values.named_admin_token)], ...], BeforeValidator(_list)
 ]

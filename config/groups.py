@@ -10,6 +10,7 @@ from pydantic import Field, Secret, SecretStr, TypeAdapter, ValidationError, mod
 from config.environment import available_cpus
 from config.fields import (
     AdminToken,
+    AdminTokens,
     AesKeys,
     AnswerBytes,
     ApiKey,
@@ -259,6 +260,26 @@ class WeComSettings(Group):
 
 
 class MoreWeComSettings(Group):
+    alert_webhook: SecretUrl | None = setting(
+        None,
+        "address of the operators' WeCom group robot to which alerts are posted, with its key; empty: to none",
+        "运维群机器人的地址（含密钥），告警发到该群；为空则不发送",
+    )
+    alert_token: AdminTokens = setting(
+        (),
+        "tokens of at least 8 characters with which Alertmanager may POST to /alerts, a list; empty: it is off",
+        "Alertmanager 调用 POST /alerts 的令牌，至少 8 个字符，可填列表；为空则关闭该接口",
+    )
+    alert_severity: Annotated[Literal["info", "warning", "critical"], Lower] = setting(
+        "critical",
+        "severity below which alerts are not posted: info, warning or critical",
+        "低于该级别的告警不发送：info、warning 或 critical",
+    )
+    alert_max_per_hour: Count = setting(
+        20,
+        "messages with alerts an hour at most, over all replicas",
+        "每小时最多发送的告警消息数（所有副本合计）",
+    )
     wechat_bots: Bots = setting(
         Secret({}),
         'JSON {"hr": {"WECHAT_TOKEN": "…", "DIFY_API_KEY": "…", "corp": "acme"}}: bots at /wechat/callback/<name>; '

@@ -24,8 +24,8 @@ TTL_MARGIN = 60
 BODY_MARGIN = 1024 * 1024
 #: The product's other addresses, which `WS_PATH` must not hide: paths, and beginnings of paths.
 TAKEN_PATHS = (
-    "/", "/admin", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz",
-    "/realtime", "/ws/chat",
+    "/", "/admin", "/alerts", "/batch", "/chat", "/docs", "/health", "/healthz", "/metrics", "/openapi.json",
+    "/readyz", "/realtime", "/ws/chat",
 )  # fmt: skip
 TAKEN_FOLDERS = ("/api/", "/docs/", "/files/", "/v1/", "/wechat/", "/ws/chat/")
 #: Seconds after which WeCom gives an answer's frame up, by the bot's mode.
@@ -164,6 +164,8 @@ def _limits(settings: Settings) -> Iterator[Problem]:
         least = f"at least STREAM_MAX_SECONDS + {TTL_MARGIN}, which is {settings.stream_max_seconds + TTL_MARGIN:g}"
         yield Problem("STREAM_TTL", f"{settings.stream_ttl:g}", least)
     yield from _bodies(settings)
+    if settings.alert_token and not settings.alert_webhook:
+        yield Problem("ALERT_WEBHOOK", "", "the address of a group robot, because ALERT_TOKEN is set")
     if settings.ops_port == settings.port:
         yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
 

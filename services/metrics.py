@@ -176,6 +176,11 @@ HANDOFFS = _counter(
     "Messages to the group that gets `human` commands, by outcome: posted, refused, failed, full.",
     ["outcome"],
 )
+ALERTS = _counter(
+    "wechatlaibao_alerts_total",
+    "Alerts for the operators' group: posted, repeated, below_severity, limited (ALERT_MAX_PER_HOUR), failed.",
+    ["outcome"],
+)
 FEEDBACK = _counter(
     "wechatlaibao_feedback_total",
     "Ratings of answers by people, without repeated ones: like, dislike, withdrawn.",
@@ -328,6 +333,8 @@ for _outcome in ("processing", "completed", "failed", "store_unavailable", "owne
     CALLBACKS.labels("stream", _outcome)
 for _reason in ("address", "full", "idle", "malformed", "slow", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
+for _outcome in ("posted", "repeated", "below_severity", "limited", "failed"):
+    ALERTS.labels(_outcome)
 for _limit in ("caller", "process", "slots"):
     BODIES_REFUSED.labels(_limit)
 

@@ -20,7 +20,7 @@ from utils.tracing import REQUEST_ID, TRACEPARENT
 log = logging.getLogger(__name__)
 
 #: Addresses where the origin is checked here; sockets check it in `admission.py`.
-REST = ("/api/", "/v1/")
+REST = ("/api/", "/v1/", "/alerts")
 #: Addresses accepted with any `Host`: WeCom's callbacks, and probes, which use the pod's IP.
 ANY_HOST = ("/wechat/callback", "/healthz", "/readyz")
 #: Methods and reply headers that pages of other origins may use, and the seconds for which a browser caches them.

@@ -47,6 +47,10 @@ CONVERSATIONS: Mapping[str, str] = {
         "Answer:\n{answer}\n\nPlease contact this person soon."
     ),
     "handoff_none": "(none)",
+    "alert_firing": "**Alert** {name}\n{words}\n(severity: {severity})",
+    "alert_resolved": "**Over again** {name}\n{words}\n(The alert has ended.)",
+    "alert_limit": "The hour's limit of messages is reached; further alerts are not posted for now.",
+    "alert_test": "A test message, sent by {person}: alerts arrive in this group.",
     "unsupported_message": "Sorry, I cannot read this kind of message. Please send text, voice, a picture or a file.",
     "media_question": "Please look at what I sent, and tell me what it says and what matters in it.",
     "empty_question": "I see no question. Please type what you would like to know.",

@@ -47,6 +47,10 @@ CONVERSATIONS: Mapping[str, str] = {
         "回答：\n{answer}\n\n请尽快与此人联系。"
     ),
     "handoff_none": "（无）",
+    "alert_firing": "**告警** {name}\n{words}\n（级别：{severity}）",
+    "alert_resolved": "**已恢复** {name}\n{words}\n（告警已结束）",
+    "alert_limit": "一小时内的消息数已到上限，之后的告警暂不发送。",
+    "alert_test": "这是一条测试消息，由 {person} 发送：告警可以发到这个群。",
     "unsupported_message": "抱歉，这种消息我看不懂。请发送文字、语音、图片或文件。",
     "media_question": "请看我发来的内容，告诉我它说了什么、要点是什么。",
     "empty_question": "没有看到问题内容，请输入您想问的问题。",

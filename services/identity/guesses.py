@@ -22,8 +22,8 @@ WINDOW = 60.0
 #: Addresses kept, and right credentials with their addresses. Beyond that, the oldest one is dropped.
 ADDRESSES = 10_000
 
-#: "admin" is an administrator's token, "caller" the credential of a REST or socket client.
-CredentialKind = Literal["admin", "caller"]
+#: "admin" is an administrator's token, "alert" Alertmanager's, "caller" the credential of a REST or socket client.
+CredentialKind = Literal["admin", "alert", "caller"]
 
 
 class Guesses:

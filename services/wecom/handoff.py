@@ -144,7 +144,7 @@ def message(texts: Texts, handoff: Handoff, answer: str) -> str:
     none = texts.get("handoff_none")
     person = handoff.userid + (f" ({handoff.name})" if handoff.name else "")
     parts = {
-        "person": _cut(" · ".join(filter(None, (person, handoff.chatid))), PERSON_BYTES),
+        "person": cut(" · ".join(filter(None, (person, handoff.chatid))), PERSON_BYTES),
         "bot": handoff.bot,
         "question": _quoted(handoff.question, QUESTION_BYTES) or none,
     }
@@ -156,10 +156,10 @@ def message(texts: Texts, handoff: Handoff, answer: str) -> str:
 
 def _quoted(text: str, max_bytes: int) -> str:
     """Return a text as a Markdown quotation of at most `max_bytes`."""
-    return _cut("\n".join(f"> {line}" for line in text.strip().splitlines()), max_bytes)
+    return cut("\n".join(f"> {line}" for line in text.strip().splitlines()), max_bytes)
 
 
-def _cut(text: str, max_bytes: int) -> str:
+def cut(text: str, max_bytes: int) -> str:
     """Return a text of at most `max_bytes` in which no `<@userid>` mentions somebody."""
     safe = text.replace("<@", "<\u200b@")
     if len(safe.encode("utf-8", "replace")) <= max_bytes:

@@ -41,6 +41,7 @@ from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, leave_call, stream_keys
 from services.usage.ended_store import EndedStore, StoredStream
+from services.wecom.alert_store import AlertStore
 from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
@@ -420,10 +421,22 @@ def quotas(runner: ScriptRunner) -> None:
         assert store.used([place]) == [Used(1, 7, 1, None, 0)]
 
 
+def alerts(runner: ScriptRunner) -> None:
+    """Claim an alert once and within the hour's messages; a released one may be claimed again."""
+    store = AlertStore(runner, per_hour=1, now=str(NOW))
+
+    first = store.claim([("firing", "a1"), ("resolved", "b1")])
+    assert (first.alerts, first.left) == ((0,), 0)
+    assert store.claim([("firing", "a1")]).alerts == ()
+    assert store.claim([("firing", "c1")]).left == -1
+    store.release(first, [("firing", "a1")])
+    assert store.claim([("firing", "a1")]).alerts == (0,)
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
     pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns, ended_streams,
-    quotas,
+    quotas, alerts,
 ]  # fmt: skip
 
 

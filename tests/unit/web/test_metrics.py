@@ -42,6 +42,7 @@ NAMES = {
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
     "wechatlaibao_rest_refused_total": ("counter", {"check"}),
     "wechatlaibao_commands_total": ("counter", {"command"}),
+    "wechatlaibao_alerts_total": ("counter", {"outcome"}),
     "wechatlaibao_handoffs_total": ("counter", {"outcome"}),
     "wechatlaibao_feedback_total": ("counter", {"bot", "rating"}),
     "wechatlaibao_feedback_refused_total": ("counter", {"reason"}),
