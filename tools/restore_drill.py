@@ -77,7 +77,7 @@ class Backups(NamedTuple):
 
     dump: Path | None = None
     snapshot: Path | None = None
-    #: The folder of the stage whose disks survived.
+    #: The folder of the machine whose disks survived.
     disks: Path | None = None
 
 
@@ -107,7 +107,7 @@ def drill(folder: Path, rows: int) -> Iterator[Restored]:
     from demo.mocks.dify.server import MockDify
 
     with MockDify() as dify:
-        with Stage(folder / "company", dify) as company:
+        with Machine(folder / "company", dify) as company:
             company.run_gateway()
             streams = [company.ask() for _ in range(BEFORE)]
             company.rate(streams[0])
@@ -134,11 +134,11 @@ def drill(folder: Path, rows: int) -> Iterator[Restored]:
             ),
         )
         for number, (case, expected, backups) in enumerate(cases):
-            with Stage(folder / f"restored-{number}", dify) as fresh:
+            with Machine(folder / f"restored-{number}", dify) as fresh:
                 yield fresh.restored(case, expected, last, backups, streams)
 
 
-class Stage:
+class Machine:
     """MariaDB, Redis and a gateway of their own in a folder. Leaving the block kills them."""
 
     def __init__(self, folder: Path, dify: MockDify) -> None:
@@ -158,7 +158,7 @@ class Stage:
             **{"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         }
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Machine:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from channels.admin.endpoints import MOST, TAG, Running
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestModel, envelope
 from services.errors import StoreUnavailable
-from services.ops.health import Problem
+from services.ops.health import DependencyProblem
 from services.usage.sums_store import Total
 from services.wecom.long_connection.lease_store import LeaseState
 
@@ -126,7 +126,7 @@ class OverviewParts(NamedTuple):
     zone: ZoneInfo
     running: Running
     replica: Callable[[], ThisReplica]
-    look: Callable[[], tuple[Mapping[str, Any], Sequence[Problem]]]
+    look: Callable[[], tuple[Mapping[str, Any], Sequence[DependencyProblem]]]
     #: The bots with a long connection.
     bots: Sequence[str]
     lease: Callable[[str], LeaseState]

@@ -23,7 +23,7 @@ WAIT_SECONDS = 2.0
 STORES = ("redis", "batch_redis", "sql", "batch_processing")
 
 
-class Problem(NamedTuple):
+class DependencyProblem(NamedTuple):
     """A dependency that does not work."""
 
     #: The probe's name.
@@ -63,7 +63,7 @@ class Health:
         """Return the body of /health. A probe without a result in time counts as failed."""
         return self._report(self._refresh())
 
-    def look(self) -> tuple[dict[str, Any], list[Problem]]:
+    def look(self) -> tuple[dict[str, Any], list[DependencyProblem]]:
         """Return the body of /health, and what is wrong with its remedies, for administrators only."""
         results = self._refresh()
         problems = [self._problem(name, ok) for name, ok in results.items() if ok is not True]
@@ -82,9 +82,9 @@ class Health:
             "dependencies": {name: _word(ok) for name, ok in results.items() if name not in services},
         }
 
-    def _problem(self, name: str, ok: bool | str) -> Problem:
+    def _problem(self, name: str, ok: bool | str) -> DependencyProblem:
         cause = ok if isinstance(ok, str) else self._causes.get(name, "")
-        return Problem(name, cause or "unavailable", _remedy(name, cause))
+        return DependencyProblem(name, cause or "unavailable", _remedy(name, cause))
 
     def _refresh(self) -> dict[str, bool | str]:
         with self._changed:
