@@ -121,6 +121,11 @@ class Books:
             for seen in each
             if name_of(seen.question) in opened or seen.end not in UNOPENED
         }
+        # Nobody had looked up who asks.
+        users = {streams[stream_id]: user for stream_id, user in streams_of(here, "user_info").items()}
+        for name, line in people.items():
+            if line.outcome == "cancelled" and not asks.get(name) and not users.get(name):
+                people[name] = line._replace(department="")
         # The cost of an answer that is cancelled is not received.
         cancelled = {name for name, line in people.items() if line.outcome == "cancelled"}
         for each in here.dify.runs.all():
