@@ -16,9 +16,9 @@ ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 
 # Before the code: a change of code does not reinstall the packages.
-COPY requirements.lock ./
+COPY requirements.lock requirements-otel.lock ./
 # Every file has a hash of the lock, or was built above from one that has.
-RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock
+RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock -r requirements-otel.lock
 # hadolint ignore=DL3013
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --no-deps --find-links /wheels gunicorn_h1c

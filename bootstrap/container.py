@@ -40,6 +40,7 @@ from bootstrap.factories import (
     make_reports,
     make_sessions,
     make_socket_store,
+    make_spans,
     make_streams,
     make_usage,
     make_usage_store,
@@ -147,6 +148,7 @@ class Container:
         self.ended = EndedStore(self.runner, queues=settings.sql_url is not None)
         self.answerer = self._answerer()
 
+        self.spans = self._opened(make_spans(settings))
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
         self._opened(self.files.fetcher)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
@@ -225,6 +227,8 @@ class Container:
         self.own_secret.start()
         self.file_budget.start()
         self.rules.start()
+        if self.spans:
+            self.spans.start()
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
@@ -301,7 +305,13 @@ class Container:
         return StreamManager(
             self.streams,
             make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
-            AnswerHandlers(self.answerer.answer, collector.of, late, self.answerer.quotas.settle_calls),
+            AnswerHandlers(
+                self.answerer.answer,
+                collector.of,
+                late,
+                self.answerer.quotas.settle_calls,
+                self.spans.add if self.spans else None,
+            ),
             texts=self.texts,
             limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             replica=socket.gethostname(),
@@ -328,12 +338,20 @@ class Container:
             links=AnswerLinks(self.files.links, self.files.store),
             sent=self.media.sent,
             replies=self.responses,
+            begins_traces=self.spans is not None,
         )
 
     def _feedback(self) -> tuple[FeedbackInbox, FeedbackDelivery]:
         tokens = user_tokens(self.settings, self.auth, self.channels)
         return make_feedback(
-            self.settings, self.runner, self.feedback_store, self._access, self.providers, self.texts, tokens
+            self.settings,
+            self.runner,
+            self.feedback_store,
+            self._access,
+            self.providers,
+            self.texts,
+            tokens,
+            self.spans,
         )
 
     def _usage(self) -> tuple[UsageWriter | None, UsageCleaner | None]:

@@ -8,12 +8,13 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic import SecretStr
 
 from config.apps import provider_name
 from config.bots import DEFAULT_BOT, BotSettings
+from config.errors import SettingsError
 from config.settings import Settings
 from config.texts import Texts
 from services.admin.sql_store import AdminStore
@@ -28,7 +29,7 @@ from services.conversations.store import ConversationStore
 from services.feedback.delivery import FeedbackDelivery
 from services.feedback.inbox import FeedbackInbox
 from services.feedback.rating_store import RatingStore
-from services.feedback.records import RatedAnswer
+from services.feedback.records import NAMES, RatedAnswer, Rating
 from services.feedback.sql_store import SqlFeedbackStore
 from services.files.answer_store import FileStore
 from services.files.budget_store import BudgetLimits, FileBudget
@@ -62,6 +63,7 @@ from services.sockets.store import SocketStore
 from services.sql.migrator import Migrator
 from services.streams.access import Access
 from services.streams.store import StreamStore
+from services.streams.traces import SCHEMA_URL, rating_span
 from services.usage.ended_store import EndedStore
 from services.usage.log_store import SqlLogStore
 from services.usage.records import EntryMaker
@@ -79,6 +81,9 @@ from services.wecom.long_connection.open_answers_store import OpenAnswersStore
 from services.wecom.long_connection.push_store import PushStore
 from services.wecom.long_connection.upload_store import UploadStore
 from utils.keyring import Keyring
+
+if TYPE_CHECKING:
+    from services.ops.otlp_service import SpanExporter
 
 
 def make_wechat(bot: BotSettings) -> WechatService:
@@ -280,11 +285,41 @@ def make_feedback(
     providers: Mapping[str, BaseRAGProvider],
     texts: Texts,
     token: Callable[[RatedAnswer], str],
+    spans: SpanExporter | None,
 ) -> tuple[FeedbackInbox, FeedbackDelivery]:
     """Return the inbox and the delivery of ratings; without SQL they go to the provider only."""
     ratings = RatingStore(runner)
-    delivery = FeedbackDelivery(ratings, access, sql=sql, providers=providers, texts=texts, token=token)
+    traced = partial(_trace_rating, spans) if spans else None
+    parties: dict[str, Any] = {"sql": sql, "providers": providers, "token": token, "traced": traced}
+    delivery = FeedbackDelivery(ratings, access, **parties, texts=texts)
     return FeedbackInbox(ratings, access, wake=delivery.wake, log_content=settings.log_content), delivery
+
+
+def _trace_rating(spans: SpanExporter, stream_id: str, answer: RatedAnswer, rating: Rating) -> None:
+    trace_id = answer.trace.trace_id
+    spans.add(rating_span(stream_id, trace_id, NAMES[rating.kind]))
+    spans.score(trace_id, f"rating-{trace_id}", {"like": 1, "dislike": 0}.get(rating.kind))
+
+
+def make_spans(settings: Settings) -> SpanExporter | None:
+    """Return what sends spans to the collector; None without one: opentelemetry-proto is not imported then.
+
+    Raises:
+        SettingsError: a collector is set, and opentelemetry-proto is not installed.
+    """
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from services.ops.otlp_service import SpanExporter
+    except ImportError as exc:
+        missing = "OTEL_EXPORTER_OTLP_ENDPOINT needs a package: pip install -r requirements-otel.txt"
+        raise SettingsError(f"{missing} ({exc})") from exc
+    resource = {
+        "service.name": settings.otel_service_name,
+        "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+    }
+    headers = settings.otel_exporter_otlp_headers.get_secret_value()
+    return SpanExporter(settings.otel_exporter_otlp_endpoint, headers, resource, SCHEMA_URL)
 
 
 def make_admin_store(settings: Settings) -> AdminStore | None:

@@ -122,6 +122,9 @@ ServiceHeaders = Annotated[
 RequestHeaders = Annotated[
     Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(_object)
 ]
+OtlpHeaders = Annotated[
+    Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(values.otlp_headers)
+]
 RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(values.request_fields)]
 Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_bots)]
 

@@ -32,6 +32,7 @@ from config.fields import (
     Names,
     Origin,
     Origins,
+    OtlpHeaders,
     Port,
     ProviderName,
     Rate,
@@ -798,6 +799,20 @@ class LogSettings(Group):
         "log users' ids, and with LOG_LEVEL=DEBUG also their questions and answers",
         "允许日志中出现用户 id；LOG_LEVEL=DEBUG 时还包括其问题和回答",
     )
+
+
+class TraceSettings(Group):
+    otel_exporter_otlp_endpoint: HttpUrl | None = setting(
+        None,
+        "base address of an OpenTelemetry collector that takes OTLP over HTTP (docs/monitoring.md); empty: no traces",
+        "OpenTelemetry 收集器的地址（OTLP over HTTP），见 docs/monitoring.md；为空则不发送链路追踪",
+    )
+    otel_exporter_otlp_headers: OtlpHeaders = setting(
+        Secret({}),
+        "headers for the collector as NAME=VALUE,…, values percent-encoded",
+        "发给收集器的请求头，形如 NAME=VALUE,…，值用百分号编码",
+    )
+    otel_service_name: str = setting("wechatlaibao", "name of this service in traces", "链路追踪中本服务的名称")
 
 
 def _is_on(switch: Any) -> bool:

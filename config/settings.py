@@ -33,6 +33,7 @@ from config.groups import (
     SocketSettings,
     SqlSettings,
     StreamSettings,
+    TraceSettings,
     UsageSettings,
     WeComSettings,
 )
@@ -42,6 +43,7 @@ from config.texts import check_overrides
 
 class Settings(
     # Pydantic orders fields from the last base to the first, so this list is the order of `demo.env` reversed.
+    TraceSettings,
     LogSettings,
     UsageSettings,
     BatchSettings,

@@ -209,6 +209,11 @@ USAGE_STREAMS = _counter(
 USAGE_WAITING = _largest(
     "wechatlaibao_usage_waiting", "Ended answers that wait for the question log and the usage, over all replicas."
 )
+SPANS = _counter(
+    "wechatlaibao_spans_total",
+    "Spans and Langfuse scores by outcome: exported, refused by the collector, dropped (the queue was full).",
+    ["outcome"],
+)
 REST_REFUSED = _counter(
     "wechatlaibao_rest_refused_total", "Requests refused because of their Origin or Host header.", ["check"]
 )
@@ -327,6 +332,8 @@ for _target in ("sql", "provider"):
         FEEDBACK_DELIVERED.labels(_target, _outcome)
 for _outcome in ("written", "lost", "dropped"):
     USAGE_STREAMS.labels(_outcome)
+for _outcome in ("exported", "refused", "dropped"):
+    SPANS.labels(_outcome)
 for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
     PUSHES.labels(_outcome)
 for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):

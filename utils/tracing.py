@@ -1,23 +1,29 @@
-"""A request's `X-Request-Id` and W3C `traceparent`, for the code that runs for it: log lines, questions, the provider.
+"""The trace of a request: its `X-Request-Id`, its W3C `traceparent`, and the spans of OpenTelemetry.
 
     with tracing(trace):
         …          # lines that this thread (under gevent: this greenlet) logs here have the ids
 
-https://www.w3.org/TR/trace-context/ describes `traceparent`.
+https://www.w3.org/TR/trace-context/ describes `traceparent`. A question that comes without one begins a trace whose ids
+follow from its stream's id, and so do the ids of all its spans: every replica that works on the answer knows them, and
+nothing is stored for them.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import NamedTuple
 
 #: The header, and as much as is accepted of it.
 REQUEST_ID, TRACEPARENT = "X-Request-Id", "traceparent"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+#: The name in `span_id` of a question's first span.
+QUESTION = "question"
 #: Version, trace id, parent id, flags; a later version may have more after a hyphen.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.{0,200})?")
 
@@ -28,11 +34,22 @@ class Trace(NamedTuple):
     request_id: str = ""
     #: In the form of version 00.
     traceparent: str = ""
+    #: The id of the span that sends requests to others now; "" for one that nobody records.
+    span: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its spans are recorded, as the one who began it decided."""
+        return bool(self.traceparent) and int(self.traceparent[-2:], 16) & 1 == 1
 
     @property
     def log_fields(self) -> dict[str, str]:
         """The ids as log fields: `request_id`, and the `trace_id` of the traceparent."""
-        ids = {"request_id": self.request_id, "trace_id": self.traceparent[3:35]}
+        ids = {"request_id": self.request_id, "trace_id": self.trace_id}
         return {name: value for name, value in ids.items() if value}
 
     @property
@@ -40,6 +57,28 @@ class Trace(NamedTuple):
         """The headers that repeat the ids in the reply."""
         ids = ((REQUEST_ID, self.request_id), (TRACEPARENT, self.traceparent))
         return [(name, value) for name, value in ids if value]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A finished part of the work for a question, as OpenTelemetry's data model has it."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    #: "" for the trace's first span.
+    parent_id: str
+    #: In nanoseconds since 1970.
+    start: int
+    end: int
+    kind: str = "internal"
+    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
+    #: The id of a span of the same trace that this one continues; "" for none.
+    linked: str = ""
+    #: Moments within it: names with nanoseconds since 1970.
+    events: tuple[tuple[str, int], ...] = ()
+    #: Why it failed; "" where it did not.
+    error: str = ""
 
 
 _NONE = Trace()
@@ -77,12 +116,22 @@ def tracing(trace: Trace) -> Iterator[None]:
         enter_trace(former)
 
 
+def span_id(stream_id: str, name: str) -> str:
+    """Return the id of the span `name` of a stream: 16 hexadecimal digits."""
+    return sha256(f"{name}:{stream_id}".encode()).hexdigest()[:16]
+
+
+def begun_trace(stream_id: str) -> str:
+    """Return the traceparent of the trace that a stream's question begins."""
+    return f"00-{sha256(f'trace:{stream_id}'.encode()).hexdigest()[:32]}-{span_id(stream_id, QUESTION)}-01"
+
+
 def onward_headers() -> dict[str, str]:
     """Return the header of a request that the current thread sends: the same trace, and this gateway as the parent."""
-    given = _current.get().traceparent
+    given, span = _current.get()[1:]
     if not given:
         return {}
-    return {TRACEPARENT: f"{given[:36]}{secrets.token_hex(8)}{given[52:]}"}
+    return {TRACEPARENT: f"{given[:36]}{span or secrets.token_hex(8)}{given[52:]}"}
 
 
 def _traceparent(value: str) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Container
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
@@ -138,6 +139,16 @@ def service_headers(headers: dict[str, str]) -> dict[str, str]:
     """Check CUSTOM_RAG_HEADERS, which may set `Accept` and `Content-Type`, and strip the values."""
     own = set(_OWN_HEADERS) - {"accept", "content-type"}
     return _sendable({name: value.strip() for name, value in headers.items()}, own=own)
+
+
+def otlp_headers(given: Any) -> Any:
+    """Return the headers of OTEL_EXPORTER_OTLP_HEADERS, `NAME=VALUE,…` with percent-encoded values."""
+    if not isinstance(given, str):
+        return given
+    pairs = [pair.partition("=") for pair in given.split(",") if pair.strip()]
+    if not all(found for _, found, _ in pairs):
+        raise ValueError("NAME=VALUE, several joined by commas")
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
 
 
 def _sendable(headers: dict[str, str], *, own: Container[str]) -> dict[str, str]:

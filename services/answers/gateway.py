@@ -29,7 +29,7 @@ from services.streams.polls import StreamPolls
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
-from utils.tracing import current_trace
+from utils.tracing import begun_trace, current_trace
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,9 @@ class Gateway:
         links: AnswerLinks,
         sent: SentFileStore,
         replies: ReplyAddresses,
+        begins_traces: bool = False,
     ) -> None:
+        """With `begins_traces` a question that comes without a trace begins one."""
         self._streams = streams.store
         self._polls = StreamPolls(streams.store, streams.manager)
         self._manager = streams.manager
@@ -80,6 +82,7 @@ class Gateway:
         self._links = links
         self._sent = sent
         self._replies = replies
+        self._begins_traces = begins_traces
 
     def ask(self, question: Question, *, reply: str = "", media: Sequence[SentFile] = ()) -> Snapshot:
         """Open the question's stream, or find it when the message came before; return its snapshot.
@@ -91,8 +94,10 @@ class Gateway:
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            if any(trace := current_trace()):
-                question = replace(question, **trace._asdict())
+            trace, begun = current_trace(), begun_trace(stream_id) if self._begins_traces else ""
+            if any(trace) or begun:
+                traceparent = trace.traceparent or begun
+                question = replace(question, request_id=trace.request_id, traceparent=traceparent)
             try:
                 kept = self._sent.keep(question.bot, owner_of(question.principal), media)
             except AnswerError as exc:

@@ -149,6 +149,7 @@ class QuestionRefusals:
         if not channel.rated:
             return ""
         asker = {"bot": question.bot, "channel": channel.name, "user": channel.end_user(question)}
+        asker |= {"traceparent": question.traceparent} if question.traceparent else {}
         return json.dumps(asker, ensure_ascii=False)
 
     def _finished(self, question: Question, stream_id: str, sentence: str, code: str, *others: Call) -> Snapshot:

@@ -67,13 +67,15 @@ class FeedbackDelivery:
         providers: Mapping[str, BaseRAGProvider],
         texts: Texts,
         token: Callable[[RatedAnswer], str],
+        traced: Callable[[str, RatedAnswer, Rating], None] | None = None,
         give_up: float = GIVE_UP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the providers by `provider_name`; without `sql` ratings go to the provider only.
 
-        `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `give_up`
-        is the seconds after which an undelivered rating is given up.
+        `token` returns the token of the person who asked, for providers that need it, or raises `AuthError`. `traced`
+        records what the provider got, by the stream's id. `give_up` is the seconds after which an undelivered rating is
+        given up.
         """
         self._ratings = ratings
         self._access = access
@@ -81,6 +83,7 @@ class FeedbackDelivery:
         self._providers = providers
         self._texts = texts
         self._token = token
+        self._traced = traced
         self._give_up = give_up
         self._clock = clock
         self._away: dict[str, _Away] = {}
@@ -135,7 +138,11 @@ class FeedbackDelivery:
             return
         over = claimed.now - ratings.since > self._give_up
         saved = ratings.saved >= ratings.seq or self._saved(stream_id, answer, ratings, over)
-        sent = ratings.sent >= ratings.seq or self._sent(stream_id, answer, ratings, over)
+        sent = ratings.sent >= ratings.seq
+        if not sent:
+            sent = self._sent(stream_id, answer, ratings, over)
+            if sent and self._traced and answer.trace.is_sampled:
+                self._traced(stream_id, answer, self._latest(answer, ratings))
         delay = min(2.0 ** min(ratings.tries, 16), LONGEST_DELAY)
         self._ratings.settle(stream_id, ratings.seq, saved=saved, sent=sent, delay=delay)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from utils.tracing import Trace
+
 #: "" withdraws the person's earlier rating.
 Kind = Literal["like", "dislike", ""]
 #: Name of a kind in metrics, log lines and documents.
@@ -69,6 +71,8 @@ class RatedAnswer:
     mock: bool = False
     #: The app that was chosen, "" for the bot's own.
     app: str = ""
+    #: The trace of its question.
+    trace: Trace = field(default_factory=Trace)
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> RatedAnswer:
@@ -78,7 +82,8 @@ class RatedAnswer:
         name = known.get("user", "")
         user = (json.loads(user_info).get("user_code") if user_info else "") or name
         asked_by = (known.get("bot", ""), known.get("channel", ""), user, name)
-        return cls(asked == 1, status, access, *asked_by, provider, message_id, conversation_id, mock == "1", app)
+        found = (provider, message_id, conversation_id, mock == "1", app)
+        return cls(asked == 1, status, access, *asked_by, *found, Trace("", known.get("traceparent", "")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,5 +2,6 @@
 
 Imports floor 2 alone. Names of metrics are in `services.metrics`. Probes are cached, so a report never waits long, and
 `/readyz` depends on no outside party. `metrics_files.py` renders the workers' files in a process of its own;
+`otlp_service.py` sends spans to a collector, where one is set.
 `metrics_folder.py` imports nothing, because the folder must be named before prometheus-client is imported.
 """

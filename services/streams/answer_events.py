@@ -77,8 +77,8 @@ class LateDelivery(Protocol):
     def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
         """Return whether an answer that ends with this error code ("" for none) is larger than its frame."""
 
-    def deliver(self, question: Question, stream: OwnedStream) -> None:
-        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
+    def deliver(self, question: Question, stream: OwnedStream) -> str:
+        """Send the late message of a stream whose end claimed it; store and return the outcome. Never raises."""
 
 
 class AnswerFiles(Protocol):

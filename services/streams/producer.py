@@ -45,6 +45,7 @@ from services.streams.answer_events import (
     written_usage,
 )
 from services.streams.owned_stream import LEAVING, OwnedStream
+from services.streams.traces import AnswerTrace, Emit
 from utils.citations import citation_lines
 from utils.deadline import Deadline
 
@@ -69,6 +70,8 @@ class AnswerHandlers:
     late: LateDelivery
     #: Returns the calls that settle what an ended stream has taken, by its id and a reader of its fields.
     settled: Callable[[str, Callable[[str], str]], Sequence[Call]]
+    #: Takes the spans of answers; None where they are not traced.
+    spans: Emit | None = None
 
 
 class Producer:
@@ -102,6 +105,8 @@ class Producer:
         self._usage = Usage()
         # A search reports its hits before the answer, and again with the answer's usage.
         self._sources_counted = 0
+        spans = handlers.spans if question.trace.is_sampled else None
+        self._trace = AnswerTrace(spans, stream, question, attempt) if spans else None
 
     def run(self) -> str:
         """Write the whole answer and its end; return the error's code, "" for none."""
@@ -146,7 +151,10 @@ class Producer:
     def deliver(self) -> None:
         """Send the late message, if the stream's end claimed it."""
         if self._stream.late:
-            self._late.deliver(self._question, self._stream)
+            began = time.time_ns()
+            outcome = self._late.deliver(self._question, self._stream)
+            if self._trace:
+                self._trace.delivered(outcome, began)
 
     def _overflows(self, code: str) -> bool:
         """Return whether the answer is larger than its frame; False where no address for the rest is known."""
@@ -171,6 +179,8 @@ class Producer:
         if outcome not in LEAVING:
             metrics.STREAMS.labels(self._question.channel, outcome).inc()
             metrics.STREAM_SECONDS.labels(self._question.channel).observe(seconds)
+        if self._trace:
+            self._trace.ended(outcome, self._usage)
 
     def _level(self, outcome: str) -> int:
         if self._unexpected:
@@ -208,6 +218,8 @@ class Producer:
 
     def _take(self, event: AnswerEvent) -> None:
         stream = self._stream
+        if self._trace:
+            self._trace.saw(event)
         match event:
             case Delta(text):
                 self._note_first_text()

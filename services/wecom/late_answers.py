@@ -63,8 +63,8 @@ class LateAnswers:
         files = self._files_of(stream)
         return self._frames.overflows(question.bot, stream.text, code, stream_id=stream.stream_id, files=files)
 
-    def deliver(self, question: Question, stream: OwnedStream) -> None:
-        """Send the late message of a stream whose end claimed it, and store the outcome. Never raises."""
+    def deliver(self, question: Question, stream: OwnedStream) -> str:
+        """Send the late message of a stream whose end claimed it; store and return the outcome. Never raises."""
         began = self._clock()
         try:
             outcome = self._send(question, stream)
@@ -78,6 +78,7 @@ class LateAnswers:
         level = logging.INFO if outcome.name == "sent" else logging.WARNING
         log.log(level, "late answer", extra={**stream.about, **result, **figures, **cause})
         self._note(stream, outcome)
+        return outcome.name
 
     def _send(self, question: Question, stream: OwnedStream) -> _Outcome:
         try:

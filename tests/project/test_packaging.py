@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
+CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt", "requirements-otel.txt")
+#: What traces need.
+OTEL = CHOSEN[3]
 #: Optional: it needs a compiler.
 FAST = "requirements-fast.txt"
 PINS = (*CHOSEN, FAST, "constraints.txt")
@@ -77,6 +79,8 @@ def test_a_plain_install_reads_the_constraints() -> None:
     assert "-c constraints.txt\n" in (ROOT / "requirements.txt").read_text()
     assert "-r requirements.txt\n" in (ROOT / "requirements-demo.txt").read_text()
     assert "-r requirements-demo.txt\n" in (ROOT / "requirements-dev.txt").read_text()
+    assert "-r requirements-otel.txt\n" in (ROOT / "requirements-dev.txt").read_text()
+    assert "-c constraints.txt\n" in (ROOT / OTEL).read_text()
 
 
 def imported_packages(paths: list[Path]) -> set[str]:
@@ -90,7 +94,7 @@ def imported_packages(paths: list[Path]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("where", "files"),
-    [(RUNS, (CHOSEN[0], FAST)), (("demo",), CHOSEN[:2]), (("tests", "bench"), PINS)],
+    [(RUNS, (CHOSEN[0], OTEL, FAST)), (("demo",), CHOSEN[:2]), (("tests", "bench"), PINS)],
     ids=["product", "demo", "tests"],
 )
 def test_imported_packages_are_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
@@ -117,7 +121,9 @@ def test_gunicorn_runs_without_the_compiled_parser() -> None:
 
 #: Needed by redis on Python before 3.11.3 only; Debian 12 has 3.11.2.
 OLDER = {"async-timeout": "5.0.1"}
-LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock", "requirements-otel.lock")
+#: Where the lock file has all of the packages, with what they bring along.
+WHOLE = [(LOCKS[0], CHOSEN[:1]), (LOCKS[2], CHOSEN), (LOCKS[3], (OTEL,))]
 
 
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -144,19 +150,20 @@ def closure(*names: str) -> set[str]:
     return {canonicalize_name(requirement.name) for requirement in wanted(*names)}
 
 
-@pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[1], (FAST,)), (LOCKS[2], CHOSEN)])
+@pytest.mark.parametrize(("lock", "files"), [*WHOLE, (LOCKS[1], (FAST,))])
 def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, ...]) -> None:
     """A lock file has exactly the packages of its requirements, at the pinned versions, each with hashes."""
     pinned = OLDER | {name: next(iter(r.specifier)).version for name, r in requirements(*PINS).items()}
     found = locked(lock)
 
-    expected = closure(*files) | OLDER.keys() if lock != LOCKS[1] else requirements(FAST).keys()
+    older = OLDER.keys() if "requirements.txt" in files else set()
+    expected = closure(*files) | older if lock != LOCKS[1] else requirements(FAST).keys()
     assert found.keys() == expected
     assert {name: version for name, (version, _) in found.items()} == {name: pinned[name] for name in found}
     assert [name for name, (_, hashes) in found.items() if not hashes] == []
 
 
-@pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[2], CHOSEN)])
+@pytest.mark.parametrize(("lock", "files"), WHOLE)
 def test_a_lock_pins_a_package_with_the_extras_that_others_require(lock: str, files: tuple[str, ...]) -> None:
     """`a[b]` is pinned as `a[b]`: with hashes, pip takes `a==1` for no pin of it once there is a newer version."""
     text = (ROOT / lock).read_text()

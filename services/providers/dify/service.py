@@ -25,7 +25,7 @@ from utils.deadline import Deadline
 from utils.formats.http_dates import seconds_ahead
 from utils.running_time import running_time
 from utils.slots import Slots
-from utils.tracing import onward_headers
+from utils.tracing import current_trace, onward_headers
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ SHORT_CALL = 5.0
 CONVERSATION_ROWS = 100
 #: Number of history rows requested. A conversation has one question at a time, so the wanted row is among the last.
 HISTORY_ROWS = 5
+#: The header by which Dify names the trace in its own log and at its tracing provider.
+TRACE_ID = "X-Trace-Id"
 #: At most this many bytes of an error reply or a small reply are read.
 _MAX_BODY = 1024 * 1024
 #: The same for a run's result and history rows: they hold full answers, which older versions escape to twice the size.
@@ -106,7 +108,9 @@ def app_headers(authorization: str) -> dict[str, str]:
     if not (authorization.isascii() and authorization.isprintable()):
         raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
     # A proxy that compresses holds pieces back until a compression block is full.
-    return {"Authorization": authorization, "Accept-Encoding": "identity", **onward_headers()}
+    trace_id = current_trace().trace_id
+    traced = {TRACE_ID: trace_id, **onward_headers()} if trace_id else {}
+    return {"Authorization": authorization, "Accept-Encoding": "identity", **traced}
 
 
 class DifyService:
