@@ -141,13 +141,13 @@ class Answerer:
         backend = self._backends.get(question.bot) if question.channel in self._channels else None
         return backend is not None and app in ("", OWN_APP, *backend.apps)
 
-    def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
+    def leave_calls(self, question: Question, stream_id: str, key: str = "", *, logs: bool = True) -> tuple[Call, ...]:
         """Return the calls that leave the user's slots and the conversation's queue, and note the answer for ratings.
 
-        They also remove the files that came with the question, and queue the stream for the log and the usage. `key` is
-        the queue's key, where the caller has it already.
+        They also remove the files that came with the question, and with `logs` queue the stream for the log and the
+        usage. `key` is the queue's key, where the caller has it already.
         """
-        ended = self._ended.add_calls(stream_id)
+        ended = self._ended.add_calls(stream_id) if logs else ()
         if not self.knows(question):
             return ended
         slot = leave_call(question.bot, question.principal, stream_id)

@@ -254,6 +254,7 @@ class Gateway:
         except StoreUnavailable as exc:
             # A client that resends its id finds the stream later: a takeover answers it. Any other stream has to end.
             if not (rules.resends and question.msgid):
+                leave = self._answerer.leave_calls(question, stream_id, key, logs=False)
                 self._refusals.end_later(new, exc.code, (*leave, *quotas.free_calls()))
             raise
         known = dict(zip(calls, replies, strict=True))

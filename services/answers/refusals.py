@@ -118,8 +118,11 @@ class QuestionRefusals:
         return replace(shown, access=new.fields["access"], note=error.sentence, length=1) if error.sentence else shown
 
     def end_later(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
-        """End a stream whose opening Redis may have carried out without a reply, as soon as Redis answers again."""
-        self._manager.end_later(self._ending(new, AnswerError(code=code)), leave)
+        """End a stream whose opening Redis may have carried out without a reply, as soon as Redis answers again.
+
+        `leave` are the calls without the one that queues the stream for the log: one that was not opened is not logged.
+        """
+        self._manager.end_later(self._ending(new, AnswerError(code=code)), leave, self._ended.add_calls(new.stream_id))
 
     def fields(self, question: Question) -> dict[str, str]:
         """Return the documented fields of a new stream; the others are written when their values become known."""

@@ -50,7 +50,7 @@ class Flusher:
         #: it.
         self._due: set[str] = set()
         #: Ends for streams that may have been opened although the reply was lost; a full deque drops the oldest.
-        self._late_ends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_LATE_ENDS)
+        self._late_ends: deque[tuple[Write, Sequence[Call], Sequence[Call]]] = deque(maxlen=MAX_LATE_ENDS)
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
@@ -83,9 +83,12 @@ class Flusher:
         if stream.urgent:
             self._hurry.set()
 
-    def end_later(self, end: Write, after: Sequence[Call]) -> None:
-        """Send `end` when Redis answers again and, if the stream is gone or has the same owner, `after`."""
-        self._late_ends.append((end, after))
+    def end_later(self, end: Write, after: Sequence[Call], opened: Sequence[Call] = ()) -> None:
+        """Send `end` when Redis answers again.
+
+        Then, if the stream is gone or has the same owner, also `after`; `opened` only if it is there.
+        """
+        self._late_ends.append((end, after, opened))
         self._wake.set()
 
     def streams(self) -> list[OwnedStream]:
@@ -197,12 +200,12 @@ class Flusher:
         """End streams whose opening reply was lost, one round trip each: this is rare."""
         while self._late_ends:
             entry = self._late_ends[0]
-            end, after = entry
+            end, after, opened = entry
             (reply,) = self._store.write([end])
             if isinstance(reply, StoreUnavailable):
                 raise reply
             if reply.outcome in ("ok", "gone"):
-                self._store.write([], *after)
+                self._store.write([], *after, *(opened if reply.outcome == "ok" else ()))
             # A newer entry may have pushed this one out of the full deque meanwhile.
             if self._late_ends and self._late_ends[0] is entry:
                 self._late_ends.popleft()

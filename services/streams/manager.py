@@ -178,9 +178,9 @@ class StreamManager:
         stream = self._flusher.owned(stream_id)
         return stream.known(self._store.lease) if stream else None
 
-    def end_later(self, end: Write, after: Sequence[Call]) -> None:
-        """End a stream that may have been opened although the reply was lost, and send `after`, later."""
-        self._flusher.end_later(end, after)
+    def end_later(self, end: Write, after: Sequence[Call], opened: Sequence[Call] = ()) -> None:
+        """End a stream that may have been opened although the reply was lost; send `after`, and `opened` if it was."""
+        self._flusher.end_later(end, after, opened)
 
     def drain(self, seconds: float) -> None:
         """Reject new questions, let running ones finish for `seconds`, then release the rest to other replicas."""

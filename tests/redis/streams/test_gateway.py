@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,17 +213,22 @@ def test_a_reset_starts_a_new_conversation(desk: Desk, provider: SlowProvider) -
     assert provider.asked == ["一", "二", "三"]
 
 
-def test_a_lost_reply_to_opening_releases_slot_and_turn(
-    any_redis_url: str, redis_client: redis.Redis, provider: SlowProvider
+@pytest.mark.parametrize("opens", [True, False], ids=["reply lost", "request lost"])
+def test_a_lost_opening_releases_slot_and_turn(
+    any_redis_url: str, redis_client: redis.Redis, provider: SlowProvider, tmp_path: Path, opens: bool
 ) -> None:
-    """The question was answered with an error; when Redis answers again, the opened stream is ended."""
+    """The question was answered with an error; when Redis answers again, the opened stream is ended.
+
+    Only a stream that was opened is queued for the question log: one that Redis never had would count as lost there.
+    """
     # An idle replica looks for such streams twelve times in a lease.
-    desk = Desk(any_redis_url, provider, lease=2.0)
+    variables = {"DATABASE_PATH": str(tmp_path / "laibao.db")}
+    desk = Desk(any_redis_url, provider, lease=2.0, variables=variables)
     run = desk.streams._runner.run_each
     lost: list[bool] = []
 
     def losing(calls: Any, **options: Any) -> Any:
-        replies = run(calls, **options)
+        replies = run(calls, **options) if lost or opens else []
         if not lost:
             lost.append(True)
             raise StoreUnavailable("the reply is lost")
@@ -233,8 +239,10 @@ def test_a_lost_reply_to_opening_releases_slot_and_turn(
     refused = desk.asks()
 
     assert (refused.status, refused.error_code) == ("error", "store_unavailable")
+    wait_until(lambda: not desk.manager._flusher._late_ends)
     wait_until(lambda: redis_client.keys("*:turns") == [] and not redis_client.exists("dify_user:default:zhangsan"))
-    assert redis_client.hget(stream_keys(refused.stream_id).hash, "status") == "error"
+    assert redis_client.hget(stream_keys(refused.stream_id).hash, "status") == ("error" if opens else None)
+    assert redis_client.zcard("{dify_log}:queue") == opens
     assert provider.asked == []
     desk.close()
 
