@@ -168,13 +168,18 @@ class ScriptRunner:
         return replies.values
 
     def _attempt(self, calls: Sequence[Call], attempts: int, retry_seconds: float = SOCKET_TIMEOUT) -> Replies:
-        """Send the calls; retry those whose connection broke, up to `attempts` and for `retry_seconds`."""
-        began = self._clock()
+        """Send the calls; retry those whose connection broke, up to `attempts` and for `retry_seconds`.
+
+        Those without a reply are sent again only where as much time is left as an exchange may take.
+        """
+        began, enough = self._clock(), EXCHANGE * self._timeout
         with within(EXCHANGE * self._timeout + retry_seconds - SOCKET_TIMEOUT):
             replies = self._target.exchange(calls)
             for _ in range(attempts - 1):
-                broken = [i for i, value in enumerate(replies.values) if isinstance(value, redis.ConnectionError)]
-                if not broken or self._clock() - began > retry_seconds:
+                left = began + retry_seconds - self._clock()
+                retried = (redis.ConnectionError, redis.TimeoutError) if left >= enough else redis.ConnectionError
+                broken = [i for i, value in enumerate(replies.values) if isinstance(value, retried)]
+                if not broken or left < 0.0:
                     break
                 again = self._target.exchange([calls[i] for i in broken])
                 for i, *reply in zip(broken, *again, strict=True):

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from typing import Any
 
 import pytest
 import redis
@@ -143,6 +144,31 @@ def test_a_call_that_is_sent_once_is_not_sent_again(redis_server: RedisServer, r
         proxy.cuts = 1
         assert runner.run_each([command("GET", "k")], attempts=2) == [None]
         client.close()
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(4.0, 2), (1.0, 1)], ids=["time is left", "none is left"])
+def test_a_call_without_a_reply_is_sent_again_while_there_is_time(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, seconds: float, sent: int
+) -> None:
+    """A question of a client that waits is stored although Redis was silent for a moment; a callback has no time."""
+    client, clock = connect(redis_url, pool_size=1), FakeClock()
+    runner = ScriptRunner(client, clock=clock)
+    exchange, exchanged = runner._target.exchange, []
+
+    def silent_once(calls: Any) -> Any:
+        exchanged.append(calls)
+        replies = exchange(calls)
+        if len(exchanged) == 1:
+            replies.values[0] = redis.TimeoutError("Timeout reading from socket")
+            clock.advance(0.9)
+        return replies
+
+    monkeypatch.setattr(runner._target, "exchange", silent_once)
+    with pytest.raises(StoreUnavailable) if sent == 1 else nullcontext():
+        runner.run_each([command("SET", "k", "v")], attempts=12, retry_seconds=seconds)
+
+    assert len(exchanged) == sent
+    client.close()
 
 
 def test_a_primary_that_became_a_replica_is_looked_up_again() -> None:

@@ -50,6 +50,7 @@ class ReceivedRequest:
     body: Mapping[str, Any]
     authorization: str
     at: float
+    headers: Mapping[str, str]
 
 
 class DifyHandler(Handler):
@@ -188,7 +189,7 @@ class DifyHandler(Handler):
         dify = self.mock
         # An empty object is a health check of the chat URL, not a question.
         if isinstance(body, dict) and body:
-            dify.record(ReceivedRequest(body, self.authorization, time.monotonic()))
+            dify.record(ReceivedRequest(body, self.authorization, time.monotonic(), dict(self.headers)))
         problem = _problem(body)
         files = dify.files_of(body) if problem is None else problem
         if isinstance(files, MockErrorReply):

@@ -57,10 +57,11 @@ def company(redis_url: str, tmp_path: Path) -> Iterator[Company]:
 def test_a_takeover_stays_with_the_app_and_a_move_begins_a_conversation(company: Company) -> None:
     """The killed owner's answer is whole and asked once, at the app of the former rules. The log names each app."""
     question = "年假怎么申请？ [[chatflow]]"
-    company.hr.holds_at = 40
+    company.hr.holds_at = 10
     bubble = _begun(company, question)
     company.rules.write_text(TO_OWN, "utf-8")
     wait_until(lambda: "rules read" in company.one.log and "rules read" in company.other.log, TIMEOUT)
+    assert not bubble.frames[-1].finish
     company.one.kill()
     company.hr.holds_at = None
     with wecom_user([company.other.url], "wangwu") as user:

@@ -56,10 +56,11 @@ def test_a_masked_word_is_shown_by_no_owner(pair: tuple[Replica, Replica], dify:
     one, other = pair
     wanted = render_markdown(dify.expected_answer(QUESTION).replace(MASKED, STAR * len(MASKED)))
     assert STAR in wanted
-    dify.holds_at = 40
+    dify.holds_at = 10
     with wecom_user([one.url]) as user:
         bubble = user.says(QUESTION)
         wait_until(lambda: STAR in user.polls(bubble).content, TIMEOUT)
+    assert not bubble.frames[-1].finish
     one.kill()
     dify.holds_at = None
     with wecom_user([other.url]) as user:
