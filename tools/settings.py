@@ -100,7 +100,7 @@ SECTIONS = (
     Section("Sockets and limits", "WebSocket 与限流", [groups.SocketSettings]),
     Section("Batch", "批量任务", [groups.BatchSettings]),
     Section("Question log and usage", "提问日志与用量", [groups.UsageSettings]),
-    Section("Logs", "日志", [groups.LogSettings]),
+    Section("Logs and traces", "日志与链路追踪", [groups.LogSettings, groups.TraceSettings]),
 )
 
 

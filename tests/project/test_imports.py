@@ -60,6 +60,7 @@ OUTSIDE = {
     "gevent": ("server.*", "gunicorn.conf"),
     "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
+    "opentelemetry": ("services.ops.otlp_service",),
     "PIL": ("services.files.*", "demo.mocks.*"),
 }
 #: Floor 8 includes the command line tools, which may also read Redis and SQL and send HTTP.

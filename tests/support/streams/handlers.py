@@ -20,7 +20,7 @@ class NoLateMessages:
     def overflows(self, question: Question, stream: OwnedStream, code: str) -> bool:
         return False
 
-    def deliver(self, question: Question, stream: OwnedStream) -> None:
+    def deliver(self, question: Question, stream: OwnedStream) -> str:
         raise AssertionError("no late message was claimed")
 
 

@@ -152,7 +152,7 @@ def spans(count: int) -> list[Span]:
 
 
 def counted(outcome: str) -> float:
-    return metrics.SPANS.labels(outcome)._value.get()
+    return float(metrics.SPANS.labels(outcome)._value.get())
 
 
 def test_many_spans_go_in_several_requests(collector: Collector) -> None:

@@ -49,6 +49,7 @@ NAMES = {
     "wechatlaibao_feedback_delivered_total": ("counter", {"target", "outcome"}),
     "wechatlaibao_feedback_kept": ("gauge", set()),
     "wechatlaibao_usage_streams_total": ("counter", {"outcome"}),
+    "wechatlaibao_spans_total": ("counter", {"outcome"}),
     "wechatlaibao_usage_waiting": ("gauge", set()),
     "wechatlaibao_quota_refusals_total": ("counter", {"kind", "counts"}),
     "wechatlaibao_rules_broken": ("gauge", {"setting"}),
