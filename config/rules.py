@@ -62,6 +62,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is empty and there is no bot, so {sealed}"
     if settings.auth_service_url and settings.auth_mode != "external":
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
+    if settings.otel_exporter_otlp_headers.get_secret_value() and not settings.otel_exporter_otlp_endpoint:
+        yield "OTEL_EXPORTER_OTLP_HEADERS has no effect, because OTEL_EXPORTER_OTLP_ENDPOINT is empty"
     if settings.app_providers and not settings.access_file:
         yield "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app"
     for bot in settings.bots.values():

@@ -187,6 +187,8 @@ class TestRefusals:
             ("CUSTOM_RAG_API_KEY", "Bearer fake", "without Bearer"),
             ("CUSTOM_RAG_API_KEY", "fake密", "printable ASCII"),
             ("OPENAI_API_KEY", "sk-fake密", "printable ASCII"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization", "NAME=VALUE, several joined by commas"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "A=b%0d%0aX-Evil: fake", "headers that can be sent, not 'A'"),
             ("CUSTOM_RAG_HEADERS", '{"X-Tenant": "fake密"}', "headers that can be sent, not 'X-Tenant'"),
             ("CUSTOM_RAG_HEADERS", '{"X Tenant": "fake"}', "headers that can be sent, not 'X Tenant'"),
             ("CUSTOM_RAG_HEADERS", '{"X": "a\\r\\nX-Evil: fake"}', "headers that can be sent, not 'X'"),
@@ -394,11 +396,13 @@ class TestForms:
     def test_a_setting_without_effect_warns(self) -> None:
         """A value that another setting makes ineffective does not stop the start."""
         app = '{"hr-app": {"RAG_PROVIDER": "mock"}}'
-        found = settings(REDIS_URL="redis://a.example", AUTH_SERVICE_URL="https://auth.example", APPS=app)
+        idle = {"AUTH_SERVICE_URL": "https://auth.example", "APPS": app, "OTEL_EXPORTER_OTLP_HEADERS": "A=b"}
+        found = settings(REDIS_URL="redis://a.example", **idle)
 
         assert found.warnings == (
             "REDIS_HOST has no effect, because REDIS_URL is set",
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
+            "OTEL_EXPORTER_OTLP_HEADERS has no effect, because OTEL_EXPORTER_OTLP_ENDPOINT is empty",
             "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app",
         )
 
