@@ -200,7 +200,7 @@ class _Pool:
 
 
 def _due(job: Job, number: int, began: float, now: float) -> float:
-    """Return the due time of the request with this number; infinity after the last one."""
+    """Return the due time of the request with this number; infinity after the last one. At least one is sent."""
     due = began + number / job.rate if job.rate else now
-    over = number >= len(job.requests) if job.seconds is None else due >= began + job.seconds
+    over = number >= len(job.requests) if job.seconds is None else number > 0 and due >= began + job.seconds
     return math.inf if over else due
