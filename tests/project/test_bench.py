@@ -6,6 +6,7 @@ The commands for one subject are in tests/unit/questions/ and tests/scenarios/so
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,7 +18,7 @@ from bench import __main__ as bench
 from bench import chart, report, sizing
 from bench.figures import Figure
 from bench.load.callbacks import AES_KEY, TOKEN
-from bench.load.generator import LoadFailed
+from bench.load.generator import Job, LoadFailed, _due
 from bench.load.live_streams import LiveStreams
 from bench.parts import PARTS, part_of
 from bench.parts.streams import not_whole
@@ -45,6 +46,13 @@ def test_a_part_makes_the_figures_of_the_results(part: str) -> None:
     for figure in figures:
         assert figure.value > 0 or figure.name.endswith(MAY_BE_ZERO), figure
         assert not figure.name.endswith(("lost", "wrong")) or figure.rounds == (0,), figure
+
+
+def test_a_round_that_begins_late_sends_one_request() -> None:
+    """A busy machine may let the time of a round pass before its first request."""
+    job = Job((1,), (b"",), seconds=0.01)
+
+    assert [_due(job, number, 0.0, 5.0) for number in (0, 1)] == [5.0, math.inf]
 
 
 def test_an_answer_that_is_not_whole_is_lost() -> None:

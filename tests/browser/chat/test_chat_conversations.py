@@ -113,7 +113,7 @@ def test_conversations_are_found_renamed_exported_and_deleted(visitor: Visitor) 
     chats(page).get_by_role("button", name="删除").click()
     page.locator("#confirm-yes").click()
     expect(chats(page)).to_have_count(0)
-    expect(page.locator("#chats-none")).to_have_text("没有找到。")
+    expect(page.locator("#chats-none:visible")).to_have_text("没有找到。")
     visitor.comes_back()
     expect(chats(page).locator(".chat-title")).to_have_text(["营业时间"])
 
@@ -194,7 +194,7 @@ def test_a_conversation_deleted_in_another_tab_is_closed(visitor: Visitor) -> No
     expect(visitor.turns).to_have_count(0)
     visitor.is_connected()
     for page in (visitor.page, other.page):
-        expect(page.locator("#chats-none")).to_have_text("还没有对话。")
+        expect(page.locator("#chats-none:visible")).to_have_text("还没有对话。")
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_without_storage_conversations_last_until_the_page_is_closed(limited: Vi
 
     limited.comes_back()
 
-    expect(limited.page.locator("#chats-none")).to_have_text("还没有对话。")
+    expect(limited.page.locator("#chats-none:visible")).to_have_text("还没有对话。")
 
 
 def test_a_frozen_server_is_noticed_while_an_answer_is_expected(
