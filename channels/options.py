@@ -41,7 +41,7 @@ _THINKING: Any = Field(
 )
 
 
-class Reader(TypedDict):
+class AnswerReader(TypedDict):
     """For whom an answer is read, rated or cancelled."""
 
     bot: str
@@ -134,14 +134,14 @@ class AskableBots:
             raise wrong_field(refused, self._texts.get("option_unsupported"))
         return question, counted
 
-    def reader(self, asked: ChatReader, caller: Caller) -> Reader:
+    def reader(self, asked: ChatReader, caller: Caller) -> AnswerReader:
         """Return for whom an answer is read.
 
         Raises:
             RestError: 404 there is no such bot.
         """
         self._options(asked.bot)
-        return Reader(bot=asked.bot, principal=on_behalf_of(caller, asked.user, "")[0].principal)
+        return AnswerReader(bot=asked.bot, principal=on_behalf_of(caller, asked.user, "")[0].principal)
 
     def _options(self, bot: str) -> Collection[str]:
         if bot not in self._bots:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from flask import Response
 
 from channels.batch.models import summary_json
-from channels.batch.workbook import Reader, workbook
+from channels.batch.workbook import WorkbookReader, workbook
 from channels.web.rest import RestError, envelope
 from services.batches.records import Item, Task
 from utils.formats.csv_writer import Cell, csv_lines
@@ -37,7 +37,7 @@ COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", 
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at", "id")
 
 
-def download(task: Task, items: Iterator[Item], format: Format, reader: Reader) -> Response:
+def download(task: Task, items: Iterator[Item], format: Format, reader: WorkbookReader) -> Response:
     """Return all results as a file; a workbook is made for its `reader`.
 
     An unavailable database raises in this call; later, it breaks off the reply.
@@ -50,7 +50,7 @@ def download(task: Task, items: Iterator[Item], format: Format, reader: Reader) 
     return reply
 
 
-def _written(items: Iterator[Item], format: Format, reader: Reader) -> Iterator[bytes]:
+def _written(items: Iterator[Item], format: Format, reader: WorkbookReader) -> Iterator[bytes]:
     if format == "xlsx":
         return workbook(items, reader)
     lines = csv_lines(table_rows(items)) if format == "csv" else (f"{item.to_json()}\n" for item in items)

@@ -31,7 +31,7 @@ from channels.batch.models import (
     submitted_json,
 )
 from channels.batch.uploads import previewed, uploaded
-from channels.batch.workbook import Reader, here
+from channels.batch.workbook import WorkbookReader, here
 from channels.web.bodies import UploadSlots
 from channels.web.multipart import MULTIPART, form_body
 from channels.web.rest import MAX_ERRORS, Operation, ProgramChecker, RestError, body, caller, envelope, params
@@ -249,7 +249,7 @@ class BatchEndpoints:
         items = batches.rows(task_id, client.principal, status=asked.status)
         return download(task, items, asked.format, self._reader(asked))
 
-    def _reader(self, asked: ResultsQuery) -> Reader:
+    def _reader(self, asked: ResultsQuery) -> WorkbookReader:
         """Return for whom a workbook is made, by default somebody with the server's language and time zone."""
         reader = here(asked.locale or self._texts.locale)
         return reader if asked.utc_offset is None else replace(reader, utc_offset=asked.utc_offset)

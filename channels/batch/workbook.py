@@ -29,7 +29,7 @@ ID_WIDTH, OWN_WIDTH = 14, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class WorkbookReader:
     """For whom a workbook is made: the language of its words, and the time zone of its times."""
 
     locale: str
@@ -37,13 +37,13 @@ class Reader:
     utc_offset: int
 
 
-def here(locale: str) -> Reader:
+def here(locale: str) -> WorkbookReader:
     """Return a reader in this server's time zone."""
     offset = datetime.now(UTC).astimezone().utcoffset() or timedelta()
-    return Reader(locale, int(offset.total_seconds() // 60))
+    return WorkbookReader(locale, int(offset.total_seconds() // 60))
 
 
-def workbook(items: Iterator[Item], reader: Reader) -> Iterator[bytes]:
+def workbook(items: Iterator[Item], reader: WorkbookReader) -> Iterator[bytes]:
     """Yield the workbook in pieces; it needs the memory of a few items."""
     first = list(islice(items, 1))
     table = _Table(reader, first[0] if first else Item(0, ""))
@@ -57,7 +57,7 @@ class _Table:
     Ids are the first column, or the last one where the first item has none.
     """
 
-    def __init__(self, reader: Reader, first: Item) -> None:
+    def __init__(self, reader: WorkbookReader, first: Item) -> None:
         self._locale = reader.locale
         self._words = WORKBOOK[reader.locale]
         self._zone = timezone(timedelta(minutes=reader.utc_offset))

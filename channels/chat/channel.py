@@ -20,7 +20,7 @@ from channels.chat.frames import (
     FrameRefused,
     read_frame,
 )
-from channels.options import AskableBots, ChatReader, Reader
+from channels.options import AnswerReader, AskableBots, ChatReader
 from channels.rating import RatingInbox, rate
 from channels.registry import CHAT
 from channels.sockets.answer_queue import AnswerQueue
@@ -180,7 +180,7 @@ class ChatChannel:
             raise FrameRefused.of(exc, ask.id) from exc
         return replace(question, choice=ask.choice), counted
 
-    def _reader(self, asked: ChatReader) -> Reader:
+    def _reader(self, asked: ChatReader) -> AnswerReader:
         try:
             return self._bots.reader(asked, self._caller)
         except RestError as exc:
@@ -199,7 +199,7 @@ class ChatChannel:
     def _stop(self, stop: ChatStop) -> None:
         """Cancel one answer, or all unfinished ones; their end is shown like every other."""
         shown = self._answers.unfinished()
-        readers = {one.stream_id: Reader(bot=one.bot, principal=one.principal) for one in shown}
+        readers = {one.stream_id: AnswerReader(bot=one.bot, principal=one.principal) for one in shown}
         if stop.stream_id:
             readers = {stop.stream_id: readers.get(stop.stream_id) or self._reader(stop.reader)}
         for stream_id, reader in readers.items():

@@ -23,7 +23,7 @@ from channels.http_chat.models import (
     ChatStarted,
 )
 from channels.http_chat.replies import END, HEADERS, MEDIA_TYPE, EventStream, answered, failed, refusal
-from channels.options import AskableBots, ChatReader, Reader, ThinkingMode
+from channels.options import AnswerReader, AskableBots, ChatReader, ThinkingMode
 from channels.rating import RatingInbox
 from channels.rating import rate as take
 from channels.registry import HTTP
@@ -91,11 +91,11 @@ class HttpChat:
         if cursor is None:
             return nothing_more()
         with self._questions.slot() as slot:
-            reader = Reader(bot=question.bot, principal=question.principal)
+            reader = AnswerReader(bot=question.bot, principal=question.principal)
             return self._answer(self._questions.ask(question, address, media), reader, cursor, events, thinking, slot)
 
     def show(
-        self, stream_id: str, reader: Reader, *, cursor: int | None, events: bool, thinking: ThinkingMode
+        self, stream_id: str, reader: AnswerReader, *, cursor: int | None, events: bool, thinking: ThinkingMode
     ) -> Response:
         """Return the answer of a stream from `cursor` on; None means that the client has all of it.
 
@@ -108,7 +108,7 @@ class HttpChat:
         with self._questions.slot() as slot:
             return self._answer(stream_id, reader, cursor or 0, events, thinking, slot)
 
-    def cancel(self, stream_id: str, reader: Reader) -> Response:
+    def cancel(self, stream_id: str, reader: AnswerReader) -> Response:
         """Cancel an answer; one that has ended stays as it is.
 
         Raises:
@@ -121,7 +121,7 @@ class HttpChat:
         return envelope({"stream_id": stream_id, "status": "cancelled" if status == "processing" else status})
 
     def _answer(
-        self, stream_id: str, reader: Reader, cursor: int, events: bool, thinking: ThinkingMode, slot: ExitStack
+        self, stream_id: str, reader: AnswerReader, cursor: int, events: bool, thinking: ThinkingMode, slot: ExitStack
     ) -> Response:
         connection = ClientConnection(request.environ)
         # Where the thinking is separated, an event need not end where a chunk does: the text is sent again.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from demo.mocks.dify.answers import answer_to, marker
 from demo.mocks.dify.player import StreamClient, whole
-from demo.mocks.dify.wire import Cut, Gap, Step
+from demo.mocks.dify.wire import Cut, Delay, Step
 from demo.mocks.http import Handler
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class AnsweringHandler(Handler):
         if isinstance(step, Cut):
             client.reset()
             return False
-        if isinstance(step, Gap):
+        if isinstance(step, Delay):
             return self._wait(step.seconds, client, ends)
         if isinstance(step, bytes):
             client.write(step)

@@ -34,7 +34,7 @@ FIELDS = (
 )
 
 
-class Claimed(NamedTuple):
+class ClaimedEntries(NamedTuple):
     """The reply of lua/usage_claim.lua."""
 
     #: Seconds since 1970 by Redis's clock.
@@ -91,11 +91,11 @@ class EndedStore:
         args = (self.now, stream_id, self._most_waiting, KEPT_SECONDS)
         return (Call(script("usage_add"), (QUEUE, DROPPED), args),) if self._queues else ()
 
-    def claim(self, most: int) -> Claimed:
+    def claim(self, most: int) -> ClaimedEntries:
         """Claim the entries that are due first; they are due again after the lease."""
         call = Call(script("usage_claim"), (QUEUE, DROPPED), (self.now, self._lease, most))
         now, waiting, dropped, *entries = self._runner.run([call])[0]
-        return Claimed(float(now), waiting, dropped, entries)
+        return ClaimedEntries(float(now), waiting, dropped, entries)
 
     def read(self, stream_ids: Sequence[str], *, text_bytes: int) -> list[StoredStream | StoreUnavailable | None]:
         """Return each stream; None for one that has expired, an error if its node is away.

@@ -16,7 +16,7 @@ from config.texts import Texts
 from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
-from services.wecom.markdown_service import MessageRefused
+from services.wecom.markdown_service import MarkdownRefused
 from utils.stream_utils import clip_utf8, render_frame
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class HandoffManager:
         try:
             self._send(self._robots[handoff.bot], message(self._texts, handoff, self._answer(handoff)))
             self._note(handoff, "posted")
-        except MessageRefused as exc:
+        except MarkdownRefused as exc:
             self._note(handoff, "refused", str(exc))
         except ProviderError as exc:
             self._note(handoff, "failed", str(exc))

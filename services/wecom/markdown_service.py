@@ -27,7 +27,7 @@ RETRIES, BACKOFF = 3, 1.0
 MOST_REPLY = 4096
 
 
-class MessageRefused(ProviderError):
+class MarkdownRefused(ProviderError):
     """The reply is no success; the text has its errcode or the HTTP status, not its `errmsg`, which may quote the
     address.
     """
@@ -62,7 +62,7 @@ class MarkdownService:
         """Post a Markdown message; again only if no byte of the request can have left.
 
         Raises:
-            MessageRefused: the reply is an error, or not WeCom's.
+            MarkdownRefused: the reply is an error, or not WeCom's.
             ProviderError: the message was not sent, or no reply came.
         """
         deadline = Deadline(self._total_seconds)
@@ -82,11 +82,11 @@ class MarkdownService:
 
 def _check(exchange: HTTPReply) -> None:
     if exchange.status != 200:
-        raise MessageRefused(f"HTTP {exchange.status}", http_status=exchange.status)
+        raise MarkdownRefused(f"HTTP {exchange.status}", http_status=exchange.status)
     body = exchange.read_all(limit=MOST_REPLY, timeout=REPLY_SECONDS)
     try:
         errcode = int(json.loads(body)["errcode"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise MessageRefused("a reply without errcode") from None
+        raise MarkdownRefused("a reply without errcode") from None
     if errcode:
-        raise MessageRefused(f"errcode {errcode}")
+        raise MarkdownRefused(f"errcode {errcode}")

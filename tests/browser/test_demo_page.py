@@ -63,7 +63,7 @@ RECORDS = """() => {
 }"""
 
 
-class Person:
+class PageUser:
     """A person at the page. `foreign` has requests to other hosts, `broken` the errors of the page's script."""
 
     def __init__(self, page: Page, url: str) -> None:
@@ -96,7 +96,7 @@ class Person:
         return answer.locator(".text").inner_text()
 
 
-def test_an_answer_looks_as_on_the_gateways_pages(person: Person) -> None:
+def test_an_answer_looks_as_on_the_gateways_pages(person: PageUser) -> None:
     """Thinking is folded, code has its language, colours and a button; the dark theme follows the system."""
     person.chooses("formatted")
     answer = person.asks("年假有几天")
@@ -121,7 +121,7 @@ def test_an_answer_looks_as_on_the_gateways_pages(person: Person) -> None:
     screenshot(person.page, "demo-formatted-dark")
 
 
-def test_every_frame_is_listed_for_developers(person: Person) -> None:
+def test_every_frame_is_listed_for_developers(person: PageUser) -> None:
     """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))
 
@@ -144,10 +144,10 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def person(page: Page, stage: Stage) -> Iterator[Person]:
+def person(page: Page, stage: Stage) -> Iterator[PageUser]:
     """A person at the page of the whole product: it has no errors, asks no other host, and no frame breaks a rule."""
     with page_for(stage.user, stage.set_mode, stage.push) as url:
-        person = Person(page, url)
+        person = PageUser(page, url)
         expect(page.locator("#chat .theirs").first).to_contain_text(ZH["welcome"][:6])
         yield person
         assert (person.broken, person.foreign) == ([], [])
@@ -155,7 +155,7 @@ def person(page: Page, stage: Stage) -> Iterator[Person]:
 
 
 @pytest.mark.main_story
-def test_an_answer_takes_the_place_of_its_placeholder(person: Person) -> None:
+def test_an_answer_takes_the_place_of_its_placeholder(person: PageUser) -> None:
     """The placeholder is shown first; the finished answer is whole and formatted."""
     person.page.evaluate(RECORDS)
     answer = person.asks("年假怎么申请")
@@ -168,14 +168,14 @@ def test_an_answer_takes_the_place_of_its_placeholder(person: Person) -> None:
 
 
 @pytest.mark.parametrize(("choice", "code"), [("lisi", "unknown_user"), ("error", "provider_error")])
-def test_errors_are_shown_in_the_bubble(person: Person, choice: str, code: str) -> None:
+def test_errors_are_shown_in_the_bubble(person: PageUser, choice: str, code: str) -> None:
     """An unknown user and a failing Dify each show their sentence."""
     person.chooses(choice)
 
     assert person.sees_finish(person.asks("年假怎么申请")) == ZH[code]
 
 
-def test_markup_in_a_question_and_its_answer_stays_text(person: Person) -> None:
+def test_markup_in_a_question_and_its_answer_stays_text(person: PageUser) -> None:
     """Neither the question nor an answer that repeats it adds an element to the page."""
     attack = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"
 
@@ -201,7 +201,7 @@ def test_nothing_is_sent_before_the_page_is_ready(page: Page) -> None:
         StubCallback() as callback,
         page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
     ):
-        person = Person(page, url)
+        person = PageUser(page, url)
         page.get_by_role("textbox").fill("hello")
         page.keyboard.press("Enter")
 
@@ -221,7 +221,7 @@ def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
         callback.reply = lambda message: (
             None if message["msgtype"] == "event" else frame(long, finish=message["msgtype"] == "stream")
         )
-        person = Person(page, url)
+        person = PageUser(page, url)
         page.get_by_role("textbox").fill("hello")
         page.keyboard.press("Enter")
 
@@ -238,7 +238,7 @@ def test_a_broken_rule_is_a_red_line_at_the_bubble(page: Page) -> None:
 
 
 @pytest.mark.over("callbacks", "socket")
-def test_the_rest_of_a_long_answer_follows_in_messages(person: Person) -> None:
+def test_the_rest_of_a_long_answer_follows_in_messages(person: PageUser) -> None:
     """The frame of an answer that is too large announces it; it breaks no rule of WeCom."""
     person.chooses("long")
     answer = person.asks("整本手册")
@@ -249,7 +249,7 @@ def test_the_rest_of_a_long_answer_follows_in_messages(person: Person) -> None:
 
 
 @pytest.mark.over("callbacks", "socket")
-def test_pictures_and_files_are_shown(person: Person) -> None:
+def test_pictures_and_files_are_shown(person: PageUser) -> None:
     """The browser shows each picture, in the bubble or in a message after it, and a link leads to the file."""
     person.chooses("pictures")
     answer = person.asks("画一座房子")
@@ -263,7 +263,7 @@ def test_pictures_and_files_are_shown(person: Person) -> None:
 
 
 @pytest.mark.over("callbacks", "socket")
-def test_every_kind_of_message_has_a_button(person: Person) -> None:
+def test_every_kind_of_message_has_a_button(person: PageUser) -> None:
     """A picture with the typed words, a file, voice and a quoted picture are answered; the sample picture is shown."""
     answers = person.page.locator("#chat .theirs[data-state]")
     person.page.get_by_role("textbox").fill("图里是什么")
@@ -276,7 +276,7 @@ def test_every_kind_of_message_has_a_button(person: Person) -> None:
 
 
 @pytest.mark.over("socket")
-def test_a_push_is_a_line_of_its_own(person: Person) -> None:
+def test_a_push_is_a_line_of_its_own(person: PageUser) -> None:
     """The button pushes through the gateway's REST what was typed, once the person has written to the bot."""
     expect(person.page.locator(".lead")).to_contain_text("长连接")
     person.sees_finish(person.asks("营业时间"))
@@ -293,7 +293,7 @@ TAKES_PICTURES = pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCR
 
 
 @TAKES_PICTURES
-def test_the_screenshots_of_the_documents(person: Person) -> None:
+def test_the_screenshots_of_the_documents(person: PageUser) -> None:
     """A finished answer and a growing one; a picture with words; the end of a full bubble, and the message after it."""
     person.page.set_viewport_size({"width": 1280, "height": 1040})
     person.sees_finish(person.asks("营业时间"))
@@ -324,7 +324,7 @@ IN_VIEW = """form => {
 
 
 @pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
-def test_the_form_of_a_bad_rating_comes_into_view(person: Person, size: tuple[int, int]) -> None:
+def test_the_form_of_a_bad_rating_comes_into_view(person: PageUser, size: tuple[int, int]) -> None:
     """All of it is in sight with room below, and its first reason has the focus; a second press folds it away."""
     person.page.set_viewport_size({"width": size[0], "height": size[1]})
     answer = person.asks("年假怎么申请")
@@ -340,7 +340,7 @@ def test_the_form_of_a_bad_rating_comes_into_view(person: Person, size: tuple[in
     expect(form).to_be_hidden()
 
 
-def test_the_page_is_accessible_in_both_themes(person: Person) -> None:
+def test_the_page_is_accessible_in_both_themes(person: PageUser) -> None:
     """axe finds nothing from moderate on, with a rated answer and cards; the switch outlives a reload."""
     for question in ("年假怎么申请", "营业时间"):
         answer = person.asks(question)
@@ -363,7 +363,7 @@ def test_the_page_is_accessible_in_both_themes(person: Person) -> None:
         assert person.page.evaluate(inside), width
 
 
-def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
+def test_an_answer_is_rated_and_the_rating_withdrawn(person: PageUser) -> None:
     """Thumbs are below finished answers only; what is wrong is told by reasons and words."""
     answer = person.asks("年假怎么申请")
     person.sees_finish(answer)
@@ -384,7 +384,7 @@ def test_an_answer_is_rated_and_the_rating_withdrawn(person: Person) -> None:
     expect(command.get_by_role("button")).to_have_count(0)
 
 
-def test_a_forms_choice_is_clicked_on_its_card(person: Person) -> None:
+def test_a_forms_choice_is_clicked_on_its_card(person: PageUser) -> None:
     """The card keeps the clicked button, and the rest of the answer is a message below it."""
     person.chooses("form")
     answer = person.asks("报销要什么材料")

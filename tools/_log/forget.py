@@ -52,7 +52,7 @@ ITEM_SECONDS = 3.0
 
 
 @dataclass(slots=True)
-class Person:
+class ForgottenPerson:
     """The names of a person in keys and rows."""
 
     userid: str
@@ -78,7 +78,7 @@ class PersonEraser:
         self._container = container
         self._servers = servers(container.redis)
         self._access = Access(container.keys.streams())
-        self.person = Person(userid, {userid, f"{USER}{userid}"})
+        self.person = ForgottenPerson(userid, {userid, f"{USER}{userid}"})
         self.counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: What this run does not reach.
         self.not_reached = list(NOT_REACHED)

@@ -47,7 +47,7 @@ class Gap:
 
 
 @dataclass(slots=True)
-class Group:
+class GapGroup:
     """Questions of similar words; the first one's are those that others are compared with."""
 
     gaps: list[Gap]
@@ -91,9 +91,9 @@ def found_gaps(rows: Iterable[tuple[Row, SaidOf]], phrases: Sequence[str]) -> li
     return [gap for gap in kept if gap.reasons]
 
 
-def groups(gaps: Sequence[Gap]) -> list[Group]:
+def groups(gaps: Sequence[Gap]) -> list[GapGroup]:
     """Return the gaps in groups of similar words, the largest first."""
-    made: list[Group] = []
+    made: list[GapGroup] = []
     by_pair: defaultdict[str, list[int]] = defaultdict(list)
     for gap in gaps:
         rarest = sorted(gap.pairs, key=lambda pair: (len(by_pair[pair]), pair))[:MOST_PAIRS]
@@ -105,7 +105,7 @@ def groups(gaps: Sequence[Gap]) -> list[Group]:
             continue
         for pair in gap.pairs:
             by_pair[pair].append(len(made))
-        made.append(Group([gap]))
+        made.append(GapGroup([gap]))
     return sorted(made, key=lambda group: len(group.gaps), reverse=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from demo.mocks.answering import MockAnswering, ReceivedQuestion, WholeReply
-from demo.mocks.dify.wire import HANG, Cut, Gap, Step, frame, pieces
+from demo.mocks.dify.wire import HANG, Cut, Delay, Step, frame, pieces
 
 USAGE = {"tokens": 31, "prompt_tokens": 21, "completion_tokens": 10}
 SOURCE = {"title": "员工手册", "url": "https://handbook.example/leave", "score": 0.91}
@@ -21,8 +21,8 @@ class PlayedAnswer:
     def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.text = text
         self.pieces = pieces(text)
-        self.slow = Gap(mock.slow)
-        self._delay = Gap(mock.delay)
+        self.slow = Delay(mock.slow)
+        self._delay = Delay(mock.delay)
 
     def lines(self, field: str = "content") -> Iterator[Step]:
         for text in self.pieces:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from demo.mocks.dify.plays import Play, chat, partial
-from demo.mocks.dify.wire import HANG, PING, SOURCE, Break, Cut, Gap, Loss, Run, Step, frame, pieces
+from demo.mocks.dify.wire import HANG, PING, SOURCE, Break, Cut, Delay, Loss, Run, Step, frame, pieces
 
 #: Pieces of an answer that are sent before its stream breaks in the middle.
 HALF = 10
@@ -87,7 +87,7 @@ def empty(run: Run) -> Iterator[Step]:
 def ping_only(run: Run) -> Iterator[Step]:
     while True:
         yield PING
-        yield Gap(run.ping_every)
+        yield Delay(run.ping_every)
 
 
 def pings_after_text(run: Run) -> Iterator[Step]:
@@ -104,14 +104,14 @@ def drip_bytes(run: Run) -> Iterator[Step]:
     yield b'data: {"event":"message","answer":"'
     while True:
         yield b"a"
-        yield Gap(run.ping_every)
+        yield Delay(run.ping_every)
 
 
 def drip_events(run: Run) -> Iterator[Step]:
     """Send an answer that never ends."""
     while True:
         yield run.piece("滴")
-        yield Gap(run.ping_every)
+        yield Delay(run.ping_every)
 
 
 def drop(run: Run) -> Iterator[Step]:

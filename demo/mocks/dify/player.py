@@ -14,7 +14,7 @@ from contextlib import suppress
 from demo.mocks.dify.broadcast import Heard
 from demo.mocks.dify.features.forms import RunPause, paused_events
 from demo.mocks.dify.plays import stopped
-from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
+from demo.mocks.dify.wire import HANG, PING, Break, Cut, Delay, Loss, Run, Step
 from demo.mocks.http import ClientGone
 
 #: Seconds between two checks of whether a waiting script was stopped.
@@ -112,7 +112,7 @@ class Player:
             if self._client is not None:
                 self._client.reset()
             return False
-        if isinstance(step, Gap):
+        if isinstance(step, Delay):
             return self.wait(step.seconds)
         if isinstance(step, Break):
             self._break(step.how)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from demo.mocks.dify.wire import HANG, PING, Gap, Run, Step, pieces
+from demo.mocks.dify.wire import HANG, PING, Delay, Run, Step, pieces
 
 Play = Callable[[Run], Iterator[Step]]
 
@@ -179,7 +179,7 @@ def steps(run: Run) -> Iterator[Step]:
     for index, (kind, title) in enumerate(NODES, 1):
         node: dict[str, Any] = {"id": f"ne{index}", "node_id": f"n{index}", "node_type": kind, "index": index}
         yield run.node("node_started", title=title, **node, inputs=None)
-        yield Gap(0.0 if kind == "start" else 4 * run.slow)
+        yield Delay(0.0 if kind == "start" else 4 * run.slow)
         yield run.node("node_finished", title=title, **node, status="succeeded", error=None, outputs=None, files=[])
     yield from run.say()
     yield run.message_end()
@@ -197,7 +197,7 @@ def late(run: Run) -> Iterator[Step]:
 def _dripped(run: Run, pause: float) -> Iterator[Step]:
     """Answer with a pause in seconds between two pieces."""
     yield PING
-    yield Gap(2 * run.slow)
+    yield Delay(2 * run.slow)
     yield run.workflow_started()
     yield from run.say(delay=pause)
     yield run.message_end()

@@ -55,7 +55,7 @@ TITLES_EN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class Delay:
     """Send nothing for this many seconds, or until the run's limit is reached."""
 
     seconds: float
@@ -77,8 +77,8 @@ class Break:
     how: Loss
 
 
-HANG = Gap(float("inf"))
-Step = bytes | Gap | Cut | Break | RunPause
+HANG = Delay(float("inf"))
+Step = bytes | Delay | Cut | Break | RunPause
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Run:
         """Yield the answer in pieces."""
         for text in pieces(self.answer):
             yield self.piece(text, event=event, **fields)
-            yield Gap(self.delay if delay is None else delay)
+            yield Delay(self.delay if delay is None else delay)
 
     def message_end(self, metadata: Any = METADATA) -> bytes:
         """Save the message and return the event. Dify saves the message before it sends the event, too."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from demo.mocks.answering import MockAnswering, ReceivedQuestion, WholeReply
-from demo.mocks.dify.wire import HANG, Gap, Step, frame, pieces
+from demo.mocks.dify.wire import HANG, Delay, Step, frame, pieces
 
 MODEL = "mock-model"
 USAGE = {"prompt_tokens": 21, "completion_tokens": 10, "total_tokens": 31}
@@ -20,8 +20,8 @@ class Chat:
 
     def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.pieces = pieces(text)
-        self._delay = Gap(mock.delay)
-        self.slow = Gap(mock.slow)
+        self._delay = Delay(mock.delay)
+        self.slow = Delay(mock.slow)
         self._head = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "model": MODEL, "created": 1}
         options = asked.body.get("stream_options") or {}
         self._counts = bool(options.get("include_usage"))
@@ -250,7 +250,7 @@ def keep_alive(chat: Chat) -> Iterator[Step]:
     """Send comments for two seconds before the answer, as DeepSeek does while a request is queued."""
     for number in range(10):
         yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
-        yield Gap(0.2)
+        yield Delay(0.2)
     yield b"\n"
     yield from normal(chat)
 

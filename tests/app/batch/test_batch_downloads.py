@@ -16,7 +16,7 @@ from openpyxl.utils import get_column_letter
 from openpyxl.utils.escape import unescape
 
 from channels.batch.downloads import COLUMNS, PIECE, download, table_rows
-from channels.batch.workbook import WIDTHS, Reader
+from channels.batch.workbook import WIDTHS, WorkbookReader
 from config.texts import ZH
 from services.batches.records import BatchOptions, Given, Item, Task
 from services.errors import StoreUnavailable
@@ -26,7 +26,7 @@ from utils.formats.csv_writer import csv_lines
 from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import workbook_pieces
 
-READER = Reader("en", 0)
+READER = WorkbookReader("en", 0)
 SOURCES = ({"title": "手册", "position": 1},)
 FORMULAS = [
     "=1+1",
@@ -208,7 +208,7 @@ def test_a_csv_has_the_columns_of_the_file_at_its_end() -> None:
     assert second[-3:] == ["A-2", "", "open"]
 
 
-def for_people(reader: Reader) -> bytes:
+def for_people(reader: WorkbookReader) -> bytes:
     """Return the workbook of a file's two rows: one is answered with all that an answer can have."""
     own = {"部门": "人事", "状态": "新"}
     answer = (
@@ -229,7 +229,7 @@ def for_people(reader: Reader) -> bytes:
 
 def test_a_workbook_is_for_people() -> None:
     """Own columns come first, words are in the reader's language, answers are plain text, times are local dates."""
-    head, first, second = of_workbook(for_people(Reader("zh", 480)), "结果")
+    head, first, second = of_workbook(for_people(WorkbookReader("zh", 480)), "结果")
 
     assert head[:7] == ("编号", "部门", "状态（原表）", "序号", "问题", "回答", "状态")
     assert head[7:] == (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels.options import Reader
+from channels.options import AnswerReader
 from config.texts import ZH
 from services.identity.callers import Caller
 from services.streams.long_text import FullAnswer
@@ -173,7 +173,7 @@ def test_an_answer_is_stopped_for_its_user_and_its_bot(client: ChatClient, gatew
 def test_an_answer_is_rated_for_its_user_and_its_bot(client: ChatClient) -> None:
     client.says(type="feedback", stream_id="s1", rating="like", bot="hr", user="zhangsan")
 
-    assert client.ratings.readers == [Reader(bot="hr", principal="anonymous/zhangsan")]
+    assert client.ratings.readers == [AnswerReader(bot="hr", principal="anonymous/zhangsan")]
 
 
 @pytest.mark.parametrize(

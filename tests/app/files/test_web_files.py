@@ -14,7 +14,7 @@ from demo.mocks.dify.features.files import file, signed
 from demo.mocks.dify.server import MockDify
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.sockets.event_reader import Program, Reader
+from tests.support.sockets.event_reader import EventReader, Program
 
 KEY = "obviously-fake-api-key"
 LINK = re.compile(r"/files/[\w.-]+")
@@ -37,7 +37,7 @@ def answered(server: AppServer, program: Program, query: str) -> dict[str, Any]:
     return data
 
 
-def begins(server: AppServer, program: Program, dify: MockDify) -> Reader:
+def begins(server: AppServer, program: Program, dify: MockDify) -> EventReader:
     """Ask for an answer that begins with a picture and takes its time, and wait for the picture's link."""
     dify.delay = 0.2
     reader = program.reads(server.url, f"![房子]({signed('photo')}){'然后呢' * 200} [[echo]]")
@@ -45,7 +45,7 @@ def begins(server: AppServer, program: Program, dify: MockDify) -> Reader:
     return reader
 
 
-def ends(dify: MockDify, reader: Reader) -> dict[str, Any]:
+def ends(dify: MockDify, reader: EventReader) -> dict[str, Any]:
     """Have the answer end soon, and return its data."""
     dify.hurry()
     return dict(reader.sees_end().data)

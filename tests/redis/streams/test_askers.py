@@ -73,7 +73,7 @@ class ForgetfulProvider(ScriptedProvider):
         return Recovered("全文")
 
 
-class Group:
+class GroupAnswerer:
     """An answerer of a bot whose groups share one conversation."""
 
     def __init__(self, runner: ScriptRunner, people: dict[str, Contact], *, shared: bool = True) -> None:
@@ -109,8 +109,8 @@ class Group:
 
 
 @pytest.fixture
-def group(runner: ScriptRunner) -> Group:
-    return Group(runner, dict(PEOPLE))
+def group(runner: ScriptRunner) -> GroupAnswerer:
+    return GroupAnswerer(runner, dict(PEOPLE))
 
 
 def asker(question: Question, identity: Identity, contact: Contact, channel: Channel = WECOM) -> Asker:
@@ -164,7 +164,7 @@ def test_a_speaker_is_one_line_without_a_colon(name: str, speaker: str) -> None:
     assert speaker_of(Asker("zhangsan", name)) == speaker
 
 
-def test_each_turn_of_a_shared_group_names_its_speaker(group: Group) -> None:
+def test_each_turn_of_a_shared_group_names_its_speaker(group: GroupAnswerer) -> None:
     """Question and remembered turns begin with the name, or with the userid of a person without one."""
     group.answers(GROUP, "s1")
     group.answers(replace(GROUP, text="几天?", principal="wangwu"), "s2")
@@ -177,9 +177,9 @@ def test_each_turn_of_a_shared_group_names_its_speaker(group: Group) -> None:
     assert group.provider.queries[0].asker.department == "研发部"
 
 
-def test_only_shared_groups_name_the_speaker(runner: ScriptRunner, group: Group) -> None:
+def test_only_shared_groups_name_the_speaker(runner: ScriptRunner, group: GroupAnswerer) -> None:
     """In a single chat, and where each person has a conversation, the question is sent as it is."""
-    apart = Group(runner, dict(PEOPLE), shared=False)
+    apart = GroupAnswerer(runner, dict(PEOPLE), shared=False)
 
     group.answers(replace(GROUP, chat=""), "s1")
     apart.answers(GROUP, "s2")
@@ -188,9 +188,9 @@ def test_only_shared_groups_name_the_speaker(runner: ScriptRunner, group: Group)
     assert group.provider.queries[0].speaker == ""
 
 
-def test_a_takeover_names_the_speaker_as_the_first_owner_did(group: Group) -> None:
+def test_a_takeover_names_the_speaker_as_the_first_owner_did(group: GroupAnswerer) -> None:
     """The provider finds its answer by the question's text, so a name that became known later is not used."""
-    first = Group.answers(group, GROUP, "s1")
+    first = GroupAnswerer.answers(group, GROUP, "s1")
     asking = next(event for event in first if isinstance(event, Asking))
     stored = {"asks": "1", "asked_at": "1.5", "speaker": "zhangsan"}
 
@@ -201,7 +201,7 @@ def test_a_takeover_names_the_speaker_as_the_first_owner_did(group: Group) -> No
     assert [query.text for query in group.provider.queries] == ["张三: 年假?", "zhangsan: 年假?", "年假?"]
 
 
-def test_the_name_is_known_to_commands(group: Group) -> None:
+def test_the_name_is_known_to_commands(group: GroupAnswerer) -> None:
     """`/whoami` and `/human` read the directory's name without a look-up."""
     group.answers(GROUP, "s1")
 
@@ -209,7 +209,7 @@ def test_the_name_is_known_to_commands(group: Group) -> None:
     assert group.asked == ["zhangsan"]
 
 
-def test_an_unauthenticated_person_is_not_looked_up(group: Group) -> None:
+def test_an_unauthenticated_person_is_not_looked_up(group: GroupAnswerer) -> None:
     """The directory is asked after authentication only."""
     group.auth.refuses = True
 

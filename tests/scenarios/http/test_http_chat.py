@@ -17,7 +17,7 @@ from tests.scenarios.stage.people import at_once
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.sockets.event_reader import WIDE, Event, Program, Reader
+from tests.support.sockets.event_reader import WIDE, Event, EventReader, Program
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -79,7 +79,7 @@ def test_a_question_sent_again_finds_its_stream_elsewhere(steady: Pair, dify: Mo
 
     headers = {"Authorization": f"Bearer {KEY}", "Last-Event-ID": before.last, "Idempotency-Key": "q2"}
     body = {"query": question, "stream": True}
-    rest = Reader(
+    rest = EventReader(
         requests.post(f"{steady[1].url}/api/chat", json=body, headers=headers, stream=True, timeout=WIDE), before.text
     )
 

@@ -20,7 +20,7 @@ from tests.support.replicas import Replica, dify_settings, replicas, settings_fo
 from tests.support.servers.nginx import Nginx, in_front_of
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import ChatSocket
-from tests.support.sockets.event_reader import Program, Reader
+from tests.support.sockets.event_reader import EventReader, Program
 from tests.support.sockets.visitor import visit
 from utils.markdown.wecom import render_markdown
 
@@ -330,7 +330,7 @@ class Chat:
         return bool(self.socket.of(self.stream_id, "chat"))
 
 
-def read_on(nginx: Nginx, reader: Reader) -> Reader:
+def read_on(nginx: Nginx, reader: EventReader) -> EventReader:
     """Wait for the end of an answer, resuming whenever its events break off; return the last reader."""
     while reader.sees_end().name != "done":
         reader = program.comes_back(nginx.url, reader)

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel
-from channels.options import AskableBots, Reader
+from channels.options import AnswerReader, AskableBots
 from channels.sockets.socket import Closed
 from config.texts import Texts
 from services.attachments import SentFile
@@ -53,13 +53,13 @@ class Ratings:
         self.outcome: Outcome = "taken"
         self.fails: Exception | None = None
         self.taken: list[tuple[str, str, str, str]] = []
-        self.readers: list[Reader] = []
+        self.readers: list[AnswerReader] = []
 
     def rate(self, stream_id: str, rating: Rating, *, bot: str, principal: str, running: bool) -> Outcome:
         if self.fails:
             raise self.fails
         assert not running
-        self.readers.append(Reader(bot=bot, principal=principal))
+        self.readers.append(AnswerReader(bot=bot, principal=principal))
         self.taken.append((stream_id, rating.kind, rating.content, principal))
         return self.outcome
 

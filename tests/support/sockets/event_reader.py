@@ -58,7 +58,7 @@ class Received(NamedTuple):
     last: str
 
 
-class Reader:
+class EventReader:
     """A client that reads one answer's events as they arrive; `kept` is the text that an earlier reader received."""
 
     def __init__(self, reply: requests.Response, kept: str = "", last: str = "") -> None:
@@ -147,19 +147,19 @@ class Program:
             f"{url}/api/chat", json={"query": query, **fields}, headers=self._headers, timeout=WIDE * 2
         )
 
-    def reads(self, url: str, query: str, **fields: Any) -> Reader:
+    def reads(self, url: str, query: str, **fields: Any) -> EventReader:
         """Ask, and read the answer while it grows."""
         body = {"query": query, "stream": True, **fields}
         options: dict[str, Any] = {"headers": self._headers, "stream": True, "timeout": WIDE * 2}
-        return Reader(requests.post(f"{url}/api/chat", json=body, **options))
+        return EventReader(requests.post(f"{url}/api/chat", json=body, **options))
 
-    def comes_back(self, url: str, before: Reader) -> Reader:
+    def comes_back(self, url: str, before: EventReader) -> EventReader:
         """Resume an answer after the last event of an earlier reader, which may be receiving more."""
         text, last = before.received
         headers = {**self._headers, "Accept": "text/event-stream", "Last-Event-ID": last}
         address = f"{url}/api/chat/{before.stream_id}"
         reply = requests.get(address, headers=headers, stream=True, timeout=WIDE * 2)
-        return Reader(reply, text, last)
+        return EventReader(reply, text, last)
 
     def gets(self, url: str, stream_id: str, **headers: str) -> requests.Response:
         """Wait for an existing answer, and return the whole of it."""

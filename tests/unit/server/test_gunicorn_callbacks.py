@@ -66,7 +66,7 @@ class CallbackApp(App):
         return 200, "text/plain", self.large_reply or b"fast " + body
 
 
-class Reader(Client):
+class KeptClient(Client):
     """A connection that reads replies one by one."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -147,7 +147,7 @@ def worker(shared: RunningWorker, callback_app: CallbackApp, monkeypatch: pytest
 
 def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, listener: socket.socket) -> None:
     """Callbacks go through the fast path, the others through gunicorn; each gets its own reply."""
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         for number in range(3):
             client.socket.sendall(callback(number))
             assert client.next()[1] == b"fast callback %d" % number
@@ -164,7 +164,7 @@ def test_with_the_switch_off_gunicorn_serves_callbacks(
     assert worker._callback_fast_path() is None
     monkeypatch.setattr(worker, "_fast_path", None)
 
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(callback(1))
         assert client.next()[1] == b"old"
 
@@ -173,7 +173,7 @@ def test_with_the_switch_off_gunicorn_serves_callbacks(
 def test_requests_may_arrive_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
     """Requests may be cut anywhere, or arrive together: gunicorn reads those that the fast path does not get whole."""
     sent = b"".join((callback(1), ORDINARY, callback(2), callback(3), ORDINARY))
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         for start in range(0, len(sent), size):
             client.socket.sendall(sent[start : start + size])
             gevent.sleep(0)
@@ -187,7 +187,7 @@ def test_requests_may_arrive_in_any_pieces(worker: DrainingWorker, listener: soc
 def test_a_large_callback_is_served_by_gunicorn(worker: DrainingWorker, listener: socket.socket) -> None:
     """A callback that does not arrive in one read is served by WSGI; the next one takes the fast path again."""
     large = b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(large)
         assert client.next()[1] == b"old"
         client.socket.sendall(callback(1))
@@ -197,7 +197,7 @@ def test_a_large_callback_is_served_by_gunicorn(worker: DrainingWorker, listener
 def test_a_draining_workers_reply_to_a_callback_closes_the_connection(leaving: RunningWorker) -> None:
     """The client reconnects to another replica; a kept connection is still served once."""
     listener, callback_app, worker = leaving
-    with Reader(listener) as kept:
+    with KeptClient(listener) as kept:
         kept.socket.sendall(callback(1))
         assert b"Connection: keep-alive" in kept.next()[0]
         worker.handle_exit(signal.SIGTERM, None)
@@ -233,7 +233,7 @@ def test_a_new_connection_is_answered_after_the_drain() -> None:
 def test_a_running_callback_gets_its_reply_when_the_worker_stops(leaving: RunningWorker) -> None:
     """After the drain, only idle connections are closed."""
     listener, callback_app, worker = leaving
-    with Reader(listener) as client, Reader(listener) as idle:
+    with KeptClient(listener) as client, KeptClient(listener) as idle:
         client.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
         idle.socket.sendall(callback(2))
         idle.next()
@@ -248,7 +248,7 @@ def test_a_running_callback_gets_its_reply_when_the_worker_stops(leaving: Runnin
 
 def test_an_idle_connection_is_closed(worker: DrainingWorker, listener: socket.socket) -> None:
     """It is closed when gunicorn's keep-alive time is over."""
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(callback(1))
         client.next()
         # It waits for the next request with the long time, and for the one after that with the short one.
@@ -277,7 +277,7 @@ def test_a_client_that_reads_nothing_loses_its_connection(
     monkeypatch.setattr(PacedSocket, "send_seconds", 0.1)
     stalled = metrics.CONNECTIONS_REFUSED.labels("stalled")
     before = stalled._value.get()
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(large_request)
         until(lambda: stalled._value.get() == before + 1)
         until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
@@ -290,7 +290,7 @@ def test_a_stream_whose_client_reads_nothing_ends(
     """It is closed after `send_seconds`, which frees its slot: event streams have no other limit of this kind."""
     monkeypatch.setattr(PacedSocket, "send_seconds", 0.1)
     callback_app.stream = stream = Endless()
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(ORDINARY)
         until(lambda: stream.closed)
 
@@ -322,7 +322,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_reply(
 
     wait = socket.wait_write
     monkeypatch.setattr(socket, "wait_write", wait_write)
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(large_request)
         assert len(client.next()[1]) == 5_000_000
 
@@ -332,7 +332,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_reply(
 
 def test_an_incomplete_body_closes_the_connection(worker: DrainingWorker, listener: socket.socket) -> None:
     """After the reply, the worker waits for the rest of the body for the keep-alive time."""
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(ORDINARY)
         client.next()
         worker._idle_timeout = IDLE
@@ -345,13 +345,13 @@ def test_a_client_that_disconnects_causes_no_error(
     worker: DrainingWorker, listener: socket.socket, callback_app: CallbackApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its reply is dropped, its slot is released, the next client is served, and no error is logged."""
-    with Reader(listener) as gone:
+    with KeptClient(listener) as gone:
         gone.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
         assert callback_app.requested.wait(10)
         gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     callback_app.may_reply.set()
 
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(callback(2))
         assert client.next()[1] == b"fast callback 2"
     until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
@@ -363,11 +363,11 @@ def test_an_error_in_the_fast_path_closes_only_its_connection(
 ) -> None:
     """An exception of a callback's handler does not affect other connections."""
     callback_app.fails = True
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(callback(1))
         assert client.ended()
     callback_app.fails = False
-    with Reader(listener) as client:
+    with KeptClient(listener) as client:
         client.socket.sendall(callback(2))
         assert client.next()[1] == b"fast callback 2"
 

@@ -14,7 +14,7 @@ from services import metrics
 from services.errors import ProviderError, StoreUnavailable
 from services.streams.records import Snapshot
 from services.wecom.handoff import MOST_BYTES, MOST_WAITING, Handoff, HandoffManager, message
-from services.wecom.markdown_service import MessageRefused
+from services.wecom.markdown_service import MarkdownRefused
 from tests.support.servers.processes import wait_until
 
 HANDOFF = Handoff("default", "zhangsan", "", "m1", "张三", "年假怎么申请", "s1")
@@ -93,7 +93,7 @@ def manager(robot: Robot, error: Exception | None = None) -> HandoffManager:
     ("error", "outcome", "level"),
     [
         (None, "posted", logging.INFO),
-        (MessageRefused("errcode 93000"), "refused", logging.WARNING),
+        (MarkdownRefused("errcode 93000"), "refused", logging.WARNING),
         (ProviderError("no connection", code="provider_unreachable"), "failed", logging.WARNING),
         (LookupError("a bug"), "failed", logging.ERROR),
     ],

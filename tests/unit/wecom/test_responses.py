@@ -9,7 +9,7 @@ import pytest
 from demo.mocks.group_robot import MockGroupRobot
 from demo.wecom.responses import ResponseServer
 from services.errors import ProviderError
-from services.wecom.markdown_service import WECOM_HOST, MarkdownService, MessageRefused
+from services.wecom.markdown_service import WECOM_HOST, MarkdownRefused, MarkdownService
 from tests.support.servers.processes import free_port
 from tests.support.servers.raw_server import RawServer, dripping
 from utils.deadline import Deadline
@@ -128,7 +128,7 @@ def test_a_robot_that_refuses_is_not_sent_the_message_again(
     with MockGroupRobot() as robot:
         service.post(robot.url, "**您好**")
         robot.errcode, robot.status = errcode, status
-        with pytest.raises(MessageRefused, match=cause):
+        with pytest.raises(MarkdownRefused, match=cause):
             service.post(robot.url, "一")
 
         assert (robot.messages[0], robot.requests) == ("**您好**", 2)

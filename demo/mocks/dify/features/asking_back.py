@@ -8,7 +8,7 @@ from typing import Any
 
 from demo.mocks.dify.answers import answer_to, is_chinese
 from demo.mocks.dify.features.forms import MockForm, RunPause
-from demo.mocks.dify.wire import PING, Gap, Run, Step, pieces
+from demo.mocks.dify.wire import PING, Delay, Run, Step, pieces
 
 LEAD = "这笔报销共 **5,000 元**，超过了直属主管的额度。"
 ASKS = "要怎么处理？"
@@ -113,7 +113,7 @@ def _asked(run: Run, *pauses: list[MockForm]) -> Iterator[Step]:
         said += lead
         for text in pieces(lead, 3):
             yield run.piece(text)
-            yield Gap(run.delay)
+            yield Delay(run.delay)
         run.saved = said
         yield RunPause(forms)
     yield from _finished(run, said, asked[-1])
@@ -129,6 +129,6 @@ def _finished(run: Run, said: str, forms: list[MockForm]) -> Iterator[Step]:
     run.answer = run.final = said + text
     for piece in pieces(text):
         yield run.piece(piece)
-        yield Gap(run.delay)
+        yield Delay(run.delay)
     yield run.message_end()
     yield run.workflow_finished(answer=run.answer)

@@ -11,7 +11,7 @@ from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 
 from tests.support.servers.processes import FakeClock
-from tests.unit.utils.markdown.test_markdown_blocks import Reader
+from tests.unit.utils.markdown.test_markdown_blocks import BlockReader
 from utils.markdown import html as renderer
 from utils.markdown.blocks import render_markdown
 from utils.markdown.elements import code as code_module
@@ -78,7 +78,7 @@ def test_coloured_code_is_the_same_code(language: str) -> None:
 
 def test_colours_come_when_the_code_is_complete() -> None:
     """While a block grows it is rendered often, so Pygments reads it once, at its end."""
-    reader = Reader().add([FENCED])
+    reader = BlockReader().add([FENCED])
     assert "<span" not in reader.html
 
     reader.add(["```\n"])
@@ -131,4 +131,4 @@ def test_a_texts_colours_take_a_limited_time(monkeypatch: pytest.MonkeyPatch) ->
 
     assert render_markdown("```py\n1\n```\n").count("<span") == 1
     assert "<span" not in render_markdown(whole).partition('"py"')[2]
-    assert "<span" not in Reader().add([growing]).finish().partition('"py"')[2]
+    assert "<span" not in BlockReader().add([growing]).finish().partition('"py"')[2]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.utils.markdown.test_markdown_blocks import Reader
+from tests.unit.utils.markdown.test_markdown_blocks import BlockReader
 from utils.markdown.blocks import render_markdown
 from utils.markdown.elements.formulas import MOST_FORMULAS
 from utils.markdown.elements.mathml import MOST_BRACES, MOST_FORMULA
@@ -136,14 +136,14 @@ def test_the_limit_holds_for_all_blocks_of_a_growing_text() -> None:
     """Blocks count what earlier ones have used, so that the end is the same as the whole text's rendering."""
     text = "\n\n".join(f"${'x' * 500}+{number:04}$" for number in range(30))
 
-    assert Reader().add([text[start : start + 100] for start in range(0, len(text), 100)]).finish() == render_markdown(
-        text
-    )
+    assert BlockReader().add(
+        [text[start : start + 100] for start in range(0, len(text), 100)]
+    ).finish() == render_markdown(text)
 
 
 def test_a_block_that_has_begun_only_becomes_longer() -> None:
     """Its lines are no list and no heading, whether it is closed or not; a blank line ends it."""
-    reader = Reader().add(["$$\na\n+ b\n- c\n===\n"])
+    reader = BlockReader().add(["$$\na\n+ b\n- c\n===\n"])
     assert list(reader.blocks) == [0]
     assert "<ul>" not in reader.html
 

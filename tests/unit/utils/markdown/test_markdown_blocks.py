@@ -134,7 +134,7 @@ pieces = st.randoms(use_true_random=False)
 
 
 @dataclass
-class Reader:
+class BlockReader:
     """Shows an answer as a page does: each received block replaces the block with its number."""
 
     renderer: BlockRenderer = field(default_factory=lambda: BlockRenderer(clock=FakeClock()))
@@ -143,7 +143,7 @@ class Reader:
     size: int = 0
     count: int = 0
 
-    def add(self, parts: Iterable[str]) -> Reader:
+    def add(self, parts: Iterable[str]) -> BlockReader:
         for part in parts:
             self._show(self.renderer.add(part))
         return self
@@ -209,7 +209,7 @@ def assert_harmless(html: str) -> None:
 @given(hostile_texts, pieces)
 def test_html_of_any_answer_is_harmless(text: str, rnd: random.Random) -> None:
     """At any time, every block has only allowed tags, attributes and URL schemes."""
-    reader = Reader()
+    reader = BlockReader()
     for part in cut(text, rnd):
         reader.add([part])
         for html in reader.blocks.values():
@@ -264,9 +264,9 @@ def test_the_blocks_of_any_split_equal_the_whole_rendering(text: str, rnd: rando
     """For any pieces of a text, the final blocks joined are `render_markdown` of the whole text."""
     whole = render_markdown(text)
 
-    assert Reader().add(cut(text, rnd)).finish() == whole
-    assert Reader().add(text).finish() == whole
-    assert Reader().add([text]).finish() == whole
+    assert BlockReader().add(cut(text, rnd)).finish() == whole
+    assert BlockReader().add(text).finish() == whole
+    assert BlockReader().add([text]).finish() == whole
 
 
 @settings(max_examples=examples(100))
@@ -275,7 +275,7 @@ def test_references_of_earlier_blocks_are_resolved(text: str, rnd: random.Random
     """A link that uses a reference of an earlier block gets its URL, for any split."""
     text = f"[x]: http://x.example 'title'\n\n{text.replace(chr(0), '')}\n\n[x]\n"
 
-    assert Reader().add(cut(text, rnd)).finish() == render_markdown(text)
+    assert BlockReader().add(cut(text, rnd)).finish() == render_markdown(text)
 
 
 def test_a_file_of_the_answer_is_shown() -> None:
@@ -292,14 +292,14 @@ def test_a_file_of_the_answer_is_shown() -> None:
 
 def test_a_later_reference_does_not_change_a_finished_block() -> None:
     """This is the only difference to rendering the whole text: finished blocks are not rendered again."""
-    reader = Reader().add(["[x] and\n\n", "more\n\n", "[x]: http://x.example\n\n", "[x]\n"])
+    reader = BlockReader().add(["[x] and\n\n", "more\n\n", "[x]: http://x.example\n\n", "[x]\n"])
 
     assert reader.finish() == render_markdown("\\[x] and\n\nmore\n\n[x]: http://x.example\n\n[x]\n")
 
 
 def test_a_finished_block_is_not_sent_again() -> None:
     """While the answer grows only its last block changes; earlier blocks are rendered once."""
-    reader = Reader().add("# Title\n\nfirst\n\n- a\n- b\n\nlast")
+    reader = BlockReader().add("# Title\n\nfirst\n\n- a\n- b\n\nlast")
 
     before = reader.count
     reader.add([" words"])
@@ -314,7 +314,7 @@ CODE = '<pre class="code" data-language="py"><code>x = <span class="n">1</span>\
 
 def test_pieces_are_shown_at_once() -> None:
     """A small block is rendered with each piece, and text after a closed fence starts the next block."""
-    reader = Reader().add(["Hel"])
+    reader = BlockReader().add(["Hel"])
     assert reader.html == "<p>Hel</p>\n"
 
     reader.add(["lo\n\n```py\n", "x = 1\n", "```\n", "then"])
@@ -325,7 +325,7 @@ def test_pieces_are_shown_at_once() -> None:
 @pytest.mark.parametrize("mark", ["-", "==", "1", "2.", "#", "``", "**", "|", "$$"])
 def test_an_incomplete_mark_is_held_back(mark: str) -> None:
     """A last line of marks only would be shown as text for a moment, or turn the line before into a heading."""
-    reader = Reader().add(["text\n", mark])
+    reader = BlockReader().add(["text\n", mark])
 
     assert reader.html == "<p>text</p>\n"
     assert reader.finish() == render_markdown(f"text\n{mark}")
@@ -407,7 +407,7 @@ def test_the_work_is_linear_in_the_length(name: str, bound: int, monkeypatch: py
 
         monkeypatch.setattr(markdown_blocks, name, counting)
 
-    reader = Reader().add(text[start : start + PIECE] for start in range(0, len(text), PIECE))
+    reader = BlockReader().add(text[start : start + PIECE] for start in range(0, len(text), PIECE))
 
     assert reader.finish() == render_markdown(text)
     assert work["render_html"] + work["top_level"] < 20 * bound
@@ -423,7 +423,7 @@ def test_a_text_beyond_the_limit_is_shown_as_plain_text(bound: int) -> None:
 
     assert html.count("<li><strong>row</strong></li>") == bound // 10
     assert html.count("- **row**") == 500
-    assert Reader().add(cut(text, random.Random(1), 1000)).finish() == html
+    assert BlockReader().add(cut(text, random.Random(1), 1000)).finish() == html
     assert_harmless(render_markdown("a" * bound + "<script>"))
 
 
@@ -443,7 +443,7 @@ def test_many_lines_or_marks_are_shown_as_plain_text(
 
     assert html.count(shown) == (300 if most == "lines" else 50)
     assert html.count("row") == 500
-    assert Reader().add(cut(text, random.Random(1), 100)).finish() == html
+    assert BlockReader().add(cut(text, random.Random(1), 100)).finish() == html
 
 
 def test_a_line_that_only_resembles_a_tables_head_counts_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,13 +472,13 @@ def test_the_number_of_empty_cells_is_limited(columns: int) -> None:
     cells = html.count("<td>")
     assert cells <= MOST_FILLED + 2000
     assert len(html) < 12 * MOST_FILLED + 40 * len(text)
-    assert Reader().add(cut(text, random.Random(2), 50)).finish() == html
+    assert BlockReader().add(cut(text, random.Random(2), 50)).finish() == html
 
 
 def test_a_slow_rendering_is_followed_by_a_pause() -> None:
     """The pause is a multiple of the rendering's duration; after it the next piece shows the whole text."""
     clock = SlowClock()
-    reader = Reader(BlockRenderer(clock=clock))
+    reader = BlockReader(BlockRenderer(clock=clock))
     reader.add(["first"])
 
     reader.add([" second"])
@@ -509,7 +509,7 @@ def test_the_block_after_a_large_one_is_shown_at_once(large: str, between: str, 
     first = markdown_blocks.LARGE
     assert len(large) > first
 
-    reader = Reader().add([large[:first], large[first:], between, "And", " then?"])
+    reader = BlockReader().add([large[:first], large[first:], between, "And", " then?"])
 
     assert list(reader.blocks.values())[1:] == ["<p>And then?</p>\n"]
 

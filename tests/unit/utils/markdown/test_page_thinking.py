@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import examples
 from tests.support.servers.processes import FakeClock
-from tests.unit.utils.markdown.test_markdown_blocks import Reader, cut
+from tests.unit.utils.markdown.test_markdown_blocks import BlockReader, cut
 from utils.markdown.blocks import BlockRenderer, render_markdown
 from utils.markdown.elements.thinking import PageThinking
 
@@ -55,7 +55,7 @@ def test_control_characters_of_an_answer_open_no_block() -> None:
 
 def test_thinking_grows_in_one_block() -> None:
     """The block is replaced while the model thinks; the answer begins in the next one."""
-    reader = Reader().add(["<thi", "nk>\nWe", "ll …\n"])
+    reader = BlockReader().add(["<thi", "nk>\nWe", "ll …\n"])
     assert reader.html == FOLDED
 
     reader.add(["</think>\n\n", "Yes."])
@@ -72,6 +72,6 @@ def test_any_pieces_show_the_same_thinking(mode: PageThinking, data: st.DataObje
     parts += ["- ", "> ", "[1]"]
     text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=20)))
 
-    reader = Reader(BlockRenderer(thinking=mode, clock=FakeClock())).add(cut(text, rnd, 40))
+    reader = BlockReader(BlockRenderer(thinking=mode, clock=FakeClock())).add(cut(text, rnd, 40))
 
     assert reader.finish() == render_markdown(text, thinking=mode)
