@@ -104,6 +104,17 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_rest_errors(app, container.texts, {PREFIX: partial(openai_error, texts=container.texts)})
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
+    add_middleware(app, settings, channel, note)
+    for warning in settings.warnings:
+        log.warning("settings", extra={"warning": warning})
+    container.start()
+    return app
+
+
+def add_middleware(
+    app: Flask, settings: Settings, channel: WeComChannel, note: Callable[[CallbackRefused], None]
+) -> None:
+    """Put what limits bodies and connections, and what answers callbacks, in front of the application."""
     budget = BodyBudget(most=settings.bodies_max_bytes, most_per_caller=settings.bodies_max_bytes_per_caller)
     counted = CountedBodies(app.wsgi_app, budget, open_to_all=settings.websocket_auth == "none")
     callbacks = CallbackEndpoint(RequestTraces(counted), channel, note)
@@ -113,10 +124,6 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
-    for warning in settings.warnings:
-        log.warning("settings", extra={"warning": warning})
-    container.start()
-    return app
 
 
 def create_worker_app() -> Flask:

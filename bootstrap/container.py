@@ -117,87 +117,90 @@ class Container:
         self._handovers: list[Callable[[float], None]] = []
         self._started = self._closing = False
 
-        connected = partial(self._connected, timeout=redis_timeout)
-        self.redis = connected(settings.redis_address, pool_size=max(1, settings.redis_pool_size - 1))
-        #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
-        self.redis_of_flusher = connected(settings.redis_address, pool_size=1)
-        own = settings.batch_redis_url
-        self.redis_of_batches = connected(own, pool_size=settings.redis_pool_size) if own else self.redis
-        self.runner = ScriptRunner(self.redis)
-        self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
-
-        self.own_secret = self._opened(SecretStore(self.runner))
+        self._connect(redis_timeout)
+        self.own_secret = self.open(SecretStore(self.runner))
         self.keys = Keys(settings, self.own_secret)
         self._access = Access(self.keys.streams())
-        self.migrator = self._opened(make_migrator(settings))
-        self.users = self._opened(make_users(settings))
-        self.auth = self._opened(make_auth(settings, self.runner, self.users))
+        self.migrator = self.open(make_migrator(settings))
+        self.users = self.open(make_users(settings))
+        self.auth = self.open(make_auth(settings, self.runner, self.users))
         self.callers = make_callers(settings, self.runner, self.keys)
         self.limiter = make_limiter(settings, self.runner, self.keys)
         self.names = NameStore(self.runner)
-        self.directories = self._all_opened(make_directories(settings, self.runner, self.keys))
+        self.directories = self._open_all(make_directories(settings, self.runner, self.keys))
 
-        self.rules = self._opened(RulesFiles())
+        self.rules = self.open(RulesFiles())
         self.words = make_words(settings, self.rules)
-        self.providers = self._all_opened(make_providers(settings, self.texts, self.words))
+        self.providers = self._open_all(make_providers(settings, self.texts, self.words))
         self.conversations = make_conversations(settings, self.runner, self.keys)
         self.sessions = make_sessions(settings, self.runner, self.keys)
-        self.file_budget = self._opened(make_file_budget(settings, self.runner, self.keys))
-        self.media = self._opened(make_media(settings, self.runner, self.keys, self.file_budget))
+        self.file_budget = self.open(make_file_budget(settings, self.runner, self.keys))
+        self.media = self.open(make_media(settings, self.runner, self.keys, self.file_budget))
         self.streams = make_streams(settings, self.runner)
         self.ended = EndedStore(self.runner, queues=settings.sql_url is not None)
         self.answerer = self._answerer()
 
-        self.spans = self._opened(make_spans(settings))
+        self.spans = self.open(make_spans(settings))
         self.files = make_files(settings, self.streams, self.runner, self.keys, self.texts)
-        self._opened(self.files.fetcher)
+        self.open(self.files.fetcher)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items() if bot.mode == "callback"}
         self.frames = make_frames(settings, self.texts, self.files.offers)
-        self.responses = self._opened(MarkdownService(settings.wechat_response_hosts))
+        self.responses = self.open(MarkdownService(settings.wechat_response_hosts))
         self.long_stores = make_long_stores(settings, self.runner, self.keys)
         self.leases = LeaseStore(self.runner)
 
-        self.manager = self._opened(self._manager())
-        self.takeovers = self._opened(TakeoverManager(self.streams, self.manager, self.answerer))
-        self.readers = self._opened(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
+        self.manager = self.open(self._manager())
+        self.takeovers = self.open(TakeoverManager(self.streams, self.manager, self.answerer))
+        self.readers = self.open(StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt))
         self.gateway = self._gateway()
-        self.feedback_store = make_feedback_store(settings)
+        self._open_sql_stores()
         self.feedback_inbox, self.feedback = self._feedback()
-        self._opened(self.feedback)
-        self._opened(self.feedback_inbox)
-        self.admin_store = self._opened(make_admin_store(settings))
-        self.reports = make_reports(settings)
-        for store in self.reports or ():
-            self._opened(store)
+        self.open(self.feedback)
+        self.open(self.feedback_inbox)
         self.admin_tokens = make_admin_tokens(settings, self.admin_store)
-        self.usage_store = self._opened(make_usage_store(settings))
         self.usage, self.usage_cleaner = self._usage()
         self.socket_store = make_socket_store(self.runner, self.keys)
-        self.batch_store = self._opened(make_batch_store(settings))
-        self.batches = self._opened(self._batches())
+        self.batches = self.open(self._batches())
         self.health = self._health()
 
-    def _opened(self, part: P) -> P:
+    def open(self, part: P) -> P:
         """Return a part that is closed with this replica, before the parts that were built earlier."""
         if part is not None:
             self._closes.callback(part.close)
         return part
 
-    def _all_opened(self, parts: Mapping[str, P]) -> Mapping[str, P]:
+    def _open_all(self, parts: Mapping[str, P]) -> Mapping[str, P]:
         for part in parts.values():
-            self._opened(part)
+            self.open(part)
         return parts
 
-    def _connected(self, address: SecretStr, *, pool_size: int, timeout: float) -> redis.Redis:
-        return self._opened(connect(address.get_secret_value(), pool_size=pool_size, timeout=timeout))
+    def _connect(self, timeout: float) -> None:
+        settings = self.settings
+
+        def connected(address: SecretStr, pool_size: int) -> redis.Redis:
+            return self.open(connect(address.get_secret_value(), pool_size=pool_size, timeout=timeout))
+
+        self.redis = connected(settings.redis_address, max(1, settings.redis_pool_size - 1))
+        #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
+        self.redis_of_flusher = connected(settings.redis_address, 1)
+        own = settings.batch_redis_url
+        self.redis_of_batches = connected(own, settings.redis_pool_size) if own else self.redis
+        self.runner = ScriptRunner(self.redis)
+        self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
+
+    def _open_sql_stores(self) -> None:
+        """Build the stores of administrators, ratings, usage and batches; each is None without a database."""
+        self.feedback_store = make_feedback_store(self.settings)
+        self.admin_store = self.open(make_admin_store(self.settings))
+        self.usage_store = self.open(make_usage_store(self.settings))
+        self.batch_store = self.open(make_batch_store(self.settings))
+        self.reports = make_reports(self.settings)
+        for store in self.reports or ():
+            self.open(store)
 
     def attach(self, lifecycle: Lifecycle) -> None:
         """Start and drain a set of connections together with this replica."""
         self._lifecycles.append(lifecycle)
-
-    def open(self, part: P) -> P:
-        """Close a part that was built outside together with this replica, and return it."""
-        return self._opened(part)
 
     def attach_handover(self, hand_over: Callable[[float], None]) -> None:
         """Call this when the replica closes, before it refuses questions, with the seconds that it may take."""
@@ -368,7 +371,7 @@ class Container:
             self.rules,
             self.admin_store,
         )
-        return self._opened(parts[0]), self._opened(parts[1])
+        return self.open(parts[0]), self.open(parts[1])
 
     def _batches(self) -> BatchManager | None:
         return make_batches(
