@@ -80,7 +80,7 @@ class _Plain(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the standard library's
         extras = {"pid": record.process, **_extras(record)}
         fields = " ".join(f"{key}={_word(value)}" for key, value in extras.items())
-        return _one_line(f"{super().formatMessage(record)} {fields}")
+        return f"{super().formatMessage(record)} {fields}".replace("\r", "\\r").replace("\n", "\\n")
 
 
 class _Json(JsonFormatter):
@@ -176,10 +176,6 @@ def _word(value: Any) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 @contextmanager

@@ -127,7 +127,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         """Serve until the drain is over, as the parent class does, with servers that can stop accepting earlier."""
         self._idle_timeout = self.cfg.keepalive
         self._fast_path = self._callback_fast_path()
-        self._slots = {listener.getsockname(): self._connection_slots() for listener in self.sockets}
+        limits = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.connections", ConnectionLimits())
+        self._slots = {
+            listener.getsockname(): ConnectionSlots(limits, slots=self.worker_connections) for listener in self.sockets
+        }
         allow_files(len(self.sockets) * (self.worker_connections + RESERVE))
         self._servers = [self._server(listener) for listener in self.sockets]
         if self._leaving:
@@ -158,10 +161,6 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         if callbacks is None or more or not FastPath.possible():
             return None
         return FastPath(callbacks.reply, callbacks.path)
-
-    def _connection_slots(self) -> ConnectionSlots:
-        limits = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.connections", ConnectionLimits())
-        return ConnectionSlots(limits, slots=self.worker_connections)
 
     def _server(self, listener: Any) -> PacedServer:
         listener.setblocking(1)

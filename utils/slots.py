@@ -30,7 +30,9 @@ class Slots:
             yield taken
         finally:
             if taken:
-                self._release()
+                with self._changed:
+                    self._held -= 1
+                    self._changed.notify()
 
     def _wake(self) -> None:
         with self._changed:
@@ -45,11 +47,6 @@ class Slots:
                 self._changed.wait(left)
             self._held += 1
             return True
-
-    def _release(self) -> None:
-        with self._changed:
-            self._held -= 1
-            self._changed.notify()
 
 
 class KeyedSlots:

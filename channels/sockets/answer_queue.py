@@ -126,7 +126,8 @@ class AnswerQueue(Generic[S]):
             except Exception:
                 log.exception("an answer could not be shown", extra={"stream_id": entry[0].stream_id})
             finally:
-                self._leave(entry[0])
+                with self._lock:
+                    self._entries = deque(other for other in self._entries if other[0] is not entry[0])
 
     def _head(self) -> tuple[S, int] | None:
         """Return the first entry, or None when the thread must end."""
@@ -135,10 +136,6 @@ class AnswerQueue(Generic[S]):
                 return self._entries[0]
             self._running = False
             return None
-
-    def _leave(self, shown: S) -> None:
-        with self._lock:
-            self._entries = deque(entry for entry in self._entries if entry[0] is not shown)
 
     def _show(self, shown: S, cursor: int) -> None:
         self._callbacks.begun(shown)

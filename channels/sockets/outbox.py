@@ -66,12 +66,8 @@ class Outbox:
             if isinstance(frame, Goodbye):
                 self._socket.close(frame.code, frame.reason)
             elif not self._socket.send(frame):
-                self._drop()
-
-    def _drop(self) -> None:
-        """Discard the queue: the socket is closed."""
-        while self._waiting:
-            self._count(-_size(self._waiting.popleft()))
+                while self._waiting:
+                    self._count(-_size(self._waiting.popleft()))
 
 
 def _size(frame: Mapping[str, Any] | Goodbye) -> int:

@@ -14,7 +14,7 @@ from channels.sockets.session import SocketSession
 from config.texts import Texts
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller
-from services.sockets.store import OpenSocket, SocketStore, Verdict
+from services.sockets.store import OpenSocket, SocketStore
 
 log = logging.getLogger(__name__)
 
@@ -193,13 +193,10 @@ class SocketRegistry:
         sessions = {session.socket.token: session for session in self.sessions() if not session.socket.closing}
         known = [(v.entry, max(0.0, now - v.socket.last_received)) for v in sessions.values() if v.entry]
         for token, verdict in self._store.renew(known).items():
-            self._apply(sessions[token], verdict)
-
-    def _apply(self, session: SocketSession, verdict: Verdict) -> None:
-        if verdict == "dismissed":
-            self._dismiss(session)
-        else:
-            session.close(REPLACED, "socket_replaced")
+            if verdict == "dismissed":
+                self._dismiss(sessions[token])
+            else:
+                sessions[token].close(REPLACED, "socket_replaced")
 
     def _dismiss(self, session: SocketSession) -> None:
         if session.dismissed:

@@ -107,7 +107,8 @@ class SocketWriter:
         """Write the queued frames. If another thread is writing, that thread flushes afterwards."""
         while self._queue and self._writing.acquire(blocking=False):
             try:
-                self._put_queue()
+                while self._queue:
+                    self._put(self._next())
             finally:
                 self._writing.release()
 
@@ -129,7 +130,9 @@ class SocketWriter:
             for frame in frames:
                 if not self._put(frame, began):
                     return False
-                self._put_pongs()
+                # Control frames may stand between the fragments of a message.
+                while self._queue and self._queue[0][:1] == _PONG:
+                    self._put(self._next())
         except BaseException:
             self.lose()
             raise
@@ -144,15 +147,6 @@ class SocketWriter:
         except OSError:
             self.lose()
         return not self.lost
-
-    def _put_pongs(self) -> None:
-        """Write queued pongs: control frames may stand between the fragments of a message."""
-        while self._queue and self._queue[0][:1] == _PONG:
-            self._put(self._next())
-
-    def _put_queue(self) -> None:
-        while self._queue:
-            self._put(self._next())
 
     def _write(self, rest: memoryview, began: float | None) -> None:
         moved = self._clock()

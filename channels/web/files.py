@@ -47,17 +47,14 @@ def files_blueprint(delivery: FileDelivery) -> Blueprint:
 
 def attachment(found: Download) -> Response:
     """Return the reply that sends a file while it is read."""
-    reply = Response(found.pieces, content_type=_media(found.type))
+    media = f"{found.type}; charset=utf-8" if found.type.startswith("text/") else found.type
+    reply = Response(found.pieces, content_type=media)
     reply.headers["Content-Length"] = str(found.size)
     reply.headers["Content-Disposition"] = _disposition(found.name)
     reply.headers["Content-Security-Policy"] = POLICY
     reply.headers["Cache-Control"] = "private, no-store"
     reply.headers["X-Content-Type-Options"] = "nosniff"
     return reply
-
-
-def _media(media: str) -> str:
-    return f"{media}; charset=utf-8" if media.startswith("text/") else media
 
 
 def _disposition(name: str) -> str:

@@ -42,11 +42,8 @@ def question_text(message: Message, media_question: str) -> str:
         if not (message.media or message.quoted_media):
             return quoted
         words = media_question
-    return f"{_quotation(quoted)}\n\n{words}" if quoted else words
-
-
-def _quotation(words: str) -> str:
-    return "\n".join(f"> {line}".rstrip() for line in words.splitlines())
+    quotation = "\n".join(f"> {line}".rstrip() for line in quoted.splitlines())
+    return f"{quotation}\n\n{words}" if quoted else words
 
 
 class WeComMessages:

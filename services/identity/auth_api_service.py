@@ -78,7 +78,8 @@ class AuthApi:
         Raises:
             AuthError: `auth_unavailable`.
         """
-        status = self._head_status()
+        with self._call("HEAD") as reply:
+            status = reply.status
         if self._clock() - self._proven > PROVEN_SECONDS or self._head not in (None, status):
             self.refuses_strangers()
         self._head = status
@@ -109,10 +110,6 @@ class AuthApi:
             raise
         self._proven = self._clock()
         return granted
-
-    def _head_status(self) -> int:
-        with self._call("HEAD") as reply:
-            return reply.status
 
     def _ask(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
         sent = {"json": credentials} if self._method == "post" else {"params": credentials}

@@ -33,7 +33,8 @@ def make_folder(*, memory: Path = MEMORY) -> Path:
     for parent in (memory, Path(tempfile.gettempdir())):
         with suppress(OSError):
             sweep(parent)
-            if _free_bytes(parent) >= ROOM:
+            space = os.statvfs(parent)
+            if space.f_bavail * space.f_frsize >= ROOM:
                 return make_in(parent)
     raise OSError(f"neither {memory} nor {tempfile.gettempdir()} is writable and has {ROOM >> 20} MiB free")
 
@@ -62,11 +63,6 @@ def remove(folder: Path) -> None:
 def free_number(taken: Collection[int]) -> int:
     """Return the smallest number that no living worker has taken."""
     return next(number for number in count() if number not in taken)
-
-
-def _free_bytes(parent: Path) -> int:
-    space = os.statvfs(parent)
-    return space.f_bavail * space.f_frsize
 
 
 @contextmanager

@@ -112,7 +112,8 @@ class Producer:
         """Write the whole answer and its end; return the error's code, "" for none."""
         stream = self._stream
         code = ""
-        self._debug_question()
+        if self._log_content:
+            log.debug("question", extra={"content": self._question.text})
         self._grew(stream.text)
         events = self._answer(self._question, stream.stream_id, stream.deadline, self._past)
         try:
@@ -332,10 +333,6 @@ class Producer:
         if not self._spoke:
             self._spoke = True
             metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._stream.owned_seconds)
-
-    def _debug_question(self) -> None:
-        if self._log_content:
-            log.debug("question", extra={"content": self._question.text})
 
     def _debug(self, text: str) -> None:
         """Log the two lines that the original system documents for every piece of an answer."""

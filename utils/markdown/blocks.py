@@ -244,7 +244,7 @@ class BlockRenderer:
     def _sources(self, final: bool) -> list[str]:
         """Split the open text into blocks; all but the last are complete."""
         if self._plain:
-            return list(_plain_pieces(self._open))
+            return [self._open[start : start + PLAIN] for start in range(0, len(self._open), PLAIN)]
         lines = self._open if final else self._open[: self._certain()]
         if not final and len(lines) <= self._parsed:
             return [self._open]
@@ -300,10 +300,6 @@ class BlockRenderer:
         """Return the parser's environment with earlier references; keeps new ones only in `references`, if given."""
         known = ChainMap({}, self._references) if references is None else references
         return {"references": known, **self._counters}
-
-
-def _plain_pieces(text: str) -> Iterator[str]:
-    return (text[start : start + PLAIN] for start in range(0, len(text), PLAIN))
 
 
 def _closes(line: str, markup: str) -> bool:

@@ -105,7 +105,9 @@ class ThinkingStream:
             # A fence stands at the beginning of its line: one that follows a tag is none.
             self._head += tag[0]
             start = tag.end()
-            self._switch(closing=bool(tag[1]))
+            # A tag that changes nothing is dropped.
+            if bool(tag[1]) == self._thinking:
+                self._thinking, self._begins = not self._thinking, True
         rest = line[start:]
         shown = rest if complete or fenced else without_partial_tag(rest)
         if not complete:
@@ -124,11 +126,6 @@ class ThinkingStream:
             self._begins = not text
         if text:
             yield Piece(self._thinking, text)
-
-    def _switch(self, *, closing: bool) -> None:
-        """Begin the next passage; a tag that changes nothing is dropped."""
-        if closing == self._thinking:
-            self._thinking, self._begins = not closing, True
 
     def _may_be_code(self, before: str) -> bool:
         return bool(self._runs) or "`" in before or (self._head + before).lstrip().startswith("~~~")

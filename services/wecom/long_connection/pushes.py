@@ -102,7 +102,10 @@ class PushInbox:
                 reached.
             StoreUnavailable: Redis is away.
         """
-        self._check(message.bot)
+        if message.bot not in self._bots:
+            raise PushRefused(code="push_bot_unknown")
+        if not self._bots[message.bot]:
+            raise PushRefused(code="push_bot_callback")
         id = _named(caller, key) if key else secrets.token_hex(16)
         found = self._store.find(message.bot, id) if key else None
         new = found is None and self._added(message, caller, id)
@@ -128,12 +131,6 @@ class PushInbox:
         if found is None or not stands_for(caller, "caller", keys_of(self._keys[bot]), found.owner):
             raise PushRefused
         return found
-
-    def _check(self, bot: str) -> None:
-        if bot not in self._bots:
-            raise PushRefused(code="push_bot_unknown")
-        if not self._bots[bot]:
-            raise PushRefused(code="push_bot_callback")
 
     def _added(self, message: PushMessage, caller: str, id: str) -> bool:
         """Queue a push; return False if another request has queued a push with this id meanwhile."""
