@@ -17,10 +17,8 @@ import requests
 
 from config.texts import ZH
 from demo.__main__ import main
-from demo.console import ask, ends_in_error
-from demo.mocks.auth import DEMO_USERS, UNKNOWN_USERID
-from demo.mocks.dify.server import CHOICES, MockDify, expected_answer
-from demo.page.cast import DIFY_MODES, PEOPLE, place_of
+from demo.console import ask
+from demo.mocks.dify.server import MockDify, expected_answer
 from demo.wecom.simulator import CallbackFailed, SimulatedBot, WeComUser
 from tests.support.servers.processes import free_port, wait_until
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
@@ -343,20 +341,3 @@ def test_the_terminal_gives_up_when_wecom_does(console: Console) -> None:
     console.callback.status = 403
     with pytest.raises(CallbackFailed, match="403"):
         console.asks()
-
-
-def test_only_the_products_sentences_for_errors_are_errors() -> None:
-    """An error sentence counts also after partial text; other sentences and answers do not count."""
-    assert ends_in_error(ZH["unknown_user"])
-    assert ends_in_error("a part\n\n" + ZH["interrupted"])
-    assert not ends_in_error(ZH["reset_done"])
-    assert not ends_in_error("年假十天")
-
-
-def test_the_pages_choices_are_those_of_the_mocks() -> None:
-    """The page's modes are those of the mock Dify, and exactly one of its people has no account."""
-    accounts = {user.userid for user in DEMO_USERS}
-
-    assert tuple(mode.id for mode in DIFY_MODES) == CHOICES
-    people = [place_of(person.id)[0] for person in PEOPLE]
-    assert [userid for userid in people if userid not in accounts] == [UNKNOWN_USERID]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import stat
@@ -171,17 +170,6 @@ def test_a_failed_install_is_tried_again(workshop: Workshop, tmp_path: Path) -> 
     assert ["install" in call for call in workshop.asked] == [True, True, False]
 
 
-def test_a_dry_run_changes_nothing(workshop: Workshop) -> None:
-    """`make -n` prints the recipe, and makes no environment and installs nothing."""
-    workshop.toy_python()
-
-    code, lines = workshop.make("-n", "demo")
-
-    assert (code, lines[-1]) == (0, "exec .venv/bin/python -m demo")
-    assert not workshop.asked
-    assert not (workshop.project / ".venv").exists()
-
-
 def test_a_linked_environment_is_not_emptied(workshop: Workshop, tmp_path: Path) -> None:
     """If .venv is a symbolic link, make stops with one line instead of clearing its target."""
     workshop.toy_python()
@@ -277,22 +265,3 @@ def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
 
     assert workshop.asked[3:] == ["gone"]
     assert not Path(f"/proc/{pid}").exists()
-
-
-def test_clean_removes_the_environment(workshop: Workshop) -> None:
-    """`make clean` leaves the sources and no file that make created."""
-    workshop.toy_python()
-    workshop.make("venv")
-
-    assert workshop.make("clean") == (0, [])
-
-    assert sorted(p.name for p in workshop.project.iterdir()) == sorted(["log", *workshop.SOURCES])
-
-
-def test_help_lists_every_command(workshop: Workshop) -> None:
-    """`make` alone prints each command with its description."""
-    code, lines = workshop.make()
-
-    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert code == 0
-    assert [line.split()[1] for line in lines] == phony.split()
