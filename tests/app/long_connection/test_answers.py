@@ -39,6 +39,7 @@ from services.wecom.long_connection.view import AnswerView
 from tests.support.long_connection.bots import BOT_ID, bot_server, websocket_settings
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
+from tests.support.texts import squeezed
 from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
@@ -109,10 +110,6 @@ def test_an_answer_that_failed_is_tried_again(alice: LongConnectionUser, monkeyp
 
     assert alice.sees_finish(alice.says(QUESTION)) == whole(QUESTION)
     assert len(failed) == 1
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 def answers_cut() -> float:

@@ -15,14 +15,11 @@ from services.streams.store import stream_keys
 from tests.app.wecom.test_wecom import QUESTION, ends_frame, sees_text
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
+from tests.support.texts import squeezed
 from utils.stream_utils import FRAME_BYTES, render_frame
 
 MARK = "(2/2)\n\n"
 LONG = "长" * 8000
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 @pytest.fixture

@@ -20,20 +20,6 @@ pytestmark = pytest.mark.every_redis
 
 
 @pytest.fixture
-def provider() -> Iterator[SlowProvider]:
-    provider = SlowProvider()
-    yield provider
-    provider.go_on.set()
-
-
-@pytest.fixture
-def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
-    desk = Desk(any_redis_url, provider)
-    yield desk
-    desk.close()
-
-
-@pytest.fixture
 def other(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
     """A second replica on the same Redis."""
     desk = Desk(any_redis_url, provider)

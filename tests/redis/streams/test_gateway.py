@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,21 +21,6 @@ from services.streams.store import StreamStore, stream_keys
 from tests.support.pictures import png
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
-
-
-@pytest.fixture
-def provider() -> Iterator[SlowProvider]:
-    provider = SlowProvider()
-    yield provider
-    provider.go_on.set()
-
-
-@pytest.fixture
-def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
-    desk = Desk(any_redis_url, provider)
-    yield desk
-    provider.go_on.set()
-    desk.close()
 
 
 def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:

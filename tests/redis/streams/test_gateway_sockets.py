@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,21 +15,6 @@ from services.streams.store import stream_keys
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
 from utils.citations import typed_source
-
-
-@pytest.fixture
-def provider() -> Iterator[SlowProvider]:
-    provider = SlowProvider()
-    yield provider
-    provider.go_on.set()
-
-
-@pytest.fixture
-def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
-    desk = Desk(any_redis_url, provider)
-    yield desk
-    provider.go_on.set()
-    desk.close()
 
 
 def asks(desk: Desk, text: str = "年假?", *, channel: str = "chat", msgid: str = "", session: str = "") -> Snapshot:

@@ -15,6 +15,7 @@ from demo.wecom.simulator import Bubble, ResponsePost, ResponseServer, WeComUser
 from tests.scenarios.stage.people import TIMEOUT
 from tests.support.pictures import png
 from tests.support.servers.processes import wait_until
+from tests.support.texts import squeezed
 from utils.stream_utils import render_frame
 
 MARK, COMPLETE = "(2/2)\n\n", ZH["late_complete"]
@@ -27,10 +28,6 @@ def is_whole(answer: str, bubble: Bubble, post: ResponsePost) -> bool:
     shown = bubble.content.removesuffix(ZH["frame_ended_late"])
     late = post.content.removeprefix(MARK)
     return wanted in (squeezed(late), squeezed(shown + late), squeezed(shown + late.removesuffix(COMPLETE)))
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 class WholeBot:

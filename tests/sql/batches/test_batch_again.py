@@ -10,15 +10,10 @@ import pytest
 from services.batches.claims import usage_sums
 from services.batches.item import question_of
 from services.errors import BatchFinished, BatchQueueFull, BatchUnfinished, BatchUnknown
-from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
+from tests.support.batches.shelf import OWNER, Shelf, at
 from tests.support.servers.processes import FakeClock
 
 CNY = {"total_tokens": 7, "total_price": "0.0012", "currency": "CNY"}
-
-
-@pytest.fixture(scope="module", params=SQL_KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture

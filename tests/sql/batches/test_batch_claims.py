@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,21 +9,8 @@ import pytest
 from services.batches.records import Claimed
 from services.errors import BatchFinished
 from tests.support.answers import typed
-from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
+from tests.support.batches.shelf import OWNER, Shelf, at
 from tests.support.servers.processes import FakeClock
-
-
-@pytest.fixture(scope="module", params=SQL_KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for the whole module: creating one takes longer than most tests."""
-    return empty_database(request, tmp_path_factory)
-
-
-@pytest.fixture
-def shelf(url: str, clock: FakeClock) -> Iterator[Shelf]:
-    """An empty store with a clock that stands still."""
-    with Shelf(url, clock=clock) as shelf:
-        yield shelf
 
 
 def test_items_are_claimed_in_the_order_of_their_texts(shelf: Shelf, clock: FakeClock) -> None:

@@ -19,17 +19,11 @@ import pytest
 from services.batches.claims import locked
 from services.batches.records import Claimed, Task
 from services.errors import BatchFinished, BatchQueueFull, StoreUnavailable
-from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at_once, empty_database
+from tests.support.batches.shelf import OWNER, Shelf, at_once
 from tests.support.schema import migrated
 from tests.support.servers.processes import MariaServer, wait_until
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module", params=SQL_KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for the whole module: creating one takes longer than most tests."""
-    return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from services.batches.records import BatchOptions, Given, ItemStatus
 from services.batches.store import SqlBatchStore, hide_ended
 from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
 from tests.support.answers import typed
-from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
+from tests.support.batches.shelf import OWNER, Shelf, at
 from tests.support.servers.processes import FakeClock, MariaServer
 
 #: Texts that a store may change: emoji, NUL, four-byte characters, quotes, SQL, spaces, line ends, combining marks.
@@ -26,12 +26,6 @@ HARD = (
     "a\r\nb\tc",
     "é\u0301\u200b\ufeff",
 )
-
-
-@pytest.fixture(scope="module", params=SQL_KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for the whole module: creating one takes longer than most tests."""
-    return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture

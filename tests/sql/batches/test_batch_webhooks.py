@@ -21,21 +21,10 @@ from services.http.addresses import AddressRules
 from services.http.poster import Poster
 from tests.support.batches.desk import SECRET, BatchDesk, ScriptedProvider
 from tests.support.batches.receiver import WebhookReceiver
-from tests.support.batches.shelf import SQL_KINDS, Shelf, at, empty_database
+from tests.support.batches.shelf import Shelf, at
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.servers.raw_server import RawServer
 from tests.unit.http.test_fetcher import status
-
-
-@pytest.fixture(scope="module", params=SQL_KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return empty_database(request, tmp_path_factory)
-
-
-@pytest.fixture
-def shelf(url: str, clock: FakeClock) -> Iterator[Shelf]:
-    with Shelf(url, clock=clock) as shelf:
-        yield shelf
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
-from tests.unit.utils.markdown.test_markdown import MARKDOWN, PIECES, without_space
+from tests.support.texts import squeezed
+from tests.unit.utils.markdown.test_markdown import MARKDOWN, PIECES
 from utils.markdown.wecom import open_fence
 from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_frame, render_frame, settled
 
@@ -251,9 +252,9 @@ def test_no_frame_exceeds_its_limit(text: str, max_bytes: int, growing: bool, **
 @given(text=MARKDOWN.filter(lambda text: "think" not in text), max_bytes=st.integers(40, 200))
 def test_a_cut_frame_is_a_beginning_of_the_text(text: str, max_bytes: int) -> None:
     """This holds apart from white space and a fence's closing line."""
-    shown = without_space(frame(text, max_bytes=max_bytes, suffix="失败了")).removesuffix("失败了")
+    shown = squeezed(frame(text, max_bytes=max_bytes, suffix="失败了")).removesuffix("失败了")
 
-    assert without_space(text).startswith(_without_closers(shown))
+    assert squeezed(text).startswith(_without_closers(shown))
 
 
 def _without_closers(shown: str) -> str:
@@ -275,7 +276,7 @@ def test_frames_only_grow(pieces: list[str], thinking: str) -> None:
     """Each frame of a growing text continues the previous one, apart from white space and closing tags and fences."""
     before = ""
     for end in range(len(pieces) + 1):
-        now = without_space(frame("".join(pieces[:end]), growing=True, thinking=thinking, truncated=NOTICE))
+        now = squeezed(frame("".join(pieces[:end]), growing=True, thinking=thinking, truncated=NOTICE))
 
         assert now.startswith(before)
         before = _without_closers(now)
@@ -292,7 +293,7 @@ def test_frames_at_the_limit_lose_at_most_a_few_bytes(pieces: list[str], max_byt
     before = ""
     for end in range(len(pieces) + 1):
         shown = frame("".join(pieces[:end]), growing=True, max_bytes=max_bytes, truncated="…")
-        now = without_space(shown).removesuffix("…")
+        now = squeezed(shown).removesuffix("…")
 
         assert now.startswith(before[: len(before) - 6])
         before = _without_closers(now).rstrip("`~").removesuffix("<think>")

@@ -15,15 +15,12 @@ from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.frames import MOST_LINES, SMALL_BYTES, EndedAnswer, WeComFrames, ended
 from tests.support.properties import examples
+from tests.support.texts import squeezed
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
 from utils.stream_utils import FRAME_BYTES, answer_text
 
 NO_LINKS = FileOffers(Texts(), FileLinks(b"k"))
 FRAMES = WeComFrames(Texts(), NO_LINKS, thinking={"shows": "show", "hides": "hide"}, sources={"shows"})
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 @settings(max_examples=examples(60))

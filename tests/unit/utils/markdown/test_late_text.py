@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
+from tests.support.texts import squeezed
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
 from utils.markdown.late_text import Rest, rest_of, second_part
 from utils.markdown.wecom import open_fence
@@ -16,10 +17,6 @@ from utils.stream_utils import FRAME_BYTES, answer_text, compose
 
 TABLE = "| 名称 | 天数 |\n|---|---|\n| 年假 | 5 |\n| 病假 | 12 |\n\n以上。"
 CODE = "看代码：\n\n```python\na = 1\nb = 2\n```\n\n完。"
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 def message(rest: Rest, **changes: Any) -> str:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
+from tests.support.texts import squeezed
 from utils.markdown.lines import LineState, classify, render_lines
 from utils.markdown.wecom import open_fence, render_markdown
 
@@ -21,10 +22,6 @@ PIECES = st.sampled_from(
     ]
 )  # fmt: skip
 MARKDOWN = st.lists(PIECES, max_size=40).map("".join)
-
-
-def without_space(text: str) -> str:
-    return "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +107,7 @@ def test_text_that_only_resembles_a_block_is_text(text: str) -> None:
 @example("- a\n  \t```\nb\nc")
 def test_only_white_space_changes(text: str) -> None:
     """No character other than white space is lost, added or moved."""
-    assert without_space(render_markdown(text)) == without_space(text)
+    assert squeezed(render_markdown(text)) == squeezed(text)
 
 
 @given(text=MARKDOWN | st.text(max_size=200))

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
+from tests.support.texts import squeezed
 from tests.unit.utils.markdown.test_markdown import MARKDOWN
 from utils.markdown.late_text import OPENING_BYTES, Rest, numbered_parts
 from utils.markdown.wecom import open_fence
@@ -25,10 +26,6 @@ def parts_of(rest: Rest, ending: str = "", *, shown: int, most: int = 1000, max_
 
 def bodies(parts: list[str]) -> list[str]:
     return [MARK.sub("", part) for part in parts]
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 @pytest.mark.parametrize("shown", [0, 1])
