@@ -290,24 +290,17 @@ def test_a_long_answer_that_was_refused_is_sent_in_parts(
     assert [message.partition("\n")[0] for message in alice.sees_messages(3)] == ["(1/3)", "(2/3)", "(3/3)"]
 
 
-def test_a_busy_wecom_is_asked_again(alice: LongConnectionUser, wecom: LongConnectionServer) -> None:
-    """A version conflict has no effect at WeCom, so the finish frame is sent again."""
-    fault = wecom.faults.add(Fault(RESPOND, errcode=6000, times=1, where=finishes))
+@pytest.mark.parametrize(("errcode", "connections"), [(6000, 1), (NOT_SUBSCRIBED, 2)], ids=["busy", "not subscribed"])
+def test_a_finish_frame_without_effect_is_sent_again(
+    alice: LongConnectionUser, wecom: LongConnectionServer, errcode: int, connections: int
+) -> None:
+    """After a version conflict; and over the next connection, where WeCom no longer takes this one as subscribed."""
+    fault = wecom.faults.add(Fault(RESPOND, errcode=errcode, times=1, where=finishes))
 
     bubble = alice.says(QUESTION)
 
     assert alice.sees_finish(bubble) == whole(QUESTION)
-    assert (fault.met, alice.chat.messages) == (1, [])
-
-
-def test_an_answer_goes_on_over_the_next_connection(alice: LongConnectionUser, wecom: LongConnectionServer) -> None:
-    """A connection that WeCom no longer takes as subscribed is replaced; the bubble is the same."""
-    wecom.faults.add(Fault(RESPOND, errcode=NOT_SUBSCRIBED, times=1, where=finishes))
-
-    bubble = alice.says(QUESTION)
-
-    assert alice.sees_finish(bubble) == whole(QUESTION)
-    assert (len(wecom.bots[BOT_ID].subscriptions), alice.chat.messages) == (2, [])
+    assert (fault.met, len(wecom.bots[BOT_ID].subscriptions), alice.chat.messages) == (1, connections, [])
 
 
 def test_the_time_of_a_frame_ends_before_the_answer(wecom: LongConnectionServer, redis_url: str) -> None:

@@ -67,22 +67,22 @@ def test_one_renewal_of_both_sockets_closes_the_older_one(here: SocketStore, tok
     assert here.renew([(newer, 0.0), (older, 0.0)]) == {older.token: "superseded"}
 
 
-@pytest.mark.parametrize("other", [{"client_id": "client-b"}, {"principal": "user:E2002"}, {"channel": "realtime"}])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"client_id": "client-b"}),
+        ({}, {"principal": "user:E2002"}),
+        ({}, {"channel": "realtime"}),
+        ({"client_id": "b", "principal": "key:a"}, {"client_id": "ab", "principal": "key:"}),
+    ],
+)
 def test_sockets_of_other_names_are_independent(
-    here: SocketStore, tokens: Iterator[str], other: dict[str, str]
+    here: SocketStore, tokens: Iterator[str], one: dict[str, str], other: dict[str, str]
 ) -> None:
-    """Another client id, principal or channel supersedes no socket."""
-    mine, others = opened(here, socket(next(tokens))), opened(here, socket(next(tokens), **other))
+    """Another client id, principal or channel supersedes no socket, also where names joined would be the same."""
+    mine, others = opened(here, socket(next(tokens), **one)), opened(here, socket(next(tokens), **other))
 
     assert here.renew([(mine, 0.0), (others, 0.0)]) == {}
-
-
-def test_parts_of_a_name_are_separated(here: SocketStore, tokens: Iterator[str]) -> None:
-    """Two names with equal concatenations of principal and client id are different names."""
-    one = opened(here, socket(next(tokens), client_id="b", principal="key:a"))
-    other = opened(here, socket(next(tokens), client_id="ab", principal="key:"))
-
-    assert here.renew([(one, 0.0), (other, 0.0)]) == {}
 
 
 def test_registering_a_socket_again_changes_nothing(here: SocketStore, tokens: Iterator[str]) -> None:

@@ -37,10 +37,20 @@ def test_a_choice_is_its_number_or_its_words(text: str, action: str) -> None:
     assert answer(text, kept(form())) == ("token-run-1", FormChoice(action, {}))
 
 
-@pytest.mark.parametrize("text", ["", "0", "4", "12", "1.5", "1 吗", "第1", "我同意", "同意吧", "refused", "1\n2"])
-def test_any_other_text_is_a_question(text: str) -> None:
-    """Words beside a choice are one as well, where the form asks for no text."""
-    assert answer(text, kept(form())) is None
+OTHER_TEXTS = ("", "0", "4", "12", "1.5", "1 吗", "第1", "我同意", "同意吧", "refused", "1\n2")
+UNFIT_TEXTS = ("1\n尽快\nmiddle", "1\n一\nlow\n三", "1尽快", "10 尽快", "同意吗")
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [*((text, ()) for text in OTHER_TEXTS), *((text, (COMMENT, PRIORITY)) for text in UNFIT_TEXTS)],
+)
+def test_any_other_text_is_a_question(text: str, inputs: tuple[FormInput, ...]) -> None:
+    """Words beside a choice are one as well, where the form asks for no text.
+
+    Where it does: a value that is not offered, a line too many, or no space after the choice.
+    """
+    assert answer(text, kept(form(*inputs))) is None
 
 
 @pytest.mark.parametrize(
@@ -50,29 +60,15 @@ def test_any_other_text_is_a_question(text: str) -> None:
         ("1、尽快，\n谢谢", {"comment": "尽快，\n谢谢"}),
         ("同意：尽快", {"comment": "尽快"}),
         ("1", {"comment": "无"}),
-    ],
-)
-def test_one_text_is_the_rest_of_the_message(text: str, inputs: dict[str, str]) -> None:
-    """Without a rest the form's own default is given."""
-    assert answer(text, kept(form(COMMENT))) == ("token-run-1", FormChoice("yes", inputs))
-
-
-@pytest.mark.parametrize(
-    ("text", "inputs"),
-    [
         ("1\n尽快\nhigh", {"comment": "尽快", "priority": "High"}),
         ("1 尽快", {"comment": "尽快", "priority": ""}),
     ],
 )
-def test_several_texts_are_lines(text: str, inputs: dict[str, str]) -> None:
-    """They are in the form's order; an offered value is compared like a choice's words."""
-    assert answer(text, kept(form(COMMENT, PRIORITY))) == ("token-run-1", FormChoice("yes", inputs))
+def test_one_text_is_the_rest_of_the_message_and_several_are_its_lines(text: str, inputs: dict[str, str]) -> None:
+    """In the form's order, by default the form's own; an offered value is compared like a choice's words."""
+    wanted = (COMMENT, PRIORITY)[: len(inputs)]
 
-
-@pytest.mark.parametrize("text", ["1\n尽快\nmiddle", "1\n一\nlow\n三", "1尽快", "10 尽快", "同意吗"])
-def test_texts_that_do_not_fit_make_a_question(text: str) -> None:
-    """A value that is not offered, a line too many, or no space after the choice."""
-    assert answer(text, kept(form(COMMENT, PRIORITY))) is None
+    assert answer(text, kept(form(*wanted))) == ("token-run-1", FormChoice("yes", inputs))
 
 
 def test_a_number_means_the_newest_run_and_words_the_newest_form_that_has_them() -> None:

@@ -39,23 +39,17 @@ def test_an_address_is_blocked_until_its_window_ends() -> None:
     assert blocked(guesses, ADDRESS) == 0.0
 
 
-def test_ipv6_addresses_are_counted_by_network() -> None:
-    """A client with one address of an IPv6 network usually has all of them."""
+@pytest.mark.parametrize(
+    ("guessing", "other", "is_blocked"),
+    [("2001:db8::1", "2001:db8::ffff", True), ("2001:db8::1", "2001:db8:1::1", False), ("", "", False)],
+)
+def test_ipv6_addresses_are_counted_by_network(guessing: str, other: str, is_blocked: bool) -> None:
+    """A client with one address of an IPv6 network usually has all of them; clients without a known one are many."""
     guesses = Guesses(most=1)
 
-    guesses.failed("2001:db8::1", "caller", "wrong")
+    guesses.failed(guessing, "caller", "wrong")
 
-    assert blocked(guesses, "2001:db8::ffff")
-    assert not blocked(guesses, "2001:db8:1::1")
-
-
-def test_an_unknown_address_is_never_blocked() -> None:
-    """Otherwise all clients without a known address would be blocked together."""
-    guesses = Guesses(most=1)
-
-    guesses.failed("", "caller", "wrong")
-
-    assert not blocked(guesses, "")
+    assert bool(blocked(guesses, other)) is is_blocked
 
 
 def test_beyond_the_limit_the_oldest_address_is_dropped() -> None:
