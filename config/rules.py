@@ -128,16 +128,12 @@ def _provider(provider: ProviderSettings, auth_mode: str | None, where: str = ""
     in_headers = provider.rag_provider == "openai" and provider.openai_headers.get_secret_value()
     if not (getattr(provider, field) or in_headers):
         yield Problem(where + field.upper(), "", f"{expected}, because RAG_PROVIDER is {provider.rag_provider}")
-    yield from _provider_names(provider, where)
-    if provider.search_provider == "serper" and not provider.serper_api_key:
-        yield Problem(f"{where}SERPER_API_KEY", "", "the key of serper.dev, because SEARCH_PROVIDER is serper")
-
-
-def _provider_names(provider: ProviderSettings, where: str) -> Iterator[Problem]:
     for field, built_in in (("rag_provider", RAG_PROVIDERS), ("search_provider", SEARCH_PROVIDERS)):
         name = getattr(provider, field)
         if name and not is_provider(name, built_in):
             yield Problem(where + field.upper(), name, expected_providers(built_in))
+    if provider.search_provider == "serper" and not provider.serper_api_key:
+        yield Problem(f"{where}SERPER_API_KEY", "", "the key of serper.dev, because SEARCH_PROVIDER is serper")
 
 
 def _dify(provider: ProviderSettings, auth_mode: str | None, where: str) -> Iterator[Problem]:

@@ -240,7 +240,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             log.exception("drain failed")
         finally:
             self.cfg.set("graceful_timeout", LAST_SECONDS)
-            self._close_idle()
+            # Reads of connections that wait for a request end as if the client had closed them.
+            for slots in self._slots.values():
+                for client in slots.waiting:
+                    _shut(client, socket.SHUT_RD)
             self.alive = False
 
     def _end_keepalive(self) -> None:
@@ -264,12 +267,6 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         self._end_keepalive()
         self.wsgi.extensions["wechatlaibao"].leave()
         _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._idle_timeout)
-
-    def _close_idle(self) -> None:
-        """Shut down connections that wait for a request, so that their reads end as if the client had closed them."""
-        for slots in self._slots.values():
-            for client in slots.waiting:
-                _shut(client, socket.SHUT_RD)
 
 
 def _make_room(slots: ConnectionSlots) -> None:

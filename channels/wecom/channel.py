@@ -186,15 +186,12 @@ class WeComChannel:
         if message.event == "feedback_event":
             return CallbackReply({}, self._messages.rate(bot, message))
         if message.event == "template_card_event":
-            return self._click(bot, message)
+            promised = self._gateway.can_reply_to(message.response_url)
+            ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
+            return CallbackReply(*self._messages.click(bot, message, ask))
         if message.event != "enter_chat" or not message.userid:
             return CallbackReply({}, event_label(message.event))
         return CallbackReply({"msgtype": "text", "text": {"content": self._messages.welcome(bot)}}, "enter_chat")
-
-    def _click(self, bot: str, message: Message) -> CallbackReply:
-        promised = self._gateway.can_reply_to(message.response_url)
-        ask = partial(self._gateway.ask, reply=message.response_url) if promised else None
-        return CallbackReply(*self._messages.click(bot, message, ask))
 
     def _debug(self, snapshot: Snapshot) -> None:
         """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""

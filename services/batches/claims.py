@@ -162,7 +162,10 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
     attempt = item.attempts + 1
     mine = {"status": "running", "lane": lane, "attempts": attempt, "started_at": now}
     _put(connection, _key(task_id, item.item_index), mine)
-    _serve(connection, task, now)
+    # To the end of the queue, also if the clock stands still or another replica's is behind.
+    served = max(micros(now), task.served + 1)
+    values = {"status": "running", "served": served, "started_at": task.started_at or now}
+    connection.execute(TASKS.update().where(TASKS.c.task_id == task.task_id).values(values))
     return _claimed(task, item, attempt=attempt, lane=lane, again=False)
 
 
@@ -184,7 +187,8 @@ def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any
     change = ITEMS.update().where(*_key(claimed.task.task_id, claimed.index), *running)
     if task is None or not connection.execute(change.values(lane=None, **values)).rowcount:
         return False
-    if not _is_unfinished(connection, task.task_id):
+    left = by_status(sa.select(ITEMS.c.item_index)).where(ITEMS.c.task_id == task.task_id, ITEMS.c.status.in_(WORKED))
+    if connection.scalar(left.limit(1)) is None:
         _end(connection, task, values.get("error_message") or "", now)
     return True
 
@@ -247,18 +251,6 @@ def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | 
     waiting = by_status(sa.select(ITEMS)).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
     ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
     return connection.execute(ready.limit(1)).first()
-
-
-def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
-    """Move the task to the end of the queue, also if the clock stands still or another replica's is behind."""
-    served = max(micros(now), task.served + 1)
-    values = {"status": "running", "served": served, "started_at": task.started_at or now}
-    connection.execute(TASKS.update().where(TASKS.c.task_id == task.task_id).values(values))
-
-
-def _is_unfinished(connection: sa.Connection, task_id: str) -> bool:
-    left = by_status(sa.select(ITEMS.c.item_index)).where(ITEMS.c.task_id == task_id, ITEMS.c.status.in_(WORKED))
-    return connection.scalar(left.limit(1)) is not None
 
 
 def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> None:

@@ -238,7 +238,10 @@ class LaneWorker:
             outcome = Outcome("answer_failed")
         done = outcome is not None and self._settle(lane, lane.claimed, outcome)
         if outcome and not outcome.code and lane.doubtful:
-            self._go_on()
+            # The provider is no longer busy: the pause ends for all lanes.
+            with suppress(StoreUnavailable):
+                self._lanes.go_on()
+                self._retried()
         lane.claimed = None
         return done
 
@@ -247,12 +250,6 @@ class LaneWorker:
         lane.stream_id = stream_id
         with suppress(StoreUnavailable):
             self._lanes.note_stream(claimed.task.task_id, stream_id)
-
-    def _go_on(self) -> None:
-        """End the pause for all lanes: the provider is no longer busy."""
-        with suppress(StoreUnavailable):
-            self._lanes.go_on()
-            self._retried()
 
     def _settle(self, lane: Lane, claimed: Claimed, outcome: Outcome) -> bool:
         """Store an item's end, also after an outage; return False if that is left to the lane's next owner."""

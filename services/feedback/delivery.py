@@ -165,7 +165,8 @@ class FeedbackDelivery:
             # A running answer gets its message id from the provider; one that failed early never has one.
             return over or answer.status != "processing"
         rating = self._latest(answer, ratings)
-        words = self._words(rating)
+        reasons = [self._texts.get(f"feedback_reason_{number}") for number in rating.reasons if number in REASONS]
+        words = "\n".join(filter(None, (rating.content, *reasons)))
 
         def send() -> None:
             token = self._token(answer) if provider.sends_user_tokens else ""
@@ -223,11 +224,6 @@ class FeedbackDelivery:
         except (ValueError, KeyError, TypeError):
             log.warning("a rating cannot be decrypted", extra={"bot": answer.bot, "person": one.person})
             return Rating("", at=one.at)
-
-    def _words(self, rating: Rating) -> str:
-        """Return the person's words and the reasons, each on a line."""
-        reasons = [self._texts.get(f"feedback_reason_{number}") for number in rating.reasons if number in REASONS]
-        return "\n".join(filter(None, (rating.content, *reasons)))
 
     def _expire(self) -> None:
         """Delete old rows a few times a day; a failure is tried again at the next time."""

@@ -81,12 +81,9 @@ class MediaFetcher:
                 fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes)
                 return fetched.name, fetched.content
             case _:
-                return self._decrypted(bot, media, deadline)
-
-    def _decrypted(self, bot: str, media: Media, deadline: Deadline) -> tuple[str, bytes]:
-        decrypt = self._decryptor(bot, media)
-        fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes + PADDING)
-        return fetched.name, decrypt(fetched.content)
+                decrypt = self._decryptor(bot, media)
+                fetched = self._fetcher.fetch(media.url, deadline, self._max_bytes + PADDING)
+                return fetched.name, decrypt(fetched.content)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -66,13 +66,10 @@ class UserLocks:
             finally:
                 lock.release()
         finally:
-            self._leave(name)
-
-    def _leave(self, name: str) -> None:
-        with self._lock:
-            lock, wanted = self._locks.pop(name)
-            if wanted > 1:
-                self._locks[name] = (lock, wanted - 1)
+            with self._lock:
+                lock, wanted = self._locks.pop(name)
+                if wanted > 1:
+                    self._locks[name] = (lock, wanted - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,10 @@ class NameStore:
             return
         with suppress(StoreUnavailable):
             self._runner.run([Call(None, ("SET", key), (name, "EX", TTL))])
-            self._remember(key, name, now)
+            self._written[key] = (name, now)
+            self._written.move_to_end(key)
+            while len(self._written) > MOST_KNOWN:
+                self._written.popitem(last=False)
 
     def name(self, question: Question) -> str:
         """Return the name of the person who asks; "" if it is unknown.
@@ -57,12 +60,6 @@ class NameStore:
     def call(self, question: Question) -> Call:
         """Return the call that reads the name; its reply is None if it is unknown."""
         return Call(None, ("GET", _key(question)))
-
-    def _remember(self, key: str, name: str, now: float) -> None:
-        self._written[key] = (name, now)
-        self._written.move_to_end(key)
-        while len(self._written) > MOST_KNOWN:
-            self._written.popitem(last=False)
 
 
 def _key(question: Question) -> str:

@@ -59,7 +59,9 @@ class SqlUserStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._query = sa.text(query)
-        self._names = _checked_names(self._query)
+        self._names = set(self._query.compile().params)
+        if "userid" not in self._names or self._names - {"userid", "corp"}:
+            raise SettingsError("AUTH_USER_QUERY must be SQL with :userid (and may have :corp), and no other :name")
         database = partial(
             SqlDatabase,
             pool_size=pool_size,
@@ -88,7 +90,8 @@ class SqlUserStore:
             raise
         except SqlFailed as exc:
             raise StoreRefused(str(exc)) from exc
-        _require_columns(columns)
+        if missing := [name for name in REQUIRED if name not in columns]:
+            raise SettingsError(f"AUTH_USER_QUERY does not return the column {missing[0]}")
         if len(rows) > 1:
             log.warning("AUTH_USER_QUERY returns more than one row for a user; the first counts")
         return _record(dict(zip(columns, rows[0], strict=True))) if rows else None
@@ -134,19 +137,6 @@ def _fetched(database: SqlDatabase, statement: sa.TextClause, values: dict[str, 
         if not result.returns_rows:
             return [], []
         return [name.lower() for name in result.keys()], result.fetchmany(2)  # noqa: SIM118 - not a dict
-
-
-def _checked_names(query: sa.TextClause) -> set[str]:
-    names = set(query.compile().params)
-    if "userid" not in names or names - {"userid", "corp"}:
-        raise SettingsError("AUTH_USER_QUERY must be SQL with :userid (and may have :corp), and no other :name")
-    return names
-
-
-def _require_columns(columns: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise SettingsError(f"AUTH_USER_QUERY does not return the column {missing[0]}")
 
 
 def _record(row: dict[str, Any]) -> UserRecord | None:

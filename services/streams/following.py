@@ -140,7 +140,10 @@ class Following:
             return page
         page = self._readers.page(self.stream_id, self._cursor)
         if page is None:
-            self._missed(timeout)
+            # Wait for a stream that Redis lacks; a living owner writes it again.
+            if not self._misses.note(self.stream_id):
+                raise StreamUnknown(self.stream_id)
+            self._sleep(min(timeout, PAUSE))
             return None
         self._misses.forget(self.stream_id)
         if self._seen is None and not self._allows(page.access):
@@ -148,12 +151,6 @@ class Following:
         nothing_new = page.standing == self._seen and not page.chunks
         self._behind = False
         return None if nothing_new else page
-
-    def _missed(self, timeout: float) -> None:
-        """Wait for a stream that Redis lacks; a living owner writes it again."""
-        if not self._misses.note(self.stream_id):
-            raise StreamUnknown(self.stream_id)
-        self._sleep(min(timeout, PAUSE))
 
     def _update(self, page: ChunkPage) -> Update | None:
         standing, chunks = page.standing, list(page.chunks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
@@ -106,7 +106,10 @@ class SqlSumsStore:
         rows: list[Mapping[str, Any]] = []
         for table, first, last in _parts(since, until, {*by, *chosen}):
             rows += self._rows(table, first, last, grouped, chosen)
-        return _folded(rows, by)
+        totals: defaultdict[tuple[Any, ...], Total] = defaultdict(Total)
+        for row in rows:
+            totals[tuple(_value(row, name) for name in by)].add(row)
+        return sorted(totals.items(), key=lambda item: item[0])
 
     def people(self, day: date) -> int:
         """Return how many known persons asked on a day."""
@@ -148,13 +151,6 @@ def _parts(since: date, until: date, dimensions: Collection[str]) -> Iterator[tu
 
 def _next_month(day: date) -> date:
     return (day.replace(day=28) + timedelta(days=4)).replace(day=1)
-
-
-def _folded(rows: Iterable[Mapping[str, Any]], by: Sequence[str]) -> list[tuple[tuple[Any, ...], Total]]:
-    totals: defaultdict[tuple[Any, ...], Total] = defaultdict(Total)
-    for row in rows:
-        totals[tuple(_value(row, name) for name in by)].add(row)
-    return sorted(totals.items(), key=lambda item: item[0])
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:

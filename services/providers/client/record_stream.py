@@ -104,17 +104,14 @@ class RecordStream(BoundedStream[Record]):
                 if self._decoder.comments > comments:
                     # DeepSeek sends `: keep-alive` and OpenRouter `: OPENROUTER PROCESSING` while a request is queued.
                     self._silent_since = self._clock()
-            yield from self._rest()
+            try:
+                yield from self._decoder.flush()
+            except BrokenRecord:
+                self._broke = True
         except (BrokenRecord, EventTooLong) as exc:
             raise ProviderError(str(exc), code="provider_error") from exc
         if self._decoder.unreadable:
             log.warning("the provider sent %d pieces that are no JSON objects", self._decoder.unreadable)
-
-    def _rest(self) -> Iterator[Record]:
-        try:
-            yield from self._decoder.flush()
-        except BrokenRecord:
-            self._broke = True
 
 
 class RecordAnswer(Protocol):

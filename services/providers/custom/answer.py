@@ -47,7 +47,10 @@ class CustomAnswer:
         self._has_records = self._has_records or bool(fields) or record.last
         if record.event == "error" or fields.get("error"):
             raise stream_error(fields)
-        yield from self._learn_id(text(fields.get("message_id")))
+        message_id = text(fields.get("message_id"))
+        if message_id and message_id != self._message_id:
+            self._message_id = message_id
+            yield ProviderIds(message_id=message_id)
         yield from self._take_text(fields)
         self._take_rest(fields)
         if record.last:
@@ -76,11 +79,6 @@ class CustomAnswer:
             yield Metadata(self._metadata)
         if self.usage != Usage():
             yield self.usage
-
-    def _learn_id(self, message_id: str) -> Iterator[ProviderEvent]:
-        if message_id and message_id != self._message_id:
-            self._message_id = message_id
-            yield ProviderIds(message_id=message_id)
 
     def _take_text(self, fields: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         found = {name: value for name in _TEXTS if (value := text(fields.get(name)))}

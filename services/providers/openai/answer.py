@@ -66,7 +66,9 @@ class OpenAIAnswer:
             self.state = "done"
         if record.event == "error" or fields.get("error") or fields.get("object") == "error":
             raise stream_error(fields)
-        yield from self._learn_id(text(fields.get("id")))
+        if not self._message_id and (message_id := text(fields.get("id"))):
+            self._message_id = message_id
+            yield ProviderIds(message_id=message_id)
         self._model = text(fields.get("model")) or self._model
         if usage := mapping(fields.get("usage")):
             self.usage = replace(usage_of(usage), sources=self.usage.sources)
@@ -102,11 +104,6 @@ class OpenAIAnswer:
             yield Metadata(facts)
         if self.usage != Usage():
             yield self.usage
-
-    def _learn_id(self, message_id: str) -> Iterator[ProviderEvent]:
-        if message_id and not self._message_id:
-            self._message_id = message_id
-            yield ProviderIds(message_id=message_id)
 
     def _take_choice(self, choice: Mapping[str, Any], *, complete: bool) -> Iterator[ProviderEvent]:
         """Read a choice's delta and message; `complete` is whether the record is a complete reply, not a chunk."""
