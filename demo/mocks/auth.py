@@ -35,7 +35,6 @@ DEMO_USERS = (
     DemoUser("zhangsan", "E1001", "张三", "13800000001", "男"),
     DemoUser("wangwu", "E1002", "王五", "13800000002", "女", expires_in=1.0),
 )
-UNKNOWN_USERID = "lisi"
 DEMO_USER_QUERY = "SELECT user_code, password, user_name, phone, gender FROM demo_users WHERE userid = :userid"
 
 

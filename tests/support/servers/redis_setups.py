@@ -141,9 +141,6 @@ class ClusterServers(Setup):
         for node in [target, *(node for node in self.nodes[:3] if node is not target)]:
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
-    def replica_of(self, primary: ClusterNode) -> ClusterNode:
-        return self.nodes[self.nodes.index(primary) + 3]
-
 
 class Sentinel(Server):
     """One sentinel that watches a master; `lines` are added to its configuration."""
