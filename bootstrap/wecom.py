@@ -12,9 +12,12 @@ from channels.wecom.commands import BotCommands
 from channels.wecom.link_socket import open_socket
 from channels.wecom.long_connection import LongConnectionInbox
 from channels.wecom.messages import WeComMessages
+from services import metrics
+from services.redis.lock_store import LockStore
 from services.streams.access import Access
-from services.wecom.alert_store import AlertStore
+from services.wecom.alert_store import AlertStore, FaultStore
 from services.wecom.alerts import POST_SECONDS, GroupAlerts
+from services.wecom.fault_watch import FaultWatch
 from services.wecom.handoff import HandoffManager
 from services.wecom.long_connection.answers import AnswerSender, DeliveryServices
 from services.wecom.long_connection.link import LinkHandlers
@@ -37,14 +40,28 @@ def wecom_messages(container: Container) -> WeComMessages:
 
 
 def group_alerts(container: Container) -> GroupAlerts | None:
-    """Return what posts alerts to the operators' group; None without `ALERT_WEBHOOK`."""
+    """Return what posts alerts to the operators' group, and attach what watches for the gateway's own to the container.
+
+    None without `ALERT_WEBHOOK`.
+    """
     settings = container.settings
     if settings.alert_webhook is None:
         return None
     robot = container.open(MarkdownService(total_seconds=POST_SECONDS))
     post = partial(robot.post, settings.alert_webhook.get_secret_value())
     store = AlertStore(container.runner, per_hour=settings.alert_max_per_hour)
-    return GroupAlerts(store, post, container.texts, severity=settings.alert_severity)
+    group = GroupAlerts(store, post, container.texts, severity=settings.alert_severity)
+    watch = FaultWatch(
+        group,
+        FaultStore(container.runner),
+        LockStore(container.runner),
+        report=container.health.report,
+        ended=metrics.ended_answers,
+        texts=container.texts,
+        replica=_replica(),
+    )
+    container.attach(watch)
+    return group
 
 
 def bot_commands(container: Container) -> dict[str, BotCommands]:
@@ -76,8 +93,12 @@ def subscribe_bots(container: Container, messages: WeComMessages) -> PushSender:
     names = {name: bot.bot_name for name, bot in bots.items()}
     inbox = LongConnectionInbox(container.gateway, messages, sender, container.texts, bot_names=names)
     handlers = LinkHandlers(inbox.on_message, inbox.on_event, serve=(sender.serve, pushes.serve))
-    replica = f"{socket.gethostname()}:{os.getpid()}"
-    connections = LongConnections(bots, container.leases, handlers, open_socket=open_socket, replica=replica)
+    connections = LongConnections(bots, container.leases, handlers, open_socket=open_socket, replica=_replica())
     container.attach(connections)
     container.attach_handover(connections.hand_over)
     return pushes
+
+
+def _replica() -> str:
+    """Return the name of this process in leases and locks."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -263,8 +263,9 @@ class WeComSettings(Group):
 class MoreWeComSettings(Group):
     alert_webhook: SecretUrl | None = setting(
         None,
-        "address of the operators' WeCom group robot to which alerts are posted, with its key; empty: to none",
-        "运维群机器人的地址（含密钥），告警发到该群；为空则不发送",
+        "address, with its key, of the operators' WeCom group robot, to which alerts are posted, also those of faults "
+        "that the gateway finds itself; empty: to none",
+        "运维群机器人的地址（含密钥），告警发到该群，包括网关自己发现的故障；为空则不发送",
     )
     alert_token: AdminTokens = setting(
         (),

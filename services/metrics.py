@@ -6,6 +6,7 @@ and calls `services.ops.metrics_files` before this module is imported. Without g
 
 from __future__ import annotations
 
+import re
 from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -358,6 +359,20 @@ def begin_bot(bot: str) -> None:
     for metric in (BOT_HOLDER_CHANGES, BOT_EVICTIONS, ARRIVALS_DROPPED, FRAMES_SKIPPED, LATE_ACKS):
         metric.labels(bot)
     BOTS_SUBSCRIBED.labels(bot)
+
+
+#: Outcomes of answers that are no failure of the product: completed, stopped, or not allowed to the person.
+NOT_FAILED = re.compile(
+    "completed|cancelled|unknown_user|not_allowed|quota_used|forbidden_words|user_full|turns_full|file_unknown"
+    "|files_full|media_too_.*|media_wrong_type|media_unsupported"
+)
+
+
+def ended_answers() -> tuple[int, int]:
+    """Return how many answers have ended in this process, and how many of them failed."""
+    counts = [(each.labels["outcome"], each.value) for family in STREAMS.collect() for each in family.samples]
+    failed = sum(count for outcome, count in counts if not NOT_FAILED.fullmatch(outcome))
+    return int(sum(count for _, count in counts)), int(failed)
 
 
 def render() -> bytes:

@@ -50,6 +50,20 @@ CONVERSATIONS: Mapping[str, str] = {
     "alert_firing": "**Alert** {name}\n{words}\n(severity: {severity})",
     "alert_resolved": "**Over again** {name}\n{words}\n(The alert has ended.)",
     "alert_limit": "The hour's limit of messages is reached; further alerts are not posted for now.",
+    "alert_redis": "Redis is away: no new question is answered. Bring Redis back; no replica needs a restart.",
+    "alert_sql": (
+        "The database is away: batches, ratings and the question log are unavailable, and some people may get no "
+        "answer. Bring it back; no replica needs a restart."
+    ),
+    "alert_provider": "The answer provider does not respond: questions get no answer.",
+    "alert_bot_evicted": (
+        "Another program has taken over the long connection of the bot {bot}, so no replica answers for it. Stop that "
+        "program, then run python -m tools.wecom resume {bot}."
+    ),
+    "alert_bot_unsubscribed": (
+        "The long connection of the bot {bot} is not subscribed: WeCom drops messages to it. The reason is in /health."
+    ),
+    "alert_answers": "{failed} of {ended} answers that ended in the last minutes have failed.",
     "alert_test": "A test message, sent by {person}: alerts arrive in this group.",
     "unsupported_message": "Sorry, I cannot read this kind of message. Please send text, voice, a picture or a file.",
     "media_question": "Please look at what I sent, and tell me what it says and what matters in it.",

@@ -50,6 +50,15 @@ CONVERSATIONS: Mapping[str, str] = {
     "alert_firing": "**告警** {name}\n{words}\n（级别：{severity}）",
     "alert_resolved": "**已恢复** {name}\n{words}\n（告警已结束）",
     "alert_limit": "一小时内的消息数已到上限，之后的告警暂不发送。",
+    "alert_redis": "连不上 Redis，新的问题都得不到回答。恢复 Redis 即可，不用重启副本。",
+    "alert_sql": "连不上数据库，批量任务、评价和提问记录不可用，有人可能得不到回答。恢复数据库即可，不用重启副本。",
+    "alert_provider": "回答服务没有响应，问题得不到回答。",
+    "alert_bot_evicted": (
+        "另一个程序占用了机器人 {bot} 的长连接，没有副本为它回答。"
+        "先停掉那个程序，再运行 python -m tools.wecom resume {bot}。"
+    ),
+    "alert_bot_unsubscribed": "机器人 {bot} 的长连接没有订阅，企业微信会丢弃发给它的消息。原因见 /health。",
+    "alert_answers": "最近几分钟结束的 {ended} 个回答里有 {failed} 个失败。",
     "alert_test": "这是一条测试消息，由 {person} 发送：告警可以发到这个群。",
     "unsupported_message": "抱歉，这种消息我看不懂。请发送文字、语音、图片或文件。",
     "media_question": "请看我发来的内容，告诉我它说了什么、要点是什么。",

@@ -41,7 +41,7 @@ from services.streams.access import Access
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, leave_call, stream_keys
 from services.usage.ended_store import EndedStore, StoredStream
-from services.wecom.alert_store import AlertStore
+from services.wecom.alert_store import AlertStore, FaultStore, FoundFaults
 from services.wecom.long_connection.allowance_store import AllowanceStore
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import FenceRefused, OpenAnswer, OpenAnswersStore
@@ -433,10 +433,23 @@ def alerts(runner: ScriptRunner) -> None:
     assert store.claim([("firing", "a1")]).alerts == (0,)
 
 
+def faults(runner: ScriptRunner) -> None:
+    """Count the answers of the last five minutes; a fault keeps its first start until it is over."""
+    store = FaultStore(runner, now="600")
+    store.count(20, 4)
+    assert store.begin("sql", "600") == "600"
+    assert store.begin("sql", "601") == "600"
+    store.now = "870"
+    assert store.count(1, 1) == FoundFaults(21, 5, {"sql": "600"})
+    store.end("sql")
+    store.now = "900"
+    assert store.count(0, 0) == FoundFaults(1, 1, {})
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
     pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns, ended_streams,
-    quotas, alerts,
+    quotas, alerts, faults,
 ]  # fmt: skip
 
 
