@@ -99,29 +99,31 @@ class GroupAlerts:
         except StoreUnavailable:
             # An alert that Redis is away has to arrive: each replica posts it, once.
             return self._claim_alone(asked)
-        # A resolved alert that this process posted as firing without Redis.
-        known = [place for place, (status, alert_id) in enumerate(asked) if self._alone_ends(status, alert_id)]
-        if claim.left < 0 or not known:
+        if claim.left < 0 or not self._alone:
             return claim
+        # A resolved alert that this process posted as firing without Redis.
+        known = self._keep_alone(asked, firing=False)
         return claim._replace(alerts=tuple(sorted({*claim.alerts, *known})))
 
-    def _alone_ends(self, status: AlertStatus, alert_id: str) -> bool:
-        if status != "resolved" or ("firing", alert_id) not in self._alone:
-            return False
-        del self._alone["firing", alert_id]
-        return True
-
     def _claim_alone(self, asked: Sequence[tuple[AlertStatus, str]]) -> AlertClaim:
-        new = [
-            place
-            for place, key in enumerate(asked)
-            if key not in self._alone and (key[0] == "firing" or ("firing", key[1]) in self._alone)
-        ]
-        for place in new:
-            self._alone[asked[place]] = None
+        claim = AlertClaim(self._keep_alone(asked, firing=True), 1, "")
         while len(self._alone) > MOST_ALONE:
             del self._alone[next(iter(self._alone))]
-        return AlertClaim(tuple(new), 1, "")
+        return claim
+
+    def _keep_alone(self, asked: Sequence[tuple[AlertStatus, str]], *, firing: bool) -> tuple[int, ...]:
+        """Remember resolved alerts that this process posted as firing, and new firing ones if `firing`.
+
+        Return their places.
+        """
+        new = tuple(
+            place
+            for place, key in enumerate(asked)
+            if key not in self._alone and (firing if key[0] == "firing" else ("firing", key[1]) in self._alone)
+        )
+        for place in new:
+            self._alone[asked[place]] = None
+        return new
 
     def _post(self, claim: AlertClaim, alerts: Sequence[Alert]) -> None:
         try:

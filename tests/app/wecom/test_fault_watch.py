@@ -260,6 +260,19 @@ def test_a_fault_that_the_robot_did_not_take_is_posted_later(world: World) -> No
     assert world.rounds(pause, replica) == [over("sql")]
 
 
+def test_the_end_of_an_outage_of_redis_is_posted_later_too(world: World) -> None:
+    replica = world.replica()
+    pause = int(RETRY_SECONDS / ROUND_SECONDS)
+    world.rounds(1, replica)
+    with world.relay.refusing():
+        assert world.rounds(2, replica) == [firing("redis")]
+    world.refuses = True
+    assert world.rounds(2, replica) == []
+    world.refuses = False
+
+    assert world.rounds(pause, replica) == [over("redis")]
+
+
 class Answers:
     """The answers that have ended in one process."""
 
