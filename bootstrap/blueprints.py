@@ -43,6 +43,7 @@ from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
 from services.streams.listing import RunningStreams
+from services.wecom.alerts import GroupAlerts
 from services.wecom.long_connection.pushes import PushInbox, PushSender
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import with_pictures
@@ -132,8 +133,10 @@ def register_sockets(
     app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def register_admin(app: Flask, container: Container, administrators: Administrators, *, version: str) -> None:
-    """Register the administrators' API and page."""
+def register_admin(
+    app: Flask, container: Container, administrators: Administrators, alerts: GroupAlerts | None, *, version: str
+) -> None:
+    """Register the administrators' API and page. `alerts` posts to the operators' group, None without one."""
     settings = container.settings
     app.register_blueprint(admin_page_blueprint(administrators, texts=container.texts, app_name=settings.app_name))
     running = RunningStreams(container.runner, lease=settings.stream_lease)
@@ -143,6 +146,7 @@ def register_admin(app: Flask, container: Container, administrators: Administrat
         streams=container.streams,
         cancel=container.gateway.cancel_any,
         audit=container.admin_store,
+        test_alert=alerts.test if alerts else None,
         secure=(settings.public_url or "").startswith("https://"),
     )
     app.register_blueprint(blueprint)
@@ -159,6 +163,7 @@ def register_admin(app: Flask, container: Container, administrators: Administrat
         look=container.health.look,
         bots=[bot.name for bot in settings.bots.values() if bot.mode == "websocket"],
         lease=container.leases.look,
+        alerts=alerts is not None,
     )
     app.register_blueprint(overview_blueprint(administrators, parts))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,9 +17,12 @@ from channels.web.rest import Operation, RestError, RestModel, body, envelope, p
 from services.admin.sessions import LIFE_SECONDS, Session
 from services.admin.sql_store import Audited, AuditFilter
 from services.admin.tokens import Role
+from services.errors import ProviderError
 from services.identity.callers import MAX_SECRET
 from services.streams.listing import StreamRow
 from services.streams.records import Chunk
+
+log = logging.getLogger(__name__)
 
 
 def is_date(value: Any) -> Any:
@@ -97,6 +101,12 @@ class LiveCancelled(RestModel):
     was: str = Field(examples=["processing"], description="Its status before; only `processing` is changed.")
 
 
+class AlertTested(RestModel):
+    """A test message that the robot took."""
+
+    posted: Literal[True]
+
+
 class AuditAsked(RestModel):
     """Which rows of the audit."""
 
@@ -172,6 +182,15 @@ OPERATIONS = (
         description="Its reader sees it as cancelled, and the provider's run is stopped. Audited as `stream.cancel`.",
     ),
     Operation(
+        "POST",
+        "/api/admin/alerts/test",
+        "Post a test message to the operators' group",
+        TAG,
+        answers={200: AlertTested, 404: None, 502: None},
+        auth="operator",
+        description="404 without `ALERT_WEBHOOK`; 502 if the robot did not take it in 2 s. Audited as `alert.test`.",
+    ),
+    Operation(
         "GET",
         "/api/admin/audit",
         "What administrators did",
@@ -209,12 +228,14 @@ def admin_blueprint(
     streams: Streams,
     cancel: Callable[[str], str],
     audit: Audit | None,
+    test_alert: Callable[[str], None] | None = None,
     secure: bool = False,
 ) -> Blueprint:
     """Return the addresses below /api/admin/.
 
     `cancel` ends a running stream, and returns the status before, "" for an unknown one. `audit` is None without a
-    database. `secure` is whether browsers come by https, whatever the last proxy speaks.
+    database, `test_alert` without a group: it posts a message that names a person there. `secure` is whether browsers
+    come by https, whatever the last proxy speaks.
     """
     routes = Blueprint("admin", __name__)
 
@@ -267,6 +288,19 @@ def admin_blueprint(
         if not (was := cancel(stream_id)):
             raise RestError(404, reason="stream_unknown")
         return envelope({"stream_id": stream_id, "was": was})
+
+    @routes.post("/api/admin/alerts/test")
+    def alert() -> Response:
+        who = administrators.check("operator")
+        if test_alert is None:
+            raise RestError(404)
+        administrators.record(who, "alert.test", "ALERT_WEBHOOK")
+        try:
+            test_alert(who.name)
+        except ProviderError as exc:
+            log.warning("test alert not posted", extra={"cause": str(exc)})
+            raise RestError(502) from exc
+        return envelope({"posted": True})
 
     @routes.get("/api/admin/audit")
     def acts() -> Response:

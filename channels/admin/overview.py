@@ -81,6 +81,7 @@ class Overview(RestModel):
     dependencies: dict[str, str] = Field(description="As in `/health`, with `rag`, `search` and `batch_processing`.")
     long_connections: list[LongConnectionShown]
     problems: list[ProblemShown]
+    alerts: bool = Field(description="Whether alerts are posted to a group: `ALERT_WEBHOOK` is set.")
 
 
 OPERATIONS = (
@@ -130,6 +131,8 @@ class OverviewParts(NamedTuple):
     #: The bots with a long connection.
     bots: Sequence[str]
     lease: Callable[[str], LeaseState]
+    #: Whether alerts are posted to a group.
+    alerts: bool = False
 
 
 def overview_blueprint(
@@ -163,6 +166,7 @@ def _overview(parts: OverviewParts, now: datetime) -> dict[str, Any]:
         "dependencies": {**services, **report["dependencies"]},
         "long_connections": list(_long_connections(parts)),
         "problems": [problem._asdict() for problem in problems],
+        "alerts": parts.alerts,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from services.redis.store import ScriptRunner
 from services.wecom.alert_store import AlertClaim, AlertStatus, AlertStore
 from services.wecom.alerts import Alert, AlertOutcomes, GroupAlerts, message
 from services.wecom.handoff import MOST_BYTES
-from tests.support.replicas import AppServer, settings_for
+from tests.support.replicas import ADMIN_TOKEN, AppServer, settings_for
 
 TOKEN = "obviously-fake-alert-token"
 REDIS_AWAY = Alert("c4a5:2026-01-05T03:04:05Z", "firing", "RedisAway", "critical", "> Redis away.")
@@ -230,6 +231,35 @@ def test_without_redis_a_process_posts_each_alert_once(runner: ScriptRunner) -> 
     after = [group.post([replace(REDIS_AWAY, status="resolved")]).posted for _ in range(2)]
 
     assert (during, after) == ([1, 0], [1, 0])
+
+
+def as_admin(replica: AppServer, method: str, path: str) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    reply = replica.app.test_client().open(f"/api/admin/{path}", method=method, headers=headers)
+    return reply.status_code, reply.get_json()["data"]
+
+
+def test_an_administrator_posts_a_test_message(redis_url: str, robot: MockGroupRobot, tmp_path: Path) -> None:
+    """The audit has it, also if the robot did not take it; the overview says that there is a group."""
+    with AppServer(redis_url, ALERT_WEBHOOK=robot.url, DATABASE_PATH=str(tmp_path / "laibao.db")) as replica:
+        posted = as_admin(replica, "POST", "alerts/test")
+        robot.errcode = 45009
+        refused = as_admin(replica, "POST", "alerts/test")
+        rows = as_admin(replica, "GET", "audit?action=alert.test")[1]["rows"]
+        overview = as_admin(replica, "GET", "overview")[1]
+
+    assert (posted, refused) == ((200, {"posted": True}), (502, None))
+    assert robot.messages == [ZH["alert_test"].format(person="ADMIN_TOKEN")]
+    assert [(row["name"], row["object"]) for row in rows] == [("ADMIN_TOKEN", "ALERT_WEBHOOK")] * 2
+    assert overview["alerts"] is True
+
+
+def test_without_a_group_there_is_nothing_to_test(redis_url: str) -> None:
+    with AppServer(redis_url) as replica:
+        answer = as_admin(replica, "POST", "alerts/test")
+        overview = as_admin(replica, "GET", "overview")[1]
+
+    assert (answer, overview["alerts"]) == ((404, None), False)
 
 
 def test_a_test_message_names_the_person(runner: ScriptRunner) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from demo.mocks.dify.server import MockDify
 from tests.browser.stage import PHONE, screenshot, tab
@@ -169,3 +169,26 @@ def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica:
         page.unroute("**/api/admin/overview")
         expect(page.locator("#problems li")).to_have_count(0)
         watch.assert_clean()
+
+
+def test_an_operator_posts_a_test_message_to_the_group(chromium: Browser, open_replica: Replica) -> None:
+    """The button is there where there is a group; the page says whether the robot took the message."""
+    with tab(chromium, open_replica.url, language="en") as (page, _):
+        signs_in(page, open_replica)
+        expect(page.locator("#parts li")).not_to_have_count(0)
+        expect(page.locator("#test-alert")).to_be_hidden()
+
+        def with_group(route: Route) -> None:
+            found = route.fetch().json()
+            found["data"]["alerts"] = True
+            route.fulfill(json=found)
+
+        page.route("**/api/admin/overview", with_group)
+        page.route("**/api/admin/alerts/test", lambda route: route.fulfill(json={"data": {"posted": True}}))
+        page.locator("#test-alert").click()
+        expect(page.locator("#alert-tested")).to_have_text("Posted to the group.")
+        screenshot(page, "admin-test-alert")
+
+        page.route("**/api/admin/alerts/test", lambda route: route.fulfill(status=502, json={}))
+        page.locator("#test-alert").click()
+        expect(page.locator("#alert-tested")).to_contain_text("check ALERT_WEBHOOK")

@@ -125,6 +125,7 @@ def test_each_look_at_words_is_in_the_audit(office: Office) -> None:
         ("GET", "live", "viewer"),
         ("GET", "live/s1", "admin"),
         ("POST", "live/s1/cancel", "operator"),
+        ("POST", "alerts/test", "operator"),
         ("GET", "audit", "admin"),
     ],
 )

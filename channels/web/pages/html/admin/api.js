@@ -45,6 +45,7 @@ const { api, Refused } = (() => {
       signIn: (token) => session("POST", { token }),
       signOut: () => ask("DELETE", "session"),
       overview: () => ask("GET", "overview"),
+      testAlert: () => ask("POST", "alerts/test"),
       live: () => ask("GET", "live?limit=500"),
       text: (id) => ask("GET", `live/${encodeURIComponent(id)}`),
       /** One page of the log; a value "" is left out. */

@@ -99,13 +99,30 @@ const today = (() => {
     fillTable(byId("connections"), ["bot", "holder", "subscribed", "standsBy"], rows);
   }
 
+  async function testAlert() {
+    byId("test-alert").disabled = true;
+    say("alert-tested");
+    try {
+      await api.testAlert();
+      say("alert-tested", () => word("alertTested"));
+    } catch (failure) {
+      if (!(failure instanceof Refused)) throw failure;
+      say("alert-tested", () => word(failure.status === 502 ? "alertNotTaken" : "alertFailed"));
+    } finally {
+      byId("test-alert").disabled = false;
+    }
+  }
+
   function draw() {
     if (!shown) return;
     drawProblems(shown);
     drawFigures(shown);
     drawReplicas(shown);
     drawParts(shown);
+    byId("alerts").hidden = !shown.alerts;
   }
+
+  byId("test-alert").addEventListener("click", testAlert);
 
   return {
     draw,
