@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,19 @@ def test_each_alert_has_its_section_of_the_runbook(group: Manifest) -> None:
         (commands,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
         assert len(re.findall(r"^\S", commands, re.MULTILINE)) == 3, name
         assert re.findall(r"^\*\*(\w+)\*\*", section, re.MULTILINE) == ["Noticed", "Cause", "Remedy"], name
+
+
+def test_the_runbook_looks_for_what_the_product_writes() -> None:
+    """A pattern for metrics is in the name of a series, one for the log in the code."""
+    page = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    series = "\n".join(name for family in REGISTRY.collect() for name in series_of(family))
+    paths = [ROOT / "app.py", *(path for name in ("channels", "services") for path in (ROOT / name).rglob("*.py"))]
+    # The last one is gunicorn's.
+    code = "\n".join([*(path.read_text("utf-8") for path in paths), "was sent SIGKILL"])
+
+    commands = [shlex.split(line) for line in re.findall(r"^(?:metrics|logs) \| grep .*", page, re.MULTILINE)]
+    looked = [(words[0], next(word for word in words[3:] if word != "-E")) for words in commands]
+
+    assert len(looked) > 30
+    written = {"metrics": series, "logs": code}
+    assert [found for found in looked if not re.search(found[1], written[found[0]], re.MULTILINE)] == []
