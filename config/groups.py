@@ -340,9 +340,9 @@ class RedisSettings(Group):
     )
     files_max_bytes: Bytes = setting(
         1024 * 1024 * 1024,
-        "bytes of all uploads, pictures of questions and files of answers that Redis keeps at once; it needs a third "
-        "more for them",
-        "Redis 同时保存的上传文件、问题图片和回答文件的总字节数；实际占用的内存还要多三分之一",
+        "bytes of all uploads, pictures of questions and files of answers that Redis keeps at once; they take a "
+        "third to two thirds more memory",
+        "Redis 同时保存的上传文件、问题图片和回答文件的总字节数；占用的内存比这多三分之一到三分之二",
     )
     files_max_bytes_per_key: Bytes = setting(
         256 * 1024 * 1024,

@@ -94,11 +94,11 @@ class FileStore:
 
     def put(self, owner: Owner, stored: StoredFile, content: bytes = b"") -> bool:
         """Store a file; return False if the stream has ended or has another owner: readers then do not see the file."""
-        slices = list(slices_of(content)) or [b""]
+        slices, whole = list(slices_of(content)) or [b""], len(content) + (-len(content) % 3)
         for number, piece in enumerate(slices, 1):
             last = stored.written() if number == len(slices) else ""
             offset = (number - 1) * _SLICE_CHARACTERS
-            if not self._put(owner, stored.entry, offset, base64.b64encode(piece).decode(), last):
+            if not self._put(owner, stored.entry, offset, base64.b64encode(piece).decode(), last, whole // 3 * 4):
                 return False
         return True
 
@@ -106,9 +106,9 @@ class FileStore:
         """Remove a file of an unfinished stream; do nothing if the stream has ended or has another owner."""
         self._put(owner, entry, 0, "", "")
 
-    def _put(self, owner: Owner, entry: str, offset: int, piece: str, last: str) -> bool:
+    def _put(self, owner: Owner, entry: str, offset: int, piece: str, last: str, whole: int = 0) -> bool:
         keys = (stream_keys(owner.stream_id).hash, *_keys(owner.stream_id, entry))
-        call = Call(script("file"), keys, (owner.epoch, owner.owner, entry, offset, piece, last))
+        call = Call(script("file"), keys, (owner.epoch, owner.owner, entry, offset, piece, last, whole))
         return bool(self._runner.run([call], attempts=3)[0])
 
     def files(self, stream_id: str) -> tuple[StoredFile, ...]:

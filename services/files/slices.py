@@ -8,8 +8,9 @@ from services.redis.store import Call, ScriptRunner
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal_bytes, unseal_bytes_any
 
-#: Bytes of one slice; its base64 has no padding.
-SLICE_BYTES = 192 * 1024
+#: Bytes of one slice; its base64 has no padding. Encrypted, with Redis's header, it is just below 256 KiB: Redis's
+#: allocator would round one byte more up to 320 KiB.
+SLICE_BYTES = 192 * 1024 - 48
 
 
 def slices_of(content: bytes) -> Iterator[bytes]:

@@ -22,7 +22,8 @@ from tools._doctor.checks import Finding, judge_clock
 #: The oldest major version the product is tested with.
 OLDEST = 6
 WORDS = "doctor 来宝"
-#: The part of Redis's maxmemory that files may take, as its denominator: they need a third more than their bytes.
+#: The part of Redis's maxmemory that files may take, as its denominator: they take up to two thirds more
+#: than their bytes.
 FILES_PART = 3
 
 _BATCHES = (

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 import pytest
 import redis
 
+from services.attachments import MediaFile
 from services.errors import AnswerError
+from services.files.answer_store import FileStore, Owner, StoredFile
 from services.files.budget_store import LEAST_BYTES, FileBudget
-from services.redis.store import ScriptRunner
+from services.files.sent_store import SentFileStore
+from services.redis.store import ScriptRunner, connect
+from services.streams.records import NewStream
+from services.streams.store import StreamStore
 from tests.support.files import PLENTY, budget_of
 
 MIB = 1024 * 1024
@@ -128,3 +133,22 @@ def test_redis_has_no_callers_name(runner: ScriptRunner, redis_client: redis.Red
     refusal(budget_of(runner, PLENTY, PLENTY), "user:zhangsan", {"1": 1})
 
     assert "zhangsan" not in str(redis_client.hgetall(KEYS[1]))
+
+
+def test_files_take_two_thirds_more_memory_than_their_bytes_at_most(redis_url: str) -> None:
+    """Base64 takes a third; uploads of several slices take next to nothing more, whichever allocator Redis has."""
+    size, owner = MIB + MIB // 64, Owner("s0", 1, "a")
+    client = connect(redis_url, pool_size=1, timeout=30.0)
+    runner = ScriptRunner(client)
+    fields = {"status": "processing", "access": "tag"}
+    StreamStore(runner, lease=6.0).open(NewStream(owner.stream_id, owner.owner, fields))
+
+    sent = SentFileStore(runner, {"default": b"k" * 32}, budget_of(runner), ttl=100)
+    name = sent.upload("key:1", MediaFile("a.pdf", "document", "application/pdf", bytes(size)))
+    assert FileStore(runner).put(owner, StoredFile("f0", size=size), bytes(size))
+
+    keys = (f"dify_media:{name}", "{dify_stream:s0}:file:f0")
+    upload, answer = (client.memory_usage(key, samples=0) or 0 for key in keys)
+    client.close()
+    assert size < upload < 1.4 * size
+    assert size < answer < 5 / 3 * size
