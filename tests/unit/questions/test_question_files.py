@@ -472,6 +472,16 @@ def test_a_workbook_of_too_many_parts_is_refused() -> None:
     assert refusal(out.getvalue(), Wanted("xlsx")) == "file_too_complex"
 
 
+def test_more_rows_than_excel_takes_are_refused_before_any_is_parsed() -> None:
+    """In any sheet; 20 million of them, which fit into the limit on bytes, would be parsed for seconds."""
+    many = sheet_xml(b'<row><c t="str"><v>How?</v></c></row>' + b"<row/>" * xlsx_rows.MAX_ROWS)
+    bomb = rewritten(workbook([["x"]], second=[["y"]]), SHEET, many)
+
+    for sheet in ("Sheet", "second"):
+        with pytest.raises(xlsx_rows.TooComplex):
+            next(xlsx_rows.sheet_rows(bomb, sheet))
+
+
 def test_a_row_number_beyond_excels_limit_is_refused() -> None:
     """Otherwise a row with a huge number would produce as many blank rows before it."""
     far = sheet_xml(b'<row r="999999999999"><c t="str"><v>How?</v></c></row>')
