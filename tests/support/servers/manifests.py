@@ -37,12 +37,21 @@ everywhere = pytest.mark.parametrize("folder", [BASE, DEV, PROD], ids=["base", "
 @cache
 def render(folder: Path) -> list[Manifest]:
     """Return the manifests that `kubectl apply -k folder` would send; no cluster is needed."""
-    done = kustomize(folder)
-    if done.returncode:
+    if not kubectl_is_old():
+        done = kustomize(folder)
+    else:
         with TemporaryDirectory() as copy:
             done = kustomize(for_old_kubectl(folder, Path(copy) / "k8s"))
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
+
+
+@cache
+def kubectl_is_old() -> bool:
+    """Return whether kubectl is older than 1.21, as that of Debian 12."""
+    command = [require_binary("kubectl"), "version", "--client", "--output=json"]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    return int(json.loads(done.stdout)["clientVersion"]["minor"].rstrip("+")) < 21
 
 
 def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
