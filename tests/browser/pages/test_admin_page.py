@@ -11,7 +11,7 @@ import requests
 from playwright.sync_api import Browser, Page, Route, expect
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import PHONE, screenshot, tab
+from tests.browser.stage import LAPTOP, PHONE, screenshot, tab
 from tests.support.replicas import ADMIN_TOKEN, VIEWER_TOKEN, Replica
 from tests.support.servers.processes import wait_until
 
@@ -95,6 +95,26 @@ def test_a_viewer_sees_no_button_that_the_server_would_refuse(
         expect(page.locator("#filter [name=person]")).to_be_visible()
         expect(page.locator("#filter [name=words]")).to_be_hidden()
         assert watch.foreign == []
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_the_views_and_the_fields_of_the_log_stand_in_line(
+    chromium: Browser, open_replica: Replica, size: tuple[int, int]
+) -> None:
+    """The views are one row, on a phone in English too; all fields have one height, so their labels are in line."""
+    with tab(chromium, open_replica.url, size=size, language="en") as (page, _):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=questions]").click()
+        expect(page.locator("#filter [name=words]")).to_be_visible()
+
+        assert len(boxes(page, "#views a", "top")) == 1
+        assert len(boxes(page, "#filter .field :is(input, select)", "height")) == 1
+
+
+def boxes(page: Page, css: str, side: str) -> set[float]:
+    """Return the different values of a side of the boxes of visible elements."""
+    script = "(all, side) => all.filter((one) => one.offsetWidth).map((one) => one.getBoundingClientRect()[side])"
+    return set(page.locator(css).evaluate_all(script, side))
 
 
 def is_logged(replica: Replica, words: str) -> bool:
