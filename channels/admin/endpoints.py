@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from channels.web.guarded import COOKIE, Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, body, envelope, params
@@ -32,7 +32,15 @@ def is_date(value: Any) -> Any:
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(is_date)]
+def in_utc(value: datetime) -> datetime:
+    """Return a time in UTC; refuse one of the years 1 and 9999 that is outside them there."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time whose year in UTC is 1 to 9999") from None
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(is_date), AfterValidator(in_utc)]
 #: Bytes of the body with a token.
 MAX_BODY = 16 * 1024
 #: Rows of one reply at most, and by default.
@@ -115,7 +123,7 @@ class AuditAsked(RestModel):
     name: str = Field("", description="Only what this administrator did.")
     action: str = Field("", description="Only this, such as `stream.cancel`.")
     object: str = Field("", description="Only what was done to this, such as a stream's id.")
-    cursor: int | None = Field(None, description="`next` of the page before.")
+    cursor: int | None = Field(None, ge=0, le=2**63 - 1, description="`next` of the page before.")
     limit: int = Field(USUAL, ge=1, le=MOST)
 
 

@@ -167,6 +167,25 @@ def test_the_audit_is_read_in_pages(office: Office) -> None:
     assert office.as_role("admin", "GET", "audit?since=yesterday")[0] == 422
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (f"cursor={2**63 - 1}", 200),
+        (f"cursor={2**63}", 422),
+        ("cursor=" + "9" * 300, 422),
+        ("cursor=-1", 422),
+        ("since=0001-01-01T00:00:00%2B00:00&until=9999-12-31T23:59:59%2B00:00", 200),
+        ("since=0001-01-01T00:00:00%2B14:00", 422),
+        ("until=9999-12-31T23:59:59-12:00", 422),
+    ],
+)
+def test_values_that_sql_cannot_hold_are_refused(office: Office, asked: str, status: int) -> None:
+    """They are the client's fault: with them a query fails, as if the database were away."""
+    office.serve(PagedAudit())
+
+    assert office.as_role("admin", "GET", f"audit?{asked}")[0] == status
+
+
 def test_a_list_of_thousands_is_a_bounded_sample(office: Office) -> None:
     """The number of commands does not grow with the number of answers."""
     for shard in range(RUNNING_SHARDS):
