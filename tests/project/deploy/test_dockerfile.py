@@ -78,7 +78,7 @@ def test_the_image_holds_the_product_only(image: Image) -> None:
     files = [path.name for path in image.workdir.rglob("*")]
 
     folders = {"bootstrap", "channels", "config", "demo", "server", "services", "tools", "utils"}
-    assert here == {"app.py", "gunicorn.conf.py", *folders, "requirements.lock"}
+    assert here == {"app.py", "gunicorn.conf.py", *folders, "requirements.lock", "requirements-otel.lock"}
     assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py", "wecom", "mocks"}
     assert sorted(path.name for path in (image.workdir / "demo/mocks").glob("*.py")) == ["__init__.py", "http.py"]
     assert [name for name in files if name.startswith(".env") or name.endswith(".db")] == []
