@@ -1,35 +1,20 @@
-"""Prints text from outside, in pieces, lines and JSON: masks the key and removes control codes of terminals."""
+"""Prints text from outside, in pieces and lines: masks the key and removes control codes of terminals."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
+
+from utils.printable import printable
 
 MASK = "***"
-#: Control codes, which could move a terminal's cursor, change its colours or turn the direction of its text: those that
-#: JSON does not escape, and all.
-_BEYOND_ASCII = (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_CONTROLS = (*(code for code in range(0x20) if chr(code) not in "\n\t"), *_BEYOND_ASCII)
-_HARMLESS = dict.fromkeys(_CONTROLS, "\ufffd") | {0x0D: None}
-_ESCAPED = {code: f"\\u{code:04x}" for code in _BEYOND_ASCII}
-
-
-def printable(text: str) -> str:
-    """Return text with U+FFFD in the place of control codes, but for line feeds and tabs."""
-    return text.translate(_HARMLESS)
 
 
 def printable_field(text: str) -> str:
     """Return `printable` text whose further lines are indented, so that none looks like another field."""
     return printable(text).replace("\n", "\n    ")
-
-
-def as_json(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
-    """Return a value as JSON for people and programs: control codes are escaped, other letters are not."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=default).translate(_ESCAPED)
 
 
 class Printer:

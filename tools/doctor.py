@@ -34,8 +34,8 @@ from tools._doctor.long_connection import check_long_connection
 from tools._doctor.redis import check_batch_redis, check_redis
 from tools._doctor.sql import check_sql
 from tools._doctor.users import check_auth_api, check_users
-from tools._page import as_json, printable
 from tools._pipes import until_nobody_reads
+from utils.printable import as_json, printable
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:

@@ -28,9 +28,10 @@ from services.ops.remedies import told
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.listing import StreamRow
 from services.streams.store import StreamStore
-from tools._page import as_json, printable_field
+from tools._page import printable_field
 from tools._pipes import until_nobody_reads
 from tools._streams_list import STATUSES, rows_of, table
+from utils.printable import as_json
 
 #: Fields that are never shown: credentials and fingerprints of credentials.
 HIDDEN = ("token", "reply")

@@ -63,6 +63,7 @@ class ProblemShown(RestModel):
     name: str = Field(description="The dependency, as in `/health`.", examples=["sql"])
     cause: str
     remedy: str = Field(description="What to do, as `python -m tools.doctor` says it.")
+    remedy_zh: str = Field(description="The same in Chinese.")
 
 
 class Overview(RestModel):

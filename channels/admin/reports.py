@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,9 +14,12 @@ from zoneinfo import ZoneInfo
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from channels.admin import charts
 from channels.admin.endpoints import MOST, TAG, USUAL, Time, is_date
+from channels.admin.files import csv_reply
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
+from services.admin.tokens import Administrator
 from services.usage.log_store import LogFilter, LogPlace, Row, SaidOf
 from services.usage.log_store import documented as documented_question
 from services.usage.sums_store import BY, CHOSEN_BY, Total
@@ -27,6 +31,13 @@ WORDS = ("question", "answer", "files", "rating_comment")
 #: Days of usage without `since`, today included.
 DAYS = 30
 _ONE_OF = f"({'|'.join(BY)})"
+SVG = "image/svg+xml"
+#: The dimensions that are in the order of time.
+TIMES = frozenset({"day", "month"})
+#: Columns and rows of a chart at most.
+MOST_COLUMNS, MOST_ROWS = 400, 20
+
+Totals = list[tuple[tuple[Any, ...], Total]]
 
 
 Day = Annotated[date, BeforeValidator(is_date)]
@@ -81,15 +92,9 @@ class QuestionPage(RestModel):
     next: str | None = Field(description="The `cursor` of the next page; null at the end.")
 
 
-class UsageAsked(RestModel):
-    """Which sums."""
+class _Counted(RestModel):
+    """Which questions are counted."""
 
-    by: str = Field(
-        "",
-        pattern=rf"^({_ONE_OF}(,{_ONE_OF})*)?$",
-        description=f"Comma-separated, of {', '.join(BY)}; without it there is one sum.",
-        examples=["day,department"],
-    )
     since: Day | None = Field(None, description=f"The first day in `REPORT_TZ`; without it {DAYS} days.")
     until: Day | None = Field(None, description="The last day.")
     bot: str | None = None
@@ -98,6 +103,34 @@ class UsageAsked(RestModel):
     channel: str | None = None
     department: str | None = None
     person: str | None = None
+
+
+class UsageTable(_Counted):
+    """Which sums."""
+
+    by: str = Field(
+        "",
+        pattern=rf"^({_ONE_OF}(,{_ONE_OF})*)?$",
+        description=f"Comma-separated, of {', '.join(BY)}; without it there is one sum.",
+        examples=["day,department"],
+    )
+
+
+class UsageAsked(UsageTable):
+    """Which sums, and how many."""
+
+    limit: int | None = Field(
+        None, ge=1, le=MOST, description="Sums at most: those of the last days, else those with most questions."
+    )
+
+
+class ChartAsked(_Counted):
+    """Which sums are drawn."""
+
+    by: Literal["month", "day", "bot", "provider", "model", "channel", "department", "person", "outcome"] = "day"
+    of: Literal["questions", "answers", "failures", "tokens", "price", "likes", "dislikes"] = "questions"
+    width: int = Field(720, ge=240, le=2000, description="Pixels.")
+    dark: bool = Field(False, description="In the colours of the dark theme.")
 
 
 class UsageRow(BaseModel):
@@ -115,6 +148,7 @@ class UsageReport(RestModel):
 
     since: date
     until: date
+    groups: int = Field(description="The number of sums without `limit`.")
     rows: list[UsageRow]
 
 
@@ -149,6 +183,29 @@ OPERATIONS = (
         auth="viewer",
         description="Days are those of `REPORT_TZ`. null is a sum of which nothing is known. Without a database: 404.",
     ),
+    Operation(
+        "GET",
+        "/api/admin/usage/chart",
+        "A chart of these sums",
+        TAG,
+        query=ChartAsked,
+        answers={200: None},
+        media={200: SVG},
+        auth="viewer",
+        description=f"Columns by day or month, {MOST_COLUMNS} at most; else the {MOST_ROWS} largest. A price is in the "
+        "currency in which most was spent.",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/usage/export",
+        "The sums as CSV",
+        TAG,
+        query=UsageTable,
+        answers={200: None},
+        media={200: "text/csv"},
+        auth="admin",
+        description="The columns of `tools.usage --csv`. Audited as `usage.export`.",
+    ),
 )
 
 
@@ -163,9 +220,7 @@ class Log(Protocol):
 class Sums(Protocol):
     """The daily sums, as `SqlSumsStore` reads them."""
 
-    def totals(
-        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str]
-    ) -> list[tuple[tuple[Any, ...], Total]]: ...
+    def totals(self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str]) -> Totals: ...
 
 
 class Reports:
@@ -187,9 +242,7 @@ class Reports:
         after = _place(asked.cursor) if asked.cursor else None
         chosen = LogFilter(**asked.model_dump(exclude={"with_words", "cursor", "limit"}))
         if shows:
-            # The search has people's names and words: it is in the audit, and not in the log.
-            search = request.query_string.decode("ascii", "replace")
-            self._administrators.record(who, "questions.read", "", after=search)
+            self._record_search(who, "questions.read")
         found = list(islice(log.rows(chosen, after=after), asked.limit))
         following = _cursor(found[-1][0]) if len(found) == asked.limit else None
         rows = [self._shown(*each, with_words=asked.with_words) for each in found]
@@ -208,16 +261,56 @@ class Reports:
     def usage(self) -> Response:
         self._administrators.check("viewer")
         asked = params(UsageAsked)
+        by = _by(asked.by)
+        since, until = self._days(asked)
+        totals = self._totals(asked, by)
+        rows = _sums(by, _first(totals, by, asked.limit) if asked.limit else totals)
+        return envelope(_plain({"since": since, "until": until, "groups": len(totals), "rows": list(rows)}))
+
+    def usage_chart(self) -> Response:
+        self._administrators.check("viewer")
+        asked = params(ChartAsked)
+        totals = self._totals(asked, [asked.by])
+        unit = _currency(totals) if asked.of == "price" else ""
+        bars = {key[0]: charts.Bar(key[0], _amount(total, asked.of, unit)) for key, total in totals}
+        colours = charts.DARK if asked.dark else charts.LIGHT
+        if asked.by in TIMES:
+            names = _times(*self._days(asked), asked.by)
+            drawn = charts.columns(
+                [bars.get(name, charts.Bar(name, 0.0)) for name in names],
+                width=asked.width,
+                colours=colours,
+                unit=unit,
+            )
+        else:
+            largest = sorted(bars.values(), key=lambda bar: bar.value, reverse=True)[:MOST_ROWS]
+            named = [bar._replace(name=bar.name or "–") for bar in largest]
+            drawn = charts.rows(named, width=asked.width, colours=colours, unit=unit)
+        reply = Response(drawn, content_type=SVG)
+        reply.headers["Cache-Control"] = "no-store"
+        reply.headers["Content-Security-Policy"] = "default-src 'none'"
+        reply.headers["X-Content-Type-Options"] = "nosniff"
+        return reply
+
+    def usage_export(self) -> Response:
+        who = self._administrators.check("admin")
+        asked = params(UsageTable)
+        by = _by(asked.by)
+        sums = _stored(self._sums)
+        self._record_search(who, "usage.export")
+        totals = sums.totals(*self._days(asked), by=by, chosen=_chosen(asked))
+        return csv_reply(_sums(by, totals), [*by, *Total().documented()], name="usage.csv")
+
+    def _totals(self, asked: _Counted, by: Sequence[str]) -> Totals:
+        return _stored(self._sums).totals(*self._days(asked), by=by, chosen=_chosen(asked))
+
+    def _days(self, asked: _Counted) -> tuple[date, date]:
         today = datetime.now(self._zone).date()
-        since, until = asked.since or today - timedelta(days=DAYS - 1), asked.until or today
-        chosen = {name: value for name in CHOSEN_BY if (value := getattr(asked, name)) is not None}
-        by = list(dict.fromkeys(asked.by.split(","))) if asked.by else []
-        totals = _stored(self._sums).totals(since, until, by=by, chosen=chosen)
-        rows = [
-            {**{name: value or None for name, value in zip(by, key, strict=True)}, **total.documented()}
-            for key, total in totals
-        ]
-        return envelope(_plain({"since": since, "until": until, "rows": rows}))
+        return asked.since or today - timedelta(days=DAYS - 1), asked.until or today
+
+    def _record_search(self, who: Administrator, action: str) -> None:
+        """Write into the audit what is about to be shown; not into the log, because it has people's names and words."""
+        self._administrators.record(who, action, "", after=request.query_string.decode("ascii", "replace"))
 
     def _shown(self, row: Row, said: SaidOf, *, with_words: bool) -> Any:
         shown = documented_question(row, said, self._zone)
@@ -231,6 +324,8 @@ def reports_blueprint(reports: Reports) -> Blueprint:
     routes.add_url_rule("/api/admin/questions", "questions", reports.questions)
     routes.add_url_rule("/api/admin/questions/<stream_id>", "question", reports.question)
     routes.add_url_rule("/api/admin/usage", "usage", reports.usage)
+    routes.add_url_rule("/api/admin/usage/chart", "usage_chart", reports.usage_chart)
+    routes.add_url_rule("/api/admin/usage/export", "usage_export", reports.usage_export)
     return routes
 
 
@@ -239,6 +334,48 @@ def _stored(store: S | None) -> S:
     if store is None:
         raise RestError(404)
     return store
+
+
+def _by(names: str) -> list[str]:
+    return list(dict.fromkeys(names.split(","))) if names else []
+
+
+def _chosen(asked: _Counted) -> dict[str, str]:
+    return {name: value for name in CHOSEN_BY if (value := getattr(asked, name)) is not None}
+
+
+def _sums(by: Sequence[str], totals: Totals) -> Iterator[dict[str, Any]]:
+    """Yield the documented rows of sums: the values of `by`, null where they are unknown, and the figures."""
+    for key, total in totals:
+        yield {**{name: value or None for name, value in zip(by, key, strict=True)}, **total.documented()}
+
+
+def _first(totals: Totals, by: Sequence[str], most: int) -> Totals:
+    """Return the last of sums over time, else the largest."""
+    if not TIMES.isdisjoint(by):
+        return totals[-most:]
+    return sorted(totals, key=lambda each: each[1].questions, reverse=True)[:most]
+
+
+def _times(since: date, until: date, by: str) -> list[str]:
+    """Return the names of all days or months of a span, of a long one the last."""
+    most = MOST_COLUMNS * 31
+    days = (until - timedelta(days=ago) for ago in range(min(most, (until - since).days + 1)))
+    names = dict.fromkeys(day.isoformat()[: 7 if by == "month" else 10] for day in days)
+    return list(names)[:MOST_COLUMNS][::-1]
+
+
+def _currency(totals: Totals) -> str:
+    """Return the currency in which most was spent, whatever it is worth."""
+    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for _, total in totals:
+        for currency, price in total.prices.items():
+            spent[currency] += price
+    return max(spent, key=lambda currency: spent[currency], default="")
+
+
+def _amount(total: Total, of: str, currency: str) -> float:
+    return float(total.prices.get(currency, 0) if of == "price" else total.documented()[of] or 0)
 
 
 def _plain(value: Any) -> Any:

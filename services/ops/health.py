@@ -31,6 +31,8 @@ class DependencyProblem(NamedTuple):
     #: What is wrong, with the database's or Redis's own words; "unavailable" where no more is known.
     cause: str
     remedy: str
+    #: The same in Chinese.
+    remedy_zh: str
 
 
 class Health:
@@ -84,7 +86,9 @@ class Health:
 
     def _problem(self, name: str, ok: bool | str) -> DependencyProblem:
         cause = ok if isinstance(ok, str) else self._causes.get(name, "")
-        return DependencyProblem(name, cause or "unavailable", _remedy(name, cause))
+        remedy, bot = _remedy(name, cause), name.partition(":")[2]
+        both = (words.replace("{bot}", bot) for words in (remedy, remedies.CHINESE[remedy]))
+        return DependencyProblem(name, cause or "unavailable", *both)
 
     def _refresh(self) -> dict[str, bool | str]:
         with self._changed:
@@ -127,9 +131,10 @@ def _word(ok: bool | str) -> str:
 
 
 def _remedy(name: str, cause: str) -> str:
-    kind, _, bot = name.partition(":")
+    """Return one of `remedies.CHINESE`; `{bot}` stands for the bot's name."""
+    kind = name.partition(":")[0]
     if kind == "clock":
         return remedies.CLOCK
     if kind == "long_connection" and "another program" in cause:
-        return remedies.EVICTED.format(bot=bot)
+        return remedies.EVICTED
     return remedies.remedy_of(cause.removeprefix("refused: ")) if kind in STORES else remedies.DOCTOR

@@ -46,6 +46,33 @@ EVICTED = "stop that program, or renew the Secret in WeCom's console; then pytho
 DOCTOR = "see `python -m tools.doctor`"
 #: The remedy of a tool that needs tables which are not there.
 _NO_TABLES = "start the gateway once, or run `python -m tools.migrate up`"
+#: The same in Chinese, for the administrators' page.
+CHINESE = {
+    SQL[0][1]: "改正 MYSQL_USER 和 MYSQL_PASSWORD，并允许该用户从这台主机登录",
+    SQL[1][1]: "让 MYSQL_USER 用密码登录",
+    SQL[2][1]: "允许 MYSQL_USER 从这台主机登录",
+    SQL[3][1]: "授予 MYSQL_USER 在 MYSQL_DATABASE 中的权限",
+    SQL[4][1]: "改正 MYSQL_DATABASE：没有这个数据库",
+    SQL[5][1]: "启动 MySQL，或改正 MYSQL_HOST（MYSQL_READ_HOST）和 MYSQL_PORT",
+    SQL[6][1]: "检查 MySQL 是否卡住，并查看它的日志",
+    REDIS[0][1]: "在 REDIS_URL 中写明证书颁发机构的文件：rediss://…?ssl_ca_certs=/path/ca.pem",
+    REDIS[1][1]: "确认这个端口使用 TLS，或让 REDIS_URL 以 redis:// 开头",
+    REDIS[2][1]: "检查 REDIS_URL 中的 Sentinel 地址、服务名，以及（如需要）?sentinel_password=",
+    REDIS[3][1]: "这不是 Redis Cluster：让 REDIS_URL 以 redis:// 开头",
+    REDIS[4][1]: "这是 Redis Cluster 的节点：让 REDIS_URL 以 redis+cluster:// 开头",
+    REDIS[5][1]: "把 REDIS_PASSWORD（或 REDIS_URL 中的密码）设为 Redis 要求的密码",
+    REDIS[7][1]: "启动 Redis，或改正 REDIS_HOST 和 REDIS_PORT（容器中的 127.0.0.1 是容器自己）",
+    REDIS[8][1]: "改正 REDIS_HOST：从这里无法解析这个名称",
+    REDIS[10][1]: "检查 Redis 是否卡住，以及中间是否有防火墙（REDIS_HOST、REDIS_PORT）",
+    REDIS[11][1]: "把 REDIS_DB 设为这个 Redis 有的数据库（0 总是存在）",
+    REDIS[12][1]: "授予该用户 `+@all ~*` 的权限，或消息中提到的命令的权限",
+    REDIS[13][1]: "Redis 正在从磁盘加载数据：请稍等",
+    REDIS[14][1]: "调大 Redis 的 maxclients：每个进程最多打开 REDIS_POOL_SIZE 个连接",
+    CLOCK: "查看哪个时钟不准（date -u），并开启网络校时（timedatectl set-ntp true）",
+    EVICTED: "停止那个程序，或在企业微信管理后台更换 Secret；然后运行 python -m tools.wecom resume {bot}",
+    DOCTOR: "请运行 `python -m tools.doctor` 查看",
+    _NO_TABLES: "启动一次网关，或运行 `python -m tools.migrate up`",
+}
 
 
 def explained(text: str, remedies: Iterable[tuple[str, str]], otherwise: str = "") -> str:

@@ -21,7 +21,7 @@ from services.admin.tokens import AdminTokens, GivenToken
 from services.errors import StoreUnavailable
 from services.identity.guesses import Guesses
 from services.ops.health import Health, Probe
-from services.ops.remedies import DOCTOR, EVICTED
+from services.ops.remedies import CHINESE, CLOCK, DOCTOR, EVICTED, REDIS, SQL, remedy_of
 from services.streams.listing import StreamRow, fields_of, row_of
 from services.usage.log_store import SqlLogStore
 from services.usage.sql_store import SqlUsageStore
@@ -212,7 +212,16 @@ def test_each_problem_has_a_remedy(now: Now, name: str, probe: Probe, cause: str
     """The doctor's remedy of this fault, or the doctor."""
     now.probes[name] = probe
 
-    assert now.gets()[1]["problems"] == [{"name": name, "cause": cause, "remedy": remedy}]
+    chinese = CHINESE.get(remedy) or CHINESE[EVICTED].format(bot="sales")
+    assert now.gets()[1]["problems"] == [{"name": name, "cause": cause, "remedy": remedy, "remedy_zh": chinese}]
+
+
+def test_every_remedy_is_there_in_chinese() -> None:
+    """Also those of the stores that no other test here makes fail."""
+    english = {remedy_of(f"{kind} {key}") for kind, pairs in (("SQL", SQL), ("Redis", REDIS)) for key, _ in pairs}
+
+    assert {*english, remedy_of("SQL 1146"), CLOCK, EVICTED, DOCTOR} == set(CHINESE)
+    assert [words for words in CHINESE.values() if words.isascii()] == []
 
 
 def test_the_overview_is_for_administrators(now: Now) -> None:

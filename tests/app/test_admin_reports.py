@@ -9,10 +9,12 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from channels.admin.reports import Reports, reports_blueprint
 from channels.web.errors import register_rest_errors
@@ -56,8 +58,12 @@ class Company:
 
     def gets(self, path: str, role: str = "viewer") -> tuple[int, Any]:
         """Return the status and the data of an address below /api/admin/."""
-        reply = self._client.get(f"/api/admin/{path}", headers={"Authorization": f"Bearer fake-token-of-{role}"})
+        reply = self.sends("GET", path, role)
         return reply.status_code, reply.get_json()["data"]
+
+    def sends(self, method: str, path: str, role: str = "viewer", **sent: Any) -> TestResponse:
+        headers = {"Authorization": f"Bearer fake-token-of-{role}"}
+        return self._client.open(f"/api/admin/{path}", method=method, headers=headers, **sent)
 
 
 @pytest.fixture
@@ -151,6 +157,53 @@ def test_usage_has_the_sums_of_the_tool(company: Company) -> None:
     assert company.gets("usage?by=day,day&person=li&since=2026-01-01&until=2026-01-31")[1]["rows"][0]["questions"] == 2
 
 
+def test_usage_is_limited_to_the_largest_or_the_last_sums(company: Company) -> None:
+    """`groups` tells how many there are."""
+    data = company.gets(f"usage?by=person&limit=1&since={DAY}&until={DAY}")[1]
+    assert ([row["person"] for row in data["rows"]], data["groups"]) == (["li"], 3)
+
+    data = company.gets(f"usage?by=day&limit=1&since={DAY}&until={DAY}")[1]
+    assert ([row["day"] for row in data["rows"]], data["groups"]) == ([DAY.isoformat()], 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "columns", "words"),
+    [
+        ("by=day&since=2026-01-30&until=2026-02-02", 4, ["01-30", "02-02"]),
+        ("by=month&since=2025-12-31&until=2026-02-01", 3, ["2025-12", "2026-02"]),
+        ("by=day&since=0001-01-01&until=9999-12-31&width=240", 400, ["9998-11-27"]),
+        ("by=day&since=2026-02-02&until=2026-02-01", 0, []),
+        ("by=person&since=2026-01-31&until=2026-01-31&dark=true", 3, ["wang", "zhangsan", "#83aaff"]),
+        ("by=person&of=price&since=2026-01-31&until=2026-01-31", 3, ["0.002 USD"]),
+        ("by=department&of=tokens&since=2026-01-31&until=2026-01-31", 1, ["研发部", "120"]),
+    ],
+)
+def test_a_chart_draws_the_sums(company: Company, query: str, columns: int, words: list[str]) -> None:
+    """As SVG: a bar for each day of the span, also for those without questions, or for each name."""
+    reply = company.sends("GET", f"usage/chart?{query}")
+
+    drawn = reply.get_data(as_text=True)
+    assert (reply.status_code, reply.mimetype) == (200, "image/svg+xml")
+    assert len(ElementTree.fromstring(drawn).findall("{http://www.w3.org/2000/svg}rect")) == columns
+    assert [word for word in words if word not in drawn] == []
+
+
+def test_the_usage_as_a_file_is_for_the_role_admin_and_audited(company: Company) -> None:
+    """Its columns are those of the tool; the audit has the filter, before the first row is sent."""
+    query = f"by=person&since={DAY}&until={DAY}"
+    assert company.sends("GET", f"usage/export?{query}", "operator").status_code == 403
+    assert company.acts == []
+
+    reply = company.sends("GET", f"usage/export?{query}", "admin")
+
+    head, *lines = reply.get_data(as_text=True).splitlines()
+    assert head.startswith('\ufeff"person","questions","answers","failures","cancelled","tokens","price","currency"')
+    assert lines[0].startswith('"li","2","2","0","0","60","0.002","USD"')
+    assert len(lines) == 3
+    assert reply.headers["Content-Disposition"] == 'attachment; filename="usage.csv"'
+    assert [(act.action, act.after) for act in company.acts] == [("usage.export", query)]
+
+
 @pytest.mark.parametrize(
     "path",
     ["questions?cursor=x", "questions?limit=501", "questions?since=yesterday", "usage?by=day,name", "usage?since=1"],
@@ -172,4 +225,6 @@ def test_without_a_database_there_is_neither(tmp_path: Path, closes: ExitStack) 
     """404, as for addresses that do not exist."""
     company = Company(tmp_path, closes, sql=False)
 
-    assert [company.gets(path)[0] for path in ("questions", "questions/s1", "usage")] == [404] * 3
+    paths = ("questions", "questions/s1", "usage", "usage/chart", "usage/export")
+    assert [company.gets(path, "admin")[0] for path in paths] == [404] * len(paths)
+    assert company.acts == []

@@ -6,15 +6,12 @@ import argparse
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tools import _page
-from tools._page import printable
-from utils.formats.csv_writer import Cell, csv_lines
-from utils.formats.formulas import harmless
+from utils import printable
+from utils.formats.csv_writer import csv_lines, plain_number, table_cells
 from utils.formats.xlsx_writer import workbook_pieces
 
 Row = Mapping[str, Any]
@@ -57,14 +54,14 @@ def _pieces(rows: Iterable[Row], form: str, names: Sequence[str]) -> Iterator[by
         case "json":
             return (f"{as_json(row)}\n".encode() for row in rows)
         case "csv":
-            return (line.encode("utf-8", "replace") for line in csv_lines(_cells(rows, names)))
+            return (line.encode("utf-8", "replace") for line in csv_lines(table_cells(rows, names)))
         case "xlsx":
-            return workbook_pieces(_cells(rows, names))
+            return workbook_pieces(table_cells(rows, names))
     return (f"{line}\n".encode("utf-8", "replace") for line in table(rows, names))
 
 
 def as_json(value: Any) -> str:
-    return _page.as_json(value, default=_number).encode("utf-8", "replace").decode()
+    return printable.as_json(value, default=plain_number).encode("utf-8", "replace").decode()
 
 
 def table(rows: Iterable[Row], names: Sequence[str]) -> Iterator[str]:
@@ -78,28 +75,6 @@ def table(rows: Iterable[Row], names: Sequence[str]) -> Iterator[str]:
 def first(rows: Iterable[Row], most: int) -> Iterator[Row]:
     """Yield at most so many rows; all of them for 0."""
     return islice(rows, most or None)
-
-
-def _cells(rows: Iterable[Row], names: Sequence[str]) -> Iterator[Sequence[Cell]]:
-    yield list(names)
-    for row in rows:
-        yield [_cell(row[name]) for name in names]
-
-
-def _cell(value: Any) -> Cell:
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    if value is None:
-        return ""
-    return harmless(printable(value) if isinstance(value, str) else as_json(value))
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(type(value).__name__)
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -162,6 +163,34 @@ def test_an_admin_finds_a_question_of_the_log_and_reads_it(chromium: Browser, op
         watch.assert_clean()
 
 
+def test_the_usage_is_a_chart_a_table_and_a_file(chromium: Browser, open_replica: Replica) -> None:
+    """By day first, then by what is chosen; the file is for an admin, and a viewer has no button for it."""
+    question = "宿舍几点关门？用量"
+    requests.post(f"{open_replica.url}/api/chat", json={"query": question}, timeout=60)
+    wait_until(lambda: is_logged(open_replica, question), timeout=120.0, every=0.5)
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=usage]").click()
+        expect(page.locator("#usage-table tbody tr")).not_to_have_count(0)
+        drawn = "document.getElementById('usage-chart').naturalWidth > 240"
+        wait_until(lambda: bool(page.evaluate(drawn)), timeout=60.0, every=0.1)
+        page.locator("#usage-form [name=by]").select_option("channel")
+        expect(page.locator("#usage-table tbody")).to_contain_text("http")
+        expect(page.locator("#usage-chart")).to_have_attribute("alt", re.compile("by Channel"))
+
+        with page.expect_download() as saved:
+            page.locator("#usage-save").click()
+        assert saved.value.suggested_filename == "usage.csv"
+        assert Path(saved.value.path()).read_text("utf-8-sig").startswith('"channel","questions"')
+
+        page.locator("#sign-out").click()
+        page.locator("#token").fill(VIEWER_TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#usage-table tbody tr")).not_to_have_count(0)
+        expect(page.locator("#usage-save")).to_be_hidden()
+        watch.assert_clean()
+
+
 def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica: Replica) -> None:
     """The figures that need a database are gone, and the page says why; a late recovery shows by itself."""
     with tab(chromium, open_replica.url, size=PHONE) as (page, watch):
@@ -169,7 +198,12 @@ def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica:
         overview = requests.get(
             f"{open_replica.url}/api/admin/overview", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60
         ).json()["data"]
-        wrong = {"name": "sql", "cause": "SQL failed: OperationalError 2003", "remedy": "start MySQL"}
+        wrong = {
+            "name": "sql",
+            "cause": "SQL failed: OperationalError 2003",
+            "remedy": "start MySQL",
+            "remedy_zh": "启动 MySQL",
+        }
         bot = {"bot": "default", "holder": "pod-1:7", "subscribed": True, "stands_by": False}
         changed = {
             **overview,
@@ -179,7 +213,7 @@ def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica:
         reply = json.dumps({"code": 200, "message": "Success", "data": changed})
         page.route("**/api/admin/overview", lambda route: route.fulfill(body=reply, content_type="application/json"))
 
-        expect(page.locator("#problems li")).to_contain_text("start MySQL")
+        expect(page.locator("#problems li")).to_contain_text("处理办法： 启动 MySQL")
         expect(page.locator("#fine")).to_be_hidden()
         expect(page.locator("#no-figures")).to_be_visible()
         expect(page.locator("#connections tbody")).to_contain_text("pod-1:7")

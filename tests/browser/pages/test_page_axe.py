@@ -93,6 +93,12 @@ def looks_at_questions(page: Page) -> None:
     expect(page.locator("#log tr:visible, #none-found:visible").first).to_be_visible()
 
 
+def looks_at_usage(page: Page) -> None:
+    signs_in(page)
+    page.locator("#views a[data-view=usage]").click()
+    expect(page.locator("#usage-about")).not_to_be_empty()
+
+
 def removes(page: Page, css: str) -> None:
     """Remove what /docs repeats: axe would take a minute for all of it."""
     page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
@@ -129,7 +135,11 @@ VIEWS = [
 #: Each on a laptop and on a phone; /docs, which takes axe longer, on one of them.
 SIZED = [(*view, size) for size in (LAPTOP, PHONE) for view in VIEWS]
 SIZED += [("/chat", deletes_a_conversation, PHONE), ("/chat", reads_a_passage, LAPTOP)]
-SIZED += [("/admin", lambda page: None, PHONE), ("/admin", looks_at_questions, PHONE)]
+SIZED += [
+    ("/admin", lambda page: None, PHONE),
+    ("/admin", looks_at_questions, PHONE),
+    ("/admin", looks_at_usage, PHONE),
+]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

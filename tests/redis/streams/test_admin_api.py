@@ -48,6 +48,7 @@ class Office:
             streams=container.streams,
             cancel=container.gateway.cancel_any,
             audit=audit,
+            clock=self.clock,
         )
         app = Flask("admin")
         app.register_blueprint(blueprint)
@@ -117,6 +118,20 @@ def test_each_look_at_words_is_in_the_audit(office: Office) -> None:
     assert data["text"].startswith("答：年假?")
     assert [act.action for act in office.acts] == ["stream.read"]
     assert office.as_role("admin", "GET", "live/unknown")[0] == 404
+
+
+def test_an_answer_that_is_watched_is_audited_once_an_hour(office: Office) -> None:
+    """For each administrator and stream: a page that watches an answer looks every few seconds."""
+    streams = [office.owner.asks(words, msgid=words).stream_id for words in ("年假?", "病假?")]
+    office.provider.go_on.set()
+
+    for stream_id in (streams[0], streams[0], streams[1], streams[0]):
+        assert office.as_role("admin", "GET", f"live/{stream_id}")[0] == 200
+    assert [act.object for act in office.acts] == streams
+
+    office.clock.now += 3601.0
+    assert office.as_role("admin", "GET", f"live/{streams[0]}")[0] == 200
+    assert [act.object for act in office.acts] == [*streams, streams[0]]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ const LOOK_MS = 5_000;
 /** Most seconds until the next try after failed ones. */
 const LONGEST = 30;
 const ROLES = ["viewer", "operator", "admin"];
-const VIEWS = { today, live, questions };
+const VIEWS = { today, live, questions, usage };
 
 let session = null;
 let failures = 0;
@@ -36,8 +36,7 @@ function showRefusal(refused) {
 function signedOut(why = "") {
   session = null;
   round += 1;
-  // What this person has seen is not left for the next one.
-  questions.begin({ refused: showRefusal });
+  beginViews();
   clearTimeout(timer);
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   byId("desk").hidden = byId("sign-out").hidden = byId("who").hidden = true;
@@ -53,9 +52,13 @@ function signedIn(found) {
   byId("desk").hidden = byId("sign-out").hidden = byId("who").hidden = byId("state").hidden = false;
   drawWho();
   for (const one of document.querySelectorAll("[data-role]")) one.hidden = !may(one.dataset.role);
-  live.begin({ may, refused: showRefusal });
-  questions.begin({ refused: showRefusal });
+  beginViews();
   openView();
+}
+
+/** Let every view forget what the person before has seen. */
+function beginViews() {
+  for (const view of Object.values(VIEWS)) view.begin({ may, refused: showRefusal });
 }
 
 /** Whether the person has a role; the server checks it again. */

@@ -15,20 +15,38 @@ const { api, Refused } = (() => {
     }
   }
 
-  /** Send a request relative to the page, which may be served below a path prefix; resolve to the data. */
-  async function ask(method, path, sent) {
+  /** Return an address of the API relative to the page, which may be served below a path prefix. */
+  const address = (path) => new URL(`./api/admin/${path}`, location.href);
+
+  /** Return a path with the values that are not "" as its query. */
+  const query = (path, values) => `${path}?${new URLSearchParams(Object.entries(values).filter(([, value]) => value !== ""))}`;
+
+  /** Send a request; resolve to its reply. */
+  async function send(method, path, sent) {
     const headers = { ...(csrf && method !== "GET" ? { "X-CSRF-Token": csrf } : {}), ...(sent ? { "Content-Type": "application/json" } : {}) };
     const body = sent && JSON.stringify(sent);
     let reply;
     try {
       const signal = AbortSignal.timeout(TIMEOUT_MS);
-      reply = await fetch(new URL(`./api/admin/${path}`, location.href), { method, headers, body, signal, cache: "no-store" });
+      reply = await fetch(address(path), { method, headers, body, signal, cache: "no-store" });
     } catch {
       throw new Refused(0);
     }
+    if (reply.ok) return reply;
     const { data } = await reply.json().catch(() => ({}));
-    if (reply.ok) return data;
     throw new Refused(reply.status, data?.reason, Number(reply.headers.get("Retry-After")));
+  }
+
+  /** Send a request; resolve to the data of its reply. */
+  async function ask(method, path, sent) {
+    const reply = await send(method, path, sent);
+    return reply.status === 204 ? null : (await reply.json().catch(() => ({}))).data;
+  }
+
+  /** Fetch a file, and let the browser save it. */
+  async function save(name, path) {
+    const reply = await send("GET", path);
+    saveFile(name, await reply.blob().catch(() => { throw new Refused(0); }));
   }
 
   /** Resolve to the session, and keep its CSRF token. */
@@ -48,12 +66,13 @@ const { api, Refused } = (() => {
       testAlert: () => ask("POST", "alerts/test"),
       live: () => ask("GET", "live?limit=500"),
       text: (id) => ask("GET", `live/${encodeURIComponent(id)}`),
-      /** One page of the log; a value "" is left out. */
-      questions(values) {
-        const given = Object.entries(values).filter(([, value]) => value !== "");
-        return ask("GET", `questions?${new URLSearchParams(given)}`);
-      },
+      /** One page of the log; here and below a value "" is left out. */
+      questions: (values) => ask("GET", query("questions", values)),
       question: (id, withWords) => ask("GET", `questions/${encodeURIComponent(id)}?with_words=${withWords}`),
+      usage: (values) => ask("GET", query("usage", values)),
+      /** The address of a chart: an image, drawn by the server. */
+      usageChart: (values) => address(query("usage/chart", values)).href,
+      saveUsage: (values) => save("usage.csv", query("usage/export", values)),
       cancel: (id) => ask("POST", `live/${encodeURIComponent(id)}/cancel`),
     },
   };

@@ -107,6 +107,7 @@ const live = (() => {
     /** Take what tells whether the person has a role, and what shows a failed request. */
     begin(parts) {
       ({ may, refused } = parts);
+      found = null;
       for (const row of rows.values()) row.remove();
       rows.clear();
     },

@@ -13,16 +13,14 @@ const today = (() => {
   /** Return the state of a dependency in the page's language; other faults are the server's words. */
   const stateOf = (state) => word(`is_${state.replaceAll(" ", "_")}`) ?? state;
 
-  function problem({ name, cause, remedy }) {
+  function problem({ name, cause, remedy, remedy_zh: chinese }) {
     const made = element("li");
     const title = element("strong", "", word("problem", { part: partOf(name), state: stateOf(cause === "unavailable" ? cause : "fails") }));
     const details = cause === "unavailable" ? [] : [element("p", "", cause)];
     const mend = element("p");
-    // The doctor's sentences are English.
+    // What a database says is English.
     for (const one of details) one.lang = "en";
-    const words = element("span", "", remedy);
-    words.lang = "en";
-    mend.append(element("span", "", `${word("remedy")} `), words);
+    mend.textContent = `${word("remedy")} ${preferences.locale === "zh" ? chinese : remedy}`;
     made.append(title, ...details, mend);
     return made;
   }
@@ -129,6 +127,9 @@ const today = (() => {
     async look() {
       shown = await api.overview();
       draw();
+    },
+    begin() {
+      shown = null;
     },
   };
 })();

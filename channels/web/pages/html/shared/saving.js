@@ -37,9 +37,15 @@ async function copyFrom(button, text) {
 
 /** Let the browser save Markdown as a file. */
 function saveMarkdown(title, markdown) {
+  const name = `${title.replace(/[\\/:*?"<>|\s]+/g, "-").slice(0, 60)}.md`;
+  saveFile(name, new Blob([markdown], { type: "text/markdown;charset=utf-8" }));
+}
+
+/** Let the browser save a blob as a file. */
+function saveFile(name, blob) {
   const link = element("a");
-  link.href = URL.createObjectURL(new Blob([markdown], { type: "text/markdown;charset=utf-8" }));
-  link.download = `${title.replace(/[\\/:*?"<>|\s]+/g, "-").slice(0, 60)}.md`;
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
