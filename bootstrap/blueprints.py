@@ -151,7 +151,7 @@ def register_admin(
     )
     app.register_blueprint(blueprint)
     log, sums = container.reports or (None, None)
-    reports = Reports(administrators, log, sums, settings.report_zone)
+    reports = Reports(administrators, log, sums, container.streams, settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
     manager = container.manager
     parts = OverviewParts(

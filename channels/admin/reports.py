@@ -15,12 +15,14 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from channels.admin import charts
-from channels.admin.endpoints import MOST, TAG, USUAL, Time, is_date
+from channels.admin.endpoints import MOST, TAG, USUAL, Streams, Time, is_date
 from channels.admin.files import csv_reply
+from channels.admin.story import Story, steps
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
 from services.admin.tokens import Administrator
-from services.usage.log_store import LogFilter, LogPlace, Row, SaidOf
+from services.errors import StoreUnavailable
+from services.usage.log_store import NAMES, LogFilter, LogPlace, Row, SaidOf
 from services.usage.log_store import documented as documented_question
 from services.usage.sums_store import BY, CHOSEN_BY, Total
 
@@ -56,11 +58,16 @@ class _Chosen(RestModel):
     rating: Literal["", "like", "dislike", "none"] = ""
 
 
-class QuestionsAsked(_Chosen):
+class QuestionsTable(_Chosen):
     """Which questions of the log."""
 
     words: str = Field("", max_length=200, description="Text in the question or the answer; for the role `admin`.")
     with_words: bool = Field(False, description="With question and answer; for the role `admin`.")
+
+
+class QuestionsAsked(QuestionsTable):
+    """Which questions of the log, page by page."""
+
     cursor: str = Field("", description="`next` of the page before.")
     limit: int = Field(USUAL, ge=1, le=MOST)
 
@@ -166,6 +173,26 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/api/admin/questions/export",
+        "The question log as CSV",
+        TAG,
+        query=QuestionsTable,
+        answers={200: None},
+        media={200: "text/csv"},
+        auth="admin",
+        description="Oldest first, with the columns of `tools.log export`. Audited as `questions.export`.",
+    ),
+    Operation(
+        "GET",
+        "/api/admin/questions/{stream_id}/story",
+        "What happened to one question, step by step",
+        TAG,
+        answers={200: Story},
+        auth="viewer",
+        description="From the log, and from Redis as long as `STREAM_TTL`: a running question has a story too.",
+    ),
+    Operation(
+        "GET",
         "/api/admin/questions/{stream_id}",
         "One question of the log",
         TAG,
@@ -212,7 +239,9 @@ OPERATIONS = (
 class Log(Protocol):
     """The question log, as `SqlLogStore` reads it."""
 
-    def rows(self, chosen: LogFilter, *, after: LogPlace | None) -> Iterator[tuple[Row, SaidOf]]: ...
+    def rows(
+        self, chosen: LogFilter, *, oldest_first: bool = False, after: LogPlace | None = None
+    ) -> Iterator[tuple[Row, SaidOf]]: ...
 
     def row(self, stream_id: str) -> tuple[Row, SaidOf] | None: ...
 
@@ -226,8 +255,12 @@ class Sums(Protocol):
 class Reports:
     """The views of log and usage."""
 
-    def __init__(self, administrators: Administrators, log: Log | None, sums: Sums | None, zone: ZoneInfo) -> None:
+    def __init__(
+        self, administrators: Administrators, log: Log | None, sums: Sums | None, streams: Streams, zone: ZoneInfo
+    ) -> None:
+        """`log` and `sums` are None without a database."""
         self._administrators = administrators
+        self._streams = streams
         self._log = log
         self._sums = sums
         self._zone = zone
@@ -240,7 +273,7 @@ class Reports:
             who = self._administrators.check("admin")
         log = _stored(self._log)
         after = _place(asked.cursor) if asked.cursor else None
-        chosen = LogFilter(**asked.model_dump(exclude={"with_words", "cursor", "limit"}))
+        chosen = _filter(asked)
         if shows:
             self._record_search(who, "questions.read")
         found = list(islice(log.rows(chosen, after=after), asked.limit))
@@ -257,6 +290,29 @@ class Reports:
         if (found := _stored(self._log).row(stream_id)) is None:
             raise RestError(404, reason="stream_unknown")
         return envelope(self._shown(*found, with_words=asked.with_words))
+
+    def questions_export(self) -> Response:
+        who = self._administrators.check("admin")
+        asked = params(QuestionsTable)
+        log = _stored(self._log)
+        self._record_search(who, "questions.export")
+        found = log.rows(_filter(asked), oldest_first=True)
+        return csv_reply(
+            (self._shown(*each, with_words=asked.with_words) for each in found), NAMES, name="questions.csv"
+        )
+
+    def story(self, stream_id: str) -> Response:
+        self._administrators.check("viewer")
+        logged = self._log.row(stream_id) if self._log else None
+        try:
+            fields, chunks = self._streams.load(stream_id)
+            in_redis: bool | None = bool(fields)
+        except StoreUnavailable:
+            fields, chunks, in_redis = {}, [], None
+        if logged is None and not fields:
+            raise RestError(404, reason="stream_unknown")
+        told = list(steps(logged, fields, chunks, self._zone))
+        return envelope({"stream_id": stream_id, "in_log": logged is not None, "in_redis": in_redis, "steps": told})
 
     def usage(self) -> Response:
         self._administrators.check("viewer")
@@ -322,7 +378,9 @@ def reports_blueprint(reports: Reports) -> Blueprint:
     routes = Blueprint("admin_reports", __name__)
     admin_errors(routes)
     routes.add_url_rule("/api/admin/questions", "questions", reports.questions)
+    routes.add_url_rule("/api/admin/questions/export", "questions_export", reports.questions_export)
     routes.add_url_rule("/api/admin/questions/<stream_id>", "question", reports.question)
+    routes.add_url_rule("/api/admin/questions/<stream_id>/story", "story", reports.story)
     routes.add_url_rule("/api/admin/usage", "usage", reports.usage)
     routes.add_url_rule("/api/admin/usage/chart", "usage_chart", reports.usage_chart)
     routes.add_url_rule("/api/admin/usage/export", "usage_export", reports.usage_export)
@@ -334,6 +392,10 @@ def _stored(store: S | None) -> S:
     if store is None:
         raise RestError(404)
     return store
+
+
+def _filter(asked: QuestionsTable) -> LogFilter:
+    return LogFilter(**asked.model_dump(exclude={"with_words", "cursor", "limit"}))
 
 
 def _by(names: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -71,6 +71,7 @@ class SaidOf:
     #: WeCom's numbers of reasons, and the person's words.
     reasons: tuple[int, ...] = ()
     comment: str | None = None
+    at: datetime | None = field(default=None, compare=False)
 
 
 class LogPlace(NamedTuple):
@@ -147,7 +148,7 @@ def documented(row: Row, said: SaidOf, zone: ZoneInfo) -> dict[str, Any]:
 
 def _said(row: Row) -> SaidOf:
     reasons = tuple(int(number) for number in (row["reasons"] or "").split(",") if number)
-    return SaidOf(row["rating"], reasons, row["content"])
+    return SaidOf(row["rating"], reasons, row["content"], row["rated_at"])
 
 
 def _after(last: LogPlace, oldest_first: bool) -> sa.ColumnElement[bool]:

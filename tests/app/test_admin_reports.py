@@ -22,7 +22,9 @@ from channels.web.guarded import Administrators
 from config.texts import Texts
 from services.admin.sql_store import Act
 from services.admin.tokens import ROLES, AdminTokens, GivenToken
+from services.errors import StoreUnavailable
 from services.identity.guesses import Guesses
+from services.streams.records import Chunk
 from services.usage.log_store import NAMES, SqlLogStore
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import SqlSumsStore
@@ -37,6 +39,9 @@ class Company:
 
     def __init__(self, folder: Path, closes: ExitStack, *, sql: bool = True) -> None:
         self.acts: list[Act] = []
+        #: The streams in Redis, and whether it is away.
+        self.streams: dict[str, tuple[dict[str, str], list[Chunk]]] = {}
+        self.is_away = False
         log = sums = None
         if sql:
             url = migrated(f"sqlite:///{folder}/reports.db")
@@ -52,9 +57,15 @@ class Company:
         tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
         administrators = Administrators(tokens, Guesses(), None, self.acts.append)
         app = Flask("admin")
-        app.register_blueprint(reports_blueprint(Reports(administrators, log, sums, ZoneInfo("Asia/Shanghai"))))
+        app.register_blueprint(reports_blueprint(Reports(administrators, log, sums, self, ZoneInfo("Asia/Shanghai"))))
         register_rest_errors(app, Texts(), {})
         self._client = app.test_client()
+
+    def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
+        """Return a stream as `StreamStore` does."""
+        if self.is_away:
+            raise StoreUnavailable("Redis")
+        return self.streams.get(stream_id, ({}, []))
 
     def gets(self, path: str, role: str = "viewer") -> tuple[int, Any]:
         """Return the status and the data of an address below /api/admin/."""
@@ -216,15 +227,67 @@ def test_a_wrong_parameter_is_named(company: Company, path: str) -> None:
     assert data["errors"][0]["field"] in path
 
 
+def test_a_question_has_a_story(company: Company) -> None:
+    """The log's steps are joined by those that its stream knows, as long as that lives."""
+    company.streams["s0"] = {"auth_state": "cached", "waiting": "", "delivered": "sent", "status": "completed"}, []
+
+    status, data = company.gets("questions/s0/story")
+
+    assert (status, data["in_log"], data["in_redis"]) == (200, True, True)
+    assert [(step["event"], step["detail"]) for step in data["steps"]] == [
+        ("asked", "wecom"),
+        ("authenticated", "cached"),
+        ("waited", ""),
+        ("provider_asked", "dify"),
+        ("ended", "completed"),
+        ("late_message", "sent"),
+    ]
+    assert (data["steps"][0]["time"], data["steps"][4]["seconds"]) == ("2026-01-31T23:59:00.000+08:00", 2.5)
+    company.is_away = True
+    data = company.gets("questions/s4/story")[1]
+    assert (data["in_redis"], data["steps"][-1]["detail"]) == (None, "provider_timeout")
+
+
+def test_a_running_question_has_a_story_without_the_log(company: Company) -> None:
+    """Its times are those of its chunks; it has no words."""
+    fields = {"created_time": AT.isoformat(), "status": "processing", "takeovers": "2", "asks": "1", "provider": "dify"}
+    company.streams["s9"] = fields, [Chunk("年假", (AT + timedelta(seconds=3)).isoformat())]
+
+    data = company.gets("questions/s9/story")[1]
+
+    steps = {step["event"]: step for step in data["steps"]}
+    assert list(steps) == ["asked", "provider_asked", "first_text", "taken_over"]
+    assert (data["in_log"], steps["first_text"]["seconds"], steps["taken_over"]["count"]) == (False, 3.0, 2)
+    assert "年假" not in str(data)
+
+
+def test_the_log_as_a_file_is_for_the_role_admin_and_audited(company: Company) -> None:
+    """Oldest first; words come only if they are asked for."""
+    assert company.sends("GET", "questions/export", "operator").status_code == 403
+    assert company.acts == []
+
+    plain = company.sends("GET", "questions/export?person=wang", "admin").get_data(as_text=True)
+    full = company.sends("GET", "questions/export?person=wang&with_words=true", "admin").get_data(as_text=True)
+
+    assert plain.splitlines()[0] == "\ufeff" + ",".join(f'"{name}"' for name in NAMES)
+    assert [line.split(",")[0] for line in plain.splitlines()[1:]] == ['"s0"', '"s2"']
+    assert ("五天" in plain, "五天" in full) == (False, True)
+    assert [(act.action, act.after) for act in company.acts] == [
+        ("questions.export", "person=wang"),
+        ("questions.export", "person=wang&with_words=true"),
+    ]
+
+
 def test_an_unknown_question_is_a_404(company: Company) -> None:
     """Its reason is that of every unknown stream."""
-    assert company.gets("questions/s9") == (404, {"reason": "stream_unknown"})
+    for path in ("questions/s9", "questions/s9/story"):
+        assert company.gets(path) == (404, {"reason": "stream_unknown"})
 
 
 def test_without_a_database_there_is_neither(tmp_path: Path, closes: ExitStack) -> None:
     """404, as for addresses that do not exist."""
     company = Company(tmp_path, closes, sql=False)
 
-    paths = ("questions", "questions/s1", "usage", "usage/chart", "usage/export")
+    paths = ("questions", "questions/s1", "questions/export", "usage", "usage/chart", "usage/export")
     assert [company.gets(path, "admin")[0] for path in paths] == [404] * len(paths)
     assert company.acts == []

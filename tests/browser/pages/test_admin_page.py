@@ -148,11 +148,16 @@ def test_an_admin_finds_a_question_of_the_log_and_reads_it(chromium: Browser, op
 
         page.locator("#log button").click()
         expect(page.locator("#detail-list")).to_contain_text("completed")
+        expect(page.locator("#story")).to_contain_text("First text")
+        expect(page.locator("#story li").first).to_contain_text("http")
         expect(page.locator("#detail-list")).not_to_contain_text(question)
         page.locator("#detail-words").click()
         expect(page.locator("#detail-list")).to_contain_text(question)
         screenshot(page, "admin-question")
         page.locator("#detail-close").click()
+        with page.expect_download() as saved:
+            page.locator("#log-save").click()
+        assert question in Path(saved.value.path()).read_text("utf-8-sig")
 
         page.locator("#filter [name=person]").fill("nobody")
         page.keyboard.press("Enter")

@@ -69,6 +69,8 @@ const { api, Refused } = (() => {
       /** One page of the log; here and below a value "" is left out. */
       questions: (values) => ask("GET", query("questions", values)),
       question: (id, withWords) => ask("GET", `questions/${encodeURIComponent(id)}?with_words=${withWords}`),
+      story: (id) => ask("GET", `questions/${encodeURIComponent(id)}/story`),
+      saveQuestions: (values) => save("questions.csv", query("questions/export", values)),
       usage: (values) => ask("GET", query("usage", values)),
       /** The address of a chart: an image, drawn by the server. */
       usageChart: (values) => address(query("usage/chart", values)).href,

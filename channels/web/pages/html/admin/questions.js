@@ -11,8 +11,9 @@ const questions = (() => {
   let asked = null;
   /** Number of the newest search; what an older one finds is ignored. */
   let search = 0;
-  /** The question in the dialog. */
+  /** The question in the dialog, and its story. */
   let opened = null;
+  let told = [];
   let isMissing = false;
 
   /** Return the form's filter; its times are those of this browser. */
@@ -84,8 +85,19 @@ const questions = (() => {
     }
   }
 
+  /** Return an item of the story: what happened, and how long after the question. */
+  function stepOf({ event, time, seconds, detail, count }) {
+    const made = element("li");
+    const texts = [word(`step_${event}`), event === "rated" ? word(detail) : detail, count > 1 ? word("times", { count: number(count) }) : ""];
+    const after = time === null ? "" : event === "asked" ? timeOf(time) : word("after", { time: duration(seconds) });
+    made.append(texts.filter(Boolean).join(" · "));
+    if (after) made.append(element("span", "soft", after));
+    return made;
+  }
+
   function drawDetail() {
     if (!opened) return;
+    byId("story").replaceChildren(...told.map(stepOf));
     const known = Object.entries(opened).filter(([, value]) => value !== null);
     const pairs = known.map(([name, value]) => [
       element("dt", "", name),
@@ -96,7 +108,8 @@ const questions = (() => {
 
   const show = (id, withWords) =>
     act(async () => {
-      opened = await api.question(id, withWords);
+      const found = await Promise.all([api.question(id, withWords), api.story(id)]);
+      [opened, { steps: told }] = found;
       drawDetail();
       if (!byId("detail").open) byId("detail").showModal();
     });
@@ -106,11 +119,13 @@ const questions = (() => {
     act(() => read(""));
   });
   byId("older").addEventListener("click", () => act(() => read(next)));
+  byId("log-save").addEventListener("click", () => act(() => api.saveQuestions({ ...wanted(), limit: "" })));
   byId("detail-words").addEventListener("click", () => show(opened.stream_id, true));
   byId("detail-close").addEventListener("click", () => byId("detail").close());
   byId("detail").addEventListener("close", () => {
     opened = null;
-    byId("detail-list").replaceChildren();
+    told = [];
+    for (const place of ["detail-list", "story"]) byId(place).replaceChildren();
   });
 
   return {
