@@ -9,6 +9,7 @@ from flask import Flask
 
 from bootstrap.container import Container
 from channels.admin.endpoints import admin_blueprint
+from channels.admin.feedback import ratings_blueprint
 from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
 from channels.admin.reports import Reports, reports_blueprint
 from channels.batch.endpoints import BatchEndpoints
@@ -153,6 +154,7 @@ def register_admin(
     log, sums = container.reports or (None, None)
     reports = Reports(administrators, log, sums, container.streams, settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
+    app.register_blueprint(ratings_blueprint(administrators, log, settings.report_zone))
     manager = container.manager
     parts = OverviewParts(
         log,

@@ -28,10 +28,10 @@ from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.admin.sql_store import AdminStore
 from services.ops.remedies import told
+from services.usage.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from services.usage.log_store import NAMES, LogFilter, SqlLogStore, documented
 from tools._log import output
 from tools._log.forget import KINDS, forget
-from tools._log.gaps import COLUMNS, REFUSALS, found_gaps, groups
 from tools._log.times import moment, now_in
 from tools._page import printable_field
 from tools._pipes import until_nobody_reads

@@ -81,6 +81,44 @@ class LogPlace(NamedTuple):
     stream_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RatingFilter:
+    """Which ratings; "" and None are all. `until` is exclusive."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    bot: str = ""
+    channel: str = ""
+    rating: str = ""
+
+    @property
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """The conditions on rows of the ratings that nobody withdrew."""
+        equal = [(name, getattr(self, name)) for name in ("bot", "channel", "rating")]
+        made = [RATINGS.c[name] == value for name, value in equal if value]
+        made += [RATINGS.c.rated_at >= self.since] if self.since else []
+        made += [RATINGS.c.rated_at < self.until] if self.until else []
+        return [*made, RATINGS.c.rating.is_not(None)]
+
+
+class RatingPlace(NamedTuple):
+    """Where a page of ratings ends."""
+
+    rated_at: datetime
+    stream_id: str
+    #: The fingerprint of who rated.
+    person: str
+
+
+class GivenRating(NamedTuple):
+    """One person's rating of an answer."""
+
+    place: RatingPlace
+    said: SaidOf
+    bot: str
+    channel: str
+
+
 class SqlLogStore:
     """Reads one database's log. Every method raises `StoreUnavailable` while the database is away."""
 
@@ -103,6 +141,21 @@ class SqlLogStore:
         """Return one question; None if the log does not have it."""
         found = self._read(sa.select(LOG).where(LOG.c.stream_id == stream_id))
         return (found[0], self._ratings([stream_id]).get(stream_id, SaidOf())) if found else None
+
+    def ratings(
+        self, chosen: RatingFilter = RatingFilter(), *, after: RatingPlace | None = None
+    ) -> Iterator[tuple[GivenRating, Row | None]]:
+        """Yield the ratings, the newest first, each with its question; None where the log does not have that."""
+        key = (RATINGS.c.rated_at, RATINGS.c.stream_id, RATINGS.c.person)
+        asked = sa.select(RATINGS).where(*chosen.clauses).order_by(*(column.desc() for column in key)).limit(PAGE)
+        last = after
+        while page := [_given(row) for row in self._read(asked.where(*(_rated_before(last) if last else [])))]:
+            streams = sa.select(LOG).where(LOG.c.stream_id.in_([given.place.stream_id for given in page]))
+            logged = {row["stream_id"]: row for row in self._read(streams)}
+            yield from ((given, logged.get(given.place.stream_id)) for given in page)
+            if len(page) < PAGE:
+                return
+            last = page[-1].place
 
     def first_texts(self, since: datetime, until: datetime, most: int) -> list[float]:
         """Return the seconds to the first text of the newest answers that have one, `most` at most, the least first."""
@@ -149,6 +202,18 @@ def documented(row: Row, said: SaidOf, zone: ZoneInfo) -> dict[str, Any]:
 def _said(row: Row) -> SaidOf:
     reasons = tuple(int(number) for number in (row["reasons"] or "").split(",") if number)
     return SaidOf(row["rating"], reasons, row["content"], row["rated_at"])
+
+
+def _given(row: Row) -> GivenRating:
+    place = RatingPlace(row["rated_at"], row["stream_id"], row["person"])
+    return GivenRating(place, _said(row), row["bot"], row["channel"])
+
+
+def _rated_before(last: RatingPlace) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of the ratings after a page, as `_after` makes them."""
+    at, stream_id, person = RATINGS.c.rated_at, RATINGS.c.stream_id, RATINGS.c.person
+    same = sa.and_(stream_id == last.stream_id, person < last.person)
+    return [at <= last.rated_at, sa.or_(at < last.rated_at, stream_id < last.stream_id, same)]
 
 
 def _after(last: LogPlace, oldest_first: bool) -> sa.ColumnElement[bool]:

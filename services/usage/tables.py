@@ -16,7 +16,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.sql.schema import BIG, METADATA, WORD, Json, Money, Name, Utc, Words, count, optional, required, table
+from services.sql.schema import (
+    BIG,
+    METADATA,
+    WORD,
+    Exact,
+    Json,
+    Money,
+    Name,
+    Utc,
+    Words,
+    count,
+    optional,
+    required,
+    table,
+)
 
 
 def _by_time(name: str) -> sa.Index:
@@ -100,6 +114,7 @@ RATINGS = sa.table(
     "laibao_feedback",
     *(sa.column("stream_id", WORD), sa.column("person", WORD), sa.column("rating", WORD)),
     *(sa.column("content", Words), sa.column("reasons", WORD), sa.column("rated_at", Utc)),
+    *(sa.column("bot", Exact), sa.column("channel", WORD)),
 )
 
 

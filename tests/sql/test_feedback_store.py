@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import DELETED_AT_ONCE, FEEDBACK, KEPT_DAYS, SqlFeedbackStore
+from services.usage import log_store
 from tests.support.batches.shelf import at_once
 from tests.support.schema import migrated
 from tests.support.servers.processes import FakeClock
@@ -57,6 +59,24 @@ def test_the_last_state_wins_in_any_order(store: SqlFeedbackStore, sql_url: str)
     store.save("s1", ANSWER, [said("dislike", 3, AT + 5), said("like", 4, person="p2")])
 
     assert [(row["person"], row["rating"]) for row in rows(sql_url)] == [("p1", "dislike"), ("p2", "like")]
+
+
+def test_ratings_are_read_page_by_page(store: SqlFeedbackStore, sql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest first; those of one second are neither lost nor repeated at a page's end; a withdrawn one is none."""
+    monkeypatch.setattr(log_store, "PAGE", 2)
+    answer = RatedAnswer(asked=True, status="completed", access="", bot="hr", channel="wecom")
+    for stream_id in ("s1", "s2"):
+        for person in ("p1", "p2"):
+            store.save(stream_id, answer, [(person, 1, Rating("dislike", at=100))])
+    store.save("s3", answer, [("p1", 1, Rating("like", at=99))])
+    store.save("s4", answer, [("p1", 1, Rating("", at=101))])
+
+    with closing(log_store.SqlLogStore(sql_url)) as log:
+        found = [given.place[1:] for given, _ in log.ratings()]
+        disliked = [given.place[1:] for given, _ in log.ratings(log_store.RatingFilter(bot="hr", rating="dislike"))]
+
+    assert found == [("s2", "p2"), ("s2", "p1"), ("s1", "p2"), ("s1", "p1"), ("s3", "p1")]
+    assert disliked == found[:4]
 
 
 def test_a_withdrawal_removes_the_words(store: SqlFeedbackStore, sql_url: str) -> None:

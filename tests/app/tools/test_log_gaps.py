@@ -15,13 +15,13 @@ import pytest
 from config.settings import Settings
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import SqlFeedbackStore
+from services.usage.gaps import REFUSALS, found_gaps, groups
 from services.usage.log_store import SaidOf
 from services.usage.sql_store import SqlUsageStore
 from tests.support.schema import migrated
 from tests.support.settings_values import settings
 from tests.support.usage import AT, entry
 from tools import log
-from tools._log.gaps import REFUSALS, found_gaps, groups
 
 ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "x", "x", "dify", "m1", "c1")
 

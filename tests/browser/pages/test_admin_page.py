@@ -128,6 +128,12 @@ def is_logged(replica: Replica, words: str) -> bool:
     return bool(reply.json()["data"]["questions"])
 
 
+def is_rated(replica: Replica, stream_id: str) -> bool:
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    reply = requests.get(f"{replica.url}/api/admin/feedback?limit=500", headers=headers, timeout=60)
+    return any(one["stream_id"] == stream_id for one in reply.json()["data"]["ratings"])
+
+
 def test_an_admin_finds_a_question_of_the_log_and_reads_it(chromium: Browser, open_replica: Replica) -> None:
     """By its words; without them its figures alone come, page by page as they are asked for."""
     question = "出差补贴标准？日志"
@@ -193,6 +199,43 @@ def test_the_usage_is_a_chart_a_table_and_a_file(chromium: Browser, open_replica
         page.keyboard.press("Enter")
         expect(page.locator("#usage-table tbody tr")).not_to_have_count(0)
         expect(page.locator("#usage-save")).to_be_hidden()
+        watch.assert_clean()
+
+
+def test_ratings_are_shown_with_their_questions_and_saved_for_a_batch(chromium: Browser, open_replica: Replica) -> None:
+    """The comment comes on demand; questions without a good answer are looked for when an admin asks."""
+    question = "食堂周末开吗？反馈"
+    asked = requests.post(f"{open_replica.url}/api/chat", json={"query": question}, timeout=60).json()["data"]
+    rating = {"rating": "dislike", "content": "没有说周日"}
+    requests.post(f"{open_replica.url}/api/chat/{asked['stream_id']}/feedback", json=rating, timeout=60)
+    wait_until(lambda: is_logged(open_replica, question), timeout=120.0, every=0.5)
+    wait_until(lambda: is_rated(open_replica, asked["stream_id"]), timeout=120.0, every=0.5)
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=feedback]").click()
+        expect(page.locator("#ratings tr")).not_to_have_count(0)
+        expect(page.locator("#feedback")).not_to_contain_text("没有说周日")
+
+        page.locator("#feedback-form [name=with_words]").check()
+        page.keyboard.press("Enter")
+        expect(page.locator("#ratings")).to_contain_text("没有说周日")
+        expect(page.locator("#ratings")).to_contain_text(question)
+        with page.expect_download() as saved:
+            page.locator("#ratings-save").click()
+        assert Path(saved.value.path()).read_text("utf-8-sig").startswith('"question","answer"')
+        page.locator("#gaps-find").click()
+        expect(page.locator("#gaps")).to_contain_text("disliked")
+        page.locator("#ratings button").first.click()
+        expect(page.locator("#story")).to_contain_text("Rated")
+        page.locator("#detail-close").click()
+
+        page.locator("#sign-out").click()
+        page.locator("#token").fill(VIEWER_TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#ratings tr")).not_to_have_count(0)
+        expect(page.locator("#gaps-find")).to_be_hidden()
+        expect(page.locator("#ratings-save")).to_be_hidden()
+        expect(page.locator("#feedback")).not_to_contain_text("没有说周日")
         watch.assert_clean()
 
 

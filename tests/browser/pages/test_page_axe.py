@@ -99,6 +99,13 @@ def looks_at_usage(page: Page) -> None:
     expect(page.locator("#usage-about")).not_to_be_empty()
 
 
+def looks_at_feedback(page: Page) -> None:
+    signs_in(page)
+    page.locator("#views a[data-view=feedback]").click()
+    page.locator("#gaps-find").click()
+    expect(page.locator("#gaps-about")).not_to_be_empty()
+
+
 def removes(page: Page, css: str) -> None:
     """Remove what /docs repeats: axe would take a minute for all of it."""
     page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
@@ -140,6 +147,7 @@ SIZED += [
     ("/admin", looks_at_questions, PHONE),
     ("/admin", looks_at_usage, PHONE),
 ]
+SIZED += [("/admin", looks_at_feedback, LAPTOP), ("/admin", looks_at_feedback, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

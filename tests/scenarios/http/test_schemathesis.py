@@ -49,6 +49,9 @@ include-name = [
   "POST /api/batch/preview",
   # The replica's provider takes no files.
   "POST /api/files",
+  # A cursor is the `next` of a page.
+  "GET /api/admin/questions",
+  "GET /api/admin/feedback",
   # A download takes no page parameters.
   "GET /api/batch/tasks/{task_id}/results",
 ]

@@ -5,7 +5,7 @@ const LOOK_MS = 5_000;
 /** Most seconds until the next try after failed ones. */
 const LONGEST = 30;
 const ROLES = ["viewer", "operator", "admin"];
-const VIEWS = { today, live, questions, usage };
+const VIEWS = { today, live, questions, usage, feedback };
 
 let session = null;
 let failures = 0;
@@ -97,8 +97,11 @@ function openView() {
   const named = viewNamed();
   for (const name of Object.keys(VIEWS)) byId(name).hidden = name !== named;
   for (const link of byId("views").children) {
-    if (link.dataset.view === named) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === named) {
+      link.setAttribute("aria-current", "page");
+      // On a phone the row of views scrolls.
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   say("trouble");
   look();

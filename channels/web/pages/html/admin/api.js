@@ -71,6 +71,10 @@ const { api, Refused } = (() => {
       question: (id, withWords) => ask("GET", `questions/${encodeURIComponent(id)}?with_words=${withWords}`),
       story: (id) => ask("GET", `questions/${encodeURIComponent(id)}/story`),
       saveQuestions: (values) => save("questions.csv", query("questions/export", values)),
+      feedback: (values) => ask("GET", query("feedback", values)),
+      saveFeedback: (values) => save("feedback.csv", query("feedback/export", values)),
+      unanswered: (values) => ask("GET", query("unanswered", values)),
+      saveUnanswered: (values) => save("unanswered.csv", query("unanswered/export", values)),
       usage: (values) => ask("GET", query("usage", values)),
       /** The address of a chart: an image, drawn by the server. */
       usageChart: (values) => address(query("usage/chart", values)).href,

@@ -16,15 +16,7 @@ const questions = (() => {
   let told = [];
   let isMissing = false;
 
-  /** Return the form's filter; its times are those of this browser. */
-  function wanted() {
-    const values = Object.fromEntries(new FormData(form));
-    for (const name of ["since", "until"]) if (values[name]) values[name] = new Date(values[name]).toISOString();
-    const withWords = form.elements.with_words.checked;
-    return { ...values, with_words: withWords ? "true" : "", limit: PAGE };
-  }
-
-  const timeOf = (iso) => new Date(iso).toLocaleString(language(), { dateStyle: "short", timeStyle: "medium" });
+  const wanted = () => ({ ...filterOf(form), limit: PAGE });
 
   function rowOf(one) {
     const row = element("tr");
@@ -130,6 +122,8 @@ const questions = (() => {
 
   return {
     draw,
+    /** Show a question in the dialog, without its words. */
+    show: (id) => show(id, false),
     /** Read the log once; from then on the person asks. Each page with words is in the audit. */
     async look() {
       if (asked === null) await read("");

@@ -4,6 +4,16 @@ const language = () => (preferences.locale === "zh" ? "zh-CN" : "en");
 
 const number = (value) => Number(value).toLocaleString(language());
 
+/** Format a time of the server, in the browser's time zone. */
+const timeOf = (iso) => new Date(iso).toLocaleString(language(), { dateStyle: "short", timeStyle: "medium" });
+
+/** Return what a form asks for: its times are those of this browser, and a box that is not checked is "". */
+function filterOf(form) {
+  const values = Object.fromEntries(new FormData(form));
+  for (const name of ["since", "until"]) if (values[name]) values[name] = new Date(values[name]).toISOString();
+  return { ...values, with_words: form.elements.with_words.checked ? "true" : "" };
+}
+
 /** Set an element's text if it differs, so that a selection in it stays. */
 function put(place, text) {
   if (place.textContent !== text) place.textContent = text;
