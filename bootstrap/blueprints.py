@@ -12,6 +12,7 @@ from channels.admin.endpoints import admin_blueprint
 from channels.admin.feedback import ratings_blueprint
 from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
 from channels.admin.reports import Reports, reports_blueprint
+from channels.admin.rules import RulesParts, rules_blueprint
 from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
@@ -43,6 +44,9 @@ from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
+from services.rules.access import AccessRules
+from services.rules.quotas import QuotaRules
+from services.rules.words import WordRules
 from services.streams.listing import RunningStreams
 from services.wecom.alerts import GroupAlerts
 from services.wecom.long_connection.pushes import PushInbox, PushSender
@@ -155,6 +159,13 @@ def register_admin(
     reports = Reports(administrators, log, sums, container.streams, settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
     app.register_blueprint(ratings_blueprint(administrators, log, settings.report_zone))
+    parsers: dict[str, Callable[[str], object]] = {
+        "ACCESS_FILE": partial(AccessRules.parse, apps=settings.app_providers),
+        "QUOTAS_FILE": QuotaRules.parse,
+        "WORDS_FILE": WordRules.parse,
+    }
+    rules = RulesParts(lambda: container.rules.files, parsers, sums, settings.report_zone)
+    app.register_blueprint(rules_blueprint(administrators, rules))
     manager = container.manager
     parts = OverviewParts(
         log,

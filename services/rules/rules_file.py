@@ -47,6 +47,11 @@ class RulesFile(Generic[T]):
         except ValueError as exc:
             raise SettingsError(str(Problem(setting, path, str(exc)))) from exc
 
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return self._path.name
+
     def look(self) -> None:
         """Read the file again if it has changed."""
         state = self._state()
@@ -117,6 +122,11 @@ class RulesFiles:
 
     def __bool__(self) -> bool:
         return bool(self._files)
+
+    @property
+    def files(self) -> Sequence[RulesFile[object]]:
+        """All files."""
+        return list(self._files.values())
 
     @property
     def problems(self) -> Sequence[str]:

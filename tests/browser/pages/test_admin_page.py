@@ -239,6 +239,33 @@ def test_ratings_are_shown_with_their_questions_and_saved_for_a_batch(chromium: 
         watch.assert_clean()
 
 
+def test_rules_are_checked_before_they_are_in_force(chromium: Browser, open_replica: Replica) -> None:
+    """A broken text says what was expected; a viewer sees the files alone."""
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=rules]").click()
+        expect(page.locator("#files-none")).to_be_visible()
+        page.locator("#check-form [name=text]").fill("- {allow: perhaps}")
+        page.locator("#check-form button").click()
+        expect(page.locator("#check-about")).to_contain_text("in rule 1 allow")
+        page.locator("#check-form [name=text]").fill("- {allow: true}")
+        page.locator("#check-form button").click()
+        expect(page.locator("#check-about")).to_contain_text("The content is good.")
+
+        page.locator("#check-form [name=setting]").select_option("WORDS_FILE")
+        page.locator("#check-form [name=text]").fill("mask 薪酬")
+        page.locator("#check-form [name=sample]").fill("薪酬怎么算？")
+        page.locator("#check-form button").click()
+        expect(page.locator("#check-table")).to_contain_text("薪酬")
+
+        page.locator("#sign-out").click()
+        page.locator("#token").fill(VIEWER_TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#files-none")).to_be_visible()
+        expect(page.locator("#check-form")).to_be_hidden()
+        watch.assert_clean()
+
+
 def test_problems_are_shown_with_their_remedies(chromium: Browser, open_replica: Replica) -> None:
     """The figures that need a database are gone, and the page says why; a late recovery shows by itself."""
     with tab(chromium, open_replica.url, size=PHONE) as (page, watch):

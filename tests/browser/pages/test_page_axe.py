@@ -106,6 +106,14 @@ def looks_at_feedback(page: Page) -> None:
     expect(page.locator("#gaps-about")).not_to_be_empty()
 
 
+def checks_rules(page: Page) -> None:
+    signs_in(page)
+    page.locator("#views a[data-view=rules]").click()
+    page.locator("#check-form [name=text]").fill("- {allow: true}")
+    page.locator("#check-form button").click()
+    expect(page.locator("#check-about")).not_to_be_empty()
+
+
 def removes(page: Page, css: str) -> None:
     """Remove what /docs repeats: axe would take a minute for all of it."""
     page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
@@ -148,6 +156,7 @@ SIZED += [
     ("/admin", looks_at_usage, PHONE),
 ]
 SIZED += [("/admin", looks_at_feedback, LAPTOP), ("/admin", looks_at_feedback, PHONE)]
+SIZED += [("/admin", checks_rules, LAPTOP), ("/admin", checks_rules, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

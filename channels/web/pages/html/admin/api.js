@@ -75,6 +75,8 @@ const { api, Refused } = (() => {
       saveFeedback: (values) => save("feedback.csv", query("feedback/export", values)),
       unanswered: (values) => ask("GET", query("unanswered", values)),
       saveUnanswered: (values) => save("unanswered.csv", query("unanswered/export", values)),
+      rules: () => ask("GET", "rules"),
+      checkRules: (values) => ask("POST", "rules/check", values),
       usage: (values) => ask("GET", query("usage", values)),
       /** The address of a chart: an image, drawn by the server. */
       usageChart: (values) => address(query("usage/chart", values)).href,
