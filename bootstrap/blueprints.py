@@ -8,6 +8,7 @@ from functools import partial
 from flask import Flask
 
 from bootstrap.container import Container
+from channels.admin.batches import Batches, batches_blueprint
 from channels.admin.endpoints import admin_blueprint
 from channels.admin.feedback import ratings_blueprint
 from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
@@ -166,6 +167,8 @@ def register_admin(
     }
     rules = RulesParts(lambda: container.rules.files, parsers, sums, settings.report_zone)
     app.register_blueprint(rules_blueprint(administrators, rules))
+    batches = Batches(container.batches, container.batch_store) if container.batches and container.batch_store else None
+    app.register_blueprint(batches_blueprint(administrators, batches))
     manager = container.manager
     parts = OverviewParts(
         log,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ class Company:
             asked = [("s1", "wang", "研发部"), ("s2", "wang", "研发部"), ("s3", "li", "外包"), ("s4", "", "")]
             store.save([entry(name, person=who, department=where) for name, who, where in asked], log=False)
         tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
-        parsers = {"ACCESS_FILE": AccessRules.parse, "QUOTAS_FILE": QuotaRules.parse, "WORDS_FILE": WordRules.parse}
+        parsers: dict[str, Callable[[str], Any]] = {
+            "ACCESS_FILE": AccessRules.parse,
+            "QUOTAS_FILE": QuotaRules.parse,
+            "WORDS_FILE": WordRules.parse,
+        }
         parts = RulesParts(lambda: self.files.files, parsers, sums, ZoneInfo("Asia/Shanghai"))
         app = Flask("admin")
         app.register_blueprint(rules_blueprint(Administrators(tokens, Guesses(), None), parts, clock=lambda: AT))

@@ -56,7 +56,7 @@ def test_an_administrator_signs_in_and_cancels_an_answer(
         expect(page.locator("#replicas tbody tr")).not_to_have_count(0)
 
         page.locator("#views a[data-view=live]").click()
-        row = page.locator(f"#streams tr[data-stream='{stream_id}']")
+        row = page.locator(f"#streams tr[data-key='{stream_id}']")
         row.get_by_role("button", name="Watch").click()
         expect(page.locator("#watch-question")).to_have_text(QUESTION)
         expect(page.locator("#watch-text")).not_to_be_empty()
@@ -89,7 +89,7 @@ def test_a_viewer_sees_no_button_that_the_server_would_refuse(
         page.locator("#token").fill(VIEWER_TOKEN)
         page.keyboard.press("Enter")
 
-        row = page.locator(f"#streams tr[data-stream='{stream_id}']")
+        row = page.locator(f"#streams tr[data-key='{stream_id}']")
         expect(row).to_be_visible()
         expect(row.get_by_role("button")).to_have_count(0)
         page.locator("#views a[data-view=questions]").click()
@@ -263,6 +263,39 @@ def test_rules_are_checked_before_they_are_in_force(chromium: Browser, open_repl
         page.keyboard.press("Enter")
         expect(page.locator("#files-none")).to_be_visible()
         expect(page.locator("#check-form")).to_be_hidden()
+        watch.assert_clean()
+
+
+def test_an_administrator_pauses_and_cancels_a_batch(
+    chromium: Browser, open_replica: Replica, held_dify: MockDify
+) -> None:
+    """Its row has the buttons of its status; a socket is listed, and closed for its client."""
+    sent = {"name": "管理", "texts": [f"{QUESTION} {number}" for number in range(3)]}
+    task = requests.post(f"{open_replica.url}/api/batch/tasks", json=sent, timeout=60).json()["data"]["task_id"]
+    with (
+        tab(chromium, open_replica.url, language="en") as (page, watch),
+        tab(chromium, open_replica.url) as (chat, _),
+    ):
+        with chat.expect_websocket() as opened:
+            chat.goto(open_replica.url + "/chat")
+        expect(chat.locator("#state")).to_have_attribute("data-state", "open")
+        client = opened.value.url.rpartition("/")[2]
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=work]").click()
+        row = page.locator(f"#batches tr[data-key^='{task}']")
+        row.get_by_role("button", name="Pause").click()
+        expect(row).to_contain_text("paused")
+        row.get_by_role("button", name="Resume").click()
+        row.get_by_role("button", name="Cancel").click()
+        page.locator("#confirm-yes").click()
+        expect(row).to_contain_text("cancelled")
+        expect(row.get_by_role("button")).to_have_count(0)
+
+        socket = page.locator(f"#sockets tr[data-key^='{client}']")
+        expect(socket).to_contain_text("chat")
+        socket.get_by_role("button", name="Close").click()
+        page.locator("#confirm-yes").click()
+        expect(socket).to_have_count(0)
         watch.assert_clean()
 
 

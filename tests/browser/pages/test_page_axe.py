@@ -114,6 +114,12 @@ def checks_rules(page: Page) -> None:
     expect(page.locator("#check-about")).not_to_be_empty()
 
 
+def looks_at_work(page: Page) -> None:
+    signs_in(page)
+    page.locator("#views a[data-view=work]").click()
+    expect(page.locator("#sockets-count")).not_to_be_empty()
+
+
 def removes(page: Page, css: str) -> None:
     """Remove what /docs repeats: axe would take a minute for all of it."""
     page.evaluate("(css) => document.querySelectorAll(css).forEach((one) => one.remove())", css)
@@ -157,6 +163,7 @@ SIZED += [
 ]
 SIZED += [("/admin", looks_at_feedback, LAPTOP), ("/admin", looks_at_feedback, PHONE)]
 SIZED += [("/admin", checks_rules, LAPTOP), ("/admin", checks_rules, PHONE)]
+SIZED += [("/admin", looks_at_work, LAPTOP), ("/admin", looks_at_work, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 
 

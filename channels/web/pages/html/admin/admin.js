@@ -5,7 +5,7 @@ const LOOK_MS = 5_000;
 /** Most seconds until the next try after failed ones. */
 const LONGEST = 30;
 const ROLES = ["viewer", "operator", "admin"];
-const VIEWS = { today, live, questions, usage, feedback, rules };
+const VIEWS = { today, live, questions, usage, feedback, rules, work };
 
 let session = null;
 let failures = 0;

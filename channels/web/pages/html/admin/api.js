@@ -77,6 +77,10 @@ const { api, Refused } = (() => {
       saveUnanswered: (values) => save("unanswered.csv", query("unanswered/export", values)),
       rules: () => ask("GET", "rules"),
       checkRules: (values) => ask("POST", "rules/check", values),
+      batches: () => ask("GET", "batches?limit=100"),
+      changeBatch: (id, act) => ask("POST", `batches/${encodeURIComponent(id)}/${act}`),
+      sockets: () => ask("GET", "../ws/connections"),
+      closeSocket: (id) => ask("POST", `../ws/disconnect/${encodeURIComponent(id)}`),
       usage: (values) => ask("GET", query("usage", values)),
       /** The address of a chart: an image, drawn by the server. */
       usageChart: (values) => address(query("usage/chart", values)).href,

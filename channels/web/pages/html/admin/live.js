@@ -1,7 +1,7 @@
 // The view Live: the answers in progress on all replicas; an operator cancels one, an admin watches one grow.
 
 const live = (() => {
-  /** Milliseconds between two looks at a watched answer; each is a row of the audit. */
+  /** Milliseconds between two looks at a watched answer. */
   const WATCH_MS = 3_000;
   /** The rows by their stream's id: a row that stays keeps the focus of its buttons. */
   const rows = new Map();
@@ -18,16 +18,8 @@ const live = (() => {
     return made;
   }
 
-  function newRow(id) {
-    const row = element("tr");
-    row.dataset.stream = id;
-    for (let cell = 0; cell < 7; cell += 1) row.append(element(cell ? "td" : "th"));
-    row.firstChild.scope = "row";
-    const acts = row.lastChild;
-    if (may("admin")) acts.append(button("watch", () => watch(id)));
-    if (may("operator")) acts.append(button("cancel", () => cancel(id)));
-    rows.set(id, row);
-    return row;
+  function actsOf(id) {
+    return [...(may("admin") ? [button("watch", () => watch(id))] : []), ...(may("operator") ? [button("cancel", () => cancel(id))] : [])];
   }
 
   /** Return the state in the page's language; the server's is English. */
@@ -41,18 +33,8 @@ const live = (() => {
   function draw() {
     if (!found) return;
     const { streams, total } = found;
-    const ids = new Set(streams.map((one) => one.stream_id));
-    for (const [id, row] of rows) {
-      if (ids.has(id)) continue;
-      row.remove();
-      rows.delete(id);
-    }
-    for (const one of streams) {
-      const row = rows.get(one.stream_id) ?? newRow(one.stream_id);
-      const texts = [one.bot, one.person, duration(one.age_seconds), sizeOf(one.bytes), stateOf(one), one.owner || "–"];
-      texts.forEach((text, place) => put(row.children[place], text));
-      if (!row.isConnected) byId("streams").append(row);
-    }
+    const textsOf = (one) => [one.bot, one.person, duration(one.age_seconds), sizeOf(one.bytes), stateOf(one), one.owner || "–"];
+    keepRows(byId("streams"), rows, streams, (one) => one.stream_id, actsOf, textsOf);
     byId("streams-place").hidden = streams.length === 0;
     put(byId("live-count"), streams.length < total ? word("someStreams", { count: number(streams.length), total: number(total) }) : word("allStreams", { count: number(total) }));
   }

@@ -31,6 +31,36 @@ function sizeOf(bytes) {
   return bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
 }
 
+/**
+ * Show what was found in a table's body, in this order. `rows` are the rows that are shown, by their key: one that stays
+ * keeps the focus of its buttons. `actsOf(key, one)` returns a new row's buttons, `textsOf(one)` the texts before them.
+ */
+function keepRows(body, rows, found, keyOf, actsOf, textsOf) {
+  const keys = new Set(found.map(keyOf));
+  for (const [key, row] of rows) {
+    if (keys.has(key)) continue;
+    row.remove();
+    rows.delete(key);
+  }
+  let above = null;
+  for (const one of found) {
+    const key = keyOf(one);
+    const texts = textsOf(one);
+    const row = rows.get(key) ?? element("tr");
+    if (!rows.has(key)) {
+      row.append(...texts.map((_, place) => element(place ? "td" : "th")), element("td"));
+      row.firstChild.scope = "row";
+      row.lastChild.append(...actsOf(key, one));
+      row.dataset.key = key;
+      rows.set(key, row);
+      if (above) above.after(row);
+      else body.prepend(row);
+    }
+    above = row;
+    texts.forEach((text, place) => put(row.children[place], text));
+  }
+}
+
 /** Fill a table: `columns` are text keys, `rows` lists of texts; the first cell of a row is its heading. */
 function fillTable(table, columns, rows) {
   const head = element("tr");
