@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -273,3 +274,22 @@ def test_a_command_may_quote_but_not_have_a_picture(member: WeComUser, dify: Moc
 
     assert listed.finish
     assert [request.body["query"] for request in dify.requests] == ["/help"]
+
+
+def test_a_forbidden_word_beside_a_file_is_refused(
+    redis_url: str, dify: MockDify, store: MediaStore, tmp_path: Path
+) -> None:
+    """In a caption, in a text of a picture's message, in the quote of such a message, and in a file's name."""
+    words = tmp_path / "words.txt"
+    words.write_text("refuse 机密项目\n", "utf-8")
+    settings = {"MEDIA_HOSTS": "127.0.0.1", "WORDS_FILE": str(words), **dify_settings(dify.base_url)}
+    with AppServer(redis_url, **settings) as app_server, app_server.user(store=store) as user:
+        forbidden = (
+            user.sends_mixed("请看机 密项目", png()),
+            user.quotes(user.mixed_message("机密项目", png()), QUESTION),
+            user.sends_file("机密项目.pdf", PDF),
+        )
+        shown = {user.sees_finish(bubble, every=0.05) for bubble in forbidden}
+
+    assert shown == {ZH["forbidden_words"]}
+    assert dify.requests == []
