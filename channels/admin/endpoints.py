@@ -273,32 +273,8 @@ def admin_blueprint(
     """
     routes = Blueprint("admin", __name__)
     seen = SeenStreams(clock)
-
     admin_errors(routes)
-
-    @routes.post("/api/admin/session")
-    def sign_in() -> Response:
-        session = administrators.open_session(body(Token, max_bytes=MAX_BODY).token)
-        reply = envelope(_session(session))
-        reply.set_cookie(
-            COOKIE,
-            session.cookie,
-            max_age=int(LIFE_SECONDS),
-            secure=secure or request.is_secure,
-            httponly=True,
-            samesite="Strict",
-        )
-        return reply
-
-    @routes.get("/api/admin/session")
-    def signed_in() -> Response:
-        return envelope(_session(administrators.session()))
-
-    @routes.delete("/api/admin/session")
-    def sign_out() -> Response:
-        reply = Response(status=204)
-        reply.delete_cookie(COOKIE, httponly=True, samesite="Strict")
-        return reply
+    _add_sessions(routes, administrators, secure=secure)
 
     @routes.get("/api/admin/live")
     def live() -> Response:
@@ -352,6 +328,32 @@ def admin_blueprint(
         return envelope({"rows": [_act(row) for row in found], "next": following})
 
     return routes
+
+
+def _add_sessions(routes: Blueprint, administrators: Administrators, *, secure: bool) -> None:
+    @routes.post("/api/admin/session")
+    def sign_in() -> Response:
+        session = administrators.open_session(body(Token, max_bytes=MAX_BODY).token)
+        reply = envelope(_session(session))
+        reply.set_cookie(
+            COOKIE,
+            session.cookie,
+            max_age=int(LIFE_SECONDS),
+            secure=secure or request.is_secure,
+            httponly=True,
+            samesite="Strict",
+        )
+        return reply
+
+    @routes.get("/api/admin/session")
+    def signed_in() -> Response:
+        return envelope(_session(administrators.session()))
+
+    @routes.delete("/api/admin/session")
+    def sign_out() -> Response:
+        reply = Response(status=204)
+        reply.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+        return reply
 
 
 def _session(session: Session) -> dict[str, Any]:
