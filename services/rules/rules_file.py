@@ -2,6 +2,9 @@
 
 A missing or broken file stops the start. Later it changes nothing: the last good rules stay in force, and the problem
 is in the log, in `wechatlaibao_rules_broken`, in /health and in the doctor's report until the file can be read again.
+
+A changed file is read once two looks have found it the same: an editor that writes in place empties it first, and the
+rules of half a file, or of none, would be in force for a moment.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Seconds between two looks at the files: a change is in force within five seconds on every replica.
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 STOP_SECONDS = 1.0
 #: Bytes of a file of rules at most.
 MOST_BYTES = 4 * 1024 * 1024
@@ -41,7 +44,8 @@ class RulesFile(Generic[T]):
         self._parse = parse
         #: Why the file cannot be read now; "" if it can.
         self.problem = ""
-        self._seen = self._state()
+        #: The file's state when it was read, and that of the look before.
+        self._read_at = self._last = self._state()
         try:
             self.rules = self._read()
         except ValueError as exc:
@@ -53,11 +57,11 @@ class RulesFile(Generic[T]):
         return self._path.name
 
     def look(self) -> None:
-        """Read the file again if it has changed."""
-        state = self._state()
-        if state == self._seen:
+        """Read the file again if it has changed, and not since the last look."""
+        before, self._last = self._last, self._state()
+        if self._last == self._read_at or self._last != before:
             return
-        self._seen = state
+        self._read_at = self._last
         try:
             self.rules = self._read()
         except ValueError as exc:

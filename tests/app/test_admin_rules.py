@@ -23,6 +23,7 @@ from services.rules.rules_file import RulesFiles
 from services.rules.words import WordRules
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import SqlSumsStore
+from tests.support.rules import reread
 from tests.support.schema import migrated
 from tests.support.usage import AT, entry
 
@@ -86,7 +87,7 @@ def test_a_viewer_sees_the_state_of_each_file(company: Company) -> None:
     assert company.sends("GET", "rules", "viewer") == (200, {"files": [good]})
 
     company.file.write_text("- {allow: true}\n- {allow: perhaps}\n", "utf-8")
-    company.files.look()
+    reread(company.files)
 
     (broken,) = company.sends("GET", "rules", "viewer")[1]["files"]
     assert (broken["in_force"], broken["cause"].startswith("in rule 2 allow: ")) == (False, True)

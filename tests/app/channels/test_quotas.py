@@ -17,8 +17,8 @@ from demo.mocks.dify.server import MockDify
 from services.identity.callers import Callers
 from services.models import Question
 from tests.support.openai_program import OpenAIProgram, user
-from tests.support.quotas import noon_zone
 from tests.support.replicas import AppServer, dify_settings, settings_for
+from tests.support.rules import noon_zone, reread
 from tests.support.servers.processes import wait_until
 from tools import doctor, quota
 
@@ -134,7 +134,7 @@ def test_a_chat_client_reads_the_sentence(app_server: AppServer) -> None:
 def test_a_broken_file_is_reported(app_server: AppServer, rules: Path, load: Callable[[], Settings]) -> None:
     """By /health while the last good rules stay in force, and by the doctor."""
     rules.write_text("- {questions: 5}", "utf-8")
-    app_server.container.rules.look()
+    reread(app_server.container.rules)
 
     health = requests.get(f"{app_server.url}/health", timeout=30.0).json()
     assert "QUOTAS_FILE: expected in rule 1 questions" in health["dependencies"]["rules"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.feedback.records import Rating
+from tests.support.rules import reread
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
 
@@ -64,11 +65,11 @@ def test_the_rule_decides(desk: Desk, provider: SlowProvider, asker: dict[str, s
 def test_a_change_is_in_force_without_a_restart(desk: Desk, access: Path) -> None:
     """A broken change alters nothing."""
     access.write_text("- {allow", "utf-8")
-    desk.container.rules.look()
+    reread(desk.container.rules)
     assert desk.sees_end(desk.asks().stream_id).text == "答：年假?"
 
     access.write_text("- {allow: false, say: 今天休息}", "utf-8")
-    desk.container.rules.look()
+    reread(desk.container.rules)
     assert desk.sees_end(desk.asks(msgid="m2").stream_id).note == "今天休息"
 
 
@@ -79,7 +80,7 @@ def test_withdrawn_access_lets_a_begun_answer_end(desk: Desk, provider: SlowProv
     wait_until(lambda: len(provider.asked) == 1)
 
     access.write_text("- {allow: false}", "utf-8")
-    desk.container.rules.look()
+    reread(desk.container.rules)
     provider.go_on.set()
     ended = desk.sees_end(begun)
     refused = desk.sees_end(desk.asks(msgid="m2").stream_id)

@@ -56,7 +56,7 @@ from services.streams.answer_events import Asking, Resumed, Waiting, anew, diffe
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
 from services.usage.ended_store import EndedStore
-from tests.support.quotas import no_quotas
+from tests.support.rules import no_quotas
 from tests.support.servers.processes import FakeClock
 from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS

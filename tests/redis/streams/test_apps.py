@@ -26,6 +26,7 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
 from services.providers.base import BaseForms, BaseRAGProvider, Recovered
 from services.streams.records import Snapshot
 from services.streams.store import stream_keys
+from tests.support.rules import reread
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay
 from tests.support.streams.desk import Desk
@@ -139,7 +140,7 @@ class Company:
     def rules(self, text: str) -> None:
         self._rules.write_text(text, "utf-8")
         for desk in self.desks:
-            desk.container.rules.look()
+            reread(desk.container.rules)
 
     def asks(self, text: str, person: str = "lisi", *, at: Desk | None = None, **changes: Any) -> Snapshot:
         """Ask, and return the ended answer."""

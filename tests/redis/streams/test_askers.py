@@ -32,7 +32,7 @@ from services.streams.records import NewStream
 from services.streams.store import StreamStore
 from services.usage.ended_store import EndedStore
 from tests.redis.streams.test_answer import ScriptedProvider
-from tests.support.quotas import no_quotas
+from tests.support.rules import no_quotas
 from tests.support.streams.handlers import intake_without_files
 from tests.support.texts import KEYS
 from utils.deadline import Deadline

@@ -19,6 +19,7 @@ from services.errors import QuotaUsed
 from services.models import Question, Usage
 from services.rules.visitors import Visitor
 from services.usage.tables import DAILY
+from tests.support.rules import reread
 from tests.support.schema import migrated
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
@@ -151,7 +152,7 @@ def test_a_program_has_the_quota_of_its_key(desk: Desk, provider: SlowProvider) 
 def test_a_refused_stream_expires_with_the_quota(desk: Desk, rules: Path) -> None:
     """Then its client may ask again under the same id. Other people's refusals are repeated while streams live."""
     rules.write_text("- {total: true, questions: 0/minute}", "utf-8")
-    desk.container.rules.look()
+    reread(desk.container.rules)
     client = {"channel": "http", "principal": CALLER.principal}
 
     refused, repeated = desk.asks(**client), desk.asks()
@@ -212,7 +213,7 @@ def test_a_hundred_at_once_on_two_replicas_are_not_one_too_many(
 ) -> None:
     rules.write_text("- {total: true, questions: 30/day}\n- {department: x, questions: 1/day}", "utf-8")
     for desk in desks:
-        desk.container.rules.look()
+        reread(desk.container.rules)
 
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda at: asks(desks[at % 2], f"m{at}", principal=f"p{at}"), range(100)))
@@ -243,7 +244,7 @@ def test_a_stream_of_an_earlier_period_is_settled_there(desk: Desk, provider: Sl
 def test_a_new_owner_takes_what_its_stream_may_lack(desk: Desk, rules: Path) -> None:
     """The first one was lost before it knew whether there was room."""
     rules.write_text("- {total: true, questions: 1/day}", "utf-8")
-    desk.container.rules.look()
+    reread(desk.container.rules)
     quota, lisi = desk.container.answerer.quotas, Visitor("default", "wecom", "lisi")
     taken = quota.opening(lisi, "s1", departments_known=True).field
 

@@ -30,7 +30,7 @@ from tests.scenarios.chaos.channels import (
     userid,
 )
 from tests.scenarios.chaos.world import KEY, USERS, World
-from tests.support.quotas import noon_zone
+from tests.support.rules import noon_zone
 from tests.support.sockets.event_reader import events
 from utils.stream_utils import render_frame
 

@@ -14,8 +14,8 @@ import requests
 from config.settings import load_settings
 from demo.mocks.dify.server import MockDify
 from services.usage.tables import DAILY
-from tests.support.quotas import noon_zone
 from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
+from tests.support.rules import noon_zone
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.usage import rows
 from tools import quota

@@ -13,6 +13,7 @@ from services.rules import rules_file
 from services.rules.access import AccessRules
 from services.rules.rules_file import RulesFile, RulesFiles
 from services.rules.visitors import Visitor
+from tests.support.rules import reread
 
 
 def parsed(text: str) -> int:
@@ -57,17 +58,30 @@ def test_a_change_is_read_and_a_broken_one_is_not(path: Path) -> None:
     assert files.open("N_FILE", None, parsed) is None
 
     path.write_text("22", "utf-8")
-    file.look()
+    reread(file)
     assert (file.rules, files.problems) == (22, [])
     path.write_text("two", "utf-8")
-    file.look()
+    reread(file)
     assert (file.rules, files.problems, broken()) == (22, ["N_FILE: expected a number"], 1.0)
     path.unlink()
-    file.look()
+    reread(file)
     assert (file.rules, broken()) == (22, 1.0)
     path.write_text("4", "utf-8")
-    file.look()
+    reread(file)
     assert (file.rules, files.problems, broken()) == (4, [], 0.0)
+
+
+def test_a_file_that_is_being_written_is_not_read(path: Path) -> None:
+    """An editor that writes in place empties it first: the rules of half a file must never be in force."""
+    file = RulesFile("N_FILE", str(path), parsed)
+
+    for written in ("2", "23", "234"):
+        path.write_text(written, "utf-8")
+        file.look()
+        assert (file.rules, file.problem) == (1, "")
+    file.look()
+
+    assert file.rules == 234
 
 
 def test_an_exchanged_file_is_read(path: Path, tmp_path: Path) -> None:
@@ -79,7 +93,7 @@ def test_an_exchanged_file_is_read(path: Path, tmp_path: Path) -> None:
     os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
 
     other.replace(path)
-    file.look()
+    reread(file)
 
     assert file.rules == 7
 
@@ -99,7 +113,7 @@ def test_a_file_that_is_nested_too_deep_is_broken(path: Path) -> None:
     assert file
 
     path.write_text("- " + "[" * 20_000, "utf-8")
-    files.look()
+    reread(files)
 
     assert files.problems == ["N_FILE: expected a file that is nested less deeply"]
     file.rules.check(Visitor("default", "wecom"))
