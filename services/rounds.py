@@ -37,9 +37,11 @@ class Rounds:
         self._stopping.set()
         self._woken.set()
 
-    def join(self, seconds: float) -> None:
+    def join(self, seconds: float) -> bool:
+        """Wait for the end of the thread; return whether it has ended."""
         if self._thread.is_alive():
             self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

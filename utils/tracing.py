@@ -4,8 +4,7 @@
         …          # lines that this thread (under gevent: this greenlet) logs here have the ids
 
 https://www.w3.org/TR/trace-context/ describes `traceparent`. A question that comes without one begins a trace whose ids
-follow from its stream's id, and so do the ids of all its spans: every replica that works on the answer knows them, and
-nothing is stored for them.
+follow from its stream's id, and so do the ids of all its spans: every replica that works on the answer knows them.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ PAUSE, LONGEST_PAUSE, REQUEST_SECONDS = 1.0, 30.0, 5.0
 STOP_SECONDS = 3.0
 #: Replies after which the same spans may be sent again, as OTLP names them; 0 is no reply.
 MAY_PASS = (0, 429, 502, 503, 504)
+#: OTLP's integers have 64 bits.
+MOST_INTEGER = 2**63 - 1
 #: The path of Langfuse's OTLP endpoint, and of its scores below the same root.
 LANGFUSE, SCORES = "/api/public/otel", "/api/public/scores"
 
@@ -85,10 +87,10 @@ class SpanExporter:
         self._rounds.start()
 
     def close(self) -> None:
-        """End the thread, and try once more to send what waits."""
+        """End the thread, and try once more to send what waits, unless the thread waits for a reply."""
         self._rounds.stop()
-        self._rounds.join(STOP_SECONDS)
-        self.work(seconds=STOP_SECONDS)
+        if self._rounds.join(STOP_SECONDS):
+            self.work(seconds=STOP_SECONDS)
         if self._waiting:
             metrics.SPANS.labels("dropped").inc(len(self._waiting))
         self._http.close()
@@ -177,7 +179,7 @@ def _written(span: Span) -> SpanMessage:
         trace_id=trace_id,
         span_id=bytes.fromhex(span.span_id),
         parent_span_id=bytes.fromhex(span.parent_id),
-        name=span.name,
+        name=_sendable(span.name),
         kind=KINDS[span.kind],
         start_time_unix_nano=span.start,
         end_time_unix_nano=span.end,
@@ -194,5 +196,10 @@ def _attributes(attributes: Mapping[str, str | int | float]) -> list[KeyValue]:
 
 def _value(value: str | int | float) -> AnyValue:
     if isinstance(value, str):
-        return AnyValue(string_value=value)
-    return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)
+        return AnyValue(string_value=_sendable(value))
+    return AnyValue(int_value=min(value, MOST_INTEGER)) if isinstance(value, int) else AnyValue(double_value=value)
+
+
+def _sendable(text: str) -> str:
+    """Return a text that protobuf takes: clients and providers may send halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()

@@ -84,8 +84,10 @@ class AnswerTrace:
         usage = Usage() if outcome in LEAVING else usage
         if self._asked:
             self._end_asking(error, usage)
+            # Costs are on one span only.
+            usage = Usage()
         if self._attempt:
-            self._end_takeover(outcome, error, Usage() if self._asked else usage)
+            self._end_takeover(outcome, error, usage)
         if outcome in LEAVING:
             return
         field = self._stream.field

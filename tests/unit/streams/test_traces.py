@@ -130,6 +130,16 @@ def test_a_takeover_is_linked_to_the_request_it_goes_on_with() -> None:
     assert takeover.attributes["wechatlaibao.former_owner"] == "replica:1"
 
 
+def test_costs_are_on_one_span_although_the_next_owner_asks_again() -> None:
+    """The new request has them, and not the takeover around it."""
+    other = Recorded(attempt=Attempt(1, ProviderIds("c1"), "", owner="replica:1"))
+    for event in (Identity("none"), Resumed("lost", "gone"), Asking(2, "gone", "dify"), Delta("答"), Complete()):
+        other.trace.saw(event)
+    other.trace.ended("completed", Usage(3, 1, 2))
+
+    assert [span.name for span in other.spans if "gen_ai.usage.input_tokens" in span.attributes] == ["chat dify"]
+
+
 def test_a_late_message_is_a_span() -> None:
     recorded = Recorded()
     recorded.trace.delivered("sent", 1)
@@ -164,6 +174,19 @@ def test_many_spans_go_in_several_requests(collector: Collector) -> None:
 
     assert (len(collector.spans), len(collector.headers)) == (AT_ONCE + 1, 2)
     assert counted("exported") - before == AT_ONCE + 1
+
+
+def test_a_span_that_protobuf_does_not_take_as_it_is_stops_no_other(collector: Collector) -> None:
+    """Half a surrogate pair in a model's name, and a count beyond 64 bits: both come from outside."""
+    exports = exporter(collector)
+    odd = {"gen_ai.request.model": "m\ud800", "gen_ai.usage.input_tokens": 2**70}
+    exports.add(Span("chat m\ud800", "0" * 31 + "1", "1" * 16, "", 1, 2, attributes=odd))
+    exports.add(spans(1)[0])
+
+    exports.work()
+
+    assert [span.name for span in collector.spans] == ["chat m?", "s"]
+    assert collector.spans[0].attributes["gen_ai.usage.input_tokens"] == 2**63 - 1
 
 
 def test_a_full_queue_drops_and_counts(collector: Collector) -> None:
