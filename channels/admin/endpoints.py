@@ -303,30 +303,8 @@ def admin_blueprint(
             raise RestError(404, reason="stream_unknown")
         return envelope({"stream_id": stream_id, "was": was})
 
-    @routes.post("/api/admin/alerts/test")
-    def alert() -> Response:
-        who = administrators.check("operator")
-        if test_alert is None:
-            raise RestError(404)
-        administrators.record(who, "alert.test", "ALERT_WEBHOOK")
-        try:
-            test_alert(who.name)
-        except ProviderError as exc:
-            log.warning("test alert not posted", extra={"cause": str(exc)})
-            raise RestError(502) from exc
-        return envelope({"posted": True})
-
-    @routes.get("/api/admin/audit")
-    def acts() -> Response:
-        administrators.check("admin")
-        asked = params(AuditAsked)
-        if audit is None:
-            raise RestError(404)
-        chosen = AuditFilter(asked.since, asked.until, asked.name, asked.action, asked.object)
-        found = audit.audit_page(chosen, asked.cursor, asked.limit)
-        following = found[-1].id if len(found) == asked.limit else None
-        return envelope({"rows": [_act(row) for row in found], "next": following})
-
+    _add_test_alert(routes, administrators, test_alert)
+    _add_audit(routes, administrators, audit)
     return routes
 
 
@@ -354,6 +332,36 @@ def _add_sessions(routes: Blueprint, administrators: Administrators, *, secure: 
         reply = Response(status=204)
         reply.delete_cookie(COOKIE, httponly=True, samesite="Strict")
         return reply
+
+
+def _add_test_alert(
+    routes: Blueprint, administrators: Administrators, test_alert: Callable[[str], None] | None
+) -> None:
+    @routes.post("/api/admin/alerts/test")
+    def alert() -> Response:
+        who = administrators.check("operator")
+        if test_alert is None:
+            raise RestError(404)
+        administrators.record(who, "alert.test", "ALERT_WEBHOOK")
+        try:
+            test_alert(who.name)
+        except ProviderError as exc:
+            log.warning("test alert not posted", extra={"cause": str(exc)})
+            raise RestError(502) from exc
+        return envelope({"posted": True})
+
+
+def _add_audit(routes: Blueprint, administrators: Administrators, audit: Audit | None) -> None:
+    @routes.get("/api/admin/audit")
+    def acts() -> Response:
+        administrators.check("admin")
+        asked = params(AuditAsked)
+        if audit is None:
+            raise RestError(404)
+        chosen = AuditFilter(asked.since, asked.until, asked.name, asked.action, asked.object)
+        found = audit.audit_page(chosen, asked.cursor, asked.limit)
+        following = found[-1].id if len(found) == asked.limit else None
+        return envelope({"rows": [_act(row) for row in found], "next": following})
 
 
 def _session(session: Session) -> dict[str, Any]:

@@ -181,12 +181,8 @@ def ratings_blueprint(
         return log
 
     def found(asked: GapsAsked) -> tuple[datetime, int, list[dict[str, Any]]]:
-        """Return since when, how many questions were looked through, and the groups."""
         since = asked.since or clock() - timedelta(days=DAYS)
-        chosen = LogFilter(since, asked.until, asked.bot, asked.channel, department=asked.department)
-        rows = list(islice(in_turns(opened().rows(chosen, after=None)), MOST_LOOKED))
-        made = groups(list(in_turns(found_gaps(in_turns(reversed(rows)), REFUSALS))))
-        return since, len(rows), [group.documented(zone) for group in made[:MOST_GROUPS]]
+        return since, *_unanswered(opened(), asked, since, zone)
 
     def recorded(action: str) -> None:
         """Write into the audit what an admin is about to see; the filter may have people's names."""
@@ -215,6 +211,16 @@ def ratings_blueprint(
         shown = (_shown(*each, zone, with_words=True) for each in given)
         return csv_reply(_once(row for row in shown if row["question"]), RATED_COLUMNS, name="feedback.csv")
 
+    _add_unanswered(routes, administrators, recorded, found)
+    return routes
+
+
+def _add_unanswered(
+    routes: Blueprint,
+    administrators: Administrators,
+    recorded: Callable[[str], None],
+    found: Callable[[GapsAsked], tuple[datetime, int, list[dict[str, Any]]]],
+) -> None:
     @routes.get("/api/admin/unanswered")
     def unanswered() -> Response:
         administrators.check("admin")
@@ -231,7 +237,13 @@ def ratings_blueprint(
         rows = [{**group, "question": group["examples"][0]} for group in found(asked)[2]]
         return csv_reply(rows, GAP_COLUMNS, name="unanswered.csv")
 
-    return routes
+
+def _unanswered(log: RatedLog, asked: GapsAsked, since: datetime, zone: ZoneInfo) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many questions were looked through, and the groups of those without a good answer."""
+    chosen = LogFilter(since, asked.until, asked.bot, asked.channel, department=asked.department)
+    rows = list(islice(in_turns(log.rows(chosen, after=None)), MOST_LOOKED))
+    made = groups(list(in_turns(found_gaps(in_turns(reversed(rows)), REFUSALS))))
+    return len(rows), [group.documented(zone) for group in made[:MOST_GROUPS]]
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:

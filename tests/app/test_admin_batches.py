@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
-from flask import Flask
 
 from channels.admin.batches import Batches, Manager, batches_blueprint
-from channels.web.errors import register_rest_errors
-from channels.web.guarded import Administrators
-from config.texts import Texts
-from services.admin.sql_store import Act
-from services.admin.tokens import ROLES, AdminTokens, GivenToken
 from services.batches.records import Task
 from services.batches.store import SqlBatchStore
-from services.identity.guesses import Guesses
+from tests.support.admins import AdminApi
 from tests.support.schema import migrated
 
 BOSS = "key:fingerprint"
@@ -35,23 +29,12 @@ class StoreManager:
         return self._store.cancel(task_id, owner)[0]
 
 
-class Company:
+class Company(AdminApi):
     """Two tasks of two callers in an SQLite file, and administrators of each role."""
 
     def __init__(self, store: SqlBatchStore | None) -> None:
-        self.acts: list[Act] = []
-        tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
         batches = Batches(cast(Manager, StoreManager(store)), store) if store else None
-        app = Flask("admin")
-        app.register_blueprint(batches_blueprint(Administrators(tokens, Guesses(), None, self.acts.append), batches))
-        register_rest_errors(app, Texts(), {})
-        self._client = app.test_client()
-
-    def sends(self, method: str, path: str, role: str) -> tuple[int, Any]:
-        """Return the status and the data of an address below /api/admin/."""
-        headers = {"Authorization": f"Bearer fake-token-of-{role}"}
-        reply = self._client.open(f"/api/admin/{path}", method=method, headers=headers)
-        return reply.status_code, reply.get_json()["data"]
+        super().__init__(lambda administrators: batches_blueprint(administrators, batches))
 
 
 @pytest.fixture

@@ -10,31 +10,23 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from flask import Flask
-from werkzeug.test import TestResponse
 
 from channels.admin.feedback import ratings_blueprint
-from channels.web.errors import register_rest_errors
-from channels.web.guarded import Administrators
-from config.texts import Texts
-from services.admin.sql_store import Act
-from services.admin.tokens import ROLES, AdminTokens, GivenToken
 from services.feedback.records import RatedAnswer, Rating
 from services.feedback.sql_store import SqlFeedbackStore
-from services.identity.guesses import Guesses
 from services.usage.log_store import SqlLogStore
 from services.usage.sql_store import SqlUsageStore
+from tests.support.admins import AdminApi
 from tests.support.schema import migrated
 from tests.support.usage import AT, entry
 
 QUESTIONS = ("年假几天？", "班车几点？", "班车几点开？", "年假几天？")
 
 
-class Company:
+class Company(AdminApi):
     """Four questions in an SQLite file, three of them rated by two persons, and administrators of each role."""
 
     def __init__(self, folder: Path, closes: ExitStack, *, sql: bool = True) -> None:
-        self.acts: list[Act] = []
         log = None
         if sql:
             url = migrated(f"sqlite:///{folder}/feedback.db")
@@ -51,14 +43,8 @@ class Company:
             self._rate(ratings, "s1", "q", "like")
             # Of a question that the log does not have any more.
             self._rate(ratings, "s9", "p", "like")
-        tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
-        administrators = Administrators(tokens, Guesses(), None, self.acts.append)
-        app = Flask("admin")
-        app.register_blueprint(
-            ratings_blueprint(administrators, log, ZoneInfo("Asia/Shanghai"), clock=lambda: AT + timedelta(days=1))
-        )
-        register_rest_errors(app, Texts(), {})
-        self._client = app.test_client()
+        zone, clock = ZoneInfo("Asia/Shanghai"), lambda: AT + timedelta(days=1)
+        super().__init__(lambda administrators: ratings_blueprint(administrators, log, zone, clock=clock))
 
     @staticmethod
     def _rate(store: SqlFeedbackStore, stream_id: str, person: str, kind: Any) -> None:
@@ -66,14 +52,6 @@ class Company:
         # All in one second, so that a page's end has to tell them apart.
         reasons, comment = ((3,), "不对") if kind == "dislike" else ((), "")
         store.save(stream_id, answer, [(person, 1, Rating(kind, comment, reasons, int(AT.timestamp())))])
-
-    def sends(self, path: str, role: str = "viewer") -> TestResponse:
-        return self._client.get(f"/api/admin/{path}", headers={"Authorization": f"Bearer fake-token-of-{role}"})
-
-    def gets(self, path: str, role: str = "viewer") -> tuple[int, Any]:
-        """Return the status and the data of an address below /api/admin/."""
-        reply = self.sends(path, role)
-        return reply.status_code, reply.get_json()["data"]
 
 
 @pytest.fixture
@@ -131,9 +109,9 @@ def test_words_of_ratings_are_for_the_role_admin_and_audited(company: Company) -
 
 def test_rated_questions_are_a_file_for_a_batch(company: Company) -> None:
     """Each question once, with the answer beside it; a rating without a question is left out."""
-    assert company.sends("feedback/export", "operator").status_code == 403
+    assert company.asks("GET", "feedback/export", "operator").status_code == 403
 
-    lines = company.sends("feedback/export", "admin").get_data(as_text=True).splitlines()
+    lines = company.asks("GET", "feedback/export", "admin").get_data(as_text=True).splitlines()
 
     assert lines[0].startswith('\ufeff"question","answer","rating","reasons","comment","rated_at"')
     assert [line.split(",")[0] for line in lines[1:]] == ['"年假几天？"', '"班车几点？"']
@@ -149,7 +127,7 @@ def test_unanswered_questions_are_grouped_for_the_role_admin(company: Company) -
     assert (data["read"], len(data["groups"])) == (4, 2)
     assert {group["count"] for group in data["groups"]} == {2}
     assert data["groups"][0]["reasons"]["refused"] == 2
-    lines = company.sends("unanswered/export", "admin").get_data(as_text=True).splitlines()
+    lines = company.asks("GET", "unanswered/export", "admin").get_data(as_text=True).splitlines()
     assert [line.split(",")[0] for line in lines] == ['\ufeff"question"', '"年假几天？"', '"班车几点？"']
     assert [act.action for act in company.acts] == ["questions.read", "questions.export"]
     since = (AT + timedelta(hours=2)).isoformat().replace("+", "%2B")

@@ -8,37 +8,28 @@ from contextlib import ExitStack
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pytest
-from flask import Flask
-from werkzeug.test import TestResponse
 
 from channels.admin.reports import Reports, reports_blueprint
-from channels.web.errors import register_rest_errors
-from channels.web.guarded import Administrators
-from config.texts import Texts
-from services.admin.sql_store import Act
-from services.admin.tokens import ROLES, AdminTokens, GivenToken
 from services.errors import StoreUnavailable
-from services.identity.guesses import Guesses
 from services.streams.records import Chunk
 from services.usage.log_store import NAMES, SqlLogStore
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import SqlSumsStore
+from tests.support.admins import AdminApi
 from tests.support.schema import migrated
 from tests.support.usage import AT, DAY, entry
 
 WORDS = {"question": "年假几天？", "answer": "五天", "has_words": 1}
 
 
-class Company:
+class Company(AdminApi):
     """Five questions of two persons in an SQLite file, and administrators of each role."""
 
     def __init__(self, folder: Path, closes: ExitStack, *, sql: bool = True) -> None:
-        self.acts: list[Act] = []
         #: The streams in Redis, and whether it is away.
         self.streams: dict[str, tuple[dict[str, str], list[Chunk]]] = {}
         self.is_away = False
@@ -54,27 +45,14 @@ class Company:
             ]
             failed = entry("s4", time=AT + timedelta(hours=1), outcome="provider_timeout", tokens=None, price=None)
             store.save([*asked, failed], log=True)
-        tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
-        administrators = Administrators(tokens, Guesses(), None, self.acts.append)
-        app = Flask("admin")
-        app.register_blueprint(reports_blueprint(Reports(administrators, log, sums, self, ZoneInfo("Asia/Shanghai"))))
-        register_rest_errors(app, Texts(), {})
-        self._client = app.test_client()
+        zone = ZoneInfo("Asia/Shanghai")
+        super().__init__(lambda administrators: reports_blueprint(Reports(administrators, log, sums, self, zone)))
 
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
         """Return a stream as `StreamStore` does."""
         if self.is_away:
             raise StoreUnavailable("Redis")
         return self.streams.get(stream_id, ({}, []))
-
-    def gets(self, path: str, role: str = "viewer") -> tuple[int, Any]:
-        """Return the status and the data of an address below /api/admin/."""
-        reply = self.sends("GET", path, role)
-        return reply.status_code, reply.get_json()["data"]
-
-    def sends(self, method: str, path: str, role: str = "viewer", **sent: Any) -> TestResponse:
-        headers = {"Authorization": f"Bearer fake-token-of-{role}"}
-        return self._client.open(f"/api/admin/{path}", method=method, headers=headers, **sent)
 
 
 @pytest.fixture
@@ -191,7 +169,7 @@ def test_usage_is_limited_to_the_largest_or_the_last_sums(company: Company) -> N
 )
 def test_a_chart_draws_the_sums(company: Company, query: str, columns: int, words: list[str]) -> None:
     """As SVG: a bar for each day of the span, also for those without questions, or for each name."""
-    reply = company.sends("GET", f"usage/chart?{query}")
+    reply = company.asks("GET", f"usage/chart?{query}")
 
     drawn = reply.get_data(as_text=True)
     assert (reply.status_code, reply.mimetype) == (200, "image/svg+xml")
@@ -202,10 +180,10 @@ def test_a_chart_draws_the_sums(company: Company, query: str, columns: int, word
 def test_the_usage_as_a_file_is_for_the_role_admin_and_audited(company: Company) -> None:
     """Its columns are those of the tool; the audit has the filter, before the first row is sent."""
     query = f"by=person&since={DAY}&until={DAY}"
-    assert company.sends("GET", f"usage/export?{query}", "operator").status_code == 403
+    assert company.asks("GET", f"usage/export?{query}", "operator").status_code == 403
     assert company.acts == []
 
-    reply = company.sends("GET", f"usage/export?{query}", "admin")
+    reply = company.asks("GET", f"usage/export?{query}", "admin")
 
     head, *lines = reply.get_data(as_text=True).splitlines()
     assert head.startswith('\ufeff"person","questions","answers","failures","cancelled","tokens","price","currency"')
@@ -263,11 +241,11 @@ def test_a_running_question_has_a_story_without_the_log(company: Company) -> Non
 
 def test_the_log_as_a_file_is_for_the_role_admin_and_audited(company: Company) -> None:
     """Oldest first; words come only if they are asked for."""
-    assert company.sends("GET", "questions/export", "operator").status_code == 403
+    assert company.asks("GET", "questions/export", "operator").status_code == 403
     assert company.acts == []
 
-    plain = company.sends("GET", "questions/export?person=wang", "admin").get_data(as_text=True)
-    full = company.sends("GET", "questions/export?person=wang&with_words=true", "admin").get_data(as_text=True)
+    plain = company.asks("GET", "questions/export?person=wang", "admin").get_data(as_text=True)
+    full = company.asks("GET", "questions/export?person=wang&with_words=true", "admin").get_data(as_text=True)
 
     assert plain.splitlines()[0] == "\ufeff" + ",".join(f'"{name}"' for name in NAMES)
     assert [line.split(",")[0] for line in plain.splitlines()[1:]] == ['"s0"', '"s2"']

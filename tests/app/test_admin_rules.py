@@ -9,26 +9,22 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from flask import Flask
 
 from channels.admin.rules import RulesParts, rules_blueprint
-from channels.web.errors import register_rest_errors
-from channels.web.guarded import Administrators
-from config.texts import Texts
-from services.admin.tokens import ROLES, AdminTokens, GivenToken
-from services.identity.guesses import Guesses
+from services.admin.tokens import ROLES
 from services.rules.access import AccessRules
 from services.rules.quotas import QuotaRules
 from services.rules.rules_file import RulesFiles
 from services.rules.words import WordRules
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import SqlSumsStore
+from tests.support.admins import AdminApi
 from tests.support.rules import reread
 from tests.support.schema import migrated
 from tests.support.usage import AT, entry
 
 
-class Company:
+class Company(AdminApi):
     """Two people who have asked, an access file for them, and administrators of each role."""
 
     def __init__(self, folder: Path, closes: ExitStack, *, sql: bool = True) -> None:
@@ -44,23 +40,13 @@ class Company:
                 closes.callback(each.close)
             asked = [("s1", "wang", "研发部"), ("s2", "wang", "研发部"), ("s3", "li", "外包"), ("s4", "", "")]
             store.save([entry(name, person=who, department=where) for name, who, where in asked], log=False)
-        tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
         parsers: dict[str, Callable[[str], Any]] = {
             "ACCESS_FILE": AccessRules.parse,
             "QUOTAS_FILE": QuotaRules.parse,
             "WORDS_FILE": WordRules.parse,
         }
         parts = RulesParts(lambda: self.files.files, parsers, sums, ZoneInfo("Asia/Shanghai"))
-        app = Flask("admin")
-        app.register_blueprint(rules_blueprint(Administrators(tokens, Guesses(), None), parts, clock=lambda: AT))
-        register_rest_errors(app, Texts(), {})
-        self._client = app.test_client()
-
-    def sends(self, method: str, path: str, role: str, sent: Any = None) -> tuple[int, Any]:
-        """Return the status and the data of an address below /api/admin/."""
-        headers = {"Authorization": f"Bearer fake-token-of-{role}"}
-        reply = self._client.open(f"/api/admin/{path}", method=method, headers=headers, json=sent)
-        return reply.status_code, reply.get_json()["data"]
+        super().__init__(lambda administrators: rules_blueprint(administrators, parts, clock=lambda: AT))
 
     def checks(self, setting: str, text: str, sample: str = "") -> Any:
         """Check a text as an admin."""

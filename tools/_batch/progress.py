@@ -39,7 +39,7 @@ class Lines:
         self._page.line(words)
 
 
-class Bar(Lines):
+class ProgressBar(Lines):
     """Show a progress bar with counts, rate and remaining time."""
 
     def __init__(self, page: Printer, progress: Progress) -> None:
@@ -66,7 +66,7 @@ def view_on(out: TextIO, key: str) -> Iterator[Lines]:
     console = Console(file=out, markup=False, highlight=False, emoji=False)
     status, words = (TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("status", "words"))
     with Progress(status, BarColumn(), words, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
-        yield Bar(Printer(lambda text: console.print(text, end="", soft_wrap=True), key=key), bar)
+        yield ProgressBar(Printer(lambda text: console.print(text, end="", soft_wrap=True), key=key), bar)
 
 
 def sentence(task: TaskJson) -> str:

@@ -77,14 +77,7 @@ const feedback = (() => {
     drawGaps();
   }
 
-  async function act(work) {
-    try {
-      await work();
-      say("trouble");
-    } catch (failure) {
-      refused(failure);
-    }
-  }
+  const act = (work) => attempt(work, refused);
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();

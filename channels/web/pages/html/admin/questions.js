@@ -68,14 +68,7 @@ const questions = (() => {
     drawEnds();
   }
 
-  async function act(work) {
-    try {
-      await work();
-      say("trouble");
-    } catch (failure) {
-      refused(failure);
-    }
-  }
+  const act = (work) => attempt(work, refused);
 
   /** Return an item of the story: what happened, and how long after the question. */
   function stepOf({ event, time, seconds, detail, count }) {

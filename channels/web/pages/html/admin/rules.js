@@ -57,12 +57,7 @@ const rules = (() => {
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    try {
-      await check();
-      say("trouble");
-    } catch (failure) {
-      refused(failure);
-    }
+    await attempt(check, refused);
   });
   form.elements.setting.addEventListener("change", () => {
     checked = null;

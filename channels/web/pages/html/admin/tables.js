@@ -19,6 +19,16 @@ function put(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+/** Do what a person asked for; a failure is shown by `refused`, and a success ends what an earlier one said. */
+async function attempt(work, refused) {
+  try {
+    await work();
+    say("trouble");
+  } catch (failure) {
+    refused(failure);
+  }
+}
+
 /** Format a duration; null is unknown. */
 function duration(seconds) {
   if (seconds === null) return "–";

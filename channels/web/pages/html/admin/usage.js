@@ -72,14 +72,7 @@ const usage = (() => {
     draw();
   }
 
-  async function act(work) {
-    try {
-      await work();
-      say("trouble");
-    } catch (failure) {
-      refused(failure);
-    }
-  }
+  const act = (work) => attempt(work, refused);
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -12,13 +12,10 @@ const work = (() => {
     const made = labelled("button", "", key);
     made.type = "button";
     made.addEventListener("click", async () => {
-      try {
+      await attempt(async () => {
         await act();
         await look();
-        say("trouble");
-      } catch (failure) {
-        refused(failure);
-      }
+      }, refused);
     });
     return made;
   }
