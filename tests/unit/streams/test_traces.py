@@ -179,7 +179,7 @@ def test_many_spans_go_in_several_requests(collector: Collector) -> None:
 def test_a_span_that_protobuf_does_not_take_as_it_is_stops_no_other(collector: Collector) -> None:
     """Half a surrogate pair in a model's name, and a count beyond 64 bits: both come from outside."""
     exports = exporter(collector)
-    odd = {"gen_ai.request.model": "m\ud800", "gen_ai.usage.input_tokens": 2**70}
+    odd: dict[str, str | int | float] = {"gen_ai.request.model": "m\ud800", "gen_ai.usage.input_tokens": 2**70}
     exports.add(Span("chat m\ud800", "0" * 31 + "1", "1" * 16, "", 1, 2, attributes=odd))
     exports.add(spans(1)[0])
 
