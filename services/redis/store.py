@@ -101,13 +101,22 @@ class ScriptRunner:
         self._clock = clock
         self._outages: Outages = beside._outages if beside else Outages(clock)
 
-    def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
+    def run(
+        self,
+        calls: Sequence[Call],
+        *,
+        attempts: int = 2,
+        retry_seconds: float = SOCKET_TIMEOUT,
+        mistyped: bool = False,
+    ) -> list[Any]:
         """Return one reply per call; with `mistyped`, a WRONGTYPE error is returned instead of raised.
+
+        Further `attempts` begin within `retry_seconds`, which is longer for a caller that can wait for a crowded pool.
 
         Raises:
             StoreUnavailable: Redis is away, or returned an error. Some calls may have been carried out.
         """
-        replies = self._attempt(calls, attempts)
+        replies = self._attempt(calls, attempts, retry_seconds)
         errors = self._note(replies, mistyped=mistyped)
         if error := next(filter(None, errors), None):
             raise error
@@ -116,7 +125,7 @@ class ScriptRunner:
     def run_each(self, calls: Sequence[Call], *, attempts: int = 1, retry_seconds: float = SOCKET_TIMEOUT) -> list[Any]:
         """Return each call's reply or its own `StoreUnavailable`: no call fails because of another.
 
-        Further `attempts` begin within `retry_seconds`, which is longer for a caller that can wait for a crowded pool.
+        `attempts` and `retry_seconds` are those of `run`.
 
         Raises:
             StoreUnavailable: no node replied. Some calls may have been carried out.
@@ -167,7 +176,7 @@ class ScriptRunner:
             raise error
         return replies.values
 
-    def _attempt(self, calls: Sequence[Call], attempts: int, retry_seconds: float = SOCKET_TIMEOUT) -> Replies:
+    def _attempt(self, calls: Sequence[Call], attempts: int, retry_seconds: float) -> Replies:
         """Send the calls; retry those whose connection broke, up to `attempts` and for `retry_seconds`.
 
         Those without a reply are sent again only where as much time is left as an exchange may take.

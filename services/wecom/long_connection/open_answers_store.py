@@ -20,6 +20,9 @@ from services.wecom.long_connection.lease_store import bot_key, lease_key
 
 #: The most open answers of one bot; a further message is answered with an error sentence.
 MOST_OPEN = 5000
+#: Seconds for attempts to record a message's answer, before its stream is opened: a burst of messages, or a start of
+#: workers beside them, may keep all connections to Redis in use for a second and more.
+ADD_SECONDS = 2.0
 
 Finish = Literal["", "sent", "done", "refused"]
 
@@ -56,7 +59,7 @@ class OpenAnswersStore:
         """Record an open answer; return False if `MOST_OPEN` are open. An existing record is not changed."""
         keys = (_open_key(bot), _answer_key(bot, stream_id))
         call = Call(script("answer_add"), keys, (self._now, stream_id, target, self._ttl, MOST_OPEN))
-        return bool(self._runner.run([call], attempts=3)[0])
+        return bool(self._runner.run([call], attempts=6, retry_seconds=ADD_SECONDS)[0])
 
     def open(self, bot: str, fence: int) -> tuple[list[str], int]:
         """Return the streams whose answers are open, the oldest first, and how many expired unsent.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
+from services.redis.client import PoolCrowded
 from services.redis.store import ScriptRunner
 from services.wecom.long_connection.lease_store import LeaseStore
 from services.wecom.long_connection.open_answers_store import MOST_OPEN, FenceRefused, OpenAnswer, OpenAnswersStore
+from tests.support.servers.processes import FakeClock
 
 BOT, TTL = "hr", 1800.0
 NEW = OpenAnswer(BOT, "s1", "sealed")
@@ -91,6 +95,26 @@ def test_records_expire(store: OpenAnswersStore, runner: ScriptRunner, redis_cli
     assert later.open(BOT, fence) == ([], 1)
     assert later.open(BOT, fence) == ([], 0)
     assert not redis_client.exists(record)
+
+
+def test_a_message_waits_for_a_crowded_pool(
+    store: OpenAnswersStore, runner: ScriptRunner, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three waits of half a second found no free connection, while other workers started beside this one."""
+    exchange, crowded = runner._target.exchange, [0.5, 0.5, 0.5]
+
+    def exchanged(calls: Any) -> Any:
+        replies = exchange(calls)
+        if crowded:
+            clock.advance(crowded.pop())
+            replies.values[0] = PoolCrowded("all connections to redis are in use")
+        return replies
+
+    monkeypatch.setattr(runner, "_clock", clock)
+    monkeypatch.setattr(runner._target, "exchange", exchanged)
+
+    assert store.add(BOT, "s1", "sealed")
+    assert crowded == []
 
 
 def test_open_answers_are_bounded(store: OpenAnswersStore, redis_client: redis.Redis, fence: int) -> None:
