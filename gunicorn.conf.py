@@ -14,7 +14,7 @@ from gunicorn.workers.base import Worker  # noqa: E402
 
 from config.addresses import bracketed  # noqa: E402
 from config.errors import SettingsError  # noqa: E402
-from server import reloads, startup  # noqa: E402
+from server import libraries, reloads, startup  # noqa: E402
 from server.worker import count_reload, forget, spare_paused  # noqa: E402
 from services.ops import metrics_folder  # noqa: E402
 
@@ -72,6 +72,7 @@ def on_starting(arbiter: Arbiter) -> None:
         os.environ[metrics_folder.VARIABLE] = str(metrics_folder.make_folder())
     except OSError as exc:
         sys.exit(f"wechatlaibao: no place for metrics: {exc}")
+    libraries.share()
 
 
 def pre_fork(arbiter: Arbiter, worker: Worker) -> None:

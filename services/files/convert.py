@@ -13,8 +13,10 @@ import resource
 import sys
 import warnings
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
+#: Media type of the formats that WeCom takes, by Pillow's name.
+TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 #: The formats that are read; Pillow's other decoders are for rare formats and have had more errors.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 #: Pixels of the largest picture: 100 MB when decoded. A decompression bomb has more, in a few kilobytes.
@@ -29,6 +31,7 @@ MOST_SIDE = 4096
 MEMORY_BYTES, CPU_SECONDS = 1024 * 1024 * 1024, 10
 #: Quality of a JPG, and the factor by which a picture that is too large is scaled, again and again.
 QUALITY, SHRINK, MOST_SHRINKS = 85, 0.7, 8
+_ORIENTATION = 0x0112
 
 
 class NoPicture(Exception):
@@ -49,6 +52,30 @@ def opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise NoPicture("too many pixels")
     return image
+
+
+def shown_type(head: bytes) -> str:
+    """Return the media type of a picture that WeCom takes as it is, by its first bytes; "" if they do not tell."""
+    # A worker calls this, and a PNG's texts may be a thousand times as large when they are decompressed.
+    PngImagePlugin.MAX_TEXT_MEMORY = 1024 * 1024
+    try:
+        image = opened(head, tuple(TYPES))
+    except NoPicture:
+        return ""
+    return TYPES[str(image.format)] if _is_shown(image) else ""
+
+
+def _is_shown(image: Image.Image) -> bool:
+    """Return whether WeCom takes the picture as it is: an upright JPG, or a PNG of one frame."""
+    if image.format == "PNG":
+        return not getattr(image, "is_animated", False)
+    if image.format != "JPEG":
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in (0, 1)
+    # Damaged EXIF data; decoders ignore it.
+    except Exception:
+        return True
 
 
 def converted(content: bytes, max_bytes: int) -> bytes:

@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from PIL import Image, PngImagePlugin
-
 from services.errors import FetchError
-from services.files.convert import NoPicture, opened
 from services.files.sources import Source
 from services.http.fetcher import Fetched, Fetcher
 from utils.deadline import Deadline
@@ -30,15 +27,10 @@ MOST_READS = 16
 ROOT = Path(__file__).parents[2]
 #: Conversions at the same time, per process.
 MOST_CONVERSIONS = 2
-#: Media type by Pillow's name of a format.
-TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 #: The beginning of a JPG or PNG, which this process parses, because a file may have millions of empty parts. If it does
 #: not tell enough, the process of the conversion reads the whole.
 HEAD_BYTES = 64 * 1024
-# Bytes of a PNG's texts when decompressed.
-PngImagePlugin.MAX_TEXT_MEMORY = 1024 * 1024
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
-_ORIENTATION = 0x0112
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
@@ -90,7 +82,10 @@ class PictureConverter:
             FetchError: `media_wrong_type`: it is no picture, has too many pixels or cannot be decoded;
                 `media_failed`: there was no time for it.
         """
-        if len(content) <= max_bytes and (media := _shown_type(content)):
+        # Imported at the first picture: many replicas never see one, and Pillow takes 3 MiB.
+        from services.files.convert import TYPES, shown_type
+
+        if len(content) <= max_bytes and (media := shown_type(content[:HEAD_BYTES])):
             return Picture(content, media)
         small = self._converted(content, max_bytes, deadline)
         return Picture(small, TYPES["PNG" if small.startswith(_SIGNATURES[0]) else "JPEG"])
@@ -111,28 +106,6 @@ class PictureConverter:
         if done.returncode or not done.stdout:
             raise FetchError(f"not converted: status {done.returncode}", code="media_wrong_type")
         return done.stdout
-
-
-def _shown_type(content: bytes) -> str:
-    """Return the media type of a picture that WeCom takes as it is, "" if it has to be converted to tell."""
-    try:
-        image = opened(content[:HEAD_BYTES], tuple(TYPES))
-    except NoPicture:
-        return ""
-    return TYPES[str(image.format)] if _fits(image) else ""
-
-
-def _fits(image: Image.Image) -> bool:
-    """Return whether WeCom takes the picture as it is: an upright JPG, or a PNG of one frame."""
-    if image.format == "PNG":
-        return not getattr(image, "is_animated", False)
-    if image.format != "JPEG":
-        return False
-    try:
-        return image.getexif().get(_ORIENTATION, 1) in (0, 1)
-    # Damaged EXIF data; decoders ignore it.
-    except Exception:
-        return True
 
 
 class FileReader:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from datetime import datetime, time
 from io import BytesIO
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-from openpyxl import Workbook, load_workbook
-from openpyxl.utils.escape import unescape
+if TYPE_CHECKING:
+    from openpyxl import Workbook
+
+# openpyxl is imported where it is used: a process of its own reads files, and a worker would keep 5 MiB for it.
 
 #: First bytes of every .xlsx file, which is a ZIP archive.
 MAGIC = b"PK\x03\x04"
@@ -138,6 +140,8 @@ def _opened(content: bytes, *, values: bool = True) -> Workbook:
     with _reading(), warnings.catch_warnings():
         # openpyxl warns about features it ignores, such as styles and validations; none of them is text.
         warnings.simplefilter("ignore")
+        from openpyxl import load_workbook
+
         return load_workbook(BytesIO(content), read_only=True, data_only=values, keep_links=False)
 
 
@@ -169,6 +173,8 @@ def _text(cell: Any) -> str:
         case None:
             return ""
         case str():
+            from openpyxl.utils.escape import unescape
+
             return _whole(unescape(cell))
         case bool():
             return str(cell).upper()

@@ -14,30 +14,13 @@ monkey.patch_all()
 
 # Nothing may be imported before the patch, as in gunicorn.conf.py.
 # ruff: noqa: E402, F401
-import gc
 import json
 import os
 import runpy
 import sys
 from typing import Any
 
-import cryptography.hazmat.primitives.ciphers.aead
-import flask
-import flask_compress
 import gevent
-import gevent.pywsgi
-import limits.storage
-import limits.strategies
-import pymysql
-import redis.cluster
-import redis.sentinel
-import requests
-import sqlalchemy.dialects.mysql
-import sqlalchemy.dialects.sqlite
-import tenacity
-import urllib3
-import websockets.server
-import werkzeug.middleware.proxy_fix
 
 import config.logging
 import config.settings
@@ -45,6 +28,7 @@ import services.models
 import utils.markdown.blocks
 import utils.questions.files.process
 import utils.sealed
+from server import libraries
 
 #: The functions before gevent's patch: gevent's own watch children with its event loop, which does not run here.
 _fork = monkey.get_original("os", "fork")
@@ -89,10 +73,8 @@ def _become(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    libraries.share()
     if early := {"gunicorn", "prometheus_client"} & sys.modules.keys():
         sys.exit(f"the fork server imports what each gunicorn must import by itself: {', '.join(sorted(early))}")
-    gc.collect()
-    gc.freeze()
     serve()
-    gc.unfreeze()
     runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)

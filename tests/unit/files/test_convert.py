@@ -138,7 +138,7 @@ def test_damaged_exif_data_write_nothing() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + entries
     frame = b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x01\x01\x01\x11\x00\xff\xda\x00\x02"
     picture = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + frame
-    code = "import sys; from services.files.reading import _shown_type as shown; print(shown(sys.stdin.buffer.read()))"
+    code = "import sys; from services.files.convert import shown_type as shown; print(shown(sys.stdin.buffer.read()))"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input=picture, capture_output=True, check=True)
 
