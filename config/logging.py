@@ -27,9 +27,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+import orjson
 from concurrent_log_handler import ConcurrentRotatingFileHandler
-from pythonjsonlogger.core import RESERVED_ATTRS
-from pythonjsonlogger.json import JsonFormatter
 
 from config.errors import SettingsError
 from utils.tracing import current_trace
@@ -53,6 +52,10 @@ _fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=Map
 
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
+#: The attributes of every record. All others were given as `extra`.
+_STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
+#: A dataclass is written as its repr, which hides what should not be read.
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 #: Loggers limited to WARNING: their INFO and DEBUG lines repeat our own, and some contain addresses and payloads.
 _QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access", "alembic")
 #: Loggers whose gunicorn handlers are removed, so that their lines have our format.
@@ -68,10 +71,14 @@ class _Masked(logging.Formatter):
         long = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
         # JSON escapes quotes and backslashes, so a secret has two spellings. Longest first: one may contain another.
         spelled = {*long, *(json.dumps(secret, ensure_ascii=False)[1:-1] for secret in long)}
-        self._secrets = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
+        self._secrets = sorted(spelled, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROL.sub(_escaped, self._secrets.sub(MASK, self._formatter.format(record)))
+        line = self._formatter.format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, MASK)
+        # The quick look knows more characters than those, such as the line breaks of a traceback.
+        return line if line.isprintable() else _CONTROL.sub(_escaped, line)
 
 
 class _Plain(logging.Formatter):
@@ -83,21 +90,28 @@ class _Plain(logging.Formatter):
         return f"{super().formatMessage(record)} {fields}".replace("\r", "\\r").replace("\n", "\\n")
 
 
-class _Json(JsonFormatter):
+class _Json(logging.Formatter):
     """Formats one JSON object per line: time, level, logger, pid, message, and the extra fields."""
 
-    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        super().add_fields(log_data, record, message_dict)
+    def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         first = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
             "pid": record.process,
+            "message": record.getMessage(),
         }
-        rest = {**log_data}
-        log_data.clear()
-        log_data.update({**first, **{key: value for key, value in rest.items() if key not in first}})
+        line = {**first, **_extras(record), **first}
+        if record.exc_info:
+            line["exc_info"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack_info"] = self.formatStack(record.stack_info)
+        try:
+            return orjson.dumps(line, str, _OPTIONS).decode()
+        except orjson.JSONEncodeError:
+            # Half of a surrogate pair, or a number beyond 64 bits.
+            return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure_logging(
@@ -117,7 +131,7 @@ def configure_logging(
     Raises:
         SettingsError: `log_dir` is not writable.
     """
-    formatter = _Masked(_Json("%(message)s", json_ensure_ascii=False) if fmt == "json" else _Plain(_PLAIN), secrets)
+    formatter = _Masked(_Json() if fmt == "json" else _Plain(_PLAIN), secrets)
     handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
     if log_dir:
         handlers += _files(Path(log_dir), max_bytes, backups)
@@ -164,9 +178,8 @@ def _file(path: Path, level: int, max_bytes: int, backups: int) -> logging.Handl
     return handler
 
 
-def _extras(record: logging.LogRecord) -> Mapping[str, Any]:
-    known = {*RESERVED_ATTRS, "message", "asctime", "taskName"}
-    return {key: value for key, value in vars(record).items() if key not in known and not key.startswith("_")}
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
 
 
 def _word(value: Any) -> str:

@@ -25,7 +25,6 @@ LIBRARIES = (
     "pydantic",
     "pymysql",
     "pygments.lexers",
-    "pythonjsonlogger.json",
     "re2",
     "redis.cluster",
     "redis.sentinel",
