@@ -1,7 +1,8 @@
 """`python -m bench`: measure everything on this machine, print one table, and make docs/performance.md of it.
 
 Rows are printed to standard error as they are measured, the whole table to standard output at the end. If a part
-fails, the others still run. `--docs` measures nothing and rewrites the document from bench/results.json.
+fails, the others still run. `--docs` measures nothing: it prints the table of bench/results.json, and rewrites the
+document from it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None, measures: Mapping[str, Measure] | No
     """Measure, print and store the figures; return 1 if a part failed. `measures` replaces the parts in tests."""
     options = parse(argv)
     if options.docs:
+        print(*table(*report.read(report.RESULTS)), sep="\n")
         rewrite()
         return 0
     facts = machine.describe(options.scale)
@@ -49,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}, or growth")
     parser.add_argument("--scale", type=float, default=1.0, help="length of each round, relative to the usual one")
     parser.add_argument("--out", type=Path, help="where the figures are stored, in the place of those they replace")
-    parser.add_argument("--docs", action="store_true", help="measure nothing; rewrite the document from results.json")
+    parser.add_argument("--docs", action="store_true", help="print results.json, and rewrite the document")
     options = parser.parse_args(argv)
     if options.out is None and options.only == list(PARTS) and options.scale == 1.0:
         options.out = report.RESULTS
@@ -90,10 +92,10 @@ def table(figures: Sequence[Figure], facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def rewrite(page: Path = PAGE, images: Path = IMAGES) -> None:
-    """Write the tables, the calculation and the charts of bench/results.json into the document.
+    """Write the table, the sizes and the chart of bench/results.json into the document.
 
     Raises:
-        LookupError: the results lack a row that the calculation or a chart needs.
+        LookupError: the results lack a figure that one of them needs.
     """
     figures, facts = report.read(report.RESULTS)
     text = page.read_text("utf-8")
@@ -106,9 +108,9 @@ def rewrite(page: Path = PAGE, images: Path = IMAGES) -> None:
 def sections(figures: Sequence[Figure], facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the generated sections of the document, by the name of their marks."""
     return {
-        "claims": report.claims(figures),
+        "claims": "\n".join(report.comparison(figures)) + ".",
         "machine": "\n".join(f"- {line}" for line in machine.head(facts)),
-        "figures": report.markdown(figures),
+        "answers": report.answers(figures),
         "sizing": sizing.markdown(figures, sizing.parse([])),
     }
 

@@ -1,16 +1,15 @@
 """Draws what docs/performance.md shows of bench/results.json.
 
-Two pictures over the number of live streams: polls a second of one worker with the floor as a line, and the delay from
-a provider's delta to its write in Redis. Each picture contains its points as its description, so that a test can check
-that it belongs to the results without drawing it.
+One picture: polls a second of one worker over the number of live answers, with the floor as a line. It contains its
+points as its description, so that a test can check that it belongs to the results without drawing it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Picture
@@ -18,10 +17,9 @@ from matplotlib.typing import RcKeyType
 
 from bench.figures import Figure
 
+NAME = "performance-polls.svg"
 #: Size in inches: 800 pixels wide if a page shows the picture unscaled.
 SIZE, PIXELS_AN_INCH = (8.0, 4.2), 100
-#: The goal for the 99th percentile of the delay at 1,000 answers at once, in ms.
-GOAL = 250.0
 #: Fonts are matplotlib's own, drawn as shapes, and the file contains no date: the same points give the same file.
 STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
@@ -36,73 +34,42 @@ STYLE: dict[RcKeyType, Any] = {
 }
 
 
-class Chart(NamedTuple):
-    """One picture: its file name, its title, its axis labels, the points on its horizontal axis, and its lines."""
+def lines(figures: Iterable[Figure]) -> tuple[tuple[float, ...], dict[str, tuple[float, ...]]]:
+    """Return the numbers of live answers, and the polls at each by label. Raises: LookupError: the results lack them.
 
-    name: str
-    title: str
-    across: str
-    up: str
-    x: tuple[float, ...]
-    #: The values by label; the last line is a limit to compare with, the others are measured.
-    lines: Mapping[str, tuple[float, ...]]
-    is_logarithmic: bool = False
-
-    @property
-    def description(self) -> str:
-        """The points as text, as stored in the file."""
-        return json.dumps([[label, self.x, [float(f"{y:.4g}") for y in line]] for label, line in self.lines.items()])
-
-
-def charts(figures: Iterable[Figure]) -> tuple[Chart, Chart]:
-    """Return the charts. Raises: LookupError: the results lack a row."""
+    They are from CPU time, not elapsed time, so other load on the machine does not change them. A worker has one core.
+    """
     values = {figure.name: figure.value for figure in figures}
-    steps = _steps(values, "growth.live.", ".poll_cpu")
-    # From CPU time, not elapsed time, so other load on the machine does not change it. One worker has one core.
-    polls = {
-        "this gateway": tuple(1e6 / values[f"growth.live.{step}.poll_cpu"] for step in steps),
-        "floor: the same work and nothing else": (1e6 / values["polls.floor_cpu.1k"],) * len(steps),
-    }
-    answers = _steps(values, "streams.", ".delay_p99")
-    delays = {
-        "median": tuple(values[f"streams.{step}.delay_p50"] for step in answers),
-        "p99": tuple(values[f"streams.{step}.delay_p99"] for step in answers),
-        "goal for p99 at 1,000": (GOAL,) * len(answers),
-    }
-    titles = "Polls a second of one worker", "From a delta of Dify to its place in Redis"
-    across = "live streams in Redis", "answers being written at once, 10 deltas a second each"
-    return (
-        Chart("performance-polls", titles[0], across[0], "polls per second of CPU", _numbers(steps), polls, True),
-        Chart("performance-delay", titles[1], across[1], "ms", _numbers(answers), delays),
-    )
-
-
-def _steps(values: Iterable[str], start: str, end: str) -> list[str]:
-    """Return the steps between `start` and `end` in figures' names, such as `10k`."""
+    start, end = "growth.live.", ".poll_cpu"
     steps = [name[len(start) : -len(end)] for name in values if name.startswith(start) and name.endswith(end)]
     if not steps:
         raise LookupError(f"the results have no {start}<count>{end}")
-    return steps
+    return tuple(float(step.replace("k", "000")) for step in steps), {
+        "this gateway": tuple(1e6 / values[f"{start}{step}{end}"] for step in steps),
+        "floor: the same work and nothing else": (1e6 / values["polls.floor_cpu.1k"],) * len(steps),
+    }
 
 
-def _numbers(steps: Iterable[str]) -> tuple[float, ...]:
-    return tuple(float(step.replace("k", "000")) for step in steps)
+def description(figures: Iterable[Figure]) -> str:
+    """Return the points as text, as stored in the file."""
+    x, polls = lines(figures)
+    return json.dumps([[label, x, [float(f"{y:.4g}") for y in line]] for label, line in polls.items()])
 
 
-def draw(figures: Iterable[Figure], folder: Path) -> None:
-    """Draw the charts as SVG files."""
-    for chart in charts(figures):
-        with rc_context(STYLE):
-            picture = Picture(figsize=SIZE, dpi=PIXELS_AN_INCH, facecolor="white", layout="constrained")
-            axes = picture.add_subplot(title=chart.title, xlabel=chart.across, ylabel=chart.up)
-            for label, line in chart.lines.items():
-                axes.plot(chart.x, line, "--" if label == [*chart.lines][-1] else "o-", label=label)
-            if chart.is_logarithmic:
-                axes.set_xscale("log")
-            axes.set_xticks(chart.x, [f"{x:,.0f}" for x in chart.x], minor=False)
-            axes.yaxis.set_major_formatter("{x:,.0f}")
-            # Space above the lines for the legend.
-            axes.set_ylim(0, 1.2 * max(y for line in chart.lines.values() for y in line))
-            axes.legend(loc="upper left", ncols=len(chart.lines), frameon=False)
-            metadata = {"Date": None, "Description": chart.description}
-            picture.savefig(folder / f"{chart.name}.svg", metadata=metadata)
+def draw(figures: Sequence[Figure], folder: Path) -> None:
+    """Draw the chart as the SVG file `NAME` in `folder`."""
+    x, polls = lines(figures)
+    with rc_context(STYLE):
+        picture = Picture(figsize=SIZE, dpi=PIXELS_AN_INCH, facecolor="white", layout="constrained")
+        axes = picture.add_subplot(
+            title="Polls a second of one worker", xlabel="live answers in Redis", ylabel="polls per second of CPU"
+        )
+        for (label, line), mark in zip(polls.items(), ("o-", "--"), strict=True):
+            axes.plot(x, line, mark, label=label)
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{one:,.0f}" for one in x], minor=False)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        # Space above the lines for the legend.
+        axes.set_ylim(0, 1.2 * max(y for line in polls.values() for y in line))
+        axes.legend(loc="upper left", ncols=len(polls), frameon=False)
+        picture.savefig(folder / NAME, metadata={"Date": None, "Description": description(figures)})

@@ -1,11 +1,9 @@
-"""Prints and stores figures: as rows on a terminal, as results.json, and as the tables of docs/performance.md."""
+"""Prints and stores figures: as rows on a terminal, as results.json, and as the table of docs/performance.md."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,47 @@ CLAIMS = (
     ("callbacks a second", "polls.product.1k", "1,000"),
     ("memory of a replica", "polls.rss", "512 MB"),
 )
-_ROW = "{:<45} {:>10}  {:<19} {:<10} {:<10} {:<4} {}"
-_HEAD = ("figure", "median", "low–high", "unit", "goal", "met", "beside its yardstick")
-#: The name of a figure in a series: subject, step, and cost.
-_AT_A_STEP = re.compile(r"(.+?)\.(\d+k?)\.(.+)")
+#: What a reader of docs/performance.md asks, and the figures that answer it.
+ANSWERS = (
+    ("CPU of a poll by WeCom, with 1 KiB and with 16 KiB of text", ("polls.cpu.1k", "polls.cpu.16k")),
+    ("CPU of a question with a short answer", ("questions.cpu",)),
+    ("CPU of a piece of an answer, while 1,000 answers grow", ("streams.1000.cpu_per_delta",)),
+    (
+        "CPU of Redis for each of them: poll, question, piece",
+        ("polls.redis_cpu.1k", "questions.redis_cpu", "streams.1000.redis_cpu_per_delta"),
+    ),
+    ("Polls a second of one worker, 1 KiB and 16 KiB", ("polls.product.1k", "polls.product.16k")),
+    ("Time of a poll at 1,000 a second: median, p99", ("polls.p50", "polls.p99")),
+    ("Time to the first frame at 200 questions a second: median, p99", ("questions.200.p50", "questions.200.p99")),
+    ("From Dify's first piece to who polls without pause: median, p99", ("first_word.poll.p50", "first_word.poll.p99")),
+    ("From Dify's first piece to a socket: median, p99", ("first_word.socket.p50", "first_word.socket.p99")),
+    (
+        "From a piece to Redis while 1,000 answers grow: median, p99",
+        ("streams.1000.delay_p50", "streams.1000.delay_p99"),
+    ),
+    ("Answers lost or asked twice among 1,000", ("streams.1000.lost",)),
+    (
+        "Memory of an idle worker; of two workers with 1,000 answers",
+        ("start.worker_rss", "streams.1000.rss"),
+    ),
+    ("Memory of an idle socket, and the part of a core of 1,000", ("sockets.idle_kib", "sockets.idle_cpu")),
+    ("Redis' memory for an answer, kept for `STREAM_TTL`", ("growth.live.100k.redis_bytes_per_stream",)),
+    (
+        "Growth of a poll's CPU from 1,000 to 100,000 live answers: worker, Redis",
+        ("growth.live.poll_cpu.spread", "growth.live.redis_cpu_per_poll.spread"),
+    ),
+    (
+        "Growth of a piece's CPU from 1,000 to 16,000 pieces: worker, Redis",
+        ("growth.length.cpu_per_delta.spread", "growth.length.redis_cpu_per_delta.spread"),
+    ),
+    ("CPU of a poll with one replica / with four", ("growth.replicas.efficiency",)),
+    ("Start until ready", ("start.ready",)),
+)
+#: The unit of the costs: what a poll costs a program that does nothing else.
+FLOOR = "polls.floor_cpu.1k"
+_ROW = "{:<45} {:>10}  {:<19} {:<10} {:<10} {:<4} {:<36} {}"
+_HEAD = ("figure", "median", "low–high", "unit", "goal", "met", "beside its yardstick", "what it is")
 _MET = {None: "", True: "yes", False: "NO"}
-
-#: The figures of a series by cost and step.
-Series = dict[str, dict[str, Figure]]
 
 
 def head() -> str:
@@ -40,29 +71,25 @@ def row(figure: Figure, known: Iterable[Figure]) -> str:
 
 def comparison(figures: Iterable[Figure]) -> Iterator[str]:
     """Yield one line with a callback's time beside the original's claim; nothing if polls were not measured."""
-    beside = [f"{what} {_with_unit(ours)} ({claim})" for what, ours, claim in _claims(figures)]
+    known = {figure.name: figure for figure in figures}
+    beside = [f"{what} {_with_unit(known[name])} ({claim})" for what, name, claim in CLAIMS if name in known]
     if beside:
         yield f"A replica of one worker, and in brackets what the original claims: {', '.join(beside)}"
 
 
-def claims(figures: Iterable[Figure]) -> str:
-    """Return the comparison with the claims as a Markdown table."""
-    columns = [(what, _with_unit(ours), claim) for what, ours, claim in _claims(figures)]
-    names = ("", "a replica of one worker, measured", "the original's claim, never measured")
-    return _markdown_table([name, *cells] for name, cells in zip(names, zip(*columns, strict=True), strict=True))
-
-
-def markdown(figures: Sequence[Figure]) -> str:
-    """Return the tables of docs/performance.md: one of single figures per part, and one per series."""
-    blocks: list[str] = []
-    for part, group in groupby(figures, lambda figure: figure.name.partition(".")[0]):
-        single, all_series = _split(group)
-        blocks.append(f"### {part.replace('_', ' ').capitalize()}")
-        if single:
-            rows = [[f"`{figure.name}`", figure.about, *_cells(figure, figures)[1:]] for figure in single]
-            blocks.append(_markdown_table([[_HEAD[0], "what it is", *_HEAD[1:]], *rows]))
-        blocks += [_markdown_table(_series_rows(name, series, figures)) for name, series in all_series.items()]
-    return "\n\n".join(blocks)
+def answers(figures: Iterable[Figure]) -> str:
+    """Return the table of docs/performance.md. Raises: LookupError: the results lack a figure."""
+    known = {figure.name: figure for figure in figures}
+    rows = [["", "measured", "polls of the floor", "goal"], ["---"] * 4]
+    for question, names in ANSWERS:
+        if missing := [name for name in (*names, FLOOR) if name not in known]:
+            raise LookupError(f"the results have no {missing[0]}")
+        found = [known[name] for name in names]
+        costs = [one for one in found if one.unit == "µs" and "redis" not in one.name]
+        floors = [f"{one.value / known[FLOOR].value:.2f}" for one in costs]
+        goals = [f"{one.goal}{' (missed)' if one.met is False else ''}" for one in found if one.goal]
+        rows.append([question, ", ".join(map(_with_unit, found)), ", ".join(floors), ", ".join(goals)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def write(path: Path, figures: Iterable[Figure], machine: Mapping[str, Any]) -> None:
@@ -97,54 +124,14 @@ def replaced(document: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def _claims(figures: Iterable[Figure]) -> Iterator[tuple[str, Figure, str]]:
-    known = {figure.name: figure for figure in figures}
-    yield from ((what, known[name], claim) for what, name, claim in CLAIMS if name in known)
-
-
-def _split(figures: Iterable[Figure]) -> tuple[list[Figure], dict[str, Series]]:
-    """Separate single figures from series of figures `name.step.cost`."""
-    single: list[Figure] = []
-    series: dict[str, Series] = {}
-    for figure in figures:
-        if found := _AT_A_STEP.fullmatch(figure.name):
-            name, step, cost = found.groups()
-            series.setdefault(name, {}).setdefault(cost, {})[step] = figure
-        else:
-            single.append(figure)
-    return single, series
-
-
-def _series_rows(name: str, series: Series, known: Sequence[Figure]) -> Iterator[list[str]]:
-    """Yield the head, and a row for each cost with a column for each step."""
-    columns = list(dict.fromkeys(step for steps in series.values() for step in steps))
-    yield [_HEAD[0], "what it is", *columns, *_HEAD[3:]]
-    for cost, steps in series.items():
-        values = [_with_spread(steps[step]) if step in steps else "" for step in columns]
-        *_, last = steps.values()
-        goals = [figure for figure in steps.values() if figure.goal]
-        goal = last.goal if len(goals) in (0, len(steps)) else f"{last.goal} at {columns[-1]}"
-        met = _MET[all(figure.met for figure in goals) if goals else None]
-        yield [f"`{name}.*.{cost}`", last.about, *values, last.unit, goal, met, _beside(last, known)]
-
-
-def _markdown_table(rows: Iterable[Sequence[str]]) -> str:
-    first, *others = rows
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (first, ["---"] * len(first), *others))
-
-
 def _cells(figure: Figure, known: Iterable[Figure]) -> tuple[str, ...]:
     met = _MET[figure.met]
-    return figure.name, number(figure.value), _spread(figure), figure.unit, figure.goal, met, _beside(figure, known)
+    beside = _beside(figure, known)
+    return figure.name, number(figure.value), _spread(figure), figure.unit, figure.goal, met, beside, figure.about
 
 
 def _with_unit(figure: Figure) -> str:
     return f"{number(figure.value)} {figure.unit}"
-
-
-def _with_spread(figure: Figure) -> str:
-    spread = _spread(figure)
-    return f"{number(figure.value)} ({spread})" if spread else number(figure.value)
 
 
 def _spread(figure: Figure) -> str:

@@ -24,7 +24,8 @@ from config.settings import Settings
 CASES = ("usual", "worst")
 #: The lines of both cases that are shown side by side above the calculation.
 SUMMARY = (
-    *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "Redis servers"),
+    *("live", "questions", "polls", "deltas", "CPU of an answer", "people a core"),
+    *("replicas", "pods", "memory of a pod", "Redis nodes", "Redis servers"),
     *("memory of Redis", "WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
 )
 #: The settings whose defaults are used.
@@ -128,6 +129,8 @@ def _gateway(sheet: Sheet, text: str) -> None:
     # The short answers of the benchmark are in this row and in that of deltas, so this is an upper bound.
     sheet.line("CPU of questions", "cores", "questions × questions.cpu / µs a second")
     sheet.line("CPU of the gateway", "cores", "CPU of polls + CPU of deltas + CPU of questions")
+    sheet.line("people a core", "people", "--users / CPU of the gateway × --headroom")
+    sheet.line("CPU of an answer", "s", "CPU of the gateway / questions")
     sheet.line("adding up", "ratio", "min(growth.replicas.efficiency, at the most)")
     sheet.line("replicas by CPU", "replicas", "CPU of the gateway / --headroom / adding up", up=True)
     sheet.line("replicas by answers", "replicas", "live / STREAM_MAX_PER_REPLICA", up=True)
@@ -167,12 +170,12 @@ def _network(sheet: Sheet, text: str) -> None:
     sheet.line("Dify network", "Gbit/s", "deltas × streams.1000.dify_net_per_delta / B/s a Gbit/s")
 
 
-def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:
-    """Return both cases side by side, followed by the lines of each."""
+def markdown(figures: Sequence[Figure], options: argparse.Namespace, *, steps: bool = False) -> str:
+    """Return both cases side by side; with `steps`, followed by the calculation of each."""
     sheets = {case: derive(figures, options, case) for case in CASES}
     head = [f"| {number(options.users)} concurrent users | {' | '.join(CASES)} |", "|---|---|---|"]
     table = [f"| {row} | {' | '.join(str(sheet[row]) for sheet in sheets.values())} |" for row in SUMMARY]
-    blocks = [f"```text\n{case}\n\n{chr(10).join(sheet.lines)}\n```" for case, sheet in sheets.items()]
+    blocks = [f"```text\n{case}\n\n{chr(10).join(sheet.lines)}\n```" for case, sheet in sheets.items() if steps]
     return "\n\n".join(["\n".join(head + table), *blocks])
 
 
@@ -180,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the calculation; return 1 after one line of error if the results lack a row."""
     options = parse(argv)
     try:
-        print(markdown(read(options.results)[0], options))
+        print(markdown(read(options.results)[0], options, steps=True))
     except (LookupError, OSError) as exc:
         print(f"bench.sizing: {exc}", file=sys.stderr)
         return 1

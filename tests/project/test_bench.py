@@ -117,16 +117,15 @@ def test_only_a_whole_run_replaces_the_results_by_default() -> None:
 
 
 def test_the_document_and_the_charts_show_the_results(tmp_path: Path) -> None:
-    """Every generated section of docs/performance.md and every chart was made from bench/results.json."""
+    """Every generated section of docs/performance.md and the chart were made from bench/results.json."""
     page = bench.PAGE.read_text("utf-8")
 
     for name, content in bench.sections(STORED, FACTS).items():
         assert report.replaced(page, name, content) == page, name
     chart.draw(STORED, tmp_path)
-    for picture in chart.charts(STORED):
-        described = f"<dc:description>{picture.description}</dc:description>"
-        for folder in (bench.IMAGES, tmp_path):
-            assert described in (folder / f"{picture.name}.svg").read_text("utf-8")
+    described = f"<dc:description>{chart.description(STORED)}</dc:description>"
+    for folder in (bench.IMAGES, tmp_path):
+        assert described in (folder / chart.NAME).read_text("utf-8")
     with pytest.raises(LookupError, match="no marks for its sizes"):
         report.replaced(page, "sizes", "new")
 
