@@ -36,8 +36,8 @@ ANSWERS = (
     ),
     ("Answers lost or asked twice among 1,000", ("streams.1000.lost",)),
     (
-        "Memory of an idle worker; of two workers with 1,000 answers",
-        ("start.worker_rss", "streams.1000.rss"),
+        "Memory of an idle worker, what it shares with the master in part; of two workers with 1,000 answers",
+        ("start.worker_pss", "streams.1000.rss"),
     ),
     ("Memory of an idle socket, and the part of a core of 1,000", ("sockets.idle_kib", "sockets.idle_cpu")),
     ("Redis' memory for an answer, kept for `STREAM_TTL`", ("growth.live.100k.redis_bytes_per_stream",)),

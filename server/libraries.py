@@ -9,7 +9,7 @@ import gc
 from importlib import import_module
 
 #: Every package that a worker imports, with the parts of it that are imported apart.
-LIBRARIES = (
+LIBRARIES: tuple[str, ...] = (
     "ahocorasick_rs",
     "concurrent_log_handler",
     "cryptography.hazmat.primitives.ciphers.aead",

@@ -28,16 +28,19 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         time.sleep(REST * scale)
         idle = Meter(store, first).idle(IDLE * scale)
         first.kill()
-        #: Seconds of each start, and the worker's MiB after a rest.
-        starts: dict[Path, list[tuple[float, float]]] = {FLOOR: [], PRODUCT: []}
+        #: Seconds of each start, and the worker's MiB after a rest: all, and its part where the master shares them.
+        starts: dict[Path, list[tuple[float, float, float]]] = {FLOOR: [], PRODUCT: []}
         for config in [FLOOR, PRODUCT] * max(2, round(STARTS * scale)):
             replica = stage.replica(store, config=config)
             time.sleep(REST * scale)
-            starts[config].append((replica.start_seconds, replica.rss / 1024))
+            starts[config].append((replica.start_seconds, replica.rss / 1024, replica.pss / 1024))
             replica.kill()
-    (floor, floor_rss), (ready, rss) = (tuple(zip(*starts[config], strict=True)) for config in (FLOOR, PRODUCT))
+    (floor, floor_rss, _), (ready, rss, pss) = (tuple(zip(*starts[config], strict=True)) for config in (FLOOR, PRODUCT))
     yield Figure("start.floor", floor, "s", "exec to 200 of the floor")
     yield Figure("start.ready", ready, "s", "exec to /readyz 200, one worker", yardstick="start.floor")
     yield Figure("start.floor_rss", floor_rss, "MiB", "memory of the floor's idle worker")
     yield Figure("start.worker_rss", rss, "MiB", "memory of an idle worker", yardstick="start.floor_rss")
+    yield Figure(
+        "start.worker_pss", pss, "MiB", "the same, with its part of what it shares with the master", goal="<= 100"
+    )
     yield Figure("start.idle_cpu", (100 * idle.workers / idle.seconds,), "%", "of a core that an idle worker takes")

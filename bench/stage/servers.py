@@ -129,6 +129,12 @@ class Replica:
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
     @property
+    def pss(self) -> int:
+        """The workers' proportional memory in KiB: a page that processes share counts for each with its part."""
+        lines = (line for pid in self.workers for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+    @property
     def cpu(self) -> float:
         """The workers' CPU seconds so far."""
         return cpu_of(*self.workers)
