@@ -6,6 +6,7 @@ figures are in one table: to change one of them is a decision.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 import tracemalloc
@@ -28,7 +29,7 @@ from services.streams.owned_stream import OwnedStream
 from services.streams.polls import SharedReads
 from services.streams.records import NewStream
 from services.streams.store import READ_BYTES, stream_keys
-from tests.support.replicas import AppServer, dify_settings
+from tests.support.replicas import ROOT, AppServer, dify_settings
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay, Names, commands
 from tests.support.streams.desk import CALLER, Desk
@@ -262,6 +263,16 @@ def test_a_question_costs_a_fixed_number_of_round_trips(relay: CountingRelay, de
     assert set(before[1:-1]) == {("append",)}
     assert len(before[1:-1]) <= WRITES_BEFORE
     assert relay.names[len(before) - 1 :] == AFTER
+
+
+def test_the_documented_round_trips_are_those_that_are_counted() -> None:
+    """docs/redis.md names every call of this module, and no other."""
+    table = (ROOT / "docs" / "redis.md").read_text("utf-8").partition("## Round trips")[2]
+    calls = " ".join(line.split("|")[2] for line in table.splitlines() if line.startswith("|"))
+    documented = re.findall(r"`(\w+)`", calls)
+    counted = {*ASKING, *RELEASE, "append", "remember", "read", "quota_take", "quota_settle", "usage_add"}
+
+    assert {*documented} == {name for name in counted if name.islower()}
 
 
 def test_with_a_database_the_end_is_queued_in_the_same_round_trip(
