@@ -56,6 +56,8 @@ class HTTPReply:
         self._socket = sock
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        # urllib3's buffer of decoded bytes costs a piece of an answer two microseconds, also where nothing is encoded.
+        self._encoded = "Content-Encoding" in response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
         self.broken = False
         self._failed = False
@@ -79,7 +81,7 @@ class HTTPReply:
         try:
             self._socket.settimeout(min(timeout, _left(deadline)))
             # Not read(): of a body that ends with its connection, it waits for a full block.
-            chunk = self._response.read1(READ_BYTES, decode_content=True)
+            chunk = self._response.read1(READ_BYTES, decode_content=self._encoded)
         except _FOREIGN as exc:
             chunk = self._end_of_failed(exc)
         except BaseException:
