@@ -13,12 +13,16 @@ from itertools import chain
 from flask import Blueprint, Response, jsonify, request
 
 from channels.following import AnswerWait, Ended, WaitStep
-from channels.openai.conversations import ClientConversations
 from channels.openai.errors import openai_refusal
 from channels.openai.models import Completion, CompletionRequest, ListedModel, ModelList, OpenAIError
-from channels.openai.replies import ReplyHead, failure, finish_reason
-from channels.openai.requests import AskedCompletion, CompletionRules, asked_completion, check_model
-from channels.openai.stream import AnswerRun, CompletionStream
+from channels.openai.replies import AnswerRun, CompletionStream, ReplyHead, failure, finish_reason
+from channels.openai.requests import (
+    AskedCompletion,
+    ClientConversations,
+    CompletionRules,
+    asked_completion,
+    check_model,
+)
 from channels.waiting.connection import ClientConnection
 from channels.waiting.requests import WaitingQuestions
 from channels.web import rest

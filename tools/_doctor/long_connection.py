@@ -16,8 +16,7 @@ from config.bots import BotSettings
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
 from services.ops.remedies import EVICTED
-from services.wecom.long_connection.held_lease import HeldLease
-from services.wecom.long_connection.lease_store import LeaseState, LeaseStore
+from services.wecom.long_connection.lease_store import HeldLease, LeaseState, LeaseStore
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 from tools._doctor.checks import Finding

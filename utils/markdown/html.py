@@ -21,10 +21,8 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from utils.markdown.elements import code, mathml, thinking
+from utils.markdown.elements import code, formulas, thinking
 from utils.markdown.elements.code import render_code
-from utils.markdown.elements.formulas import COUNTER as FORMULAS
-from utils.markdown.elements.formulas import use_formulas
 from utils.markdown.elements.inline import CITED, SOURCE, InlineParser, use_citations
 from utils.markdown.elements.thinking import use_thinking, without_marks
 from utils.markdown.pictures import FOREIGN_PICTURE
@@ -47,7 +45,7 @@ _CLASSES = {"a": {FOREIGN_PICTURE}, "li": {TASK}, "pre": {code.BLOCK}, "code": {
 _CLASSES |= {"span": set(code.COLOURS), "details": {thinking.CLASS}, "sup": {CITED}}
 _VALUES: dict[str, dict[str, set[str]]] = {"th": _ALIGNED, "td": _ALIGNED}
 _VALUES |= {tag: {"class": classes} for tag, classes in _CLASSES.items()}
-_VALUES |= {tag: {name: set(values) for name, values in mathml.VALUES.items()} for tag in mathml.TAGS}
+_VALUES |= {tag: {name: set(values) for name, values in formulas.VALUES.items()} for tag in formulas.TAGS}
 
 #: Maximum number of missing cells that a text's tables may be padded with; beyond it, a short row ends its table. A row
 #: of two bytes may otherwise produce hundreds of cells.
@@ -60,7 +58,7 @@ MOST_COLOURING = 0.08
 #: Counters in the parser's environment: how much of its limits a text has used.
 FILLED = "filled"
 COLOURING = "colouring"
-COUNTERS = (FILLED, FORMULAS, COLOURING)
+COUNTERS = (FILLED, formulas.COUNTER, COLOURING)
 Environment = MutableMapping[str, Any]
 
 
@@ -68,8 +66,8 @@ def _kept(tag: str, attribute: str, value: str) -> str | None:
     """Return an attribute's value; None for pictures of other hosts and other values that are not allowed."""
     if tag == "img" and attribute == "src":
         return value if OWN_FILE.fullmatch(value) else None
-    if tag in mathml.TAGS:
-        return value if mathml.is_allowed(attribute, value) else None
+    if tag in formulas.TAGS:
+        return value if formulas.is_allowed(attribute, value) else None
     if attribute == "data-language":
         return value if code.LANGUAGE.fullmatch(value) else None
     return value
@@ -77,8 +75,8 @@ def _kept(tag: str, attribute: str, value: str) -> str | None:
 
 #: Made once: making it takes a hundred times as long as cleaning a paragraph.
 _CLEANER = nh3.Cleaner(
-    tags=_TAGS | mathml.TAGS,
-    attributes={"*": set(), **_ATTRIBUTES, **{tag: set(mathml.LENGTHS) for tag in mathml.TAGS}},
+    tags=_TAGS | formulas.TAGS,
+    attributes={"*": set(), **_ATTRIBUTES, **{tag: set(formulas.LENGTHS) for tag in formulas.TAGS}},
     attribute_filter=_kept,
     tag_attribute_values=_VALUES,
     url_schemes=_SCHEMES,
@@ -196,7 +194,7 @@ def _parser() -> MarkdownIt:
     parser.inline = InlineParser()
     parser.configure("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING})
     parser.enable(["table", "strikethrough", "bare_link", "line_break"])
-    use_formulas(parser)
+    formulas.use_formulas(parser)
     use_thinking(parser)
     use_citations(parser)
     parser.core.ruler.before("inline", "tasks", _mark_tasks)

@@ -30,8 +30,7 @@ from config.errors import LaibaoError
 from services import metrics
 from services.errors import StoreUnavailable
 from services.http.tunnel import ConnectFailed
-from services.wecom.long_connection.held_lease import HeldLease
-from services.wecom.long_connection.lease_store import LEASE, LeaseStore
+from services.wecom.long_connection.lease_store import LEASE, HeldLease, LeaseStore
 from services.wecom.long_connection.link import Arrivals, Link, LinkHandlers, LinkSocket
 from services.wecom.long_connection.protocol import ACK_SECONDS, SUBSCRIBE, WRONG_SECRET, AckMissing, LinkLost
 

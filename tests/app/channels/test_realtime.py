@@ -12,8 +12,7 @@ from typing import Any, Literal
 import pytest
 from flask import Flask, Response
 
-from channels.realtime.channel import RealtimeChannel, realtime_blueprint
-from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
+from channels.realtime.channel import MOST_BYTES, MOST_FRAMES, Goodbye, Outbox, RealtimeChannel, realtime_blueprint
 from channels.sockets.peer import Closed
 from services.errors import StoreUnavailable, StreamUnknown
 from services.identity.callers import Caller
@@ -451,14 +450,14 @@ def test_a_waiting_sender_blocks_until_the_earlier_one_is_done() -> None:
     flushed("hasty", 1, waiting=False).join(WIDE)
     assert done.get(timeout=WIDE) == "hasty"
     waiting = flushed("waiting", 1, waiting=True)
-    flood = flushed("flood", MOST, waiting=False)
+    flood = flushed("flood", MOST_FRAMES, waiting=False)
     assert (first.is_alive(), waiting.is_alive(), flood.is_alive(), done.empty()) == (True, True, True, True)
 
     socket.reads.set()
 
     for thread in (first, waiting, flood):
         thread.join(WIDE)
-    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "waiting", *["flood"] * MOST]
+    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "waiting", *["flood"] * MOST_FRAMES]
 
 
 def test_the_outbox_is_bounded_in_bytes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.openai.stream import AnswerReplaced, SentText
+from channels.openai.replies import AnswerReplaced, SentText
 from services.streams.following import Update
 from services.streams.records import Chunk
 

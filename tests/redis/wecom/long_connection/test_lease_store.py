@@ -7,8 +7,7 @@ import redis
 
 from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner, connect
-from services.wecom.long_connection.held_lease import HeldLease
-from services.wecom.long_connection.lease_store import LEASE, LOOKED, PAUSED, LeaseStore, lease_key
+from services.wecom.long_connection.lease_store import LEASE, LOOKED, PAUSED, HeldLease, LeaseStore, lease_key
 from tests.support.servers.processes import RedisServer, wait_until
 
 NOW = 1_700_000_000.0

@@ -12,8 +12,7 @@ import pytest
 from demo.wecom.long_connection.faults import Fault
 from demo.wecom.long_connection.server import LongConnectionServer
 from services.metrics import BOT_EVICTIONS
-from services.wecom.long_connection.held_lease import HeldLease
-from services.wecom.long_connection.lease_store import LEASE, lease_key
+from services.wecom.long_connection.lease_store import LEASE, HeldLease, lease_key
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import NOT_SUBSCRIBED, SEND, SUBSCRIBE, WRONG_SECRET
 from tests.support.long_connection.bots import BOT_ID, bot_server

@@ -8,8 +8,7 @@ import pytest
 
 from tests.unit.utils.markdown.test_markdown_blocks import BlockReader
 from utils.markdown.blocks import render_markdown
-from utils.markdown.elements.formulas import MOST_FORMULAS
-from utils.markdown.elements.mathml import MOST_BRACES, MOST_FORMULA
+from utils.markdown.elements.formulas import MOST_BRACES, MOST_FORMULA, MOST_FORMULAS
 
 X = '<math display="inline"><mrow><mi>x</mi></mrow></math>'
 X_BLOCK = X.replace("inline", "block")
