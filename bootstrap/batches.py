@@ -17,7 +17,7 @@ from services.batches.manager import BatchManager
 from services.batches.store import SqlBatchStore
 from services.batches.webhooks import Webhooks
 from services.http.addresses import AddressRules
-from services.http.poster import Poster
+from services.http.fetcher import Poster
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.streams.store import StreamStore

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from channels.options import ThinkingMode
 from services.streams.long_text import FullAnswer
 from utils.formats.json_slices import Slices, text_member
-from utils.markdown.thinking_stream import Piece, ThinkingStream
-from utils.thinking import has_tags, split_thinking
+from utils.thinking import Piece, ThinkingStream, has_tags, split_thinking
 
 
 class ShownText:

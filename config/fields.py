@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Secret, SecretStr
 
-from config.checks import urls, values
+from config import checks
 from utils.questions.commands import CommandName, CommandWords, command_words
 
 #: Size of a WeCom frame in bytes; a smaller STREAM_MAX_BYTES would cut answers before a frame is full.
@@ -92,53 +92,53 @@ AnswerBytes = Annotated[int, Field(ge=FRAME_BYTES)]
 LeaseSeconds = Annotated[float, Field(ge=SHORTEST_LEASE, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
-Names = Annotated[tuple[Annotated[str, AfterValidator(values.typed_name)], ...], BeforeValidator(_names)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(urls.host_pattern)], ...], BeforeValidator(_names)]
-Origin = Annotated[str, AfterValidator(urls.origin)]
+Names = Annotated[tuple[Annotated[str, AfterValidator(checks.typed_name)], ...], BeforeValidator(_names)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(checks.host_pattern)], ...], BeforeValidator(_names)]
+Origin = Annotated[str, AfterValidator(checks.origin)]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_names)]
-Token = Annotated[SecretStr, AfterValidator(values.typed_secret)]
+Token = Annotated[SecretStr, AfterValidator(checks.typed_secret)]
 Tokens = Annotated[tuple[Token, ...], BeforeValidator(_list)]
 #: An API key with a name before it. The padding of base64 is none.
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,63})=([^=].*)", re.DOTALL)
-ApiKey = Annotated[SecretStr, AfterValidator(values.api_key)]
+ApiKey = Annotated[SecretStr, AfterValidator(checks.api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
-AdminToken = Annotated[Token, AfterValidator(values.admin_token)]
+AdminToken = Annotated[Token, AfterValidator(checks.admin_token)]
 AdminTokens = Annotated[tuple[AdminToken, ...], BeforeValidator(_list)]
 NamedAdminTokens = Annotated[
-    tuple[Annotated[Token, AfterValidator(values.named_admin_token)], ...], BeforeValidator(_list)
+    tuple[Annotated[Token, AfterValidator(checks.named_admin_token)], ...], BeforeValidator(_list)
 ]
-SecretKeys = Annotated[tuple[Annotated[Token, AfterValidator(values.secret_key)], ...], BeforeValidator(_list)]
-AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(values.aes_key)], ...], BeforeValidator(_list)]
+SecretKeys = Annotated[tuple[Annotated[Token, AfterValidator(checks.secret_key)], ...], BeforeValidator(_list)]
+AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(checks.aes_key)], ...], BeforeValidator(_list)]
 
 Commands = Annotated[
     dict[str, Annotated[CommandName, BeforeValidator(_lower)]],
     BeforeValidator(command_words),
     AfterValidator(CommandWords),
 ]
-Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(values.inputs)]
+Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(checks.inputs)]
 ServiceHeaders = Annotated[
-    Secret[Annotated[dict[str, str], AfterValidator(values.service_headers)]], BeforeValidator(_object)
+    Secret[Annotated[dict[str, str], AfterValidator(checks.service_headers)]], BeforeValidator(_object)
 ]
 RequestHeaders = Annotated[
-    Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(_object)
+    Secret[Annotated[dict[str, str], AfterValidator(checks.request_headers)]], BeforeValidator(_object)
 ]
 OtlpHeaders = Annotated[
-    Secret[Annotated[dict[str, str], AfterValidator(values.request_headers)]], BeforeValidator(values.otlp_headers)
+    Secret[Annotated[dict[str, str], AfterValidator(checks.request_headers)]], BeforeValidator(checks.otlp_headers)
 ]
-RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(values.request_fields)]
+RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(checks.request_fields)]
 Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_bots)]
 
-Host = Annotated[str, AfterValidator(urls.host)]
-HttpUrl = Annotated[str, AfterValidator(urls.http_url)]
-BaseUrl = Annotated[str, AfterValidator(urls.base_url)]
-WsUrl = Annotated[str, AfterValidator(urls.ws_url)]
-SecretUrl = Annotated[SecretStr, AfterValidator(urls.secret_url)]
-RedisAddress = Annotated[SecretStr, AfterValidator(urls.redis_url)]
-UrlPath = Annotated[str, AfterValidator(urls.url_path)]
-ProviderName = Annotated[str, AfterValidator(values.provider_name)]
+Host = Annotated[str, AfterValidator(checks.host)]
+HttpUrl = Annotated[str, AfterValidator(checks.http_url)]
+BaseUrl = Annotated[str, AfterValidator(checks.base_url)]
+WsUrl = Annotated[str, AfterValidator(checks.ws_url)]
+SecretUrl = Annotated[SecretStr, AfterValidator(checks.secret_url)]
+RedisAddress = Annotated[SecretStr, AfterValidator(checks.redis_url)]
+UrlPath = Annotated[str, AfterValidator(checks.url_path)]
+ProviderName = Annotated[str, AfterValidator(checks.provider_name)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-Rate = Annotated[str, AfterValidator(values.rate)]
-UserQuery = Annotated[str, AfterValidator(values.user_query)]
+Rate = Annotated[str, AfterValidator(checks.rate)]
+UserQuery = Annotated[str, AfterValidator(checks.user_query)]
 
 Lower = BeforeValidator(_lower)
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from config.bots import BotSettings
+from config.checks import RAG_PROVIDERS, SEARCH_PROVIDERS, expected_providers, is_provider
 from config.groups import ProviderSettings, same_base
-from config.plugins import RAG_PROVIDERS, SEARCH_PROVIDERS, expected_providers, is_provider
 from config.problems import Problem
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from config.checks import RAG_PROVIDERS, SEARCH_PROVIDERS
 from config.errors import SettingsError
-from config.plugins import RAG_PROVIDERS, SEARCH_PROVIDERS
 from config.problems import Invalid, Problem
 from config.settings import Settings
 from server.startup import load_checked

@@ -25,7 +25,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any
 
-from config.checks.values import HASHED
+from config.checks import HASHED
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
 from services.admin.sql_store import Act, AdminStore, AuditFilter

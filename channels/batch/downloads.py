@@ -19,7 +19,7 @@ from channels.batch.workbook import WorkbookReader, workbook
 from channels.web.rest import RestError, envelope
 from services.batches.records import Item, Task
 from utils.formats.csv_writer import Cell, csv_lines
-from utils.formats.formulas import harmless
+from utils.printable import harmless
 
 Format = Literal["csv", "jsonl", "xlsx"]
 

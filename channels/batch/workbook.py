@@ -15,9 +15,9 @@ from typing import TypeVar
 from config.texts import LOCALES
 from config.texts.workbook import WORKBOOK
 from services.batches.records import Item
-from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import MAX_CELL, Cell, workbook_pieces
 from utils.markdown.plain_text import plain_text
+from utils.printable import harmless
 
 C = TypeVar("C")
 

@@ -23,7 +23,7 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import Update
 from services.streams.long_text import FullAnswer
 from utils.formats.json_slices import json_pieces
-from utils.markdown.thinking_stream import Piece
+from utils.thinking import Piece
 
 #: Envelope codes that differ from the default of their HTTP status.
 CODES = {

@@ -25,7 +25,7 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import Update
 from services.streams.long_text import FullAnswer
 from utils.citations import source_link, source_title
-from utils.markdown.thinking_stream import Piece, ThinkingStream
+from utils.thinking import Piece, ThinkingStream
 
 #: The finish reason of answers that end with these error codes; their text so far is the answer.
 CUT = {"answer_too_long": "length", "provider_filtered": "content_filter"}

@@ -1,4 +1,4 @@
-"""Shared by both WebSocket channels: handshake, wire, inbox, sessions, and this replica's registry of sockets.
+"""Shared by both WebSocket channels: handshake, wire, sessions, and this replica's registry of sockets.
 
 Imports `channels.web` and `channels.following`. A change of frames on the wire begins in `wire.py`, one of access to a
 socket in `endpoint.py`. Frames of each channel: docs/websocket.md.

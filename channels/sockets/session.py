@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from channels.sockets.admission import CredentialChecker
-from channels.sockets.inbox import TOO_MANY_MESSAGES
-from channels.sockets.socket import Closed, Peer, Socket
+from channels.sockets.socket import TOO_MANY_MESSAGES, Closed, Peer, Socket
 from config.texts import Texts
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller

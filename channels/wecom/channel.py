@@ -22,9 +22,8 @@ from services.files.answer_store import FileStore, ShownFiles
 from services.metrics import event_label
 from services.streams.records import Snapshot
 from services.wecom.callback import WechatService
-from services.wecom.feedback import feedback_id
 from services.wecom.frames import WeComFrames, is_over
-from services.wecom.message import Message
+from services.wecom.message import Message, feedback_id
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from services.feedback.inbox import FeedbackInbox
 from services.models import Question
 from services.streams.records import Snapshot
 from services.wecom.cards import clicked_card, read_click
-from services.wecom.feedback import read_feedback
-from services.wecom.message import Message
+from services.wecom.message import Message, read_feedback
 
 #: The types that may have words. Without words such a message is empty, but not unreadable.
 _WORDED = ("text", "voice", "mixed")

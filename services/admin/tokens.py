@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
-from config.checks.values import HASHED
+from config.checks import HASHED
 from services.errors import StoreUnavailable
 
 #: What each role may, the least first: figures without words; cancel, retry and resume; rules, export and words.

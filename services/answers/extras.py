@@ -21,7 +21,7 @@ from services.models import Attempt, Delta, Mocked, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider, Opening
 from services.streams.answer_events import AnswerEvent, AskedBack, Asking, StepNote, Suggested
 from utils.deadline import Deadline
-from utils.markdown.plain import plain_line
+from utils.markdown.plain_text import plain_line
 
 log = logging.getLogger(__name__)
 

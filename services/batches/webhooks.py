@@ -20,7 +20,7 @@ from services import metrics
 from services.batches.records import Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchUnknown, FetchError, ProviderError, WebhookRefused
-from services.http.poster import Poster
+from services.http.fetcher import Poster
 
 log = logging.getLogger(__name__)
 

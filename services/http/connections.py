@@ -1,7 +1,11 @@
-"""Pooled connections to other services, with TCP keepalive, and with the proxies and CA bundle of the environment."""
+"""Pooled connections to other services, with TCP keepalive, and with the proxies and CA bundle of the environment.
+
+urllib3 logs addresses with their parameters; `hide_parameters` cuts them off.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -336,3 +340,14 @@ def _proxied(proxy: str, options: dict[str, Any]) -> ProxyManager:
     user, password = get_auth_from_url(address)
     headers = {"Proxy-Authorization": make_headers(basic_auth=f"{user}:{password}")["authorization"]} if user else {}
     return ProxyManager(address, proxy_headers=headers, **options)
+
+
+def hide_parameters() -> None:
+    """Cut the parameters off the address that urllib3 logs of a reply whose headers it cannot read, from now on."""
+    logging.getLogger("urllib3.connection").addFilter(_without_parameters)
+
+
+def _without_parameters(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
+    return True

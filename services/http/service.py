@@ -26,8 +26,8 @@ from services.errors import ProviderError
 from services.http.addresses import Target
 from services.http.certificates import is_untrusted, tls_failure
 from services.http.connections import IDLE_SECONDS, Lease, Pools, RequestRoute
+from services.http.retries import retry_after
 from utils.deadline import Deadline
-from utils.formats.http_dates import retry_after
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from services.errors import AuthError, ProviderError
-from services.http.logs import hide_parameters
+from services.http.connections import hide_parameters
 from services.http.service import HTTPReply, HTTPService
 from services.identity.user_store import UserRecord
 from utils.deadline import Deadline

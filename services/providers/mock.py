@@ -10,8 +10,7 @@ from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.http.retries import pause
 from services.http.service import check_deadline
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
-from services.providers.base import BaseRAGProvider, closing_events
-from services.providers.wrapper import ProviderWrapper
+from services.providers.base import BaseRAGProvider, ProviderWrapper, closing_events
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from config.checks import GROUP
 from config.errors import SettingsError
 from config.groups import ProviderSettings
-from config.plugins import GROUP
 from config.texts import Texts
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.client.inputs import InputsTemplate

@@ -23,8 +23,7 @@ from services.models import (
     Step,
     Usage,
 )
-from services.providers.base import BaseForms, BaseRAGProvider, Opening, Recovered, closing_events
-from services.providers.wrapper import ProviderWrapper
+from services.providers.base import BaseForms, BaseRAGProvider, Opening, ProviderWrapper, Recovered, closing_events
 from services.rules.words import BotWords, Mask, WordRules, slices
 from utils.deadline import Deadline
 

@@ -24,7 +24,7 @@ from services.forms import CLICKED_CHOICE, OfferedChoices, clicked_choice
 from services.streams.records import Snapshot
 from services.wecom.card_schema import read_card
 from utils.markdown.lines import FenceTracker
-from utils.markdown.plain import plain_line
+from utils.markdown.plain_text import plain_line
 from utils.stream_utils import clip_utf8
 
 #: A card, or a reply with one, as WeCom documents it.

@@ -1,4 +1,4 @@
-"""Reads the message inside a decrypted callback, with its files and the message that it quotes.
+"""Reads the message inside a decrypted callback: its files, the message that it quotes, the rating of a feedback event.
 
 Text that is not a message raises `CallbackRefused` with the code `UNUSABLE`. Only a message's own text is checked
 strictly: undocumented members, and members of another type than documented, are skipped, so that a message is answered
@@ -7,6 +7,7 @@ if any part of it can be read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import orjson
 
 from services.attachments import Media, MediaKind
 from services.errors import CallbackRefused
+from services.feedback.records import MOST_CHARS, Kind, Rating
 
 #: A mention by a name without spaces: no other can be recognised without WECHAT_BOT_NAME.
 ANY_MENTION = re.compile(r"^\s*@\S+\s*")
@@ -230,3 +232,65 @@ def _optional(payload: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise unusable()
     return value
+
+
+#: The prefix of every `feedback.id`; the answer's stream id follows. Only people of the answer's chat can use it.
+PREFIX = "fb-"
+#: WeCom's number of a rating and what it means.
+KINDS: Mapping[int, Kind] = {1: "like", 2: "dislike", 3: ""}
+#: The most reasons that are kept; WeCom has four.
+MOST_REASONS = 8
+_ID = re.compile(rf"{PREFIX}([0-9a-f]{{32}})")
+
+
+class FeedbackEvent(NamedTuple):
+    """The answer and the rating of a `feedback_event`."""
+
+    stream_id: str
+    rating: Rating
+
+
+def feedback_id(stream_id: str) -> str:
+    """Return the `feedback.id` of an answer."""
+    return f"{PREFIX}{stream_id}"
+
+
+def read_feedback(message: Message) -> FeedbackEvent:
+    """Return the content of a `feedback_event`.
+
+    Raises:
+        ValueError: it is malformed, or its id was not made by `feedback_id`.
+    """
+    event = message.payload.get("event")
+    details = event.get("feedback_event") if isinstance(event, Mapping) else None
+    if not isinstance(details, Mapping) or not message.userid:
+        raise ValueError("no feedback_event")
+    known = _ID.fullmatch(details["id"]) if isinstance(details.get("id"), str) else None
+    kind = details.get("type")
+    if known is None or type(kind) is not int or kind not in KINDS:
+        raise ValueError("an unknown id or type")
+    # WeCom documents words and reasons for this type only.
+    words, reasons = (details.get("content"), details.get("inaccurate_reason_list")) if kind == 2 else ("", [])
+    rating = Rating(
+        KINDS[kind],
+        words[:MOST_CHARS] if isinstance(words, str) else "",
+        _reasons(reasons),
+        at=_seconds(message.payload.get("create_time")),
+        event_id=_event_id(message.msgid or json.dumps(message.payload, sort_keys=True)),
+    )
+    return FeedbackEvent(known[1], rating)
+
+
+def _reasons(given: Any) -> tuple[int, ...]:
+    listed = given if isinstance(given, list) else []
+    return tuple(number for number in listed if type(number) is int and 0 < number < 100)[:MOST_REASONS]
+
+
+def _seconds(given: Any) -> int:
+    """Return the event's time; 0, which stands for now, if it has none."""
+    return given if type(given) is int and 0 < given < 2**40 else 0
+
+
+def _event_id(text: str) -> str:
+    """Return a short id of fixed length: a msgid may be any text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.errors import ProviderError
-from services.http.logs import hide_parameters
+from services.http.connections import hide_parameters
 from services.http.service import HTTPService
 from utils.deadline import ended_in_time
 

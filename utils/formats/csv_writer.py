@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from utils.formats.formulas import harmless
-from utils.printable import as_json, printable
+from utils.printable import as_json, harmless, printable
 
 #: Marks a CSV as UTF-8; without it Excel assumes the system's encoding.
 BOM = "\ufeff"

@@ -1,4 +1,4 @@
-"""Turn Markdown into text for a table's cell or a clipboard: what a reader sees of it, without its marks.
+"""Turn Markdown into text for a table's cell, without its marks, and any text into one short plain line.
 
 Every repetition ends at the next character of its kind, so that the time is linear in any text.
 """
@@ -6,9 +6,40 @@ Every repetition ends at the next character of its kind, so that the time is lin
 from __future__ import annotations
 
 import re
+import unicodedata
 from html import unescape
 
+from utils.stream_utils import joined
 from utils.thinking import fold_thinking
+
+#: Characters that are Markdown or HTML syntax, and white space of any kind.
+_SYNTAX = re.compile(r"[\[\]()<>`*_~#|\\\s]+")
+#: Characters of a text that are examined per character of the result.
+_EXAMINED = 8
+_MORE = "…"
+
+
+def plain_line(text: str, most: int) -> str:
+    """Return `text` without markup, line breaks and invisible characters, cut to `most` characters with an ellipsis.
+
+    A cut does not split a composed character, unless that is longer than `most`.
+    """
+    begun = text[: most * _EXAMINED]
+    visible = "".join(each if _is_visible(each) else " " for each in begun)
+    line = _SYNTAX.sub(" ", visible).strip()
+    if len(line) <= most:
+        return line
+    end = most - len(_MORE)
+    while end > 0 and joined(line, end):
+        end -= 1
+    return line[: end or most - len(_MORE)].rstrip() + _MORE
+
+
+def _is_visible(character: str) -> bool:
+    """Return False for control characters, marks that turn the writing direction, private and unassigned characters."""
+    # The zero-width joiner composes emoji.
+    return character == "\u200d" or not unicodedata.category(character).startswith("C")
+
 
 #: Lines whose marks are removed; the rest of a text stays as it is. A line takes about 10 µs.
 MOST_LINES = 5_000

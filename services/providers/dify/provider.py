@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider, Opening, Recovered
 from services.providers.client.inputs import InputsTemplate
+from services.providers.client.json_fields import text
 from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.dify.answer import DifyAnswer
 from services.providers.dify.errors import as_break
@@ -21,12 +23,69 @@ from services.providers.dify.forms import DifyForms
 from services.providers.dify.recovery import DifyRecovery, SentQuestion
 from services.providers.dify.service import DifyService, DifyUrls
 from services.providers.dify.stream import ChatStream
-from services.providers.dify.suggestions import SuggestedQuestions, read_opening
 from services.providers.recovery import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from utils.deadline import Deadline
 from utils.running_time import running_time
 
 log = logging.getLogger(__name__)
+
+#: Seconds without requests after a reply that the app has no suggestions.
+WITHOUT_SECONDS = 600.0
+#: Replies of an app without suggestions: the feature is off (400, in newer versions 403), or Dify does not know it.
+WITHOUT = (400, 403, 404)
+
+
+def read_opening(service: DifyService, authorization: str) -> Opening:
+    """Return an app's opening statement and its first questions; members of another type than documented are skipped.
+
+    Raises:
+        ProviderError: Dify did not answer, or the app is not published.
+    """
+    parameters = service.parameters(authorization=authorization)
+    questions = parameters.get("suggested_questions")
+    listed = map(text, questions if isinstance(questions, list) else ())
+    return Opening(text(parameters.get("opening_statement")), tuple(filter(None, listed)))
+
+
+class SuggestedQuestions:
+    """Fetches the suggestions of one app. After a reply that it has none, it sends no request for a while."""
+
+    def __init__(
+        self,
+        service: DifyService,
+        *,
+        authorization: Callable[[str], str],
+        user: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`authorization` returns the header for a user's token; `user` is sent for questions without a person."""
+        self._service = service
+        self._authorization = authorization
+        self._user = user
+        self._clock = clock
+        self._available_from = -float("inf")
+
+    def after(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Sequence[str]:
+        """Return the questions that the app suggests after an answer; none where it does not suggest any.
+
+        Raises:
+            ProviderError: Dify did not answer, or not before the deadline.
+        """
+        if not ids.message_id or self._clock() < self._available_from:
+            return ()
+        authorization = self._authorization(query.identity.token)
+        try:
+            found = self._service.suggested(
+                ids.message_id, query.user or self._user, authorization=authorization, deadline=deadline
+            )
+        except ProviderError as exc:
+            if exc.http_status not in WITHOUT:
+                raise
+            self._available_from = self._clock() + WITHOUT_SECONDS
+            log.info("the app suggests no questions", extra={"status": exc.http_status, "seconds": WITHOUT_SECONDS})
+            return ()
+        return [question for each in found if (question := text(each))]
+
 
 AuthMode = Literal["app_key", "user_token"]
 

@@ -15,14 +15,13 @@ from urllib3 import encode_multipart_formdata
 from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import AnswerError, ProviderError
-from services.http.retries import attempts
+from services.http.retries import attempts, seconds_ahead
 from services.http.service import HTTPReply, HTTPService, aborted_error
 from services.providers.client.json_fields import json_object, text
 from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.dify.errors import http_error, no_slot
 from services.providers.dify.stream import ChatStream
 from utils.deadline import Deadline
-from utils.formats.http_dates import seconds_ahead
 from utils.running_time import running_time
 from utils.slots import Slots
 from utils.tracing import current_trace, onward_headers

@@ -16,8 +16,15 @@ from services import metrics
 from services.errors import ConversationGone, ProviderError
 from services.http.service import check_deadline
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
-from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, Recovered, SearchResult, closing_events
-from services.providers.wrapper import ProviderWrapper
+from services.providers.base import (
+    BaseRAGProvider,
+    BaseSearchProvider,
+    Hit,
+    ProviderWrapper,
+    Recovered,
+    SearchResult,
+    closing_events,
+)
 from utils.deadline import Deadline
 
 #: Number of hits in a list.

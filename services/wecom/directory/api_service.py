@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from services.errors import ProviderError
-from services.http.logs import hide_parameters
+from services.http.connections import hide_parameters
 from services.http.service import HTTPService
 from utils.deadline import Deadline
 

@@ -14,11 +14,11 @@ from services.files.shown import FileOffers
 from services.streams.records import Snapshot
 from services.streams.store import StreamStore
 from services.wecom.cards import card_words
-from services.wecom.feedback import feedback_id
 from services.wecom.frames import EndedAnswer, WeComFrames, is_over
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import AckMissing
 from services.wecom.long_connection.uploads import FileMessage, UploadDelayed, UploadRefused, Uploads
+from services.wecom.message import feedback_id
 from utils.markdown.late_text import AnswerParts
 
 #: Attempts to upload a file over one link, which WeCom's limits may delay.

@@ -23,8 +23,8 @@ from services.errors import StoreUnavailable
 from tests.support.batches.counter import TASKS, Counter, data_of, refused
 from tests.support.batches.twin import START
 from utils.formats.csv_writer import csv_lines
-from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import workbook_pieces
+from utils.printable import harmless
 
 READER = WorkbookReader("en", 0)
 SOURCES = ({"title": "手册", "position": 1},)

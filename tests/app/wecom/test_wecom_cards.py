@@ -15,7 +15,7 @@ from demo.wecom.card_clicks import CardClick, buttons_of
 from demo.wecom.simulator import Bubble, ResponseServer, WeComUser
 from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
-from utils.markdown.plain import plain_line
+from utils.markdown.plain_text import plain_line
 from utils.stream_utils import render_frame
 
 ASK = "报销要什么材料 [[form]]"

@@ -18,7 +18,7 @@ from services.batches.store import begin_delivery, due_webhooks
 from services.batches.webhooks import LEASE, PAUSES, Webhooks, delivery_of
 from services.errors import WebhookRefused
 from services.http.addresses import AddressRules
-from services.http.poster import Poster
+from services.http.fetcher import Poster
 from tests.support.batches.desk import SECRET, BatchDesk, ScriptedProvider
 from tests.support.batches.receiver import WebhookReceiver
 from tests.support.batches.shelf import Shelf, at

@@ -21,7 +21,7 @@ from services.batches.store import SqlBatchStore
 from services.batches.webhooks import Webhooks
 from services.errors import ProviderError
 from services.http.addresses import AddressRules
-from services.http.poster import Poster
+from services.http.fetcher import Poster
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.lock_store import LockStore

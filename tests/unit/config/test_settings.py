@@ -11,8 +11,8 @@ import pytest
 from pydantic import Secret, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
+from config.checks import RAG_PROVIDERS
 from config.errors import SettingsError
-from config.plugins import RAG_PROVIDERS
 from config.settings import Settings, load_settings
 from tests.support.settings_values import AES_KEY, LEAST, OTHER_AES_KEY, refusal, settings
 

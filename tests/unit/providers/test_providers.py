@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from config.checks import RAG_PROVIDERS
 from config.errors import SettingsError
 from config.groups import ProviderSettings
-from config.plugins import RAG_PROVIDERS
 from services.errors import Unrecoverable
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider

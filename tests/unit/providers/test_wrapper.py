@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.models import ProviderEvent, Query
-from services.providers.base import BaseRAGProvider
-from services.providers.wrapper import ProviderWrapper
+from services.providers.base import BaseRAGProvider, ProviderWrapper
 from utils.deadline import Deadline
 
 #: Members that a wrapper does not forward: those of the answer, which it makes itself, and a constant.

@@ -10,8 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from utils.markdown.elements.thinking import ThinkingMarks
-from utils.markdown.thinking_stream import MOST_EXAMINED, ThinkingStream
-from utils.thinking import TAG, split_thinking
+from utils.thinking import MOST_EXAMINED, TAG, ThinkingStream, split_thinking
 
 PARTS = (
     "<think>", "</think>", "<Reasoning>", "</reasoning>", "<", "think>", "`", "``", "```", "\n", "~~~", " ", "年",

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from demo.wecom.feedback import FEEDBACK_ID_BYTES
-from services.wecom.feedback import feedback_id, read_feedback
-from services.wecom.message import ANY_MENTION, Message, read_message
+from services.wecom.message import ANY_MENTION, Message, feedback_id, read_feedback, read_message
 
 STREAM = "0123456789abcdef0123456789abcdef"
 ID = feedback_id(STREAM)

@@ -13,7 +13,7 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 
-from utils.markdown.thinking_stream import ThinkingStream
+from utils.thinking import ThinkingStream
 
 #: Thinking on a page is unfolded, folded, or left out.
 PageThinking = Literal["show", "fold", "hide"]

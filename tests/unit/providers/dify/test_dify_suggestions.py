@@ -8,8 +8,7 @@ from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError
 from services.models import ProviderIds, Query
-from services.providers.dify.provider import DifyProvider
-from services.providers.dify.suggestions import WITHOUT_SECONDS, SuggestedQuestions
+from services.providers.dify.provider import WITHOUT_SECONDS, DifyProvider, SuggestedQuestions
 from tests.support.servers.processes import FakeClock
 from tests.unit.providers.dify.conftest import Make
 from utils.deadline import Deadline

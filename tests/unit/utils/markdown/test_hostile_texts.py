@@ -18,11 +18,11 @@ from services.files.shown import AnswerLinks, FileOffers
 from services.streams.records import Snapshot
 from services.wecom.frames import EndedAnswer, WeComFrames, ended
 from tests.support.properties import examples
-from utils.formats.formulas import harmless
 from utils.formats.xlsx_writer import MAX_CELL
 from utils.markdown.blocks import BlockRenderer, render_markdown, render_slices
 from utils.markdown.pictures import in_words, references, with_pictures
 from utils.markdown.plain_text import plain_text
+from utils.printable import harmless
 from utils.thinking import fold_thinking
 
 MOST_BYTES: int = Settings.model_fields["stream_max_bytes"].default

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
-from utils.markdown.plain import plain_line
+from utils.markdown.plain_text import plain_line
 
 
 @pytest.mark.parametrize(
