@@ -9,10 +9,13 @@ Requests are sent on connections of urllib3's pools directly, because `urlopen` 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from io import BytesIO
 from typing import Any, TypeVar
@@ -26,7 +29,6 @@ from services.errors import ProviderError
 from services.http.addresses import Target
 from services.http.certificates import is_untrusted, tls_failure
 from services.http.connections import IDLE_SECONDS, Lease, Pools, RequestRoute
-from services.http.retries import retry_after
 from utils.deadline import Deadline
 
 T = TypeVar("T")
@@ -36,6 +38,9 @@ _SAME_INSTANT = 0.05
 #: The most bytes of one read; a read returns as soon as there is one byte.
 READ_BYTES = 65536
 _DEFAULT_HEADERS = dict(default_headers())
+#: Longest wait of a Retry-After in seconds; longer ones are cut to it.
+LONGEST = 600.0
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class TransientError(ProviderError):
@@ -304,3 +309,34 @@ def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
 def _safe_cause(exc: Exception) -> Exception | None:
     # The text of the exception quotes a refused header value, which may be an API key.
     return None if isinstance(exc, ValueError) else exc
+
+
+def retry_after(value: str | None, *, now: float, date: str | None = None) -> float:
+    """Return the seconds to wait, at most `LONGEST`; 0.0 if the header is missing or invalid.
+
+    `now` is the time in seconds since 1970. `date` is the reply's Date header: if it is valid, a date in Retry-After is
+    measured against it, so that the difference between the two machines' clocks does not matter.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        # Python refuses to parse very long integers, so only the first digits are used.
+        return min(LONGEST, float(text[:32]))
+    until, since = _moment(text), _moment(date or "")
+    if until is None:
+        return 0.0
+    return min(LONGEST, max(0.0, until - (now if since is None else since)))
+
+
+def seconds_ahead(date: str, *, clock: Callable[[], float] = time.time) -> float | None:
+    """Return by how many seconds an HTTP `Date` header is ahead of the clock; None if it is missing or invalid."""
+    moment = _moment(date)
+    return None if moment is None else moment - clock()
+
+
+def _moment(date: str) -> float | None:
+    """Return an HTTP date as seconds since 1970; None if it is invalid."""
+    try:
+        moment = parsedate_to_datetime(date.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

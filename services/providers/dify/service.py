@@ -15,8 +15,8 @@ from urllib3 import encode_multipart_formdata
 from config.errors import SettingsError
 from services.attachments import MediaFile
 from services.errors import AnswerError, ProviderError
-from services.http.retries import attempts, seconds_ahead
-from services.http.service import HTTPReply, HTTPService, aborted_error
+from services.http.retries import attempts
+from services.http.service import HTTPReply, HTTPService, aborted_error, seconds_ahead
 from services.providers.client.json_fields import json_object, text
 from services.providers.client.limits import LIMITS, ClientLimits
 from services.providers.dify.errors import http_error, no_slot

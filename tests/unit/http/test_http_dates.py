@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.http.retries import LONGEST, retry_after, seconds_ahead
+from services.http.service import LONGEST, retry_after, seconds_ahead
 
 #: 21 Oct 2015 07:28:00 GMT, the date of RFC 9110's example.
 DATE, SECONDS = "Wed, 21 Oct 2015 07:28:00 GMT", 1445412480.0
