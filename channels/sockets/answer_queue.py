@@ -18,6 +18,9 @@ from services.streams.long_text import FullAnswer
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which an answer without updates fails.
+SILENT_SECONDS = 1800.0
+
 
 @dataclass(eq=False)
 class Shown:
@@ -63,14 +66,12 @@ class AnswerQueue(Generic[S]):
         callbacks: AnswerCallbacks[S],
         *,
         most: int = 8,
-        timeout: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create an empty queue for `most` answers; one without updates for `timeout` seconds fails."""
+        """Create an empty queue for `most` answers; one without updates for `SILENT_SECONDS` fails."""
         self._gateway = gateway
         self._callbacks = callbacks
         self._most = most
-        self._timeout = timeout
         self._clock = clock
         self._entries: deque[tuple[S, int]] = deque()
         self._running = False
@@ -156,7 +157,7 @@ class AnswerQueue(Generic[S]):
         wait = AnswerWait(
             following,
             leaving=lambda: not self._wanted(shown),
-            timeout=self._timeout,
+            timeout=SILENT_SECONDS,
             clock=self._clock,
             sleep=self._closed.wait,
         )

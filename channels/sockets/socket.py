@@ -55,12 +55,11 @@ class Violation(Exception):
 class Inbox:
     """Assembles messages. Their size is limited by the protocol (`max_size`), which sees a frame's length first."""
 
-    def __init__(self, *, clock: Callable[[], float], rate: float = RATE, burst: int = BURST) -> None:
+    def __init__(self, *, clock: Callable[[], float], rate: float = RATE) -> None:
         self._parts: list[bytes | bytearray] = []
         self._clock = clock
         self._rate = rate
-        self._burst = float(burst)
-        self._left = self._burst
+        self._left = float(BURST)
         self._counted_at = clock()
 
     def take(self, frame: Frame) -> str | None:
@@ -88,7 +87,7 @@ class Inbox:
 
     def _count(self) -> None:
         now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._counted_at) * self._rate)
+        self._left = min(float(BURST), self._left + (now - self._counted_at) * self._rate)
         self._counted_at = now
         if self._left < 1:
             raise Violation(TOO_MANY_MESSAGES, "too many messages")

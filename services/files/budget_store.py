@@ -45,15 +45,12 @@ class FileBudget:
         StoreUnavailable: from every method that counts, when Redis is away.
     """
 
-    def __init__(
-        self, runner: ScriptRunner, limits: BudgetLimits, *, names: Keyring, now: str = "", look: float = LOOK_SECONDS
-    ) -> None:
-        """`names` hashes callers; `now` replaces Redis's clock in tests; `look` is the seconds between two looks."""
+    def __init__(self, runner: ScriptRunner, limits: BudgetLimits, *, names: Keyring, now: str = "") -> None:
+        """`names` hashes callers; `now` replaces Redis's clock in tests."""
         self._runner = runner
         self._limits = limits
         self._names = names
         self._now = now
-        self._look = look
         self._used = 0
         self._closed = threading.Event()
 
@@ -94,7 +91,7 @@ class FileBudget:
         self._closed.set()
 
     def _report(self) -> None:
-        while not self._closed.wait(self._look):
+        while not self._closed.wait(LOOK_SECONDS):
             with suppress(StoreUnavailable):
                 self.used()
 

@@ -125,7 +125,6 @@ class FileDelivery:
         pictures: ForeignPictures,
         *,
         clock: Callable[[], float] = running_time,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._streams = streams
         self._store = store
@@ -133,7 +132,6 @@ class FileDelivery:
         self._offers = offers
         self._pictures = pictures
         self._clock = clock
-        self._sleep = sleep
 
     def open(self, token: str) -> Download | None:
         """Return the file that a token names; None if the token is not ours, or it or the file has expired."""
@@ -159,7 +157,7 @@ class FileDelivery:
             found = [one for one in self._store.files(ref.stream_id) if BY_SOURCE + one.source == ref.entry]
             if found or standing != "processing" or self._clock() > end:
                 return found[0] if found else None
-            self._sleep(PAUSE)
+            time.sleep(PAUSE)
 
     def _file(self, stream_id: str, stored: StoredFile) -> Download | None:
         pieces = self._store.slices(stream_id, stored)

@@ -114,7 +114,7 @@ def is_public(address: str) -> bool:
     return found.is_global and not (found.is_multicast or found.is_reserved)
 
 
-def resolved(host: str, port: int, *, timeout: float = RESOLVE_SECONDS) -> list[str]:
+def resolved(host: str, port: int) -> list[str]:
     """Return the addresses of a host, as its name has them now.
 
     Raises:
@@ -124,7 +124,7 @@ def resolved(host: str, port: int, *, timeout: float = RESOLVE_SECONDS) -> list[
     # In a thread of its own: the system's resolver has no timeout that a caller can set.
     threading.Thread(target=lambda: found.put(_lookup(host, port)), name="resolver", daemon=True).start()
     try:
-        addresses = found.get(timeout=timeout)
+        addresses = found.get(timeout=RESOLVE_SECONDS)
     except queue.Empty:
         addresses = []
     if not addresses:

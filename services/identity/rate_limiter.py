@@ -32,10 +32,8 @@ class RateLimiter:
     same on all replicas, so that addresses can be neither read nor guessed from Redis.
     """
 
-    def __init__(
-        self, runner: ScriptRunner, *, user: str, key: str, ip: str, secret: Keyring, prefix: str = PREFIX
-    ) -> None:
-        self._limiter = FixedWindowRateLimiter(RedisWindows(runner, prefix))
+    def __init__(self, runner: ScriptRunner, *, user: str, key: str, ip: str, secret: Keyring) -> None:
+        self._limiter = FixedWindowRateLimiter(RedisWindows(runner))
         self._user = _items(user)
         self._key = _items(key)
         self._ip = _items(ip)
@@ -73,24 +71,23 @@ class RedisWindows(Storage):
 
     STORAGE_SCHEME = None
 
-    def __init__(self, runner: ScriptRunner, prefix: str) -> None:
+    def __init__(self, runner: ScriptRunner) -> None:
         super().__init__()
         self._runner = runner
-        self._prefix = prefix
 
     @property
     def base_exceptions(self) -> type[Exception]:
         return StoreUnavailable
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        return int(self._runner.run([Call(script("sockets_count"), (self._key(key),), (amount, expiry))])[0])
+        return int(self._runner.run([Call(script("sockets_count"), (_key(key),), (amount, expiry))])[0])
 
     def get(self, key: str) -> int:
-        return int(self._runner.run([Call(None, ("GET", self._key(key)))])[0] or 0)
+        return int(self._runner.run([Call(None, ("GET", _key(key)))])[0] or 0)
 
     def get_expiry(self, key: str) -> float:
         """Return the time, in seconds since 1970, at which the window ends."""
-        return time.time() + int(self._runner.run([Call(None, ("PTTL", self._key(key)))])[0]) / 1000
+        return time.time() + int(self._runner.run([Call(None, ("PTTL", _key(key)))])[0]) / 1000
 
     def check(self) -> bool:
         self._runner.ping()
@@ -100,10 +97,11 @@ class RedisWindows(Storage):
         raise NotImplementedError("windows end by themselves")
 
     def clear(self, key: str) -> None:
-        self._runner.run([Call(None, ("DEL", self._key(key)))])
+        self._runner.run([Call(None, ("DEL", _key(key)))])
 
-    def _key(self, key: str) -> str:
-        return f"{self._prefix}:{key}"
+
+def _key(key: str) -> str:
+    return f"{PREFIX}:{key}"
 
 
 def _items(rates: str) -> list[RateLimitItem]:

@@ -254,7 +254,7 @@ class DifyService:
         return self._call("GET", f"{self.urls.root}/parameters", authorization)
 
     def messages(
-        self, conversation_id: str, user: str, *, authorization: str, deadline: Deadline, limit: int = HISTORY_ROWS
+        self, conversation_id: str, user: str, *, authorization: str, deadline: Deadline
     ) -> list[Mapping[str, Any]]:
         """Return the latest rows of a conversation's history. A message's row exists from the start of its run.
 
@@ -262,7 +262,7 @@ class DifyService:
             ConversationGone: the conversation is unknown, or belongs to another user.
             ProviderError: any other error reply or failure.
         """
-        query = {"conversation_id": conversation_id, "user": user, "limit": limit}
+        query = {"conversation_id": conversation_id, "user": user, "limit": HISTORY_ROWS}
         rows = self._look_up(self.urls.messages, authorization, deadline, params=query).get("data")
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
@@ -276,9 +276,9 @@ class DifyService:
         found = self._call("GET", url, authorization, deadline=deadline, params={"user": user}).get("data")
         return found if isinstance(found, list) else []
 
-    def conversations(self, user: str, *, authorization: str, limit: int = CONVERSATION_ROWS) -> Mapping[str, Any]:
+    def conversations(self, user: str, *, authorization: str) -> Mapping[str, Any]:
         """Return a user's conversations in `data`, latest first; `has_more` is whether there are more."""
-        query = {"user": user, "limit": limit}
+        query = {"user": user, "limit": CONVERSATION_ROWS}
         return self._call("GET", self.urls.conversations, authorization, params=query, timeout=self.timeout)
 
     def workflow_run(self, run_id: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:

@@ -177,7 +177,7 @@ def test_the_storage_works_with_the_librarys_own_tools(runner: ScriptRunner) -> 
 
     from services.identity.rate_limiter import RedisWindows
 
-    windows = RedisWindows(runner, "dify_rate")
+    windows = RedisWindows(runner)
     strategy, item = FixedWindowRateLimiter(windows), parse("2/minute")
 
     assert windows.check()
