@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -79,6 +80,10 @@ def on_behalf_of(caller: Caller, end_user: str, address: str) -> tuple[Caller, s
     return asker, address if asker == caller else ""
 
 
+def iso(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds and Z."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def iso_now() -> str:
-    """Return the current time in UTC as ISO 8601 with milliseconds and Z."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(time.time())

@@ -93,7 +93,7 @@ def compose_frame(
     """Return the frame for a `settled` text. The general case of `render_frame`, without the shortcut."""
     body, cut, _ = compose(text, suffix, truncated, max_bytes=max_bytes, growing=growing, thinking=thinking)
     room = max_bytes - _notice_bytes(suffix)
-    free = bool(body) and not growing and not cut and _size(body) + _notice_bytes(footnote) <= room
+    free = bool(body) and not growing and not cut and utf8_size(body) + _notice_bytes(footnote) <= room
     sentences = (body, truncated if cut else "", footnote if free else "", suffix)
     return clip_utf8(_BETWEEN.join(filter(None, sentences)), max_bytes)
 
@@ -162,7 +162,7 @@ def _parts(text: str, thinking: Thinking, thinking_bytes: int) -> list[Passage]:
             parts.append(Passage(False, [render_markdown(part.text)]))
         elif thinking == "show":
             head, closer, _ = _fit(render_markdown(part.text), thinking_bytes - _TAG_BYTES)
-            thinking_bytes -= _size(head + closer) + _TAG_BYTES
+            thinking_bytes -= utf8_size(head + closer) + _TAG_BYTES
             parts.append(Passage(True, [head, closer]))
     return [part for part in parts if not part.blank]
 
@@ -180,7 +180,7 @@ def _compose(parts: Sequence[Passage], room: int, *, followed: bool) -> Composed
     for number, part in enumerate(parts):
         between = _BETWEEN if body else ""
         tags = _TAG_BYTES if part.thinking else 0
-        head, closer, whole = _fit(part.text, room - _size(body + between) - tags)
+        head, closer, whole = _fit(part.text, room - utf8_size(body + between) - tags)
         if head and not part.thinking:
             answer += (_BETWEEN if answer else "") + head
         if followed or not whole or number + 1 < len(parts):
@@ -198,15 +198,15 @@ def _fit(text: str, room: int) -> tuple[str, str, bool]:
     The closing line always counts towards `room`, so the beginning never gets shorter while the text grows.
     """
     closer = _closer(open_fence(text))
-    if _size(text + closer) <= room:
+    if utf8_size(text + closer) <= room:
         return text, closer, True
     head = _cut(text, room)
     fence = open_fence(head)
     closer = _closer(fence)
-    if fence and _size(head + closer) > room:
-        if _size(text[: fence.end] + closer) > room:
+    if fence and utf8_size(head + closer) > room:
+        if utf8_size(text[: fence.end] + closer) > room:
             return _cut(text[: fence.start], room), "", False
-        head = _cut(text, room - _size(closer))
+        head = _cut(text, room - utf8_size(closer))
         # The beginning of a line may close code that the complete line does not close.
         closer = closer if open_fence(head) else ""
     return head, closer, False
@@ -221,10 +221,11 @@ def _closer(fence: OpenFence | None) -> str:
 
 
 def _notice_bytes(sentence: str) -> int:
-    return _size(_BETWEEN + sentence) if sentence else 0
+    return utf8_size(_BETWEEN + sentence) if sentence else 0
 
 
-def _size(text: str) -> int:
+def utf8_size(text: str) -> int:
+    """Return the bytes of a text as UTF-8; a lone surrogate counts as one."""
     return len(text.encode("utf-8", "replace"))
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from channels.asking import iso
 from channels.sockets.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
-from channels.sockets.registry import RENEWAL, SocketRegistry, iso
+from channels.sockets.registry import RENEWAL, SocketRegistry
 from channels.sockets.session import AUTH_SECONDS, SocketSession
 from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, SocketTimes, accept, converse, finish
 from config.texts import Texts

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from channels.asking import iso_now
 from channels.sockets.session import SocketSession
 from config.texts import Texts
 from services.errors import StoreUnavailable
@@ -208,7 +208,7 @@ class SocketRegistry:
     def _send_dismissal(self, session: SocketSession) -> None:
         if session.channel == "chat":
             # The frame of the original product; the realtime channel has no such frame.
-            ids = {"client_id": session.client_id, "timestamp": iso(time.time())}
+            ids = {"client_id": session.client_id, "timestamp": iso_now()}
             session.socket.send({"type": "system", "content": self._texts.get("socket_disconnected"), **ids})
         session.close(DISCONNECTED, "socket_disconnected")
 
@@ -216,8 +216,3 @@ class SocketRegistry:
         for session in self.sessions():
             if not session.busy:
                 session.socket.close(RESTARTING, "restarting")
-
-
-def iso(seconds: float) -> str:
-    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds and Z."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

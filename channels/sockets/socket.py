@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.server import ServerProtocol
 
+from channels.asking import iso_now
 from channels.sockets.handshake import (
     PROTOCOL_LOG,
     HandshakeRefused,
@@ -252,7 +252,7 @@ class Socket:
         if now >= self._next_beat:
             self._next_beat = now + self._times.heartbeat_interval
             self._wire.send_if_free(
-                json_frame({"type": "heartbeat", "timestamp": _now(), **self.heartbeat}, self._mask)
+                json_frame({"type": "heartbeat", "timestamp": iso_now(), **self.heartbeat}, self._mask)
             )
         return min(self._next_beat, self.last_received + self._times.heartbeat_timeout) - now
 
@@ -360,7 +360,3 @@ def _closed(sock: Socket, peer: Peer, closed: Closed) -> None:
         peer.closed(closed)
     except Exception:
         log.exception("socket's end failed", extra={"socket": sock.token})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """Batches of questions: tasks and items in SQL, lanes in Redis, workers that ask items through the gateway.
 
 Imports `answers` and lower floors. Submitting and changing a task begins in `manager.py`, the work on its items in
-`engine.py`, `worker.py` and `item.py`; `store.py` has SQL, `claims.py` which item comes next.
+`engine.py` and `item.py`; `store.py` has SQL, `claims.py` which item comes next.
 
 **Work.** `BATCH_MAX_CONCURRENT` lanes bound how many items are asked at once over all replicas. One worker holds a lane
 by a lease in Redis (10 s, renewed every third of it); a lapsed lane is marked, and given to another worker after 3 s

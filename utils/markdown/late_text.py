@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from utils.markdown.lines import Fence, FenceTracker, LineKind, LineState, classify
-from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_rest, joined
+from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_rest, joined, utf8_size
 
 _TABLE = (LineKind.TABLE_HEAD, LineKind.TABLE)
 _VISIBLE = re.compile(r"\S")
@@ -82,13 +82,13 @@ def second_part(
     A rest that does not fit, or after which there is `more` of the answer, is cut and followed by `truncated`; the
     footnote is left out where it does not fit.
     """
-    room = max_bytes - _size(mark)
+    room = max_bytes - utf8_size(mark)
     window = clip_utf8(rest.whole[: max_bytes + _AHEAD], max_bytes + _AHEAD)
     body, cut, _ = compose_rest(window, ending, truncated, max_bytes=room - 2)
     if more and not cut:
         body, cut = compose_rest(window, _joined_parts([truncated, ending]), "", max_bytes=room - 2).body, True
     parts = [mark, body, truncated if cut else "", ending]
-    if footnote and not cut and _size(_joined_parts([*parts, footnote])) <= max_bytes:
+    if footnote and not cut and utf8_size(_joined_parts([*parts, footnote])) <= max_bytes:
         parts.insert(2, footnote)
     return _joined_parts(parts)
 
@@ -114,7 +114,7 @@ def numbered_parts(
     cut = more or len(bodies) > most
     if cut:
         bodies[most:] = [clip_utf8(_joined_parts([truncated, ending]), room)]
-    elif bodies and _size(bodies[-1] + _BETWEEN + ending) <= room:
+    elif bodies and utf8_size(bodies[-1] + _BETWEEN + ending) <= room:
         bodies[-1] = _joined_parts([bodies[-1], ending])
     elif ending:
         bodies.append(clip_utf8(ending, room))
@@ -195,8 +195,8 @@ def _rest_at(whole: str, place: _Place, opening_bytes: int) -> Rest:
     text, opening = whole[place.position :], place.opening
     if place.fence:
         text = _outdented(text, place.fence, within_line=not whole[: place.position].endswith("\n"))
-        opening = opening if _size(opening) <= opening_bytes else place.fence.marker
-    return Rest(text, opening if _size(opening) <= opening_bytes else "")
+        opening = opening if utf8_size(opening) <= opening_bytes else place.fence.marker
+    return Rest(text, opening if utf8_size(opening) <= opening_bytes else "")
 
 
 def _outdented(text: str, fence: Fence, *, within_line: bool) -> str:
@@ -257,7 +257,3 @@ def _opened(opening: str) -> str:
 
 def _joined_parts(parts: Sequence[str]) -> str:
     return _BETWEEN.join(filter(None, parts))
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))

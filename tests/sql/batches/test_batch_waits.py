@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from demo.mocks.openai.server import MockOpenAI
+from services.batches.engine import LaneWorker
 from services.batches.item import ItemAsker, question_of
 from services.batches.lanes_store import BUSY_SECONDS, OWN_WAIT_MOST, PAUSE, PROBE_SECONDS, BatchLanesStore
 from services.batches.records import BatchOptions
 from services.batches.store import SqlBatchStore
-from services.batches.worker import LaneWorker
 from services.errors import ProviderError
 from services.models import ProviderEvent, Query
 from services.redis.store import Call, ScriptRunner

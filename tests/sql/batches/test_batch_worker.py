@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from services.batches.engine import Lane, LaneWorker
 from services.batches.item import ItemAsker, Outcome, question_of
 from services.batches.lanes_store import OWNERS, BatchLanesStore
 from services.batches.records import BatchOptions, Claimed, Item
 from services.batches.store import SqlBatchStore
-from services.batches.worker import Lane, LaneWorker
 from services.errors import ProviderError, StoreUnavailable
 from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis.store import Call
@@ -378,7 +378,7 @@ def test_a_released_lane_is_not_renewed(desk: Desk, worker: Worker) -> None:
 
 def in_step(worker: Worker) -> str:
     """Have the worker take lane 0, as a step does; return the lane's token."""
-    from services.batches.worker import Lane
+    from services.batches.engine import Lane
 
     lane = Lane(0)
     assert worker._take(lane)

@@ -14,8 +14,7 @@ from demo.wecom.card_rules import card_violations
 from services.files.links import FileLinks
 from services.files.shown import FileOffers
 from services.streams.records import Snapshot
-from services.wecom.card_schema import read_card
-from services.wecom.cards import card_words, parted, read_click
+from services.wecom.cards import card_words, parted, read_card, read_click
 from services.wecom.frames import EndedAnswer, WeComFrames
 
 URL = {"type": 1, "url": "https://example.com/"}
