@@ -42,14 +42,12 @@ class Passage:
         return not any(map(str.strip, self.pieces))
 
 
-def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) -> str:
+def fold_thinking(text: str, mode: Thinking = "show") -> str:
     """Return `text` with each thinking passage in a closed `<think>` tag, or without them if `mode` is "hide".
 
     Tags inside code are left alone. A closing tag without an opening one, alone on its line, makes all text before it
-    thinking; only in this case does a growing text change what was shown before. `growing` holds back an incomplete
-    tag at the end.
+    thinking; only in this case does a growing text change what was shown before.
     """
-    text = without_partial_tag(text) if growing else text
     if not TAG.search(text):
         return text
     shown = [part for part in split_thinking(text) if mode == "show" or not part.thinking]
