@@ -17,9 +17,14 @@ from channels.admin.rules import RulesParts, rules_blueprint
 from channels.batch.endpoints import BatchEndpoints
 from channels.chat.answers import ChatDisplay, Html
 from channels.chat.channel import ChatChannel, chat_blueprint
-from channels.http_chat.endpoints import HttpChat, feedback_blueprint, http_chat_blueprint, opening_blueprint
+from channels.http_chat.endpoints import (
+    HttpChat,
+    feedback_blueprint,
+    http_chat_blueprint,
+    opening_blueprint,
+    uploads_blueprint,
+)
 from channels.http_chat.replies import refusal
-from channels.http_chat.uploads import uploads_blueprint
 from channels.openai.endpoints import openai_channel
 from channels.openai.errors import openai_refusal
 from channels.options import AskableBots

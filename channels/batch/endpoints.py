@@ -34,7 +34,17 @@ from channels.batch.uploads import previewed, uploaded
 from channels.batch.workbook import WorkbookReader, here
 from channels.web.bodies import UploadSlots
 from channels.web.multipart import MULTIPART, form_body
-from channels.web.rest import MAX_ERRORS, Operation, ProgramChecker, RestError, body, caller, envelope, params
+from channels.web.rest import (
+    MAX_ERRORS,
+    Operation,
+    ProgramChecker,
+    RestError,
+    body,
+    caller,
+    envelope,
+    params,
+    wrong_field,
+)
 from config.texts import Texts
 from services import metrics
 from services.batches.manager import BatchManager
@@ -240,7 +250,7 @@ class BatchEndpoints:
         if asked.format == "json":
             number, size = asked.page or 1, asked.size or MAX_RENDERED
             if asked.render and size > MAX_RENDERED:
-                raise _wrong("size", f"at most {MAX_RENDERED} results are rendered at once")
+                raise wrong_field("size", f"at most {MAX_RENDERED} results are rendered at once")
             first = (number - 1) * size
             items = batches.rows(task_id, client.principal, first=first, limit=size, status=asked.status)
             total = getattr(task, asked.status) if asked.status else task.total
@@ -306,7 +316,7 @@ def _of_visitor(client: Caller) -> Caller:
     if visitor is None:
         return client
     if not VISITOR.fullmatch(visitor):
-        raise _wrong("X-Visitor", "22 to 64 letters, digits, '_' and '-' are taken")
+        raise wrong_field("X-Visitor", "22 to 64 letters, digits, '_' and '-' are taken")
     return client.on_behalf_of(f"visitor-{fingerprint(visitor)}") if client.principal == ANONYMOUS else client
 
 
@@ -314,7 +324,7 @@ def _key() -> str:
     """Return the submission's idempotency key, "" for none."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not KEY.fullmatch(key):
-        raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
+        raise wrong_field("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
     return key or ""
 
 
@@ -327,9 +337,4 @@ def _check_format(asked: ResultsQuery) -> None:
         problems |= dict.fromkeys(("locale", "utc_offset"), "only a workbook has it")
     for name, problem in problems.items():
         if getattr(asked, name) is not None:
-            raise _wrong(name, problem)
-
-
-def _wrong(field: str, problem: str) -> RestError:
-    data = {"errors": [{"field": field, "problem": problem}]}
-    return RestError(422, "Some fields are wrong.", reason="invalid_fields", data=data)
+            raise wrong_field(name, problem)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from channels.batch.models import MAX_NAME, FilePreview, FileSubmission
-from channels.web.multipart import fields_and_file, wrong_field
+from channels.web.multipart import fields_and_file, wrong_part
 from channels.web.rest import RestError, wrong_fields
 from utils.questions.files.process import request as reading_request
 from utils.questions.files.reading import FileRow, Reading
@@ -106,4 +106,4 @@ def _parsed(lines: list[bytes]) -> Iterator[Any]:
 def _refused(refused: FileRefused) -> RestError:
     if refused.reason == "unsupported_file":
         return RestError(415, refused.problem, code=10000, reason=refused.reason)
-    return wrong_field(refused.reason, refused.field, refused.problem)
+    return wrong_part(refused.reason, refused.field, refused.problem)

@@ -1,10 +1,14 @@
-"""The endpoints of one question over plain HTTP; answers come as JSON or server-sent events, from any replica."""
+"""The endpoints of one question over plain HTTP, and of a file for a later one.
+
+Answers come as JSON or server-sent events, from any replica.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 
 from flask import Blueprint, Response, request
 
@@ -21,6 +25,8 @@ from channels.http_chat.models import (
     ChatRated,
     ChatRating,
     ChatStarted,
+    FileForm,
+    FileTaken,
 )
 from channels.http_chat.replies import END, HEADERS, MEDIA_TYPE, EventStream, answered, failed, refusal
 from channels.options import AnswerReader, AskableBots, ChatReader, ThinkingMode
@@ -30,7 +36,9 @@ from channels.registry import HTTP
 from channels.waiting.connection import ClientConnection
 from channels.waiting.requests import WaitingQuestions
 from channels.web import rest
+from channels.web.bodies import UploadSlots
 from channels.web.errors import refused
+from channels.web.multipart import fields_and_file, form_body, wrong_part
 from channels.web.rest import Operation, RestError, RestModel, SlicedResponse, envelope, wrong_field
 from config.texts import Texts
 from services.answers.extras import KeptOpening
@@ -39,6 +47,7 @@ from services.errors import AnswerError
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
 from services.models import Question
+from utils.formats.file_names import plain_name
 from utils.markdown.blocks import render_markdown
 
 #: Bytes of the largest body of a question.
@@ -233,6 +242,39 @@ def feedback_blueprint(inbox: RatingInbox, bots: AskableBots, callers: rest.Prog
     return routes
 
 
+def uploads_blueprint(files: FileUploads, slots: UploadSlots, callers: rest.ProgramChecker, texts: Texts) -> Blueprint:
+    """Return POST /api/files."""
+    routes = Blueprint("uploads", __name__)
+
+    @routes.post("/api/files")
+    def take() -> Response:
+        principal = rest.caller(callers, request).principal
+        sent = form_body(files.max_bytes)
+        with slots.held(principal, size=len(sent)):
+            name, content = _file(sent, files.max_bytes)
+            try:
+                taken = files.take(principal, request.remote_addr or "", name, content)
+            except AnswerError as exc:
+                raise refusal(exc.code, texts) from exc
+        return envelope(asdict(taken), status=201, headers={"Cache-Control": "no-store"})
+
+    return routes
+
+
+def _file(sent: bytes, max_bytes: int) -> tuple[str, bytes]:
+    """Return the name and the content of a form's file.
+
+    Raises:
+        RestError: the body is malformed, has other fields, or its file is empty or larger than `max_bytes`.
+    """
+    fields, file, content = fields_and_file(sent, max_bytes)
+    if fields:
+        raise wrong_part("invalid_fields", next(iter(fields)), "Extra inputs are not permitted")
+    if not content:
+        raise wrong_part("invalid_fields", "file", "is empty")
+    return plain_name(file.filename or ""), content
+
+
 def client_id(asked: ChatQuestion) -> str:
     """Return the id the client gave its question, in the body or the header Idempotency-Key; "" for none.
 
@@ -360,5 +402,17 @@ OPERATIONS: tuple[Operation, ...] = (
         "chat",
         answers={200: ChatOpening},
         description="Kept for five minutes. The opening is empty for providers without one, and while they fail.",
+    ),
+    Operation(
+        "POST",
+        "/api/files",
+        "Upload a picture or file for a question",
+        "files",
+        multipart=FileForm,
+        answers={201: FileTaken, 413: None, 415: None, 422: None, 429: None, 503: None},
+        description=(
+            "Name the returned `file_id` in `files` of `POST /api/chat`, or of a frame of the chat socket. Ids belong "
+            "to the caller that uploaded them, and may be named in several questions while the file is kept."
+        ),
     ),
 )

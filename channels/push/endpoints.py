@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from channels.web import rest
 from channels.web.bodies import UploadSlots
 from channels.web.errors import status_of
-from channels.web.multipart import MULTIPART, fields_and_file, form_body, wrong_field
+from channels.web.multipart import MULTIPART, fields_and_file, form_body, wrong_part
 from channels.web.rest import Operation, RestError, RestModel, envelope
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
@@ -199,7 +199,7 @@ def _key() -> str:
 
 
 def _wrong(field: str, problem: str) -> RestError:
-    return wrong_field("invalid_fields", field, problem)
+    return wrong_part("invalid_fields", field, problem)
 
 
 def _shown(push: Push) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def fields_and_file(sent: bytes, max_bytes: int) -> tuple[dict[str, str], FileSt
     return given, file, content
 
 
-def wrong_field(reason: str, field: str, problem: str) -> RestError:
-    """Return the error for one wrong field."""
+def wrong_part(reason: str, field: str, problem: str) -> RestError:
+    """Return the error for one wrong part of a form, whose problem is the message too."""
     errors = [{"field": field, "problem": problem}]
     return RestError(422, problem, reason=reason, data={"errors": errors})
 
@@ -70,12 +70,12 @@ def _in_memory(*_: Any, **__: Any) -> BytesIO:
 
 def _once(fields: MultiDict[str, str]) -> dict[str, str]:
     if twice := [name for name, values in fields.lists() if len(values) > 1]:
-        raise wrong_field("invalid_fields", twice[0], "was given more than once")
+        raise wrong_part("invalid_fields", twice[0], "was given more than once")
     return dict(fields.items())
 
 
 def _only(files: MultiDict[str, FileStorage]) -> FileStorage:
     found = list(files.items(multi=True))
     if len(found) != 1 or found[0][0] != "file":
-        raise wrong_field("invalid_fields", "file", "One file is needed, under this name")
+        raise wrong_part("invalid_fields", "file", "One file is needed, under this name")
     return found[0][1]

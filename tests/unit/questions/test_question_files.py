@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 from utils.formats import xlsx_rows
-from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS, preview, read_file, read_texts
+from utils.questions.files.reading import MAX_CHARS, MAX_TEXTS, preview, read_file
 from utils.questions.files.rows import FileKind, FileRefused, Wanted, kind_of
 
 SHEET = "xl/worksheets/sheet1.xml"
@@ -46,6 +46,10 @@ def rewritten(content: bytes, part: str, xml: bytes) -> bytes:
 def sheet_xml(rows: bytes, before: bytes = b"") -> bytes:
     namespace = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     return before + b'<worksheet xmlns="' + namespace + b'"><sheetData>' + rows + b"</sheetData></worksheet>"
+
+
+def read_texts(content: bytes, wanted: Wanted) -> list[str]:
+    return read_file(content, wanted).texts
 
 
 def refusal(content: bytes, wanted: Wanted) -> str:

@@ -52,20 +52,11 @@ class Reading:
         return [row.text for row in self.rows]
 
 
-def read_texts(content: bytes, wanted: Wanted) -> list[str]:
-    """Return the questions in order, without surrounding white space and blank ones.
+def read_file(content: bytes, wanted: Wanted) -> Reading:
+    """Return the questions in order, without blank ones, with their rows, and the number of formulas without a value.
 
     Raises:
         FileRefused: the file is unreadable, or has no questions, too many, or one that is too long.
-    """
-    return read_file(content, wanted).texts
-
-
-def read_file(content: bytes, wanted: Wanted) -> Reading:
-    """Return the questions as `read_texts` does, with their rows, and the number of formulas without a value.
-
-    Raises:
-        FileRefused: as in `read_texts`.
     """
     wanted = _with_sheet(content, wanted)
     table = _Table(content, wanted)
