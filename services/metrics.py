@@ -345,11 +345,21 @@ for _outcome in ("posted", "repeated", "below_severity", "limited", "failed"):
     ALERTS.labels(_outcome)
 for _limit in ("caller", "process", "slots"):
     BODIES_REFUSED.labels(_limit)
+for _outcome in ("sent", "refused", "failed", "lost"):
+    LATE_ANSWERS.labels(_outcome)
+for _check in ("bad_signature", "bad_ciphertext", "stale_timestamp"):
+    CALLBACKS_REFUSED.labels(_check)
+for _code in ("user_full", "turns_full", "replica_full", "rate_limited", "draining", "store_unavailable"):
+    QUESTIONS_REFUSED.labels(_code)
+for _kind in ("caller", "admin", "alert"):
+    for _outcome in ("wrong", "blocked"):
+        CREDENTIALS_REFUSED.labels(_kind, _outcome)
 
 
 def begin_channel(name: str, *, sockets: bool) -> None:
     """Begin the series of a channel at 0; `sockets` tells whether its clients connect by WebSocket."""
-    STREAMS.labels(name, "completed")
+    for outcome in ("completed", "provider_error", "provider_unreachable", "provider_timeout"):
+        STREAMS.labels(name, outcome)
     if sockets:
         SOCKETS_OPEN.labels(name)
 

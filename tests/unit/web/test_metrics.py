@@ -129,6 +129,20 @@ def test_gauges_are_dropped_with_their_process() -> None:
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 
+def test_the_first_event_of_an_alert_is_an_increase() -> None:
+    """The series of what alerts and dashboards count exist before their first event, which increase() would miss."""
+    metrics.begin_channel("begun", sockets=False)
+
+    for name, labels in {
+        "streams_total": {"channel": "begun", "outcome": "provider_error"},
+        "late_answers_total": {"outcome": "failed"},
+        "callbacks_refused_total": {"check": "bad_signature"},
+        "questions_refused_total": {"code": "replica_full"},
+        "credentials_refused_total": {"kind": "admin", "outcome": "wrong"},
+    }.items():
+        assert metrics.REGISTRY.get_sample_value(f"wechatlaibao_{name}", labels) is not None, name
+
+
 def test_unknown_values_have_the_label_other() -> None:
     """Values from outside, a msgtype or a client's close code, cannot create new series without limit."""
     assert [msgtype_label(msgtype) for msgtype in ("text", "stream", "sticker", "")] == [
