@@ -244,10 +244,9 @@ def test_every_file_of_k8s_is_used() -> None:
     by_hand = {"secret.example.yaml", "prometheus-adapter-values.yaml", "keda.yaml", "kustomization.yaml"}
 
     for path in (path for path in (ROOT / "k8s").rglob("*") if path.is_file() and path.name not in by_hand):
-        assert (
-            f"- {path.name}\n" in recipes[path.parent / "kustomization.yaml"]
-            or f"path: {path.name}\n" in recipes[path.parent / "kustomization.yaml"]
-        )
+        recipe = next(file for file in (folder / "kustomization.yaml" for folder in path.parents) if file in recipes)
+        name = path.relative_to(recipe.parent)
+        assert f"- {name}\n" in recipes[recipe] or f"path: {name}\n" in recipes[recipe]
 
 
 def test_a_bot_with_a_long_connection_needs_no_public_callback() -> None:
