@@ -193,6 +193,9 @@ ANSWERS: Mapping[str, str] = {
     "provider_busy": "Many people are asking just now. Please try again in a little while.",
     "provider_error": "Sorry, the answering service failed, so I have no answer for you. Please try again later.",
     "provider_unreachable": "The answering service cannot be reached at the moment. Please try again later.",
+    "provider_untrusted": (
+        "The service is not set up correctly. Please tell its administrator: trying again does not help."
+    ),
     "provider_timeout": "The answer took too long to come. Please try again later, or ask more precisely.",
     "provider_truncated": "The answer broke off, so the above may be incomplete. Please ask again.",
     "provider_empty": "No answer came back this time. Please ask in other words.",

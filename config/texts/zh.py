@@ -188,6 +188,7 @@ ANSWERS: Mapping[str, str] = {
     "provider_busy": "现在提问的人有点多，问答服务忙不过来。请过一会儿再试。",
     "provider_error": "抱歉，问答服务出错了，我暂时无法回答您的问题。请稍后再试。",
     "provider_unreachable": "暂时连不上问答服务，请稍后再试。",
+    "provider_untrusted": "服务配置有误，重试没有用，请联系管理员。",
     "provider_timeout": "等待回答超时了，请稍后重试，或把问题问得更具体一些。",
     "provider_truncated": "回答中途断开了，以上内容可能不完整。请重新提问。",
     "provider_empty": "这次没有得到回答。请换一种问法再试。",

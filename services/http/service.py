@@ -299,7 +299,7 @@ def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
     if isinstance(exc, (urllib3_errors.TimeoutError, TimeoutError)):
         return ProviderError("silent for too long", code="provider_timeout")
     if is_untrusted(exc):
-        return CertificateRefused(tls_failure(exc), code="provider_unreachable")
+        return CertificateRefused(tls_failure(exc), code="provider_untrusted")
     if isinstance(exc, _NO_REPLY) and not isinstance(exc, ValueError):
         words = tls_failure(exc) or "the connection failed before the reply"
         return ProviderError(words, code="provider_unreachable")

@@ -94,6 +94,8 @@ class Failure:
             return _CONVERSATION
         if exc.code in _BY_CODE:
             return _BY_CODE[exc.code]
+        if exc.code == "provider_untrusted":
+            return _UNTRUSTED
         if exc.code == "provider_unreachable":
             return _UNTRUSTED if isinstance(exc.__cause__, urllib3.exceptions.SSLError) else _UNREACHABLE
         if exc.code in ("provider_timeout", "answer_timeout"):

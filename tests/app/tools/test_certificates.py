@@ -106,4 +106,4 @@ def test_an_untrusted_certificate_is_not_tried_again(tmp_path: Path) -> None:
     with RawServer(b"", tls=tls) as server, pytest.raises(ProviderError) as caught:
         by_service(server.url)
 
-    assert (caught.value.code, caught.value.unsent, is_unsent(caught.value)) == ("provider_unreachable", True, False)
+    assert (caught.value.code, caught.value.unsent, is_unsent(caught.value)) == ("provider_untrusted", True, False)

@@ -262,7 +262,7 @@ def test_an_answer_is_not_looked_up_where_no_question_can_have_left(tmp_path: Pa
 
     assert isinstance(error, ProviderError)
     assert not isinstance(error, StreamBroken)
-    assert (error.code, str(error)[:25]) == ("provider_unreachable", "certificate verify failed")
+    assert (error.code, str(error)[:25]) == ("provider_untrusted", "certificate verify failed")
 
 
 def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,11 +193,11 @@ def test_a_reply_that_is_not_http_is_unreachable() -> None:
         assert error_of(dify_service(base_url=server.url), "hi").code == "provider_unreachable"
 
 
-def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
-    """There is no fallback to an unverified connection."""
+def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
+    """There is no fallback to an unverified connection, and people are not asked to try again."""
     context, _ = self_signed(tmp_path)
     with RawServer(EVENT_STREAM + b"\r\n", tls=context) as server:
-        assert error_of(dify_service(base_url=server.url), "hi").code == "provider_unreachable"
+        assert error_of(dify_service(base_url=server.url), "hi").code == "provider_untrusted"
 
 
 def test_a_redirect_is_not_followed() -> None:
