@@ -51,9 +51,12 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Outcomes logged at WARNING, because an administrator cannot mend them: user or words not allowed, or too many
-#: questions.
-OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full", "forbidden_words", "quota_used")
+#: Outcomes logged at WARNING, because an administrator cannot mend them: user or words not allowed, too many
+#: questions, or a choice of a form that is over or not known.
+OF_THE_PERSON = (
+    *("unknown_user", "not_allowed", "turns_full", "forbidden_words", "quota_used"),
+    *("form_answered", "form_expired", "form_gone"),
+)
 
 Answer = Callable[[Question, str, Deadline, Attempt | None], Iterator[AnswerEvent]]
 

@@ -160,6 +160,7 @@ def test_waiting_is_shown_until_the_turn_comes(replica: Replica) -> None:
         (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
         (AnswerError("nothing fits"), "answer_failed", logging.ERROR),
         (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
+        (AnswerError("a click on a form that is not known", code="form_gone"), "form_gone", logging.WARNING),
         (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
         (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
     ],
@@ -169,7 +170,7 @@ def test_a_stream_ends_after_any_error(
 ) -> None:
     """The partial text stays, and a sentence is the last chunk.
 
-    The one log line has the cause, or the traceback of an unexpected error; a user who may not ask is only a warning.
+    The one log line has the cause, or the traceback of an unexpected error; what a person did is only a warning.
     """
 
     def script(deadline: Deadline) -> Iterator[AnswerEvent]:
