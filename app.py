@@ -34,6 +34,7 @@ from channels.web.files import files_blueprint
 from channels.web.guarded import Administrators, GuardedCallers
 from channels.web.middleware import PlainPaths, RequestTraces
 from channels.web.ops import ops_blueprint
+from channels.web.pages.pages import missing_page
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.errors import SettingsError
@@ -102,7 +103,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_docs(app, settings, container.texts, version=VERSION)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
-    register_rest_errors(app, container.texts, {PREFIX: partial(openai_error, texts=container.texts)})
+    missing = missing_page(texts=container.texts, app_name=settings.app_name)
+    register_rest_errors(app, container.texts, {PREFIX: partial(openai_error, texts=container.texts)}, missing=missing)
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     add_middleware(app, settings, channel, note)

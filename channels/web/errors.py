@@ -94,12 +94,26 @@ STATUS = {
 ErrorFormat = Callable[[RestError], Response]
 
 
-def register_rest_errors(app: Flask, texts: Texts, formats: Mapping[str, ErrorFormat] = MappingProxyType({})) -> None:
-    """Register the error handlers; `formats` are the formats of addresses, by the beginning of the address."""
+def register_rest_errors(
+    app: Flask,
+    texts: Texts,
+    formats: Mapping[str, ErrorFormat] = MappingProxyType({}),
+    *,
+    missing: Callable[[], Response | None] = lambda: None,
+) -> None:
+    """Register the error handlers; `formats` are the formats of addresses, by the beginning of the address.
+
+    `missing` returns the page for a browser at an address that does not exist, None for any other request.
+    """
 
     def shown(error: RestError) -> Response:
         own = next((one for prefix, one in formats.items() if request.path.startswith(prefix)), refused)
-        reply = own(error.translated(texts))
+        if own is refused and error.status == 404 and error.data is None:
+            reply = missing() or refused(error.translated(texts))
+            reply.headers.update(error.headers)
+            reply.vary.add("Accept")
+        else:
+            reply = own(error.translated(texts))
         if error.for_another:
             reply.headers.update(next_replica(request))
         return reply

@@ -30,6 +30,8 @@ HTML = Path(__file__).parent / "html"
 #: The address the chat page connects to.
 CHAT_PATH = "/ws/chat/"
 
+#: Folders of a missing address from which the page leads back by a relative address; below, the error is JSON.
+DEEPEST = 4
 #: The policy's word for no source at all.
 NONE = "'none'"
 _GAP = re.compile(r"\{(\w+)\}")
@@ -123,6 +125,22 @@ def index_blueprint(*, name: str, version: str, realtime_path: str, texts: Texts
     return routes
 
 
+def missing_page(*, texts: Texts, app_name: str) -> Callable[[], Response | None]:
+    """Return a function that returns the page for an address that does not exist; None for a program's request."""
+
+    @cache
+    def rendered(depth: int) -> RenderedPage:
+        return render_page("missing/missing.html", texts=texts, app_name=app_name, up="../" * depth)
+
+    def page() -> Response | None:
+        depth = request.path.count("/") - 1
+        if request.method not in ("GET", "HEAD") or depth > DEEPEST or not _names_html():
+            return None
+        return _guarded(rendered(depth), 404)
+
+    return page
+
+
 def render_page(name: str, *, texts: Texts, own_files: bool = False, **values: object) -> RenderedPage:
     """Render a template of `html/` as a page; `texts` are the server's sentences.
 
@@ -151,14 +169,19 @@ def finished(html: str, *, own_files: bool = False) -> RenderedPage:
 
 def page_reply(page: RenderedPage) -> Response:
     """Return the page with its security headers, or 304 if the browser has it."""
-    reply = Response(page.html, mimetype="text/html")
+    reply = _guarded(page, 200)
     reply.set_etag(page.etag)
     reply.headers["Cache-Control"] = "no-cache"
+    reply.make_conditional(request)
+    return reply
+
+
+def _guarded(page: RenderedPage, status: int) -> Response:
+    reply = Response(page.html, status, mimetype="text/html")
     reply.headers["Content-Security-Policy"] = page.policy + _sockets(request.host)
     reply.headers["Permissions-Policy"] = "microphone=(self), camera=(), geolocation=()"
     reply.headers["Referrer-Policy"] = "no-referrer"
     reply.headers["X-Content-Type-Options"] = "nosniff"
-    reply.make_conditional(request)
     return reply
 
 
