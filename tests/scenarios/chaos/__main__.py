@@ -126,6 +126,13 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def made_folder(path: str) -> Path:
+    """Return a folder of the command line, which is made where it is missing."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """Exit, and ignore further signals during the cleanup."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
@@ -151,7 +158,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lease", type=float, default=6.0, help="STREAM_LEASE, in seconds")
     fates = get_args(AfterDisconnect)
     parser.add_argument("--after-disconnect", choices=fates, default="runs on", help="a run whose owner was killed")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the replicas' logs there")
+    parser.add_argument("--logs", type=made_folder, metavar="FOLDER", help="keep the replicas' logs there")
     options = parser.parse_args(given)
     try:
         for server in ("redis-server", "mariadbd"):

@@ -20,7 +20,7 @@ from typing import get_args
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from services.feedback import rating_store
 from services.usage import ended_store
-from tests.scenarios.chaos.__main__ import Crowd, say
+from tests.scenarios.chaos.__main__ import Crowd, made_folder, say
 from tests.scenarios.chaos.report import Report
 from tests.scenarios.chaos.world import World, world
 from tests.scenarios.evening.books import Books, streams_of
@@ -95,7 +95,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--log", choices=("full", "off"), default="full", help="QUESTION_LOG")
     fates = get_args(AfterDisconnect)
     parser.add_argument("--after-disconnect", choices=fates, default="runs on", help="a run whose owner was killed")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the replicas' logs there")
+    parser.add_argument("--logs", type=made_folder, metavar="FOLDER", help="keep the replicas' logs there")
     return parser.parse_args(given)
 
 

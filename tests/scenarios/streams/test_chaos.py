@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +14,12 @@ from demo.wecom.simulator import Bubble
 from tests.scenarios.chaos.__main__ import arguments, run
 from tests.scenarios.chaos.channels import CHANNELS
 from tests.scenarios.chaos.report import happened
+from tests.scenarios.evening import __main__ as evening
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.chaos_record import records_of, table
 from tests.scenarios.stage.killer import Killer
 from tests.support.replicas import dify_settings, settings_for
-from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.servers.processes import RedisServer, require_binary, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -68,3 +70,14 @@ def test_a_little_chaos_breaks_no_invariant(tmp_path: Path, record_property: Cal
     assert (report.breaches, report.broken) == ([], [])
     assert set(report.seen) == set(CHANNELS)
     assert set(report.faults) <= set(faults)
+
+
+@pytest.mark.parametrize("of_command_line", [arguments, evening.arguments], ids=["chaos", "evening"])
+def test_the_folder_for_the_logs_is_made(of_command_line: Callable[[list[str]], Namespace], tmp_path: Path) -> None:
+    """A run of five minutes must not fail because of it."""
+    for server in ("redis-server", "mariadbd"):
+        require_binary(server)
+
+    options = of_command_line(["--logs", str(tmp_path / "runs" / "first")])
+
+    assert options.logs.is_dir()
