@@ -341,7 +341,7 @@ class Container:
             links=AnswerLinks(self.files.links, self.files.store),
             sent=self.media.sent,
             replies=self.responses,
-            begins_traces=self.spans is not None,
+            spans=self.spans.add if self.spans else None,
         )
 
     def _feedback(self) -> tuple[FeedbackInbox, FeedbackDelivery]:

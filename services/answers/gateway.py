@@ -29,6 +29,7 @@ from services.streams.polls import StreamPolls
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.store import StreamStore
+from services.streams.traces import Emit, refusal_span
 from utils.tracing import begun_trace, current_trace
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,9 @@ class Gateway:
         links: AnswerLinks,
         sent: SentFileStore,
         replies: ReplyAddresses,
-        begins_traces: bool = False,
+        spans: Emit | None = None,
     ) -> None:
-        """With `begins_traces` a question that comes without a trace begins one."""
+        """With `spans` a question that comes without a trace begins one; a refused question is a span of its own."""
         self._streams = streams.store
         self._polls = StreamPolls(streams.store, streams.manager)
         self._manager = streams.manager
@@ -82,7 +83,7 @@ class Gateway:
         self._links = links
         self._sent = sent
         self._replies = replies
-        self._begins_traces = begins_traces
+        self._spans = spans
 
     def ask(self, question: Question, *, reply: str = "", media: Sequence[SentFile] = ()) -> Snapshot:
         """Open the question's stream, or find it when the message came before; return its snapshot.
@@ -94,21 +95,31 @@ class Gateway:
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            trace, begun = current_trace(), begun_trace(stream_id) if self._begins_traces else ""
-            if any(trace) or begun:
-                traceparent = trace.traceparent or begun
-                question = replace(question, request_id=trace.request_id, traceparent=traceparent)
-            try:
-                kept = self._sent.keep(question.bot, owner_of(question.principal), media)
-            except AnswerError as exc:
-                return self._refusals.compared(question, self._refusals.no_room(question, stream_id, exc.code))
-            question = replace(question, media=self._access.sealed(question, media_to_json(kept)))
-            opened = self._open(question, stream_id, reply)
-            if opened.found or opened.status != "processing":
-                self._sent.remove(kept)
-            return self._refusals.compared(question, opened)
+            question = self._traced(question, stream_id)
+            snapshot = self._ask(question, stream_id, reply, media)
         except StoreUnavailable as exc:
-            return refused(stream_id, exc.code)
+            snapshot = refused(stream_id, exc.code)
+        if self._spans and snapshot.status == "error" and not snapshot.found and question.trace.is_sampled:
+            self._spans(refusal_span(question, snapshot))
+        return snapshot
+
+    def _traced(self, question: Question, stream_id: str) -> Question:
+        """Return the question with the ids of its request, or of a trace that it begins."""
+        trace, begun = current_trace(), begun_trace(stream_id) if self._spans else ""
+        if not (any(trace) or begun):
+            return question
+        return replace(question, request_id=trace.request_id, traceparent=trace.traceparent or begun)
+
+    def _ask(self, question: Question, stream_id: str, reply: str, media: Sequence[SentFile]) -> Snapshot:
+        try:
+            kept = self._sent.keep(question.bot, owner_of(question.principal), media)
+        except AnswerError as exc:
+            return self._refusals.compared(question, self._refusals.no_room(question, stream_id, exc.code))
+        question = replace(question, media=self._access.sealed(question, media_to_json(kept)))
+        opened = self._open(question, stream_id, reply)
+        if opened.found or opened.status != "processing":
+            self._sent.remove(kept)
+        return self._refusals.compared(question, opened)
 
     def can_reply_to(self, address: str) -> bool:
         """Return whether a late message may be sent to this address."""

@@ -23,6 +23,7 @@ from services.models import Attempt, Delta, Identity, Metadata, Question, Replac
 from services.streams.access import person_of
 from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting
 from services.streams.owned_stream import LEAVING, OwnedStream
+from services.streams.records import Snapshot
 from utils.tracing import QUESTION, Span, current_trace, enter_trace, span_id
 
 Emit = Callable[[Span], None]
@@ -147,12 +148,27 @@ class AnswerTrace:
         own = self._id(name)
         parent = self._id(QUESTION)
         if own == parent:
-            given = self._question.traceparent[36:52]
-            parent = given if given != own else ""
+            parent = _parent(self._question, self._stream.stream_id)
         known = {key: value for key, value in attributes.items() if value != ""}
         known |= {ERROR: more["error"]} if more.get("error") else {}
         trace_id, end = self._question.trace.trace_id, time.time_ns()
         self._emit(Span(shown or name, trace_id, own, parent, start, max(start, end), attributes=known, **more))
+
+
+def refusal_span(question: Question, snapshot: Snapshot) -> Span:
+    """Return the span of a question that is refused now, before it has an owner.
+
+    Its id is its own: the same message may be refused again, or come while its answer is written.
+    """
+    now = time.time_ns()
+    facts = {"bot": question.bot, "channel": question.channel, "stream_id": snapshot.stream_id}
+    attributes = {f"wechatlaibao.{name}": value for name, value in facts.items()}
+    attributes |= {"wechatlaibao.outcome": snapshot.error_code, ERROR: snapshot.error_code}
+    attributes |= {USER: person_of(snapshot.access)} if snapshot.access else {}
+    own = span_id(snapshot.stream_id, f"refusal {now}")
+    parent = _parent(question, snapshot.stream_id)
+    trace_id = question.trace.trace_id
+    return Span(QUESTION, trace_id, own, parent, now, now, "server", attributes, error=snapshot.error_code)
 
 
 def rating_span(stream_id: str, trace_id: str, rating: str) -> Span:
@@ -160,6 +176,12 @@ def rating_span(stream_id: str, trace_id: str, rating: str) -> Span:
     now = time.time_ns()
     own, parent = span_id(stream_id, f"rating {now}"), span_id(stream_id, QUESTION)
     return Span("rating", trace_id, own, parent, now, now, attributes={"wechatlaibao.rating": rating})
+
+
+def _parent(question: Question, stream_id: str) -> str:
+    """Return the id of the client's span that the question belongs to; "" where the question began the trace."""
+    given = question.traceparent[36:52]
+    return given if given != span_id(stream_id, QUESTION) else ""
 
 
 def _chat(asks: int) -> str:
