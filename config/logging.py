@@ -27,7 +27,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-import orjson
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from config.errors import SettingsError
@@ -54,8 +53,7 @@ _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
 #: The attributes of every record. All others were given as `extra`.
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
-#: A dataclass is written as its repr, which hides what should not be read.
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+_encoder = json.JSONEncoder(ensure_ascii=False, default=str)
 #: Loggers limited to WARNING: their INFO and DEBUG lines repeat our own, and some contain addresses and payloads.
 _QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access", "alembic")
 #: Loggers whose gunicorn handlers are removed, so that their lines have our format.
@@ -107,11 +105,7 @@ class _Json(logging.Formatter):
             line["exc_info"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack_info"] = self.formatStack(record.stack_info)
-        try:
-            return orjson.dumps(line, str, _OPTIONS).decode()
-        except orjson.JSONEncodeError:
-            # Half of a surrogate pair, or a number beyond 64 bits.
-            return json.dumps(line, ensure_ascii=False, default=str)
+        return _encoder.encode(line)
 
 
 def configure_logging(
