@@ -20,6 +20,7 @@ from bootstrap.blueprints import (
     register_http_chat,
     register_pushes,
     register_sockets,
+    replica_store,
 )
 from bootstrap.container import Container
 from bootstrap.wecom import group_alerts, subscribe_bots, wecom_messages
@@ -94,8 +95,9 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     app.register_blueprint(alerts_blueprint(alerts, tokens, guesses, settings.ops_port))
     pushes = subscribe_bots(container, messages)
     uploads = file_uploads(container)
-    register_sockets(app, container, callers, administrators, uploads)
-    register_admin(app, container, administrators, alerts, version=VERSION)
+    replicas = replica_store(container, version=VERSION)
+    register_sockets(app, container, callers, administrators, uploads, replicas)
+    register_admin(app, container, administrators, alerts, replicas)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)
     register_pushes(app, container, callers, pushes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,7 @@ from bootstrap.container import Container
 from channels.admin.batches import Batches, batches_blueprint
 from channels.admin.endpoints import admin_blueprint
 from channels.admin.feedback import ratings_blueprint
-from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
+from channels.admin.overview import OverviewParts, overview_blueprint
 from channels.admin.reports import Reports, reports_blueprint
 from channels.admin.rules import RulesParts, rules_blueprint
 from channels.batch.endpoints import BatchEndpoints
@@ -50,6 +51,7 @@ from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
+from services.ops.replica_store import ReplicaStore, RunningReplica
 from services.rules.access import AccessRules
 from services.rules.quotas import QuotaRules
 from services.rules.words import WordRules
@@ -92,8 +94,24 @@ def askable_bots(container: Container) -> dict[str, frozenset[str]]:
     return {bot: providers[bot].takes_options.intersection(*apps) for bot in api_bots(settings)}
 
 
+def replica_store(container: Container, *, version: str) -> ReplicaStore:
+    """Return the registry of replicas, in which this one notes itself."""
+    manager, since = container.manager, time.time()
+
+    def this() -> RunningReplica:
+        load = {"answers": manager.running, "capacity": manager.capacity}
+        return RunningReplica(manager.name, version, since, container.draining, **load)
+
+    return ReplicaStore(container.runner, this)
+
+
 def register_sockets(
-    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators, uploads: FileUploads
+    app: Flask,
+    container: Container,
+    callers: GuardedCallers,
+    administrators: Administrators,
+    uploads: FileUploads,
+    replicas: ReplicaStore,
 ) -> None:
     """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
@@ -108,6 +126,7 @@ def register_sockets(
             times=SocketTimes(settings.websocket_heartbeat_interval, settings.websocket_heartbeat_timeout),
         ),
         ready=lambda: container.ready,
+        beside=lambda: [replicas.note()],
     )
     container.attach(sockets)
     blocks = partial(BlockRenderer, thinking=settings.web_thinking)
@@ -145,7 +164,11 @@ def register_sockets(
 
 
 def register_admin(
-    app: Flask, container: Container, administrators: Administrators, alerts: GroupAlerts | None, *, version: str
+    app: Flask,
+    container: Container,
+    administrators: Administrators,
+    alerts: GroupAlerts | None,
+    replicas: ReplicaStore,
 ) -> None:
     """Register the administrators' API and page. `alerts` posts to the operators' group, None without one."""
     settings = container.settings
@@ -174,13 +197,12 @@ def register_admin(
     app.register_blueprint(rules_blueprint(administrators, rules))
     batches = Batches(container.batches, container.batch_store) if container.batches and container.batch_store else None
     app.register_blueprint(batches_blueprint(administrators, batches))
-    manager = container.manager
     parts = OverviewParts(
         log,
         sums,
         settings.report_zone,
-        running,
-        replica=lambda: ThisReplica(manager.name, version, not container.ready),
+        running=running.count,
+        replicas=replicas,
         look=container.health.look,
         bots=[bot.name for bot in settings.bots.values() if bot.mode == "websocket"],
         lease=container.leases.look,

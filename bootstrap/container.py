@@ -207,9 +207,14 @@ class Container:
         self._handovers.append(hand_over)
 
     @property
+    def draining(self) -> bool:
+        """Whether this replica leaves."""
+        return self._closing or self.manager.draining
+
+    @property
     def ready(self) -> bool:
         """Whether this replica may get traffic. False while it starts or drains."""
-        return self._started and not (self._closing or self.manager.draining)
+        return self._started and not self.draining
 
     @property
     def readiness(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from math import ceil
 from typing import Any, NamedTuple, Protocol
@@ -13,11 +13,12 @@ from zoneinfo import ZoneInfo
 from flask import Blueprint, Response
 from pydantic import Field
 
-from channels.admin.endpoints import MOST, TAG, Running
+from channels.admin.endpoints import TAG
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestModel, envelope
 from services.errors import StoreUnavailable
 from services.ops.health import DependencyProblem
+from services.ops.replica_store import RunningReplica
 from services.usage.sums_store import Total
 from services.wecom.long_connection.lease_store import LeaseState
 
@@ -40,12 +41,14 @@ class DayShown(RestModel):
 
 
 class ReplicaShown(RestModel):
-    """A replica: the one that answers, and those that write an answer now."""
+    """A running replica, as it was two seconds ago at most."""
 
     name: str = Field(description="Host and process.", examples=["pod-1:17"])
+    version: str
+    since: str = Field(description="When it started.")
+    draining: bool = Field(description="Whether it leaves: it takes no more questions.")
     answers: int = Field(description="Answers in progress that it writes.")
-    version: str | None = Field(description="Null for other replicas than the one that answers, as is `draining`.")
-    draining: bool | None
+    capacity: int = Field(description="How many it may write at once: `STREAM_MAX_PER_REPLICA`.")
 
 
 class LongConnectionShown(RestModel):
@@ -77,7 +80,9 @@ class Overview(RestModel):
         description="Why `today` and `last_week` are null: `no_database`, or `store_unavailable`."
     )
     in_progress: int | None = Field(description="Answers in progress on all replicas; null while Redis is away.")
-    replicas: list[ReplicaShown]
+    replicas: list[ReplicaShown] = Field(
+        description="The one that answers comes first; without Redis it is the only one. A killed one is gone in 5 s."
+    )
     status: str = Field(description="As in `/health`.")
     dependencies: dict[str, str] = Field(description="As in `/health`, with `rag`, `search` and `batch_processing`.")
     long_connections: list[LongConnectionShown]
@@ -112,12 +117,12 @@ class DayLog(Protocol):
     def first_texts(self, since: datetime, until: datetime, most: int) -> list[float]: ...
 
 
-class ThisReplica(NamedTuple):
-    """The replica that answers."""
+class RunningReplicas(Protocol):
+    """The registry of replicas, as `ReplicaStore` has it."""
 
-    name: str
-    version: str
-    draining: bool
+    def this(self) -> RunningReplica: ...
+
+    def all(self) -> list[RunningReplica]: ...
 
 
 class OverviewParts(NamedTuple):
@@ -126,8 +131,9 @@ class OverviewParts(NamedTuple):
     log: DayLog | None
     sums: DaySums | None
     zone: ZoneInfo
-    running: Running
-    replica: Callable[[], ThisReplica]
+    #: How many answers are in progress on all replicas.
+    running: Callable[[], int]
+    replicas: RunningReplicas
     look: Callable[[], tuple[Mapping[str, Any], Sequence[DependencyProblem]]]
     #: The bots with a long connection.
     bots: Sequence[str]
@@ -156,13 +162,11 @@ def _overview(parts: OverviewParts, now: datetime) -> dict[str, Any]:
     services = {name: _word(ok) for name, ok in report["services"].items()}
     if report["providers"]["search"]["name"] is None:
         services["search"] = "not configured"
-    owners, total = _owners(parts.running)
     return {
         "time": now.isoformat(timespec="seconds"),
         "zone": str(parts.zone),
         **_figures(parts, now, away=report["dependencies"].get("sql", "ok") != "ok"),
-        "in_progress": total,
-        "replicas": _replicas(parts.replica(), owners),
+        **_load(parts),
         "status": report["status"],
         "dependencies": {**services, **report["dependencies"]},
         "long_connections": list(_long_connections(parts)),
@@ -208,24 +212,18 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
     return round(values[ceil(share * len(values)) - 1], 3) if values else None
 
 
-def _owners(running: Running) -> tuple[Counter[str], int | None]:
-    """Return how many answers each replica writes, and how many there are; None while Redis is away."""
+def _load(parts: OverviewParts) -> dict[str, Any]:
+    """Return the replicas, and the answers in progress on all of them; this one alone while Redis is away."""
     try:
-        rows, total = running.rows(MOST)
+        replicas, total = parts.replicas.all(), parts.running()
     except StoreUnavailable:
-        return Counter(), None
-    return Counter(_replica_of(row.owner) for row in rows if row.owner), total
+        replicas, total = [parts.replicas.this()], None
+    return {"in_progress": total, "replicas": [_replica(each, parts.zone) for each in replicas]}
 
 
-def _replicas(this: ThisReplica, owners: Counter[str]) -> Iterable[dict[str, Any]]:
-    mine = {"name": this.name, "answers": owners[this.name], "version": this.version, "draining": this.draining}
-    others = sorted(name for name in owners if name != this.name)
-    return [mine, *({"name": name, "answers": owners[name], "version": None, "draining": None} for name in others)]
-
-
-def _replica_of(owner: str) -> str:
-    """Return the replica of an owner's name, which ends with a random part."""
-    return owner.rpartition(":")[0] or owner
+def _replica(replica: RunningReplica, zone: ZoneInfo) -> dict[str, Any]:
+    since = datetime.fromtimestamp(replica.since, zone).isoformat(timespec="seconds")
+    return {**asdict(replica), "since": since}
 
 
 def _long_connections(parts: OverviewParts) -> Iterable[dict[str, Any]]:
@@ -233,7 +231,8 @@ def _long_connections(parts: OverviewParts) -> Iterable[dict[str, Any]]:
     with suppress(StoreUnavailable):
         for bot in parts.bots:
             lease = parts.lease(bot)
-            holder = _replica_of(lease.holder) if lease.is_held else None
+            # The holder's name ends with a random part.
+            holder = lease.holder.rpartition(":")[0] or lease.holder if lease.is_held else None
             subscribed = lease.is_held and lease.subscribed
             yield {"bot": bot, "holder": holder, "subscribed": subscribed, "stands_by": lease.has_successor}
 

@@ -52,6 +52,14 @@ class RunningStreams:
         self._lease = lease
         self._clock = clock
 
+    def count(self) -> int:
+        """Return how many running streams are indexed; one round trip.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return sum(self._runner.run([Call(None, ("ZCARD", key)) for key in running_keys()]))
+
     def rows(self, most: int) -> tuple[list[StreamRow], int]:
         """Return the newest running streams, and how many are indexed; two round trips.
 

@@ -110,6 +110,11 @@ class StreamManager:
     def running(self) -> int:
         return self._taken
 
+    @property
+    def capacity(self) -> int:
+        """How many streams this replica writes at once."""
+        return self._max_streams
+
     def produce(
         self,
         new: NewStream,

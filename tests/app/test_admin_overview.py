@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from channels.admin.overview import OverviewParts, ThisReplica, overview_blueprint
+from channels.admin.overview import OverviewParts, overview_blueprint
 from channels.web.errors import register_rest_errors
 from channels.web.guarded import Administrators
 from config.texts import Texts
@@ -22,7 +22,7 @@ from services.errors import StoreUnavailable
 from services.identity.guesses import Guesses
 from services.ops.health import Health, Probe
 from services.ops.remedies import CHINESE, CLOCK, DOCTOR, EVICTED, REDIS, SQL, remedy_of
-from services.streams.listing import StreamRow, fields_of, row_of
+from services.ops.replica_store import RunningReplica
 from services.usage.log_store import SqlLogStore
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import SqlSumsStore
@@ -43,19 +43,28 @@ class Now:
         self.usage, self.log, self.sums = SqlUsageStore(url), SqlLogStore(url), SqlSumsStore(url)
         for each in (self.usage, self.log, self.sums):
             closes.callback(each.close)
-        self.running: list[StreamRow] | StoreUnavailable = []
+        self.away: StoreUnavailable | None = None
+        self.running = 0
+        self.others: list[RunningReplica] = []
         self.probes: dict[str, Probe] = {"redis": lambda: True, "sql": lambda: True}
         self.lease = LeaseState(now=100.0)
 
-    def rows(self, most: int) -> tuple[list[StreamRow], int]:
-        """Return the answers in progress, as `RunningStreams` does."""
-        if isinstance(self.running, StoreUnavailable):
-            raise self.running
-        return self.running[:most], len(self.running)
+    def this(self) -> RunningReplica:
+        return RunningReplica("pod-1:7", "1.2.3", NOW.timestamp(), draining=False, answers=1, capacity=500)
+
+    def all(self) -> list[RunningReplica]:
+        """Return the replicas, as `ReplicaStore` does."""
+        return [self.this(), *self.others]
+
+    def count(self) -> int:
+        """Return the number of answers in progress, as `RunningStreams` does."""
+        if self.away:
+            raise self.away
+        return self.running
 
     def look(self, bot: str) -> LeaseState:
-        if isinstance(self.running, StoreUnavailable):
-            raise self.running
+        if self.away:
+            raise self.away
         return self.lease
 
     def gets(self, *, sql: bool = True, token: str = "fake-token") -> tuple[int, Any]:
@@ -65,8 +74,8 @@ class Now:
             self.log if sql else None,
             self.sums if sql else None,
             SHANGHAI,
-            self,
-            replica=lambda: ThisReplica("pod-1:7", "1.2.3", draining=False),
+            running=self.count,
+            replicas=self,
             look=health.look,
             bots=["default"],
             lease=self.look,
@@ -83,11 +92,6 @@ class Now:
 def now(tmp_path: Path) -> Iterator[Now]:
     with ExitStack() as closes:
         yield Now(tmp_path, closes)
-
-
-def answer(number: int, owner: str) -> StreamRow:
-    fields = fields_of(["processing", NOW.isoformat(), "", owner, "0", "", "", "", "{}"])
-    return row_of(f"s{number}", fields, 0, now=NOW.timestamp(), lease=6.0)
 
 
 def raises(error: Exception) -> Probe:
@@ -158,17 +162,20 @@ def test_figures_are_null_without_a_database_and_while_it_is_away(now: Now) -> N
     assert problem["remedy"] == "start MySQL, or correct MYSQL_HOST (MYSQL_READ_HOST) and MYSQL_PORT"
 
 
-def test_replicas_are_this_one_and_those_that_write_answers(now: Now) -> None:
-    """Only this one's version and state are known; an answer that was left belongs to none."""
-    now.running = [answer(1, "pod-2:9:aa"), answer(2, "pod-2:9:bb"), answer(3, "pod-1:7:cc"), answer(4, "")]
+def test_replicas_have_their_load_version_and_drain(now: Now) -> None:
+    """Those of the registry; an answer that nobody writes counts among those in progress."""
+    now.running = 4
+    now.others = [RunningReplica("pod-2:9", "1.2.4", NOW.timestamp() - 60, draining=True, answers=2, capacity=300)]
 
     data = now.gets()[1]
 
     assert data["in_progress"] == 4
-    assert data["replicas"] == [
-        {"name": "pod-1:7", "answers": 1, "version": "1.2.3", "draining": False},
-        {"name": "pod-2:9", "answers": 2, "version": None, "draining": None},
+    shown = [tuple(each.values()) for each in data["replicas"]]
+    assert shown == [
+        ("pod-1:7", "1.2.3", "2026-11-24T07:30:00+08:00", False, 1, 500),
+        ("pod-2:9", "1.2.4", "2026-11-24T07:29:00+08:00", True, 2, 300),
     ]
+    assert list(data["replicas"][0]) == ["name", "version", "since", "draining", "answers", "capacity"]
 
 
 def test_a_long_connection_has_its_holder(now: Now) -> None:
@@ -183,15 +190,15 @@ def test_a_long_connection_has_its_holder(now: Now) -> None:
 
 
 def test_without_redis_the_overview_says_so(now: Now) -> None:
-    """The figures of the database stay."""
+    """The figures of the database stay, and the replica that answers."""
     error = StoreUnavailable("Redis failed: ConnectionError: connection refused")
-    now.running = error
+    now.away, now.others = error, [now.this()]
     now.probes["redis"] = raises(error)
 
     status, data = now.gets()
 
     assert (status, data["status"], data["in_progress"], data["long_connections"]) == (200, "unhealthy", None, [])
-    assert data["today"]["questions"] == 0
+    assert (data["today"]["questions"], [each["name"] for each in data["replicas"]]) == (0, ["pod-1:7"])
     assert [problem["remedy"].startswith("start Redis") for problem in data["problems"]] == [True]
 
 

@@ -71,9 +71,9 @@ APPENDS_FRAME = 1000
 
 #: Maximal bytes of memory for a running stream beside its text.
 STREAM_MEMORY = 6 * 1024
-#: Scripts that run independently of callbacks: the sweep for streams without an owner, the renewal of sockets, and the
-#: looks for ratings to deliver and for answers to count.
-BACKGROUND = {"lapsed", "sockets_renew", "feedback_claim", "usage_claim"}
+#: Scripts that run independently of callbacks: the sweep for streams without an owner, the renewal of sockets, the note
+#: of the replica, and the looks for ratings to deliver and for answers to count.
+BACKGROUND = {"lapsed", "sockets_renew", "replicas_note", "feedback_claim", "usage_claim"}
 
 
 @pytest.fixture

@@ -79,9 +79,8 @@ const today = (() => {
   }
 
   function drawReplicas({ replicas }) {
-    const state = ({ draining }) => (draining === null ? "–" : word(draining ? "leaving" : "serving"));
-    const rows = replicas.map((one) => [one.name, number(one.answers), one.version ?? "–", state(one)]);
-    fillTable(byId("replicas"), ["replica", "answers", "version", "replicaState"], rows);
+    const rows = replicas.map((one) => [one.name, word(one.draining ? "leaving" : "serving"), `${number(one.answers)} / ${number(one.capacity)}`, one.version, timeOf(one.since)]);
+    fillTable(byId("replicas"), ["replica", "replicaState", "load", "version", "started"], rows);
   }
 
   function drawParts({ dependencies, long_connections: connections }) {
