@@ -10,8 +10,9 @@ from flask import Flask
 
 from bootstrap.container import Container
 from channels.admin.batches import Batches, batches_blueprint
+from channels.admin.comparison import comparison_blueprint
 from channels.admin.endpoints import admin_blueprint
-from channels.admin.feedback import ratings_blueprint
+from channels.admin.feedback import Again, ratings_blueprint
 from channels.admin.overview import OverviewParts, overview_blueprint
 from channels.admin.reports import Reports, reports_blueprint
 from channels.admin.rules import RulesParts, rules_blueprint
@@ -187,7 +188,9 @@ def register_admin(
     log, sums = container.reports or (None, None)
     reports = Reports(administrators, log, sums, container.streams, settings.report_zone)
     app.register_blueprint(reports_blueprint(reports))
-    app.register_blueprint(ratings_blueprint(administrators, log, settings.report_zone))
+    again = Again(administrators, container.batches)
+    app.register_blueprint(ratings_blueprint(administrators, log, settings.report_zone, again))
+    app.register_blueprint(comparison_blueprint(administrators, container.batch_store))
     parsers: dict[str, Callable[[str], object]] = {
         "ACCESS_FILE": partial(AccessRules.parse, apps=settings.app_providers),
         "QUOTAS_FILE": QuotaRules.parse,

@@ -24,7 +24,7 @@ class AdminTask(RestModel):
     """A batch task, without its name and its words."""
 
     task_id: str
-    owner: str = Field(description="`key:<fingerprint>`, or `user:<user_code>`.")
+    owner: str = Field(description="`key:<fingerprint>`, `user:<user_code>`, or `admin:<name>`.")
     status: TaskStatus
     priority: Literal["low", "normal", "high"]
     total: int = Field(description="Questions.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from flask import Blueprint, Response, request
@@ -17,7 +18,10 @@ from channels.admin.endpoints import MOST, TAG, USUAL, Time
 from channels.admin.files import csv_reply
 from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
-from services.usage.gaps import REFUSALS, found_gaps, groups
+from config.bots import DEFAULT_BOT
+from services.batches.records import Given, Task
+from services.identity.callers import ADMIN
+from services.usage.gaps import REFUSALS, GapGroup, found_gaps, groups
 from services.usage.log_store import GivenRating, LogFilter, LogPlace, RatingFilter, RatingPlace, Row, SaidOf
 
 T = TypeVar("T")
@@ -29,6 +33,8 @@ MOST_LOOKED, DAYS, MOST_GROUPS = 2_000, 7, 50
 MOST_SAVED = 5_000
 #: Rows after which other requests of this process get their turn.
 TURN = 20
+#: Questions of a batch that asks them again: every look at a comparison reads all of them.
+MOST_AGAIN = 500
 #: The columns of the files: a batch asks those of `question`, and shows the others beside its answers.
 RATED_COLUMNS = ("question", "answer", "rating", "reasons", "comment", "rated_at", "bot", "channel", "stream_id")
 GAP_COLUMNS = ("question", "count", "people", "reasons", "last", "stream_ids")
@@ -105,6 +111,14 @@ class Gaps(RestModel):
     groups: list[GapShown]
 
 
+class AskedAgain(RestModel):
+    """A batch that asks questions again."""
+
+    task_id: str = Field(description="Of `/api/admin/batches`, and of its `comparison`.")
+    questions: int
+    left_out: int = Field(description="Questions with files, of other bots than the default one, or without words.")
+
+
 OPERATIONS = (
     Operation(
         "GET",
@@ -130,6 +144,18 @@ OPERATIONS = (
         "the column `question` again. Audited as `feedback.export`.",
     ),
     Operation(
+        "POST",
+        "/api/admin/feedback/batch",
+        "Ask rated questions again",
+        TAG,
+        query=RatingsTable,
+        answers={201: AskedAgain, 404: None, 409: None, 429: None},
+        auth="admin",
+        description=f"A batch of the questions of the newest {MOST_AGAIN} ratings, each once, for the default bot; its "
+        "`comparison` has the former answers beside the new ones. 409 `no_questions`: the log has the words of none. "
+        "Audited as `feedback.batch`.",
+    ),
+    Operation(
         "GET",
         "/api/admin/unanswered",
         "Questions that got no good answer",
@@ -151,6 +177,16 @@ OPERATIONS = (
         auth="admin",
         description="An example of each group. Audited as `questions.export`.",
     ),
+    Operation(
+        "POST",
+        "/api/admin/unanswered/batch",
+        "Ask questions that got no good answer again",
+        TAG,
+        query=GapsAsked,
+        answers={201: AskedAgain, 404: None, 409: None, 429: None},
+        auth="admin",
+        description="An example of each group, as `/api/admin/feedback/batch` asks. Audited as `questions.batch`.",
+    ),
 )
 
 
@@ -164,10 +200,64 @@ class RatedLog(Protocol):
     def rows(self, chosen: LogFilter, *, after: LogPlace | None) -> Iterator[tuple[Row, SaidOf]]: ...
 
 
+class FormerAnswer(NamedTuple):
+    """A question of the log to be asked again."""
+
+    question: str
+    answer: str
+    stream_id: str
+    #: Whether the log has only the answer's beginning.
+    cut: bool
+
+
+class Submitter(Protocol):
+    """What takes tasks, as `BatchManager` does."""
+
+    def submit(
+        self, *, owner: str, name: str, texts: Sequence[str], given: Sequence[Given], task_id: str
+    ) -> tuple[Task, bool]: ...
+
+
+class Again:
+    """Asks questions again as batches of the administrator."""
+
+    def __init__(self, administrators: Administrators, batches: Submitter | None) -> None:
+        """`batches` is None without a database."""
+        self._administrators = administrators
+        self._batches = batches
+
+    def ask(self, action: str, read: Callable[[], tuple[list[FormerAnswer], int]]) -> Response:
+        """Audit the administrator of the Flask request, and submit the questions that `read` returns then.
+
+        `read` also returns how many are left out.
+
+        Raises:
+            RestError: 404 there are no batches; 409 no question is left.
+        """
+        who = self._administrators.check("admin")
+        if self._batches is None:
+            raise RestError(404)
+        task_id, query = str(uuid4()), request.query_string.decode("ascii", "replace")
+        self._administrators.record(who, action, task_id, after=query)
+        asked, left_out = read()
+        if not asked:
+            raise RestError(409, reason="no_questions")
+        self._batches.submit(
+            owner=f"{ADMIN}{who.name}",
+            name=action,
+            texts=[one.question for one in asked],
+            given=[Given(one.stream_id, {"answer": one.answer, "cut": "1" if one.cut else ""}) for one in asked],
+            task_id=task_id,
+        )
+        made = {"task_id": task_id, "questions": len(asked), "left_out": left_out}
+        return envelope(made, status=201)
+
+
 def ratings_blueprint(
     administrators: Administrators,
     log: RatedLog | None,
     zone: ZoneInfo,
+    again: Again,
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Blueprint:
@@ -180,9 +270,8 @@ def ratings_blueprint(
             raise RestError(404)
         return log
 
-    def found(asked: GapsAsked) -> tuple[datetime, int, list[dict[str, Any]]]:
-        since = asked.since or clock() - timedelta(days=DAYS)
-        return since, *_unanswered(opened(), asked, since, zone)
+    def found(asked: GapsAsked) -> Unanswered:
+        return _unanswered(opened(), asked, asked.since or clock() - timedelta(days=DAYS))
 
     def recorded(action: str) -> None:
         """Write into the audit what an admin is about to see; the filter may have people's names."""
@@ -211,7 +300,14 @@ def ratings_blueprint(
         shown = (_shown(*each, zone, with_words=True) for each in given)
         return csv_reply(_once(row for row in shown if row["question"]), RATED_COLUMNS, name="feedback.csv")
 
-    _add_unanswered(routes, administrators, recorded, found)
+    @routes.post("/api/admin/feedback/batch")
+    def feedback_batch() -> Response:
+        administrators.check("admin")
+        asked = params(RatingsTable)
+        given = islice(opened().ratings(_filter(asked), after=None), MOST_AGAIN)
+        return again.ask("feedback.batch", lambda: _former([row for _, row in given]))
+
+    _add_unanswered(routes, administrators, recorded, found, again, zone)
     return routes
 
 
@@ -219,31 +315,69 @@ def _add_unanswered(
     routes: Blueprint,
     administrators: Administrators,
     recorded: Callable[[str], None],
-    found: Callable[[GapsAsked], tuple[datetime, int, list[dict[str, Any]]]],
+    found: Callable[[GapsAsked], Unanswered],
+    again: Again,
+    zone: ZoneInfo,
 ) -> None:
     @routes.get("/api/admin/unanswered")
     def unanswered() -> Response:
         administrators.check("admin")
         asked = params(GapsAsked)
         recorded("questions.read")
-        since, read, made = found(asked)
-        return envelope({"since": since.isoformat(timespec="seconds"), "read": read, "groups": made})
+        made = found(asked)
+        shown = [group.documented(zone) for group in made.groups]
+        return envelope({"since": made.since.isoformat(timespec="seconds"), "read": len(made.rows), "groups": shown})
 
     @routes.get("/api/admin/unanswered/export")
     def unanswered_export() -> Response:
         administrators.check("admin")
         asked = params(GapsAsked)
         recorded("questions.export")
-        rows = [{**group, "question": group["examples"][0]} for group in found(asked)[2]]
+        groups = [group.documented(zone) for group in found(asked).groups]
+        rows = [{**group, "question": group["examples"][0]} for group in groups]
         return csv_reply(rows, GAP_COLUMNS, name="unanswered.csv")
 
+    @routes.post("/api/admin/unanswered/batch")
+    def unanswered_batch() -> Response:
+        administrators.check("admin")
+        asked = params(GapsAsked)
+        return again.ask("questions.batch", lambda: _former(found(asked).examples))
 
-def _unanswered(log: RatedLog, asked: GapsAsked, since: datetime, zone: ZoneInfo) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many questions were looked through, and the groups of those without a good answer."""
+
+class Unanswered(NamedTuple):
+    """The questions that were looked through, and the groups of those without a good answer."""
+
+    since: datetime
+    rows: list[tuple[Row, SaidOf]]
+    groups: list[GapGroup]
+
+    @property
+    def examples(self) -> list[Row]:
+        """The newest question of each group."""
+        rows = {row["stream_id"]: row for row, _ in self.rows}
+        return [rows[group.gaps[-1].stream_id] for group in self.groups]
+
+
+def _unanswered(log: RatedLog, asked: GapsAsked, since: datetime) -> Unanswered:
     chosen = LogFilter(since, asked.until, asked.bot, asked.channel, department=asked.department)
     rows = list(islice(in_turns(log.rows(chosen, after=None)), MOST_LOOKED))
     made = groups(list(in_turns(found_gaps(in_turns(reversed(rows)), REFUSALS))))
-    return len(rows), [group.documented(zone) for group in made[:MOST_GROUPS]]
+    return Unanswered(since, rows, made[:MOST_GROUPS])
+
+
+def _former(rows: Sequence[Row | None]) -> tuple[list[FormerAnswer], int]:
+    """Return the questions that a batch can ask again, each once, and the number of rows that it cannot ask."""
+    made: dict[str, FormerAnswer] = {}
+    left_out = 0
+    for row in in_turns(rows):
+        # A batch asks the default bot, and without files.
+        if row is None or not row["question"] or row["files"] or row["bot"] != DEFAULT_BOT:
+            left_out += 1
+        elif row["question"] not in made:
+            answer = row["answer"] or ""
+            cut = len(answer.encode()) < row["bytes"]
+            made[row["question"]] = FormerAnswer(row["question"], answer, row["stream_id"], cut)
+    return list(made.values()), left_out
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:

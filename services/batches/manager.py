@@ -91,8 +91,11 @@ class BatchManager:
         description: str = "",
         options: BatchOptions | None = None,
         key: str = "",
+        task_id: str = "",
     ) -> tuple[Task, bool]:
         """Add a task; return it, and whether it is new: a second call with the same `key` returns the same task.
+
+        A `task_id` is a new UUID; without one it gets its own.
 
         Raises:
             BatchQueueFull, BatchConflict: as `SqlBatchStore.create`.
@@ -111,6 +114,7 @@ class BatchManager:
                 given=given,
                 credential=credential,
                 key=key,
+                task_id=task_id,
                 digest=digest_of(name, description, options, texts, given) if key else "",
             )
         except LaibaoError as exc:

@@ -141,8 +141,9 @@ class SqlBatchStore:
         credential: str = "",
         key: str = "",
         digest: str = "",
+        task_id: str = "",
     ) -> tuple[Task, bool]:
-        """Add a task; return it, and whether it is new.
+        """Add a task; return it, and whether it is new. Without a `task_id`, which is a new UUID, it gets its own.
 
         `given` is empty, or has an entry for each text. `key` is the owner's idempotency key: with the same `digest` it
         returns the existing task.
@@ -157,7 +158,7 @@ class SqlBatchStore:
         options = options or BatchOptions()
         now = self._now()
         new: dict[str, Any] = {
-            "task_id": str(uuid.uuid4()),
+            "task_id": task_id or str(uuid.uuid4()),
             "owner": owner,
             "digest": digest,
             "name": name,

@@ -24,11 +24,13 @@ def one_admin(token: str | None) -> AdminTokens:
 class AdminApi:
     """Addresses below /api/admin/, an administrator of each role who has its name, and what the audit got."""
 
-    def __init__(self, addresses: Callable[[Administrators], Blueprint]) -> None:
+    def __init__(self, *addresses: Callable[[Administrators], Blueprint]) -> None:
         self.acts: list[Act] = []
         tokens = AdminTokens(GivenToken(role, role, f"fake-token-of-{role}") for role in ROLES)
         app = Flask("admin")
-        app.register_blueprint(addresses(Administrators(tokens, Guesses(), None, self.acts.append)))
+        administrators = Administrators(tokens, Guesses(), None, self.acts.append)
+        for each in addresses:
+            app.register_blueprint(each(administrators))
         register_rest_errors(app, Texts(), {})
         self._client = app.test_client()
 

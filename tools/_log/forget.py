@@ -38,6 +38,7 @@ NOT_REACHED = (
     "the company's own lists: WeCom's directory, the user table, files of rules and departments",
     "messages that have left: WeCom's chats, HANDOFF_WEBHOOK, callback_url of batches, traces",
     "questions of programs under a name of the program's own (the log has them as caller, not as person)",
+    "questions that an administrator has asked again as a batch (BATCH_RETENTION_DAYS)",
     "words in a group's conversation that all its members share (/reset there deletes it)",
     "pushes to the person and files of questions: encrypted in Redis, they expire within a day and within STREAM_TTL",
     "counts of rate limits, uploads and quotas in Redis: under hashed names, they expire with their hour, day or month",

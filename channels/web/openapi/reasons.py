@@ -21,6 +21,7 @@ OF_REQUESTS: Mapping[str, int] = {
     "batch_unfinished": 409,
     "batch_nothing_failed": 409,
     "batch_conflict": 409,
+    "no_questions": 409,
     "too_large": 413,
     "not_json": 415,
     "unsupported_file": 415,

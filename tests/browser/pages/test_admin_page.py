@@ -228,6 +228,26 @@ def test_ratings_are_shown_with_their_questions_and_saved_for_a_batch(chromium: 
         page.locator("#ratings button").first.click()
         expect(page.locator("#story")).to_contain_text("Rated")
         page.locator("#detail-close").click()
+        screenshot(page, "admin-feedback")
+
+        # One click asks the questions again, and shows both answers once all have ended.
+        page.locator("#ratings-again").click()
+        expect(page.locator("#comparison-state")).to_contain_text("completed")
+        row = page.locator("#comparison-rows tr").filter(has_text=question)
+        expect(row.locator("td.words")).to_have_count(3)
+        expect(row.locator("td.words").last).not_to_have_text("–")
+        screenshot(page, "admin-comparison")
+        with page.expect_download() as saved:
+            page.locator("#comparison-save").click()
+        assert Path(saved.value.path()).read_text("utf-8-sig").startswith('"question","outcome"')
+        page.locator("#comparison-outcome").select_option("failed")
+        expect(page.locator("#comparison-rows tr")).to_have_count(0)
+        page.keyboard.press("Escape")
+        page.locator("#views a[data-view=work]").click()
+        page.locator("#batches").get_by_role("button", name="Compare").first.click()
+        expect(page.locator("#comparison-rows")).to_contain_text(question)
+        page.locator("#comparison-close").click()
+        page.locator("#views a[data-view=feedback]").click()
 
         page.locator("#sign-out").click()
         page.locator("#token").fill(VIEWER_TOKEN)

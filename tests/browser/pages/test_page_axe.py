@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
 from tests.support.replicas import ADMIN_TOKEN, Replica
+from tests.support.servers.processes import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -106,6 +107,23 @@ def looks_at_feedback(page: Page) -> None:
     expect(page.locator("#gaps-about")).not_to_be_empty()
 
 
+def compares_answers(page: Page) -> None:
+    """Dislike an answer, and ask its question again."""
+    signs_in(page)
+    home, client = page.url.partition("/admin")[0], page.request
+    asked = client.post(f"{home}/api/chat", data={"query": QUESTION}).json()["data"]
+    client.post(f"{home}/api/chat/{asked['stream_id']}/feedback", data={"rating": "dislike"})
+
+    def is_kept() -> bool:
+        ratings = client.get(f"{home}/api/admin/feedback?with_words=true&limit=500").json()["data"]["ratings"]
+        return any(one["stream_id"] == asked["stream_id"] and one["question"] for one in ratings)
+
+    wait_until(is_kept, timeout=120.0, every=0.5)
+    page.locator("#views a[data-view=feedback]").click()
+    page.locator("#ratings-again").click()
+    expect(page.locator("#comparison-rows")).to_contain_text(QUESTION)
+
+
 def checks_rules(page: Page) -> None:
     signs_in(page)
     page.locator("#views a[data-view=rules]").click()
@@ -162,6 +180,7 @@ SIZED += [
     ("/admin", looks_at_usage, PHONE),
 ]
 SIZED += [("/admin", looks_at_feedback, LAPTOP), ("/admin", looks_at_feedback, PHONE)]
+SIZED += [("/admin", compares_answers, LAPTOP), ("/admin", compares_answers, PHONE)]
 SIZED += [("/admin", checks_rules, LAPTOP), ("/admin", checks_rules, PHONE)]
 SIZED += [("/admin", looks_at_work, LAPTOP), ("/admin", looks_at_work, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]

@@ -268,6 +268,17 @@ def test_a_question_of_an_api_key_is_asked_in_mode_token(tokens: TokenStore, cha
         Callers("token", api_keys=("another-fake-key",)).identity(question, accepts_api_keys=channel.accepts_api_keys)
 
 
+@pytest.mark.parametrize("mode", ["key", "token", "none"])
+def test_questions_of_an_administrator_are_asked_by_rest_channels_alone(tokens: TokenStore, mode: CallerMode) -> None:
+    """No credential of a caller names an administrator; sockets, which take none of them, refuse such a question."""
+    question = question_of(Caller("admin:wang"), BATCH.name)
+    callers = Callers(mode, tokens=tokens, key=KEY)
+
+    assert callers.identity(question, accepts_api_keys=BATCH.accepts_api_keys) == Identity("none")
+    with pytest.raises(AuthError):
+        callers.identity(question)
+
+
 def test_a_key_asks_for_its_own_users() -> None:
     """On every replica their identity is the key's, until the key is withdrawn; no name is another key's user."""
     callers = Callers("key", api_keys=(API_KEY,))

@@ -5,6 +5,8 @@ const LOOK_MS = 5_000;
 /** Most seconds until the next try after failed ones. */
 const LONGEST = 30;
 const ROLES = ["viewer", "operator", "admin"];
+/** The sentences of refusals by their reason. */
+const REASONS = { stream_unknown: "gone", no_questions: "noQuestions", batch_queue_full: "batchesFull", batch_key_full: "batchesFull" };
 const VIEWS = { today, live, questions, usage, feedback, rules, work };
 
 let session = null;
@@ -18,7 +20,7 @@ const viewNamed = () => (Object.hasOwn(VIEWS, location.hash.slice(1)) ? location
 /** Return the sentence for a failed request. */
 function refusalWords({ status, reason, seconds }) {
   if (status === 0) return word("broken");
-  if (reason === "stream_unknown") return word("gone");
+  if (Object.hasOwn(REASONS, reason)) return word(REASONS[reason]);
   if (status === 429) return word("blocked", { time: duration(seconds) });
   if (status === 422) return word("wrongFilter");
   return word(`why_${status}`) ?? word("failedRequest");
@@ -58,7 +60,7 @@ function signedIn(found) {
 
 /** Let every view forget what the person before has seen. */
 function beginViews() {
-  for (const view of Object.values(VIEWS)) view.begin({ may, refused: showRefusal });
+  for (const part of [...Object.values(VIEWS), comparison]) part.begin({ may, refused: showRefusal });
 }
 
 /** Whether the person has a role; the server checks it again. */
@@ -138,7 +140,7 @@ function lookLater() {
 preferences.on("locale", () => {
   relabel();
   drawWho();
-  for (const view of Object.values(VIEWS)) view.draw();
+  for (const part of [...Object.values(VIEWS), comparison]) part.draw();
 });
 byId("sign-in").addEventListener("submit", signIn);
 byId("sign-out").addEventListener("click", signOut);

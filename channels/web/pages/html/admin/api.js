@@ -75,6 +75,10 @@ const { api, Refused } = (() => {
       saveFeedback: (values) => save("feedback.csv", query("feedback/export", values)),
       unanswered: (values) => ask("GET", query("unanswered", values)),
       saveUnanswered: (values) => save("unanswered.csv", query("unanswered/export", values)),
+      /** Ask the questions of a view again; resolve to the batch. */
+      askAgain: (view, values) => ask("POST", query(`${view}/batch`, values)),
+      comparison: (id, values) => ask("GET", query(`batches/${encodeURIComponent(id)}/comparison`, values)),
+      saveComparison: (id, values) => save("comparison.csv", query(`batches/${encodeURIComponent(id)}/comparison/export`, values)),
       rules: () => ask("GET", "rules"),
       checkRules: (values) => ask("POST", "rules/check", values),
       batches: () => ask("GET", "batches?limit=100"),

@@ -1,4 +1,4 @@
-// The view Feedback: ratings with their questions, questions without a good answer, and both as files for a batch.
+// The view Feedback: ratings with their questions, questions without a good answer, and both asked again or as files.
 
 const feedback = (() => {
   /** Ratings of one page. */
@@ -35,7 +35,7 @@ const feedback = (() => {
 
   function draw() {
     byId("ratings").replaceChildren(...rows.map(rowOf));
-    byId("ratings-place").hidden = byId("ratings-save").hidden = rows.length === 0;
+    for (const place of ["ratings-place", "ratings-save", "ratings-again"]) byId(place).hidden = rows.length === 0;
     byId("ratings-older").hidden = next === null;
     byId("ratings-none").hidden = asked === null || rows.length > 0;
     put(byId("ratings-none"), word(isMissing ? "noRatingsKept" : "noRatings"));
@@ -44,7 +44,7 @@ const feedback = (() => {
 
   function drawGaps() {
     const found = gaps?.groups ?? [];
-    byId("gaps-place").hidden = byId("gaps-save").hidden = found.length === 0;
+    for (const place of ["gaps-place", "gaps-save", "gaps-again"]) byId(place).hidden = found.length === 0;
     put(byId("gaps-about"), gaps ? word("gapsFound", { read: number(gaps.read), count: number(found.length) }) : "");
     const reasonsOf = (reasons) => Object.entries(reasons).map(([name, count]) => `${word(`gap_${name}`)} ${number(count)}`).join(" · ");
     const texts = found.map((one) => [one.examples.join(" / "), number(one.count), number(one.people), reasonsOf(one.reasons), timeOf(one.last)]);
@@ -77,16 +77,24 @@ const feedback = (() => {
     drawGaps();
   }
 
+  async function askAgain(view, filter) {
+    const { task_id: id, left_out: leftOut } = await api.askAgain(view, filter);
+    comparison.show(id, leftOut);
+  }
+
   const act = (work) => attempt(work, refused);
+  const rated = () => ({ ...span(asked), rating: asked.rating });
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     act(() => read(""));
   });
   byId("ratings-older").addEventListener("click", () => act(() => read(next)));
-  byId("ratings-save").addEventListener("click", () => act(() => api.saveFeedback({ ...span(asked), rating: asked.rating })));
+  byId("ratings-save").addEventListener("click", () => act(() => api.saveFeedback(rated())));
+  byId("ratings-again").addEventListener("click", () => act(() => askAgain("feedback", rated())));
   byId("gaps-find").addEventListener("click", () => act(readGaps));
   byId("gaps-save").addEventListener("click", () => act(() => api.saveUnanswered(gapsAsked)));
+  byId("gaps-again").addEventListener("click", () => act(() => askAgain("unanswered", gapsAsked)));
 
   return {
     draw,

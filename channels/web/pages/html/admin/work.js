@@ -28,10 +28,12 @@ const work = (() => {
   const keyOfTask = (one) => `${one.task_id} ${one.status}`;
   const keyOfSocket = (one) => [one.client_id, one.connected_at, one.replica].join(" ");
 
-  function actsOfTask(_, { task_id: id, status }) {
-    if (!may("operator") || ENDED.includes(status)) return [];
+  function actsOfTask(_, { task_id: id, status, owner }) {
+    // An administrator's own batches have former answers.
+    const compare = may("admin") && owner.startsWith("admin:") ? [button("compare", () => comparison.show(id))] : [];
+    if (!may("operator") || ENDED.includes(status)) return compare;
     const act = status === "paused" ? "resume" : "pause";
-    return [button(act, () => change(id, act)), button("cancel", () => cancel(id))];
+    return [...compare, button(act, () => change(id, act)), button("cancel", () => cancel(id))];
   }
 
   const textsOfTask = (one) => [timeOf(one.created_at), word(`task_${one.status}`), one.owner, number(one.completed), number(one.failed), number(one.running), number(one.total), one.task_id];
