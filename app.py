@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_admin(app, container, administrators, alerts, replicas)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)
-    register_pushes(app, container, callers, pushes)
+    register_pushes(app, container, callers, administrators, pushes)
     app.register_blueprint(files_blueprint(container.files.delivery))
     register_docs(app, settings, container.texts, version=VERSION)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))

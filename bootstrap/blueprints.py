@@ -14,6 +14,7 @@ from channels.admin.comparison import comparison_blueprint
 from channels.admin.endpoints import admin_blueprint
 from channels.admin.feedback import Again, ratings_blueprint
 from channels.admin.overview import OverviewParts, overview_blueprint
+from channels.admin.pushes import pushes_blueprint
 from channels.admin.reports import Reports, reports_blueprint
 from channels.admin.rules import RulesParts, rules_blueprint
 from channels.batch.endpoints import BatchEndpoints
@@ -64,13 +65,16 @@ from utils.markdown.pictures import with_pictures
 from utils.questions.detection import detect
 
 
-def register_pushes(app: Flask, container: Container, callers: GuardedCallers, sender: PushSender) -> None:
-    """Register `/api/push`; it refuses pushes to bots in callback mode, which cannot send them."""
+def register_pushes(
+    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators, sender: PushSender
+) -> None:
+    """Register `/api/push` and the administrators' addresses; pushes to bots in callback mode are refused."""
     stores = container.long_stores
     bots = {name: bot.mode == "websocket" for name, bot in container.settings.bots.items()}
     inbox = PushInbox(stores.pushes, stores.allowance, stores.keys, bots=bots, wake=sender.wake)
     slots = upload_slots(container.settings, "push_busy", container.texts.get("push_busy"))
     app.register_blueprint(push_blueprint(inbox, slots, callers, container.texts))
+    app.register_blueprint(pushes_blueprint(administrators, inbox))
 
 
 def file_uploads(container: Container) -> FileUploads:

@@ -154,7 +154,7 @@ FORMS = _counter(
 REWRITTEN = _counter("wechatlaibao_streams_rewritten_total", "Streams that Redis lost and their owner wrote again.")
 PUSHES = _counter(
     "wechatlaibao_pushes_total",
-    "Pushes by outcome: queued; limited, refused (queue full) when asked for; sent, failed, unknown, expired.",
+    "Pushes by outcome: queued; limited, refused (queue full) at first; sent, failed, unknown, expired, cancelled.",
     ["outcome"],
 )
 CALLBACK_SECONDS = _histogram(
@@ -335,7 +335,7 @@ for _outcome in ("written", "lost", "dropped"):
     USAGE_STREAMS.labels(_outcome)
 for _outcome in ("exported", "refused", "dropped"):
     SPANS.labels(_outcome)
-for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired"):
+for _outcome in ("queued", "limited", "refused", "sent", "failed", "unknown", "expired", "cancelled"):
     PUSHES.labels(_outcome)
 for _outcome in ("processing", "completed", "failed", "store_unavailable", "owner_only", "stream_missing"):
     CALLBACKS.labels("stream", _outcome)

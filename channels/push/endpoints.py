@@ -72,7 +72,7 @@ class PushShown(RestModel):
     id: str = Field(examples=["default.5ce3052bbdcd1ccb0b5a1a35a0a3fe4b"])
     state: PushState = Field(
         description="queued; sending; sent: WeCom accepted it; failed; unknown: it may have been sent, and is not sent "
-        f"again; expired: it could not be sent within {QUEUE_SECONDS / 60:g} minutes."
+        f"again; expired: it could not be sent within {QUEUE_SECONDS / 60:g} minutes; cancelled, by an administrator."
     )
     error: str = Field("", description="Of a failed push: WeCom's error code, or a word; else left out.")
     created_at: str = Field(description="ISO 8601, in UTC.")

@@ -1,6 +1,6 @@
 """The registry of running replicas: each notes itself every two seconds, and one that has stopped doing so is gone.
 
-    {dify_replicas}:seen    hash, a replica's name → "<time of its note> <JSON>": version, since, draining, answers, capacity
+    {dify_replicas}:seen    hash, a replica's name → "<time of its note> <JSON of `RunningReplica`>"
 
 Each note removes those that are over: the hash has a field for each replica of the last seconds. A note is sent beside
 the renewal of the replica's sockets, which runs anyway (`channels/sockets/registry.py`).

@@ -96,6 +96,17 @@ def tab(
         context.close()
 
 
+def pushes(page: Page, *states: str) -> None:
+    """Let the server have pushes in these states: the tests' replica has no bot with a long connection."""
+    made = {"bot": "default", "chat": "c" * 32, "is_file": False, "created_at": "2026-11-24T08:00:00+00:00"}
+    shown = [
+        {**made, "id": f"default.{number:032x}", "state": state, "error": "", "ended_at": None}
+        for number, state in enumerate(states)
+    ]
+    data = {"waiting": states.count("queued"), "pushes": shown}
+    page.route("**/api/admin/pushes?*", lambda route: route.fulfill(json={"code": 200, "data": data}))
+
+
 def screenshot(page: Page, name: str) -> Path | None:
     """Save a screenshot in the folder that SCREENSHOTS names; return None if the variable is not set."""
     folder = os.environ.get("SCREENSHOTS")

@@ -10,6 +10,7 @@ Each key begins with `{dify_long_connection:<bot>}:`.
     push_sending      sorted set, ids of claimed pushes, by the time of the claim
     push_due          sorted set, hashed chats with pushes, by the time when the next one may leave
     push_queue:<chat> list, the ids of a chat in their order
+    push_ended        list, ids of the last ended pushes, the newest first; for administrators
 
 A push is claimed before its message leaves, by the holder of the bot's lease. A claim whose outcome is unknown is never
 sent again.
@@ -27,7 +28,7 @@ from services.wecom.long_connection.lease_store import bot_key, lease_key
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 
-PushState = Literal["queued", "sending", "sent", "failed", "unknown", "expired"]
+PushState = Literal["queued", "sending", "sent", "failed", "unknown", "expired", "cancelled"]
 Added = Literal["added", "known", "full"]
 ClaimOutcome = Literal["claimed", "dropped", "refused"]
 
@@ -35,11 +36,15 @@ ClaimOutcome = Literal["claimed", "dropped", "refused"]
 QUEUE_SECONDS, KEPT_SECONDS = 3600.0, 86_400.0
 #: Pushes of one bot that may wait at once, and bytes of the files among them.
 MOST_WAITING, MOST_BYTES = 1000, 100 * 1024 * 1024
+#: Ended pushes of one bot that can be listed.
+MOST_ENDED = 100
 #: Seconds after which a claim without an outcome counts as lost; the timeout of an ack is a fraction of it.
 LOST_SECONDS = 30.0
 #: Seconds that the slices of a file live without their push.
 SLICE_SECONDS = 600.0
 
+#: The fields of a push beside its payload.
+_FIELDS = (*("state", "chat", "owner", "digest", "created", "expires", "claimed", "ended", "error", "file", "slices"),)
 #: The fields of a push whose hash Redis has lost, with which it is removed from the queue.
 _LOST = {"state": "", "chat": "", "owner": "", "digest": "", "created": "0", "expires": "0"}
 
@@ -114,6 +119,26 @@ class PushStore:
         fields, (now, *_) = self._runner.run([Call(None, ("HGETALL", _push(bot, id))), look])
         return _read(bot, id, fields, float(now)) if fields else None
 
+    def listed(self, bot: str, most: int) -> tuple[list[Push], int]:
+        """Return pushes without their payload, and how many wait in all.
+
+        First those that wait, the first to expire first, then those that ended, the newest first; `most` of each.
+        """
+        look = Call(script("lease_look"), (lease_key(bot),), (self._now, ""))
+        waiting, ended = _names(bot, "pushes", "push_ended")
+        calls = [Call(None, ("ZRANGE", waiting), (0, most - 1)), Call(None, ("LRANGE", ended), (0, most - 1))]
+        (now, *_), total, *ids = self._runner.run([look, Call(None, ("ZCARD", waiting)), *calls])
+        # One may have ended between the two.
+        known = list(dict.fromkeys([*ids[0], *ids[1]]))
+        rows = self._runner.run([Call(None, ("HMGET", _push(bot, id)), _FIELDS) for id in known]) if known else []
+        fields = [{name: value for name, value in zip(_FIELDS, row, strict=True) if value is not None} for row in rows]
+        found = zip(known, fields, strict=True)
+        return [_read(bot, id, each, float(now)) for id, each in found if "state" in each], int(total)
+
+    def cancel(self, push: Push) -> bool:
+        """End a push that waits; False if it does not wait any more."""
+        return self._settle(push, "queued", "", "cancelled", "")
+
     def payload(self, push: Push) -> str:
         """Return the JSON of a push's message.
 
@@ -185,8 +210,8 @@ class PushStore:
         self, push: Push, now: PushState, claim: str, then: PushState, error: str, *, attempts: int = 2
     ) -> bool:
         names = _names(push.bot, "pushes", "push_sizes", "push_sending")
-        keys = (_push(push.bot, push.id), *names, _queue(push.bot, push.chat))
-        calls = [Call(script("push_settle"), keys, (self._now, push.id, now, claim, then, error))]
+        keys = (_push(push.bot, push.id), *names, _queue(push.bot, push.chat), bot_key(push.bot, "push_ended"))
+        calls = [Call(script("push_settle"), keys, (self._now, push.id, now, claim, then, error, MOST_ENDED))]
         settled = bool(self._runner.run(calls, attempts=attempts)[0])
         if settled and push.file and then != "queued":
             self.drop_file(push.bot, push.file)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -127,10 +128,42 @@ class PushInbox:
             PushRefused: it is unknown, was deleted, or is another caller's.
             StoreUnavailable: Redis is away.
         """
-        found = self._store.find(bot, id) if self._bots.get(bot) else None
-        if found is None or not stands_for(caller, "caller", keys_of(self._keys[bot]), found.owner):
+        found = self.look(bot, id)
+        if not stands_for(caller, "caller", keys_of(self._keys[bot]), found.owner):
             raise PushRefused
         return found
+
+    def listed(self, most: int) -> tuple[list[Push], int]:
+        """Return the pushes of all bots as `PushStore.listed` does; those of all that wait come first.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        each = [self._store.listed(bot, most) for bot, is_served in self._bots.items() if is_served]
+        found = [push for pushes, _ in each for push in pushes]
+        return sorted(found, key=lambda push: bool(push.ended)), sum(waiting for _, waiting in each)
+
+    def look(self, bot: str, id: str) -> Push:
+        """Return a push of any caller. Raises as `find` does."""
+        found = self._store.find(bot, id) if self._bots.get(bot) else None
+        if found is None:
+            raise PushRefused
+        return found
+
+    def cancel(self, push: Push) -> Push:
+        """End a push that waits, and return it as it is then; one that does not wait any more stays as it is.
+
+        Raises:
+            PushRefused, StoreUnavailable: as `look`.
+        """
+        if self._store.cancel(push):
+            metrics.PUSHES.labels("cancelled").inc()
+            log.info("push cancelled", extra=about(push))
+            # Not where it was sealed with a key that this replica does not have.
+            with suppress(ValueError):
+                chat = json.loads(self._store.payload(push))["chatid"]
+                self._allowance.take_back(push.bot, chat, f"push:{push.id}")
+        return self.look(push.bot, push.id)
 
     def _added(self, message: PushMessage, caller: str, id: str) -> bool:
         """Queue a push; return False if another request has queued a push with this id meanwhile."""

@@ -12,7 +12,7 @@ import requests
 from playwright.sync_api import Browser, Page, Route, expect
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import LAPTOP, PHONE, screenshot, tab
+from tests.browser.stage import LAPTOP, PHONE, pushes, screenshot, tab
 from tests.support.replicas import ADMIN_TOKEN, VIEWER_TOKEN, Replica
 from tests.support.servers.processes import wait_until
 
@@ -316,6 +316,30 @@ def test_an_administrator_pauses_and_cancels_a_batch(
         socket.get_by_role("button", name="Close").click()
         page.locator("#confirm-yes").click()
         expect(socket).to_have_count(0)
+        watch.assert_clean()
+
+
+def test_an_administrator_cancels_a_push(chromium: Browser, open_replica: Replica) -> None:
+    """One that waits, after a question; one that was sent has no button."""
+    cancelled: list[str] = []
+
+    def cancel(route: Route) -> None:
+        cancelled.append(route.request.url.rpartition("/api/admin/")[2])
+        pushes(page, "cancelled", "sent")
+        route.fulfill(json={"code": 200, "data": {}})
+
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        pushes(page, "queued", "sent")
+        page.route("**/api/admin/pushes/*/cancel", cancel)
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=work]").click()
+        expect(page.locator("#pushes-count")).to_contain_text("1 wait")
+        expect(page.locator("#pushes button")).to_have_count(1)
+        page.locator("#pushes tr").first.get_by_role("button", name="Cancel").click()
+        page.locator("#confirm-yes").click()
+
+        expect(page.locator("#pushes tr").first).to_contain_text("cancelled")
+        assert cancelled == [f"pushes/default.{0:032x}/cancel"]
         watch.assert_clean()
 
 

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
+from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, pushes, screenshot, tab
 from tests.support.replicas import ADMIN_TOKEN, Replica
 from tests.support.servers.processes import wait_until
 
@@ -133,8 +133,10 @@ def checks_rules(page: Page) -> None:
 
 
 def looks_at_work(page: Page) -> None:
+    pushes(page, "queued", "failed")
     signs_in(page)
     page.locator("#views a[data-view=work]").click()
+    expect(page.locator("#pushes button")).to_have_count(1)
     expect(page.locator("#sockets-count")).not_to_be_empty()
 
 

@@ -44,8 +44,8 @@ class PushClient:
         rings = dict.fromkeys(BOTS, KEYRING)
         self.store = PushStore(runner, rings, now=now)
         self.allowance = AllowanceStore(runner, rings, now=now)
-        inbox = PushInbox(self.store, self.allowance, rings, bots=BOTS, wake=wake)
-        self._client = _client(inbox, uploads_at_once)
+        self.inbox = PushInbox(self.store, self.allowance, rings, bots=BOTS, wake=wake)
+        self._client = _client(self.inbox, uploads_at_once)
         self._key = key
 
     def asks(self, method: str, path: str, *, key: str | None = None, **more: Any) -> TestResponse:

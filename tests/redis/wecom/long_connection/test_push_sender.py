@@ -18,6 +18,7 @@ from demo.wecom.long_connection.user import LongConnectionUser
 from services import metrics
 from services.redis.store import ScriptRunner
 from services.wecom.long_connection.allowance_store import AllowanceStore
+from services.wecom.long_connection.lease_store import bot_key
 from services.wecom.long_connection.link import Link
 from services.wecom.long_connection.protocol import INVALID_MEDIA
 from services.wecom.long_connection.push_store import PushStore
@@ -116,6 +117,25 @@ def test_a_push_is_sent(wecom: LongConnectionServer, zhangsan: LongConnectionUse
     holder.ends(push, "sent")
     wait_until(lambda: count("sent") == before + 1, timeout=WIDE)
     assert wecom.broken == []
+
+
+def test_a_cancelled_push_is_not_sent(
+    wecom: LongConnectionServer, zhangsan: LongConnectionUser, holder: Holder, redis_client: redis.Redis
+) -> None:
+    """The next one of the chat is; a message that was not sent does not count for WeCom's limits."""
+    before = count("cancelled")
+    first, second = holder.pushes(markdown="错的"), holder.pushes(markdown="对的")
+    inbox = holder.client.inbox
+    assert inbox.cancel(inbox.look(BOT, first.partition(".")[2])).state == "cancelled"
+    with holder.serving(wecom):
+        zhangsan.sees("对的", WIDE)
+        holder.ends(second, "sent")
+
+    assert holder.state(first) == "cancelled"
+    assert count("cancelled") == before + 1
+    chat = holder.client.allowance.chat(BOT, "zhangsan")
+    assert redis_client.zcard(bot_key(BOT, f"sent:{chat}")) == 1
+    assert all(message.content != "错的" for message in zhangsan.chat.messages)
 
 
 def test_a_file_is_uploaded_and_sent(

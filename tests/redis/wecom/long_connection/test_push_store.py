@@ -121,6 +121,73 @@ def test_a_push_that_nobody_could_send_expires(runner: ScriptRunner) -> None:
     assert (late.due(BOT, 5), late.end_overdue(BOT)) == ([], {"expired": 0, "unknown": 0})
 
 
+@pytest.mark.every_redis
+def test_waiting_and_ended_pushes_are_listed(runner: ScriptRunner) -> None:
+    """Those that wait by their time, then those that ended, the newest first; none with its payload."""
+    store, fence = at(runner), hold(runner, BOT)
+    for number, id in enumerate(("p1", "p2", "p3", "p4")):
+        at(runner, number).add(BOT, new(id))
+    for id in ("p1", "p2"):
+        push = found(runner, id)
+        claim(store, push, fence, id)
+        store.settle(push, id, "failed", "93006")
+
+    pushes, waiting = store.listed(BOT, 3)
+
+    assert [(push.id, push.state, push.error) for push in pushes] == [
+        ("p3", "queued", ""),
+        ("p4", "queued", ""),
+        ("p2", "failed", "93006"),
+        ("p1", "failed", "93006"),
+    ]
+    assert ({push.payload for push in pushes}, waiting) == ({""}, 2)
+    assert [push.id for push in store.listed(BOT, 1)[0]] == ["p3", "p2"]
+    assert [push.state for push in at(runner, QUEUE_SECONDS + 3).listed(BOT, 1)[0]] == ["expired", "failed"]
+    assert store.listed("other", 3) == ([], 0)
+
+
+@pytest.mark.every_redis
+def test_a_cancelled_push_leaves_the_queue(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Nothing of its message and its file is left; a sender drops it, and the next one of the chat may leave."""
+    store, fence = at(runner), hold(runner, BOT)
+    store.add(BOT, with_file(runner, "p1"))
+    store.add(BOT, new("p2"))
+    push = found(runner, "p1")
+
+    assert store.cancel(push)
+    assert not store.cancel(push)
+
+    ended = found(runner, "p1")
+    assert (ended.state, ended.payload, ended.ended) == ("cancelled", "", NOW)
+    assert redis_client.exists(bot_key(BOT, "push_file:file-p1")) == 0
+    assert (claim(store, push, fence, "me"), store.head(BOT, CHAT)) == ("dropped", "p2")
+
+
+def test_a_push_that_is_being_sent_is_not_cancelled(runner: ScriptRunner) -> None:
+    """Its message may have left."""
+    store, fence = at(runner), hold(runner, BOT)
+    store.add(BOT, new("p1"))
+    push = found(runner, "p1")
+    claim(store, push, fence, "me")
+
+    assert not store.cancel(push)
+    assert store.settle(push, "me", "sent")
+
+
+def test_the_list_of_ended_pushes_is_bounded(
+    runner: ScriptRunner, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest ones stay, for as long as the last of them."""
+    monkeypatch.setattr(push_store, "MOST_ENDED", 2)
+    store = at(runner)
+    for id in ("p1", "p2", "p3"):
+        store.add(BOT, new(id))
+        store.cancel(found(runner, id))
+
+    assert [push.id for push in store.listed(BOT, 9)[0]] == ["p3", "p2"]
+    assert redis_client.pttl(bot_key(BOT, "push_ended")) > 0
+
+
 def test_a_full_queue_refuses(runner: ScriptRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of waiting pushes is bounded, and the bytes of their files; an ended one makes room."""
     monkeypatch.setattr(push_store, "MOST_WAITING", 2)

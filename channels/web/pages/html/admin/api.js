@@ -83,6 +83,8 @@ const { api, Refused } = (() => {
       checkRules: (values) => ask("POST", "rules/check", values),
       batches: () => ask("GET", "batches?limit=100"),
       changeBatch: (id, act) => ask("POST", `batches/${encodeURIComponent(id)}/${act}`),
+      pushes: () => ask("GET", "pushes?limit=100"),
+      cancelPush: (id) => ask("POST", `pushes/${encodeURIComponent(id)}/cancel`),
       sockets: () => ask("GET", "../ws/connections"),
       closeSocket: (id) => ask("POST", `../ws/disconnect/${encodeURIComponent(id)}`),
       usage: (values) => ask("GET", query("usage", values)),
