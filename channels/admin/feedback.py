@@ -21,14 +21,14 @@ from channels.web.rest import Operation, RestError, RestModel, envelope, params,
 from config.bots import DEFAULT_BOT
 from services.batches.records import Given, Task
 from services.identity.callers import ADMIN
-from services.usage.gaps import REFUSALS, GapGroup, found_gaps, groups
-from services.usage.log_store import GivenRating, LogFilter, LogPlace, RatingFilter, RatingPlace, Row, SaidOf
+from services.usage.gaps import READ, REFUSALS, GapGroup, found_gaps, groups
+from services.usage.log_store import PAGE, GivenRating, LogFilter, RatingFilter, RatingPlace, Row, SaidOf
 
 T = TypeVar("T")
 
 #: The newest questions that are looked through for those without a good answer, their days without `since`, and the
 #: groups of one reply.
-MOST_LOOKED, DAYS, MOST_GROUPS = 2_000, 7, 50
+MOST_LOOKED, DAYS, MOST_GROUPS = 1_000, 7, 50
 #: The newest ratings of a file.
 MOST_SAVED = 5_000
 #: Rows after which other requests of this process get their turn.
@@ -194,10 +194,10 @@ class RatedLog(Protocol):
     """The question log with its ratings, as `SqlLogStore` reads it."""
 
     def ratings(
-        self, chosen: RatingFilter, *, after: RatingPlace | None
+        self, chosen: RatingFilter, *, after: RatingPlace | None, page: int = PAGE
     ) -> Iterator[tuple[GivenRating, Row | None]]: ...
 
-    def rows(self, chosen: LogFilter, *, after: LogPlace | None) -> Iterator[tuple[Row, SaidOf]]: ...
+    def rows(self, chosen: LogFilter, *, columns: Sequence[str]) -> Iterator[tuple[Row, SaidOf]]: ...
 
 
 class FormerAnswer(NamedTuple):
@@ -286,7 +286,7 @@ def ratings_blueprint(
         after = _place(asked.cursor) if asked.cursor else None
         if asked.with_words:
             recorded("feedback.read")
-        page = list(islice(opened().ratings(_filter(asked), after=after), asked.limit))
+        page = list(islice(opened().ratings(_filter(asked), after=after, page=asked.limit), asked.limit))
         following = _cursor(page[-1][0]) if len(page) == asked.limit else None
         shown = [_shown(*each, zone, with_words=asked.with_words) for each in page]
         return envelope({"ratings": shown, "next": following})
@@ -360,7 +360,7 @@ class Unanswered(NamedTuple):
 
 def _unanswered(log: RatedLog, asked: GapsAsked, since: datetime) -> Unanswered:
     chosen = LogFilter(since, asked.until, asked.bot, asked.channel, department=asked.department)
-    rows = list(islice(in_turns(log.rows(chosen, after=None)), MOST_LOOKED))
+    rows = list(islice(in_turns(log.rows(chosen, columns=(*READ, "files", "bytes"))), MOST_LOOKED))
     made = groups(list(in_turns(found_gaps(in_turns(reversed(rows)), REFUSALS))))
     return Unanswered(since, rows, made[:MOST_GROUPS])
 

@@ -22,14 +22,18 @@ from channels.web.guarded import Administrators, admin_errors
 from channels.web.rest import Operation, RestError, RestModel, envelope, params, wrong_field
 from services.admin.tokens import Administrator
 from services.errors import StoreUnavailable
-from services.usage.log_store import NAMES, LogFilter, LogPlace, Row, SaidOf
+from services.usage.log_store import NAMES, PAGE, LogFilter, LogPlace, Row, SaidOf
 from services.usage.log_store import documented as documented_question
-from services.usage.sums_store import BY, CHOSEN_BY, Total
+from services.usage.sums_store import BY, CHOSEN_BY, TooManySums, Total
 
 S = TypeVar("S")
 
 #: The members of a question that have people's words, which only the role `admin` sees.
 WORDS = ("question", "answer", "files", "rating_comment")
+#: Questions that one page of a search looks through at most.
+MOST_SEARCHED = 10_000
+#: Sums, each of one outcome and currency, that are read for one view; the file has all.
+MOST_SUMS = 20_000
 #: Days of usage without `since`, today included.
 DAYS = 30
 _ONE_OF = f"({'|'.join(BY)})"
@@ -169,7 +173,8 @@ OPERATIONS = (
         answers={200: QuestionPage},
         auth="viewer",
         description="Words of people come on demand, for the role `admin`, and each such page is audited as "
-        "`questions.read`. Without a database there is no log: 404.",
+        f"`questions.read`. With `words`, `rating` or several filters a page looks through {MOST_SEARCHED:,} questions "
+        "at most: it may have fewer than `limit`, even none, before the end. Without a database there is no log: 404.",
     ),
     Operation(
         "GET",
@@ -208,7 +213,8 @@ OPERATIONS = (
         query=UsageAsked,
         answers={200: UsageReport},
         auth="viewer",
-        description="Days are those of `REPORT_TZ`. null is a sum of which nothing is known. Without a database: 404.",
+        description="Days are those of `REPORT_TZ`. null is a sum of which nothing is known. More than "
+        f"{MOST_SUMS:,} sums by outcome and currency are refused. Without a database: 404.",
     ),
     Operation(
         "GET",
@@ -240,8 +246,16 @@ class Log(Protocol):
     """The question log, as `SqlLogStore` reads it."""
 
     def rows(
-        self, chosen: LogFilter, *, oldest_first: bool = False, after: LogPlace | None = None
+        self,
+        chosen: LogFilter,
+        *,
+        oldest_first: bool = False,
+        after: LogPlace | None = None,
+        end: LogPlace | None = None,
+        page: int = PAGE,
     ) -> Iterator[tuple[Row, SaidOf]]: ...
+
+    def end(self, chosen: LogFilter, after: LogPlace | None, most: int) -> LogPlace | None: ...
 
     def row(self, stream_id: str) -> tuple[Row, SaidOf] | None: ...
 
@@ -249,7 +263,9 @@ class Log(Protocol):
 class Sums(Protocol):
     """The daily sums, as `SqlSumsStore` reads them."""
 
-    def totals(self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str]) -> Totals: ...
+    def totals(
+        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str], most: int | None = None
+    ) -> Totals: ...
 
 
 class Reports:
@@ -276,8 +292,11 @@ class Reports:
         chosen = _filter(asked)
         if shows:
             self._record_search(who, "questions.read")
-        found = list(islice(log.rows(chosen, after=after), asked.limit))
-        following = _cursor(found[-1][0]) if len(found) == asked.limit else None
+        end = log.end(chosen, after, MOST_SEARCHED)
+        found = list(islice(log.rows(chosen, after=after, end=end, page=asked.limit), asked.limit))
+        if len(found) == asked.limit:
+            end = LogPlace(found[-1][0]["time"], found[-1][0]["stream_id"])
+        following = _cursor(end) if end else None
         rows = [self._shown(*each, with_words=asked.with_words) for each in found]
         return envelope({"questions": rows, "next": following})
 
@@ -358,7 +377,11 @@ class Reports:
         return csv_reply(_sums(by, totals), [*by, *Total().documented()], name="usage.csv")
 
     def _totals(self, asked: _Counted, by: Sequence[str]) -> Totals:
-        return _stored(self._sums).totals(*self._days(asked), by=by, chosen=_chosen(asked))
+        sums = _stored(self._sums)
+        try:
+            return sums.totals(*self._days(asked), by=by, chosen=_chosen(asked), most=MOST_SUMS)
+        except TooManySums as exc:
+            raise wrong_field("by", "has too many sums: ask for fewer days or dimensions, or take the file") from exc
 
     def _days(self, asked: _Counted) -> tuple[date, date]:
         today = datetime.now(self._zone).date()
@@ -454,8 +477,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _cursor(row: Row) -> str:
-    written = f"{row['time'].isoformat()} {row['stream_id']}"
+def _cursor(place: LogPlace) -> str:
+    written = f"{place.time.isoformat()} {place.stream_id}"
     return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
 
 

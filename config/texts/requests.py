@@ -97,6 +97,7 @@ ZH_REQUESTS: Mapping[str, str] = {
     "is longer than {most} bytes": "超过 {most} 字节",
     "was given more than once": "出现了多次",
     "is not the `next` of a page": "不是某一页的 `next`",
+    "has too many sums: ask for fewer days or dimensions, or take the file": "合计太多：请减少天数或维度，或者下载文件",
     "Value error, a date, such as 2026-11-24, or a time with its zone, such as 2026-11-24T08:00:00+08:00": (
         "应为日期，如 2026-11-24，或带时区的时间，如 2026-11-24T08:00:00+08:00"
     ),

@@ -61,7 +61,7 @@ class RunningStreams:
         return sum(self._runner.run([Call(None, ("ZCARD", key)) for key in running_keys()]))
 
     def rows(self, most: int) -> tuple[list[StreamRow], int]:
-        """Return the newest running streams, and how many are indexed; two round trips.
+        """Return the newest running streams, and how many are indexed; three round trips.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -70,17 +70,18 @@ class RunningStreams:
         counts = [Call(None, ("ZCARD", key)) for key in keys]
         replies = self._runner.run([*counts, *(Call(None, ("ZRANGE", key), (0, PER_SHARD - 1)) for key in keys)])
         ids = [stream_id for found in replies[len(keys) :] for stream_id in found]
-        rows = [row for row in self._read(ids) if row.status == "processing"]
-        return sorted(rows, key=lambda row: row.created_time, reverse=True)[:most], sum(replies[: len(keys)])
+        return self._newest(ids, most), sum(replies[: len(keys)])
 
-    def _read(self, stream_ids: Sequence[str]) -> list[StreamRow]:
-        keys = [stream_keys(stream_id) for stream_id in stream_ids]
-        calls = [Call(None, ("HMGET", each.hash), FIELDS) for each in keys]
-        replies = self._runner.run([*calls, *(Call(None, ("STRLEN", each.text)) for each in keys)]) if keys else []
-        found = zip(stream_ids, replies[: len(keys)], replies[len(keys) :], strict=True)
+    def _newest(self, stream_ids: Sequence[str], most: int) -> list[StreamRow]:
+        calls = [Call(None, ("HMGET", stream_keys(each).hash), FIELDS) for each in stream_ids]
+        read = zip(stream_ids, map(fields_of, self._runner.run(calls)), strict=True) if calls else ()
+        found = [(stream_id, fields) for stream_id, fields in read if fields["status"] == "processing"]
+        found = sorted(found, key=lambda each: each[1]["created_time"], reverse=True)[:most]
+        lengths = [Call(None, ("STRLEN", stream_keys(stream_id).text)) for stream_id, _ in found]
+        sizes = self._runner.run(lengths) if lengths else []
         return [
-            row_of(stream_id, fields_of(values), size, now=self._clock(), lease=self._lease)
-            for stream_id, values, size in found
+            row_of(stream_id, fields, size, now=self._clock(), lease=self._lease)
+            for (stream_id, fields), size in zip(found, sizes, strict=True)
         ]
 
 

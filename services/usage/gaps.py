@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from zoneinfo import ZoneInfo
 
 from services.usage.log_store import Row, SaidOf
 
+#: Matches what is neither a letter nor a digit.
+_NO_LETTERS = re.compile(r"[\W_]+")
 Reason = Literal["no_sources", "refused", "disliked", "asked_again"]
 
 #: Phrases of answers that are none.
@@ -19,6 +22,8 @@ REFUSALS = (
     *("无法回答", "无法提供", "没有找到", "未找到", "找不到", "没有相关", "暂无", "不清楚", "不知道", "抱歉", "对不起"),
     *("I don't know", "I do not know", "could not find", "couldn't find", "no information", "unable to", "I'm sorry"),
 )
+#: The columns of the log that are read.
+READ = ("stream_id", "time", "person", "caller", "bot", "question", "answer", "sources", "has_words", "outcome", "asks")
 COLUMNS = ("count", "people", "reasons", "examples", "last", "stream_ids")
 #: Seconds within which a person asks again what was not answered, and how similar the two questions are at least.
 AGAIN_SECONDS, AGAIN_LIKE = 120.0, 0.3
@@ -142,4 +147,4 @@ def _pairs(words: str) -> frozenset[str]:
 
 def _folded(words: str) -> str:
     """Return the letters and digits of a text, in one case and one width."""
-    return "".join(letter for letter in unicodedata.normalize("NFKC", words).casefold() if letter.isalnum())
+    return _NO_LETTERS.sub("", unicodedata.normalize("NFKC", words).casefold())

@@ -91,6 +91,10 @@ class Total:
         return (0 if not self.prices and self.unknown_prices < self.questions else None), None
 
 
+class TooManySums(ValueError):
+    """Sums of more rows than were to be read."""
+
+
 class SqlSumsStore:
     """Reads one database's sums. Every method raises `StoreUnavailable` while the database is away."""
 
@@ -98,14 +102,20 @@ class SqlSumsStore:
         self._database = SqlDatabase(url, pool_size=pool_size, read_timeout=read_timeout)
 
     def totals(
-        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str] = {}
+        self, since: date, until: date, *, by: Sequence[str], chosen: Mapping[str, str] = {}, most: int | None = None
     ) -> list[tuple[tuple[Any, ...], Total]]:
-        """Return the sums of the days from `since` to `until`, both included, by the values of the dimensions `by`."""
+        """Return the sums of the days from `since` to `until`, both included, by the values of the dimensions `by`.
+
+        Raises:
+            TooManySums: they are of more than `most` rows of the database.
+        """
         columns = list(dict.fromkeys("day" if name == "month" else name for name in by))
         grouped = list(dict.fromkeys((*columns, "outcome", "currency")))
         rows: list[Mapping[str, Any]] = []
         for table, first, last in _parts(since, until, {*by, *chosen}):
-            rows += self._rows(table, first, last, grouped, chosen)
+            rows += self._rows(table, first, last, grouped, chosen, most)
+            if most is not None and len(rows) > most:
+                raise TooManySums(most)
         totals: defaultdict[tuple[Any, ...], Total] = defaultdict(Total)
         for row in rows:
             totals[tuple(_value(row, name) for name in by)].add(row)
@@ -117,14 +127,27 @@ class SqlSumsStore:
         return self._database.read(lambda connection: connection.scalar(asked)) or 0
 
     def _rows(
-        self, table: sa.Table, first: date, last: date, grouped: Sequence[str], chosen: Mapping[str, str]
+        self,
+        table: sa.Table,
+        first: date,
+        last: date,
+        grouped: Sequence[str],
+        chosen: Mapping[str, str],
+        most: int | None,
     ) -> list[Mapping[str, Any]]:
         asked = (
             sa.select(*(table.c[name] for name in grouped), *(sa.func.sum(table.c[name]).label(name) for name in SUMS))
             .where(table.c.day.between(first, last), *(table.c[name] == value for name, value in chosen.items()))
             .group_by(*(table.c[name] for name in grouped))
+            .limit(None if most is None else most + 1)
         )
-        return self._database.read(lambda connection: [dict(row._mapping) for row in connection.execute(asked)])
+
+        def read(connection: sa.Connection) -> list[Mapping[str, Any]]:
+            found = connection.execute(asked)
+            names = tuple(found.keys())
+            return [dict(zip(names, row, strict=True)) for row in found]
+
+        return self._database.read(read)
 
     def close(self) -> None:
         self._database.close()

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from channels.admin import reports
 from channels.admin.reports import Reports, reports_blueprint
 from services.errors import StoreUnavailable
 from services.streams.records import Chunk
@@ -78,6 +79,33 @@ def test_questions_come_in_pages_newest_first(company: Company) -> None:
             break
 
     assert found == ["s4", "s3", "s2", "s1", "s0"]
+
+
+@pytest.mark.parametrize("query", ["words=年假", "rating=none&bot=default", "bot=default&channel=wecom"])
+def test_a_search_goes_on_where_a_page_stopped_looking(
+    company: Company, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """A page looks through a bounded number of questions: some have no result; none is lost or repeated."""
+    monkeypatch.setattr(reports, "MOST_SEARCHED", 1)
+    found: list[list[str]] = []
+    cursor = ""
+    while True:
+        data = company.gets(f"questions?limit=2&{query}&cursor={cursor}", "admin")[1]
+        found.append([question["stream_id"] for question in data["questions"]])
+        if not (cursor := data["next"]):
+            break
+
+    newest = [] if "words" in query else ["s4"]
+    assert found == [newest, ["s3"], ["s2"], ["s1"], ["s0"], []]
+
+
+def test_a_filter_with_an_index_fills_its_page(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row that its index finds is one of the filter: there is nothing else to look through."""
+    monkeypatch.setattr(reports, "MOST_SEARCHED", 1)
+
+    page = company.gets("questions?limit=2&person=wang")[1]
+
+    assert [question["stream_id"] for question in page["questions"]] == ["s2", "s0"]
 
 
 def test_a_viewer_sees_figures_without_words(company: Company) -> None:
@@ -269,3 +297,15 @@ def test_without_a_database_there_is_neither(tmp_path: Path, closes: ExitStack) 
     paths = ("questions", "questions/s1", "questions/export", "usage", "usage/chart", "usage/export")
     assert [company.gets(path, "admin")[0] for path in paths] == [404] * len(paths)
     assert company.acts == []
+
+
+@pytest.mark.parametrize("path", ["usage?by=person", "usage/chart?by=person"])
+def test_more_sums_than_a_view_reads_are_refused(company: Company, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Before they are read; the file has all."""
+    monkeypatch.setattr(reports, "MOST_SUMS", 1)
+    span = "since=2026-01-01&until=2026-02-28"
+
+    status, data = company.gets(f"{path}&{span}")
+
+    assert (status, data["errors"][0]["field"]) == (422, "by")
+    assert company.asks("GET", f"usage/export?by=person&{span}", "admin").status_code == 200

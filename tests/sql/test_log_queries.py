@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from bench.log_queries import fill, plan, queries
+from services.usage.log_store import LogFilter, LogPlace, SqlLogStore
 from services.usage.sql_store import SqlUsageStore
 from services.usage.sums_store import BY, SqlSumsStore
 from services.usage.tables import DAILY
@@ -55,6 +56,27 @@ def test_the_log_is_read_by_an_index_and_in_its_order(engine: sa.Engine, sql_url
     assert len(found) > 30
     assert {name: lines for name, lines in found.items() if lines} == {}
     assert "laibao_question_log_person" in str(plans["log: person"])
+
+
+@pytest.mark.parametrize(
+    "chosen", [LogFilter(words="打印机"), LogFilter(rating="like"), LogFilter(bot="bot1", outcome="busy")]
+)
+def test_a_search_reads_a_bounded_part_of_the_log(engine: sa.Engine, sql_url: str, chosen: LogFilter) -> None:
+    """Up to the last of so many questions of its index; the parts together have what the whole search has."""
+    fill(engine, 9000)
+    with closing(SqlLogStore(sql_url)) as log:
+        found: list[str] = []
+        after: LogPlace | None = None
+        while True:
+            end = log.end(chosen, after, 700)
+            found += [row["stream_id"] for row, _ in log.rows(chosen, after=after, end=end, page=7)]
+            if end is None:
+                break
+            after = end
+
+        assert found == [row["stream_id"] for row, _ in log.rows(chosen)]
+        assert found
+        assert log.end(LogFilter(bot="bot1"), None, 1) is None
 
 
 def test_usage_reads_the_smallest_tables(engine: sa.Engine, sql_url: str) -> None:

@@ -45,7 +45,7 @@ const questions = (() => {
     byId("log-place").hidden = rows.length === 0;
     byId("older").hidden = next === null;
     byId("none-found").hidden = asked === null || rows.length > 0;
-    put(byId("none-found"), word(isMissing ? "noLog" : "noneFound"));
+    put(byId("none-found"), word(isMissing ? "noLog" : next === null ? "noneFound" : "noneYet"));
   }
 
   /** Read a page of the log: the first one of a filter, or the one after those that are shown. */

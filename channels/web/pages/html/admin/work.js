@@ -41,7 +41,7 @@ const work = (() => {
 
   const actsOfPush = (_, { id, state }) => (may("operator") && state === "queued" ? [button("cancel", () => cancelPush(id))] : []);
 
-  const textsOfTask = (one) => [timeOf(one.created_at), word(`task_${one.status}`), one.owner, number(one.completed), number(one.failed), number(one.running), number(one.total), one.task_id];
+  const textsOfTask = (one) => [timeOf(one.created_at), word(`task_${one.status}`), one.owner, number(one.completed), number(one.failed), number(one.running), number(one.total), one.task_id.slice(0, 8)];
   function textsOfPush(one) {
     const state = word(`push_${one.state}`);
     const ended = one.ended_at ? timeOf(one.ended_at) : "–";
