@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/pages.md: chat, realtime and batch, in each theme, in both languages and on a phone."""
+"""Takes the pictures of docs/pages.md: each page in each theme, in both languages and on a phone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from demo.mocks.dify.scripts import says
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from tests.browser.stage import TIMEOUT, screenshot, tab
-from tests.support.replicas import Replica
+from tests.support.replicas import ADMIN_TOKEN, Replica
 
 pytestmark = [
     pytest.mark.browser,
@@ -111,8 +111,22 @@ def submits(page: Page, locale: str) -> None:
     page.locator("#task").scroll_into_view_if_needed()
 
 
+def administers(page: Page, locale: str) -> None:
+    """Ask two questions, and look at the day's figures once they count."""
+    home, client = page.url.partition("/admin")[0], page.request
+    for question in (ASKED[locale], NEXT[locale]):
+        client.post(f"{home}/api/chat", data={"query": question})
+    page.locator("#token").fill(ADMIN_TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#figures dt")).to_have_count(8)
+    expect(page.locator("#figures dd").first).not_to_have_text(re.compile("^[01]$"), timeout=TIMEOUT)
+    page.evaluate("document.activeElement.blur()")
+
+
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize(("path", "acts"), [("chat", chats), ("realtime", speaks), ("batch", submits)])
+@pytest.mark.parametrize(
+    ("path", "acts"), [("chat", chats), ("realtime", speaks), ("batch", submits), ("admin", administers)]
+)
 def test_the_pictures_of_the_pages(
     chromium: Browser, replica: Replica, path: str, acts: Callable[[Page, str], None], look: str
 ) -> None:
