@@ -200,7 +200,8 @@ def register_admin(
         "QUOTAS_FILE": QuotaRules.parse,
         "WORDS_FILE": WordRules.parse,
     }
-    rules = RulesParts(lambda: container.rules.files, parsers, sums, settings.report_zone)
+    stored = container.rules_store, container.rules_versions
+    rules = RulesParts(lambda: container.rules.files, parsers, sums, settings.report_zone, *stored)
     app.register_blueprint(rules_blueprint(administrators, rules))
     batches = Batches(container.batches, container.batch_store) if container.batches and container.batch_store else None
     app.register_blueprint(batches_blueprint(administrators, batches))

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Protocol, TypeVar
 
 import redis
@@ -16,6 +15,7 @@ from pydantic import SecretStr
 
 from bootstrap.batches import batches_mode, make_batch_store, make_batches
 from bootstrap.factories import (
+    make_access,
     make_admin_store,
     make_admin_tokens,
     make_auth,
@@ -38,6 +38,7 @@ from bootstrap.factories import (
     make_providers,
     make_quotas,
     make_reports,
+    make_rules_store,
     make_sessions,
     make_socket_store,
     make_spans,
@@ -77,9 +78,10 @@ from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.ops.health import Health
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
-from services.rules.access import AccessRules
+from services.rules.copy_store import RulesCopyStore
 from services.rules.departments import parse_departments
 from services.rules.rules_file import RulesFiles
+from services.rules.stored_rules import RulesVersions
 from services.streams.access import Access
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.producer import AnswerHandlers
@@ -129,7 +131,10 @@ class Container:
         self.names = NameStore(self.runner)
         self.directories = self._open_all(make_directories(settings, self.runner, self.keys))
 
-        self.rules = self.open(RulesFiles())
+        self.rules_store = self.open(make_rules_store(settings))
+        copy = RulesCopyStore(self.runner)
+        self.rules_versions = RulesVersions(self.rules_store, copy) if self.rules_store else None
+        self.rules = self.open(RulesFiles(self.rules_versions))
         self.words = make_words(settings, self.rules)
         self.providers = self._open_all(make_providers(settings, self.texts, self.words))
         self.conversations = make_conversations(settings, self.runner, self.keys)
@@ -281,7 +286,6 @@ class Container:
 
     def _answerer(self) -> Answerer:
         directories = {name: one.find for name, one in self.directories.items()}
-        parse_access = partial(AccessRules.parse, apps=self.settings.app_providers)
         return Answerer(
             backends=make_backends(self.settings, self.providers, self.words),
             channels=self.channels,
@@ -290,7 +294,7 @@ class Container:
                 self.callers,
                 directories,
                 self.names,
-                access=self.rules.open("ACCESS_FILE", self.settings.access_file, parse_access),
+                access=make_access(self.settings, self.rules),
                 departments=self.rules.open("DEPARTMENTS_FILE", self.settings.departments_file, parse_departments),
             ),
             places=Places(

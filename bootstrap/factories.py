@@ -17,6 +17,7 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.errors import SettingsError
 from config.settings import Settings
 from config.texts import Texts
+from services.admin.rules_store import RulesStore
 from services.admin.sql_store import AdminStore
 from services.admin.tokens import AdminTokens, GivenToken, Role
 from services.answers.answer import Backend
@@ -54,10 +55,12 @@ from services.providers.registry import build_provider
 from services.providers.words import MaskedProvider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
+from services.rules.access import EVERYBODY, AccessRules
 from services.rules.departments import parse_departments
 from services.rules.quota_store import QuotaStore
 from services.rules.quotas import QuotaRules
 from services.rules.rules_file import RulesFiles
+from services.rules.stored_rules import Rules
 from services.rules.words import BotWords, WordRules
 from services.sockets.store import SocketStore
 from services.sql.migrator import Migrator
@@ -386,6 +389,20 @@ def make_long_stores(settings: Settings, runner: ScriptRunner, keys: Keys) -> Lo
     return LongStores(answers, PushStore(runner, rings), AllowanceStore(runner, rings), UploadStore(runner), rings)
 
 
+def make_access(settings: Settings, files: RulesFiles) -> Rules[AccessRules] | None:
+    """Return the rules of who may ask.
+
+    Raises:
+        SettingsError: the file is missing or broken.
+    """
+    parse = partial(AccessRules.parse, apps=settings.app_providers)
+    return files.of_kind("access", settings.access_file, parse, EVERYBODY)
+
+
+def make_rules_store(settings: Settings) -> RulesStore | None:
+    return RulesStore(settings.sql_url.get_secret_value()) if settings.sql_url else None
+
+
 def make_quotas(
     settings: Settings, runner: ScriptRunner, keys: Keys, files: RulesFiles, texts: Texts
 ) -> QuestionQuotas:
@@ -394,20 +411,26 @@ def make_quotas(
     Raises:
         SettingsError: the file is missing or broken.
     """
-    file = files.open("QUOTAS_FILE", settings.quotas_file, QuotaRules.parse)
+    rules = files.of_kind("quotas", settings.quotas_file, QuotaRules.parse, QuotaRules([]))
     store = QuotaStore(runner, secret=keys.names(), stream_ttl=settings.stream_ttl)
-    return QuestionQuotas(file, store, texts, settings.report_zone)
+    return QuestionQuotas(rules, store, texts, settings.report_zone)
 
 
 def make_words(settings: Settings, files: RulesFiles) -> dict[str, BotWords]:
-    """Return the words of each bot that has a file of them.
+    """Return the words of each bot that has a file of them; of every bot, where they may be saved.
 
     Raises:
         SettingsError: a file is missing or broken.
     """
     named = {DEFAULT_BOT: settings.words_file} | {name: bot.words_file for name, bot in settings.bots.items()}
-    opened = {bot: files.open("WORDS_FILE", path, WordRules.parse) for bot, path in named.items()}
-    return {bot: BotWords(bot, file) for bot, file in opened.items() if file}
+    # Saved words are those of every bot without a file, and of none where WORDS_FILE names one for all.
+    opened = {
+        bot: files.open("WORDS_FILE", path, WordRules.parse)
+        if settings.words_file
+        else files.of_kind("words", path, WordRules.parse, WordRules([]))
+        for bot, path in named.items()
+    }
+    return {bot: BotWords(bot, rules) for bot, rules in opened.items() if rules}
 
 
 def make_providers(settings: Settings, texts: Texts, words: Mapping[str, BotWords]) -> dict[str, BaseRAGProvider]:

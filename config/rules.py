@@ -64,8 +64,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
     if settings.otel_exporter_otlp_headers.get_secret_value() and not settings.otel_exporter_otlp_endpoint:
         yield "OTEL_EXPORTER_OTLP_HEADERS has no effect, because OTEL_EXPORTER_OTLP_ENDPOINT is empty"
-    if settings.app_providers and not settings.access_file:
-        yield "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app"
+    if settings.app_providers and not settings.access_file and settings.sql_url is None:
+        yield "APPS has no effect, because ACCESS_FILE is empty and there is no database: rules of access choose an app"
     for bot in settings.bots.values():
         if bot.timestamp_window > settings.stream_ttl:
             yield (

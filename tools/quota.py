@@ -1,4 +1,5 @@
-"""`python -m tools.quota`: what is used of the quotas of `QUOTAS_FILE`, and whether a file of them is right.
+"""`python -m tools.quota`: what is used of the quotas of `QUOTAS_FILE`, else of those that administrators have saved,
+and whether a file of them is right.
 
     show PERSON [--bot NAME] [--channel NAME] [--chat ID] [--department NAME] [--json]
     show --key NAME
@@ -8,7 +9,7 @@ PERSON is WeCom's userid, or the user_code of a token. Departments are those of 
 `DEPARTMENTS_FILE`; without either, limits that depend on a department are shown once the person has asked. The key is
 one that API_KEYS names, or its fingerprint. `--json` prints one object a line: kind, counts, limit, period, used, left,
 running and new (when the limit is new).
-Exit status: 1 Redis is away or no file is set, 2 a file or the settings are wrong.
+Exit status: 1 Redis or the database is away, or there are no quotas, 2 a file or the settings are wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from typing import Any
 
-from bootstrap.factories import make_quotas
+from bootstrap.factories import make_quotas, make_rules_store
 from config.bots import DEFAULT_BOT
 from config.errors import LaibaoError, SettingsError
 from config.settings import Settings, load_settings
@@ -29,9 +30,11 @@ from services.answers.quotas import Quota
 from services.identity.keys import Keys
 from services.identity.secret_store import SecretStore
 from services.redis.store import ScriptRunner, connect
+from services.rules.copy_store import RulesCopyStore
 from services.rules.departments import parse_departments
 from services.rules.quotas import QuotaRules
 from services.rules.rules_file import RulesFile, RulesFiles
+from services.rules.stored_rules import RulesVersions
 from services.rules.visitors import Visitor
 from tools._log import output
 from tools._pipes import until_nobody_reads
@@ -78,13 +81,18 @@ def _check(options: argparse.Namespace, load: Callable[[], Settings]) -> None:
 
 def _show(options: argparse.Namespace, load: Callable[[], Settings]) -> None:
     settings = load()
-    if not settings.quotas_file:
-        raise LaibaoError("QUOTAS_FILE is not set: there are no quotas")
     visitor, known = _visitor(options, settings)
-    with closing(connect(settings.redis_address.get_secret_value(), pool_size=2, timeout=5.0)) as client:
+    with ExitStack() as closes:
+        client = closes.enter_context(
+            closing(connect(settings.redis_address.get_secret_value(), pool_size=2, timeout=5.0))
+        )
         runner = ScriptRunner(client)
         keys = Keys(settings, SecretStore(runner))
-        quotas = make_quotas(settings, runner, keys, RulesFiles(), Texts(settings.locale))
+        store = make_rules_store(settings)
+        versions = RulesVersions(closes.enter_context(closing(store)), RulesCopyStore(runner)) if store else None
+        quotas = make_quotas(settings, runner, keys, RulesFiles(versions), Texts(settings.locale))
+        if not (quotas.rules and quotas.rules.rules.rules):
+            raise LaibaoError("there are no quotas: QUOTAS_FILE is not set or empty, and none are saved")
         found = quotas.quotas(visitor, departments_known=known)
     output.write(_rows(found, settings), options.form or "", output=options.output, names=NAMES)
 

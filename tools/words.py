@@ -2,9 +2,10 @@
 
     python -m tools.words test TEXT [--bot NAME] [--file PATH] [--json]
 
-TEXT is - for standard input. The rules are those of the settings, or of a file that is not in force yet. `--json`
+TEXT is - for standard input. The rules are those of the settings' file, else those that administrators have saved, or
+of a file that is not in force yet. `--json`
 prints one object a line: `{"line", "action", "pattern"}` for each rule, at last `{"refused", "masked"}`.
-Exit status: 0 no rule is met, 1 one is, 2 the file or the settings are wrong.
+Exit status: 0 no rule is met, 1 one is, 2 the file or the settings are wrong, or the database is away.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import closing
 
 from config.bots import DEFAULT_BOT
-from config.errors import SettingsError
+from config.errors import LaibaoError, SettingsError
 from config.settings import load_settings
+from services.admin.rules_store import RulesStore
 from services.rules.rules_file import RulesFile
 from services.rules.words import WordRules
 from tools._pipes import until_nobody_reads
@@ -29,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the rules that the text meets; return the exit status."""
     options = _options(argv)
     try:
-        rules = RulesFile("WORDS_FILE", options.file or _path(options.bot), WordRules.parse).rules
-    except SettingsError as exc:
+        rules = _rules(options.file, options.bot)
+    except LaibaoError as exc:
         print(exc, file=sys.stderr)
         return WRONG
     text = sys.stdin.read() if options.text == "-" else options.text
@@ -59,18 +61,25 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _path(bot: str) -> str:
-    """Return the file of a bot's rules.
+def _rules(file: str | None, bot: str) -> WordRules:
+    """Return the rules of a file, else those of a bot.
 
     Raises:
-        SettingsError: the bot is unknown or has none.
+        SettingsError: the file is wrong, the bot is unknown, or it has no rules.
+        StoreUnavailable: the database is away that would have them.
     """
-    settings = load_settings()
-    named = settings.bots.get(bot)
-    path = named.words_file if named else settings.words_file if bot == DEFAULT_BOT else None
-    if not path:
-        raise SettingsError(f"WORDS_FILE of bot {bot} is not set")
-    return str(Path(path))
+    settings = None if file else load_settings()
+    if settings:
+        named = settings.bots.get(bot)
+        file = named.words_file if named else settings.words_file if bot == DEFAULT_BOT else None
+    if file:
+        return RulesFile("WORDS_FILE", file, WordRules.parse).rules
+    if settings and settings.sql_url and (bot == DEFAULT_BOT or bot in settings.bots):
+        with closing(RulesStore(settings.sql_url.get_secret_value())) as store:
+            newest = (store.newest() or {}).get("words")
+            if newest and (text := store.text("words", newest.number)):
+                return WordRules.parse(text)
+    raise SettingsError(f"WORDS_FILE of bot {bot} is not set")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""The files of rules, for administrators: whether each is in force, and what a text that is not yet would do."""
+"""Rules, for administrators: what is in force, what a text that is not yet would do, and versions to save and restore.
+
+A kind whose setting names a file is edited there, and cannot be saved here.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -10,16 +15,19 @@ from zoneinfo import ZoneInfo
 from flask import Blueprint, Response
 from pydantic import ConfigDict, Field
 
-from channels.admin.endpoints import TAG
+from channels.admin.endpoints import TAG, USUAL
 from channels.admin.feedback import in_turns
 from channels.admin.reports import Sums
 from channels.web.guarded import Administrators, admin_errors
-from channels.web.rest import Operation, RestModel, body, envelope
+from channels.web.rest import Operation, RestError, RestModel, body, envelope, params
 from config.apps import OWN_APP
-from services.errors import AuthError
-from services.rules.access import AccessRule, AccessRules
+from services.admin.rules_store import KEPT, RulesStore
+from services.admin.tokens import Administrator
+from services.errors import AnswerError, AuthError, StoreUnavailable
+from services.rules.access import EVERYBODY, AccessRules
 from services.rules.quotas import QuotaRules
 from services.rules.rules_file import RulesFile
+from services.rules.stored_rules import SETTINGS, Kind, RulesVersions, Version, parsed
 from services.rules.visitors import Visitor
 from services.rules.words import WordRules
 
@@ -29,7 +37,15 @@ MOST_TEXT, MOST_SAMPLE, MAX_BODY = 500_000, 20_000, 4 * 1024 * 1024
 DAYS, MOST_TRIED, MOST_SHOWN = 30, 2_000, 200
 #: The outcome of access rules for somebody who may not ask, and for somebody whom the bot's own app answers.
 REFUSED, ALLOWED = "refused", "allowed"
-_EVERYBODY = AccessRules([AccessRule(allow=True)])
+#: What there is by kind where nobody has made rules.
+WITHOUT: Mapping[Kind, Any] = {"access": EVERYBODY, "quotas": QuotaRules([]), "words": WordRules([])}
+#: Characters of the note of a version.
+MOST_NOTE = 500
+#: Why rules cannot be saved, in words.
+_ELSEWHERE = {
+    "file": "{setting} names a file: its rules count, and they are edited in it.",
+    "nowhere": "Rules are saved in a database, and there is none: set MYSQL_HOST or DATABASE_PATH.",
+}
 
 
 class RulesFileShown(RestModel):
@@ -41,10 +57,69 @@ class RulesFileShown(RestModel):
     cause: str | None = Field(description="What was expected where the file is broken.")
 
 
+class RulesVersion(RestModel):
+    """A version of rules that an administrator saved, without its text."""
+
+    number: int = Field(examples=[4])
+    saved_at: str = Field(examples=["2026-11-25T03:00:00.000Z"])
+    saved_by: str = Field(description="The name of the administrator.", examples=["wang"])
+    note: str | None = Field(examples=["the contractors too"])
+    restores: int | None = Field(description="The version whose text it has again.")
+
+
+class RulesKind(RestModel):
+    """Where the rules of one kind are kept."""
+
+    kind: Kind
+    setting: str
+    kept_in: Literal["file", "database", "nowhere"] = Field(
+        description="`file`: the setting names one, and it is edited there. `nowhere`: there is no database to save in."
+    )
+    version: RulesVersion | None = Field(description="The newest version in the database; it is in force.")
+    in_force: int | None = Field(
+        description="The version that this replica has in force, 0 for none; it follows within five seconds."
+    )
+    cause: str | None = Field(description="What was expected where this replica cannot read the newest version.")
+
+
 class RulesShown(RestModel):
-    """The files of rules that the settings name."""
+    """The files of rules that the settings name, and the rules that are saved."""
 
     files: list[RulesFileShown]
+    kinds: list[RulesKind]
+
+
+class VersionsAsked(RestModel):
+    """Which versions."""
+
+    cursor: int | None = Field(None, ge=1, le=2**31 - 1, description="`next` of the page before.")
+    limit: int = Field(USUAL, ge=1, le=KEPT)
+
+
+class RulesVersionsPage(RestModel):
+    """Versions of rules, the newest first."""
+
+    versions: list[RulesVersion]
+    next: int | None = Field(description="The `cursor` of the next page; null at the end.")
+
+
+class RulesVersionText(RestModel):
+    """A version of rules with its text."""
+
+    number: int
+    text: str
+
+
+class RulesSaved(RestModel):
+    """Rules that are to be in force."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "- {allow: true}", "base": 3, "note": "everybody"}]}
+    )
+
+    text: str = Field(max_length=MOST_TEXT, description="An empty one ends the rules of this kind.")
+    base: int = Field(ge=0, le=2**31 - 1, description="The newest version when the text was begun; 0 for none.")
+    note: str | None = Field(None, max_length=MOST_NOTE)
 
 
 class RulesText(RestModel):
@@ -90,15 +165,55 @@ class RulesChecked(RestModel):
     masked: str | None = Field(description="The sample as it would be shown in an answer.")
 
 
+_VERSIONS = "/api/admin/rules/{kind}/versions"
 OPERATIONS = (
     Operation(
         "GET",
         "/api/admin/rules",
-        "The files of rules, and whether they are in force",
+        "The rules, where they are kept, and whether they are in force",
         TAG,
         answers={200: RulesShown},
         auth="viewer",
-        description="Of the replica that answers; each reads a changed file within five seconds.",
+        description="Of the replica that answers; each takes a change within five seconds.",
+    ),
+    Operation(
+        "PUT",
+        "/api/admin/rules/{kind}",
+        "Save rules",
+        TAG,
+        body=RulesSaved,
+        answers={200: RulesVersion, 409: None, 422: None},
+        auth="admin",
+        description="`kind` is `access`, `quotas` or `words`. The text is checked first: 422 `rules_broken` with "
+        "`cause` changes nothing. 409 `rules_changed`: somebody has saved since `base`; `rules_elsewhere`: a file has "
+        "these rules, or there is no database. In force on all replicas within five seconds. Audited as `rules.save`.",
+    ),
+    Operation(
+        "GET",
+        _VERSIONS,
+        "Versions of rules",
+        TAG,
+        query=VersionsAsked,
+        answers={200: RulesVersionsPage},
+        auth="viewer",
+        description=f"The newest {KEPT} of a kind are kept. Without a database there are none: 404.",
+    ),
+    Operation(
+        "GET",
+        _VERSIONS + "/{number}",
+        "The text of a version",
+        TAG,
+        answers={200: RulesVersionText, 404: None},
+        auth="admin",
+    ),
+    Operation(
+        "POST",
+        _VERSIONS + "/{number}/restore",
+        "Go back to a version",
+        TAG,
+        answers={200: RulesVersion, 404: None, 409: None, 422: None},
+        auth="admin",
+        description="Its text becomes the newest version. Refused as saving it would be. Audited as `rules.restore`.",
     ),
     Operation(
         "POST",
@@ -122,6 +237,19 @@ class RulesParts(NamedTuple):
     parsers: Mapping[str, Callable[[str], Any]]
     sums: Sums | None
     zone: ZoneInfo
+    #: The versions in the database, and those in force here; None without one.
+    store: RulesStore | None = None
+    versions: RulesVersions | None = None
+
+    def kept_in(self, kind: Kind) -> Literal["file", "database", "nowhere"]:
+        """Return where the rules of a kind are kept."""
+        if self.versions is None:
+            return "file" if any(one.setting == SETTINGS[kind] for one in self.files()) else "nowhere"
+        return "database" if kind in self.versions.kinds else "file"
+
+    def parsed(self, kind: Kind, text: str) -> Any:
+        """Return the rules of a text; raises `ValueError` with what was expected."""
+        return parsed(text, self.parsers[SETTINGS[kind]], WITHOUT[kind])
 
 
 def rules_blueprint(
@@ -134,7 +262,8 @@ def rules_blueprint(
     @routes.get("/api/admin/rules")
     def rules() -> Response:
         administrators.check("viewer")
-        return envelope({"files": [_file(one) for one in parts.files()]})
+        files = [_file(one) for one in parts.files()]
+        return envelope({"files": files, "kinds": list(_kinds(parts))})
 
     @routes.post("/api/admin/rules/check")
     def check() -> Response:
@@ -142,7 +271,109 @@ def rules_blueprint(
         given = body(RulesText, max_bytes=MAX_BODY)
         return envelope(_checked(given, parts, clock().astimezone(parts.zone).date()))
 
+    _add_versions(routes, administrators, parts)
     return routes
+
+
+def _add_versions(routes: Blueprint, administrators: Administrators, parts: RulesParts) -> None:
+    @routes.get("/api/admin/rules/<kind>/versions")
+    def versions(kind: str) -> Response:
+        administrators.check("viewer")
+        asked = params(VersionsAsked)
+        found = _stored(parts).page(_kind(kind), asked.cursor, asked.limit)
+        following = found[-1].number if len(found) == asked.limit else None
+        return envelope({"versions": [_version(one) for one in found], "next": following})
+
+    @routes.get("/api/admin/rules/<kind>/versions/<number>")
+    def version(kind: str, number: str) -> Response:
+        administrators.check("admin")
+        text = _text(parts, _kind(kind), number)
+        return envelope({"number": int(number), "text": text})
+
+    @routes.put("/api/admin/rules/<kind>")
+    def save(kind: str) -> Response:
+        who, known = administrators.check("admin"), _kind(kind)
+        given = body(RulesSaved, max_bytes=MAX_BODY)
+        return _save(administrators, who, parts, known, given)
+
+    @routes.post("/api/admin/rules/<kind>/versions/<number>/restore")
+    def restore(kind: str, number: str) -> Response:
+        who, known = administrators.check("admin"), _kind(kind)
+        text = _text(parts, known, number)
+        return _save(administrators, who, parts, known, text, restores=int(number))
+
+
+def _save(
+    administrators: Administrators,
+    who: Administrator,
+    parts: RulesParts,
+    kind: Kind,
+    given: RulesSaved | str,
+    restores: int | None = None,
+) -> Response:
+    """Save a text that an administrator has sent, or that of an earlier version, as the newest one."""
+    if (place := parts.kept_in(kind)) != "database":
+        raise RestError(409, _ELSEWHERE[place].format(setting=SETTINGS[kind]), reason="rules_elsewhere")
+    text, base, note = (given, None, None) if isinstance(given, str) else (given.text, given.base, given.note)
+    text = text.removeprefix("\ufeff")
+    try:
+        parts.parsed(kind, text)
+    except ValueError as exc:
+        raise RestError(422, reason="rules_broken", data={"cause": str(exc)}) from exc
+    act = administrators.act(who, "rules.save" if restores is None else "rules.restore", kind)
+    saved = _stored(parts).save(kind, text, by=act, base=base, note=note or None, restores=restores)
+    if saved is None:
+        raise RestError(409, reason="rules_changed")
+    administrators.note(act)
+    if parts.versions:
+        parts.versions.look()
+    return envelope(_version(saved))
+
+
+def _kind(given: str) -> Kind:
+    kind = next((kind for kind in SETTINGS if kind == given), None)
+    if kind is None:
+        raise RestError(404)
+    return kind
+
+
+def _stored(parts: RulesParts) -> RulesStore:
+    if parts.store is None:
+        raise RestError(404)
+    return parts.store
+
+
+def _text(parts: RulesParts, kind: Kind, number: str) -> str:
+    """Return the text of a version, whose number comes from an address."""
+    text = _stored(parts).text(kind, int(number)) if re.fullmatch("[0-9]{1,9}", number) else None
+    if text is None:
+        raise RestError(404, reason="version_unknown")
+    return text
+
+
+def _kinds(parts: RulesParts) -> Iterator[dict[str, Any]]:
+    """Yield each kind of rules; without an answer of the database, the newest versions are left out."""
+    try:
+        newest = (parts.store.newest() if parts.store else None) or {}
+    except StoreUnavailable:
+        newest = {}
+    for kind, setting in SETTINGS.items():
+        rules = parts.versions.kinds.get(kind) if parts.versions else None
+        version = newest.get(kind) if rules else None
+        yield {
+            "kind": kind,
+            "setting": setting,
+            "kept_in": parts.kept_in(kind),
+            "version": _version(version) if version else None,
+            "in_force": rules.number if rules else None,
+            "cause": (rules.problem or None) if rules else None,
+        }
+
+
+def _version(version: Version) -> dict[str, Any]:
+    assert version.saved_at
+    saved = version.saved_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {**version._asdict(), "saved_at": saved}
 
 
 def _file(file: RulesFile[Any]) -> dict[str, Any]:
@@ -156,17 +387,16 @@ def _file(file: RulesFile[Any]) -> dict[str, Any]:
 
 def _checked(given: RulesText, parts: RulesParts, today: date) -> dict[str, Any]:
     nothing: dict[str, Any] = {"cause": None, "tried": 0, "changed": 0, "people": [], "words": [], "masked": None}
+    kind = next(kind for kind, setting in SETTINGS.items() if setting == given.setting)
+    text, in_file = given.text.removeprefix("\ufeff"), parts.kept_in(kind) == "file"
     try:
-        rules = parts.parsers[given.setting](given.text.removeprefix("\ufeff"))
+        # An empty file of access rules lets nobody in; an emptied version ends the rules.
+        rules = parts.parsers[given.setting](text) if in_file and not text.strip() else parts.parsed(kind, text)
     except ValueError as exc:
         return {**nothing, "cause": str(exc)}
-    except RecursionError:
-        return {**nothing, "cause": "a file that is nested less deeply"}
     if isinstance(rules, WordRules):
         return {**nothing, **_words(rules, given.sample)}
-    # Without a file of access rules everybody may ask, and without one of quotas nothing is limited.
-    without = _EVERYBODY if given.setting == "ACCESS_FILE" else None
-    in_force = next((one.rules for one in parts.files() if one.setting == given.setting), without)
+    in_force = _in_force(parts, kind)
     people = [
         {**shown, "now": _outcome(in_force, visitor), "then": _outcome(rules, visitor)}
         for visitor, shown in in_turns(_visitors(parts, today))
@@ -175,6 +405,15 @@ def _checked(given: RulesText, parts: RulesParts, today: date) -> dict[str, Any]
     changed = {one["person"] for one in people if one["now"] != one["then"]}
     tried = {one["person"] for one in people}
     return {**nothing, "tried": len(tried), "changed": len(changed), "people": people[:MOST_SHOWN]}
+
+
+def _in_force(parts: RulesParts, kind: Kind) -> Any:
+    """Return the rules in force here; None while they are not known."""
+    if parts.versions and (stored := parts.versions.kinds.get(kind)):
+        with suppress(AnswerError):
+            return stored.rules
+        return None
+    return next((one.rules for one in parts.files() if one.setting == SETTINGS[kind]), WITHOUT[kind])
 
 
 def _words(rules: WordRules, sample: str) -> dict[str, Any]:

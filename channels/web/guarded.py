@@ -145,11 +145,19 @@ class Administrators:
         Raises:
             StoreUnavailable: the database is away; nothing may be done then.
         """
-        act = Act(who.name, who.role, _address(), action, object, **change)
+        act = self.act(who, action, object, **change)
         if self._record:
             self._record(act)
-        about = {"admin": act.name, "role": act.role, "address": act.address, "action": action, "object": object}
-        log.info("administration", extra=about)
+        self.note(act)
+
+    def act(self, who: Administrator, action: str, object: str, **change: str | None) -> Act:
+        """Return what is to become a row of the audit, for a store that adds it with the change; `note` it then."""
+        return Act(who.name, who.role, _address(), action, object, **change)
+
+    def note(self, act: Act) -> None:
+        """Write an act into the log."""
+        about = {name: getattr(act, name) for name in ("role", "address", "action", "object")}
+        log.info("administration", extra={"admin": act.name, **about})
 
     def _exist(self) -> None:
         """Refuse every request where there are no administrators, and on other ports than theirs."""

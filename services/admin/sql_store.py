@@ -134,7 +134,7 @@ class AdminStore:
 
     def record(self, act: Act) -> None:
         """Add a row to the audit."""
-        self._database.transact(partial(_record, act=act, now=self._now()))
+        self._database.transact(partial(record_act, act=act, now=self._now()))
 
     def audit(self, chosen: AuditFilter = EVERY) -> Iterator[Audited]:
         """Yield the rows, the newest first."""
@@ -169,7 +169,7 @@ def _create(connection: sa.Connection, name: str, role: Role, digest: str, by: A
     row = {"role": role, "digest": digest, "created_at": now, "created_by": by.name, "revoked_at": None}
     # A concurrent insert makes `transact` fail or retry: a name is there once.
     connection.execute(TOKENS.update().where(mine).values(row) if found else TOKENS.insert().values(name=name, **row))
-    _record(connection, by, now)
+    record_act(connection, by, now)
     return True
 
 
@@ -177,11 +177,11 @@ def _revoke(connection: sa.Connection, name: str, by: Act, now: datetime) -> boo
     valid = sa.and_(TOKENS.c.name == name, TOKENS.c.revoked_at.is_(None))
     if not connection.execute(TOKENS.update().where(valid).values(revoked_at=now)).rowcount:
         return False
-    _record(connection, by, now)
+    record_act(connection, by, now)
     return True
 
 
-def _record(connection: sa.Connection, act: Act, now: datetime) -> None:
+def record_act(connection: sa.Connection, act: Act, now: datetime) -> None:
     connection.execute(AUDIT.insert().values(time=now, **act._asdict()))
 
 

@@ -14,7 +14,7 @@ from services.identity.name_store import NameStore
 from services.models import Asker, Contact, Identity, Question, UserInfo
 from services.rules.access import AccessRules
 from services.rules.departments import Departments
-from services.rules.rules_file import RulesFile
+from services.rules.stored_rules import Rules
 from services.rules.visitors import Visitor
 from utils.deadline import Deadline
 
@@ -53,8 +53,8 @@ class Askers:
         directories: Mapping[str, FindContact],
         names: NameStore,
         *,
-        access: RulesFile[AccessRules] | None = None,
-        departments: RulesFile[Departments] | None = None,
+        access: Rules[AccessRules] | None = None,
+        departments: Rules[Departments] | None = None,
     ) -> None:
         """Take the directory of each bot that has one. The names of people are stored in `names`, for commands.
 
@@ -122,6 +122,7 @@ class Askers:
 
         Raises:
             AuthError: `not_allowed`.
+            AnswerError: `store_unavailable`, the rules are not known.
         """
         return self._access.rules.check(visitor) if self._access else OWN_APP
 

@@ -21,7 +21,7 @@ from services.errors import QuotaUsed
 from services.redis.store import Call
 from services.rules.quota_store import Place, QuotaStore, Used
 from services.rules.quotas import Counter, Kind, QuotaRules, Thing, Unit, period
-from services.rules.rules_file import RulesFile
+from services.rules.stored_rules import Rules
 from services.rules.visitors import Visitor
 from services.streams.answer_events import Reserved, read_usage
 
@@ -82,11 +82,13 @@ class OpeningQuotas:
 
 
 class QuestionQuotas:
-    """The quotas of `QUOTAS_FILE`. Without a file nothing is taken; streams of other replicas are settled."""
+    """The quotas of `QUOTAS_FILE`, or those that are saved. Without any nothing is taken; streams of other replicas are
+    settled.
+    """
 
     def __init__(
         self,
-        file: RulesFile[QuotaRules] | None,
+        rules: Rules[QuotaRules] | None,
         store: QuotaStore,
         texts: Texts,
         zone: ZoneInfo,
@@ -94,16 +96,17 @@ class QuestionQuotas:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
-        self._file = file
+        self.rules = rules
         self._texts = texts
         self._zone = zone
         self._clock = clock
 
     def opening(self, visitor: Visitor, stream_id: str, *, departments_known: bool) -> OpeningQuotas:
         """Return what a stream takes while it is opened: all that does not depend on unknown departments."""
-        if not self._file:
+        if not (rules := self._at_hand):
+            # While they are not known, the producer takes all.
             return OpeningQuotas(self, stream_id)
-        needed = self._file.rules.needed(visitor, departments_known=departments_known)
+        needed = rules.needed(visitor, departments_known=departments_known)
         return OpeningQuotas(self, stream_id, self._places(needed))
 
     def reserve(self, visitor: Visitor, stream_id: str, taken: str, *, confirm: bool) -> Iterator[Reserved]:
@@ -115,10 +118,11 @@ class QuestionQuotas:
         Raises:
             QuotaUsed: a limit is reached. The stream's end frees what it has taken.
             StoreUnavailable: Redis is away for too long.
+            AnswerError: `store_unavailable`, the rules are not known.
         """
-        if not self._file:
+        if not self.rules:
             return
-        needed = self._file.rules.needed(visitor)
+        needed = self.rules.rules.needed(visitor)
         places = through_outage(lambda: self._places(needed)) if needed else []
         # A stream that was opened in an earlier period stays in it.
         before = {_name(key): key for key in taken.split()}
@@ -167,9 +171,8 @@ class QuestionQuotas:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        if not self._file:
+        if not (rules := self._at_hand):
             return []
-        rules = self._file.rules
         needed = rules.needed(visitor, departments_known=departments_known)
         possible = [] if departments_known else rules.possible(visitor)
         places = self._places([*needed, *{one.name: one for one in possible}.values()])
@@ -184,11 +187,17 @@ class QuestionQuotas:
         """Return what is left to a person, as a Markdown list; raises `StoreUnavailable`."""
         found = self.quotas(visitor, departments_known=departments_known)
         lines = [f"- {self._sentence('quota_left', quota)}" for quota in found]
-        if self._file and not departments_known and self._file.rules.possible(visitor):
+        rules = self._at_hand
+        if rules and not departments_known and (possible := rules.possible(visitor)):
             shown = {quota.kind for quota in found}
-            later = any(one.kind not in shown for one in self._file.rules.possible(visitor))
+            later = any(one.kind not in shown for one in possible)
             lines += [f"- {self._texts.get('quota_later')}"] if later else []
         return "\n".join(lines) or self._texts.get("quota_none")
+
+    @property
+    def _at_hand(self) -> QuotaRules | None:
+        """The rules in force, without a wait; None where there are none, or none are known."""
+        return self.rules.at_hand if self.rules else None
 
     def _places(self, counters: Sequence[Counter]) -> list[Place]:
         now = self._clock()

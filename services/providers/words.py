@@ -90,6 +90,9 @@ def _masked_events(events: Iterator[ProviderEvent], words: BotWords) -> Iterator
     rules, pieces = words.rules, list[str]()
     mask = Mask(rules)
     with closing_events(events) as heard:
+        if not rules:
+            yield from heard
+            return
         for event in heard:
             match event:
                 case Delta(text):

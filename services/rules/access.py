@@ -63,3 +63,7 @@ class AccessRules:
         if found is None or not found.allow:
             raise AuthError(code="not_allowed", sentence=found.say if found else "")
         return found.use
+
+
+#: The rules where nobody has made any.
+EVERYBODY = AccessRules([AccessRule(allow=True)])

@@ -18,6 +18,7 @@ from config.errors import SettingsError
 from config.problems import Problem
 from services import metrics
 from services.rounds import Rounds
+from services.rules.stored_rules import SETTINGS, Kind, Rules, RulesVersions
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ class RulesFile(Generic[T]):
             self.rules = self._read()
         except ValueError as exc:
             raise SettingsError(str(Problem(setting, path, str(exc)))) from exc
+
+    @property
+    def at_hand(self) -> T:
+        """The rules in force, as `Rules` has them."""
+        return self.rules
 
     @property
     def name(self) -> str:
@@ -97,10 +103,12 @@ class RulesFile(Generic[T]):
 
 
 class RulesFiles:
-    """The files of rules of one replica. Several bots may share one."""
+    """The files of rules of one replica, of which several bots may share one, and the rules that are saved instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: RulesVersions | None = None) -> None:
+        """`versions` are the saved rules; None without a database."""
         self._files: dict[tuple[str, str], RulesFile[object]] = {}
+        self._versions = versions
         self._rounds = Rounds("rules", self.look, pause=LOOK_SECONDS)
 
     def open(self, setting: str, path: str | None, parse: Callable[[str], T]) -> RulesFile[T] | None:
@@ -116,16 +124,29 @@ class RulesFiles:
         self._files[setting, path] = cast(RulesFile[object], file)
         return file
 
+    def of_kind(self, kind: Kind, path: str | None, parse: Callable[[str], T], without: T) -> Rules[T] | None:
+        """Return the rules of a file, else those that are saved, which are `without` at first; None for neither.
+
+        Raises:
+            SettingsError: the file is missing or broken.
+        """
+        file = self.open(SETTINGS[kind], path, parse)
+        return file or (self._versions.open(kind, parse, without) if self._versions else None)
+
     def start(self) -> None:
         if self._files:
             self._rounds.start()
+        if self._versions:
+            self._versions.start()
 
     def close(self) -> None:
         self._rounds.stop()
         self._rounds.join(STOP_SECONDS)
+        if self._versions:
+            self._versions.close()
 
     def __bool__(self) -> bool:
-        return bool(self._files)
+        return bool(self._files or self._versions)
 
     @property
     def files(self) -> Sequence[RulesFile[object]]:
@@ -134,8 +155,9 @@ class RulesFiles:
 
     @property
     def problems(self) -> Sequence[str]:
-        """The files that cannot be read now, each with its cause."""
-        return [f"{each.setting}: expected {each.problem}" for each in self._files.values() if each.problem]
+        """What cannot be read now, each with its cause."""
+        stored = self._versions.kinds.values() if self._versions else ()
+        return [f"{each.setting}: expected {each.problem}" for each in (*self.files, *stored) if each.problem]
 
     def look(self) -> float:
         """Read the changed files again; return the seconds until the next look."""

@@ -26,7 +26,7 @@ import re2
 
 from services import metrics
 from services.errors import AnswerError
-from services.rules.rules_file import RulesFile
+from services.rules.stored_rules import Rules
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,10 @@ class WordRules:
         self._notes = _Patterns(rule for rule in rules if rule.action == "note")
         self.masks = _Patterns(rule for rule in rules if rule.action == "mask")
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._asked or self.masks)
+
     @classmethod
     def parse(cls, text: str) -> WordRules:
         """Return the rules of a file.
@@ -260,26 +264,27 @@ class Mask:
 
 
 class BotWords:
-    """The rules of one bot as its file has them now. What meets them is counted, and logged without the words."""
+    """The rules of one bot as they are in force now. What meets them is counted, and logged without the words."""
 
-    def __init__(self, bot: str, file: RulesFile[WordRules]) -> None:
+    def __init__(self, bot: str, source: Rules[WordRules]) -> None:
         self._bot = bot
-        self._file = file
+        self._source = source
 
     @property
     def rules(self) -> WordRules:
-        return self._file.rules
+        """Those in force; raises as `Rules` does."""
+        return self._source.rules
 
     def check(self, texts: Iterable[str]) -> None:
         """Check the texts of a question.
 
         Raises:
-            AnswerError: `forbidden_words`.
+            AnswerError: `forbidden_words`, or `store_unavailable` while the rules are not known.
         """
         met = self.rules.asked(texts)
         self._note("question", met)
         if met and met[0].action == "refuse":
-            raise AnswerError(f"line {met[0].line} of {self._file.setting}", code="forbidden_words")
+            raise AnswerError(f"line {met[0].line} of {self._source.setting}", code="forbidden_words")
 
     def note_answer(self, rules: WordRules, text: str) -> None:
         """Count the rules that an answer met before it was masked."""

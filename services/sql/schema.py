@@ -19,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator
 
 #: The newest migration. Revisions are numbers of four digits, in order.
-HEAD = "0004"
+HEAD = "0005"
 #: The table with the database's revision, in one row.
 VERSION_TABLE = "laibao_schema"
 

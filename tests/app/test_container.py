@@ -202,9 +202,12 @@ def test_closing_releases_the_lease_of_an_unfinished_answer(redis_url: str) -> N
     [
         ({}, ["redis", "clock"]),
         ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan"}, ["redis", "clock"]),
-        ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan", "DATABASE_PATH": "own"}, ["redis", "clock", "sql"]),
-        ({"DATABASE_PATH": "own", "BATCH_ENABLED": "false"}, ["redis", "clock", "sql"]),
-        ({"AUTH_MODE": "external"}, ["redis", "clock", "sql", "auth"]),
+        (
+            {"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan", "DATABASE_PATH": "own"},
+            ["redis", "clock", "sql", "rules"],
+        ),
+        ({"DATABASE_PATH": "own", "BATCH_ENABLED": "false"}, ["redis", "clock", "sql", "rules"]),
+        ({"AUTH_MODE": "external"}, ["redis", "clock", "sql", "auth", "rules"]),
     ],
     ids=["none", "allowlist", "allowlist-sql", "ratings", "external"],
 )

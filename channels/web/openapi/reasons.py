@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from channels.web.errors import STATUS, status_of_code
 from config.texts import ANSWER_CODES
 
-#: Reasons of requests that are refused before a question is asked, and of batches and pushes.
+#: Reasons of requests that are refused before a question is asked, and of batches, pushes and rules.
 OF_REQUESTS: Mapping[str, int] = {
     "invalid_json": 400,
     "broken_body": 400,
@@ -17,11 +17,14 @@ OF_REQUESTS: Mapping[str, int] = {
     "batch_unknown": 404,
     "push_unknown": 404,
     "push_bot_unknown": 404,
+    "version_unknown": 404,
     "batch_finished": 409,
     "batch_unfinished": 409,
     "batch_nothing_failed": 409,
     "batch_conflict": 409,
     "no_questions": 409,
+    "rules_changed": 409,
+    "rules_elsewhere": 409,
     "too_large": 413,
     "not_json": 415,
     "unsupported_file": 415,
@@ -34,6 +37,7 @@ OF_REQUESTS: Mapping[str, int] = {
     "no_such_sheet": 422,
     "no_texts": 422,
     "row_too_long": 422,
+    "rules_broken": 422,
     "text_too_long": 422,
     "too_many_texts": 422,
     "unclear_column": 422,

@@ -33,10 +33,14 @@ ANSWER = RatedAnswer(True, "completed", "tag", "default", "wecom", "x", "x", "di
 
 
 @pytest.fixture
-def desk(redis_url: str, tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(redis_url, SlowProvider(), variables={"DATABASE_PATH": str(tmp_path / "log.db"), "WECHAT_BOTS": ""})
-    assert isinstance(desk.container.providers["default"], SlowProvider)
-    desk.container.providers["default"].go_on.set()
+def provider() -> SlowProvider:
+    return SlowProvider()
+
+
+@pytest.fixture
+def desk(redis_url: str, tmp_path: Path, provider: SlowProvider) -> Iterator[Desk]:
+    desk = Desk(redis_url, provider, variables={"DATABASE_PATH": str(tmp_path / "log.db"), "WECHAT_BOTS": ""})
+    provider.go_on.set()
     migrated(url_of(desk))
     yield desk
     desk.close()
@@ -72,7 +76,9 @@ def asks(desk: Desk, person: str) -> str:
 def names(client: redis.Redis) -> list[str]:
     """Return all keys without those that any start makes."""
     keys = map(str, client.scan_iter("*"))
-    return sorted(key for key in keys if not key.startswith(("{dify_batch}", "dify_secret", "{dify_log}")))
+    return sorted(
+        key for key in keys if not key.startswith(("{dify_batch}", "dify_secret", "dify_rules", "{dify_log}"))
+    )
 
 
 def test_a_person_is_forgotten(desk: Desk, capsys: pytest.CaptureFixture[str], stored: redis.Redis) -> None:
@@ -133,12 +139,12 @@ def test_a_persons_batches_are_removed(desk: Desk, capsys: pytest.CaptureFixture
     assert all(f"{task.task_id}.jsonl" in line for task in tasks[:2])
 
 
-def test_a_running_answer_is_ended_first(desk: Desk, capsys: pytest.CaptureFixture[str], stored: redis.Redis) -> None:
+def test_a_running_answer_is_ended_first(
+    desk: Desk, provider: SlowProvider, capsys: pytest.CaptureFixture[str], stored: redis.Redis
+) -> None:
     """Else its row would be written after the others were deleted."""
     settings: Settings = desk.container.settings
     url = url_of(desk)
-    provider = desk.container.providers["default"]
-    assert isinstance(provider, SlowProvider)
     provider.go_on.clear()
     desk.container.usage.start()  # type: ignore[union-attr]
     stream_id = desk.asks(principal="lisi").stream_id

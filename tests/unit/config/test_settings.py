@@ -403,7 +403,7 @@ class TestForms:
             "REDIS_HOST has no effect, because REDIS_URL is set",
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
             "OTEL_EXPORTER_OTLP_HEADERS has no effect, because OTEL_EXPORTER_OTLP_ENDPOINT is empty",
-            "APPS has no effect, because ACCESS_FILE is empty: its rules choose an app",
+            "APPS has no effect, because ACCESS_FILE is empty and there is no database: rules of access choose an app",
         )
 
     def test_a_stream_ttl_below_the_replay_window_warns(self) -> None:
