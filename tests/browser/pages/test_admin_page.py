@@ -259,31 +259,101 @@ def test_ratings_are_shown_with_their_questions_and_saved_for_a_batch(chromium: 
         watch.assert_clean()
 
 
-def test_rules_are_checked_before_they_are_in_force(chromium: Browser, open_replica: Replica) -> None:
-    """A broken text says what was expected; a viewer sees the files alone."""
+def test_rules_are_checked_saved_and_taken_back(chromium: Browser, open_replica: Replica) -> None:
+    """A broken text says what was expected and cannot be saved; versions are compared and gone back to."""
+    base = newest(open_replica, "words")
     with tab(chromium, open_replica.url, language="en") as (page, watch):
         signs_in(page, open_replica)
         page.locator("#views a[data-view=rules]").click()
-        expect(page.locator("#files-none")).to_be_visible()
-        page.locator("#check-form [name=text]").fill("- {allow: perhaps}")
-        page.locator("#check-form button").click()
-        expect(page.locator("#check-about")).to_contain_text("in rule 1 allow")
-        page.locator("#check-form [name=text]").fill("- {allow: true}")
-        page.locator("#check-form button").click()
-        expect(page.locator("#check-about")).to_contain_text("The content is good.")
+        page.locator("#check-form [name=kind]").select_option("words")
+        writes(page, "hide 薪酬")
+        expect(page.locator("#check-about")).to_contain_text("in line 1 refuse, mask or note")
+        expect(page.locator("#rules-save")).to_be_disabled()
 
-        page.locator("#check-form [name=setting]").select_option("WORDS_FILE")
-        page.locator("#check-form [name=text]").fill("mask 薪酬")
         page.locator("#check-form [name=sample]").fill("薪酬怎么算？")
-        page.locator("#check-form button").click()
+        writes(page, "mask 薪酬\nnote 竞品")
         expect(page.locator("#check-table")).to_contain_text("薪酬")
+        page.locator("#check-form [name=note]").fill("until the new year")
+        page.locator("#rules-save").click()
+        expect(page.locator("#versions tr th").first).to_have_text(f"{base + 1}")
+        expect(page.locator("#check-about")).to_have_text("Saved. It is in force on every replica within 5 s.")
+        expect(page.locator("#files tbody tr").nth(2)).to_contain_text("ADMIN_TOKEN")
+        writes(page, "mask 工资\nnote 竞品")
+        expect(page.locator("#check-about")).to_contain_text("The content is good.")
+        page.locator("#check-form [name=text]").press_sequentially(" ")
+        expect(page.locator("#rules-save")).to_be_disabled()
+        page.locator("#check-form [name=text]").press("Backspace")
+        page.locator("#rules-save").click()
+        expect(page.locator("#versions tr th").first).to_have_text(f"{base + 2}")
+        screenshot(page, "admin-rules")
 
-        page.locator("#sign-out").click()
-        page.locator("#token").fill(VIEWER_TOKEN)
-        page.keyboard.press("Enter")
-        expect(page.locator("#files-none")).to_be_visible()
-        expect(page.locator("#check-form")).to_be_hidden()
+        first = page.locator("#versions tr").nth(1)
+        expect(first).to_contain_text("until the new year")
+        first.get_by_role("button", name="Compare").click()
+        expect(page.locator("#difference-text li")).to_have_text(["−mask 工资", "+mask 薪酬", " note 竞品"])
+        screenshot(page, "admin-rules-difference")
+        page.locator("#difference-restore").click()
+        page.locator("#confirm-yes").click()
+        expect(page.locator("#versions tr th").first).to_have_text(f"{base + 3}")
+        expect(page.locator("#versions tr").first).to_contain_text(f"as version {base + 1}")
+        expect(page.locator("#check-form [name=text]")).to_have_value("mask 薪酬\nnote 竞品")
+        saves(open_replica, "words", "", base + 3)
         watch.assert_clean()
+
+
+def test_a_text_that_is_edited_stays_when_somebody_else_saves(chromium: Browser, open_replica: Replica) -> None:
+    """The page says so, refuses to save it, and loads the newest version on demand."""
+    base = newest(open_replica, "quotas")
+    with tab(chromium, open_replica.url, size=PHONE, language="en") as (page, _):
+        signs_in(page, open_replica)
+        page.locator("#views a[data-view=rules]").click()
+        page.locator("#check-form [name=kind]").select_option("quotas")
+        mine = "- {questions: 2000/day}"
+        writes(page, mine)
+        expect(page.locator("#rules-save")).to_be_enabled()
+        saves(open_replica, "quotas", "- {questions: 3000/day}\n", base)
+
+        expect(page.locator("#rules-origin")).to_contain_text(f"has saved version {base + 1} meanwhile")
+        expect(page.locator("#check-form [name=text]")).to_have_value(mine)
+        page.locator("#rules-save").click()
+        expect(page.locator("#trouble")).to_contain_text("Somebody has just saved a new version")
+        screenshot(page, "admin-rules-phone")
+        page.locator("#rules-reload").click()
+        expect(page.locator("#check-form [name=text]")).to_have_value("- {questions: 3000/day}\n")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        saves(open_replica, "quotas", "", base + 1)
+
+
+def test_a_viewer_sees_which_rules_are_in_force(chromium: Browser, open_replica: Replica) -> None:
+    """Who saved them and when, and neither a text nor a version."""
+    with tab(chromium, open_replica.url, language="en") as (page, watch):
+        signs_in(page, open_replica, VIEWER_TOKEN)
+        page.locator("#views a[data-view=rules]").click()
+        expect(page.locator("#files tbody tr")).to_have_count(3)
+        expect(page.locator("#check-form")).to_be_hidden()
+        expect(page.locator("#versions-card")).to_be_hidden()
+        watch.assert_clean()
+
+
+def writes(page: Page, text: str) -> None:
+    """Write a text of rules, and check it."""
+    page.locator("#check-form [name=text]").fill(text)
+    page.locator("#check-form [type=submit]").click()
+
+
+def newest(replica: Replica, kind: str) -> int:
+    """Return the newest version of a kind of rules, 0 for none."""
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    kinds = requests.get(f"{replica.url}/api/admin/rules", headers=headers, timeout=60).json()["data"]["kinds"]
+    version = next(one["version"] for one in kinds if one["kind"] == kind)
+    return int(version["number"]) if version else 0
+
+
+def saves(replica: Replica, kind: str, text: str, base: int) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    body = {"text": text, "base": base}
+    reply = requests.put(f"{replica.url}/api/admin/rules/{kind}", json=body, headers=headers, timeout=60)
+    assert reply.status_code == 200, reply.text
 
 
 def test_an_administrator_pauses_and_cancels_a_batch(

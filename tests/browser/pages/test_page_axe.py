@@ -128,8 +128,18 @@ def checks_rules(page: Page) -> None:
     signs_in(page)
     page.locator("#views a[data-view=rules]").click()
     page.locator("#check-form [name=text]").fill("- {allow: true}")
-    page.locator("#check-form button").click()
+    page.locator("#check-form [type=submit]").click()
     expect(page.locator("#check-about")).not_to_be_empty()
+
+
+def compares_rules(page: Page) -> None:
+    signs_in(page)
+    page.locator("#views a[data-view=rules]").click()
+    page.locator("#check-form [name=text]").fill(f"# saved by {page.viewport_size}\n- {{allow: true}}")
+    page.locator("#check-form [type=submit]").click()
+    page.locator("#rules-save").click()
+    page.locator("#versions button").first.click()
+    expect(page.locator("#difference")).to_be_visible()
 
 
 def looks_at_work(page: Page) -> None:
@@ -184,6 +194,7 @@ SIZED += [
 SIZED += [("/admin", looks_at_feedback, LAPTOP), ("/admin", looks_at_feedback, PHONE)]
 SIZED += [("/admin", compares_answers, LAPTOP), ("/admin", compares_answers, PHONE)]
 SIZED += [("/admin", checks_rules, LAPTOP), ("/admin", checks_rules, PHONE)]
+SIZED += [("/admin", compares_rules, LAPTOP), ("/admin", compares_rules, PHONE)]
 SIZED += [("/admin", looks_at_work, LAPTOP), ("/admin", looks_at_work, PHONE)]
 SIZED += [("/docs", tries_an_operation, LAPTOP), ("/docs", opens_the_credentials, PHONE)]
 

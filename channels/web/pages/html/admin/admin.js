@@ -22,6 +22,7 @@ function refusalWords({ status, reason, seconds }) {
   if (status === 0) return word("broken");
   if (Object.hasOwn(REASONS, reason)) return word(REASONS[reason]);
   if (status === 429) return word("blocked", { time: duration(seconds) });
+  if (reason?.startsWith("rules_")) return word(reason);
   if (status === 422) return word("wrongFilter");
   return word(`why_${status}`) ?? word("failedRequest");
 }
