@@ -31,6 +31,7 @@ from services.forms import PendingForm
 from services.identity.rate_limiter import RateLimiter
 from services.identity.token_store import Cached, Denied, TokenStore
 from services.models import Exchange, Question, UserInfo
+from services.ops.replica_store import ReplicaStore, RunningReplica
 from services.redis.calls import all_scripts
 from services.redis.lock_store import LockStore
 from services.redis.store import Call, ScriptRunner, connect
@@ -446,10 +447,27 @@ def faults(runner: ScriptRunner) -> None:
     assert store.count(0, 0) == FoundFaults(1, 1, {})
 
 
+def replicas(runner: ScriptRunner) -> None:
+    """Note two replicas; one that has not noted itself for five seconds is gone."""
+    time = 100.0
+
+    def registry(name: str) -> ReplicaStore:
+        this = RunningReplica(name, "1.0", 90.0, draining=False, answers=2, capacity=9)
+        return ReplicaStore(runner, lambda: this, now=lambda: str(time))
+
+    first, second = registry("a:1"), registry("b:2")
+    runner.run([first.note()])
+    assert second.all() == [second.this(), first.this()]
+    time = 104.0
+    assert first.all() == [first.this(), second.this()]
+    time = 106.0
+    assert first.all() == [first.this()]
+
+
 STEPS: list[Callable[[ScriptRunner], None]] = [
     streams, takeovers, slots, conversations, commands, forms, claims, files, file_budget, ratings, sockets,
     pushes, open_answers, lanes, locks, leases, rates, tokens, told_turns, ended_streams,
-    quotas, alerts, faults,
+    quotas, alerts, faults, replicas,
 ]  # fmt: skip
 
 
