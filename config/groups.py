@@ -367,9 +367,9 @@ class SqlSettings(Group):
     )
     mysql_pool_size: Count = setting(
         5,
-        "MySQL connections per process, shared by the user query and batches; each has at least one, and ratings of "
-        "answers use one more",
-        "每个进程的 MySQL 连接数，由用户查询和批量任务共享，各至少一个；评价另用一个",
+        "MySQL connections per process, shared by the user query and batches; each has at least one. Log, usage, "
+        "ratings, rules and administrators use up to 12 more",
+        "每个进程的 MySQL 连接数，由用户查询和批量任务共享，各至少一个；日志、用量、评价、规则和管理员另用至多 12 个",
     )
     database_path: str = setting(
         "", "SQLite file instead of MySQL; for one machine only", "用 SQLite 文件代替 MySQL，仅限单机"

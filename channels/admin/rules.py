@@ -39,6 +39,8 @@ DAYS, MOST_TRIED, MOST_SHOWN = 30, 2_000, 200
 REFUSED, ALLOWED = "refused", "allowed"
 #: What there is by kind where nobody has made rules.
 WITHOUT: Mapping[Kind, Any] = {"access": EVERYBODY, "quotas": QuotaRules([]), "words": WordRules([])}
+#: A part of an address that is a kind, so that `check` is none.
+KINDS = f"any({','.join(SETTINGS)})"
 #: Characters of the note of a version.
 MOST_NOTE = 500
 #: Why rules cannot be saved, in words.
@@ -276,31 +278,31 @@ def rules_blueprint(
 
 
 def _add_versions(routes: Blueprint, administrators: Administrators, parts: RulesParts) -> None:
-    @routes.get("/api/admin/rules/<kind>/versions")
-    def versions(kind: str) -> Response:
+    @routes.get(f"/api/admin/rules/<{KINDS}:kind>/versions")
+    def versions(kind: Kind) -> Response:
         administrators.check("viewer")
         asked = params(VersionsAsked)
-        found = _stored(parts).page(_kind(kind), asked.cursor, asked.limit)
+        found = _stored(parts).page(kind, asked.cursor, asked.limit)
         following = found[-1].number if len(found) == asked.limit else None
         return envelope({"versions": [_version(one) for one in found], "next": following})
 
-    @routes.get("/api/admin/rules/<kind>/versions/<number>")
-    def version(kind: str, number: str) -> Response:
+    @routes.get(f"/api/admin/rules/<{KINDS}:kind>/versions/<number>")
+    def version(kind: Kind, number: str) -> Response:
         administrators.check("admin")
-        text = _text(parts, _kind(kind), number)
+        text = _text(parts, kind, number)
         return envelope({"number": int(number), "text": text})
 
-    @routes.put("/api/admin/rules/<kind>")
-    def save(kind: str) -> Response:
-        who, known = administrators.check("admin"), _kind(kind)
+    @routes.put(f"/api/admin/rules/<{KINDS}:kind>")
+    def save(kind: Kind) -> Response:
+        who = administrators.check("admin")
         given = body(RulesSaved, max_bytes=MAX_BODY)
-        return _save(administrators, who, parts, known, given)
+        return _save(administrators, who, parts, kind, given)
 
-    @routes.post("/api/admin/rules/<kind>/versions/<number>/restore")
-    def restore(kind: str, number: str) -> Response:
-        who, known = administrators.check("admin"), _kind(kind)
-        text = _text(parts, known, number)
-        return _save(administrators, who, parts, known, text, restores=int(number))
+    @routes.post(f"/api/admin/rules/<{KINDS}:kind>/versions/<number>/restore")
+    def restore(kind: Kind, number: str) -> Response:
+        who = administrators.check("admin")
+        text = _text(parts, kind, number)
+        return _save(administrators, who, parts, kind, text, restores=int(number))
 
 
 def _save(
@@ -328,13 +330,6 @@ def _save(
     if parts.versions:
         parts.versions.look()
     return envelope(_version(saved))
-
-
-def _kind(given: str) -> Kind:
-    kind = next((kind for kind in SETTINGS if kind == given), None)
-    if kind is None:
-        raise RestError(404)
-    return kind
 
 
 def _stored(parts: RulesParts) -> RulesStore:

@@ -56,12 +56,12 @@ def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
 
 def secured(maria: MariaServer, server: RedisServer) -> dict[str, str]:
     """Create a user with a password in both databases; return the settings that log in as these."""
-    maria.execute(f"CREATE OR REPLACE USER 'laibao'@'127.0.0.1' IDENTIFIED BY '{SQL_PASSWORD}'")
-    maria.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON laibao_secrets.* TO 'laibao'@'127.0.0.1'")
+    maria.execute(f"CREATE OR REPLACE USER secretive@'%' IDENTIFIED BY '{SQL_PASSWORD}'")
+    maria.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON laibao_secrets.* TO secretive@'%'")
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "laibao", "on", f">{REDIS_PASSWORD}", "~*", "&*", "+@all")
     address = f"redis://laibao:{REDIS_PASSWORD}@127.0.0.1:{server.port}/1"
-    return {"REDIS_URL": address, "MYSQL_USER": "laibao", "MYSQL_PASSWORD": SQL_PASSWORD}
+    return {"REDIS_URL": address, "MYSQL_USER": "secretive", "MYSQL_PASSWORD": SQL_PASSWORD}
 
 
 def forge(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -228,7 +229,7 @@ def app_server(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFacto
 def test_exactly_the_rest_addresses_are_documented(app_server: AppServer) -> None:
     """The application's routes and the modules' operations are the same, by method and address."""
     served = {
-        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        (method, re.sub("<(?:[^<>]*:)?([a-z_]+)>", r"{\1}", rule.rule))
         for rule in app_server.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not (rule.websocket or rule.rule.startswith(NOT_REST) or rule.rule in PAGES)

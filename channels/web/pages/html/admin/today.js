@@ -47,7 +47,8 @@ const today = (() => {
     const pair = (key, of) => [key, of(now), of(week)];
     return [
       pair("questions", (day) => number(day.questions)),
-      pair("people", (day) => number(day.people)),
+      // Visitors without a name are not counted: "0 people" beside their questions would look like a fault.
+      pair("people", (day) => (day.people || !day.questions ? number(day.people) : "–")),
       ...rows,
       pair("median", (day) => duration(day.first_text_median)),
       pair("p95", (day) => duration(day.first_text_p95)),
