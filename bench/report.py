@@ -40,6 +40,11 @@ ANSWERS = (
         ("start.worker_pss", "streams.1000.rss"),
     ),
     ("Memory of an idle socket, and the part of a core of 1,000", ("sockets.idle_kib", "sockets.idle_cpu")),
+    (
+        "Slowest poll of 2,500 bubbles every second, of 10,000 every four, while 300 answers grow, all on two cores",
+        ("scale.2500.most", "scale.10000.most"),
+    ),
+    ("Memory of two workers with 5,000 idle sockets", ("scale.sockets_mib",)),
     ("Redis' memory for an answer, kept for `STREAM_TTL`", ("growth.live.100k.redis_bytes_per_stream",)),
     (
         "Growth of a poll's CPU from 1,000 to 100,000 live answers: worker, Redis",

@@ -10,6 +10,7 @@ PARTS = (
     "growth.live",
     "growth.replicas",
     "sockets",
+    "scale",
     "start",
 )
 

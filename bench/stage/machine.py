@@ -19,8 +19,8 @@ ONE_CORE = ("one core: servers, load generator, Redis and mock Dify share it",)
 CORES = (
     "polls, questions, growth.length, growth.live, sockets: one worker, of the floor as of the product, on core 0; "
     "load generator, Redis and mock Dify on core 1",
-    "streams, first_word: one replica of two workers; growth.replicas: 1, 2 and 4 replicas of one worker; these, "
-    "load generators, Redis and mock Dify on all cores; what they take of them are rows of the table",
+    "streams, first_word, scale: one replica of two workers; growth.replicas: 1, 2 and 4 replicas of one worker; "
+    "these, load generators, Redis and mock Dify on all cores; what they take of them are rows of the table",
     "start: one worker, on any core",
 )
 
