@@ -138,7 +138,7 @@ def test_a_broken_file_is_reported(app_server: AppServer, rules: Path, load: Cal
 
     health = requests.get(f"{app_server.url}/health", timeout=30.0).json()
     assert "QUOTAS_FILE: expected in rule 1 questions" in health["dependencies"]["rules"]
-    (finding,) = doctor.diagnose(doctor._options([]), load)
+    *_, finding = doctor.diagnose(doctor._options([]), load)
     assert (finding.outcome, "QUOTAS_FILE" in finding.text) == ("failed", True)
 
 

@@ -159,7 +159,7 @@ def test_a_broken_file_of_rules_is_named_with_its_remedy(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     env = settings_for(NO_REDIS, QUOTAS_FILE="quotas.yaml")
 
-    (finding,) = doctor.diagnose(doctor._options([]), lambda: settings_of(env))
+    *_, finding = doctor.diagnose(doctor._options([]), lambda: settings_of(env))
 
     assert "QUOTAS_FILE='quotas.yaml' is wrong: expected in rule 1 questions: such as 50/day" in finding.text
     assert "the file that it names" in finding.remedy
@@ -188,6 +188,15 @@ def test_it_runs_as_a_program() -> None:
     assert done.returncode == 1
     assert b"REDIS_URL is missing" in done.stdout
     assert done.stderr == b""
+
+
+def test_the_first_lines_do_not_wait_for_the_product() -> None:
+    """Loading it takes a second; what the settings alone say needs none of it."""
+    code = "import sys, tools.doctor; print({'bootstrap', 'flask', 'sqlalchemy'} & set(sys.modules))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_check_that_never_ends_is_a_failure() -> None:
