@@ -159,7 +159,10 @@ WORKABLE = f"""() => [...document.querySelectorAll("{CONTROLS}")]
 #: Marks the focused element and tells whether its focus is visible; null if it was marked before.
 STEP = f"""() => {{
   const at = document.activeElement;
+  // The browser marks the parts of a date itself.
+  if (at === window.reached) return {{ what: at.id, shown: true }};
   if (at.dataset.reached) return null;
+  window.reached = at;
   if (at !== document.body) at.dataset.reached = at.matches("{CONTROLS}") ? "control" : "place";
   // The box around the chat's question shows the focus of its field.
   const ring = at.matches(".box textarea") ? at.closest(".box") : at;

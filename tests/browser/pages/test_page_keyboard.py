@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.pages.test_page_accessibility import STEP, WORKABLE, tab_to, walk
 from tests.browser.stage import PHONE, TIMEOUT, tab
-from tests.support.replicas import Replica
+from tests.support.replicas import ADMIN_TOKEN, Replica
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -97,6 +97,38 @@ def test_a_person_without_a_mouse_tries_an_operation(page: Page) -> None:
         page.keyboard.press("Enter")
 
     expect(page.locator(f"{operation} .live-responses-table .response")).to_contain_text("200", timeout=TIMEOUT)
+
+
+def test_an_administrator_without_a_mouse_goes_through_all_views(page: Page, open_replica: Replica) -> None:
+    """In each view Tab reaches every control with a visible focus; rules are tried, saved and taken back by keys."""
+    page.goto(open_replica.url + "/admin")
+    types(page, "#token", ADMIN_TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=TIMEOUT)
+    for view in page.locator("#views a").evaluate_all("links => links.map((link) => link.dataset.view)"):
+        tab_to(page, f"#views [data-view={view}]")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#{view}")).to_be_visible(timeout=TIMEOUT)
+        page.evaluate("document.querySelectorAll('[data-reached]').forEach((one) => delete one.dataset.reached)")
+        stops = walk(page)
+        assert [stop["what"] for stop in stops if not stop["shown"]] == [], view
+        assert len(page.locator("[data-reached=control]").all()) >= page.evaluate(WORKABLE), view
+
+    tab_to(page, "#views [data-view=rules]")
+    page.keyboard.press("Enter")
+    tab_to(page, "#check-form [name=kind]")
+    page.keyboard.press("End")
+    for text in ("mask 薪酬", ""):
+        tab_to(page, "#check-form [name=text]")
+        page.keyboard.press("ControlOrMeta+A")
+        page.keyboard.press("Delete")
+        page.keyboard.insert_text(text)
+        tab_to(page, "#check-form [type=submit]")
+        page.keyboard.press("Enter")
+        expect(page.locator("#rules-save")).to_be_enabled(timeout=TIMEOUT)
+        tab_to(page, "#rules-save")
+        page.keyboard.press("Enter")
+        expect(page.locator("#rules-save")).to_be_disabled(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("size", [(1280, 800), PHONE], ids=["laptop", "phone"])
