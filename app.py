@@ -20,7 +20,6 @@ from bootstrap.blueprints import (
     register_http_chat,
     register_pushes,
     register_sockets,
-    replica_store,
 )
 from bootstrap.container import Container
 from bootstrap.wecom import group_alerts, subscribe_bots, wecom_messages
@@ -38,6 +37,7 @@ from channels.web.ops import ops_blueprint
 from channels.web.pages.pages import missing_page
 from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
+from config import VERSION
 from config.errors import SettingsError
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
@@ -53,8 +53,6 @@ from services.ops.metrics_folder import VARIABLE
 from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: Settings | None = None, channels: Iterable[Channel] = CHANNELS) -> Flask:
@@ -95,9 +93,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     app.register_blueprint(alerts_blueprint(alerts, tokens, guesses, settings.ops_port))
     pushes = subscribe_bots(container, messages)
     uploads = file_uploads(container)
-    replicas = replica_store(container, version=VERSION)
-    register_sockets(app, container, callers, administrators, uploads, replicas)
-    register_admin(app, container, administrators, alerts, replicas)
+    register_sockets(app, container, callers, administrators, uploads)
+    register_admin(app, container, administrators, alerts)
     register_http_chat(app, container, callers, uploads)
     register_batches(app, container, callers)
     register_pushes(app, container, callers, administrators, pushes)

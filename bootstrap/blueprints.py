@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -53,7 +52,6 @@ from services.channels import api_bots
 from services.files.shown import AnswerLinks
 from services.files.uploads import FileUploads
 from services.identity.callers import Caller
-from services.ops.replica_store import ReplicaStore, RunningReplica
 from services.rules.access import AccessRules
 from services.rules.quotas import QuotaRules
 from services.rules.words import WordRules
@@ -99,24 +97,12 @@ def askable_bots(container: Container) -> dict[str, frozenset[str]]:
     return {bot: providers[bot].takes_options.intersection(*apps) for bot in api_bots(settings)}
 
 
-def replica_store(container: Container, *, version: str) -> ReplicaStore:
-    """Return the registry of replicas, in which this one notes itself."""
-    manager, since = container.manager, time.time()
-
-    def this() -> RunningReplica:
-        load = {"answers": manager.running, "capacity": manager.capacity}
-        return RunningReplica(manager.name, version, since, container.draining, **load)
-
-    return ReplicaStore(container.runner, this)
-
-
 def register_sockets(
     app: Flask,
     container: Container,
     callers: GuardedCallers,
     administrators: Administrators,
     uploads: FileUploads,
-    replicas: ReplicaStore,
 ) -> None:
     """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
@@ -131,7 +117,6 @@ def register_sockets(
             times=SocketTimes(settings.websocket_heartbeat_interval, settings.websocket_heartbeat_timeout),
         ),
         ready=lambda: container.ready,
-        beside=lambda: [replicas.note()],
     )
     container.attach(sockets)
     blocks = partial(BlockRenderer, thinking=settings.web_thinking)
@@ -173,7 +158,6 @@ def register_admin(
     container: Container,
     administrators: Administrators,
     alerts: GroupAlerts | None,
-    replicas: ReplicaStore,
 ) -> None:
     """Register the administrators' API and page. `alerts` posts to the operators' group, None without one."""
     settings = container.settings
@@ -210,7 +194,7 @@ def register_admin(
         sums,
         settings.report_zone,
         running=running.count,
-        replicas=replicas,
+        replicas=container.replicas,
         look=container.health.look,
         bots=[bot.name for bot in settings.bots.values() if bot.mode == "websocket"],
         lease=container.leases.look,

@@ -52,6 +52,7 @@ from bootstrap.factories import (
 )
 from bootstrap.probes import make_health, warn_of_missing_inputs
 from channels.registry import CHANNELS
+from config import VERSION
 from config.settings import Settings
 from config.texts import Texts
 from services import metrics
@@ -77,6 +78,7 @@ from services.identity.keys import Keys
 from services.identity.name_store import NameStore
 from services.identity.secret_store import SecretStore
 from services.ops.health import Health
+from services.ops.replica_store import ReplicaStore, RunningReplica
 from services.redis.store import SOCKET_TIMEOUT, ScriptRunner, connect
 from services.rules.copy_store import RulesCopyStore
 from services.rules.departments import parse_departments
@@ -120,6 +122,8 @@ class Container:
         self._started = self._closing = False
 
         self._connect(redis_timeout)
+        self._since = time.time()
+        self.replicas = self.open(ReplicaStore(self.runner, self._this))
         self.own_secret = self.open(SecretStore(self.runner))
         self.keys = Keys(settings, self.own_secret)
         self._access = Access(self.keys.streams())
@@ -243,6 +247,7 @@ class Container:
         if self.spans:
             self.spans.start()
         self.manager.start()
+        self.replicas.start()
         self.takeovers.start()
         self.readers.start()
         self.feedback.start()
@@ -283,6 +288,12 @@ class Container:
                 self._closes.callback(lifecycle.stop)
                 self._closes.callback(lifecycle.close_all)
         log.info("stopped")
+
+    def _this(self) -> RunningReplica:
+        """Return what this replica notes of itself."""
+        manager = self.manager
+        load = {"answers": manager.running, "capacity": manager.capacity}
+        return RunningReplica(manager.name, VERSION, self._since, self.draining, **load)
 
     def _answerer(self) -> Answerer:
         directories = {name: one.find for name, one in self.directories.items()}

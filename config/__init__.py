@@ -4,3 +4,6 @@ Imports nothing of ours but `utils`. A new setting begins in `groups.py`, a new 
 `settings.py` is the only reader of the environment. The start needs bots of WeCom, or a setting that admits others:
 `API_KEYS`, or `WEBSOCKET_AUTH` other than key.
 """
+
+#: The version of the product.
+VERSION = "0.1.0"

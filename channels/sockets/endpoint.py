@@ -23,7 +23,6 @@ from services import metrics
 from services.identity.callers import Caller
 from services.identity.rate_limiter import RateLimiter
 from services.metrics import close_label
-from services.redis.store import Call
 from services.sockets.store import SocketStore
 from utils.limited_log import LimitedLog
 
@@ -78,14 +77,12 @@ class Sockets:
         origins: Sequence[str],
         limits: SocketLimits,
         ready: Callable[[], bool],
-        beside: Callable[[], Sequence[Call]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`beside` is as in `SocketRegistry`."""
         self._callers = callers
         self._admission = Admission(callers, limiter, origins)
         self._store = store
-        self._registry = SocketRegistry(store, texts=texts, beside=beside, renewal=limits.renewal, clock=clock)
+        self._registry = SocketRegistry(store, texts=texts, renewal=limits.renewal, clock=clock)
         self._texts = texts
         self._limits = limits
         self._ready = ready

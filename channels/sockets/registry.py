@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,7 +14,6 @@ from channels.sockets.session import SocketSession
 from config.texts import Texts
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller
-from services.redis.store import Call
 from services.sockets.store import OpenSocket, SocketStore
 
 log = logging.getLogger(__name__)
@@ -48,13 +47,10 @@ class SocketRegistry:
         store: SocketStore,
         *,
         texts: Texts,
-        beside: Callable[[], Sequence[Call]] = tuple,
         renewal: float = RENEWAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`beside` returns calls of others for Redis that each renewal takes along."""
         self._store = store
-        self._beside = beside
         self._texts = texts
         self._renewal = renewal
         self._clock = clock
@@ -196,7 +192,7 @@ class SocketRegistry:
         now = self._clock()
         sessions = {session.socket.token: session for session in self.sessions() if not session.socket.closing}
         known = [(v.entry, max(0.0, now - v.socket.last_received)) for v in sessions.values() if v.entry]
-        for token, verdict in self._store.renew(known, beside=self._beside()).items():
+        for token, verdict in self._store.renew(known).items():
             if verdict == "dismissed":
                 self._dismiss(sessions[token])
             else:

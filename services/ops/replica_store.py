@@ -2,8 +2,8 @@
 
     {dify_replicas}:seen    hash, a replica's name → "<time of its note> <JSON of `RunningReplica`>"
 
-Each note removes those that are over: the hash has a field for each replica of the last seconds. A note is sent beside
-the renewal of the replica's sockets, which runs anyway (`channels/sockets/registry.py`).
+Each note removes those that are over: the hash has a field for each replica of the last seconds. Batch workers note
+themselves too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from services.redis.store import Call, ScriptRunner, script
+from services.rounds import Rounds
 
 KEY = "{dify_replicas}:seen"
+#: Seconds between two notes.
+NOTE_SECONDS = 2.0
 #: Seconds for which a note counts: one may be lost. A page that looks every five seconds shows within ten that a
 #: replica was killed.
 LIFE_SECONDS = 5.0
+#: Seconds to wait for the thread's end.
+STOP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class RunningReplica:
 
 
 class ReplicaStore:
-    """Owns the key above."""
+    """Owns the key above; its thread notes this replica."""
 
     def __init__(
         self, runner: ScriptRunner, this: Callable[[], RunningReplica], *, now: Callable[[], str] = str
@@ -55,15 +60,23 @@ class ReplicaStore:
         self._runner = runner
         self._this = this
         self._now = now
+        self._rounds = Rounds("replica-notes", self.note, pause=NOTE_SECONDS)
+
+    def start(self) -> None:
+        self._rounds.start()
+
+    def close(self) -> None:
+        self._rounds.stop()
+        self._rounds.join(STOP_SECONDS)
 
     def this(self) -> RunningReplica:
         """Return this replica."""
         return self._this()
 
-    def note(self) -> Call:
-        """Return the call that notes this replica."""
-        this = self.this()
-        return Call(script("replicas_note"), (KEY,), (self._now(), LIFE_SECONDS, this.name, this.to_json()))
+    def note(self) -> float:
+        """Note this replica; return the seconds until the next note. Raises: StoreUnavailable: Redis is away."""
+        self._noted(self.this())
+        return NOTE_SECONDS
 
     def all(self) -> list[RunningReplica]:
         """Note this replica, and return all, this one first and the others by their names.
@@ -71,7 +84,10 @@ class ReplicaStore:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        found = self._runner.run([self.note()])[0]
-        noted = {name: RunningReplica.from_json(name, text) for name, text in zip(found[::2], found[1::2], strict=True)}
-        name = self.this().name
-        return sorted(noted.values(), key=lambda one: (one.name != name, one.name))
+        this = self.this()
+        return sorted(self._noted(this), key=lambda one: (one.name != this.name, one.name))
+
+    def _noted(self, this: RunningReplica) -> list[RunningReplica]:
+        args = (self._now(), LIFE_SECONDS, this.name, this.to_json())
+        found = self._runner.run([Call(script("replicas_note"), (KEY,), args)])[0]
+        return [RunningReplica.from_json(name, text) for name, text in zip(found[::2], found[1::2], strict=True)]

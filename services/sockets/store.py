@@ -118,15 +118,13 @@ class SocketStore:
         self._ahead = float(now) - self._clock()
         return float(since)
 
-    def renew(self, sockets: Sequence[tuple[OpenSocket, float]], *, beside: Sequence[Call] = ()) -> dict[str, Verdict]:
+    def renew(self, sockets: Sequence[tuple[OpenSocket, float]]) -> dict[str, Verdict]:
         """Renew open sockets, each given with its idle seconds. Return by token which must close, and why.
 
-        Call it without sockets too: it removes the entries of dead replicas. `beside` are calls of others that go by
-        the same round trip.
+        Call it without sockets too: it removes the entries of dead replicas.
         """
         batches = [sockets[i : i + BATCH] for i in range(0, len(sockets), BATCH)] or [()]
-        replies = self._runner.run([*(self._renewal(batch) for batch in batches), *beside])
-        renewed = [Renewed.from_reply(reply) for reply in replies[: len(batches)]]
+        renewed = [Renewed.from_reply(reply) for reply in self._runner.run([self._renewal(batch) for batch in batches])]
         self._ahead = renewed[-1].now - self._clock()
         return {token: why for one in renewed for token, why in one.closing.items()}
 

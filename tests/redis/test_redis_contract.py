@@ -456,7 +456,7 @@ def replicas(runner: ScriptRunner) -> None:
         return ReplicaStore(runner, lambda: this, now=lambda: str(time))
 
     first, second = registry("a:1"), registry("b:2")
-    runner.run([first.note()])
+    first.note()
     assert second.all() == [second.this(), first.this()]
     time = 104.0
     assert first.all() == [first.this(), second.this()]

@@ -25,7 +25,7 @@ import requests
 from werkzeug.serving import make_server
 
 from demo.mocks.dify.server import MockDify
-from tests.support.replicas import AppServer, Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import ADMIN_TOKEN, AppServer, Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.servers.raw_server import RawServer
 from tests.unit.questions.test_question_files import workbook
@@ -545,6 +545,13 @@ class Worker(Replica):
         super().__init__(env, folder, command=("-m", "tools.batch", "work"))
 
 
+def replicas_of(replica: Replica) -> list[str]:
+    """Return the replicas' names as administrators see them."""
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    reply = requests.get(f"{replica.url}/api/admin/overview", headers=headers, timeout=30)
+    return [one["name"] for one in reply.json()["data"]["replicas"]]
+
+
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
     """A Dify that no other test uses."""
@@ -557,7 +564,7 @@ def dify() -> Iterator[MockDify]:
 def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
     """The web process stores the task; a worker processes it, serves health and metrics, and hands over on SIGTERM.
 
-    Another worker completes the task.
+    Another worker completes the task. Administrators see it among the replicas.
     """
     settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "BATCH_WORKER": "external", "BATCH_MAX_CONCURRENT": "2"}
     open_endpoint = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
@@ -571,6 +578,7 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
         try:
             first.wait_ready()
             wait_until(lambda: dify.open_streams, timeout=60)
+            shown = wait_until(lambda: names if len(names := replicas_of(web)) == 2 else [], timeout=30)
             health = requests.get(f"{first.url}/healthz", timeout=30)
             counted = requests.get(f"{first.url}/metrics", timeout=30).text
             code = first.stop()
@@ -590,6 +598,7 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
             first.kill()
 
     assert (workers, health.text, code) == (0, "ok\n", 0)
+    assert any(name.endswith(f":{first.process.pid}") for name in shown)
     assert "wechatlaibao_batch_lanes_busy" in counted
     assert 0 < asked < len(texts)
     assert reply["progress"]["completed"] == len(texts)

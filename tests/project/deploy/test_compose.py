@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from app import VERSION
+from config import VERSION
 from config.settings import load_settings
 from tests.support.servers.processes import RedisServer, require_binary
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app import VERSION
+from config import VERSION
 from tests.support.servers.image import BUILDER, Image, ignore_patterns, ignored
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app import VERSION
+from config import VERSION
 from config.settings import Settings, load_settings
 from services.ops import metrics_folder
 from tests.support.servers.manifests import (

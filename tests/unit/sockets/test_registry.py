@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,7 @@ from channels.sockets.session import SocketSession
 from channels.sockets.socket import Closed, Peer, Socket
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller, Callers
-from services.redis.store import Call, ScriptRunner, connect
+from services.redis.store import ScriptRunner, connect
 from services.sockets.store import OpenSocket, SocketStore, Verdict
 from tests.support.servers.processes import free_port, wait_until
 from tests.support.texts import KEYS
@@ -69,7 +69,7 @@ class FakeStore:
             raise self.error
         return max(self.time, after + 0.001)
 
-    def renew(self, sockets: list[tuple[OpenSocket, float]], *, beside: Sequence[Call]) -> dict[str, Verdict]:
+    def renew(self, sockets: list[tuple[OpenSocket, float]]) -> dict[str, Verdict]:
         self.renewals += 1
         if self.error:
             raise self.error
