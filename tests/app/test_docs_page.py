@@ -69,9 +69,12 @@ def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path
     listed = [(address.method, address.path) for address in addresses("/ws/asr")]
     listed += [(one.method, one.path.replace("{", "<").replace("}", ">")) for one in operations]
     endpoints = {rule.rule for rule in rules if rule.websocket}
-    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in endpoints}
-
-    served = {(method, path) for method, path in methods if method not in ("HEAD", "OPTIONS")}
+    served = {
+        (method, re.sub("<[^<>]*:", "<", rule.rule))
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule not in endpoints
+    }
     assert sorted(listed) == sorted(served | {("WS", path) for path in endpoints})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -20,10 +19,6 @@ from channels.web.pages.docs import operations_of
 from channels.web.rest import Operation, RestModel
 from tests.support.replicas import AppServer
 from tests.support.servers.processes import RedisServer
-
-#: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
-NOT_REST = ("/wechat/", "/ws/", "/docs")
-PAGES = ("/chat", "/realtime", "/batch", "/admin")
 
 
 class Colour(StrEnum):
@@ -224,19 +219,6 @@ def app_server(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFacto
     database = tmp_path_factory.mktemp("openapi") / "laibao.db"
     with AppServer(redis_server.url(), DATABASE_PATH=str(database)) as app_server:
         yield app_server
-
-
-def test_exactly_the_rest_addresses_are_documented(app_server: AppServer) -> None:
-    """The application's routes and the modules' operations are the same, by method and address."""
-    served = {
-        (method, re.sub("<(?:[^<>]*:)?([a-z_]+)>", r"{\1}", rule.rule))
-        for rule in app_server.app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if not (rule.websocket or rule.rule.startswith(NOT_REST) or rule.rule in PAGES)
-    }
-    documented = [(operation.method, operation.path) for operation in operations_of(app_server.app)]
-
-    assert sorted(documented) == sorted(served)
 
 
 def test_the_whole_document_is_valid(app_server: AppServer) -> None:
