@@ -30,7 +30,7 @@ from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, set
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.settings_values import refusal
-from tests.support.streams.turns import count_turns
+from tests.support.streams.turns import count_turns, served
 from utils.sealed import unseal_any
 
 QUESTION = "年假怎么申请"
@@ -222,11 +222,6 @@ def test_a_frozen_redis_delays_no_callback(own_redis: RedisServer, values: dict[
             assert other.sees_finish(other.says(QUESTION), every=0.05)
 
 
-def served(turns: Counter[str]) -> int:
-    """Return the round trips of callbacks, which run in request threads of their own."""
-    return sum(count for name, count in turns.items() if "process_request" in name)
-
-
 #: Milliseconds in which a callback is answered while Redis is away (invariant 9).
 CALLBACK_MS = 2000.0
 
@@ -308,6 +303,7 @@ def test_a_poll_of_a_finished_stream_writes_nothing(
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
         wait_until(lambda: app_server.container.manager.running == 0, timeout=30.0)
+        app_server.container.replicas.close()
         user.polls(bubble)
         stored.config_resetstat()
 

@@ -322,9 +322,9 @@ def test_a_user_who_enters_is_welcomed(values: dict[str, str], setting: str, wel
 
 @pytest.mark.parametrize("event", ["template_card_event", "feedback_event", "enter_check_update", "made_up_event"])
 def test_other_events_get_an_empty_reply(user: WeComUser, event: str, stored: redis.Redis) -> None:
-    """Nothing is stored for them; the replicas' own key belongs to no message."""
+    """Nothing is stored for them; the secret and the replicas' registry belong to no message."""
     assert user.sends({"msgtype": "event", "event": {"eventtype": event, event: {"id": "1"}}}) is None
-    assert set(stored.scan_iter()) <= {"dify_secret:own"}
+    assert set(stored.scan_iter()) <= {"dify_secret:own", "{dify_replicas}:seen"}
 
 
 @pytest.mark.parametrize("msgtype", ["image", "file", "video", "sticker"])

@@ -12,7 +12,7 @@ import redis
 def count_turns(client: redis.Redis) -> Counter[str]:
     """Return a counter of the client's round trips from now on, by the name of the thread that waited for them.
 
-    The client gets new connections for it; the first use of a connection has round trips of its own.
+    The first use of a connection has round trips of its own. Other threads may be using the client meanwhile.
     """
     turns: Counter[str] = Counter()
 
@@ -23,7 +23,12 @@ def count_turns(client: redis.Redis) -> Counter[str]:
             turns[threading.current_thread().name] += 1
             super().send_packed_command(command, check_health)
 
-    pool.disconnect()
     pool.connection_class = Counting
-    pool.reset()
+    for connection in pool._connections:
+        connection.__class__ = Counting
     return turns
+
+
+def served(turns: Counter[str]) -> int:
+    """Return the round trips of an `AppServer`'s requests, which run in threads of their own."""
+    return sum(count for name, count in turns.items() if "process_request" in name)
