@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from services.errors import StoreUnavailable
-from services.redis.outages import CROWD_SECONDS, FAILOVER_SECONDS, QUIET_SECONDS, Outages
+from services.redis.outages import CROWD_SECONDS, FAILOVER_SECONDS, PAUSE_SECONDS, QUIET_SECONDS, Outages
 from tests.support.servers.processes import FakeClock
+from utils.running_time import MOST, RunningClock
 
 AWAY = StoreUnavailable("gone")
 
@@ -58,3 +59,22 @@ def test_a_full_pool_is_no_outage_and_logged_once_a_period(clock: FakeClock, cap
 
     assert caplog.messages == ["all connections to redis are in use"] * 2
     assert not outages.concern("a")
+
+
+def test_what_fails_because_this_process_was_stopped_is_no_outage(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time of a call ran on meanwhile; a Redis that is really away is noted PAUSE_SECONDS later."""
+    running = RunningClock(clock)
+    outages = Outages(clock, running)
+    running.tick()
+    clock.advance(MOST + 60.0)
+    running.tick()
+
+    for _ in range(2):
+        outages.note({"a": AWAY}, lambda: ["a"])
+        clock.advance(PAUSE_SECONDS / 2)
+    assert (caplog.messages, outages.concern("a")) == ([], False)
+
+    outages.note({"a": AWAY}, lambda: ["a"])
+    assert (caplog.messages, outages.concern("a")) == (["redis is away"], True)
