@@ -31,6 +31,9 @@ SETTINGS: Mapping[Kind, str] = {"access": "ACCESS_FILE", "quotas": "QUOTAS_FILE"
 
 #: Seconds between two looks, for which one that found nothing also answers those who ask.
 LOOK_SECONDS = 5.0
+#: Seconds for which a start waits for the first look: a replica that gets questions knows what rules there are, unless
+#: the database is away.
+FIRST_LOOK_SECONDS = 2.0
 STOP_SECONDS = 1.0
 
 
@@ -142,6 +145,7 @@ class RulesVersions:
         self._clock = clock
         self.kinds: dict[Kind, StoredRules[object]] = {}
         self._looking = threading.Lock()
+        self._looked = threading.Event()
         #: When a look last failed, and whether the log has it.
         self._failed: float | None = None
         self._away = False
@@ -154,8 +158,10 @@ class RulesVersions:
         return cast(StoredRules[T], known)
 
     def start(self) -> None:
+        """Start the thread, and wait for its first look."""
         if self.kinds:
             self._rounds.start()
+            self._looked.wait(FIRST_LOOK_SECONDS)
 
     def close(self) -> None:
         self._rounds.stop()
@@ -163,8 +169,11 @@ class RulesVersions:
 
     def look(self) -> float:
         """Take what is newer than the rules in force; return the seconds until the next look."""
-        with self._looking:
-            self._look()
+        try:
+            with self._looking:
+                self._look()
+        finally:
+            self._looked.set()
         return LOOK_SECONDS
 
     def _settle(self) -> None:

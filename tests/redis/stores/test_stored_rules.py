@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -178,6 +179,23 @@ def test_without_database_and_copy_questions_are_refused(database: Database, sta
     replica.clock.advance(LOOK_SECONDS)
 
     assert (replica.refuses(), replica.access.rules, replica.quotas.at_hand) == (False, 0, 0)
+
+
+@pytest.mark.parametrize(("hangs", "known"), [(0.3, True), (60.0, False)], ids=["slow", "hanging"])
+def test_a_start_waits_for_the_first_look_for_a_while(
+    database: Database, starts: Callable[[], Replica], monkeypatch: pytest.MonkeyPatch, hangs: float, known: bool
+) -> None:
+    """What begins with it, such as traffic, finds the rules known, unless the database hangs."""
+    monkeypatch.setattr("services.rules.stored_rules.FIRST_LOOK_SECONDS", 0.1 if hangs > 10.0 else 30.0)
+    go_on, newest = threading.Event(), database.newest
+    monkeypatch.setattr(database, "newest", lambda: (go_on.wait(hangs), newest())[1])
+    replica = starts()
+
+    replica.versions.start()
+
+    assert (replica.access.at_hand == 0) == known
+    go_on.set()
+    replica.versions.close()
 
 
 def test_many_who_ask_at_once_cost_one_look(database: Database, starts: Callable[[], Replica]) -> None:
