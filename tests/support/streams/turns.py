@@ -24,7 +24,7 @@ def count_turns(client: redis.Redis) -> Counter[str]:
             super().send_packed_command(command, check_health)
 
     pool.connection_class = Counting
-    for connection in pool._connections:
+    for connection in pool._connections:  # type: ignore[attr-defined]
         connection.__class__ = Counting
     return turns
 
