@@ -389,14 +389,12 @@ def listed(stage: Stage) -> list[str]:
 def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> None:
     """The list has channel, start, idle time and replica of all authenticated sockets on all replicas."""
     one, two = pair
-    with (
-        one.open() as client,
-        two.open("/realtime/client-b") as other,
-        two.open("/chat/client-c", key=None) as unauthenticated,
-    ):
-        client.sees(), other.sees(), unauthenticated.sees()
+    with one.open() as client:
+        client.sees()
+        with two.open("/realtime/client-b") as other, two.open("/chat/client-c", key=None) as unauthenticated:
+            other.sees(), unauthenticated.sees()
 
-        first, second = two.sockets.connections()
+            first, second = two.sockets.connections()
 
     assert (first["client_id"], first["channel"], first["replica"]) == ("client-a", "chat", "one")
     assert (second["client_id"], second["channel"], second["replica"]) == ("client-b", "realtime", "two")

@@ -194,8 +194,10 @@ def test_known_secrets_are_masked(written: io.StringIO, fmt: str) -> None:
     log.info("root %s", "fake-secret-longer", extra={"key": 'fake"quoted\\secret', "url": "http://x/?k=fake-secret"})
     _fail("fake-secret")
 
-    assert "fake" not in written.getvalue()
-    assert "longer" not in written.getvalue()
+    # The traceback names this file's folder, which may be called anything.
+    told = written.getvalue().replace(str(ROOT), "")
+    assert "fake" not in told
+    assert "longer" not in told
     assert "root ***" in written.getvalue()
     assert "http://x/?k=***" in written.getvalue()
 
