@@ -135,10 +135,7 @@ class Container:
         self.names = NameStore(self.runner)
         self.directories = self._open_all(make_directories(settings, self.runner, self.keys))
 
-        self.rules_store = self.open(make_rules_store(settings))
-        copy = RulesCopyStore(self.runner)
-        self.rules_versions = RulesVersions(self.rules_store, copy) if self.rules_store else None
-        self.rules = self.open(RulesFiles(self.rules_versions))
+        self._open_rules()
         self.words = make_words(settings, self.rules)
         self.providers = self._open_all(make_providers(settings, self.texts, self.words))
         self.conversations = make_conversations(settings, self.runner, self.keys)
@@ -196,6 +193,12 @@ class Container:
         self.redis_of_batches = connected(own, settings.redis_pool_size) if own else self.redis
         self.runner = ScriptRunner(self.redis)
         self.runner_of_batches = ScriptRunner(self.redis_of_batches) if own else self.runner
+
+    def _open_rules(self) -> None:
+        self.rules_store = self.open(make_rules_store(self.settings))
+        copy = RulesCopyStore(self.runner)
+        self.rules_versions = RulesVersions(self.rules_store, copy) if self.rules_store else None
+        self.rules = self.open(RulesFiles(self.rules_versions))
 
     def _open_sql_stores(self) -> None:
         """Build the stores of administrators, ratings, usage and batches; each is None without a database."""

@@ -32,6 +32,8 @@ class RunningClock:
         self._starting = threading.Lock()
         #: The last tick, infinite before the first one, and the seconds of pauses before it that do not count.
         self._ticked = (math.inf, 0.0)
+        #: The first tick after the last pause.
+        self._resumed = -math.inf
 
     def __call__(self) -> float:
         ticked, paused = self._ticked
@@ -43,9 +45,17 @@ class RunningClock:
         ticked, paused = self._ticked
         return max(0.0, self._clock() - ticked - MOST) + paused
 
+    @property
+    def since_pause(self) -> float:
+        """Seconds since the last pause ended, to a tick; infinite without one."""
+        now, (ticked, _) = self._clock(), self._ticked
+        return 0.0 if now - ticked > MOST else now - self._resumed
+
     def tick(self) -> None:
         """Note that the process runs."""
         now, (ticked, paused) = self._clock(), self._ticked
+        if now - ticked > MOST:
+            self._resumed = now
         self._ticked = (now, paused + max(0.0, now - ticked - MOST))
 
     def start(self) -> None:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import redis
+
 from services import metrics
 from services.errors import StoreUnavailable
 from utils.running_time import RunningClock, running_time
@@ -20,7 +22,7 @@ QUIET_SECONDS = 2.0
 CROWD_SECONDS = 10.0
 #: Seconds from a node's failure until its keys have moved to another node.
 FAILOVER_SECONDS = 10.0
-#: Seconds after a pause of this process in which calls may still fail because of it: their time ran on meanwhile.
+#: Seconds after a pause of this process in which calls may time out because of it: their time ran on meanwhile.
 PAUSE_SECONDS = 2.0
 
 
@@ -34,11 +36,9 @@ class Outages:
     """The outages of each node by its name, which is "" if there is only one."""
 
     def __init__(self, clock: Callable[[], float], running: RunningClock = running_time) -> None:
-        """`clock` gives seconds; `running` knows this process's pauses, which are no outages."""
+        """`clock` gives seconds; `running` knows this process's pauses, whose timeouts are no outages."""
         self._clock = clock
         self._running = running
-        #: The seconds of pauses that were seen, and when the last one was.
-        self._paused, self._paused_at = running.paused, -math.inf
         self._noting = threading.Lock()
         #: The present outages by node.
         self.away: dict[str, _Outage] = {}
@@ -79,9 +79,7 @@ class Outages:
         if node in self.away:
             self.away[node].failed_at = now
             return
-        if (paused := self._running.paused) > self._paused:
-            self._paused, self._paused_at = paused, now
-        if now - self._paused_at < PAUSE_SECONDS:
+        if isinstance(error.__cause__, redis.TimeoutError) and self._running.since_pause < PAUSE_SECONDS:
             return
         self.away[node] = _Outage(now, now)
         metrics.REDIS_OUTAGES.inc()

@@ -27,8 +27,3 @@ def count_turns(client: redis.Redis) -> Counter[str]:
     for connection in pool._connections:  # type: ignore[attr-defined]
         connection.__class__ = Counting
     return turns
-
-
-def served(turns: Counter[str]) -> int:
-    """Return the round trips of an `AppServer`'s requests, which run in threads of their own."""
-    return sum(count for name, count in turns.items() if "process_request" in name)

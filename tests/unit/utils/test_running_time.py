@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import signal
 import subprocess
@@ -58,6 +59,22 @@ def test_a_pause_counts_for_two_seconds_at_most() -> None:
     assert running.paused == 61.5 - MOST
     clock.advance(1.0)
     assert running() - began == MOST + 1.0
+
+
+def test_a_pause_ends_with_the_next_look_and_is_remembered() -> None:
+    """A pause is seen before the first tick that follows, too; without one, none ever was."""
+    clock = FakeClock()
+    running = RunningClock(clock)
+    before = running.since_pause
+    running.tick()
+    clock.advance(MOST)
+    awake = running.since_pause
+    clock.advance(60.0)
+    resumed = running.since_pause
+    running.tick()
+    clock.advance(1.0)
+
+    assert (before, awake, resumed, running.since_pause) == (math.inf, math.inf, 0.0, 1.0)
 
 
 def test_a_clock_that_was_not_started_is_the_monotonic_one() -> None:
