@@ -60,14 +60,16 @@ class ConnectionSlots:
         self._waiting: dict[Hashable, float] = {}
         self._exempt: dict[Hashable, float] = {}
         self._ordinary: set[Hashable] = set()
+        #: The connections that have sent a request.
+        self._asked: set[Hashable] = set()
         #: Connection → the network it counts for.
         self._addresses: dict[Hashable, str] = {}
         self._counts: Counter[str] = Counter()
 
     @property
-    def waiting(self) -> tuple[Hashable, ...]:
-        """The connections that are waiting for a request."""
-        return tuple(self._waiting)
+    def idle(self) -> tuple[Hashable, ...]:
+        """The connections that wait for a further request; the first one of a new connection is on its way."""
+        return tuple(connection for connection in self._waiting if connection in self._asked)
 
     def wait(self, connection: Hashable) -> None:
         """Mark a new or known connection as waiting for its next request."""
@@ -81,11 +83,13 @@ class ConnectionSlots:
     def exempt(self, connection: Hashable) -> None:
         """Mark a connection as serving a callback or a probe."""
         self._waiting.pop(connection, None)
+        self._asked.add(connection)
         self._exempt[connection] = self._clock()
 
     def admit(self, connection: Hashable, peer: str, forwarded: str) -> Reason | None:
         """Give an ordinary request a slot; return None, or the reason why there is none."""
         self._waiting.pop(connection, None)
+        self._asked.add(connection)
         if not self._count(connection, self._limits.address(peer, forwarded)):
             return "address"
         if len(self._ordinary) >= self._slots:
@@ -98,6 +102,7 @@ class ConnectionSlots:
         self._waiting.pop(connection, None)
         self._exempt.pop(connection, None)
         self._ordinary.discard(connection)
+        self._asked.discard(connection)
         self._uncount(connection)
 
     def make_room(self) -> Hashable | None:

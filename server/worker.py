@@ -34,7 +34,7 @@ from server.sockets import PacedServer, allow_files
 
 log = logging.getLogger(__name__)
 
-#: Graceful timeout in seconds for requests that are still in a handler after the drain.
+#: Graceful timeout in seconds for requests that are still in a handler, or on their way, after the drain.
 LAST_SECONDS = 3
 #: Seconds to wait after a HUP until a worker of the new generation serves.
 SUCCESSOR_SECONDS = 20.0
@@ -246,9 +246,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             log.exception("drain failed")
         finally:
             self.cfg.set("graceful_timeout", LAST_SECONDS)
-            # Reads of connections that wait for a request end as if the client had closed them.
+            # Reads of idle connections end as if the client had closed them. New ones have `LAST_SECONDS` for their
+            # request: other workers may be draining still, and their clients would take it for a crash.
             for slots in self._slots.values():
-                for client in slots.waiting:
+                for client in slots.idle:
                     _shut(client, socket.SHUT_RD)
             self.alive = False
 

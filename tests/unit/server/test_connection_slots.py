@@ -107,7 +107,22 @@ def test_a_closed_connection_is_forgotten(clock: FakeClock) -> None:
         slots.leave(name)
     clock.advance(60.0)
 
-    assert (slots.waiting, slots.make_room(), dict(slots._counts), slots._addresses) == ((), None, {}, {})
+    assert (slots.idle, slots.make_room(), dict(slots._counts), slots._addresses) == ((), None, {}, {})
+    assert not slots._asked
+
+
+def test_a_connection_is_idle_between_two_requests(clock: FakeClock) -> None:
+    """Not before its first one: that is on its way."""
+    slots = slots_of(clock)
+    for name in ("new", "a", "b"):
+        slots.wait(name)
+    slots.exempt("a")
+    slots.admit("b", ADDRESS, "")
+    assert slots.idle == ()
+
+    slots.wait("a")
+    slots.wait("b")
+    assert slots.idle == ("a", "b")
 
 
 def test_callbacks_and_probes_are_exempt() -> None:

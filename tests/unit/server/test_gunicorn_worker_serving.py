@@ -129,6 +129,22 @@ def test_a_draining_worker_serves_and_then_closes_idle_connections(listener: soc
         assert idle.ended()
 
 
+def test_a_connection_accepted_at_the_end_of_a_drain_is_served(listener: socket.socket) -> None:
+    """Its request is on its way: closed without a reply, it looks like a crash."""
+    app = App("old")
+    worker = make_worker(listener, app=app, workers=2)
+    with serving(worker), Client(listener) as seen:
+        seen.get()
+        worker.handle_exit(signal.SIGTERM, None)
+        assert app.draining.wait(10)
+        with Client(listener) as fresh:
+            until(lambda: len(next(iter(worker._slots.values()))._waiting) == 2)
+            app.drained.set()
+            assert seen.ended()
+
+            assert b"Connection: close" in fresh.get()
+
+
 def test_a_reloaded_worker_leaves_new_connections_to_its_successor(listener: socket.socket) -> None:
     """It accepts connections until the successor serves, and drains when its own connections are closed."""
     app, successor_app = App("old"), App("new")
